@@ -1,0 +1,197 @@
+"""Attributes of the `pattern` dialect and the plain Python values behind them.
+
+Each attribute has a frozen dataclass that passes compute with; `to_attr()` and `from_attr()` convert.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects.ext import Dialect
+
+
+class PatternDialect(Dialect, name="pattern"):
+    """Pattern-pruned convolutions and the layers around them."""
+
+
+class LibraryAttr(PatternDialect.Attribute, name="library"):
+    """The patterns that a layer may use.
+
+    `#pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>`: kernel height and width, then one bit mask a
+    pattern; tap (dy, dx) is bit `width * dy + dx`.
+    """
+
+    kernel: Any
+    masks: Any
+
+
+class ClampAttr(PatternDialect.Attribute, name="clamp"):
+    """An activation that limits values to [minimum, maximum]: `#pattern.clamp<0.0 : f32, 6.0 : f32>`."""
+
+    minimum: Any
+    maximum: Any
+
+
+class LayoutAttr(PatternDialect.Attribute, name="layout"):
+    """Where the elements of an NCHW tensor lie: `#pattern.layout<{halo = array<i64: 1, 1, 1, 1>, ...}>`.
+
+    The fields are those of `Layout`.
+    """
+
+    fields: Any
+
+
+class ScheduleAttr(PatternDialect.Attribute, name="schedule"):
+    """How a layer is computed: `#pattern.schedule<{algorithm = "pattern-direct", rows = 4 : i64, ...}>`.
+
+    The fields are those of `Schedule`.
+    """
+
+    fields: Any
+
+
+def int_array(attr: Any) -> tuple[int, ...]:
+    """Return the integers of a `array<i64: ...>` attribute."""
+    return tuple(attr.maybe_downcast())
+
+
+def i64_array(values: Sequence[int]) -> ir.Attribute:
+    """Return `array<i64: ...>`."""
+    return ir.DenseI64ArrayAttr.get(list(values))
+
+
+def i64(value: int) -> ir.Attribute:
+    """Return an i64 integer attribute."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+
+
+def f32(value: float) -> ir.Attribute:
+    """Return an f32 attribute."""
+    return ir.FloatAttr.get(ir.F32Type.get(), value)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A pattern library: kernel height and width, and one bit mask a pattern (paper, section 4)."""
+
+    kernel: tuple[int, int]
+    masks: tuple[int, ...]
+
+    def taps(self, pattern: int) -> tuple[tuple[int, int], ...]:
+        """Return the (dy, dx) of the entries of one pattern, row-major."""
+        width = self.kernel[1]
+        mask = self.masks[pattern]
+        return tuple(divmod(bit, width) for bit in range(self.kernel[0] * width) if mask >> bit & 1)
+
+    @property
+    def entries(self) -> int:
+        """Entries of each pattern; all patterns of a library have the same number."""
+        return bin(self.masks[0]).count("1")
+
+    def to_attr(self) -> ir.Attribute:
+        return LibraryAttr.get(i64_array(self.kernel), i64_array(self.masks))
+
+    @staticmethod
+    def from_attr(attr: Any) -> "Library":
+        height, width = int_array(attr.kernel)
+        return Library((height, width), int_array(attr.masks))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An epilogue activation: kind "none", "relu" or "clamp" with its bounds."""
+
+    kind: str = "none"
+    minimum: float = 0.0
+    maximum: float = 0.0
+
+    def to_attr(self) -> ir.Attribute:
+        if self.kind == "clamp":
+            return ClampAttr.get(f32(self.minimum), f32(self.maximum))
+        return ir.StringAttr.get(self.kind)
+
+    @staticmethod
+    def from_attr(attr: Any) -> "Activation":
+        if isinstance(attr, ClampAttr):
+            return Activation("clamp", attr.minimum.maybe_downcast().value, attr.maximum.maybe_downcast().value)
+        return Activation(attr.value)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Padded planar layout of an NCHW tensor, in elements.
+
+    Each channel is a plane of `top + H + bottom` rows. A row holds `phases` sub-rows of `row` elements; element
+    (y, x) lies in sub-row `(x + left) % phases` at `(x + left) // phases`. With `phases` 1 a tap of a
+    convolution is a constant offset; with `phases` 2 so is a tap of a convolution of stride 2. The right halo of
+    a row may be the left halo of the next one: `row * phases >= W + max(left, right)`.
+    """
+
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+    row: int = 0
+    phases: int = 1
+
+    def plane(self, height: int) -> int:
+        """Elements of one channel plane, a multiple of 16 so that planes stay aligned to 64 bytes."""
+        return -(-(self.top + height + self.bottom) * self.phases * self.row // 16) * 16
+
+    @property
+    def row_pitch(self) -> int:
+        """Elements from one row to the next."""
+        return self.row * self.phases
+
+    def offset(self, y: int, x: int) -> int:
+        """Offset of element (y, x) in its plane; halo elements have negative y or x."""
+        position, phase = divmod(x + self.left, self.phases)
+        return ((y + self.top) * self.phases + phase) * self.row + position
+
+    def to_attr(self) -> ir.Attribute:
+        halo = i64_array((self.top, self.left, self.bottom, self.right))
+        return LayoutAttr.get(ir.DictAttr.get({"halo": halo, "phases": i64(self.phases), "row": i64(self.row)}))
+
+    @staticmethod
+    def from_attr(attr: Any) -> "Layout":
+        values = attr.fields.maybe_downcast()
+        halo = int_array(values["halo"])
+        return Layout(*halo, row=values["row"].value, phases=values["phases"].value)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
+
+    Attributes:
+        algorithm: "pattern-direct", "dense-direct", "depthwise-direct", "gemv", "pool" or "elementwise".
+        rows: output rows of a register tile.
+        vectors: vectors of `lanes` elements along a row of the tile.
+        lanes: elements of one vector.
+        filters: filters (output channels) of a register tile.
+        channel_block: input channels between two visits of the same accumulators; 0 for all channels.
+        split: what threads divide: "rows" (tiles and batch) or "filters".
+        threads: parts the work is divided into.
+    """
+
+    algorithm: str
+    rows: int = 1
+    vectors: int = 1
+    lanes: int = 16
+    filters: int = 1
+    channel_block: int = 0
+    split: str = "filters"
+    threads: int = 1
+
+    def to_attr(self) -> ir.Attribute:
+        values = {
+            key: ir.StringAttr.get(value) if isinstance(value, str) else i64(value)
+            for key, value in asdict(self).items()
+        }
+        return ScheduleAttr.get(ir.DictAttr.get(values))
+
+    @staticmethod
+    def from_attr(attr: Any) -> "Schedule":
+        values = attr.fields.maybe_downcast()
+        return Schedule(**{field.name: values[field.name].value for field in fields(Schedule)})

@@ -1,0 +1,442 @@
+"""The `pattern` dialect: convolutions whose kernels keep the entries of a few patterns.
+
+Activations are NCHW tensors; their type may carry a `#pattern.layout` encoding. Ops are pure, so upstream CSE and
+dead-code elimination apply. Convolutions share one epilogue:
+
+    y = activation(conv(x, w) + bias + residual)
+
+`activation` is "none", "relu" or `#pattern.clamp<minimum, maximum>`; `pads` is [top, left, bottom, right].
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Optional
+
+from torch_mlir import ir
+from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
+
+from patc.dialects.attributes import ClampAttr, LayoutAttr, Library, LibraryAttr, PatternDialect, ScheduleAttr
+
+Tensor = ir.RankedTensorType
+
+
+def load(context: ir.Context) -> None:
+    """Register the dialect with a context; a second call does nothing."""
+    if context.is_dialect_loaded(PatternDialect.DIALECT_NAMESPACE):
+        return
+    with context, ir.Location.unknown():
+        PatternDialect.load()
+
+
+def _when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Run `verify` only when every attribute is there; the generated verifier names a missing one."""
+
+    @functools.wraps(verify)
+    def verify_invariants(op: Any) -> bool:
+        _, attributes, _, _ = partition_fields(op._fields)
+        return not all(attribute.name in op.attributes for attribute in attributes) or verify(op)
+
+    return verify_invariants
+
+
+class ParameterOp(PatternDialect.Operation, name="parameter", traits=[Pure]):
+    """A tensor from the parameter store.
+
+    Example:
+        %w = "pattern.parameter"() {name = "layer1.0.conv1.weight"} : () -> tensor<64x64x3x3xf32>
+
+    Verifier:
+        'pattern.parameter' op expected 'name' to be a string, got <value>
+    """
+
+    name: Any
+    result: Result[Tensor]
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        return _rule(self, isinstance(self.attributes["name"], ir.StringAttr), "'name' to be a string", self.name)
+
+
+class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
+    """A convolution with dense (or masked) weights: y = activation(conv(input, weight) + bias + residual).
+
+    Operands:
+        input: N x C x H x W.
+        weight: F x C/groups x KH x KW.
+        bias: F.
+        residual: the shape of the result, added before the activation.
+
+    Attributes:
+        strides, dilations: array<i64: vertical, horizontal>.
+        pads: array<i64: top, left, bottom, right>, zeros around the input.
+        groups: i64.
+        activation: "none", "relu" or #pattern.clamp.
+
+    Example:
+        %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
+          operandSegmentSizes = array<i32: 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>}
+          : (tensor<1x64x56x56xf32>, tensor<64x64x3x3xf32>, tensor<64xf32>) -> tensor<1x64x56x56xf32>
+
+    Verifier:
+        'pattern.conv2d' op expected weight of rank 4, got rank <r>
+        'pattern.conv2d' op expected input channels to equal groups x weight channels, got <c> and <g> x <k>
+        'pattern.conv2d' op expected filters to be a multiple of groups, got <f> and <g>
+        and the rules of every convolution, see `_verify_convolution`.
+    """
+
+    input: Operand[Tensor]
+    weight: Operand[Tensor]
+    result: Result[Tensor]
+    strides: Any
+    pads: Any
+    dilations: Any
+    groups: Any
+    activation: Any
+    bias: Optional[Operand[Tensor]] = None  # noqa: UP045 - the binding reads Optional
+    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        weight = list(self.weight.type.shape)
+        if not _rule(self, len(weight) == 4, "weight of rank 4", f"rank {len(weight)}"):
+            return False
+        if not _verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
+            return False
+        groups, channels = self.groups.value, self.input.type.shape[1]
+        return _rule(
+            self,
+            channels == groups * weight[1],
+            "input channels to equal groups x weight channels",
+            f"{channels} and {groups} x {weight[1]}",
+        ) and _rule(
+            self,
+            weight[0] % groups == 0,
+            "filters to be a multiple of groups",
+            f"{weight[0]} and {groups}",
+        )
+
+
+class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pure]):
+    """A convolution whose weights are stored as FKW arrays (PatDNN): K kept kernels of E entries each.
+
+    Stored filter i computes output channel `reorder[i]` from the kernels offset[i] .. offset[i + 1]; of these
+    the ones from `offset[i] + stride[i][p]` to `offset[i] + stride[i][p + 1]` have pattern p. Kernel k
+    reads input channel `index[k]`; `values[k]` holds its entries in the row-major order of the pattern's taps.
+
+    Operands:
+        input: N x C x H x W.
+        values: K x E, f32.
+        index: K, i16 (i32 for 32768 channels or more).
+        offset: F + 1, i32.
+        stride: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
+        reorder: F, i16 (i32 for 32768 filters or more).
+        bias: F, by output channel (not by stored filter).
+        residual: the shape of the result.
+
+    Attributes:
+        library: #pattern.library with P patterns of E entries.
+        strides, pads, dilations, activation: as in `pattern.conv2d`. Kept kernels of grouped convolutions
+            name their input channel, so there is no `groups`.
+
+    Example:
+        %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",
+          dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
+          operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
+          strides = array<i64: 1, 1>} : (tensor<1x64x56x56xf32>, tensor<1024x4xf32>, tensor<1024xi16>,
+          tensor<65xi32>, tensor<64x3xi16>, tensor<64xi16>, tensor<64xf32>) -> tensor<1x64x56x56xf32>
+
+    Verifier:
+        'pattern.sparse_conv2d' op expected 'library' to be #pattern.library, got <value>
+        'pattern.sparse_conv2d' op expected patterns within the <h>x<w> kernel, got mask <m>
+        'pattern.sparse_conv2d' op expected patterns with equally many entries, got masks <...>
+        'pattern.sparse_conv2d' op expected values of shape [K, <E>], got <shape>
+        'pattern.sparse_conv2d' op expected index of shape [<K>], got <shape>
+        'pattern.sparse_conv2d' op expected offset of shape [<F + 1>], got <shape>
+        'pattern.sparse_conv2d' op expected stride of shape [<F>, <P + 1>], got <shape>
+        'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
+        and the rules of every convolution, see `_verify_convolution`.
+    """
+
+    input: Operand[Tensor]
+    values: Operand[Tensor]
+    index: Operand[Tensor]
+    offset: Operand[Tensor]
+    stride: Operand[Tensor]
+    reorder: Operand[Tensor]
+    result: Result[Tensor]
+    library: Any
+    strides: Any
+    pads: Any
+    dilations: Any
+    activation: Any
+    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        attr = self.attributes["library"]
+        if not _rule(self, isinstance(attr, LibraryAttr), "'library' to be #pattern.library", attr):
+            return False
+        library = Library.from_attr(attr)
+        if not _verify_library(self, library):
+            return False
+        rank = len(self.result.type.shape)
+        if not _rule(self, rank == 4, "result of rank 4", f"rank {rank}"):
+            return False
+        filters, patterns = self.result.type.shape[1], len(library.masks)
+        kept = self.values.type.shape[0]
+        shapes = {
+            "values": [kept, library.entries],
+            "index": [kept],
+            "offset": [filters + 1],
+            "stride": [filters, patterns + 1],
+            "reorder": [filters],
+        }
+        for name, expected in shapes.items():
+            found = list(getattr(self, name).type.shape)
+            if not _rule(self, found == expected, f"{name} of shape {expected}", found):
+                return False
+        return _verify_convolution(self, filters=filters, kernel=library.kernel)
+
+
+class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
+    """A fully connected layer: y = activation(input . weight^T + bias).
+
+    Operands: input N x C, weight F x C, bias F. Attribute: activation.
+
+    Verifier:
+        'pattern.linear' op expected result of shape [<N>, <F>], got <shape>
+        'pattern.linear' op expected weight of shape [F, <C>], got <shape>
+        'pattern.linear' op expected bias of shape [<F>], got <shape>
+    """
+
+    input: Operand[Tensor]
+    weight: Operand[Tensor]
+    result: Result[Tensor]
+    activation: Any
+    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        batch_channels, weight = list(self.input.type.shape), list(self.weight.type.shape)
+        if not _rule(self, len(batch_channels) == 2, "input of rank 2", f"rank {len(batch_channels)}"):
+            return False
+        batch, channels = batch_channels
+        fits = len(weight) == 2 and weight[1] == channels
+        if not _rule(self, fits, f"weight of shape [F, {channels}]", weight):
+            return False
+        result = list(self.result.type.shape)
+        if not _rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
+            return False
+        return _verify_bias(self, weight[0]) and _verify_activation(self)
+
+
+class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
+    """The maximum over a window; padding never wins. Attributes: kernel, strides, pads, dilations.
+
+    Verifier: the rules of every window, see `_verify_window`.
+    """
+
+    input: Operand[Tensor]
+    result: Result[Tensor]
+    kernel: Any
+    strides: Any
+    pads: Any
+    dilations: Any
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        return _verify_pool(self)
+
+
+class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
+    """The mean over a window; a window of the input's size is global average pooling.
+
+    Attributes: kernel, strides, pads, dilations, count_include_pad (whether padding counts in the divisor).
+
+    Verifier: the rules of every window, see `_verify_window`.
+    """
+
+    input: Operand[Tensor]
+    result: Result[Tensor]
+    kernel: Any
+    strides: Any
+    pads: Any
+    dilations: Any
+    count_include_pad: Any
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        return _verify_pool(self)
+
+
+class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
+    """y = activation(lhs + rhs), for sums that no convolution can take as its residual.
+
+    Verifier:
+        'pattern.add' op expected operands and result of one shape, got <shapes>
+    """
+
+    lhs: Operand[Tensor]
+    rhs: Operand[Tensor]
+    result: Result[Tensor]
+    activation: Any
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        shapes = [list(value.type.shape) for value in (self.lhs, self.rhs, self.result)]
+        same = shapes[0] == shapes[1] == shapes[2]
+        text = ", ".join(map(str, shapes))
+        return _rule(self, same, "operands and result of one shape", text) and _verify_activation(self)
+
+
+class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
+    """y = activation(input), for activations that no producer can take into its epilogue.
+
+    Verifier:
+        'pattern.activate' op expected input and result of one shape, got <shapes>
+    """
+
+    input: Operand[Tensor]
+    result: Result[Tensor]
+    activation: Any
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        return _verify_same_shape(self) and _verify_activation(self)
+
+
+class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
+    """The same elements in another layout; a type without `#pattern.layout` is row-major.
+
+    Verifier:
+        'pattern.relayout' op expected input and result of one shape, got <shapes>
+    """
+
+    input: Operand[Tensor]
+    result: Result[Tensor]
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        return _verify_same_shape(self)
+
+
+def _rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
+    """Emit `'<op>' op expected <rule>, got <value>` where a rule does not hold."""
+    if not holds:
+        op.location.emit_error(f"'{op.OPERATION_NAME}' op expected {expected}, got {got}")
+    return holds
+
+
+def _verify_same_shape(op: Any) -> bool:
+    given, made = list(op.input.type.shape), list(op.result.type.shape)
+    return _rule(op, given == made, "input and result of one shape", f"{given}, {made}")
+
+
+def _verify_library(op: Any, library: Library) -> bool:
+    height, width = library.kernel
+    for mask in library.masks:
+        inside = 0 < mask < 1 << (height * width)
+        if not _rule(op, inside, f"patterns within the {height}x{width} kernel", f"mask {mask}"):
+            return False
+    equal = len({bin(mask).count("1") for mask in library.masks}) == 1
+    return _rule(op, equal, "patterns with equally many entries", f"masks {list(library.masks)}")
+
+
+def _verify_activation(op: Any) -> bool:
+    attr = op.attributes["activation"]
+    known = isinstance(attr, ClampAttr) or (isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu"))
+    return _rule(op, known, 'activation "none", "relu" or #pattern.clamp', attr)
+
+
+def _verify_bias(op: Any, filters: int) -> bool:
+    if op.bias is None:
+        return True
+    shape = list(op.bias.type.shape)
+    return _rule(op, shape == [filters], f"bias of shape {[filters]}", shape)
+
+
+def _verify_integers(op: Any, name: str, count: int, least: int) -> bool:
+    """Require attribute `name` to be array<i64: ...> of `count` values, each at least `least`."""
+    attr = op.attributes[name]
+    good = isinstance(attr, ir.DenseI64ArrayAttr) and len(attr) == count and min(attr) >= least
+    return _rule(op, good, f"'{name}' to be array<i64> of {count} values of {least} or more", attr)
+
+
+def _verify_window(op: Any, kernel: tuple[int, int]) -> bool:
+    """Require ranks 4, legal strides, pads and dilations, equal batch, and the result's height and width.
+
+    Verifier:
+        op expected input of rank 4, got rank <r>
+        op expected result of rank 4, got rank <r>
+        op expected '<name>' to be array<i64> of <n> values of <m> or more, got <value>
+        op expected result batch, height and width <...>, got <...>
+    """
+    for name in ("input", "result"):
+        rank = len(getattr(op, name).type.shape)
+        if not _rule(op, rank == 4, f"{name} of rank 4", f"rank {rank}"):
+            return False
+    if not (
+        _verify_integers(op, "strides", 2, 1)
+        and _verify_integers(op, "pads", 4, 0)
+        and _verify_integers(op, "dilations", 2, 1)
+    ):
+        return False
+    batch, _, *size = op.input.type.shape
+    top, left, bottom, right = op.pads
+    padded = (size[0] + top + bottom, size[1] + left + right)
+    expected = [batch] + [
+        (padded[axis] - op.dilations[axis] * (kernel[axis] - 1) - 1) // op.strides[axis] + 1 for axis in (0, 1)
+    ]
+    found = [op.result.type.shape[axis] for axis in (0, 2, 3)]
+    fits = found == expected and min(expected) > 0
+    return _rule(op, fits, f"result batch, height and width {expected}", found)
+
+
+def _verify_pool(op: Any) -> bool:
+    if not _verify_integers(op, "kernel", 2, 1) or not _verify_window(op, tuple(op.kernel)):
+        return False
+    channels, made = op.input.type.shape[1], op.result.type.shape[1]
+    return _rule(op, channels == made, f"{channels} result channels", made)
+
+
+def _verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
+    """Require the rules of a window, F result channels, a bias of F values and a residual like the result.
+
+    Verifier:
+        op expected <F> result channels, got <n>
+        op expected bias of shape [<F>], got <shape>
+        op expected residual of shape <shape>, got <shape>
+        op expected activation "none", "relu" or #pattern.clamp, got <value>
+    """
+    if not _verify_window(op, kernel):
+        return False
+    result = list(op.result.type.shape)
+    if not _rule(op, result[1] == filters, f"{filters} result channels", result[1]):
+        return False
+    if not _verify_bias(op, filters):
+        return False
+    if op.residual is not None:
+        shape = list(op.residual.type.shape)
+        if not _rule(op, shape == result, f"residual of shape {result}", shape):
+            return False
+    return _verify_activation(op)
+
+
+__all__ = [
+    "ActivateOp",
+    "AddOp",
+    "AvgPool2dOp",
+    "ClampAttr",
+    "Conv2dOp",
+    "LayoutAttr",
+    "LibraryAttr",
+    "LinearOp",
+    "MaxPool2dOp",
+    "ParameterOp",
+    "PatternDialect",
+    "RelayoutOp",
+    "ScheduleAttr",
+    "SparseConv2dOp",
+    "load",
+]

@@ -1,0 +1,61 @@
+"""Read and make the constant tensors of a module.
+
+A constant is either a `pattern.parameter`, whose array is in the parameter store, or an `arith.constant` written
+in the text. A pass that computes new constants gives them the form of those they come from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith
+
+from patc.dialects.pattern import ParameterOp
+from patc.passes.base import PassState
+
+_ELEMENTS = {"f32": np.float32, "f16": np.float16, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64}
+
+
+def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
+    """Return the array of a constant tensor value, or None when the value is not a constant."""
+    owner = value.owner
+    if not isinstance(owner, ir.Operation) and not isinstance(owner, ir.OpView):
+        return None  # a block argument
+    operation = owner.operation
+    if operation.name == ParameterOp.OPERATION_NAME:
+        return state.parameters[operation.attributes["name"].value]
+    if operation.name != "arith.constant":
+        return None
+    attr = operation.attributes["value"]
+    if not isinstance(attr, ir.DenseElementsAttr):
+        return None
+    shape = tuple(attr.type.shape)
+    if attr.is_splat:
+        element = _ELEMENTS[str(attr.type.element_type)]
+        return np.full(shape, attr.get_splat_value().value, element)
+    return np.array(attr).reshape(shape)
+
+
+def constant_name(value: ir.Value) -> str | None:
+    """Return the parameter name of a constant, or None for one written in the text."""
+    operation = value.owner
+    is_parameter = not isinstance(operation, ir.Block) and operation.operation.name == ParameterOp.OPERATION_NAME
+    return operation.operation.attributes["name"].value if is_parameter else None
+
+
+def make_constant(array: np.ndarray, name: str | None, state: PassState, location: Any = None) -> ir.Value:
+    """Build a constant at the current insertion point.
+
+    Args:
+        array: the values; the tensor type follows shape and element type.
+        name: the wanted parameter name, made unique, or None to write the values into the text.
+    """
+    element = {np.dtype(kind): text for text, kind in _ELEMENTS.items()}[array.dtype]
+    type_ = ir.RankedTensorType.get(list(array.shape), ir.Type.parse(element))
+    if name is None:
+        attr = ir.DenseElementsAttr.get(np.ascontiguousarray(array), type=type_.element_type, shape=array.shape)
+        return arith.ConstantOp(type_, attr, loc=location).result
+    unique = state.parameters.add(name, array)
+    return ParameterOp(result=type_, name=ir.StringAttr.get(unique), loc=location).result

@@ -1,0 +1,1 @@
+"""Loop nests that `pattern-specialize` emits, one file a kind of layer."""

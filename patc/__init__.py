@@ -1,0 +1,3 @@
+"""patc compiles pattern-pruned convolutional networks."""
+
+__version__ = "0.1.0"
