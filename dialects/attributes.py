@@ -120,12 +120,13 @@ class Activation:
 
 @dataclass(frozen=True)
 class Layout:
-    """Padded planar layout of an NCHW tensor, in elements.
+    """Padded planar layout of an NCHW tensor; all sizes in elements.
 
     Each channel is a plane of `top + H + bottom` rows. A row holds `phases` sub-rows of `row` elements; element
     (y, x) lies in sub-row `(x + left) % phases` at `(x + left) // phases`. With `phases` 1 a tap of a
     convolution is a constant offset; with `phases` 2 so is a tap of a convolution of stride 2. The right halo of
-    a row may be the left halo of the next one: `row * phases >= W + max(left, right)`.
+    a row may be the left halo of the next one. `fill` is what the halo holds: "zero", or "lowest" (minus infinity)
+    for max pooling. `Layout.packed` is the row-major order of torch and numpy.
     """
 
     top: int = 0
@@ -133,31 +134,46 @@ class Layout:
     bottom: int = 0
     right: int = 0
     row: int = 0
+    plane: int = 0
     phases: int = 1
+    fill: str = "zero"
 
-    def plane(self, height: int) -> int:
-        """Elements of one channel plane, a multiple of 16 so that planes stay aligned to 64 bytes."""
-        return -(-(self.top + height + self.bottom) * self.phases * self.row // 16) * 16
+    @staticmethod
+    def packed(height: int, width: int) -> "Layout":
+        """Return the layout without halo or gaps."""
+        return Layout(row=width, plane=height * width)
+
+    def is_packed(self, height: int, width: int) -> bool:
+        """Whether rows and planes follow each other without gaps."""
+        return self == Layout.packed(height, width)
 
     @property
-    def row_pitch(self) -> int:
+    def pitch(self) -> int:
         """Elements from one row to the next."""
         return self.row * self.phases
 
-    def offset(self, y: int, x: int) -> int:
-        """Offset of element (y, x) in its plane; halo elements have negative y or x."""
-        position, phase = divmod(x + self.left, self.phases)
-        return ((y + self.top) * self.phases + phase) * self.row + position
-
     def to_attr(self) -> ir.Attribute:
-        halo = i64_array((self.top, self.left, self.bottom, self.right))
-        return LayoutAttr.get(ir.DictAttr.get({"halo": halo, "phases": i64(self.phases), "row": i64(self.row)}))
+        values = {
+            "fill": ir.StringAttr.get(self.fill),
+            "halo": i64_array((self.top, self.left, self.bottom, self.right)),
+            "phases": i64(self.phases),
+            "plane": i64(self.plane),
+            "row": i64(self.row),
+        }
+        return LayoutAttr.get(ir.DictAttr.get(values))
 
     @staticmethod
     def from_attr(attr: Any) -> "Layout":
         values = attr.fields.maybe_downcast()
-        halo = int_array(values["halo"])
-        return Layout(*halo, row=values["row"].value, phases=values["phases"].value)
+        row, plane, phases = (values[key].value for key in ("row", "plane", "phases"))
+        return Layout(*int_array(values["halo"]), row=row, plane=plane, phases=phases, fill=values["fill"].value)
+
+    @staticmethod
+    def of(tensor: Any) -> "Layout":
+        """Return the layout of a rank 4 tensor type; packed when the type names none."""
+        if tensor.encoding is not None and isinstance(tensor.encoding, LayoutAttr):
+            return Layout.from_attr(tensor.encoding)
+        return Layout.packed(tensor.shape[2], tensor.shape[3])
 
 
 @dataclass(frozen=True)
@@ -165,22 +181,21 @@ class Schedule:
     """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
 
     Attributes:
-        algorithm: "pattern-direct", "dense-direct", "depthwise-direct", "gemv", "pool" or "elementwise".
+        algorithm: "pattern-direct", "dense-direct", "depthwise-direct", "gemv", "pool", "global-pool" or
+            "elementwise".
         rows: output rows of a register tile.
-        vectors: vectors of `lanes` elements along a row of the tile.
+        columns: output columns of a register tile.
         lanes: elements of one vector.
         filters: filters (output channels) of a register tile.
-        channel_block: input channels between two visits of the same accumulators; 0 for all channels.
-        split: what threads divide: "rows" (tiles and batch) or "filters".
+        split: what threads divide: "rows" (row tiles of all images) or "filters".
         threads: parts the work is divided into.
     """
 
     algorithm: str
     rows: int = 1
-    vectors: int = 1
+    columns: int = 16
     lanes: int = 16
     filters: int = 1
-    channel_block: int = 0
     split: str = "filters"
     threads: int = 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "remark", "note"]
@@ -46,13 +47,54 @@ class Diagnostic:
 
 
 def describe_location(location: Any) -> str:
-    """Return `file:line:column` or the layer name of an MLIR location; "" for an unknown one."""
-    if location is None:
-        return ""
-    text = str(location)
-    if text.startswith("loc(") and text.endswith(")"):
-        text = text[len("loc(") : -1]
-    return "" if text == "unknown" else text.replace('"', "")
+    """Return the place a location names, on one line; "" for an unknown one.
+
+    `layer1.0.conv1 (model.py:42)` for a layer of an imported model, `file:line:column` for a place in a text.
+    """
+    if location is None or isinstance(location, str):
+        return location or ""
+    layer, place = layer_name(location), _find_place(location)
+    if layer is None:
+        return "" if place is None else _describe_place(place, place.filename)
+    return layer if place is None else f"{layer} ({_describe_place(place, Path(place.filename).name)})"
+
+
+def layer_name(location: Any) -> str | None:
+    """Return the layer (or parameter) that an MLIR location names, as in `layer1.0.conv1`."""
+    named = _find(location, "name_str")
+    return None if named is None else named.name_str
+
+
+def source_line(location: Any) -> str | None:
+    """Return the `file:line` of an MLIR location: of the user's model, or of the text it was read from."""
+    place = _find_place(location)
+    return None if place is None else f"{place.filename}:{place.start_line}"
+
+
+def _find_place(location: Any) -> Any:
+    """Return the file location of the layer that `layer_name` finds, or else the first one there is."""
+    return _find(_find(location, "name_str") or location, "filename")
+
+
+def _describe_place(place: Any, file: str) -> str:
+    # Python source lines have no column.
+    column = f":{place.start_col}" if place.start_col else ""
+    return f"{file}:{place.start_line}{column}"
+
+
+def _find(location: Any, attribute: str) -> Any:
+    """Return the first part of a nested location that has an attribute, depth first; None without one.
+
+    The kind of a location is known by its attributes, so that nothing here has to load MLIR.
+    """
+    if location is None or hasattr(location, attribute):
+        return location
+    inner = [getattr(location, name) for name in ("child_loc", "callee", "caller") if hasattr(location, name)]
+    for part in [*inner, *getattr(location, "locations", ())]:
+        found = _find(part, attribute)
+        if found is not None:
+            return found
+    return None
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -28,9 +28,6 @@ IMAGENET_INPUT = (1, 3, 224, 224)
 CIFAR_INPUT = (1, 3, 32, 32)
 
 
-# -- ResNet ----------------------------------------------------------------------------------------
-
-
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a skip connection: Nx`inputs`xHxW -> Nx`width`x(H/stride)x(W/stride)."""
 
@@ -112,20 +109,16 @@ def _resnet_stage(
     outputs = width * block.expansion
     downsample = None
     if stride != 1 or inputs != outputs:
-        downsample = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-        )
+        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     blocks = [block(inputs, width, stride, downsample)]
     blocks += [block(outputs, width, 1, None) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 
-# -- VGG -------------------------------------------------------------------------------------------
-
 # Output channels of each 3x3 convolution; "pool" is a 2x2 max pooling.
 _VGG16: tuple[int | str, ...] = (
-    (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool")
-    + (512, 512, 512, "pool", 512, 512, 512, "pool")
+    64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool",
+    512, 512, 512, "pool", 512, 512, 512, "pool",
 )  # fmt: skip
 
 
@@ -164,8 +157,6 @@ def _vgg_features(batch_norm: bool) -> nn.Sequential:
         channels = item
     return nn.Sequential(*layers)
 
-
-# -- MobileNet-V2 ----------------------------------------------------------------------------------
 
 # expansion, output channels, blocks, stride of the first block (MobileNetV2 paper, table 2)
 _MOBILENET_V2 = (
@@ -212,9 +203,6 @@ class MobileNetV2(nn.Module):
 def _conv_bn_relu6(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6())
-
-
-# -- Public constructors ---------------------------------------------------------------------------
 
 
 def resnet18(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
@@ -315,8 +303,6 @@ def _finish(construct: Callable[[], nn.Module], weights: PathLike | None, seed: 
     return model.eval()
 
 
-# -- Initialisation --------------------------------------------------------------------------------
-
 # A residual branch adds this part of the skip's standard deviation, so that sixteen blocks in a row
 # about double the scale instead of multiplying it by 2^8.
 _BRANCH_SCALE = 0.35
@@ -376,8 +362,6 @@ def _balance_block(block: nn.Module) -> None:
             # Its input is the linear projection before it: the gain of sqrt(2) is for ReLU's outputs.
             expansion.weight.mul_(math.sqrt(0.5))
 
-
-# -- Checkpoints -----------------------------------------------------------------------------------
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 

@@ -1,1 +1,38 @@
-"""."""
+"""Front ends: they turn a model into a module of linalg ops on tensors and a parameter store.
+
+`import_model` takes every kind of model that one of them reads. torch is loaded with the first model, not
+with this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError
+
+if TYPE_CHECKING:
+    from torch_mlir import ir
+
+    from patc.frontend.torch import ImportedModel
+
+ACCEPTED = "a torch.nn.Module, a torch.export.ExportedProgram or the path of a .pt2 file"
+
+
+def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
+    """Import a model as linalg ops on tensors.
+
+    Args:
+        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 file.
+        example_inputs: float32 tensors of the shapes to compile for; None takes those of the program.
+        context: from `patc.context.make_context`.
+
+    Raises:
+        PatcError: the model is of another kind, its file cannot be read, or patc cannot compile it.
+    """
+    if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".onnx":
+        raise PatcError("ONNX import is not part of this version; export the model to .pt2", str(model))
+    from patc.frontend import torch as torch_frontend
+
+    return torch_frontend.import_model(model, example_inputs, context)

@@ -1,1 +1,1 @@
-"""."""
+"""Compiled models: load, call, profile, save. Nothing here needs torch or MLIR."""

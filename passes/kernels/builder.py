@@ -1,0 +1,229 @@
+"""A thin layer over the bindings for writing loop nests on flat memrefs.
+
+Index arithmetic takes Python integers and SSA values alike and folds the integers, so that a loop nest reads like
+the formula it implements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, math, memref, scf, vector
+
+Index = int | ir.Value
+Vectors = list[ir.Value]
+
+
+class Builder:
+    """Emits operations at the current insertion point; constants go to the start of `entry`."""
+
+    def __init__(self, entry: ir.Block) -> None:
+        self._entry = entry
+        self._constants: dict[object, ir.Value] = {}
+        self.f32 = ir.F32Type.get()
+        self.index_type = ir.IndexType.get()
+
+    # Constants ------------------------------------------------------------------------------------
+
+    def index(self, value: Index) -> ir.Value:
+        """Return an index value."""
+        if isinstance(value, ir.Value):
+            return value
+        return self._constant(("index", value), lambda: arith.ConstantOp(self.index_type, value))
+
+    def scalar(self, value: float) -> ir.Value:
+        """Return an f32 constant."""
+        return self._constant(("f32", value), lambda: arith.ConstantOp(self.f32, float(value)))
+
+    def splat(self, value: float, lanes: int) -> ir.Value:
+        """Return a constant vector of equal f32 elements, or a scalar for one lane."""
+        if lanes == 1:
+            return self.scalar(value)
+        type_ = self.vector_type(lanes)
+        attr = ir.FloatAttr.get(self.f32, float(value))
+        return self._constant(
+            ("splat", value, lanes), lambda: arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, attr))
+        )
+
+    def mask(self, valid: int, lanes: int) -> ir.Value:
+        """Return a constant vector<lanes x i1> whose first `valid` elements are set."""
+        type_ = ir.VectorType.get([lanes], ir.IntegerType.get_signless(1))
+        return self._constant(("mask", valid, lanes), lambda: vector.ConstantMaskOp(type_, [valid]))
+
+    def _constant(self, key: object, make: Callable[[], ir.OpView]) -> ir.Value:
+        if key not in self._constants:
+            with ir.InsertionPoint.at_block_begin(self._entry):
+                self._constants[key] = make().result
+        return self._constants[key]
+
+    # Index arithmetic -----------------------------------------------------------------------------
+
+    def add(self, a: Index, b: Index) -> Index:
+        """Return a + b."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if isinstance(b, int) and b == 0:
+            return a
+        if isinstance(a, int) and a == 0:
+            return b
+        return arith.AddIOp(self.index(a), self.index(b)).result
+
+    def mul(self, a: Index, b: Index) -> Index:
+        """Return a * b."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if b == 0 or a == 0:
+            return 0
+        if isinstance(b, int) and b == 1:
+            return a
+        return arith.MulIOp(self.index(a), self.index(b)).result
+
+    def divide(self, a: Index, b: int) -> tuple[Index, Index]:
+        """Return quotient and remainder of a non-negative index."""
+        if isinstance(a, int):
+            return divmod(a, b)
+        if b == 1:
+            return a, 0
+        divisor = self.index(b)
+        return arith.DivUIOp(a, divisor).result, arith.RemUIOp(a, divisor).result
+
+    def minimum(self, a: Index, b: int) -> Index:
+        """Return the smaller of two non-negative indices."""
+        return min(a, b) if isinstance(a, int) else arith.MinUIOp(a, self.index(b)).result
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    def load_scalar(self, memory: ir.Value, index: Index) -> ir.Value:
+        """Load one element."""
+        return memref.LoadOp(memory, [self.index(index)]).result
+
+    def load_index(self, memory: ir.Value, index: Index) -> ir.Value:
+        """Load one integer as an index."""
+        return arith.IndexCastOp(self.index_type, self.load_scalar(memory, index)).result
+
+    def load(self, memory: ir.Value, base: Index, offset: int, lanes: int) -> ir.Value:
+        """Load `lanes` f32 elements at base + offset."""
+        address = self.index(self.add(base, offset))
+        if lanes == 1:
+            return self.load_scalar(memory, address)
+        return vector.LoadOp(self.vector_type(lanes), memory, [address]).result
+
+    def load_masked(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
+        """Load the first `valid` of `lanes` elements; the others are zero and their memory is not touched."""
+        if valid == lanes:
+            return self.load(memory, base, offset, lanes)
+        address = self.index(self.add(base, offset))
+        type_, mask, zero = self.vector_type(lanes), self.mask(valid, lanes), self.splat(0.0, lanes)
+        return vector.MaskedLoadOp(type_, memory, [address], mask, zero).result
+
+    def store(self, value: ir.Value, memory: ir.Value, base: Index, offset: int) -> None:
+        """Store a vector or a scalar at base + offset."""
+        address = self.index(self.add(base, offset))
+        if isinstance(value.type, ir.VectorType):
+            vector.StoreOp(value, memory, [address])
+        else:
+            memref.StoreOp(value, memory, [address])
+
+    def store_front(self, value: ir.Value, memory: ir.Value, base: Index, offset: int, valid: int) -> None:
+        """Store the first `valid` elements of a vector, in pieces of powers of two."""
+        done = 0
+        for piece in pieces(valid, value.type.shape[0]):
+            part = self.shuffle(value, value, range(done, done + piece))
+            self.store(part if piece > 1 else self.extract(part, 0), memory, base, offset + done)
+            done += piece
+
+    def fill(self, value: float, memory: ir.Value, base: Index, start: int, end: int, lanes: int) -> None:
+        """Store `value` to the elements start .. end - 1 after `base`."""
+        many = (end - start) // lanes if end - start > 8 * lanes else 0
+        if many:
+
+            def body(step: ir.Value, _: Vectors) -> Vectors:
+                self.store(self.splat(value, lanes), memory, self.add(base, self.mul(step, lanes)), start)
+                return []
+
+            self.loop(0, many, [], body)
+            start += many * lanes
+        for piece in pieces(end - start, lanes):
+            self.store(self.splat(value, piece), memory, base, start)
+            start += piece
+
+    # Vectors --------------------------------------------------------------------------------------
+
+    def vector_type(self, lanes: int) -> ir.Type:
+        """Return vector<lanes x f32>."""
+        return ir.VectorType.get([lanes], self.f32)
+
+    def broadcast(self, scalar: ir.Value, lanes: int) -> ir.Value:
+        """Return a vector of `lanes` equal elements."""
+        return vector.BroadcastOp(self.vector_type(lanes), scalar).result
+
+    def shuffle(self, a: ir.Value, b: ir.Value, picks: Sequence[int]) -> ir.Value:
+        """Return the elements `picks` of the concatenation of a and b."""
+        return vector.ShuffleOp(a, b, list(picks)).result
+
+    def extract(self, value: ir.Value, position: int) -> ir.Value:
+        """Return one element of a vector."""
+        return vector.ExtractOp(value, [], [position]).result
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a * b + c with one rounding."""
+        return math.FmaOp(a, b, c).result
+
+    def plus(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a + b."""
+        return arith.AddFOp(a, b).result
+
+    def times(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a * b."""
+        return arith.MulFOp(a, b).result
+
+    def sum_lanes(self, value: ir.Value) -> ir.Value:
+        """Return the sum of a vector's elements, in any order."""
+        kind = ir.Attribute.parse("#vector.kind<add>")
+        fast = ir.Attribute.parse("#arith.fastmath<reassoc>")
+        return vector.ReductionOp(self.f32, kind, value, fastmath=fast).result
+
+    def at_least(self, value: ir.Value, bound: ir.Value) -> ir.Value:
+        """Return max(value, bound); NaN stays NaN. This form is a single instruction on x86."""
+        above = arith.CmpFOp(arith.CmpFPredicate.UGT, value, bound).result
+        return arith.SelectOp(above, value, bound).result
+
+    def at_most(self, value: ir.Value, bound: ir.Value) -> ir.Value:
+        """Return min(value, bound); NaN stays NaN."""
+        below = arith.CmpFOp(arith.CmpFPredicate.ULT, value, bound).result
+        return arith.SelectOp(below, value, bound).result
+
+    # Control flow ---------------------------------------------------------------------------------
+
+    def loop(
+        self, lower: Index, upper: Index, carried: Vectors, body: Callable[[ir.Value, Vectors], Vectors]
+    ) -> Vectors:
+        """Emit `for i in lower .. upper - 1`; `body(i, carried)` returns the carried values of the next turn."""
+        op = scf.ForOp(self.index(lower), self.index(upper), self.index(1), carried)
+        with ir.InsertionPoint(op.body):
+            scf.YieldOp(body(op.induction_variable, list(op.inner_iter_args)))
+        return list(op.results)
+
+    def when_equal(self, a: Index, b: int, body: Callable[[], None]) -> None:
+        """Emit `if a == b`."""
+        if isinstance(a, int):
+            if a == b:
+                body()
+            return
+        equal = arith.CmpIOp(arith.CmpIPredicate.eq, a, self.index(b)).result
+        op = scf.IfOp(equal)
+        with ir.InsertionPoint(op.then_block):
+            body()
+            scf.YieldOp([])
+
+
+def pieces(count: int, lanes: int) -> list[int]:
+    """Split `count` elements into vector lengths: `lanes` as often as possible, then smaller powers of two."""
+    sizes = []
+    while count > 0:
+        while lanes > count:
+            lanes //= 2
+        sizes.append(lanes)
+        count -= lanes
+    return sizes

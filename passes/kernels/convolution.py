@@ -1,0 +1,382 @@
+"""Direct convolution on planar tensors: sparse (one loop per pattern) and dense (filters x pixels in registers).
+
+    for tile of `rows` x `columns` outputs:            # its accumulators stay in registers
+      for filter (pattern-direct) or block of filters (dense-direct):
+        accumulators = bias
+        for pattern: for kept kernel of the pattern:   # or: for input channel
+          for tap: accumulators += weight * input vector
+        store activation(accumulators + residual)
+
+A tap is a constant offset in the planar layout, so tiles never test for borders. The last tile of a plane starts at
+`height - rows`: it may compute some rows twice, never rows that do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation, Library, Schedule
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.tiling import Chunk, Strip, Tensor
+
+Tap = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Strides, dilations and the padding above and left of a sliding window."""
+
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    top: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """The part of a layer that one call computes: row tiles first_tile .. last_tile - 1 (counted through all
+    images) and filters (or blocks of filters) first_filter .. last_filter - 1."""
+
+    first_tile: Index
+    last_tile: Index
+    first_filter: Index
+    last_filter: Index
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to a sum of products before it is stored."""
+
+    bias: ir.Value | None
+    residual: Tensor | None
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The rows and one strip of columns that are in registers together, and where they are.
+
+    Attributes:
+        image: the image of the batch.
+        row: first output row.
+        column: first output column, a multiple of the strip's columns.
+        rows: output rows.
+        chunks: the vectors of each row.
+    """
+
+    image: Index
+    row: Index
+    column: Index
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+    def base(self, b: Builder, tensor: Tensor, strides: tuple[int, int] = (1, 1)) -> Index:
+        """Address of the tile's first element in channel 0 of `tensor`, of the element it reads with `strides`."""
+        layout = tensor.layout
+        row = b.mul(self.row, strides[0] * layout.pitch)
+        if strides[1] % layout.phases:
+            column = b.divide(self.column, layout.phases)[0]
+        else:
+            column = b.mul(self.column, strides[1] // layout.phases)
+        return b.add(b.add(b.mul(self.image, tensor.image), row), column)
+
+
+def for_tiles(
+    b: Builder, work: Work, output: Tensor, schedule: Schedule, body: Callable[[Tile, Strip, Index], None]
+) -> None:
+    """Emit the loops over row tiles and strips; `body(tile, strip, tile number in the plane)`."""
+    rows = min(schedule.rows, output.height)
+    tiles = -(-output.height // rows)
+
+    def row_tile(number: Index, _: Vectors) -> Vectors:
+        image, index = b.divide(number, tiles)
+        row = b.minimum(b.mul(index, rows), output.height - rows)
+        for strip in tiling.strips(output.width, schedule.columns, schedule.lanes):
+
+            def one_strip(position: Index, _: Vectors, strip: Strip = strip) -> Vectors:
+                column = b.add(b.mul(position, strip.columns), strip.start)
+                body(Tile(image, row, column, rows, strip.chunks), strip, index)
+                return []
+
+            if strip.count == 1:
+                one_strip(0, [])
+            else:
+                b.loop(0, strip.count, [], one_strip)
+        return []
+
+    b.loop(work.first_tile, work.last_tile, [], row_tile)
+
+
+def finish_plane(
+    b: Builder, tile: Tile, index: Index, output: Tensor, channel: Index, end: int, schedule: Schedule
+) -> None:
+    """Write the halo around the rows of a tile: its sides, and the rows above or below at the plane's ends."""
+    layout, lanes = output.layout, schedule.lanes
+    if layout.is_packed(output.height, output.width):
+        return
+    plane = b.add(b.mul(tile.image, output.image), b.mul(channel, layout.plane))
+    rows = b.add(plane, b.mul(tile.row, layout.pitch))
+    for row in range(tile.rows):
+        tiling.fill_sides(b, output, rows, row, end, lanes)
+    tiles = -(-output.height // tile.rows)
+    last: Index = 0 if tiles == 1 else index
+    b.when_equal(last, 0, lambda: tiling.fill_top(b, output, plane, lanes))
+    b.when_equal(last, tiles - 1, lambda: tiling.fill_bottom(b, output, plane, lanes))
+
+
+def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
+    """Load what `tap` contributes to the chunk of output row `row`."""
+    layout, stride = tensor.layout, window.strides[1]
+    y = row * window.strides[0] + tap[0] * window.dilations[0] - window.top + layout.top
+    x = tap[1] * window.dilations[1] - window.left + layout.left
+    start = y * layout.pitch
+    if layout.phases == stride:
+        position, phase = divmod(x, stride)
+        return b.load(tensor.memory, base, start + phase * layout.row + position + chunk.column, chunk.lanes)
+    # Columns `stride` apart in one row: load all between the first and the last and pick.
+    first = start + x + chunk.column * stride
+    parts = [b.load(tensor.memory, base, first + part * chunk.lanes, chunk.lanes) for part in range(stride)]
+    return pick_strided(b, parts, stride, chunk.lanes)
+
+
+def pick_strided(b: Builder, parts: list[ir.Value], stride: int, lanes: int) -> ir.Value:
+    """Return every `stride`-th element of the concatenated `parts`."""
+    have = -(-lanes // stride)  # lanes that are in place so far
+    picked = b.shuffle(parts[0], parts[0], [lane * stride if lane < have else 0 for lane in range(lanes)])
+    for part in range(1, stride):
+        picks = list(range(lanes))
+        for lane in range(have, lanes):
+            place = lane * stride - part * lanes
+            if place < lanes:
+                picks[lane] = lanes + place
+        picked = b.shuffle(picked, parts[part], picks)
+        have = min(lanes, -(-(part + 1) * lanes // stride))
+    return picked
+
+
+def store_tile(
+    b: Builder, tile: Tile, sums: list[list[ir.Value]], channel: Index, output: Tensor, epilogue: Epilogue
+) -> None:
+    """Add the residual, apply the activation, and store one channel's rows x chunks of sums."""
+    base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
+    residual = epilogue.residual
+    residual_base: Index = 0
+    if residual is not None:
+        residual_base = b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane))
+    for row in range(tile.rows):
+        for position, chunk in enumerate(tile.chunks):
+            value = sums[row][position]
+            if residual is not None:
+                value = b.plus(value, tiling.load_chunk(b, residual, residual_base, row, chunk))
+            value = tiling.apply_activation(b, value, epilogue.activation, chunk.lanes)
+            tiling.store_chunk(b, value, output, base, row, chunk)
+
+
+def first_sums(b: Builder, tile: Tile, bias: ir.Value | None, channel: Index) -> Vectors:
+    """Return the accumulators of one channel, row by row: its bias in every lane."""
+    start = b.load_scalar(bias, channel) if bias is not None else None
+    row = [
+        b.broadcast(start, chunk.lanes) if start is not None else b.splat(0.0, chunk.lanes) for chunk in tile.chunks
+    ]
+    return row * tile.rows
+
+
+def by_row(sums: Vectors, tile: Tile) -> list[list[ir.Value]]:
+    """Return flat accumulators as rows."""
+    width = len(tile.chunks)
+    return [sums[row * width : (row + 1) * width] for row in range(tile.rows)]
+
+
+@dataclass(frozen=True)
+class SparseWeights:
+    """The FKW arrays in memory, flat; see `pattern.sparse_conv2d`."""
+
+    values: ir.Value
+    index: ir.Value
+    offset: ir.Value
+    stride: ir.Value
+    reorder: ir.Value
+    library: Library
+
+
+def sparse_convolution(
+    b: Builder,
+    work: Work,
+    source: Tensor,
+    weights: SparseWeights,
+    output: Tensor,
+    epilogue: Epilogue,
+    window: Window,
+    schedule: Schedule,
+) -> None:
+    """Emit pattern-direct: a filter's kept kernels, pattern by pattern, each pattern's loop without a branch."""
+    patterns, entries = len(weights.library.masks), weights.library.entries
+    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+
+    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
+        base = tile.base(b, source, window.strides)
+
+        def one_filter(stored: ir.Value, _: Vectors) -> Vectors:
+            channel = b.load_index(weights.reorder, stored)
+            first = b.load_index(weights.offset, stored)
+            strides = b.mul(stored, patterns + 1)
+            bounds = [
+                b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
+            ]
+            sums = first_sums(b, tile, epilogue.bias, channel)
+            for pattern in range(patterns):
+
+                def one_kernel(kernel: ir.Value, sums: Vectors, pattern: int = pattern) -> Vectors:
+                    plane = b.mul(b.load_index(weights.index, kernel), source.layout.plane)
+                    scalars = [
+                        b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry))
+                        for entry in range(entries)
+                    ]
+                    taps = weights.library.taps(pattern)
+                    return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
+
+                sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
+            store_tile(b, tile, by_row(sums, tile), channel, output, epilogue)
+            if strip.start + strip.count * strip.columns >= output.width:
+                finish_plane(b, tile, index, output, channel, end, schedule)
+            return []
+
+        b.loop(work.first_filter, work.last_filter, [], one_filter)
+
+    for_tiles(b, work, output, schedule, one_tile)
+
+
+def _accumulate(
+    b: Builder,
+    tile: Tile,
+    sums: Vectors,
+    source: Tensor,
+    base: Index,
+    window: Window,
+    taps: tuple[Tap, ...],
+    scalars: Vectors,
+) -> Vectors:
+    """Add one kernel's products. Input vectors are visited row by row and each is loaded once for all the taps and
+    output rows that want it (load redundancy elimination), so that few are alive at a time."""
+    sums = list(sums)
+    width = len(tile.chunks)
+    lanes = sorted({chunk.lanes for chunk in tile.chunks})
+    weights = [{count: b.broadcast(scalar, count) for count in lanes} for scalar in scalars]
+    uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for row in range(tile.rows):
+        for number, (dy, dx) in enumerate(taps):
+            y = row * window.strides[0] + dy * window.dilations[0]
+            for position in range(width):
+                uses.setdefault((y, position, dx), []).append((row, number))
+    for (y, position, dx), users in sorted(uses.items()):
+        chunk = tile.chunks[position]
+        row, number = users[0]
+        vector = input_vector(b, source, base, window, row, taps[number], chunk)
+        for row, number in users:
+            place = row * width + position
+            sums[place] = b.fma(weights[number][chunk.lanes], vector, sums[place])
+    return sums
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """Packed weights in memory: [block of filters][input channel][tap][filter of the block], flat.
+
+    Attributes:
+        kernel: height and width.
+        channels: input channels of one group.
+        filters: filters of one group.
+    """
+
+    values: ir.Value
+    kernel: tuple[int, int]
+    channels: int
+    filters: int
+
+
+def dense_convolution(
+    b: Builder,
+    work: Work,
+    source: Tensor,
+    weights: DenseWeights,
+    output: Tensor,
+    epilogue: Epilogue,
+    window: Window,
+    schedule: Schedule,
+) -> None:
+    """Emit dense-direct (and depthwise-direct, with one channel a group): `schedule.filters` filters share the
+    input vectors. The last block of a layer starts at `filters - block`, so it may overlap its neighbour."""
+    block = schedule.filters
+    taps = tuple((dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
+    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+
+    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
+        base = tile.base(b, source, window.strides)
+        area = tile.rows * len(tile.chunks)
+
+        def one_block(number: ir.Value, _: Vectors) -> Vectors:
+            filter_ = b.minimum(b.mul(number, block), output.channels - block)
+            group = b.divide(filter_, weights.filters)[0] if weights.filters < output.channels else 0
+            plane = b.add(base, b.mul(group, weights.channels * source.layout.plane))
+            packed = b.mul(number, weights.channels * len(taps) * block)
+            sums: Vectors = []
+            for member in range(block):
+                sums += first_sums(b, tile, epilogue.bias, b.add(filter_, member))
+
+            def one_channel(channel: Index, sums: Vectors) -> Vectors:
+                return _accumulate_block(
+                    b,
+                    tile,
+                    sums,
+                    source,
+                    b.add(plane, b.mul(channel, source.layout.plane)),
+                    window,
+                    taps,
+                    weights.values,
+                    b.add(packed, b.mul(channel, len(taps) * block)),
+                    block,
+                )
+
+            sums = one_channel(0, sums) if weights.channels == 1 else b.loop(0, weights.channels, sums, one_channel)
+            for member in range(block):
+                channel = b.add(filter_, member)
+                store_tile(b, tile, by_row(sums[member * area : (member + 1) * area], tile), channel, output, epilogue)
+                if strip.start + strip.count * strip.columns >= output.width:
+                    finish_plane(b, tile, index, output, channel, end, schedule)
+            return []
+
+        b.loop(work.first_filter, work.last_filter, [], one_block)
+
+    for_tiles(b, work, output, schedule, one_tile)
+
+
+def _accumulate_block(
+    b: Builder,
+    tile: Tile,
+    sums: Vectors,
+    source: Tensor,
+    base: Index,
+    window: Window,
+    taps: tuple[Tap, ...],
+    weights: ir.Value,
+    packed: Index,
+    block: int,
+) -> Vectors:
+    """Add one input channel's products to the accumulators of a block of filters."""
+    sums = list(sums)
+    area = tile.rows * len(tile.chunks)
+    for number, tap in enumerate(taps):
+        vectors = [
+            input_vector(b, source, base, window, row, tap, chunk) for row in range(tile.rows) for chunk in tile.chunks
+        ]
+        for member in range(block):
+            scalar = b.load_scalar(weights, b.add(packed, number * block + member))
+            for place, vector in enumerate(vectors):
+                weight = b.broadcast(scalar, vector.type.shape[0])
+                sums[member * area + place] = b.fma(weight, vector, sums[member * area + place])
+    return sums
+

@@ -1,0 +1,83 @@
+"""Fully connected layers: dot products along the input, several filters and images at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Schedule
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.convolution import Epilogue, Work
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """Images, input features and filters."""
+
+    images: int
+    features: int
+    filters: int
+
+
+def linear(
+    b: Builder,
+    work: Work,
+    source: ir.Value,
+    weight: ir.Value,
+    output: ir.Value,
+    shape: LinearShape,
+    epilogue: Epilogue,
+    schedule: Schedule,
+) -> None:
+    """Emit output[n, f] = activation(weight[f] . source[n] + bias[f]).
+
+    `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
+    start early and may overlap their neighbours.
+    """
+    block, images, lanes = schedule.filters, min(schedule.rows, shape.images), schedule.lanes
+    whole, rest = divmod(shape.features, lanes)
+
+    def one_block(number: ir.Value, _: Vectors) -> Vectors:
+        filter_ = b.minimum(b.mul(number, block), shape.filters - block)
+
+        def some_images(group: Index, _: Vectors) -> Vectors:
+            image = b.minimum(b.mul(group, images), shape.images - images)
+            rows = [b.mul(b.add(filter_, member), shape.features) for member in range(block)]
+            columns = [b.mul(b.add(image, member), shape.features) for member in range(images)]
+
+            def step(position: Index, sums: Vectors, valid: int = lanes) -> Vectors:
+                start = b.mul(position, lanes)
+                inputs = [b.load_masked(source, b.add(column, start), 0, lanes, valid) for column in columns]
+                sums = list(sums)
+                for member, row in enumerate(rows):
+                    weights = b.load_masked(weight, b.add(row, start), 0, lanes, valid)
+                    for place, vector in enumerate(inputs):
+                        slot = member * images + place
+                        sums[slot] = b.fma(weights, vector, sums[slot])
+                return sums
+
+            sums = [b.splat(0.0, lanes)] * (block * images)
+            if whole:
+                sums = b.loop(0, whole, sums, step)
+            if rest:
+                sums = step(whole, sums, rest)
+            for member in range(block):
+                channel = b.add(filter_, member)
+                for place in range(images):
+                    value = b.sum_lanes(sums[member * images + place])
+                    if epilogue.bias is not None:
+                        value = b.plus(value, b.load_scalar(epilogue.bias, channel))
+                    value = tiling.apply_activation(b, value, epilogue.activation, 1)
+                    b.store(value, output, b.add(b.mul(b.add(image, place), shape.filters), channel), 0)
+            return []
+
+        groups = -(-shape.images // images)
+        if groups == 1:
+            some_images(0, [])
+        else:
+            b.loop(0, groups, [], some_images)
+        return []
+
+    b.loop(work.first_filter, work.last_filter, [], one_block)

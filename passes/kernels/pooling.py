@@ -1,0 +1,122 @@
+"""Pooling and elementwise layers on planar tensors: the tiles of convolution without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation, Schedule
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work, finish_plane, for_tiles, input_vector, store_tile
+from patc.passes.kernels.tiling import Strip, Tensor
+
+PLAIN = Epilogue(None, None, Activation())
+
+
+def _for_planes(
+    b: Builder,
+    work: Work,
+    output: Tensor,
+    schedule: Schedule,
+    epilogue: Epilogue,
+    compute: Callable[[Tile, Index], list[list[ir.Value]]],
+) -> None:
+    """Emit the loops over tiles and channels; `compute(tile, channel)` returns rows x chunks of results."""
+    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+
+    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
+        def one_channel(channel: ir.Value, _: Vectors) -> Vectors:
+            store_tile(b, tile, compute(tile, channel), channel, output, epilogue)
+            if strip.start + strip.count * strip.columns >= output.width:
+                finish_plane(b, tile, index, output, channel, end, schedule)
+            return []
+
+        b.loop(work.first_filter, work.last_filter, [], one_channel)
+
+    for_tiles(b, work, output, schedule, one_tile)
+
+
+def pool(
+    b: Builder,
+    work: Work,
+    source: Tensor,
+    output: Tensor,
+    kernel: tuple[int, int],
+    window: Window,
+    schedule: Schedule,
+    *,
+    maximum: bool,
+    scale: ir.Value | float = 1.0,
+) -> None:
+    """Emit max pooling, or average pooling with `scale` the reciprocal of the divisor: a number, or a memref of
+    output height x (columns covered) numbers where the divisor depends on the place."""
+    covered = tiling.covered(output.width, schedule.lanes)
+
+    def compute(tile: Tile, channel: Index) -> list[list[ir.Value]]:
+        base = b.add(tile.base(b, source, window.strides), b.mul(channel, source.layout.plane))
+        return [
+            [reduce(tile, base, row, position) for position in range(len(tile.chunks))] for row in range(tile.rows)
+        ]
+
+    def reduce(tile: Tile, base: Index, row: int, position: int) -> ir.Value:
+        chunk = tile.chunks[position]
+        taps = [(dy, dx) for dy in range(kernel[0]) for dx in range(kernel[1])]
+        vectors = [input_vector(b, source, base, window, row, tap, chunk) for tap in taps]
+        result = vectors[0]
+        for vector in vectors[1:]:
+            result = b.at_least(result, vector) if maximum else b.plus(result, vector)
+        if maximum or scale == 1.0:
+            return result
+        if isinstance(scale, float):
+            return b.times(result, b.splat(scale, chunk.lanes))
+        place = b.add(b.mul(tile.row, covered), tile.column)
+        return b.times(result, b.load(scale, place, row * covered + chunk.column, chunk.lanes))
+
+    _for_planes(b, work, output, schedule, PLAIN, compute)
+
+
+def elementwise(
+    b: Builder, work: Work, sources: list[Tensor], output: Tensor, activation: Activation, schedule: Schedule
+) -> None:
+    """Emit activation(sum of the sources); one source and no activation is a change of layout."""
+    epilogue = Epilogue(None, sources[1] if len(sources) > 1 else None, activation)
+
+    def compute(tile: Tile, channel: Index) -> list[list[ir.Value]]:
+        source = sources[0]
+        base = b.add(tile.base(b, source), b.mul(channel, source.layout.plane))
+        return [[tiling.load_chunk(b, source, base, row, chunk) for chunk in tile.chunks] for row in range(tile.rows)]
+
+    _for_planes(b, work, output, schedule, epilogue, compute)
+
+
+def global_pool(b: Builder, work: Work, source: Tensor, output: Tensor, schedule: Schedule) -> None:
+    """Emit the mean over whole planes. The halo within the rows is zero, so rows are summed with it."""
+    lanes = schedule.lanes
+    layout = source.layout
+    first, count = layout.top * layout.pitch, source.height * layout.pitch
+    whole = count // lanes
+
+    def one_image(image: Index, _: Vectors) -> Vectors:
+        def one_channel(channel: Index, _: Vectors) -> Vectors:
+            base = b.add(b.mul(image, source.image), b.mul(channel, layout.plane))
+
+            def one_vector(step: Index, sums: Vectors) -> Vectors:
+                vector = b.load(source.memory, b.add(base, b.mul(step, lanes)), first, lanes)
+                return [b.plus(sums[0], vector)]
+
+            total = b.splat(0.0, lanes)
+            if whole:
+                total = b.loop(0, whole, [total], one_vector)[0]
+            if count % lanes:
+                tail = b.load_masked(source.memory, base, first + whole * lanes, lanes, count % lanes)
+                total = b.plus(total, tail)
+            mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width)))
+            b.store(mean, output.memory, b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane)), 0)
+            return []
+
+        b.loop(work.first_filter, work.last_filter, [], one_channel)
+        return []
+
+    b.loop(work.first_tile, work.last_tile, [], one_image)

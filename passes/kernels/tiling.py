@@ -1,0 +1,178 @@
+"""How a row of outputs is cut into vectors, and how those meet a planar layout.
+
+A row of W outputs is covered by strips of `columns` elements, each strip by chunks: vectors of `lanes` elements and,
+at the end, a narrower one. Only the last chunk of a row may have more lanes than columns are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith
+
+from patc.dialects.attributes import Activation, Layout
+from patc.passes.kernels.builder import Builder, Index
+
+LOWEST = float("-inf")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One vector of a strip: first column within the strip, lanes, and how many of them are real columns."""
+
+    column: int
+    lanes: int
+    valid: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """`count` equal strips, the first at column `start`, `columns` apart."""
+
+    start: int
+    count: int
+    columns: int
+    chunks: tuple[Chunk, ...]
+
+
+def covered(width: int, lanes: int) -> int:
+    """Columns that vectors cover when a row of `width` is cut: `width` and what the last vector adds."""
+    return sum(chunk.lanes for chunk in cut(width, lanes))
+
+
+def cut(width: int, lanes: int) -> tuple[Chunk, ...]:
+    """Cut `width` columns into vectors; the last has the least power of two lanes (four or more) that suffices."""
+    chunks = [Chunk(column, lanes, lanes) for column in range(0, width - lanes + 1, lanes)]
+    rest = width % lanes
+    if rest:
+        tail = min(lanes, 4)
+        while tail < rest:
+            tail *= 2
+        chunks.append(Chunk(width - rest, tail, rest))
+    return tuple(chunks)
+
+
+def strips(width: int, columns: int, lanes: int) -> list[Strip]:
+    """Cover `width` columns with strips of `columns`, the rest with one narrower strip."""
+    count, rest = divmod(width, columns)
+    found = [Strip(0, count, columns, cut(columns, lanes))] if count else []
+    if rest:
+        found.append(Strip(count * columns, 1, rest, cut(rest, lanes)))
+    return found
+
+
+def covered_by(found: list[Strip]) -> int:
+    """Columns that the vectors of all strips cover."""
+    last = found[-1]
+    return last.start + (last.count - 1) * last.columns + sum(chunk.lanes for chunk in last.chunks)
+
+
+def vectors(columns: int, lanes: int) -> int:
+    """Vector registers that one row of a tile needs."""
+    return len(cut(columns, lanes))
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A rank 4 tensor in memory: the flat memref, its shape and layout."""
+
+    memory: ir.Value
+    channels: int
+    height: int
+    width: int
+    layout: Layout
+
+    @property
+    def image(self) -> int:
+        """Elements of one image."""
+        return self.channels * self.layout.plane
+
+
+def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) -> ir.Value:
+    """Load the chunk of output row `row`; `base` is the address of the tile's strip in the plane.
+
+    Packed tensors may end with the memory that a caller owns, so nothing behind a row's last element is read.
+    """
+    layout = tensor.layout
+    start = (row + layout.top) * layout.pitch
+    if layout.phases == 1:
+        offset = start + layout.left + chunk.column
+        if layout.row == tensor.width:
+            return b.load_masked(tensor.memory, base, offset, chunk.lanes, chunk.valid)
+        return b.load(tensor.memory, base, offset, chunk.lanes)
+    even, odd = (
+        b.load(tensor.memory, base, start + phase * layout.row + position, chunk.lanes // 2)
+        for phase, position in _phases(layout, chunk)
+    )
+    half = chunk.lanes // 2
+    return b.shuffle(even, odd, [lane // 2 + half * (lane % 2) for lane in range(chunk.lanes)])
+
+
+def store_chunk(b: Builder, value: ir.Value, tensor: Tensor, base: Index, row: int, chunk: Chunk) -> None:
+    """Store a chunk; lanes beyond the row's last column become halo."""
+    layout = tensor.layout
+    start = (row + layout.top) * layout.pitch
+    if layout.phases == 1 and layout.row == tensor.width and chunk.valid < chunk.lanes:
+        b.store_front(value, tensor.memory, base, start + layout.left + chunk.column, chunk.valid)
+        return
+    if chunk.valid < chunk.lanes:
+        fill = b.splat(fill_value(layout), chunk.lanes)
+        value = _select(b.mask(chunk.valid, chunk.lanes), value, fill)
+    if layout.phases == 1:
+        b.store(value, tensor.memory, base, start + layout.left + chunk.column)
+        return
+    for lane, (phase, position) in enumerate(_phases(layout, chunk)):
+        half = b.shuffle(value, value, range(lane, chunk.lanes, 2))
+        b.store(half, tensor.memory, base, start + phase * layout.row + position)
+
+
+def _phases(layout: Layout, chunk: Chunk) -> list[tuple[int, int]]:
+    """Return sub-row and position of the first and the second lane; every other lane follows one of them."""
+    places = []
+    for lane in (0, 1):
+        position, phase = divmod(chunk.column + layout.left + lane, 2)
+        places.append((phase, position))
+    return places
+
+
+def _select(mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    return arith.SelectOp(mask, a, b).result
+
+
+def fill_value(layout: Layout) -> float:
+    """What the halo holds."""
+    return LOWEST if layout.fill == "lowest" else 0.0
+
+
+def fill_sides(b: Builder, tensor: Tensor, base: Index, row: int, end: int, lanes: int) -> None:
+    """Fill the halo left of column 0 and from column `end` on; `base` is the address of the tile's row 0."""
+    layout = tensor.layout
+    end += layout.left
+    for phase in range(layout.phases):
+        start = (row + layout.top) * layout.pitch + phase * layout.row
+        first = -(-(layout.left - phase) // layout.phases)
+        last = min(layout.row, -(-(end - phase) // layout.phases))
+        b.fill(fill_value(layout), tensor.memory, base, start, start + max(first, 0), lanes)
+        b.fill(fill_value(layout), tensor.memory, base, start + last, start + layout.row, lanes)
+
+
+def fill_top(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
+    """Fill the halo rows above a plane."""
+    b.fill(fill_value(tensor.layout), tensor.memory, plane, 0, tensor.layout.top * tensor.layout.pitch, lanes)
+
+
+def fill_bottom(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
+    """Fill the halo rows below a plane, and what rounds the plane up."""
+    start = (tensor.layout.top + tensor.height) * tensor.layout.pitch
+    b.fill(fill_value(tensor.layout), tensor.memory, plane, start, tensor.layout.plane, lanes)
+
+
+def apply_activation(b: Builder, value: ir.Value, activation: Activation, lanes: int) -> ir.Value:
+    """Return the activation of a vector, or of a scalar for one lane."""
+    if activation.kind == "relu":
+        return b.at_least(value, b.splat(0.0, lanes))
+    if activation.kind == "clamp":
+        value = b.at_least(value, b.splat(activation.minimum, lanes))
+        return b.at_most(value, b.splat(activation.maximum, lanes))
+    return value

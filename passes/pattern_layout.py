@@ -1,0 +1,179 @@
+"""`pattern-layout`: choose where the elements of every activation lie, so that no layer has to pad or copy.
+
+A producer writes straight into the layout its users want: with their halo, and with even and odd columns apart when
+they all have stride 2. Only where users disagree, and at the function's boundary, a `pattern.relayout` is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch_mlir import ir
+
+from patc.dialects import pattern
+from patc.dialects.attributes import Activation, Layout
+from patc.passes.base import Pass, PassState
+from patc.passes.kernels import tiling
+from patc.targets import get_target
+
+_CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
+_WINDOWS = (*_CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
+_FLEXIBLE = (pattern.AddOp, pattern.ActivateOp, pattern.RelayoutOp)
+
+
+@dataclass(frozen=True)
+class PatternLayout(Pass):
+    """Give every activation the padded planar layout that its users want.
+
+    Requires: pattern ops on static NCHW tensors, as `pattern-raise` makes them.
+    Ensures: every rank 4 result of a pattern op has a `#pattern.layout` whose halo covers the pads of its users;
+        function arguments and results and flattened tensors are packed (row-major).
+
+        %1 = "pattern.conv2d"(%0, ...) {pads = [1, 1, 1, 1]} : ... -> tensor<1x64x56x56xf32>
+        %2 = "pattern.conv2d"(%1, ...) {pads = [1, 1, 1, 1]} : ...
+      becomes
+        %1 = "pattern.conv2d"(%0, ...) : ... -> tensor<1x64x56x56xf32, #pattern.layout<{halo = [1, 1, 1, 1], ...}>>
+        %2 = "pattern.conv2d"(%1, ...) : ...
+
+    Idempotent: a tensor that has a layout keeps it.
+    """
+
+    name: ClassVar[str] = "pattern-layout"
+
+    target: str = field(default="host", metadata={"help": "machine whose vectors the rows are aligned to"})
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        lanes = get_target(self.target).lanes
+        for function in module.body.operations:
+            if function.operation.name != "func.func" or not function.regions[0].blocks:
+                continue
+            block = function.regions[0].blocks[0]
+            for argument in block.arguments:
+                _place(argument, lanes, is_argument=True)
+            for op in list(block.operations):
+                if isinstance(op, (*_WINDOWS, pattern.AddOp, pattern.ActivateOp)):
+                    _place(op.result, lanes, is_argument=False)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """One operand that reads a value, as op and operand number."""
+
+    op: Any
+    number: int
+
+    @property
+    def slides(self) -> bool:
+        """Whether the op moves a window over the value."""
+        return isinstance(self.op, _WINDOWS) and self.number == 0 and not is_global_pool(self.op)
+
+    @property
+    def flexible(self) -> bool:
+        """Whether the op reads any layout with a halo of zeros."""
+        is_residual = isinstance(self.op, _CONVOLUTIONS) and self.number > 0
+        return isinstance(self.op, _FLEXIBLE) or is_residual or is_global_pool(self.op)
+
+
+def is_global_pool(op: Any) -> bool:
+    """Whether the op is an average over whole planes."""
+    return (
+        isinstance(op, pattern.AvgPool2dOp)
+        and list(op.kernel) == list(op.input.type.shape[2:])
+        and not any(op.pads)
+    )
+
+
+def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
+    """Set the layout of a value for its users, and give those that need another one a relayout."""
+    tensor = value.type
+    if not isinstance(tensor, ir.RankedTensorType) or len(tensor.shape) != 4 or tensor.encoding is not None:
+        return
+    uses = [_Use(use.owner.opview, use.operand_number) for use in value.uses]
+    sliding = [use for use in uses if use.slides]
+    lowest = [use for use in sliding if _needs_lowest(use.op)]
+    zero = [use for use in sliding if use not in lowest]
+    others = [use for use in uses if not use.slides and not use.flexible]
+    packed = Layout.packed(*tensor.shape[2:])
+    wanted = [(_sliding_layout(tensor.shape, group, lanes), group) for group in (zero, lowest) if group]
+    if lowest and not zero and any(is_global_pool(use.op) for use in uses):
+        wanted.insert(0, (_aligned_layout(tensor.shape, lanes), []))  # a mean must not meet minus infinity
+    if others or is_argument:
+        wanted.append((packed, others))
+    main = packed if is_argument else wanted[0][0] if wanted else _aligned_layout(tensor.shape, lanes)
+    if not is_argument:
+        value.set_type(_with_layout(tensor, main))
+    for layout, group in wanted:
+        if layout != main:
+            _relayout(value, layout, group)
+
+
+def _needs_lowest(op: Any) -> bool:
+    """Whether a halo of zeros could win this max pooling."""
+    return isinstance(op, pattern.MaxPool2dOp) and any(op.pads) and not _is_non_negative(op.input)
+
+
+def _is_non_negative(value: ir.Value) -> bool:
+    if isinstance(value.owner, ir.Block):
+        return False
+    op = value.owner.opview
+    if isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp, pattern.RelayoutOp)):
+        return _is_non_negative(op.input)
+    if "activation" not in op.attributes:
+        return False
+    activation = Activation.from_attr(op.activation)
+    return activation.kind == "relu" or (activation.kind == "clamp" and activation.minimum >= 0)
+
+
+def _sliding_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layout:
+    """Return the layout whose halo covers the pads of all windows; two phases when all have stride 2."""
+    top, left, bottom, right = (max(use.op.pads[side] for use in uses) for side in range(4))
+    phases = 2 if all(use.op.strides[1] == 2 for use in uses) else 1
+    fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
+    return _padded(shape, (top, left, bottom, right), phases, fill, lanes)
+
+
+def _aligned_layout(shape: Sequence[int], lanes: int) -> Layout:
+    """Return the layout of a value that only flexible users read."""
+    return _padded(shape, (0, 0, 0, 0), 1, "zero", lanes)
+
+
+def _padded(
+    shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int
+) -> Layout:
+    top, left, bottom, right = halo
+    height, width = shape[2:]
+    # The right halo of a row may be the left halo of the next one, if there is a next one.
+    halo_columns = max(left, right) if bottom or not right else left + right
+    columns = max(width + halo_columns, tiling.covered(width, lanes))
+    if phases == 2:
+        columns = left + max(width + right, tiling.covered(width, lanes))
+    row = -(-columns // phases)
+    # Rows that start on a vector boundary cost padding; short rows align to the vector that covers them.
+    align = min(lanes, tiling.cut(min(row, lanes), lanes)[-1].lanes)
+    row = -(-row // align) * align
+    # The right halo of the last row lies behind it where it is the left halo of a row in other places.
+    overhang = max(0, left + width + right - row * phases)
+    plane = -(-((top + height + bottom) * row * phases + overhang) // lanes) * lanes
+    return Layout(top, left, bottom, right, row=row, plane=plane, phases=phases, fill=fill)
+
+
+def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensorType:
+    """Return the type with a layout; a packed tensor needs none."""
+    encoding = None if layout.is_packed(*tensor.shape[2:]) else layout.to_attr()
+    return ir.RankedTensorType.get(list(tensor.shape), tensor.element_type, encoding)
+
+
+def _relayout(value: ir.Value, layout: Layout, uses: list[_Use]) -> None:
+    """Give `uses` the value in another layout."""
+    first = min(uses, key=lambda use: _position(use.op)).op
+    with ir.InsertionPoint(first):
+        op = pattern.RelayoutOp(input=value, result=_with_layout(value.type, layout), loc=first.location)
+    for use in uses:
+        use.op.operation.operands[use.number] = op.result
+
+
+def _position(op: Any) -> int:
+    """Return the place of an op in its block."""
+    return next(number for number, other in enumerate(op.operation.block) if other == op)

@@ -1,0 +1,143 @@
+"""`pattern-parallelize`: run a whole net in one parallel region, with a barrier after each layer.
+
+Forking and joining a team costs more than a barrier; a net has twenty layers and more. A layer that one thread
+computes alone (a copy, a time stamp) is left to thread 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, func, scf
+
+from patc.passes.base import Pass, PassState
+
+_THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
+
+
+@dataclass(frozen=True)
+class PatternParallelize(Pass):
+    """Merge the top-level `scf.parallel` loops of a function into one OpenMP region.
+
+    Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`).
+    Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
+        number of threads that the runtime gives; the sequential ops between the loops run on thread 0.
+
+        scf.parallel (%i) = (%c0) to (%c2) step (%c1) { A }
+        scf.parallel (%i) = (%c0) to (%c2) step (%c1) { B }
+      becomes
+        omp.parallel num_threads(%c2) {
+          scf.for %i = %thread to %c2 step %threads { A }
+          omp.barrier
+          scf.for %i = %thread to %c2 step %threads { B }
+          omp.barrier
+        }
+
+    Idempotent. No-op on functions without parallel loops.
+    """
+
+    name: ClassVar[str] = "pattern-parallelize"
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        for function in list(module.body.operations):
+            if function.operation.name != "func.func" or not function.regions[0].blocks:
+                continue
+            loops = [op for op in function.regions[0].blocks[0].operations if op.operation.name == "scf.parallel"]
+            if loops:
+                _declare_runtime(module)
+                _merge(function, loops)
+
+
+def _declare_runtime(module: ir.Module) -> None:
+    known = {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
+    i32 = ir.IntegerType.get_signless(32)
+    with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
+        for name in _THREAD_FUNCTIONS:
+            if name not in known:
+                func.FuncOp(name, ([], [i32]), visibility="private")
+
+
+def _merge(function: Any, loops: list[Any]) -> None:
+    block = function.regions[0].blocks[0]
+    ops = list(block.operations)
+    first = ops.index(loops[0])
+    last = len(ops) - 1  # the return stays outside
+    moved = ops[first:last]
+    hoisted = [op for op in moved if _is_free(op)]
+    for op in hoisted:
+        op.operation.move_before(loops[0].operation)
+    stages = _stages([op for op in moved if not _is_free(op)])
+    with ir.InsertionPoint(loops[0]), function.location:
+        i32 = ir.IntegerType.get_signless(32)
+        count = arith.IndexCastOp(i32, loops[0].operands[1]).result
+        region = _make_region(count)
+    with ir.InsertionPoint(region), function.location:
+        thread, threads = (_call_index(name) for name in _THREAD_FUNCTIONS)
+        for stage in stages:
+            others_wait = not _only_takes_time(stage)
+            if stage[0].operation.name == "scf.parallel":
+                _share(stage[0], thread, threads)
+            else:
+                _alone(stage, thread)
+            if others_wait:
+                ir.Operation.create("omp.barrier")
+        ir.Operation.create("omp.terminator")
+
+
+def _is_free(op: Any) -> bool:
+    """Whether the op computes an address or a constant, which every thread may use."""
+    free = ("arith.constant", "memref.view", "memref.get_global", "memref.reinterpret_cast", "memref.alloc")
+    return op.operation.name in free
+
+
+def _stages(ops: list[Any]) -> list[list[Any]]:
+    """Group ops between barriers: each loop alone, sequential ops together."""
+    stages: list[list[Any]] = []
+    for op in ops:
+        sequential = op.operation.name != "scf.parallel"
+        if sequential and stages and stages[-1][0].operation.name != "scf.parallel":
+            stages[-1].append(op)
+        else:
+            stages.append([op])
+    return stages
+
+
+def _only_takes_time(stage: list[Any]) -> bool:
+    """Whether a stage only stores time stamps, which no other thread waits for."""
+    calls = [op for op in stage if op.operation.name != "memref.store"]
+    return all(op.operation.name == "func.call" and op.callee.value == "patc_timestamp" for op in calls)
+
+
+def _make_region(threads: ir.Value) -> ir.Block:
+    segments = ir.DenseI32ArrayAttr.get([0, 0, 0, 1, 0, 0])
+    op = ir.Operation.create("omp.parallel", operands=[threads], regions=1, attributes={"operandSegmentSizes": segments})
+    return op.regions[0].blocks.append()
+
+
+def _call_index(name: str) -> ir.Value:
+    number = func.CallOp([ir.IntegerType.get_signless(32)], name, []).result
+    return arith.IndexCastOp(ir.IndexType.get(), number).result
+
+
+def _share(loop: Any, thread: ir.Value, threads: ir.Value) -> None:
+    """Replace a parallel loop by this thread's turns of it."""
+    turns = scf.ForOp(thread, loop.operands[1], threads)
+    body = loop.regions[0].blocks[0]
+    with ir.InsertionPoint(turns.body):
+        end = scf.YieldOp([])
+    for op in list(body.operations)[:-1]:
+        op.operation.move_before(end.operation)
+    body.arguments[0].replace_all_uses_with(turns.induction_variable)
+    loop.operation.erase()
+
+
+def _alone(ops: list[Any], thread: ir.Value) -> None:
+    """Let thread 0 run sequential ops."""
+    zero = arith.ConstantOp(ir.IndexType.get(), 0).result
+    choice = scf.IfOp(arith.CmpIOp(arith.CmpIPredicate.eq, thread, zero).result)
+    with ir.InsertionPoint(choice.then_block):
+        end = scf.YieldOp([])
+    for op in ops:
+        op.operation.move_before(end.operation)

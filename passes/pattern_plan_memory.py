@@ -1,0 +1,176 @@
+"""`pattern-plan-memory`: one static arena for activations and one blob for weights, both from the caller.
+
+Buffers whose lives do not overlap share memory (best fit by size, the largest first), so that nothing is allocated at
+run time and neighbouring layers stay in cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith, memref
+
+from patc.passes.base import Pass, PassState
+
+ALIGNMENT = 64
+WEIGHTS = "weights"  # the blob's name in the parameter store
+_NUMPY = {"f32": np.float32, "i16": np.int16, "i32": np.int32}
+
+
+@dataclass(frozen=True)
+class PatternPlanMemory(Pass):
+    """Place every buffer in one arena and every constant array in one blob.
+
+    Requires: functions on static memrefs (`pattern-specialize`).
+    Ensures: public functions have two more arguments, `arena` and `weights` (memref<?xi8> of the sizes they need); no
+        `memref.alloc` and no `memref.global` is left in use; the parameter store holds `weights`.
+
+        %0 = memref.alloc() : memref<1024xf32>
+        %1 = memref.get_global @w : memref<64xf32>
+      becomes
+        %0 = memref.view %arena[%c0][] : memref<8192xi8> to memref<1024xf32>
+        %1 = memref.view %weights[%c64][] : memref<320xi8> to memref<64xf32>
+
+    Idempotent: a module without allocations and globals is left alone.
+    """
+
+    name: ClassVar[str] = "pattern-plan-memory"
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        for function in module.body.operations:
+            if function.operation.name == "func.func" and function.regions[0].blocks:
+                allocations = _find(function, "memref.alloc")
+                globals_ = _find(function, "memref.get_global")
+                if allocations or globals_:
+                    _plan_function(module, function, allocations, globals_, state)
+        for op in list(module.body.operations):
+            if op.operation.name == "memref.global":
+                op.operation.erase()
+
+
+def _find(function: Any, name: str) -> list[Any]:
+    """Return the ops of the function's top level that have this name."""
+    return [op for op in function.regions[0].blocks[0].operations if op.operation.name == name]
+
+
+def _plan_function(module: ir.Module, function: Any, allocations: list[Any], globals_: list[Any], state: PassState) -> None:
+    block = function.regions[0].blocks[0]
+    offsets, arena_bytes = place([_lifetime(op, block) for op in allocations])
+    starts, blob = _gather(module, globals_, state)
+    state.parameters[WEIGHTS] = blob
+    i8 = ir.IntegerType.get_signless(8)
+    types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, len(blob))]
+    arena, weights = (
+        block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, ("arena", "weights"))
+    )
+    inputs = [argument.type for argument in block.arguments]
+    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, []))
+    for op, offset in zip(allocations, offsets):
+        _replace_by_view(op, arena, offset)
+    for op in globals_:
+        _replace_by_view(op, weights, starts[op.attributes["name"].value])
+
+
+def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:
+    with ir.InsertionPoint(op), op.location:
+        shift = arith.ConstantOp(ir.IndexType.get(), offset).result
+        view = memref.ViewOp(op.results[0].type, memory, shift, []).result
+    op.results[0].replace_all_uses_with(view)
+    op.operation.erase()
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer: bytes, and the first and last top-level op that touches it."""
+
+    size: int
+    first: int
+    last: int
+
+
+def _lifetime(op: Any, block: ir.Block) -> Lifetime:
+    order = {other.operation: number for number, other in enumerate(block.operations)}
+    places = []
+    pending = [op.results[0]]
+    while pending:
+        for use in pending.pop().uses:
+            user = use.owner.operation
+            pending.extend(user.results)
+            while user not in order:
+                user = user.parent.operation
+            places.append(order[user])
+    type_ = op.results[0].type
+    size = type_.shape[0] * (ir.IntegerType(type_.element_type).width if _is_integer(type_) else 32) // 8
+    return Lifetime(size, min(places, default=0), max(places, default=0))
+
+
+def _is_integer(type_: Any) -> bool:
+    return isinstance(type_.element_type, ir.IntegerType)
+
+
+def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
+    """Return the offset of each buffer and the size of the arena; buffers that live together do not overlap."""
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    for number in sorted(range(len(buffers)), key=lambda n: (-buffers[n].size, n)):
+        buffer = buffers[number]
+        size = _round_up(buffer.size)
+        taken = sorted(
+            (offsets[other], offsets[other] + _round_up(buffers[other].size))
+            for other in placed
+            if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last
+        )
+        offsets[number] = _best_gap(taken, size)
+        placed.append(number)
+    total = max((offset + _round_up(buffer.size) for offset, buffer in zip(offsets, buffers)), default=0)
+    return offsets, total
+
+
+def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
+    """Return the start of the smallest gap between taken intervals that fits `size`, or their end."""
+    best, best_size, end = None, 0, 0
+    for start, stop in taken:
+        gap = start - end
+        if gap >= size and (best is None or gap < best_size):
+            best, best_size = end, gap
+        end = max(end, stop)
+    return end if best is None else best
+
+
+def _round_up(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[dict[str, int], np.ndarray]:
+    """Return the offset of each global in the blob, and the blob."""
+    definitions = {
+        op.attributes["sym_name"].value: op for op in module.body.operations if op.operation.name == "memref.global"
+    }
+    starts: dict[str, int] = {}
+    arrays: list[np.ndarray] = []
+    size = 0
+    for op in globals_:
+        name = op.attributes["name"].value
+        if name in starts:
+            continue
+        array = _values(definitions[name], state)
+        starts[name] = size
+        arrays.append(array)
+        size = _round_up(size + array.nbytes)
+    blob = np.zeros(max(size, ALIGNMENT), np.uint8)
+    for start, array in zip(starts.values(), arrays):
+        blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+    return starts, blob
+
+
+def _values(definition: Any, state: PassState) -> np.ndarray:
+    if "initial_value" not in definition.attributes:
+        return state.parameters[definition.attributes["sym_name"].value]
+    attr = definition.attributes["initial_value"]
+    element = _NUMPY[str(attr.type.element_type)]
+    if attr.is_splat:
+        return np.full(attr.type.shape, attr.get_splat_value().value, element)
+    return np.array(attr).astype(element, copy=False)

@@ -1,0 +1,512 @@
+"""`pattern-specialize`: turn every scheduled pattern op into a specialised loop nest on memory.
+
+Each op becomes a call of a kernel function; ops that differ only in their weights share one. Tensors become flat
+memrefs in their layout, weights become `memref.global`s that hold exactly the arrays the kernels read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import func, memref, scf
+
+from patc.dialects import pattern
+from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.passes.base import Pass, PassState, fail
+from patc.passes.constants import constant_name, read_constant
+from patc.passes.kernels import convolution, linear, pooling, tiling
+from patc.passes.kernels.builder import Builder, Vectors
+from patc.passes.kernels.tiling import Tensor
+from patc.passes.pattern_layout import is_global_pool
+
+SLACK = 64  # elements that vector loads may read behind the last plane of a buffer
+
+
+@dataclass(frozen=True)
+class PatternSpecialize(Pass):
+    """Lower scheduled pattern ops to loop nests over vectors, one branch-free loop a pattern.
+
+    Requires: ops with schedules (`pattern-schedule`) and constant weights.
+    Ensures: no pattern op is left. `@main(inputs..., outputs..., timestamps)` works on flat memrefs; it allocates
+        one buffer a tensor (see `pattern-plan-memory`) and calls one kernel a layer, in `scf.parallel` over the
+        parts of a layer that is divided among threads.
+
+        %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{rows = 4, columns = 64, ...}>}
+      becomes
+        %y = memref.alloc() : memref<237632xf32>
+        func.call @pattern_direct_0(%x, ..., %y, ...)
+      with
+        scf.for tiles { scf.for filters { per pattern: scf.for kernels { vector.load, math.fma } ; vector.store } }
+
+    Idempotent: a module without pattern ops is left alone.
+    """
+
+    name: ClassVar[str] = "pattern-specialize"
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        kernels = _Kernels(module, state)
+        for function in list(module.body.operations):
+            if function.operation.name == "func.func" and _has_pattern_ops(function):
+                _Specializer(module, function, kernels, state).run()
+
+
+def _has_pattern_ops(function: Any) -> bool:
+    return bool(function.regions[0].blocks) and any(
+        op.operation.name.startswith("pattern.") for op in function.regions[0].blocks[0].operations
+    )
+
+
+def _flat(elements: int, kind: str = "f32") -> ir.MemRefType:
+    return ir.MemRefType.get([elements], ir.Type.parse(kind))
+
+
+def _elements(shape: list[int], layout: Layout | None) -> int:
+    """Elements of a tensor in memory, without slack."""
+    if layout is None or len(shape) != 4:
+        return int(np.prod(shape, dtype=np.int64))
+    return shape[0] * shape[1] * layout.plane
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A tensor in memory."""
+
+    memory: ir.Value
+    shape: tuple[int, ...]
+    layout: Layout | None
+
+    def tensor(self, memory: ir.Value) -> Tensor:
+        """Return the rank 4 tensor as a kernel sees it through its own argument."""
+        _, channels, height, width = self.shape
+        assert self.layout is not None
+        return Tensor(memory, channels, height, width, self.layout)
+
+
+class _Kernels:
+    """The kernel functions of a module; equal ones are made once."""
+
+    def __init__(self, module: ir.Module, state: PassState) -> None:
+        self._module = module
+        self._state = state
+        self._names: dict[str, str] = {}
+        self._globals: dict[str, ir.Type] = {}
+
+    def get(self, algorithm: str, key: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
+        """Return the name of the kernel for `key`; `emit(builder, arguments)` writes a new one."""
+        if key in self._names:
+            return self._names[key]
+        name = f"{algorithm.replace('-', '_')}_{sum(other.startswith(algorithm) for other in self._names)}"
+        self._names[key] = name
+        with ir.InsertionPoint(self._module.body), ir.Location.name(name):
+            function = func.FuncOp(name, (types, []), visibility="private")
+            function.attributes["no_inline"] = ir.UnitAttr.get()
+            block = function.add_entry_block()
+            with ir.InsertionPoint(block):
+                emit(Builder(block), list(block.arguments))
+                func.ReturnOp([])
+        return name
+
+    def add_global(self, name: str, array: np.ndarray, inline: bool) -> tuple[str, ir.MemRefType]:
+        """Add a flat constant array; its values go into the text or into the parameter store."""
+        kinds = {"float32": "f32", "int16": "i16", "int32": "i32"}
+        flat = np.ascontiguousarray(array).reshape(-1)
+        type_ = _flat(len(flat), kinds[flat.dtype.name])
+        if not inline:
+            name = self._state.parameters.add(name, flat)
+        else:
+            while name in self._globals:
+                name += "_"
+        self._globals[name] = type_
+        value = ir.DenseElementsAttr.get(flat, type=type_.element_type, shape=[len(flat)]) if inline else None
+        with ir.InsertionPoint.at_block_begin(self._module.body):
+            memref.GlobalOp(name, type_, sym_visibility="private", initial_value=value, constant=inline or None)
+        return name, type_
+
+
+class _Specializer:
+    """Rewrites one function."""
+
+    def __init__(self, module: ir.Module, function: Any, kernels: _Kernels, state: PassState) -> None:
+        self._module = module
+        self._function = function
+        self._kernels = kernels
+        self._state = state
+        self._buffers: dict[ir.Value, _Buffer] = {}
+        self._outputs: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[object, ir.Value] = {}
+
+    def run(self) -> None:
+        """Build the new function after the old one and erase that."""
+        old = self._function.regions[0].blocks[0]
+        layers = [op for op in old.operations if type(op) in _EMITTERS]
+        results = list(old.operations)[-1].operands
+        inputs = [self._boundary_type(argument) for argument in old.arguments]
+        outputs = [self._boundary_type(result) for result in results]
+        types = [*inputs, *outputs, _flat(len(layers) + 1, "i64")]
+        name = self._function.attributes["sym_name"].value
+        with ir.InsertionPoint(self._function), self._function.location:
+            function = func.FuncOp(f"{name}.specialized", (types, []))
+            block = function.add_entry_block()
+        with ir.InsertionPoint(block), self._function.location:
+            for argument, memory in zip(old.arguments, block.arguments):
+                self._buffers[argument] = self._buffer(argument, memory)
+            self._choose_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
+            self._b = Builder(block)
+            ticks = block.arguments[len(types) - 1]
+            self._timestamp(ticks, 0)
+            for op in old.operations:
+                self._convert(op)
+                if type(op) in _EMITTERS:
+                    self._timestamp(ticks, layers.index(op) + 1)
+            self._copy_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
+            func.ReturnOp([])
+        self._function.operation.erase()
+        function.attributes["sym_name"] = ir.StringAttr.get(name)
+
+    def _boundary_type(self, value: ir.Value) -> ir.MemRefType:
+        return _flat(_elements(list(value.type.shape), None))
+
+    def _buffer(self, value: ir.Value, memory: ir.Value) -> _Buffer:
+        layout = Layout.of(value.type) if len(value.type.shape) == 4 else None
+        return _Buffer(memory, tuple(value.type.shape), layout)
+
+    def _choose_outputs(self, results: Any, memories: list[ir.Value]) -> None:
+        """Let the layer that makes a result write it straight to the caller's memory."""
+        for result, memory in zip(results, memories):
+            source = _through_reshapes(result)
+            if not isinstance(source.owner, ir.Block) and source not in self._outputs:
+                self._outputs[source] = memory
+
+    def _copy_outputs(self, results: Any, memories: list[ir.Value]) -> None:
+        """Copy results that are arguments or that are returned twice."""
+        for result, memory in zip(results, memories):
+            source = _through_reshapes(result)
+            if self._outputs.get(source) != memory:
+                memref.CopyOp(self._buffers[source].memory, memory)
+
+    def _timestamp(self, ticks: ir.Value, position: int) -> None:
+        """Store the time, for profiles."""
+        clock = "patc_timestamp"
+        if "clock" not in self._constants:
+            with ir.InsertionPoint.at_block_begin(self._module.body):
+                if clock not in _symbols(self._module):
+                    func.FuncOp(clock, ([], [ir.IntegerType.get_signless(64)]), visibility="private")
+            self._constants["clock"] = ticks
+        now = func.CallOp([ir.IntegerType.get_signless(64)], clock, []).result
+        self._b.store(now, ticks, position, 0)
+
+    def _convert(self, op: Any) -> None:
+        operation = op.operation
+        if operation.name in ("func.return", "pattern.parameter", "arith.constant"):
+            return
+        if operation.name == "tensor.collapse_shape":
+            source = self._buffers[op.operands[0]]
+            self._buffers[op.results[0]] = _Buffer(source.memory, tuple(op.results[0].type.shape), None)
+            return
+        if type(op) not in _EMITTERS:
+            raise fail(op, "a pattern op, a constant or a flatten", operation.name)
+        if "schedule" not in op.attributes:
+            raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
+        with op.location:
+            _EMITTERS[type(op)](self, op, Schedule.from_attr(op.attributes["schedule"]))
+
+    # Pieces that the layers share ---------------------------------------------------------------------
+
+    def result(self, op: Any) -> _Buffer:
+        """Return the buffer of an op's result: the caller's memory or a new allocation."""
+        value = op.results[0]
+        memory = self._outputs.get(value)
+        if memory is None:
+            layout = Layout.of(value.type) if len(value.type.shape) == 4 else None
+            elements = _elements(list(value.type.shape), layout) + SLACK
+            memory = memref.AllocOp(_flat(elements), [], []).result
+        self._buffers[value] = self._buffer(value, memory)
+        return self._buffers[value]
+
+    def buffer(self, value: ir.Value) -> _Buffer:
+        """Return the buffer of an activation."""
+        return self._buffers[value]
+
+    def array(self, op: Any, value: ir.Value, role: str) -> np.ndarray:
+        """Return the values of a constant operand."""
+        array = read_constant(value, self._state)
+        if array is None:
+            raise fail(op, f"a constant {role}", value.type)
+        return array
+
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str, bound: int | None = None) -> ir.Value:
+        """Return an array in memory.
+
+        Args:
+            origin: the constant it was made from; its name and form are kept.
+            bound: elements of the memref that kernels see, at least those of the array: layers that differ only in
+                how much they keep then share a kernel. What lies behind the array is never touched.
+        """
+        name = constant_name(origin)
+        key = (name or origin, role)
+        if key not in self._constants:
+            label = f"{name}" if role == "" else f"{name or 'constant'}.{role}"
+            symbol, type_ = self._kernels.add_global(label, array, inline=name is None)
+            self._constants[key] = memref.GetGlobalOp(type_, symbol).result
+        memory = self._constants[key]
+        if bound is None or bound == memory.type.shape[0]:
+            return memory
+        kind = _flat(bound, str(memory.type.element_type))
+        return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [bound], [1]).result
+
+    def call(
+        self,
+        op: Any,
+        schedule: Schedule,
+        memories: list[ir.Value],
+        weights: list[float],
+        tiles: int,
+        key: str,
+        emit: Callable[[Builder, list[Any], convolution.Work], None],
+    ) -> None:
+        """Call the kernel for all parts of a layer.
+
+        Args:
+            memories: the kernel's memrefs.
+            weights: cost of each filter or block of filters.
+            tiles: row tiles of all images.
+            emit: writes the kernel from its memref arguments and its share of the work.
+        """
+        types = [memory.type for memory in memories] + [self._b.index_type] * 4
+        key = f"{schedule.algorithm} {key} {[str(type_) for type_ in types]}"
+
+        def write(b: Builder, arguments: list[Any]) -> None:
+            emit(b, arguments[:-4], convolution.Work(*arguments[-4:]))
+
+        name = self._kernels.get(schedule.algorithm, key, types, write)
+        parts = divide(schedule, tiles, weights)
+        if len(parts) == 1:
+            func.CallOp([], name, [*memories, *(self._b.index(bound) for bound in parts[0])])
+            return
+        table = np.array(parts, np.int32)
+        symbol, type_ = self._kernels.add_global(f"{name}.parts", table, inline=True)
+        bounds = memref.GetGlobalOp(type_, symbol).result
+        loop = scf.ParallelOp([], [self._b.index(0)], [self._b.index(len(parts))], [self._b.index(1)], [])
+        body = loop.regions[0].blocks.append(self._b.index_type)
+        with ir.InsertionPoint(body):
+            first = self._b.mul(body.arguments[0], 4)
+            part = [self._b.load_index(bounds, self._b.add(first, bound)) for bound in range(4)]
+            func.CallOp([], name, [*memories, *part])
+            scf.ReduceOp([], 0)
+
+
+def _symbols(module: ir.Module) -> set[str]:
+    return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
+
+
+def _through_reshapes(value: ir.Value) -> ir.Value:
+    while not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.collapse_shape":
+        value = value.owner.operands[0]
+    return value
+
+
+def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[int, int, int, int]]:
+    """Return (first tile, last tile, first filter, last filter) of each thread's part, of nearly equal cost."""
+    threads = schedule.threads
+    if threads == 1:
+        return [(0, tiles, 0, len(weights))]
+    if schedule.split == "rows":
+        cuts = [tiles * part // threads for part in range(threads + 1)]
+        return [(cuts[part], cuts[part + 1], 0, len(weights)) for part in range(threads)]
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    cuts = [int(np.argmin(np.abs(total - total[-1] * part / threads))) for part in range(threads + 1)]
+    cuts[0], cuts[-1] = 0, len(weights)
+    return [(0, tiles, cuts[part], cuts[part + 1]) for part in range(threads)]
+
+
+def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], str, Callable[[list[Any]], convolution.Epilogue]]:
+    """Return the memrefs of bias and residual, a key, and what makes the epilogue from a kernel's arguments."""
+    activation = Activation.from_attr(op.activation)
+    memories = []
+    if op.bias is not None:
+        memories.append(specializer.constant(specializer.array(op, op.bias, "bias"), op.bias, ""))
+    residual = None
+    if getattr(op, "residual", None) is not None:
+        residual = specializer.buffer(op.residual)
+        memories.append(residual.memory)
+    has_bias = op.bias is not None
+
+    def make(arguments: list[Any]) -> convolution.Epilogue:
+        rest = list(arguments)
+        bias = rest.pop(0) if has_bias else None
+        return convolution.Epilogue(bias, residual.tensor(rest.pop(0)) if residual else None, activation)
+
+    key = f"{activation} bias={has_bias} residual={residual.layout if residual else None}"
+    return memories, key, make
+
+
+def _window(op: Any) -> convolution.Window:
+    return convolution.Window(tuple(op.strides), tuple(op.dilations), op.pads[0], op.pads[1])
+
+
+def _row_tiles(op: Any, schedule: Schedule) -> int:
+    batch, _, height, _ = op.result.type.shape
+    return batch * -(-height // min(schedule.rows, height))
+
+
+def _describe(*buffers: _Buffer) -> str:
+    """Return what a kernel depends on beside its memref types."""
+    return " ".join(f"{buffer.shape} {buffer.layout}" for buffer in buffers)
+
+
+def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = specializer.buffer(op.input), specializer.result(op)
+    library = Library.from_attr(op.library)
+    filters, channels = output.shape[1], source.shape[1]
+    most = filters * channels
+    roles = {"values": most * library.entries, "index": most, "offset": None, "stride": None, "reorder": None}
+    weights = []
+    for role, bound in roles.items():
+        operand = getattr(op, role)
+        weights.append(specializer.constant(specializer.array(op, operand, role), operand, "", bound))
+    extra, key, epilogue = _epilogue(specializer, op)
+    window = _window(op)
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        arrays = convolution.SparseWeights(*arguments[1:6], library)
+        made = output.tensor(arguments[6])
+        convolution.sparse_convolution(
+            b, work, source.tensor(arguments[0]), arrays, made, epilogue(arguments[7:]), window, schedule
+        )
+
+    stride = specializer.array(op, op.stride, "stride")
+    kept = (stride[:, -1] - stride[:, 0] + len(library.masks)).astype(float)
+    memories = [source.memory, *weights, output.memory, *extra]
+    key = f"{key} {library} {window} {schedule} {_describe(source, output)}"
+    specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), key, emit)
+
+
+def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
+    """Return F x C x KH x KW weights as [block][channel][tap][filter of the block]; the last block may overlap."""
+    filters, channels = weight.shape[:2]
+    firsts = [min(first, filters - block) for first in range(0, filters, block)]
+    blocks = [weight[first : first + block].reshape(block, channels, -1).transpose(1, 2, 0) for first in firsts]
+    return np.stack(blocks)
+
+
+def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = specializer.buffer(op.input), specializer.result(op)
+    weight = specializer.array(op, op.weight, "weight")
+    filters, channels, *kernel = weight.shape
+    packed = specializer.constant(pack_filters(weight, schedule.filters), op.weight, f"packed{schedule.filters}")
+    extra, key, epilogue = _epilogue(specializer, op)
+    window, group = _window(op), filters // op.groups.value
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        weights = convolution.DenseWeights(arguments[1], (kernel[0], kernel[1]), channels, group)
+        made = output.tensor(arguments[2])
+        convolution.dense_convolution(
+            b, work, source.tensor(arguments[0]), weights, made, epilogue(arguments[3:]), window, schedule
+        )
+
+    blocks = -(-filters // schedule.filters)
+    memories = [source.memory, packed, output.memory, *extra]
+    key = f"{key} {kernel} {group} {window} {schedule} {_describe(source, output)}"
+    specializer.call(op, schedule, memories, [1.0] * blocks, _row_tiles(op, schedule), key, emit)
+
+
+def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    if is_global_pool(op):
+        _emit_global_pool(specializer, op, schedule)
+        return
+    source, output = specializer.buffer(op.input), specializer.result(op)
+    window, kernel = _window(op), (op.kernel[0], op.kernel[1])
+    maximum = isinstance(op, pattern.MaxPool2dOp)
+    memories = [source.memory, output.memory]
+    scale = 1.0 / (kernel[0] * kernel[1])
+    table = None
+    if not maximum and any(op.pads) and not op.count_include_pad.value:
+        covered = tiling.covered(output.shape[3], schedule.lanes)
+        table = _reciprocal_counts(op, covered)
+        memories.append(specializer.constant(table, op.result, "reciprocals"))
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        pooling.pool(
+            b,
+            work,
+            source.tensor(arguments[0]),
+            output.tensor(arguments[1]),
+            kernel,
+            window,
+            schedule,
+            maximum=maximum,
+            scale=scale if table is None else arguments[2],
+        )
+
+    key = f"{maximum} {kernel} {op.pads} {table is None} {window} {schedule} {_describe(source, output)}"
+    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), key, emit)
+
+
+def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
+    """Return one over the elements inside the input, for each output place; columns beyond the row hold zero."""
+
+    def counts(axis: int, low: int) -> np.ndarray:
+        places = np.arange(op.result.type.shape[2 + axis])[:, None] * op.strides[axis] - low
+        taps = places + np.arange(op.kernel[axis])[None, :] * op.dilations[axis]
+        return ((taps >= 0) & (taps < op.input.type.shape[2 + axis])).sum(axis=1)
+
+    inside = np.outer(counts(0, op.pads[0]), counts(1, op.pads[1]))
+    table = np.zeros((inside.shape[0], covered), np.float32)
+    table[:, : inside.shape[1]] = 1.0 / np.maximum(inside, 1)
+    return table
+
+
+def _emit_global_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = specializer.buffer(op.input), specializer.result(op)
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        pooling.global_pool(b, work, source.tensor(arguments[0]), output.tensor(arguments[1]), schedule)
+
+    key = f"{schedule} {_describe(source, output)}"
+    weights = [1.0] * output.shape[1]
+    specializer.call(op, schedule, [source.memory, output.memory], weights, output.shape[0], key, emit)
+
+
+def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    operands = list(op.operands)
+    sources = [specializer.buffer(operand) for operand in operands]
+    output = specializer.result(op)
+    activation = Activation.from_attr(op.activation) if "activation" in op.attributes else Activation()
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        tensors = [source.tensor(argument) for source, argument in zip(sources, arguments)]
+        pooling.elementwise(b, work, tensors, output.tensor(arguments[-1]), activation, schedule)
+
+    memories = [source.memory for source in sources] + [output.memory]
+    key = f"{activation} {schedule} {_describe(*sources, output)}"
+    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), key, emit)
+
+
+def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = specializer.buffer(op.input), specializer.result(op)
+    weight = specializer.constant(specializer.array(op, op.weight, "weight"), op.weight, "")
+    extra, key, epilogue = _epilogue(specializer, op)
+    shape = linear.LinearShape(*source.shape, output.shape[1])
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        linear.linear(b, work, *arguments[:3], shape, epilogue(arguments[3:]), schedule)
+
+    blocks = -(-shape.filters // schedule.filters)
+    memories = [source.memory, weight, output.memory, *extra]
+    specializer.call(op, schedule, memories, [1.0] * blocks, 1, f"{key} {shape} {schedule}", emit)
+
+
+_EMITTERS: dict[type, Callable[[_Specializer, Any, Schedule], None]] = {
+    pattern.SparseConv2dOp: _emit_sparse,
+    pattern.Conv2dOp: _emit_dense,
+    pattern.MaxPool2dOp: _emit_pool,
+    pattern.AvgPool2dOp: _emit_pool,
+    pattern.AddOp: _emit_elementwise,
+    pattern.ActivateOp: _emit_elementwise,
+    pattern.RelayoutOp: _emit_elementwise,
+    pattern.LinearOp: _emit_linear,
+}

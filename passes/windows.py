@@ -1,0 +1,42 @@
+"""Arithmetic of sliding windows: how many positions a window has, and how much of it lies on the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over the height and width of an NCHW tensor; `pads` is (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+
+    def result_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the height and width of the result for an input of height and width `size`."""
+        height, width = (self._positions(size[axis], axis) for axis in (0, 1))
+        return height, width
+
+    def taps_inside(self, size: Sequence[int]) -> np.ndarray:
+        """Return, for each position of the window (height x width), how many taps do not read padding."""
+        rows, columns = (self._axis_taps_inside(size[axis], axis) for axis in (0, 1))
+        return np.outer(rows, columns)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the window reads every element once and nothing else."""
+        return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+
+    def _positions(self, size: int, axis: int) -> int:
+        padded = size + self.pads[axis] + self.pads[axis + 2]
+        return (padded - self.dilations[axis] * (self.kernel[axis] - 1) - 1) // self.strides[axis] + 1
+
+    def _axis_taps_inside(self, size: int, axis: int) -> np.ndarray:
+        first = np.arange(self._positions(size, axis)) * self.strides[axis] - self.pads[axis]
+        taps = first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
+        return ((taps >= 0) & (taps < size)).sum(axis=1)

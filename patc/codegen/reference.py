@@ -1,0 +1,232 @@
+"""Run a module as it stands: the oracle that pass tests compare with.
+
+A `pattern` module is decoded by `convert-pattern-to-linalg` and a linalg module is taken as it is; both are
+bufferized, lowered to plain loops and run in this process. Nothing here is fast, and nothing is shared with
+the code generators that are tested against it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir, passmanager
+from torch_mlir.dialects import bufferization, linalg
+from torch_mlir.execution_engine import ExecutionEngine
+from torch_mlir.runtime import get_ranked_memref_descriptor
+
+from patc.diagnostics import PatcError
+from patc.dialects.pattern import ParameterOp
+from patc.parameters import ParameterStore
+from patc.passes.base import PassState
+from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
+
+_BUFFERIZE = (
+    "builtin.module(one-shot-bufferize{bufferize-function-boundaries"
+    " function-boundary-type-conversion=identity-layout-map},canonicalize,cse,buffer-deallocation-pipeline)"
+)
+_TO_LLVM = (
+    "builtin.module(convert-linalg-to-loops,convert-vector-to-scf,expand-strided-metadata,lower-affine,"
+    "convert-scf-to-cf,convert-math-to-llvm,convert-math-to-libm,convert-vector-to-llvm,"
+    "finalize-memref-to-llvm,convert-arith-to-llvm,convert-index-to-llvm,convert-ub-to-llvm,"
+    "convert-func-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
+)
+_ELEMENTS = {
+    "f64": np.float64, "f32": np.float32, "f16": np.float16, "i1": np.bool_,
+    "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64,
+}  # fmt: skip
+_ALIGNMENT = 64
+
+
+def execute(
+    module: ir.Module,
+    parameters: ParameterStore | None,
+    inputs: Sequence[np.ndarray],
+    function: str = "main",
+) -> list[np.ndarray]:
+    """Compute one function of a module of tensors; the module and the parameters stay as they are.
+
+    Args:
+        module: `pattern` ops of any stage before specialise, linalg on tensors, or both.
+        parameters: the arrays behind `pattern.parameter` ops; None when there are none.
+        inputs: one array an argument, of the argument's shape and element type.
+        function: the name of the function.
+
+    Returns:
+        One array a result.
+
+    Raises:
+        PatcError: there is no such function, an input does not fit, a parameter is missing, or the module
+            holds something that upstream passes cannot lower to loops.
+    """
+    given = parameters or ParameterStore()
+    state = PassState(ParameterStore({name: given[name] for name in given}))
+    with module.context, ir.Location.unknown():
+        work = _copy(module)
+        ConvertPatternToLinalg().run(work, state)
+        entry = _find_function(work, function)
+        arrays = _check_inputs(entry, inputs)
+        results = [_aligned(np.empty(type_.shape, type_.dtype)) for type_ in _results(entry)]
+        arrays += [state.parameters[name] for name in _parameters_to_arguments(entry)]
+        _results_to_arguments(entry)
+        _lower(work)
+        _run(work, function, [_aligned(array) for array in arrays] + results)
+    return results
+
+
+@dataclass(frozen=True)
+class _TensorType:
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape)) or 'scalar'} of {self.dtype}"
+
+
+def _copy(module: ir.Module) -> ir.Module:
+    copy = ir.Module.create(module.operation.location)
+    for op in module.body.operations:
+        copy.body.append(op.operation.clone())
+    return copy
+
+
+def _find_function(module: ir.Module, name: str) -> Any:
+    functions = [op for op in module.body.operations if op.operation.name == "func.func"]
+    found = [op for op in functions if op.name.value == name and not op.is_external]
+    if not found:
+        names = ", ".join(f"'{op.name.value}'" for op in functions) or "none"
+        raise PatcError(f"expected a function '{name}' with a body, found {names}", module.operation.location)
+    return found[0]
+
+
+def _tensor_type(type_: ir.Type, entry: Any) -> _TensorType:
+    is_tensor = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape
+    if not is_tensor or str(type_.element_type) not in _ELEMENTS:
+        expected = "expected arguments and results that are tensors of static shape"
+        raise PatcError(f"{expected}, got {type_}", entry.location)
+    return _TensorType(tuple(type_.shape), np.dtype(_ELEMENTS[str(type_.element_type)]))
+
+
+def _results(entry: Any) -> list[_TensorType]:
+    return [_tensor_type(type_, entry) for type_ in entry.type.results]
+
+
+def _check_inputs(entry: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    types = [_tensor_type(type_, entry) for type_ in entry.type.inputs]
+    if len(inputs) != len(types):
+        raise PatcError(f"expected {len(types)} inputs, got {len(inputs)}", entry.location)
+    arrays = [np.asarray(array) for array in inputs]
+    for number, (array, type_) in enumerate(zip(arrays, types, strict=True)):
+        found = _TensorType(array.shape, array.dtype)
+        if found != type_:
+            raise PatcError(f"expected input {number} to be {type_}, got {found}", entry.location)
+    return arrays
+
+
+def _parameters_to_arguments(entry: Any) -> list[str]:
+    """Turn every `pattern.parameter` into a read-only argument; return their names in argument order."""
+    block = entry.entry_block
+    read_only = {"bufferization.writable": ir.BoolAttr.get(False)}
+    arguments: dict[str, ir.Value] = {}
+    for op in _operations(entry):
+        if op.name != ParameterOp.OPERATION_NAME:
+            continue
+        name = op.attributes["name"].value
+        if name not in arguments:
+            arguments[name] = block.add_argument(op.result.type, op.location)
+        op.result.replace_all_uses_with(arguments[name])
+        op.erase()
+    _set_signature(entry)
+    # An op may name an argument as its destination: without this the input itself would be overwritten.
+    entry.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(read_only)] * len(block.arguments))
+    return list(arguments)
+
+
+def _results_to_arguments(entry: Any) -> None:
+    """Write results into buffers of the caller, so that no memory has to be handed over."""
+    block = entry.entry_block
+    terminator = block.operations[len(block.operations) - 1]
+    with ir.InsertionPoint(terminator):
+        for value in list(terminator.operands):
+            type_ = ir.MemRefType.get(value.type.shape, value.type.element_type)
+            buffer = block.add_argument(type_, entry.location)
+            bufferization.materialize_in_destination(None, value, buffer, restrict=True, writable=True)
+        ir.Operation.create("func.return")
+    terminator.operation.erase()
+    _set_signature(entry)
+    attributes = list(entry.arg_attrs)
+    missing = len(block.arguments) - len(attributes)
+    entry.arg_attrs = ir.ArrayAttr.get(attributes + [ir.DictAttr.get({})] * missing)
+    entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
+
+
+def _set_signature(entry: Any) -> None:
+    block = entry.entry_block
+    terminator = block.operations[len(block.operations) - 1]
+    arguments = [argument.type for argument in block.arguments]
+    results = [value.type for value in terminator.operands]
+    entry.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(arguments, results))
+
+
+def _lower(module: ir.Module) -> None:
+    _run_passes(module, _BUFFERIZE)
+    _replace_copies(module)
+    _run_passes(module, _TO_LLVM)
+    # The translation to LLVM IR ends the process on an op that it does not know.
+    names = Counter(op.name for op in _operations(module))
+    left = {name: count for name, count in names.items() if not name.startswith(("llvm.", "builtin.module"))}
+    if left:
+        ops = ", ".join(f"{name} x{count}" for name, count in sorted(left.items()))
+        raise PatcError(f"cannot run: no lowering for {ops}", module.operation.location)
+
+
+def _run_passes(module: ir.Module, pipeline: str) -> None:
+    try:
+        passmanager.PassManager.parse(pipeline).run(module.operation)
+    except ir.MLIRError as error:
+        reason = error.error_diagnostics[0] if error.error_diagnostics else None
+        message = reason.message if reason else str(error).splitlines()[0]
+        location = reason.location if reason else module.operation.location
+        raise PatcError(f"cannot run: {message}", location) from None
+
+
+def _replace_copies(module: ir.Module) -> None:
+    """Turn memref.copy into linalg.copy: the former calls a runtime library that is not in the wheel."""
+    for op in _operations(module):
+        if op.name == "memref.copy":
+            with op.location, ir.InsertionPoint(op):
+                linalg.copy(op.operands[0], outs=[op.operands[1]])
+            op.erase()
+
+
+def _run(module: ir.Module, function: str, arrays: Sequence[np.ndarray]) -> None:
+    engine = ExecutionEngine(module, opt_level=2, enable_object_dump=False)
+    descriptors = [get_ranked_memref_descriptor(array) for array in arrays]
+    pointers = [ctypes.pointer(ctypes.pointer(descriptor)) for descriptor in descriptors]
+    engine.invoke(function, *pointers)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """Return `array` itself or a copy that is contiguous and begins at a cache line."""
+    if array.flags.c_contiguous and array.ctypes.data % _ALIGNMENT == 0:
+        return array
+    space = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % _ALIGNMENT
+    copy = space[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _operations(root: Any) -> list[ir.Operation]:
+    found: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    root.operation.walk(visit)
+    return found

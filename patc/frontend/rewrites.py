@@ -1,0 +1,148 @@
+"""Rewrites of a decomposed torch graph before it is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from patc.frontend.operations import shape_of
+from patc.frontend.source import layer_path
+
+aten, prims = torch.ops.aten, torch.ops.prims
+
+# Ops that only rearrange a constant: they are lowered with it, and the parameter keeps its name and form.
+_VIEWS = (
+    aten.permute.default,
+    aten.unsqueeze.default,
+    aten.view.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    prims.convert_element_type.default,
+)
+
+_ROLES = {
+    (aten.convolution.default, 1): "weight",
+    (aten.convolution.default, 2): "bias",
+    (aten.mm.default, 1): "weight",
+}
+
+
+def remove_identities(graph: torch.fx.Graph) -> None:
+    """Remove run-time checks, pooling that does nothing, and flags of average pooling that do nothing."""
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if "_assert" in str(node.target) and not node.users:
+            graph.erase_node(node)
+        elif node.target is aten.avg_pool2d.default:
+            _simplify_average_pool(graph, node)
+
+
+def _simplify_average_pool(graph: torch.fx.Graph, node: Node) -> None:
+    defaults: tuple[Any, ...] = (None, None, [], 0, False, True, None)
+    arguments = node.args + defaults[len(node.args) :]
+    data, kernel, stride, pads, ceil_mode, count_include_pad, divisor = arguments
+    window, step, border = _pair(kernel), _pair(stride or kernel), _pair(pads)
+    before, after = shape_of(data), shape_of(node)
+    if before == after and window == [1, 1] and border == [0, 0] and divisor is None:
+        node.replace_all_uses_with(data)
+        graph.erase_node(node)
+        return
+    # torch-mlir lowers both flags to arithmetic on indices, even where they change nothing.
+    sizes = zip(before[-2:], window, step, border, strict=True)
+    floor = [(size + 2 * pad - taps) // stride + 1 for size, taps, stride, pad in sizes]
+    ceil_mode = ceil_mode and floor != after[-2:]
+    count_include_pad = count_include_pad or (border == [0, 0] and not ceil_mode)
+    node.args = (data, window, step, border, ceil_mode, count_include_pad, divisor)
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
+
+
+def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, str]:
+    """Evaluate what the model computes from its weights alone, as masks and other parametrizations are.
+
+    Batch norm's arithmetic stays: a pass folds it, from parameters with the names of the state dict.
+
+    Args:
+        program: decomposed; its graph is rewritten.
+        constants: the nodes that do not depend on the inputs.
+
+    Returns:
+        Names of all tensors that the graph holds itself, by the identity of the tensor.
+    """
+    graph, names = program.graph, {id(tensor): name for name, tensor in program.constants.items()}
+    values = _Values(program)
+    taken = {*program.state_dict, *program.constants}
+    for node in [node for node in graph.nodes if node in constants and not _stays(node)]:
+        readers = [user for user in node.users if user not in constants or _stays(user)]
+        if not readers:
+            continue
+        name = _unique(_name(node), taken)
+        tensor = values[node].contiguous()
+        names[id(tensor)] = name
+        attribute = f"_constant_{len(taken)}"
+        graph.owning_module.register_buffer(attribute, tensor)
+        with graph.inserting_before(node):
+            constant = graph.get_attr(attribute)
+        constant.meta["val"] = node.meta["val"]
+        for reader in readers:
+            reader.replace_input_with(node, constant)
+    graph.eliminate_dead_code()
+    return names
+
+
+class _Values(dict[Node, Any]):
+    """The values of constant nodes, evaluated when they are asked for."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        signature = program.graph_signature
+        sources = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        stored = {**program.constants, **program.state_dict}
+        for node in program.graph.find_nodes(op="placeholder"):
+            if node.name in sources:
+                self[node] = stored[sources[node.name]]
+
+    def __missing__(self, node: Node) -> Any:
+        if node.op == "get_attr":
+            return getattr(node.graph.owning_module, node.target)
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.__getitem__)
+        with torch.no_grad():
+            self[node] = node.target(*args, **kwargs)
+        return self[node]
+
+
+def _stays(node: Node) -> bool:
+    """Return whether a constant node is a stored tensor, only rearranges one, or is part of a batch norm."""
+    from_batch_norm = "batch_norm" in str(node.meta.get("original_aten"))
+    times_one = node.target is aten.mul.Tensor and node.args[1] == 1
+    return node.op != "call_function" or node.target in _VIEWS or from_batch_norm or times_one
+
+
+def _name(node: Node) -> str:
+    """Return the parameter name of an evaluated node: `conv1.weight` where a convolution reads it so."""
+    reader, operand = next(iter(node.users)), node
+    while reader.target in _VIEWS:
+        reader, operand = next(iter(reader.users)), reader
+    roles = [_ROLES.get((reader.target, i)) for i, value in enumerate(reader.args) if value is operand]
+    role = roles[0] if roles and roles[0] else node.name
+    return ".".join(part for part in (layer_path(reader), role) if part)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    unique, suffix = name, 0
+    while unique in taken:
+        suffix += 1
+        unique = f"{name}.{suffix}"
+    taken.add(unique)
+    return unique

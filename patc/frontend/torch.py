@@ -1,0 +1,419 @@
+"""PyTorch models as linalg ops on tensors.
+
+`torch.export` traces the model, torch decomposes it into core operations, torch-mlir lowers these to linalg.
+The weights stay out of the IR: each becomes a `pattern.parameter` op with the name it has in the state dict.
+Every op carries the path of its layer and the source line of the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+from torch_mlir import ir, passmanager
+from torch_mlir.dialects import torch as torch_dialect
+from torch_mlir.extras.fx_decomp_util import get_decomposition_table
+from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
+
+from patc.diagnostics import PatcError, describe_location
+from patc.dialects.pattern import ParameterOp
+from patc.frontend import ACCEPTED
+from patc.frontend.operations import check_operations, constant_nodes
+from patc.frontend.rewrites import fold_constants, remove_identities
+from patc.frontend.source import describe_place, is_torch_file, node_location
+from patc.parameters import ParameterStore
+
+_PIPELINE = (
+    "builtin.module(torchdynamo-export-to-torch-backend-pipeline{extra-library=},"
+    "torch-backend-to-linalg-on-tensors-backend-pipeline{allow-non-finites=true})"
+)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output.
+
+    Attributes:
+        name: of the argument of `forward`, or of the operation that makes the output.
+        shape: all sizes are known.
+        dtype: numpy's name of the element type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' {_describe_shape(self.shape)} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model as a module whose @main takes the inputs and returns the tensors among the outputs.
+
+    Attributes:
+        module: linalg ops on tensors, and one `pattern.parameter` for each weight in use.
+        parameters: the weights; the arrays share their memory with the model's tensors.
+        inputs: one for each argument of @main.
+        outputs: one for each result of @main.
+        structure: how the model nests what it returns, tensors and constants.
+        constants: what the model returns beside tensors, by its position among the leaves of `structure`.
+    """
+
+    module: ir.Module
+    parameters: ParameterStore
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    structure: pytree.TreeSpec
+    constants: dict[int, Any]
+
+    def structured(self, results: Sequence[Any]) -> Any:
+        """Return the results of @main nested as the model returns them."""
+        remaining = iter(results)
+        leaves = [
+            self.constants[i] if i in self.constants else next(remaining)
+            for i in range(self.structure.num_leaves)
+        ]
+        return pytree.tree_unflatten(leaves, self.structure)
+
+
+def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
+    """Import a torch model. See `patc.frontend.import_model` for arguments and errors."""
+    program = _as_program(model, example_inputs)
+    program = _decompose(program)
+    inputs = _input_specs(program)
+    outputs, constants = _split_outputs(program)
+
+    remove_identities(program.graph)
+    weights = constant_nodes(program.graph, {spec.name for spec in inputs})
+    _require_dependent(outputs, weights)
+    check_operations(program.graph, weights)
+    hooks = _CollectParameters(fold_constants(program, weights))
+    module = _import_graph(program, hooks, context)
+    _lower_to_linalg(module)
+    names = _name_parameters(module, list(hooks.parameters), len(inputs))
+    parameters = ParameterStore({name: _as_array(name, hooks.parameters[name]) for name in names})
+    return ImportedModel(module, parameters, inputs, outputs, program.call_spec.out_spec, constants)
+
+
+# -- From a model to an exported program -----------------------------------------------------------
+
+
+def _as_program(model: Any, example_inputs: Sequence[Any] | None) -> ExportedProgram:
+    if isinstance(model, (str, Path)):
+        model = _load_program(Path(model))
+    if isinstance(model, ExportedProgram):
+        _require_shapes(_input_specs(model), example_inputs)
+        return model
+    if not isinstance(model, torch.nn.Module):
+        raise PatcError(f"expected {ACCEPTED}, found {type(model).__name__}")
+    if example_inputs is None:
+        raise PatcError("expected example inputs for a torch.nn.Module, found none")
+    inputs = _check_inputs(model, example_inputs)
+    _check_module(model)
+    return _export(model, inputs)
+
+
+def _load_program(path: Path) -> ExportedProgram:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise PatcError(f"expected a .pt2 file, found {found}", str(path))
+    if path.suffix.lower() != ".pt2":
+        raise PatcError(f"expected a .pt2 file, found one named '{path.suffix}'", str(path))
+    if not zipfile.is_zipfile(path):
+        raise PatcError("expected a .pt2 file, found damaged data or another format", str(path))
+    try:
+        with _quiet():
+            return torch.export.load(path)
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        found = "damaged data or another format"
+        raise PatcError(f"expected a .pt2 file of torch.export.save, found {found}", str(path)) from error
+
+
+def _check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, Sequence):
+        raise PatcError(f"expected a tuple of example inputs, found {type(example_inputs).__name__}")
+    for name, value in zip(_argument_names(model, len(example_inputs)), example_inputs, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}")
+        _require_float32(f"input '{name}'", value.dtype)
+    return tuple(example_inputs)
+
+
+def _argument_names(model: torch.nn.Module, count: int) -> list[str]:
+    names = list(inspect.signature(model.forward).parameters)[:count]
+    return names + [str(i) for i in range(len(names), count)]
+
+
+def _check_module(model: torch.nn.Module) -> None:
+    for name, module in model.named_modules():
+        # Other modules compute the same in both modes, so that only these need to be right below the root.
+        by_mode = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd)
+        if module.training and (module is model or isinstance(module, by_mode)):
+            found = f"layer '{name}' in training mode" if name else "training mode"
+            raise PatcError(f"expected a model in eval mode, found {found}; call model.eval()")
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point():
+            _require_float32(f"parameter '{name}'", tensor.dtype)
+
+
+def _require_float32(what: str, dtype: torch.dtype) -> None:
+    if dtype != torch.float32:
+        raise PatcError(f"expected {what} to be float32, found {_describe_dtype(dtype)}")
+
+
+def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(model, inputs, strict=False)
+    except Exception as error:  # whatever the model's own code raises
+        message = f"torch cannot export the model: {_first_line(error)}"
+        raise PatcError(message, _blame(error, model)) from error
+
+
+def _decompose(program: ExportedProgram) -> ExportedProgram:
+    """Return the program in core operations that torch-mlir reads; the given one stays as it is."""
+    try:
+        with _quiet():
+            program = program.run_decompositions(get_decomposition_table())
+    except Exception as error:
+        raise PatcError(f"torch cannot decompose the model: {_first_line(error)}") from error
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        name = next(iter(signature.buffers_to_mutate.values()))
+        raise PatcError(
+            f"expected a program in eval mode, found one that updates buffer '{name}'; "
+            "call model.eval() before torch.export.export"
+        )
+    if signature.user_inputs_to_mutate:
+        name = next(iter(signature.user_inputs_to_mutate.values()))
+        raise PatcError(f"expected a model that leaves its inputs alone, found one that writes to '{name}'")
+    return program
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch prints off the screen: what matters in it comes back as an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _blame(error: Exception, model: torch.nn.Module) -> str | None:
+    """Return the innermost layer and the user's line in the traceback of an error raised under `model`."""
+    names = {id(module): name for name, module in model.named_modules()}
+    layer, place, inside = "", None, False
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        owner = names.get(id(frame.f_locals.get("self")))
+        inside = inside or owner is not None
+        layer = owner or layer
+        if inside and not is_torch_file(frame.f_code.co_filename):
+            place = (frame.f_code.co_filename, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    line = describe_place(place) if place else None
+    return f"{layer} ({line})" if layer and line else layer or line
+
+
+# -- Inputs and outputs ----------------------------------------------------------------------------
+
+
+def _input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    specs = []
+    for name in program.graph_signature.user_inputs:
+        value = values.get(name) if isinstance(name, str) else name
+        if not isinstance(value, torch.Tensor):
+            raise PatcError(f"expected inputs to be tensors, found a {type(value).__name__} ({name})")
+        _require_float32(f"input '{name}'", value.dtype)
+        specs.append(_spec(name, value))
+    return tuple(specs)
+
+
+def _spec(name: str, value: torch.Tensor) -> TensorSpec:
+    if not all(isinstance(size, int) for size in value.shape):
+        shape = _describe_shape(value.shape)
+        raise PatcError(f"expected static shapes, found '{name}' of shape {shape}; export with static shapes")
+    return TensorSpec(name, tuple(value.shape), _describe_dtype(value.dtype))
+
+
+def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: Sequence[Any] | None) -> None:
+    if example_inputs is None:
+        return
+    if len(example_inputs) != len(specs):
+        raise PatcError(f"expected {len(specs)} example inputs, found {len(example_inputs)}")
+    for spec, value in zip(specs, example_inputs, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")
+        found = TensorSpec(spec.name, tuple(value.shape), _describe_dtype(value.dtype))
+        if found != spec:
+            raise PatcError(
+                f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}"
+            )
+
+
+def _split_outputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[int, Any]]:
+    """Return the tensors and, by position, the constants that the model returns; only the tensors stay."""
+    signature = program.graph_signature
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    specs, tensors, constants = [], [], {}
+    for position, output in enumerate(signature.output_specs):
+        if output.kind == OutputKind.USER_OUTPUT and isinstance(output.arg, ConstantArgument):
+            constants[position] = output.arg.value
+            continue
+        if output.kind != OutputKind.USER_OUTPUT or not isinstance(output.arg, TensorArgument):
+            raise PatcError(f"expected outputs to be tensors, found {output.kind.name.lower()} {output.arg}")
+        specs.append(_spec(output.arg.name, values[output.arg.name]))
+        tensors.append(output)
+    if not tensors:
+        raise PatcError("expected a model that returns a tensor, found none among its outputs")
+    signature.output_specs[:] = tensors
+    return tuple(specs), constants
+
+
+def _require_dependent(outputs: tuple[TensorSpec, ...], weights: set[torch.fx.Node]) -> None:
+    names = {node.name for node in weights}
+    for spec in outputs:
+        if spec.name in names:
+            raise PatcError(f"expected outputs that depend on the inputs, found {spec}, which does not")
+
+
+def _describe_shape(shape: Sequence[Any]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _describe_dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# -- From a graph to linalg ------------------------------------------------------------------------
+
+
+@dataclass
+class _CollectParameters(FxImporterHooks):
+    """Imports each weight as one more argument of @main, and remembers which.
+
+    Attributes:
+        tensors: names of the tensors that are attributes of the graph, by identity.
+        parameters: the weights in use, in the order of the arguments.
+    """
+
+    tensors: dict[int, str]
+    parameters: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def resolve_input(self, importer: Any, value: Any, info: Any) -> ir.Value:
+        return self._add_argument(importer, info.input_spec.target, value, info.ir_type)
+
+    def resolve_literal(self, importer: Any, literal: Any, info: Any) -> ir.Value | None:
+        if not isinstance(literal, torch.Tensor) or literal.numel() == 1:
+            return None  # numbers are written into the text
+        type_ = importer._cc.tensor_to_vtensor_type(literal)
+        return self._add_argument(importer, self.tensors[id(literal)], literal, type_)
+
+    def _add_argument(self, importer: Any, name: str, tensor: torch.Tensor, type_: ir.Type) -> ir.Value:
+        self.parameters[name] = tensor
+        return importer._b.add_argument(type_, ir.Location.name(name, context=type_.context))
+
+
+class _Locations(ContextCache):
+    """Gives ops the layer and the user's line, where torch-mlir would give the chain of frames in torch."""
+
+    def get_node_location(self, node: torch.fx.Node) -> ir.Location | None:
+        return node_location(node, self._c)
+
+
+def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.Context) -> ir.Module:
+    torch_dialect.register_dialect(context)
+    importer = FxImporter(context=context, hooks=hooks)
+    importer._cc = _Locations(context)
+    try:
+        importer.import_program(program, func_name="main")
+    except (NotImplementedError, TypeError, ValueError, AssertionError, KeyError) as error:
+        raise PatcError(f"torch-mlir cannot import the model: {_first_line(error)}") from error
+    main = importer.module.body.operations[0]
+    arguments = [argument.type for argument in main.entry_block.arguments]
+    _set_type(main, arguments)
+    return importer.module
+
+
+def _set_type(function: Any, inputs: list[ir.Type]) -> None:
+    type_ = ir.FunctionType.get(inputs, function.type.results, context=function.context)
+    function.attributes["function_type"] = ir.TypeAttr.get(type_, context=function.context)
+
+
+def _lower_to_linalg(module: ir.Module) -> None:
+    errors: list[tuple[str, Any]] = []
+
+    def collect(diagnostic: Any) -> bool:
+        if diagnostic.severity == ir.DiagnosticSeverity.ERROR:
+            errors.append((diagnostic.message, describe_location(diagnostic.location)))
+        return True
+
+    context = module.context
+    # Some torch-mlir passes report an error and go on; without this the bindings would abort the process.
+    before, context.emit_error_diagnostics = context.emit_error_diagnostics, True
+    handler = context.attach_diagnostic_handler(collect)
+    try:
+        with context:
+            passmanager.PassManager.parse(_PIPELINE).run(module.operation)
+    except ir.MLIRError as error:
+        message, place = errors[0] if errors else (_first_line(error), "")
+        raise PatcError(f"torch-mlir cannot lower the model: {message}", place) from error
+    finally:
+        handler.detach()
+        context.emit_error_diagnostics = before
+
+
+def _name_parameters(module: ir.Module, names: list[str], inputs: int) -> list[str]:
+    """Replace the arguments after the first `inputs` by `pattern.parameter` ops; return the names in use."""
+    main = module.body.operations[0]
+    block = main.entry_block
+    weights = zip(list(block.arguments)[inputs:], names, strict=True)
+    used = [(argument, name) for argument, name in weights if next(iter(argument.uses), None) is not None]
+    with ir.InsertionPoint.at_block_begin(block), module.context:
+        for argument, name in used:
+            parameter = ParameterOp(
+                result=argument.type, name=ir.StringAttr.get(name), loc=ir.Location.name(name)
+            )
+            argument.replace_all_uses_with(parameter.result)
+    for index in reversed(range(inputs, len(block.arguments))):
+        block.erase_argument(index)
+    _set_type(main, [argument.type for argument in block.arguments])
+    return [name for _, name in used]
+
+
+def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as an array that shares its memory where it is contiguous and on the CPU."""
+    _require_float32(f"parameter '{name}'", tensor.dtype)
+    if tensor.device.type == "meta":
+        raise PatcError(f"expected parameter '{name}' to have values, found a tensor on the meta device")
+    values = tensor.detach().cpu()
+    # One pass without a copy: the smallest and the largest are not finite when any value is not.
+    if values.numel() and not all(bound.isfinite() for bound in torch.aminmax(values)):
+        bad = int((~values.isfinite()).sum())
+        raise PatcError(f"expected parameter '{name}' to be finite, found {bad} NaN or infinite values")
+    return values.numpy()

@@ -1,0 +1,215 @@
+"""Modules on disk: MLIR text, and the arrays behind its `pattern.parameter` ops beside it.
+
+    module attributes {pattern.parameters = "resnet18.safetensors"} { ... }
+
+The attribute names a safetensors file relative to the text. A file without it may still have
+`pattern.parameter` ops: they parse and print, but have no data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.diagnostics import PatcError
+from patc.dialects.pattern import ParameterOp
+from patc.files import atomic_write
+from patc.ir_diagnostics import verifier_errors
+from patc.parameters import ParameterStore
+
+SIDECAR_ATTRIBUTE = "pattern.parameters"
+SPLIT_MARKER = "// -----"
+
+# What the bindings call a text that does not come from a file.
+TEXT_NAME = "-"
+
+
+def read_module(path: str | os.PathLike[str], context: ir.Context) -> tuple[ir.Module, ParameterStore]:
+    """Read a module and its parameters; its locations carry the file's name.
+
+    Raises:
+        PatcError: the file is missing, unreadable or not valid MLIR, or its parameters do not fit.
+    """
+    check_readable(path)
+    with context, verifier_errors():
+        module = ir.Module.parseFile(os.fspath(path), context)
+    return module, _load_parameters(module, Path(path).parent)
+
+
+def parse_module(
+    text: str, context: ir.Context, first_line: int = 1, folder: str | os.PathLike[str] = "."
+) -> tuple[ir.Module, ParameterStore]:
+    """Parse a module and read its parameters; its locations carry the name "-".
+
+    Args:
+        text: MLIR text; functions need no module around them.
+        context: where the module lives.
+        first_line: the line number of the first line, for a text that is part of a file.
+        folder: what the name of the parameter file is relative to.
+
+    Raises:
+        PatcError: the text is not valid MLIR, or its parameters do not fit.
+    """
+    with context, verifier_errors():
+        module = ir.Module.parse("\n" * (first_line - 1) + text, context)
+    return module, _load_parameters(module, Path(folder))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a file; bytes that are no UTF-8 become what the parser rejects.
+
+    Raises:
+        PatcError: the file is missing or unreadable.
+    """
+    check_readable(path)
+    return Path(path).read_bytes().decode(errors="replace")
+
+
+def split_text(text: str) -> list[tuple[int, str]]:
+    """Return the parts between `// -----` lines, each with the number of its first line."""
+    parts, start, first_line = [], 0, 1
+    for marker in re.finditer(rf"^[ \t]*{SPLIT_MARKER}[ \t]*$\n?", text, re.MULTILINE):
+        parts.append((first_line, text[start : marker.start()]))
+        first_line += text.count("\n", start, marker.end())
+        start = marker.end()
+    return [*parts, (first_line, text[start:])]
+
+
+def print_modules(modules: Sequence[ir.Module], **print_options: Any) -> str:
+    """Return the text of valid modules, with `// -----` lines between them.
+
+    Args:
+        modules: what to print.
+        print_options: arguments of `Operation.get_asm`.
+    """
+    texts = (module.operation.get_asm(assume_verified=True, **print_options) for module in modules)
+    return f"{SPLIT_MARKER}\n".join(text.rstrip("\n") + "\n" for text in texts)
+
+
+def write_module(
+    module: ir.Module, store: ParameterStore, path: str | os.PathLike[str], **print_options: Any
+) -> None:
+    """Write a module to `path` and the parameters it still uses to a `.safetensors` file of the same name.
+
+    The module gets, or loses, the attribute that names the file.
+
+    Raises:
+        PatcError: a file cannot be written, or some parameters have data and others have none.
+    """
+    write_modules([(module, store)], path, **print_options)
+
+
+def write_modules(
+    modules: Sequence[tuple[ir.Module, ParameterStore]], path: str | os.PathLike[str], **print_options: Any
+) -> None:
+    """As `write_module`, for the parts of a split file; part n > 0 has parameters in `.<n>.safetensors`."""
+    target = Path(path)
+    sidecars: dict[Path, ParameterStore] = {}
+    for index, (module, store) in enumerate(modules):
+        suffix = f".{index}.safetensors" if index else ".safetensors"
+        sidecar = target.with_suffix(suffix)
+        used = _used_parameters(module, store)
+        _name_sidecar(module, sidecar.name if len(used) else None)
+        if len(used):
+            sidecars[sidecar] = used
+    if target in sidecars:
+        raise PatcError("expected the name of an MLIR file, got that of its parameters", os.fspath(path))
+    text = print_modules([module for module, _ in modules], **print_options)
+    with _removed_on_error([sidecar for sidecar in sidecars if not sidecar.exists()]):
+        for sidecar, used in sidecars.items():
+            used.save(sidecar)
+        atomic_write(target, text)
+
+
+def parameter_ops(module: ir.Module) -> list[ParameterOp]:
+    """Return every `pattern.parameter` of a module, in order."""
+    return ir.get_ops_of_type(module, ParameterOp)
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Raise a `PatcError` where `path` is no file that can be read."""
+    place = os.fspath(path)
+    if Path(path).is_dir():
+        raise PatcError("expected an MLIR file, found a folder", place)
+    try:
+        with open(path, "rb"):
+            return
+    except FileNotFoundError:
+        raise PatcError("expected an MLIR file, found none", place) from None
+    except OSError as error:
+        raise PatcError(f"cannot read the file: {error.strerror or error}", place) from None
+
+
+def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
+    attributes = module.operation.attributes
+    if SIDECAR_ATTRIBUTE not in attributes:
+        return ParameterStore()
+    name = attributes[SIDECAR_ATTRIBUTE]
+    if not isinstance(name, ir.StringAttr):
+        raise PatcError(
+            f"expected '{SIDECAR_ATTRIBUTE}' to be a file name, got {name}", module.operation.location
+        )
+    store = ParameterStore.load(folder / name.value)
+    for op in parameter_ops(module):
+        _check_parameter(op, store, name.value)
+    return store
+
+
+def _check_parameter(op: ParameterOp, store: ParameterStore, file: str) -> None:
+    name, type_ = op.attributes["name"].value, op.result.type
+    if name not in store:
+        raise PatcError(f"'pattern.parameter' op expected '{name}' in {file}, found none", op.location)
+    array = store[name]
+    if list(array.shape) != list(type_.shape) or str(type_.element_type) not in _element_names(array.dtype):
+        found = f"{list(array.shape)} of {array.dtype}"
+        raise PatcError(f"'pattern.parameter' op expected '{name}' to be {type_}, got {found}", op.location)
+
+
+def _element_names(dtype: np.dtype) -> tuple[str, ...]:
+    """Return the MLIR element types that an array of `dtype` can be the data of."""
+    bits = 8 * dtype.itemsize
+    if dtype.name == "bfloat16":
+        return ("bf16",)
+    return {
+        "f": (f"f{bits}",),
+        "i": (f"i{bits}", f"si{bits}"),
+        "u": (f"i{bits}", f"ui{bits}"),
+        "b": ("i1",),
+    }.get(dtype.kind, ())
+
+
+def _used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
+    """Return the parameters that ops of the module name; nothing where the module came without data."""
+    if not len(store):
+        return ParameterStore()
+    ops = {op.attributes["name"].value: op for op in parameter_ops(module)}
+    used = ParameterStore({name: store[name] for name in ops if name in store})
+    for name, op in ops.items():
+        if len(used) and name not in used:
+            raise PatcError(f"'pattern.parameter' op expected data for '{name}', found none", op.location)
+    return used
+
+
+def _name_sidecar(module: ir.Module, name: str | None) -> None:
+    attributes = module.operation.attributes
+    if name is not None:
+        attributes[SIDECAR_ATTRIBUTE] = ir.StringAttr.get(name, context=module.context)
+    elif SIDECAR_ATTRIBUTE in attributes:
+        del attributes[SIDECAR_ATTRIBUTE]
+
+
+@contextlib.contextmanager
+def _removed_on_error(paths: list[Path]) -> Iterator[None]:
+    try:
+        yield
+    except PatcError:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise

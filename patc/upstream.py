@@ -1,0 +1,146 @@
+"""Passes of MLIR and torch-mlir: known by name and option text only, run by the bindings' pass manager."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch_mlir import ir
+from torch_mlir._mlir_libs import _torchMlir  # loading it registers the passes of torch-mlir
+from torch_mlir.passmanager import PassManager
+
+from patc.diagnostics import PatcError
+from patc.ir_diagnostics import mlir_errors, one_line
+
+# The bindings cannot list their passes; these are the ones a misspelt name is compared with.
+_NAMES = """
+affine-loop-fusion affine-loop-tile affine-scalrep affine-super-vectorize arith-expand
+arith-int-range-narrowing buffer-deallocation-pipeline buffer-hoisting buffer-loop-hoisting
+buffer-results-to-out-params canonicalize control-flow-sink convert-arith-to-llvm
+convert-arith-to-spirv convert-bufferization-to-memref convert-cf-to-llvm convert-cf-to-spirv
+convert-elementwise-to-linalg convert-func-to-llvm convert-func-to-spirv convert-gpu-to-spirv
+convert-index-to-llvm convert-index-to-spirv convert-linalg-to-affine-loops convert-linalg-to-loops
+convert-linalg-to-parallel-loops convert-math-to-libm convert-math-to-llvm convert-math-to-spirv
+convert-memref-to-spirv convert-openmp-to-llvm convert-parallel-loops-to-gpu convert-scf-to-cf
+convert-scf-to-openmp convert-scf-to-spirv convert-tensor-to-linalg convert-tensor-to-spirv
+convert-to-llvm convert-ub-to-llvm convert-vector-to-llvm convert-vector-to-scf
+convert-vector-to-spirv cse drop-equivalent-buffer-results duplicate-function-elimination
+eliminate-empty-tensors empty-tensor-to-alloc-tensor expand-realloc expand-strided-metadata
+finalize-memref-to-llvm flatten-memref fold-tensor-subset-ops generate-runtime-verification
+gpu-kernel-outlining gpu-map-parallel-loops inline int-range-optimizations linalg-block-pack-matmul
+linalg-fold-unit-extent-dims linalg-fuse-elementwise-ops linalg-generalize-named-ops
+linalg-inline-scalar-operands linalg-morph-ops linalg-specialize-generic-ops llvm-request-c-wrappers
+loop-invariant-code-motion loop-invariant-subset-hoisting lower-affine lower-vector-mask
+lower-vector-multi-reduction math-expand-ops math-uplift-to-fma mem2reg memref-expand
+normalize-memrefs one-shot-bufferize optimize-allocation-liveness
+ownership-based-buffer-deallocation print-ir print-op-stats promote-buffers-to-stack
+reconcile-unrealized-casts remove-dead-values reify-result-shapes
+resolve-ranked-shaped-type-result-dims sccp scf-for-loop-canonicalization scf-for-loop-peeling
+scf-for-loop-range-folding scf-for-loop-specialization scf-forall-to-for scf-forall-to-parallel
+scf-parallel-for-to-nested-fors scf-parallel-loop-fusion scf-parallel-loop-tiling
+set-llvm-module-datalayout simplify-depthwise-conv spirv-attach-target spirv-lower-abi-attrs
+spirv-update-vce sroa strip-debuginfo symbol-dce symbol-privatize topological-sort
+torch-backend-to-linalg-on-tensors-backend-pipeline torch-decompose-complex-ops
+torch-function-to-torch-backend-pipeline torch-onnx-to-torch-backend-pipeline
+torchdynamo-export-to-torch-backend-pipeline tosa-to-arith tosa-to-linalg tosa-to-linalg-named
+tosa-to-tensor transform-interpreter trivial-dce view-op-graph
+"""
+COMMON_PASSES = tuple(_NAMES.split())
+
+
+_RESTRICTION = re.compile(r"restricted to '(\S+)' on a PassManager intended to run on '(\S+)'")
+
+
+def register_torch_dialects(context: ir.Context) -> None:
+    """Make a context know the dialects of torch-mlir."""
+    _torchMlir.register_dialect(context)
+
+
+@dataclass(frozen=True)
+class UpstreamPass:
+    """A pass or pipeline that the bindings know.
+
+    Attributes:
+        name: the name alone.
+        options: its options as text, without the braces.
+        anchors: the ops between the module and the pass, outermost first: ("func.func",).
+    """
+
+    name: str
+    options: str = ""
+    anchors: tuple[str, ...] = ()
+
+    def run(self, module: ir.Module) -> None:
+        """Run the pass on a valid module.
+
+        Raises:
+            PatcError: the pass failed.
+        """
+        manager = PassManager.parse(self._pipeline, context=module.context)
+        with mlir_errors(lambda message: f"{message} (in pass '{self.name}')"):
+            manager.run(module.operation)
+
+    def check(self, hint: str = "") -> None:
+        """Raise a `PatcError` where the bindings know no such pass, options, or place for it.
+
+        Args:
+            hint: said after the name of an unknown pass.
+        """
+        reason = self._rejection()
+        if f"'{self.name}' does not refer to a registered pass" in reason:
+            raise PatcError(f"unknown pass '{self.name}'{hint}")
+        if option := re.search(r"no such option (\S+)", reason):
+            raise PatcError(f"pass '{self.name}' has no option '{option[1]}'")
+        if place := _RESTRICTION.search(reason):
+            raise PatcError(f"pass '{self.name}' expected to run on {place[1]}, got {place[2]}")
+        if reason:
+            raise PatcError(f"pass '{self.name}' expected legal options, got '{self.options}' ({reason})")
+
+    def nested(self) -> UpstreamPass:
+        """Return the pass inside the op that it is restricted to, if any, as flags of mlir-opt nest it."""
+        place = _RESTRICTION.search(self._rejection())
+        return replace(self, anchors=(*self.anchors, place[1])) if place else self
+
+    def _rejection(self) -> str:
+        """Return why the bindings do not take the pass, or ""."""
+        with _native_stderr() as printed:
+            try:
+                # Pass names are global: any context will do, and an empty one is cheap.
+                PassManager.parse(self._pipeline, context=ir.Context(load_on_create_dialects=[]))
+                return ""
+            except ValueError as error:
+                reason = str(error)
+        return one_line("".join(printed).strip().removeprefix(": ") or reason)
+
+    @property
+    def _pipeline(self) -> str:
+        text = str(self)
+        for anchor in reversed(("builtin.module", *self.anchors)):
+            text = f"{anchor}({text})"
+        return text
+
+    def __str__(self) -> str:
+        """Return name and options, without the anchors."""
+        return f"{self.name}{{{self.options}}}" if self.options else self.name
+
+
+@contextlib.contextmanager
+def _native_stderr() -> Iterator[list[str]]:
+    """Collect what native code prints to standard error; LLVM explains bad option values there."""
+    printed: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as stream:
+        saved = os.dup(2)
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield printed
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            stream.seek(0)
+            printed.append(stream.read().decode(errors="replace"))

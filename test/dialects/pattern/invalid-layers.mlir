@@ -1,0 +1,193 @@
+// RUN: patc-opt --split-input-file --verify-diagnostics %s
+
+// A parameter.
+
+func.func @name_type() {
+  // expected-error @below {{'pattern.parameter' op expected 'name' to be a string, got 3 : i64}}
+  %y = "pattern.parameter"() {name = 3 : i64} : () -> tensor<4xf32>
+  return
+}
+
+// -----
+
+// Fully connected layers.
+
+func.func @linear_input_rank(%x: tensor<2x8x1xf32>, %w: tensor<4x8xf32>) {
+  // expected-error @below {{'pattern.linear' op expected input of rank 2, got rank 3}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
+    (tensor<2x8x1xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+func.func @linear_weight_shape(%x: tensor<2x8xf32>, %w: tensor<4x9xf32>) {
+  // expected-error @below {{'pattern.linear' op expected weight of shape [F, 8], got [4, 9]}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
+    (tensor<2x8xf32>, tensor<4x9xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+func.func @linear_result_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
+  // expected-error @below {{'pattern.linear' op expected result of shape [2, 4], got [2, 5]}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
+    (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x5xf32>
+  return
+}
+
+// -----
+
+func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tensor<5xf32>) {
+  // expected-error @below {{'pattern.linear' op expected bias of shape [4], got [5]}}
+  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>} :
+    (tensor<2x8xf32>, tensor<4x8xf32>, tensor<5xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+func.func @linear_activation(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
+  // expected-error @below {{'pattern.linear' op expected activation "none", "relu" or #pattern.clamp, got "tanh"}}
+  %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0>} :
+    (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+// Pooling.
+
+func.func @pool_kernel(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.max_pool2d' op expected 'kernel' to be array<i64> of 2 values of 1 or more, got array<i64: 3>}}
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3>, pads = array<i64:
+    1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_input_rank(%x: tensor<8x6x6xf32>) {
+  // expected-error @below {{'pattern.max_pool2d' op expected input of rank 4, got rank 3}}
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
+    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_result_rank(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.max_pool2d' op expected result of rank 4, got rank 3}}
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
+    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<8x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_strides(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.max_pool2d' op expected 'strides' to be array<i64> of 2 values of 1 or more, got array<i64: 0, 0>}}
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
+    array<i64: 1, 1, 1, 1>, strides = array<i64: 0, 0>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_result_size(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.max_pool2d' op expected result batch, height and width [1, 6, 6], got [1, 3, 3]}}
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
+    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x3x3xf32>
+  return
+}
+
+// -----
+
+func.func @pool_channels(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 8 result channels, got 4}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel =
+    array<i64: 3, 3>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>)
+    -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_pads(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'pads' to be array<i64> of 4 values of 0 or more, got array<i64: 1, 1>}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel =
+    array<i64: 3, 3>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) ->
+    tensor<1x8x6x6xf32>
+  return
+}
+
+// -----
+
+// Elementwise ops.
+
+func.func @add_shapes(%a: tensor<1x4xf32>, %b: tensor<1x5xf32>) {
+  // expected-error @below {{'pattern.add' op expected operands and result of one shape, got [1, 4], [1, 5], [1, 4]}}
+  %y = "pattern.add"(%a, %b) {activation = "none"} : (tensor<1x4xf32>, tensor<1x5xf32>) ->
+    tensor<1x4xf32>
+  return
+}
+
+// -----
+
+func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
+  // expected-error @below {{'pattern.add' op expected activation "none", "relu" or #pattern.clamp, got #pattern.library<array<i64: 1, 1>, array<i64: 1>>}}
+  %y = "pattern.add"(%a, %b) {activation = #pattern.library<array<i64: 1, 1>, array<i64: 1>>} :
+    (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @activate_shapes(%a: tensor<1x4xf32>) {
+  // expected-error @below {{'pattern.activate' op expected input and result of one shape, got [1, 4], [4]}}
+  %y = "pattern.activate"(%a) {activation = "none"} : (tensor<1x4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @activate_activation(%a: tensor<4xf32>) {
+  // expected-error @below {{'pattern.activate' op expected activation "none", "relu" or #pattern.clamp, got ""}}
+  %y = "pattern.activate"(%a) {activation = ""} : (tensor<4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @relayout_shapes(%a: tensor<1x4xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected input and result of one shape, got [1, 4], [1, 5]}}
+  %y = "pattern.relayout"(%a) : (tensor<1x4xf32>) -> tensor<1x5xf32>
+  return
+}
+
+// -----
+
+// What the dialect itself requires.
+
+func.func @operand_type(%a: vector<4xf32>) {
+  // expected-error @below {{expected base type 'builtin.tensor' but got 'builtin.vector'}}
+  %y = "pattern.activate"(%a) {activation = "none"} : (vector<4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @unknown_op(%a: tensor<4xf32>) {
+  // expected-error @below {{unregistered operation 'pattern.softmax'}}
+  "pattern.softmax"(%a) : (tensor<4xf32>) -> ()
+  return
+}
+
+// -----
+
+func.func @attribute_arity(%a: tensor<4xf32>) {
+  // expected-error @below {{expected 2 type arguments, but had 1}}
+  %y = "pattern.activate"(%a) {activation = #pattern.clamp<0.0 : f32>} : (tensor<4xf32>) -> tensor<4xf32>
+  return
+}

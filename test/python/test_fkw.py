@@ -1,0 +1,214 @@
+"""FKW arrays: encoding, decoding and rearranging are exact for any weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import LIBRARY, pattern_weight
+
+from patc.passes.fkr import order_filters
+from patc.passes.fkw import (
+    DROPPED,
+    Fkw,
+    choose_patterns,
+    decode,
+    encode,
+    find_violation,
+    invert,
+    kernel_masks,
+    rearrange,
+)
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def all_masks(taps: int, entries: int) -> list[int]:
+    return [sum(1 << tap for tap in chosen) for chosen in combinations(range(taps), entries)]
+
+
+@st.composite
+def sparse_weights(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int]:
+    """Draw F x C/groups x KH x KW weights, a library that covers them, and groups."""
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 3), (2, 2)]))
+    entries = draw(st.integers(2, min(6, kernel[0] * kernel[1])))
+    masks = all_masks(kernel[0] * kernel[1], entries)
+    library = draw(st.lists(st.sampled_from(masks), min_size=1, max_size=12, unique=True))
+    groups, rows, channels = draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6)))
+    rng = np.random.default_rng(draw(SEEDS))
+    keep = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    weight = pattern_weight(rng, groups * rows, channels, keep, library, kernel)
+    chance_zeros = rng.random(weight.shape) < draw(st.sampled_from([0.0, 0.2]))
+    return np.where(chance_zeros, 0, weight).astype(np.float32), library, groups
+
+
+def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
+    filters, channels, *kernel = weight.shape
+    dense = np.zeros((filters, channels * groups, *kernel), weight.dtype)
+    for group in range(groups):
+        rows = slice(group * filters // groups, (group + 1) * filters // groups)
+        dense[rows, group * channels : (group + 1) * channels] = weight[rows]
+    return dense
+
+
+@given(sparse_weights())
+@settings(max_examples=60, deadline=None)
+def test_decoding_undoes_encoding(case: tuple[np.ndarray, list[int], int]) -> None:
+    weight, library, groups = case
+    fkw = encode(weight, library, groups)
+    dense = decode(fkw, library, weight.shape[2:], weight.shape[1] * groups)
+    np.testing.assert_array_equal(dense, block_diagonal(weight, groups))
+    assert dense.dtype == weight.dtype
+    assert fkw.kernels == np.count_nonzero(kernel_masks(weight))
+
+
+@given(sparse_weights())
+@settings(max_examples=40, deadline=None)
+def test_encoding_is_valid_and_sorted(case: tuple[np.ndarray, list[int], int]) -> None:
+    weight, library, groups = case
+    fkw = encode(weight, library, groups)
+    assert find_violation(fkw, weight.shape[1] * groups) is None
+    owner, pattern = fkw.owners()
+    keys = list(zip(owner.tolist(), pattern.tolist(), fkw.index.tolist(), strict=True))
+    assert keys == sorted(set(keys))
+
+
+@given(sparse_weights(), SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_rearranging_permutes_rows_and_columns(case: tuple[np.ndarray, list[int], int], seed: int) -> None:
+    weight, library, groups = case
+    fkw, channels = encode(weight, library, groups), weight.shape[1] * groups
+    rng = np.random.default_rng(seed)
+    order, rows, columns = (rng.permutation(size) for size in (len(weight), len(weight), channels))
+    moved = rearrange(fkw, order, invert(columns), invert(rows))
+    assert find_violation(moved, channels) is None
+    assert [array.dtype for array in dataclasses.astuple(moved)] == [
+        array.dtype for array in dataclasses.astuple(fkw)
+    ]
+    np.testing.assert_array_equal(
+        decode(moved, library, weight.shape[2:], channels), block_diagonal(weight, groups)[rows][:, columns]
+    )
+
+
+def test_arrays_of_a_small_layer() -> None:
+    weight = np.zeros((2, 3, 3, 3), np.float32)
+    weight[0, 2].flat[[0, 1, 3, 4]] = [1, 2, 3, 4]  # mask 27
+    weight[0, 0].flat[[1, 2, 4, 5]] = [5, 6, 7, 8]  # mask 54
+    weight[1, 1].flat[[0, 1, 4]] = [9, 10, 11]  # part of 27
+    fkw = encode(weight, (27, 54))
+    assert fkw.values.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 11]]
+    assert fkw.index.tolist() == [2, 0, 1]
+    assert fkw.offset.tolist() == [0, 2, 3]
+    assert fkw.stride.tolist() == [[0, 1, 2], [0, 1, 1]]
+    assert fkw.reorder.tolist() == [0, 1]
+    assert [array.dtype for array in dataclasses.astuple(fkw)] == ["f4", "i2", "i4", "i2", "i2"]
+
+
+def test_layers_of_32768_channels_need_wider_numbers() -> None:
+    weight = np.zeros((1, 32768, 1, 2), np.float32)
+    assert encode(weight, (3,)).index.dtype == np.int32
+    assert encode(weight[:, :-1], (3,)).index.dtype == np.int16
+    weight[0, :-1] = 1
+    assert encode(weight, (3,)).stride.dtype == np.int16
+    weight[0, -1] = 1
+    assert encode(weight, (3,)).stride.dtype == np.int32
+
+
+def test_decoding_adds_kernels_of_one_channel() -> None:
+    fkw = Fkw(
+        values=np.array([[1, 2], [10, 20]], np.float32),
+        index=np.zeros(2, np.int16),
+        offset=np.array([0, 2], np.int32),
+        stride=np.array([[0, 1, 2]], np.int16),
+        reorder=np.zeros(1, np.int16),
+    )
+    assert decode(fkw, (3, 6), (1, 3), 1).tolist() == [[[[1, 12, 20]]]]
+
+
+def test_kernels_take_the_first_pattern_that_covers_them() -> None:
+    kernels = np.array([0b000, 0b001, 0b010, 0b110, 0b101])
+    assert choose_patterns(kernels, (0b011, 0b110)).tolist() == [DROPPED, 0, 0, 1, 2]
+
+
+def test_encoding_refuses_a_library_that_does_not_cover() -> None:
+    with pytest.raises(ValueError, match="covers every kernel"):
+        encode(np.ones((1, 1, 3, 3), np.float32), LIBRARY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "violation"),
+    [
+        ({"stride": [[1, 1, 2], [0, 1, 1]]}, ("stride of a filter to ascend from 0", [1, 1, 2])),
+        ({"stride": [[0, 1, 2], [0, 2, 1]]}, ("stride of a filter to ascend from 0", [0, 2, 1])),
+        ({"offset": [0, 1, 3]}, ("offset 1 to be 2, as stride counts", 1)),
+        ({"index": [0, 1]}, ("stride to count 2 kernels", 3)),
+        ({"index": [0, 3, 1]}, ("index below 3, the input channels", 3)),
+        ({"index": [0, -1, 1]}, ("index below 3, the input channels", -1)),
+        ({"reorder": [1, 1]}, ("reorder to name every output channel", "none that names 0")),
+    ],
+)
+def test_violations_are_named(changes: dict[str, list[int]], violation: tuple[str, object]) -> None:
+    valid = Fkw(
+        values=np.ones((3, 4), np.float32),
+        index=np.array([0, 2, 1]),
+        offset=np.array([0, 2, 3]),
+        stride=np.array([[0, 1, 2], [0, 1, 1]]),
+        reorder=np.array([1, 0]),
+    )
+    assert find_violation(valid, 3) is None
+    arrays = {name: np.array(values) for name, values in changes.items()}
+    assert find_violation(dataclasses.replace(valid, **arrays), 3) == violation
+
+
+# FKR
+
+
+def neighbours(fkw: Fkw, order: np.ndarray) -> list[tuple[int, int]]:
+    """Return (difference of lengths, difference of histograms) of each filter and the next."""
+    histogram = np.diff(fkw.stride.astype(int), axis=1)[order]
+    steps = np.diff(histogram, axis=0)
+    return list(zip(np.abs(steps.sum(axis=1)).tolist(), np.abs(steps).sum(axis=1).tolist(), strict=True))
+
+
+@given(sparse_weights())
+@settings(max_examples=40, deadline=None)
+def test_filters_are_sorted_by_length_and_keep_their_order(case: tuple[np.ndarray, list[int], int]) -> None:
+    weight, library, groups = case
+    fkw = encode(weight, library, groups)
+    order = order_filters(fkw)
+    lengths = np.diff(fkw.offset)[order]
+    assert sorted(order.tolist()) == list(range(len(weight)))
+    assert (np.diff(lengths) <= 0).all()
+    channels = np.random.default_rng(0).permutation(weight.shape[1] * groups)
+    again = order_filters(rearrange(fkw, order, channels, np.arange(len(weight))))
+    np.testing.assert_array_equal(again, np.arange(len(weight)))
+
+
+def test_twins_become_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    weight = pattern_weight(rng, 8, 16, 0.5)
+    twins = np.concatenate([weight, weight * 2])[rng.permutation(16)]
+    order = order_filters(encode(twins, LIBRARY)).tolist()
+    masks = kernel_masks(twins)
+    for first, second in zip(order[::2], order[1::2], strict=True):
+        np.testing.assert_array_equal(masks[first], masks[second])
+
+
+def test_similar_histograms_come_before_shared_channels() -> None:
+    weight = np.zeros((3, 4, 3, 3), np.float32)
+    patterns = np.array([[[mask >> tap & 1 for tap in range(9)] for mask in LIBRARY[:2]]]).reshape(2, 3, 3)
+    weight[0, 0], weight[0, 1] = patterns[0], patterns[0]
+    weight[1, 0], weight[1, 1] = patterns[1], patterns[1]  # the same channels
+    weight[2, 2], weight[2, 3] = patterns[0], patterns[0]  # the same patterns
+    assert order_filters(encode(weight, LIBRARY[:2])).tolist() == [0, 2, 1]
+
+
+def test_ordering_makes_neighbours_more_similar() -> None:
+    fkw = encode(pattern_weight(np.random.default_rng(1), 64, 64, 1.0), LIBRARY)
+    before = sum(difference for _, difference in neighbours(fkw, np.arange(64)))
+    after = sum(difference for _, difference in neighbours(fkw, order_filters(fkw)))
+    assert after < 0.7 * before
