@@ -187,6 +187,8 @@ class Schedule:
         columns: output columns of a register tile.
         lanes: elements of one vector.
         filters: filters (output channels) of a register tile.
+        sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
+            the multiply-add before.
         split: what threads divide: "rows" (row tiles of all images) or "filters".
         threads: parts the work is divided into.
     """
@@ -196,6 +198,7 @@ class Schedule:
     columns: int = 16
     lanes: int = 16
     filters: int = 1
+    sums: int = 1
     split: str = "filters"
     threads: int = 1
 

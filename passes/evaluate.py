@@ -68,7 +68,7 @@ def evaluate_region(operation: ir.Operation, arguments: Mapping[int, Scalar]) ->
     scalars = {block.arguments[number]: scalar for number, scalar in arguments.items()}
     *body, terminator = (op.operation for op in block.operations)
     for op in body:
-        if op.name == "cf.assert":
+        if op.name in ("cf.assert", "arith.constant"):
             continue
         rule = _SCALAR_OPS.get(op.name)
         if rule is None:
@@ -204,6 +204,7 @@ _SCALAR_OPS: dict[str, Callable[..., Scalar]] = {
     "arith.select": np.where,
     "arith.truncf": operator.pos,
     "arith.extf": operator.pos,
+    "arith.sitofp": operator.pos,
     "math.absf": np.abs,
     "math.sqrt": np.sqrt,
     "math.rsqrt": lambda value: 1.0 / np.sqrt(value),

@@ -146,9 +146,7 @@ def _padded(
     height, width = shape[2:]
     # The right halo of a row may be the left halo of the next one, if there is a next one.
     halo_columns = max(left, right) if bottom or not right else left + right
-    columns = max(width + halo_columns, tiling.covered(width, lanes))
-    if phases == 2:
-        columns = left + max(width + right, tiling.covered(width, lanes))
+    columns = width + halo_columns if phases == 1 else left + width + right
     row = -(-columns // phases)
     # Rows that start on a vector boundary cost padding; short rows align to the vector that covers them.
     align = min(lanes, tiling.cut(min(row, lanes), lanes)[-1].lanes)

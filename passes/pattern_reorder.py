@@ -69,7 +69,7 @@ class PatternReorder(Pass):
                 apply_change(change, state)
 
 
-# -- Reading --
+# Reading: what each op is to the channels of its tensors
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _flattens_channels(op: Any) -> bool:
     return groups == [[0], [1, 2, 3]]
 
 
-# -- Analysis: which tensors have their channels in one order, and in which --
+# Analysis: which tensors have their channels in one order, and in which
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _may_share_order(first: ir.Value, second: ir.Value) -> bool:
     return ranks != [4, 4] or first.type.shape[1] == second.type.shape[1]
 
 
-# -- Application --
+# Application: new arrays in the place of the old
 
 
 def apply_change(change: Change, state: PassState) -> None:
@@ -296,7 +296,7 @@ def _apply_linear(change: Change, state: PassState) -> None:
     if change.inputs is None:
         return
     weight = _array(change.layer.op.weight, state)
-    columns = weight.reshape(len(weight), len(change.inputs), -1)[:, change.inputs]
+    columns = np.take(weight.reshape(len(weight), len(change.inputs), -1), change.inputs, axis=1)
     _replace_operand(change.layer.op, 1, columns.reshape(weight.shape), state)
 
 

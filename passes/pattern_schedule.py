@@ -6,6 +6,7 @@ loads, and the cost of entering loops. The model knows the target's vectors, reg
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,15 +17,13 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Layout, Library, Schedule
-from patc.passes.base import Pass, PassState, fail
+from patc.passes import cost_model
+from patc.passes.base import Pass, PassState
 from patc.passes.constants import read_constant
 from patc.passes.kernels import tiling
 from patc.passes.pattern_layout import is_global_pool
 from patc.targets import Target, get_target
 
-LOOP_ENTRY_CYCLES = 10.0  # entering a loop whose length the branch predictor does not know
-KERNEL_CYCLES = 1.5  # index, address and weights of one kept kernel, beside its multiply-adds
-STORE_CYCLES = 2.0  # one vector through the epilogue
 MEMORY_BYTES_PER_CYCLE = 6.0
 
 
@@ -79,126 +78,93 @@ def _split(schedule: Schedule, op: Any, threads: int) -> Schedule:
     return replace(schedule, split="rows" if even else "filters", threads=threads)
 
 
-def _vector_cycles(lanes: int, target: Target) -> float:
-    """Cycles of one multiply-add instruction: two start in a cycle, if their lanes fit the units."""
-    return max(0.5, lanes / target.fma_lanes)
-
-
-def _load_cycles(chunk: tiling.Chunk, aligned: bool, target: Target) -> float:
-    """Cycles of one vector load: at most two a cycle; one that crosses a cache line counts twice."""
-    crosses = not aligned and chunk.lanes * 4 >= 32
-    return max(0.5, chunk.lanes * 4 / target.load_bytes) * (2.0 if crosses and chunk.lanes * 4 >= 64 else 1.25 if crosses else 1.0)
-
-
 def _column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[tiling.Strip]]]:
-    """Return the tile widths whose strips leave no gap and fit the layout's rows."""
-    limit = tiling.covered(width, lanes)
-    half = lanes // 2 if lanes >= 8 else lanes
+    """Return the tile widths that cut a row into vectors without gaps between the strips."""
+    half = max(lanes // 2, 4)
     for columns in sorted({min(width, step * half) for step in range(1, 13)}):
         strips = tiling.strips(width, columns, lanes)
-        exact = strips[0].count == 1 or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks)
-        if exact and tiling.covered_by(strips) <= limit:
+        if strips[0].columns == width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
             yield columns, strips
 
 
-def _strip_chunks(strips: list[tiling.Strip]) -> Iterator[tuple[int, tuple[tiling.Chunk, ...]]]:
-    for strip in strips:
-        yield strip.count, strip.chunks
+def _geometry(op: Any, channels: int) -> cost_model.Geometry:
+    layout = Layout.of(op.input.type)
+    return cost_model.Geometry(tuple(op.strides), tuple(op.dilations), layout.phases, layout.pitch, channels)
+
+
+def _widest(strips: list[tiling.Strip]) -> int:
+    return max(len(strip.chunks) for strip in strips)
+
+
+def _widths(strips: list[tiling.Strip]) -> int:
+    """Return the largest number of different vector lengths in a strip."""
+    return max(len({chunk.lanes for chunk in strip.chunks}) for strip in strips)
 
 
 def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
     batch, filters, height, width = op.result.type.shape
     library = Library.from_attr(op.library)
-    shares = _pattern_shares(op, library, state)
-    kept = op.values.type.shape[0]
-    patterns = len(library.masks)
+    taps = [library.taps(pattern) for pattern in range(len(library.masks))]
+    counts = _pattern_counts(op, library, state)
+    geometry = _geometry(op, op.input.type.shape[1])
     best: _Choice | None = None
     for columns, strips in _column_choices(width, target.lanes):
-        widest = max(len(chunks) for _, chunks in _strip_chunks(strips))
-        for rows in range(1, min(height, 16) + 1):
-            if rows * widest + library.entries + 2 > target.registers:
-                break
-            tiles = batch * -(-height // rows)
+        # Beside the accumulators: a kernel's weights, for each vector length, and the vectors of one input row.
+        spare = target.registers - library.entries * _widths(strips) - _widest(strips) - 1
+        for rows, sums in itertools.product(range(1, min(height, 16) + 1), (1, 2, 4)):
+            smallest = rows == sums == 1
+            if (rows * _widest(strips) * sums > spare or sums > library.entries) and not smallest:
+                continue
             cycles = 0.0
-            for count, chunks in _strip_chunks(strips):
-                kernel = sum(
-                    share * _sparse_kernel_cycles(op, library.taps(number), rows, chunks, target)
-                    for number, share in enumerate(shares)
+            for strip in strips:
+                kernels = sum(
+                    count * cost_model.sparse_kernel_cycles(shape, rows, strip.chunks, sums, geometry, target)
+                    for shape, count in zip(taps, counts, strict=True)
                 )
-                per_filter = patterns * LOOP_ENTRY_CYCLES + rows * len(chunks) * STORE_CYCLES
-                cycles += tiles * count * (kept * kernel + filters * per_filter)
+                entries = len(taps) * cost_model.LOOP_ENTRY_CYCLES
+                stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
+                cycles += strip.count * (kernels + filters * (entries + stores))
+            cycles *= batch * -(-height // rows)
             if best is None or cycles < best.cycles:
-                best = _Choice(Schedule("pattern-direct", rows, columns, target.lanes), cycles)
-    assert best is not None  # one row of one vector always fits
+                best = _Choice(Schedule("pattern-direct", rows, columns, target.lanes, sums=sums), cycles)
+    assert best is not None  # one row of the narrowest strip is always a choice
     return best
 
 
-def _pattern_shares(op: Any, library: Library, state: PassState) -> list[float]:
-    """Return the share of each pattern among the kept kernels; equal shares where they are not known."""
+def _pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
+    """Return how many kept kernels have each pattern; equally many where that is not known."""
     patterns = len(library.masks)
     stride = read_constant(op.stride, state)
-    if stride is None or op.values.type.shape[0] == 0:
-        return [1.0 / patterns] * patterns
-    counts = np.diff(stride.astype(np.int64), axis=1).sum(axis=0)
-    return [float(count) for count in counts / max(1, counts.sum())]
-
-
-def _sparse_kernel_cycles(
-    op: Any, taps: tuple[tuple[int, int], ...], rows: int, chunks: tuple[tiling.Chunk, ...], target: Target
-) -> float:
-    """Return the cycles of one kept kernel on one tile."""
-    multiply = len(taps) * rows * sum(_vector_cycles(chunk.lanes, target) for chunk in chunks)
-    needed = {
-        (row * op.strides[0] + dy * op.dilations[0], dx) for row in range(rows) for dy, dx in taps
-    }
-    loads = shifts = 0.0
-    gather = _gathers(op)
-    for chunk in chunks:
-        for _, dx in needed:
-            aligned = dx % 2 == 0 if op.strides[1] == 1 else dx < 2
-            if gather:
-                loads += gather * _load_cycles(chunk, False, target)
-                shifts += 0.5 * (gather - 1)
-            elif not aligned and target.cheap_shift:
-                loads += _load_cycles(chunk, True, target)
-                shifts += 0.25
-            else:
-                loads += _load_cycles(chunk, dx == 0, target)
-    return max(multiply + shifts, loads) + KERNEL_CYCLES
-
-
-def _gathers(op: Any) -> int:
-    """Return the loads that one strided vector takes when the input's columns are not split in phases, else 0."""
-    layout = Layout.of(op.input.type)
-    return op.strides[1] if layout.phases != op.strides[1] else 0
+    if stride is None:
+        return [op.values.type.shape[0] / patterns] * patterns
+    return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]
 
 
 def _schedule_dense(op: Any, target: Target, state: PassState) -> _Choice:
     batch, filters, height, width = op.result.type.shape
     _, channels, *kernel = op.weight.type.shape
     group = filters // op.groups.value
-    taps = kernel[0] * kernel[1]
-    gather = max(1, _gathers(op))
     depthwise = channels == 1 and group == 1
+    geometry = _geometry(op, channels)
+    sizes = [size for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= group and (group == filters or group % size == 0)]
     best: _Choice | None = None
-    for block in [size for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= group and (op.groups.value == 1 or group % size == 0)]:
-        for columns, strips in _column_choices(width, target.lanes):
-            widest = max(len(chunks) for _, chunks in _strip_chunks(strips))
-            for rows in range(1, min(height, 16) + 1):
-                if block * rows * widest + rows * widest + 2 > target.registers and (block, rows, widest) != (1, 1, 1):
-                    break
-                blocks = -(-filters // block)
-                tiles = batch * -(-height // rows)
-                cycles = 0.0
-                for count, chunks in _strip_chunks(strips):
-                    multiply = block * rows * sum(_vector_cycles(chunk.lanes, target) for chunk in chunks)
-                    aligned = taps == 1
-                    loads = rows * gather * sum(_load_cycles(chunk, aligned, target) for chunk in chunks) + block * 0.5
-                    body = channels * (taps * max(multiply, loads) + 1.0)
-                    cycles += tiles * count * blocks * (body + block * rows * len(chunks) * STORE_CYCLES + LOOP_ENTRY_CYCLES)
-                if best is None or cycles < best.cycles:
-                    name = "depthwise-direct" if depthwise else "dense-direct"
-                    best = _Choice(Schedule(name, rows, columns, target.lanes, block), cycles)
+    for columns, strips in _column_choices(width, target.lanes):
+        for rows, block in itertools.product(range(1, min(height, 16) + 1), sizes):
+            vectors = rows * _widest(strips)
+            # Beside the accumulators: the input vectors of one tap and a weight.
+            if (block + 1) * vectors + _widths(strips) > target.registers and vectors * block > 1:
+                continue
+            cycles = 0.0
+            for strip in strips:
+                channel = cost_model.dense_channel_cycles(
+                    (kernel[0], kernel[1]), rows, strip.chunks, block, geometry, target
+                )
+                stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
+                cycles += strip.count * (channels * channel + stores + cost_model.LOOP_ENTRY_CYCLES)
+            cycles *= batch * -(-height // rows) * -(-filters // block)
+            if best is None or cycles < best.cycles:
+                name = "depthwise-direct" if depthwise else "dense-direct"
+                best = _Choice(Schedule(name, rows, columns, target.lanes, block), cycles)
     assert best is not None
     return best
 
@@ -210,7 +176,7 @@ def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
     cycles = 4.0 * (inputs + batch * channels * height * width) / MEMORY_BYTES_PER_CYCLE
     if is_global_pool(op):
         return _Choice(Schedule("global-pool", 1, 1, target.lanes), cycles)
-    columns = max(columns for columns, strips in _column_choices(width, target.lanes) if len(strips[0].chunks) <= 4)
+    columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
     rows = max(1, min(height, 4 // tiling.vectors(columns, target.lanes)))
     windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
     return _Choice(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), cycles)

@@ -63,28 +63,35 @@ class _Load:
     memory: ir.Value
     base: ir.Value
     offset: int
+    lanes: int
 
 
 def _shift_loads(block: ir.Block, lanes: int) -> None:
     groups: dict[tuple[ir.Value, ir.Value], list[_Load]] = defaultdict(list)
     for op in block.operations:
-        if op.operation.name == "vector.load" and list(op.results[0].type.shape) == [lanes]:
+        if op.operation.name == "vector.load":
             load = _split_address(op)
             groups[load.memory, load.base].append(load)
     for loads in groups.values():
-        for shifted in _worth_shifting(loads, lanes):
-            _replace(shifted, loads, lanes)
+        wide = [load for load in loads if load.lanes == lanes]
+        shifted = _worth_shifting(wide, lanes)
+        for load in shifted:
+            _replace(load, lanes)
+        if shifted:
+            for load in loads:
+                if load.lanes < lanes and load.offset % lanes + load.lanes <= lanes:
+                    _replace(load, lanes)
 
 
 def _split_address(op: Any) -> _Load:
     """Write the address of a load as base + constant."""
-    memory, index = op.operands[0], op.operands[1]
+    memory, index, lanes = op.operands[0], op.operands[1], op.results[0].type.shape[0]
     if not isinstance(index.owner, ir.Block) and index.owner.name == "arith.addi":
         base, addend = index.owner.operands
         constant = _constant(addend)
         if constant is not None:
-            return _Load(op, memory, base, constant)
-    return _Load(op, memory, index, 0)
+            return _Load(op, memory, base, constant, lanes)
+    return _Load(op, memory, index, 0, lanes)
 
 
 def _constant(value: ir.Value) -> int | None:
@@ -101,19 +108,26 @@ def _worth_shifting(loads: list[_Load], lanes: int) -> list[_Load]:
     return [load for load in loads if load.offset % lanes == 1]
 
 
-def _replace(shifted: _Load, loads: list[_Load], lanes: int) -> None:
-    with ir.InsertionPoint(shifted.op), shifted.op.location:
-        low = _load(shifted, shifted.offset - 1)
-        high = _load(shifted, shifted.offset - 1 + lanes)
-        result = vector.ShuffleOp(low, high, list(range(1, lanes + 1))).result
-    shifted.op.results[0].replace_all_uses_with(result)
-    shifted.op.operation.erase()
+def _replace(load: _Load, lanes: int) -> None:
+    """Make a vector from the one or two aligned vectors it lies in.
+
+    A narrow load is replaced as well: LLVM would take it apart, element by element, to reuse the wide load that
+    covers it.
+    """
+    shift = load.offset % lanes
+    with ir.InsertionPoint(load.op), load.op.location:
+        low = _load(load, load.offset - shift, lanes)
+        high = low if shift + load.lanes <= lanes else _load(load, load.offset - shift + lanes, lanes)
+        result = vector.ShuffleOp(low, high, list(range(shift, shift + load.lanes))).result
+    load.op.results[0].replace_all_uses_with(result)
+    load.op.operation.erase()
 
 
-def _load(like: _Load, offset: int) -> ir.Value:
+def _load(like: _Load, offset: int, lanes: int) -> ir.Value:
     """Load the aligned vector at `offset`; equal loads of a block become one in CSE."""
     index = like.base
     if offset:
         constant = arith.ConstantOp(ir.IndexType.get(), offset).result
         index = arith.AddIOp(like.base, constant).result
-    return vector.LoadOp(like.op.results[0].type, like.memory, [index]).result
+    type_ = ir.VectorType.get([lanes], like.op.results[0].type.element_type)
+    return vector.LoadOp(type_, like.memory, [index]).result

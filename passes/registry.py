@@ -20,6 +20,7 @@ PASS_NAMES = (
     "pattern-specialize",
     "pattern-vectorize",
     "pattern-plan-memory",
+    "pattern-parallelize",
     "convert-pattern-to-linalg",
 )
 

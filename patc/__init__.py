@@ -1,3 +1,47 @@
-"""patc compiles pattern-pruned convolutional networks."""
+"""patc compiles pattern-pruned convolutional networks.
+
+    import patc
+    from patc import models, pruning
+
+    model = models.resnet18()
+    pruning.prune_(model, pruning.PatternSpec.for_compression(8.0))
+    compiled = patc.compile(model, (x,))
+    y = compiled(x)
+
+Importing patc loads neither torch nor MLIR; the first use of a name does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patc.compiler import compile_model as compile
+    from patc.diagnostics import PatcError
+    from patc.pipeline import Pipeline
+    from patc.runtime.model import CompiledModel, load
+    from patc.targets import Target
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CompiledModel": ("patc.runtime.model", "CompiledModel"),
+    "PatcError": ("patc.diagnostics", "PatcError"),
+    "Pipeline": ("patc.pipeline", "Pipeline"),
+    "Target": ("patc.targets", "Target"),
+    "compile": ("patc.compiler", "compile_model"),
+    "load": ("patc.runtime.model", "load"),
+}
+_MODULES = ("models", "pruning")
+
+__all__ = ["CompiledModel", "PatcError", "Pipeline", "Target", "compile", "load", "models", "pruning"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"patc.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'patc' has no attribute '{name}'")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -115,7 +115,8 @@ def write_modules(
     for index, (module, store) in enumerate(modules):
         suffix = f".{index}.safetensors" if index else ".safetensors"
         sidecar = target.with_suffix(suffix)
-        used = _used_parameters(module, store)
+        used = used_parameters(module, store)
+        _check_complete(module, used)
         _name_sidecar(module, sidecar.name if len(used) else None)
         if len(used):
             sidecars[sidecar] = used
@@ -128,9 +129,17 @@ def write_modules(
         atomic_write(target, text)
 
 
-def parameter_ops(module: ir.Module) -> list[ParameterOp]:
-    """Return every `pattern.parameter` of a module, in order."""
-    return ir.get_ops_of_type(module, ParameterOp)
+def used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
+    """Return the parameters that a module uses: as ops, as globals, or as the blob of planned memory."""
+    if not len(store):
+        return ParameterStore()
+    from torch_mlir.dialects import memref  # takes longer to load than most files to process
+
+    from patc.passes.pattern_plan_memory import WEIGHTS
+
+    names = [op.attributes["name"].value for op in ir.get_ops_of_type(module, ParameterOp)]
+    names += [op.sym_name.value for op in ir.get_ops_of_type(module, memref.GlobalOp)]
+    return ParameterStore({name: store[name] for name in [*names, WEIGHTS] if name in store})
 
 
 def check_readable(path: str | os.PathLike[str]) -> None:
@@ -157,7 +166,7 @@ def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
             f"expected '{SIDECAR_ATTRIBUTE}' to be a file name, got {name}", module.operation.location
         )
     store = ParameterStore.load(folder / name.value)
-    for op in parameter_ops(module):
+    for op in ir.get_ops_of_type(module, ParameterOp):
         _check_parameter(op, store, name.value)
     return store
 
@@ -185,16 +194,12 @@ def _element_names(dtype: np.dtype) -> tuple[str, ...]:
     }.get(dtype.kind, ())
 
 
-def _used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
-    """Return the parameters that ops of the module name; nothing where the module came without data."""
-    if not len(store):
-        return ParameterStore()
-    ops = {op.attributes["name"].value: op for op in parameter_ops(module)}
-    used = ParameterStore({name: store[name] for name in ops if name in store})
-    for name, op in ops.items():
-        if len(used) and name not in used:
+def _check_complete(module: ir.Module, used: ParameterStore) -> None:
+    """Refuse to write some parameters when others have no data: nothing could read the file again."""
+    for op in ir.get_ops_of_type(module, ParameterOp) if len(used) else ():
+        name = op.attributes["name"].value
+        if name not in used:
             raise PatcError(f"'pattern.parameter' op expected data for '{name}', found none", op.location)
-    return used
 
 
 def _name_sidecar(module: ir.Module, name: str | None) -> None:

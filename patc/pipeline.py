@@ -37,6 +37,7 @@ NAMED_PIPELINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "pattern-specialize",
             "pattern-vectorize",
             "pattern-plan-memory",
+            "pattern-parallelize",
         ),
     }
 )
@@ -170,8 +171,7 @@ class Pipeline:
 def _make_pass(element: Element) -> AnyPass:
     if element.name not in PASS_NAMES:
         upstream = UpstreamPass(element.name, element.options, element.anchors)
-        hint = nearest(element.name, (*PASS_NAMES, *COMMON_PASSES))
-        upstream.check(hint)
+        upstream.check((*PASS_NAMES, *COMMON_PASSES))
         return upstream
     if element.anchors:
         around = ".".join(element.anchors)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch_mlir import ir
 from torch_mlir._mlir_libs import _torchMlir  # loading it registers the passes of torch-mlir
 from torch_mlir.passmanager import PassManager
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, nearest
 from patc.ir_diagnostics import mlir_errors, one_line
 
 # The bindings cannot list their passes; these are the ones a misspelt name is compared with.
@@ -85,15 +86,15 @@ class UpstreamPass:
         with mlir_errors(lambda message: f"{message} (in pass '{self.name}')"):
             manager.run(module.operation)
 
-    def check(self, hint: str = "") -> None:
+    def check(self, candidates: Iterable[str] = COMMON_PASSES) -> None:
         """Raise a `PatcError` where the bindings know no such pass, options, or place for it.
 
         Args:
-            hint: said after the name of an unknown pass.
+            candidates: names that an unknown one may be meant for.
         """
-        reason = self._rejection()
+        reason = _rejection(self._pipeline)
         if f"'{self.name}' does not refer to a registered pass" in reason:
-            raise PatcError(f"unknown pass '{self.name}'{hint}")
+            raise PatcError(f"unknown pass '{self.name}'{nearest(self.name, candidates)}")
         if option := re.search(r"no such option (\S+)", reason):
             raise PatcError(f"pass '{self.name}' has no option '{option[1]}'")
         if place := _RESTRICTION.search(reason):
@@ -103,19 +104,8 @@ class UpstreamPass:
 
     def nested(self) -> UpstreamPass:
         """Return the pass inside the op that it is restricted to, if any, as flags of mlir-opt nest it."""
-        place = _RESTRICTION.search(self._rejection())
+        place = _RESTRICTION.search(_rejection(self._pipeline))
         return replace(self, anchors=(*self.anchors, place[1])) if place else self
-
-    def _rejection(self) -> str:
-        """Return why the bindings do not take the pass, or ""."""
-        with _native_stderr() as printed:
-            try:
-                # Pass names are global: any context will do, and an empty one is cheap.
-                PassManager.parse(self._pipeline, context=ir.Context(load_on_create_dialects=[]))
-                return ""
-            except ValueError as error:
-                reason = str(error)
-        return one_line("".join(printed).strip().removeprefix(": ") or reason)
 
     @property
     def _pipeline(self) -> str:
@@ -127,6 +117,19 @@ class UpstreamPass:
     def __str__(self) -> str:
         """Return name and options, without the anchors."""
         return f"{self.name}{{{self.options}}}" if self.options else self.name
+
+
+@functools.cache
+def _rejection(pipeline: str) -> str:
+    """Return why the bindings do not take a pipeline, or ""."""
+    with _native_stderr() as printed:
+        try:
+            # Pass names are global: any context will do, and an empty one is cheap.
+            PassManager.parse(pipeline, context=ir.Context(load_on_create_dialects=[]))
+            return ""
+        except ValueError as error:
+            reason = str(error)
+    return one_line("".join(printed).strip().removeprefix(": ") or reason)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _EPILOG = f"""\
 Each --<pass>[="option=value ..."] adds a pass, in the order of the flags. patc's own, in pipeline order:
 
-  {", ".join(PASS_NAMES[:5])},
-  {", ".join(PASS_NAMES[5:])}
+{textwrap.indent(textwrap.fill(", ".join(PASS_NAMES), 100, break_on_hyphens=False), "  ")}
 
 --list-passes says what they do. Every pass and pipeline of MLIR and torch-mlir is known too.
 """
@@ -155,7 +155,7 @@ def _flag_pass(flag: str) -> Pass | UpstreamPass:
     if name in PASS_NAMES:
         return find_pass(name).from_text(options)
     upstream = UpstreamPass(name, " ".join(options.split())).nested()
-    upstream.check(nearest(name, [*PASS_NAMES, *COMMON_PASSES, *(option.lstrip("-") for option in _OPTIONS)]))
+    upstream.check([*PASS_NAMES, *COMMON_PASSES, *(option.lstrip("-") for option in _OPTIONS)])
     return upstream
 
 
@@ -276,21 +276,31 @@ def _report(diagnostics: Sequence[Diagnostic], file: str = "-") -> None:
 
 
 def _write(parts: Sequence[_Part], output: str | None, print_options: dict[str, Any]) -> None:
-    from patc.mlir_files import parameter_ops, print_modules, write_modules
+    from patc.mlir_files import print_modules, used_parameters, write_modules
 
     done = [(part.module, part.store) for part in parts if part.module is not None and part.store is not None]
-    if output not in (None, "-") and not _is_device(output):
+    if output is not None and output != "-" and not _is_device(output):
         write_modules(done, output, **print_options)
         return
     text = print_modules([module for module, _ in done], **print_options)
-    if output in (None, "-"):
-        sys.stdout.write(text)
-    else:
-        Path(output).write_text(text)
-    used = {op.attributes["name"].value for module, _ in done for op in parameter_ops(module)}
-    lost = used & {name for part in parts for name in part.made}
+    _write_stream(text, None if output == "-" else output)
+    made = {name for part in parts for name in part.made}
+    lost = [name for module, store in done for name in used_parameters(module, store) if name in made]
     if lost:
-        _report([Diagnostic("remark", f"{len(lost)} new parameters were not written, -o FILE writes them")])
+        _report([Diagnostic("remark", f"{len(lost)} new parameters were not written; -o FILE writes them")])
+
+
+def _write_stream(text: str, device: str | None) -> None:
+    try:
+        if device is not None:
+            Path(device).write_text(text)
+            return
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise PatcError(f"cannot write the output: {error.strerror}", device) from None
 
 
 def _is_device(path: str) -> bool:

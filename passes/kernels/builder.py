@@ -125,13 +125,14 @@ class Builder:
         else:
             memref.StoreOp(value, memory, [address])
 
-    def store_front(self, value: ir.Value, memory: ir.Value, base: Index, offset: int, valid: int) -> None:
-        """Store the first `valid` elements of a vector, in pieces of powers of two."""
-        done = 0
-        for piece in pieces(valid, value.type.shape[0]):
-            part = self.shuffle(value, value, range(done, done + piece))
-            self.store(part if piece > 1 else self.extract(part, 0), memory, base, offset + done)
-            done += piece
+    def store_masked(self, value: ir.Value, memory: ir.Value, base: Index, offset: int, valid: int) -> None:
+        """Store the first `valid` elements of a vector."""
+        lanes = value.type.shape[0]
+        if valid == lanes:
+            self.store(value, memory, base, offset)
+        elif valid > 0:
+            address = self.index(self.add(base, offset))
+            vector.MaskedStoreOp(memory, [address], self.mask(valid, lanes), value)
 
     def fill(self, value: float, memory: ir.Value, base: Index, start: int, end: int, lanes: int) -> None:
         """Store `value` to the elements start .. end - 1 after `base`."""
@@ -186,13 +187,13 @@ class Builder:
 
     def at_least(self, value: ir.Value, bound: ir.Value) -> ir.Value:
         """Return max(value, bound); NaN stays NaN. This form is a single instruction on x86."""
-        above = arith.CmpFOp(arith.CmpFPredicate.UGT, value, bound).result
-        return arith.SelectOp(above, value, bound).result
+        below = arith.CmpFOp(arith.CmpFPredicate.OGT, bound, value).result
+        return arith.SelectOp(below, bound, value).result
 
     def at_most(self, value: ir.Value, bound: ir.Value) -> ir.Value:
         """Return min(value, bound); NaN stays NaN."""
-        below = arith.CmpFOp(arith.CmpFPredicate.ULT, value, bound).result
-        return arith.SelectOp(below, value, bound).result
+        above = arith.CmpFOp(arith.CmpFPredicate.OLT, bound, value).result
+        return arith.SelectOp(above, bound, value).result
 
     # Control flow ---------------------------------------------------------------------------------
 

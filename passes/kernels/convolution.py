@@ -215,7 +215,7 @@ def sparse_convolution(
 ) -> None:
     """Emit pattern-direct: a filter's kept kernels, pattern by pattern, each pattern's loop without a branch."""
     patterns, entries = len(weights.library.masks), weights.library.entries
-    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
         base = tile.base(b, source, window.strides)
@@ -228,6 +228,7 @@ def sparse_convolution(
                 b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
             ]
             sums = first_sums(b, tile, epilogue.bias, channel)
+            sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
             for pattern in range(patterns):
 
                 def one_kernel(kernel: ir.Value, sums: Vectors, pattern: int = pattern) -> Vectors:
@@ -240,7 +241,7 @@ def sparse_convolution(
                     return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
                 sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
-            store_tile(b, tile, by_row(sums, tile), channel, output, epilogue)
+            store_tile(b, tile, by_row(_join(b, sums, schedule.sums), tile), channel, output, epilogue)
             if strip.start + strip.count * strip.columns >= output.width:
                 finish_plane(b, tile, index, output, channel, end, schedule)
             return []
@@ -248,6 +249,15 @@ def sparse_convolution(
         b.loop(work.first_filter, work.last_filter, [], one_filter)
 
     for_tiles(b, work, output, schedule, one_tile)
+
+
+def _join(b: Builder, sums: Vectors, sets: int) -> Vectors:
+    """Add the sets of accumulators together."""
+    size = len(sums) // sets
+    joined = sums[:size]
+    for first in range(size, len(sums), size):
+        joined = [b.plus(total, part) for total, part in zip(joined, sums[first : first + size], strict=True)]
+    return joined
 
 
 def _accumulate(
@@ -261,9 +271,12 @@ def _accumulate(
     scalars: Vectors,
 ) -> Vectors:
     """Add one kernel's products. Input vectors are visited row by row and each is loaded once for all the taps and
-    output rows that want it (load redundancy elimination), so that few are alive at a time."""
+    output rows that want it (load redundancy elimination), so that few are alive at a time. Where there are several
+    sets of accumulators, tap t adds to set t modulo their number."""
     sums = list(sums)
     width = len(tile.chunks)
+    area = tile.rows * width
+    sets = len(sums) // area
     lanes = sorted({chunk.lanes for chunk in tile.chunks})
     weights = [{count: b.broadcast(scalar, count) for count in lanes} for scalar in scalars]
     uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
@@ -277,7 +290,7 @@ def _accumulate(
         row, number = users[0]
         vector = input_vector(b, source, base, window, row, taps[number], chunk)
         for row, number in users:
-            place = row * width + position
+            place = number % sets * area + row * width + position
             sums[place] = b.fma(weights[number][chunk.lanes], vector, sums[place])
     return sums
 
@@ -312,7 +325,7 @@ def dense_convolution(
     input vectors. The last block of a layer starts at `filters - block`, so it may overlap its neighbour."""
     block = schedule.filters
     taps = tuple((dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
-    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
         base = tile.base(b, source, window.strides)

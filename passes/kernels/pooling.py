@@ -24,7 +24,7 @@ def _for_planes(
     compute: Callable[[Tile, Index], list[list[ir.Value]]],
 ) -> None:
     """Emit the loops over tiles and channels; `compute(tile, channel)` returns rows x chunks of results."""
-    end = tiling.covered_by(tiling.strips(output.width, schedule.columns, schedule.lanes))
+    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
         def one_channel(channel: ir.Value, _: Vectors) -> Vectors:

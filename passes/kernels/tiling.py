@@ -98,7 +98,7 @@ def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) 
     start = (row + layout.top) * layout.pitch
     if layout.phases == 1:
         offset = start + layout.left + chunk.column
-        if layout.row == tensor.width:
+        if layout.is_packed(tensor.height, tensor.width):
             return b.load_masked(tensor.memory, base, offset, chunk.lanes, chunk.valid)
         return b.load(tensor.memory, base, offset, chunk.lanes)
     even, odd = (
@@ -110,21 +110,34 @@ def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) 
 
 
 def store_chunk(b: Builder, value: ir.Value, tensor: Tensor, base: Index, row: int, chunk: Chunk) -> None:
-    """Store a chunk; lanes beyond the row's last column become halo."""
+    """Store a chunk. Lanes beyond the row's last column become halo, or are left out where there is no room."""
     layout = tensor.layout
     start = (row + layout.top) * layout.pitch
-    if layout.phases == 1 and layout.row == tensor.width and chunk.valid < chunk.lanes:
-        b.store_front(value, tensor.memory, base, start + layout.left + chunk.column, chunk.valid)
-        return
-    if chunk.valid < chunk.lanes:
+    cut_off = chunk.valid < chunk.lanes and not _has_room(layout, tensor.width + chunk.lanes - chunk.valid)
+    if chunk.valid < chunk.lanes and not cut_off:
         fill = b.splat(fill_value(layout), chunk.lanes)
-        value = _select(b.mask(chunk.valid, chunk.lanes), value, fill)
+        value = arith.SelectOp(b.mask(chunk.valid, chunk.lanes), value, fill).result
     if layout.phases == 1:
-        b.store(value, tensor.memory, base, start + layout.left + chunk.column)
+        valid = chunk.valid if cut_off else chunk.lanes
+        b.store_masked(value, tensor.memory, base, start + layout.left + chunk.column, valid)
         return
     for lane, (phase, position) in enumerate(_phases(layout, chunk)):
         half = b.shuffle(value, value, range(lane, chunk.lanes, 2))
-        b.store(half, tensor.memory, base, start + phase * layout.row + position)
+        valid = (chunk.valid - lane + 1) // 2 if cut_off else chunk.lanes // 2
+        b.store_masked(half, tensor.memory, base, start + phase * layout.row + position, valid)
+
+
+def _has_room(layout: Layout, end: int) -> bool:
+    """Whether columns up to `end` fit the row, or the left halo of the next one, which holds the same."""
+    if layout.phases == 1:
+        return end <= layout.row
+    return -(-(layout.left + end) // layout.phases) <= layout.row
+
+
+def written(tensor: Tensor, found: list[Strip]) -> int:
+    """Columns that the chunks of a row write, halo included."""
+    end = covered_by(found)
+    return end if _has_room(tensor.layout, end) else tensor.width
 
 
 def _phases(layout: Layout, chunk: Chunk) -> list[tuple[int, int]]:
@@ -134,10 +147,6 @@ def _phases(layout: Layout, chunk: Chunk) -> list[tuple[int, int]]:
         position, phase = divmod(chunk.column + layout.left + lane, 2)
         places.append((phase, position))
     return places
-
-
-def _select(mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    return arith.SelectOp(mask, a, b).result
 
 
 def fill_value(layout: Layout) -> float:

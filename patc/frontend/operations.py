@@ -28,7 +28,7 @@ Rule = Callable[[Node, set[Node]], "str | None"]
 class _Unsupported:
     """Uses of one operation that cannot be compiled: why, its calls in the user's graph, and where they are.
 
-    A call's place is its source line, or its layer where torch's own modules, as nn.Sequential, are all there is.
+    A call's place is its source line, or its layer where only torch's modules, as nn.Sequential, lead to it.
     """
 
     reasons: set[str] = field(default_factory=set)
@@ -101,9 +101,14 @@ def _record(uses: _Unsupported, node: Node, reason: str) -> None:
     place = source_place(node)
     uses.reasons.add(reason)
     uses.calls.add(origin[-1].name if origin else node.name)
-    where = describe_place(place) if place is not None else layer_path(node)
+    where = describe_place(place) if place is not None else _layer(node)
     if where:
         uses.places[where] = None
+
+
+def _layer(node: Node) -> str:
+    path = layer_path(node)
+    return f"layer {path}" if path else ""
 
 
 def _accept(node: Node, constants: set[Node]) -> None:
@@ -140,7 +145,7 @@ def _check_max_pool(node: Node, constants: set[Node]) -> str | None:
 
 
 def _check_average_pool(node: Node, constants: set[Node]) -> str | None:
-    # `remove_identities` has written out all arguments.
+    # `simplify` has written out all arguments.
     _, _, _, pads, ceil_mode, count_include_pad, divisor = node.args
     if ceil_mode and count_include_pad and any(pads):
         return "ceil_mode with count_include_pad"

@@ -31,31 +31,25 @@ _ROLES = {
 }
 
 
-def remove_identities(graph: torch.fx.Graph) -> None:
-    """Remove run-time checks, pooling that does nothing, and flags of average pooling that do nothing."""
+def simplify(graph: torch.fx.Graph) -> None:
+    """Remove run-time checks, and flags of average pooling that change nothing; write out its arguments."""
     for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        if "_assert" in str(node.target) and not node.users:
+        if node.op == "call_function" and "_assert" in str(node.target) and not node.users:
             graph.erase_node(node)
         elif node.target is aten.avg_pool2d.default:
-            _simplify_average_pool(graph, node)
+            _simplify_average_pool(node)
 
 
-def _simplify_average_pool(graph: torch.fx.Graph, node: Node) -> None:
+def _simplify_average_pool(node: Node) -> None:
     defaults: tuple[Any, ...] = (None, None, [], 0, False, True, None)
     arguments = node.args + defaults[len(node.args) :]
     data, kernel, stride, pads, ceil_mode, count_include_pad, divisor = arguments
     window, step, border = _pair(kernel), _pair(stride or kernel), _pair(pads)
-    before, after = shape_of(data), shape_of(node)
-    if before == after and window == [1, 1] and border == [0, 0] and divisor is None:
-        node.replace_all_uses_with(data)
-        graph.erase_node(node)
-        return
+    before, after = shape_of(data)[-2:], shape_of(node)[-2:]
     # torch-mlir lowers both flags to arithmetic on indices, even where they change nothing.
-    sizes = zip(before[-2:], window, step, border, strict=True)
+    sizes = zip(before, window, step, border, strict=True)
     floor = [(size + 2 * pad - taps) // stride + 1 for size, taps, stride, pad in sizes]
-    ceil_mode = ceil_mode and floor != after[-2:]
+    ceil_mode = ceil_mode and floor != after
     count_include_pad = count_include_pad or (border == [0, 0] and not ceil_mode)
     node.args = (data, window, step, border, ceil_mode, count_include_pad, divisor)
 

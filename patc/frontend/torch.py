@@ -32,7 +32,7 @@ from patc.diagnostics import PatcError, describe_location
 from patc.dialects.pattern import ParameterOp
 from patc.frontend import ACCEPTED
 from patc.frontend.operations import check_operations, constant_nodes
-from patc.frontend.rewrites import fold_constants, remove_identities
+from patc.frontend.rewrites import fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.parameters import ParameterStore
 
@@ -97,7 +97,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     inputs = _input_specs(program)
     outputs, constants = _split_outputs(program)
 
-    remove_identities(program.graph)
+    simplify(program.graph)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     _require_dependent(outputs, weights)
     check_operations(program.graph, weights)

@@ -222,7 +222,7 @@ def _random_conv(
     return network.conv(
         x,
         weight,
-        rng.standard_normal(filters) if choices.random() < 0.7 else None,
+        rng.standard_normal((filters,)) if choices.random() < 0.7 else None,
         choices.choice(alike) if alike and choices.random() < 0.6 else None,
         strides=strides,
         pads=pads,

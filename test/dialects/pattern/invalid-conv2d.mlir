@@ -3,8 +3,8 @@
 func.func @weight_rank(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected weight of rank 4, got rank 3}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -13,8 +13,8 @@ func.func @weight_rank(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3xf32>) {
 func.func @input_rank(%x: tensor<8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected input of rank 4, got rank 3}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -23,8 +23,8 @@ func.func @input_rank(%x: tensor<8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @result_rank(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected result of rank 4, got rank 3}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<4x6x6xf32>
   return
 }
 
@@ -43,8 +43,8 @@ func.func @strides_count(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @strides_zero(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected 'strides' to be array<i64> of 2 values of 1 or more, got array<i64: 0, 1>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 0,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 0, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -53,8 +53,8 @@ func.func @strides_zero(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @strides_type(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected 'strides' to be array<i64> of 2 values of 1 or more, got array<i32: 1, 1>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i32: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i32: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -63,8 +63,8 @@ func.func @strides_type(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @pads_negative(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected 'pads' to be array<i64> of 4 values of 0 or more, got array<i64: 1, 1, 1, -1>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, -1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, -1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -73,8 +73,8 @@ func.func @pads_negative(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @dilations_zero(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected 'dilations' to be array<i64> of 2 values of 1 or more, got array<i64: 0, 1>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 0, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -83,8 +83,8 @@ func.func @dilations_zero(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @result_height(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected result batch, height and width [1, 6, 6], got [1, 4, 6]}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x4x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x4x6xf32>
   return
 }
 
@@ -93,8 +93,8 @@ func.func @result_height(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @result_batch(%x: tensor<2x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected result batch, height and width [2, 6, 6], got [1, 6, 6]}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<2x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<2x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -103,8 +103,8 @@ func.func @result_batch(%x: tensor<2x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @result_channels(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected 4 result channels, got 5}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x5x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x5x6x6xf32>
   return
 }
 
@@ -113,8 +113,9 @@ func.func @result_channels(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @bias_shape(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>, %b: tensor<8xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected bias of shape [4], got [8]}}
   %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>, tensor<8xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>, tensor<8xf32>) ->
+    tensor<1x4x6x6xf32>
   return
 }
 
@@ -123,8 +124,9 @@ func.func @bias_shape(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>, %b: tens
 func.func @residual_shape(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>, %r: tensor<1x4x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected residual of shape [1, 4, 6, 6], got [1, 4, 3, 3]}}
   %y = "pattern.conv2d"(%x, %w, %r) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 1>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>, tensor<1x4x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 1>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>, tensor<1x4x3x3xf32>) ->
+    tensor<1x4x6x6xf32>
   return
 }
 
@@ -133,8 +135,8 @@ func.func @residual_shape(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>, %r: 
 func.func @activation_unknown(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected activation "none", "relu" or #pattern.clamp, got "gelu"}}
   %y = "pattern.conv2d"(%x, %w) {activation = "gelu", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -143,8 +145,8 @@ func.func @activation_unknown(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) 
 func.func @input_channels(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected input channels to equal groups x weight channels, got 8 and 2 x 8}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 2 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -153,8 +155,8 @@ func.func @input_channels(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
 func.func @filters_and_groups(%x: tensor<1x8x6x6xf32>, %w: tensor<5x4x3x3xf32>) {
   // expected-error @below {{'pattern.conv2d' op expected filters to be a multiple of groups, got 5 and 2}}
   %y = "pattern.conv2d"(%x, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 2 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1,
-    1>} : (tensor<1x8x6x6xf32>, tensor<5x4x3x3xf32>) -> tensor<1x5x6x6xf32>
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<5x4x3x3xf32>) -> tensor<1x5x6x6xf32>
   return
 }
 

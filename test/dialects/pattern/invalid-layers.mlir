@@ -14,8 +14,8 @@ func.func @name_type() {
 
 func.func @linear_input_rank(%x: tensor<2x8x1xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected input of rank 2, got rank 3}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
-    (tensor<2x8x1xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8x1xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return
 }
 
@@ -23,8 +23,8 @@ func.func @linear_input_rank(%x: tensor<2x8x1xf32>, %w: tensor<4x8xf32>) {
 
 func.func @linear_weight_shape(%x: tensor<2x8xf32>, %w: tensor<4x9xf32>) {
   // expected-error @below {{'pattern.linear' op expected weight of shape [F, 8], got [4, 9]}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
-    (tensor<2x8xf32>, tensor<4x9xf32>) -> tensor<2x4xf32>
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8xf32>, tensor<4x9xf32>) -> tensor<2x4xf32>
   return
 }
 
@@ -32,8 +32,8 @@ func.func @linear_weight_shape(%x: tensor<2x8xf32>, %w: tensor<4x9xf32>) {
 
 func.func @linear_result_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected result of shape [2, 4], got [2, 5]}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>} :
-    (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x5xf32>
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x5xf32>
   return
 }
 
@@ -41,8 +41,8 @@ func.func @linear_result_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
 
 func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tensor<5xf32>) {
   // expected-error @below {{'pattern.linear' op expected bias of shape [4], got [5]}}
-  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>} :
-    (tensor<2x8xf32>, tensor<4x8xf32>, tensor<5xf32>) -> tensor<2x4xf32>
+  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>}
+    : (tensor<2x8xf32>, tensor<4x8xf32>, tensor<5xf32>) -> tensor<2x4xf32>
   return
 }
 
@@ -50,8 +50,8 @@ func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tenso
 
 func.func @linear_activation(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected activation "none", "relu" or #pattern.clamp, got "tanh"}}
-  %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0>} :
-    (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
+  %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return
 }
 
@@ -61,8 +61,9 @@ func.func @linear_activation(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
 
 func.func @pool_kernel(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.max_pool2d' op expected 'kernel' to be array<i64> of 2 values of 1 or more, got array<i64: 3>}}
-  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3>, pads = array<i64:
-    1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3>,
+    pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) ->
+    tensor<1x8x6x6xf32>
   return
 }
 
@@ -70,8 +71,9 @@ func.func @pool_kernel(%x: tensor<1x8x6x6xf32>) {
 
 func.func @pool_input_rank(%x: tensor<8x6x6xf32>) {
   // expected-error @below {{'pattern.max_pool2d' op expected input of rank 4, got rank 3}}
-  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
-    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>,
+    pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<8x6x6xf32>) ->
+    tensor<1x8x6x6xf32>
   return
 }
 
@@ -79,8 +81,9 @@ func.func @pool_input_rank(%x: tensor<8x6x6xf32>) {
 
 func.func @pool_result_rank(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.max_pool2d' op expected result of rank 4, got rank 3}}
-  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
-    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<8x6x6xf32>
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>,
+    pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) ->
+    tensor<8x6x6xf32>
   return
 }
 
@@ -88,8 +91,9 @@ func.func @pool_result_rank(%x: tensor<1x8x6x6xf32>) {
 
 func.func @pool_strides(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.max_pool2d' op expected 'strides' to be array<i64> of 2 values of 1 or more, got array<i64: 0, 0>}}
-  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
-    array<i64: 1, 1, 1, 1>, strides = array<i64: 0, 0>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>,
+    pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 0, 0>} : (tensor<1x8x6x6xf32>) ->
+    tensor<1x8x6x6xf32>
   return
 }
 
@@ -97,8 +101,9 @@ func.func @pool_strides(%x: tensor<1x8x6x6xf32>) {
 
 func.func @pool_result_size(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.max_pool2d' op expected result batch, height and width [1, 6, 6], got [1, 3, 3]}}
-  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads =
-    array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) -> tensor<1x8x3x3xf32>
+  %y = "pattern.max_pool2d"(%x) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>,
+    pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) ->
+    tensor<1x8x3x3xf32>
   return
 }
 
@@ -106,9 +111,9 @@ func.func @pool_result_size(%x: tensor<1x8x6x6xf32>) {
 
 func.func @pool_channels(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.avg_pool2d' op expected 8 result channels, got 4}}
-  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel =
-    array<i64: 3, 3>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>)
-    -> tensor<1x4x6x6xf32>
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x4x6x6xf32>
   return
 }
 
@@ -116,9 +121,9 @@ func.func @pool_channels(%x: tensor<1x8x6x6xf32>) {
 
 func.func @pool_pads(%x: tensor<1x8x6x6xf32>) {
   // expected-error @below {{'pattern.avg_pool2d' op expected 'pads' to be array<i64> of 4 values of 0 or more, got array<i64: 1, 1>}}
-  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel =
-    array<i64: 3, 3>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>) ->
-    tensor<1x8x6x6xf32>
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    kernel = array<i64: 3, 3>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
   return
 }
 
@@ -137,8 +142,8 @@ func.func @add_shapes(%a: tensor<1x4xf32>, %b: tensor<1x5xf32>) {
 
 func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
   // expected-error @below {{'pattern.add' op expected activation "none", "relu" or #pattern.clamp, got #pattern.library<array<i64: 1, 1>, array<i64: 1>>}}
-  %y = "pattern.add"(%a, %b) {activation = #pattern.library<array<i64: 1, 1>, array<i64: 1>>} :
-    (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %y = "pattern.add"(%a, %b) {activation = #pattern.library<array<i64: 1, 1>, array<i64: 1>>}
+    : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
   return
 }
 

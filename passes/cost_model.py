@@ -1,0 +1,160 @@
+"""Cycles of the direct kernels on one core, modelled.
+
+The constants were fitted to measured tiles of 3x3 layers (64 channels at 56x56 to 512 at 2x2, stride 1 and 2) on a
+core with two 256-bit multiply-add units; the median error over those tiles is 8%. What differs between machines is in
+`Target`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patc.passes.kernels.tiling import Chunk
+from patc.targets import Target
+
+FMA_LATENCY = 4.0
+LOOP_ENTRY_CYCLES = 12.0  # entering a loop whose length the branch predictor does not know
+KERNEL_CYCLES = 2.0  # index, address and weights of one kept kernel, beside its multiply-adds
+STORE_CYCLES = 2.0  # one vector through the epilogue
+WIDE_SHIFT_CYCLES = 0.15  # what a shift of two full vectors takes from the multiply-adds
+NARROW_SHIFT_CYCLES = 0.5
+LINE_CYCLES = 1.3  # one cache line from the second-level cache
+LINE_BYTES = 64
+FIRST_LEVEL_BYTES = 24 * 1024  # of 32 KB, the rest is for weights and outputs
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a window meets its input.
+
+    Attributes:
+        strides, dilations: vertical and horizontal.
+        phases, pitch: of the input's layout.
+        gathered: columns `stride` apart are picked from a row that is not split into phases.
+        channels: input channels that a tile reads.
+    """
+
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    phases: int
+    pitch: int
+    channels: int
+
+    @property
+    def gathered(self) -> bool:
+        return self.phases != self.strides[1]
+
+
+def vector_cycles(lanes: int, target: Target) -> float:
+    """Cycles of one multiply-add instruction: two start in a cycle if their lanes fit the units."""
+    return max(0.5, lanes / target.fma_lanes)
+
+
+def load_cycles(lanes: int, aligned: bool, target: Target) -> float:
+    """Cycles of one vector load: at most two a cycle; one that crosses a cache line counts twice."""
+    bytes_ = 4 * lanes
+    crossing = 1.0 if aligned else 1.0 + bytes_ / LINE_BYTES
+    return max(0.5, bytes_ / target.load_bytes) * crossing
+
+
+@functools.lru_cache(maxsize=65536)
+def sparse_kernel_cycles(
+    taps: tuple[tuple[int, int], ...],
+    rows: int,
+    chunks: tuple[Chunk, ...],
+    sums: int,
+    geometry: Geometry,
+    target: Target,
+) -> float:
+    """Return the cycles of one kept kernel on a tile of `rows` x `chunks`."""
+    multiply = len(taps) * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
+    needed = {
+        (row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
+        for row in range(rows)
+        for dy, dx in taps
+    }
+    loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
+    wait = FMA_LATENCY * -(-len(taps) // sums)
+    return _overlap(max(multiply + shifts, loads, wait), line_cycles(needed, chunks, geometry)) + KERNEL_CYCLES
+
+
+def _overlap(compute: float, memory: float) -> float:
+    """Return the cycles of work that hides waiting for memory in part, and the better the less there is of it."""
+    return math.hypot(compute, memory)
+
+
+def _loads_and_shifts(
+    needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry: Geometry, target: Target
+) -> tuple[float, float]:
+    """Return the cycles of the loads, and what shifts take from the multiply-adds (see `pattern-vectorize`)."""
+    wide = [chunk for chunk in chunks if chunk.lanes == target.lanes]
+    narrow = [chunk for chunk in chunks if chunk.lanes < target.lanes]
+    aligned_load = load_cycles(target.lanes, True, target)
+    loads = shifts = 0.0
+    for offsets in _offsets_by_row(needed, geometry).values():
+        if geometry.gathered:
+            vectors = len(offsets) * geometry.strides[1]
+            loads += vectors * sum(load_cycles(chunk.lanes, False, target) for chunk in chunks)
+            shifts += vectors * WIDE_SHIFT_CYCLES * len(chunks)
+            continue
+        shifted = target.cheap_shift and 1 in offsets and bool(wide)
+        if shifted:
+            loads += aligned_load * (len(wide) + 1)
+            shifts += WIDE_SHIFT_CYCLES * len(wide) + NARROW_SHIFT_CYCLES * len(narrow) * len(offsets - {0})
+        for offset in offsets:
+            if not (shifted and offset <= 1):
+                loads += len(wide) * load_cycles(target.lanes, offset == 0, target)
+            if not shifted:
+                loads += sum(load_cycles(chunk.lanes, offset == 0, target) for chunk in narrow)
+    return loads, shifts
+
+
+def _offsets_by_row(needed: set[tuple[int, int]], geometry: Geometry) -> dict[tuple[int, int], set[int]]:
+    """Return for each sub-row, by (y, phase), the offsets at which vectors start."""
+    rows: dict[tuple[int, int], set[int]] = {}
+    for y, x in needed:
+        offset, phase = divmod(x, geometry.phases)
+        rows.setdefault((y, phase), set()).add(offset)
+    return rows
+
+
+def line_cycles(needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry: Geometry) -> float:
+    """Return the cycles to bring one channel's lines from the second-level cache.
+
+    None when the lines of all channels stay in the first-level cache from one filter to the next.
+    """
+    rows = _offsets_by_row(needed, geometry)
+    columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
+    lines = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
+    contiguous = 4 * len({y for y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
+    lines = min(lines, contiguous)
+    return 0.0 if lines * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES else lines * LINE_CYCLES
+
+
+@functools.lru_cache(maxsize=65536)
+def dense_channel_cycles(
+    kernel: tuple[int, int],
+    rows: int,
+    chunks: tuple[Chunk, ...],
+    filters: int,
+    geometry: Geometry,
+    target: Target,
+) -> float:
+    """Return the cycles of one input channel for a block of filters on a tile of `rows` x `chunks`."""
+    taps = [(dy, dx) for dy in range(kernel[0]) for dx in range(kernel[1])]
+    multiply = len(taps) * filters * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
+    loads = 0.5 * filters * len(taps)
+    copies = geometry.strides[1] if geometry.gathered else 1
+    for _, dx in taps:
+        aligned = dx * geometry.dilations[1] // geometry.phases == 0
+        loads += copies * rows * sum(load_cycles(chunk.lanes, aligned, target) for chunk in chunks)
+    needed = {
+        (row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
+        for row in range(rows)
+        for dy, dx in taps
+    }
+    wait = FMA_LATENCY * len(taps)
+    return _overlap(max(multiply, loads, wait), line_cycles(needed, chunks, geometry)) + 1.0

@@ -1,0 +1,518 @@
+"""The PyTorch front end: what is imported, where it says that ops come from, and what it rejects."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch_mlir import ir
+
+from patc import models
+from patc.codegen.reference import execute
+from patc.context import make_context
+from patc.diagnostics import PatcError, describe_location, layer_name, source_line
+from patc.frontend import import_model
+from patc.frontend import torch as frontend
+from patc.frontend.torch import ImportedModel, TensorSpec
+
+IMAGE = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+
+
+class Model(nn.Module):
+    """A model that is a function of its layers and inputs."""
+
+    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.function = forward
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs, *self.layers)
+
+
+class Block(nn.Module):
+    """A residual block; two of its calls are on known lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))  # CONV
+        return functional.relu(y + x)  # ADD
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(Block(), nn.MaxPool2d(2))
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.adaptive_avg_pool2d(self.features(x), 1)
+        return self.head(x.flatten(1))
+
+
+def line_of(comment: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return 1 + next(i for i, line in enumerate(lines) if line.endswith(f"# {comment}"))
+
+
+def conv() -> nn.Conv2d:
+    return nn.Conv2d(3, 4, 3)
+
+
+def load(model: Any, *inputs: Tensor) -> ImportedModel:
+    if isinstance(model, nn.Module):
+        model.eval()
+    return import_model(model, inputs or (IMAGE,), make_context())
+
+
+def ops(imported: ImportedModel, *names: str) -> list[Any]:
+    block = imported.module.body.operations[0].entry_block
+    return [op.operation for op in block.operations if op.operation.name in names]
+
+
+def error_of(model: Any, *inputs: Any) -> str:
+    with pytest.raises(PatcError) as caught:
+        load(model, *inputs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_same_numbers(model: nn.Module, *inputs: Tensor) -> ImportedModel:
+    """Compare the imported module, run as it is, with the model in float64."""
+    inputs = inputs or (IMAGE,)
+    imported = load(model, *inputs)
+    found = imported.structured(
+        execute(imported.module, imported.parameters, [value.numpy() for value in inputs])
+    )
+    with torch.no_grad():
+        expected = model.double()(*(value.double() for value in inputs))
+    flat_found, structure = torch.utils._pytree.tree_flatten(found)
+    flat_expected, expected_structure = torch.utils._pytree.tree_flatten(expected)
+    assert structure == expected_structure
+    for value, reference in zip(flat_found, flat_expected, strict=True):
+        if not isinstance(reference, Tensor):
+            assert value == reference
+            continue
+        scale = reference.abs().max().item()
+        np.testing.assert_allclose(value, reference.numpy(), rtol=0, atol=1e-5 * scale)
+    return imported
+
+
+# What is imported.
+
+
+def test_network_computes_the_same() -> None:
+    imported = assert_same_numbers(Net())
+    assert imported.inputs == (TensorSpec("x", (2, 3, 8, 8), "float32"),)
+    assert [spec.shape for spec in imported.outputs] == [(2, 5)]
+    assert set(imported.parameters) == {
+        "features.0.conv.weight",
+        *(f"features.0.norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+        "head.weight",
+        "head.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 6, 3, stride=2, padding=1, dilation=2, groups=3),
+        nn.Conv2d(3, 3, 3, groups=3),
+        nn.Conv2d(3, 2, (1, 5), padding="same", bias=False),
+        nn.Conv2d(3, 1, 1),
+        nn.Sequential(nn.ZeroPad2d((1, 2, 0, 3)), conv()),
+        nn.Sequential(nn.Dropout(), nn.Identity(), nn.ReLU6()),
+        nn.Sequential(conv(), nn.Hardtanh(-0.5, 0.25)),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d((4, 2)),
+        nn.AdaptiveAvgPool2d(8),
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)),
+    ],
+)
+def test_layers_compute_the_same(layer: nn.Module) -> None:
+    assert_same_numbers(layer)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, layer: layer(x.mean((2, 3))),
+        lambda x, layer: layer(x.mean((-1, -2), keepdim=True).squeeze(-1).squeeze(-1)),
+        lambda x, layer: layer(functional.adaptive_avg_pool2d(x, 1).view(x.shape[0], -1)),
+        lambda x, layer: layer(torch.clamp(x, min=0.25).mean((2, 3))),
+    ],
+)
+def test_ways_to_pool_and_flatten_compute_the_same(function: Callable[..., Any]) -> None:
+    assert_same_numbers(Model(function, nn.Linear(3, 4)))
+
+
+def test_results_have_the_structure_of_the_model() -> None:
+    model = Model(lambda x, layer: {"a": layer(x), "b": (x, None, [layer(x)]), "c": 3}, conv())
+    imported = assert_same_numbers(model)
+    assert imported.structured(["p", "q", "r"]) == {"a": "p", "b": ("q", None, ["r"]), "c": 3}
+
+
+def test_several_inputs() -> None:
+    imported = assert_same_numbers(
+        Model(lambda x, y, layer: layer(x) + y, conv()), IMAGE, torch.ones(2, 4, 6, 6)
+    )
+    assert [spec.shape for spec in imported.inputs] == [(2, 3, 8, 8), (2, 4, 6, 6)]
+
+
+def test_parameters_share_the_models_memory() -> None:
+    model = nn.Sequential(conv())
+    array = load(model).parameters["0.weight"]
+    assert array.ctypes.data == model[0].weight.data_ptr()
+
+
+def test_weights_that_are_not_contiguous_are_copied() -> None:
+    assert_same_numbers(conv().to(memory_format=torch.channels_last))
+
+
+def test_masks_of_torch_prune_are_applied() -> None:
+    model = nn.Sequential(conv(), nn.ReLU())
+    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    imported = assert_same_numbers(model)
+    assert set(imported.parameters) == {"0.weight", "0.bias"}
+    assert np.count_nonzero(imported.parameters["0.weight"]) == model[0].weight.numel() // 2
+
+
+def test_parametrizations_are_evaluated() -> None:
+    class Mask(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * (weight > 0)
+
+    layers = [parametrizations.weight_norm(conv()), nn.Flatten(), nn.Linear(144, 2)]
+    parametrize.register_parametrization(layers[2], "weight", Mask())
+    imported = assert_same_numbers(nn.Sequential(*layers).eval())
+    assert set(imported.parameters) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert [op.attributes["name"].value for op in ops(imported, "pattern.parameter")] == list(
+        imported.parameters
+    )
+
+
+def test_constants_in_forward_become_parameters_or_numbers() -> None:
+    scale = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(4, 1, 1)
+    imported = assert_same_numbers(
+        Model(lambda x, layer: layer(x) * scale.to(x.dtype) + torch.tensor(2), conv())
+    )
+    # An importer that knew no better would keep it as a resource of the text.
+    assert "dense_resource" not in str(imported.module)
+    assert len(imported.parameters) == 3
+
+
+def test_an_exported_program_and_its_file_import_alike(tmp_path: Path) -> None:
+    model = Net().eval()
+    program = torch.export.export(model, (IMAGE,))
+    torch.export.save(program, tmp_path / "net.pt2")
+    expected = str(load(model).module)
+    assert str(import_model(program, None, make_context()).module) == expected
+    assert str(load(str(tmp_path / "net.pt2")).module) == expected
+    assert list(program.graph_signature.output_specs)  # the caller's program is as it was
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar", "vgg16", "mobilenet_v2"])
+def test_networks_are_small_text(name: str) -> None:
+    info = models.MODELS[name]
+    imported = load(info.build(), torch.zeros(info.input_shape))
+    text = imported.module.operation.get_asm(enable_debug_info=True)
+    assert len(text) < 400_000
+    assert "dense_resource" not in text and "torch." not in str(imported.module)
+
+
+def test_patc_does_not_load_torch() -> None:
+    code = "import sys, patc, patc.frontend; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# Locations.
+
+
+def test_ops_name_their_layer_and_line() -> None:
+    imported = load(Net())
+    (convolution,) = ops(imported, "linalg.conv_2d_nchw_fchw")
+    assert layer_name(convolution.location) == "features.0.conv"
+    assert source_line(convolution.location) == f"{__file__}:{line_of('CONV')}"
+    assert describe_location(convolution.location) == f"features.0.conv (test_frontend.py:{line_of('CONV')})"
+    assert layer_name(ops(imported, "linalg.matmul")[0].location) == "head"
+    assert layer_name(ops(imported, "linalg.pooling_nchw_max")[0].location) == "features.1"
+    places = {describe_location(op.location) for op in ops(imported, "linalg.generic")}
+    assert f"features.0 (test_frontend.py:{line_of('ADD')})" in places
+    assert f"features.0.norm (test_frontend.py:{line_of('CONV')})" in places
+
+
+def test_ops_of_modules_of_torch_alone_name_their_layer() -> None:
+    (convolution,) = ops(load(nn.Sequential(conv(), nn.ReLU())), "linalg.conv_2d_nchw_fchw")
+    assert describe_location(convolution.location) == "0"
+    assert source_line(convolution.location) is None
+
+
+def test_parameters_are_located_by_name() -> None:
+    parameter = ops(load(Net()), "pattern.parameter")[0]
+    assert describe_location(parameter.location) == parameter.attributes["name"].value
+
+
+def test_describing_locations() -> None:
+    with ir.Context():
+        line = ir.Location.file("/src/net.py", 4, 0)
+        text = ir.Location.file("x.mlir", 4, 7)
+        layer = ir.Location.name("conv1", line)
+        unknown = ir.Location.unknown()
+        expected = {
+            "": unknown,
+            "/src/net.py:4": line,
+            "x.mlir:4:7": text,
+            "conv1 (net.py:4)": layer,
+            "conv1.weight": ir.Location.name("conv1.weight"),
+        }
+        for words, location in expected.items():
+            assert describe_location(location) == words
+        for nested in (ir.Location.fused([unknown, text, layer]), ir.Location.callsite(layer, [text])):
+            assert (describe_location(nested), layer_name(nested)) == ("conv1 (net.py:4)", "conv1")
+            assert source_line(nested) == "/src/net.py:4"
+        assert layer_name(text) is None and source_line(unknown) is None
+    assert describe_location(None) == "" and describe_location("net.pt2") == "net.pt2"
+
+
+# What is rejected.
+
+
+def unsupported(model: nn.Module, *inputs: Tensor) -> str:
+    message = error_of(model, *inputs)
+    prefix = "model has operations patc cannot compile: "
+    assert message.startswith(prefix)
+    return message.removeprefix(prefix)
+
+
+def test_all_unsupported_operations_are_listed() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv()
+
+        def forward(self, x: Tensor) -> Any:
+            x = functional.silu(self.conv(x))  # FIRST
+            x = functional.silu(x)  # SECOND
+            return torch.topk(x, 2)  # THIRD
+
+    first, second, third = (f"test_frontend.py:{line_of(name)}" for name in ("FIRST", "SECOND", "THIRD"))
+    assert unsupported(Mixed()) == f"aten.silu.default x2 ({first}, {second}), aten.topk.default x1 ({third})"
+
+
+def test_layers_stand_for_lines_that_are_not_there() -> None:
+    assert unsupported(nn.Sequential(conv(), nn.GELU())) == "aten.gelu.default x1 (layer 1)"
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (nn.ConvTranspose2d(3, 4, 3), "aten.conv_transpose2d.input (transposed)"),
+        (Model(lambda x: functional.conv2d(x, x)), "aten.conv2d.default (weights computed at run time)"),
+        (Model(lambda x: x.flatten(1) @ x.flatten(1).T), "aten.matmul.default"),
+        (nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3)), "aten.conv1d.default (3-D input)"),
+        (nn.BatchNorm2d(3), "aten.batch_norm.default (not after a convolution)"),
+        (Model(lambda x: (x - 0.5) / 0.25), "aten.sub.Tensor (not after a convolution)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4)), "(2-D input)"),
+        (Model(lambda x, layer: layer(x) * torch.ones(6), conv()), "aten.mul.Tensor (not per channel)"),
+        (Model(lambda x, layer: torch.ones(4, 1, 1) / layer(x), conv()), "(division by activations)"),
+        (Model(lambda x, layer: layer(x) + x[:, :1, :1, :1], conv()), "(operands of two shapes)"),
+        (Model(lambda x: torch.add(x, x, alpha=2)), "aten.add.Tensor (alpha)"),
+        (Model(lambda x: x * x), "aten.mul.Tensor"),
+        (Model(lambda x: x.reshape(2, 3, 64)), "(not a flatten of N x C x H x W)"),
+        (Model(lambda x: x.mean((1, 2))), "aten.mean.dim (not over height and width)"),
+        (nn.AvgPool2d(3, 2, 1, ceil_mode=True), "(ceil_mode with count_include_pad)"),
+        (nn.AvgPool2d(2, divisor_override=3), "(divisor_override)"),
+        (nn.AdaptiveAvgPool2d(3), "aten.adaptive_avg_pool2d.default x1"),
+        (nn.MaxPool2d(2, return_indices=True), "(indices used)"),
+        (nn.ZeroPad2d(1), "(not in front of a convolution)"),
+        (nn.Sequential(nn.ConstantPad2d(1, 2.0), conv()), "(not zeros around height and width)"),
+        (Model(lambda x: torch.maximum(torch.clamp(x, max=x.mean()), x)), "aten.clamp.Tensor"),
+        (Model(lambda x: x.to(torch.float64)), "(changes the element type)"),
+        (Model(lambda x: x + torch.rand(2, 3, 8, 8)), "aten.rand.default x1"),
+        (
+            Model(lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))),
+            "cond x1 (test_frontend.py:",
+        ),
+    ],
+)
+def test_unsupported_operations_say_why(model: nn.Module, expected: str) -> None:
+    assert expected in unsupported(model)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
+def test_inputs_of_other_element_types(kind: torch.dtype) -> None:
+    found = str(kind).removeprefix("torch.")
+    assert error_of(conv(), IMAGE.to(kind)) == f"expected input 'input' to be float32, found {found}"
+
+
+def test_parameters_of_other_element_types() -> None:
+    assert error_of(Net().double()).startswith(
+        "expected parameter 'features.0.conv.weight' to be float32, found"
+    )
+    model = Model(lambda x, layer: layer(x), conv())
+    model.layers[0].register_buffer("scale", torch.ones(4, 1, 1, dtype=torch.int64))
+    model.function = lambda x, layer: layer(x) * layer.scale
+    assert error_of(model) == "expected parameter 'layers.0.scale' to be float32, found int64"
+
+
+def test_example_inputs_of_other_kinds() -> None:
+    with pytest.raises(PatcError, match="expected a tuple of example inputs, found Tensor"):
+        import_model(conv(), IMAGE, make_context())
+    with pytest.raises(PatcError, match=r"expected example inputs for a torch\.nn\.Module, found none"):
+        import_model(conv(), None, make_context())
+    assert error_of(conv(), 3.0) == "expected input 'input' to be a tensor, found float"
+
+
+@pytest.mark.parametrize("model", [3, {"weight": IMAGE}, nn.Module])
+def test_other_kinds_of_models(model: Any) -> None:
+    expected = "expected a torch.nn.Module, a torch.export.ExportedProgram or the path of a .pt2 file, found "
+    assert error_of(model) == expected + type(model).__name__
+
+
+def test_training_mode() -> None:
+    expected = "expected a model in eval mode, found {}; call model.eval()"
+    with pytest.raises(PatcError) as caught:
+        import_model(Net().train(), (IMAGE,), make_context())
+    assert str(caught.value) == expected.format("training mode")
+    net = Net().eval()
+    net.features[0].norm.train()
+    with pytest.raises(PatcError) as caught:
+        import_model(net, (IMAGE,), make_context())
+    assert str(caught.value) == expected.format("layer 'features.0.norm' in training mode")
+
+
+def test_programs_exported_in_training_mode() -> None:
+    program = torch.export.export(Net().train(), (IMAGE,))
+    expected = "expected a program in eval mode, found one that updates buffer 'features.0.norm.running_mean'"
+    assert error_of(program).startswith(expected)
+
+
+def test_values_that_are_not_finite() -> None:
+    model = nn.Sequential(conv())
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")
+        model[0].weight[1, 0, 0, 0] = float("-inf")
+    assert error_of(model) == "expected parameter '0.weight' to be finite, found 2 NaN or infinite values"
+
+
+def test_values_that_are_not_there() -> None:
+    model = nn.Conv2d(3, 4, 3, device="meta")
+    assert error_of(model) == "expected parameter 'weight' to have values, found a tensor on the meta device"
+
+
+def test_export_errors_name_layer_and_line() -> None:
+    message = error_of(Net(), torch.ones(1, 4, 8, 8))
+    place = f"features.0.conv (test_frontend.py:{line_of('CONV')})"
+    assert message.startswith(f"{place}: torch cannot export the model: Given groups=1, weight of size")
+
+
+def test_export_errors_of_the_users_code(capfd: pytest.CaptureFixture[str]) -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x  # BRANCH
+
+    expected = f"test_frontend.py:{line_of('BRANCH')}: torch cannot export the model: Could not guard on"
+    assert error_of(Branch()).startswith(expected)
+    assert error_of(conv(), IMAGE, IMAGE) == "torch cannot export the model: too many positional arguments"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_errors_behind_the_check_of_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frontend, "check_operations", lambda graph, constants: None)
+    branch = Model(lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)))
+    assert error_of(branch).startswith("torch-mlir cannot import the model: Higher-order operation 'cond'")
+    message = error_of(Model(lambda x: torch.lgamma(x)))
+    assert "test_frontend.py:" in message
+    assert "torch-mlir cannot lower the model: failed to legalize operation 'torch.operator'" in message
+
+
+def test_errors_of_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, table: Any) -> None:
+        raise RuntimeError("no\nmore")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", fail)
+    assert error_of(conv()) == "torch cannot decompose the model: no"
+
+
+def test_outputs_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+        program.graph_signature.output_specs[0].kind = torch.export.graph_signature.OutputKind.TOKEN
+        return program
+
+    monkeypatch.setattr(frontend, "_decompose", decompose)
+    assert error_of(conv()).startswith("expected outputs to be tensors, found token")
+
+
+def test_writing_to_an_input() -> None:
+    expected = "expected a model that leaves its inputs alone, found one that writes to 'input'"
+    assert error_of(nn.ReLU(inplace=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x, layer: None, "expected a model that returns a tensor, found none among its outputs"),
+        (lambda x, layer: (layer(x), layer.weight), "expected outputs that depend on the inputs, found"),
+    ],
+)
+def test_outputs_that_are_not_computed(function: Callable[..., Any], expected: str) -> None:
+    assert error_of(Model(function, conv())).startswith(expected)
+
+
+def test_programs_with_other_inputs() -> None:
+    program = torch.export.export(conv().eval(), (IMAGE,))
+    expected = "expected input 'input' 2x3x8x8 float32 as exported, found {}"
+    assert error_of(program, IMAGE[:1]) == expected.format("1x3x8x8 float32")
+    assert error_of(program, IMAGE.double()) == expected.format("2x3x8x8 float64")
+    assert error_of(program, IMAGE, IMAGE) == "expected 1 example inputs, found 2"
+    assert error_of(program, 3) == "expected input 'input' to be a tensor, found int"
+    program = torch.export.export(Model(lambda x, k: x * k).eval(), (IMAGE, 2))
+    assert error_of(program, IMAGE) == "expected inputs to be tensors, found a int (2)"
+
+
+def test_programs_of_dynamic_shape() -> None:
+    batch = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(nn.Sequential(conv()).eval(), (IMAGE,), dynamic_shapes=(batch,))
+    message = error_of(program)
+    assert message.startswith("expected static shapes, found 'input' of shape s")
+    assert message.endswith("x3x8x8; export with static shapes")
+
+
+def test_files_that_are_no_programs(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(conv().eval(), (IMAGE,)), tmp_path / "whole.pt2")
+    data = (tmp_path / "whole.pt2").read_bytes()
+    (tmp_path / "half.pt2").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.pt2").touch()
+    torch.save(conv().state_dict(), tmp_path / "weights.pt2")
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        archive.writestr("a", "b")
+    for name in ("half", "empty", "weights", "other"):
+        message = error_of(str(tmp_path / f"{name}.pt2"))
+        assert message.startswith(f"{tmp_path / name}.pt2: expected a .pt2 file")
+        assert message.endswith("found damaged data or another format")
+
+
+def test_paths_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "net.pth").touch()
+    expected = "expected a .pt2 file, found"
+    assert error_of(tmp_path / "no.pt2") == f"{tmp_path / 'no.pt2'}: {expected} no such file"
+    assert error_of(tmp_path) == f"{tmp_path}: {expected} a folder"
+    assert error_of(tmp_path / "net.pth") == f"{tmp_path / 'net.pth'}: {expected} one named '.pth'"
+    assert error_of("net.onnx").startswith("net.onnx: ONNX import is not part of this version")
