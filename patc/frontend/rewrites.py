@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from patc.frontend.operations import shape_of
@@ -32,12 +33,16 @@ _ROLES = {
 
 
 def simplify(graph: torch.fx.Graph) -> None:
-    """Remove run-time checks, and flags of average pooling that change nothing; write out its arguments."""
+    """Remove run-time checks, dead nodes, and flags of average pooling that change nothing.
+
+    Average pooling has all its arguments afterwards.
+    """
     for node in list(graph.nodes):
         if node.op == "call_function" and "_assert" in str(node.target) and not node.users:
             graph.erase_node(node)
         elif node.target is aten.avg_pool2d.default:
             _simplify_average_pool(node)
+    graph.eliminate_dead_code()
 
 
 def _simplify_average_pool(node: Node) -> None:
@@ -89,7 +94,15 @@ def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, 
         for reader in readers:
             reader.replace_input_with(node, constant)
     graph.eliminate_dead_code()
+    _remove_unused_constants(program)
     return names
+
+
+def _remove_unused_constants(program: ExportedProgram) -> None:
+    """Remove lifted tensors without users from the signature: those are imported even so."""
+    used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
+    specs = program.graph_signature.input_specs
+    specs[:] = [spec for spec in specs if spec.kind != InputKind.CONSTANT_TENSOR or spec.arg.name in used]
 
 
 class _Values(dict[Node, Any]):

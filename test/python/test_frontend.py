@@ -218,6 +218,14 @@ def test_constants_in_forward_become_parameters_or_numbers() -> None:
     assert len(imported.parameters) == 3
 
 
+def test_constants_of_a_mask_are_gone_with_it() -> None:
+    mask = torch.tensor([True, False, True, False]).reshape(4, 1, 1, 1)
+    model = Model(lambda x, layer: functional.conv2d(x, layer.weight * mask.clone()), conv())
+    imported = assert_same_numbers(model)
+    assert set(imported.parameters) == {"weight"}
+    assert not imported.parameters["weight"][1].any()
+
+
 def test_an_exported_program_and_its_file_import_alike(tmp_path: Path) -> None:
     model = Net().eval()
     program = torch.export.export(model, (IMAGE,))
