@@ -165,8 +165,9 @@ class Layout:
     @staticmethod
     def from_attr(attr: Any) -> "Layout":
         values = attr.fields.maybe_downcast()
+        top, left, bottom, right = int_array(values["halo"])
         row, plane, phases = (values[key].value for key in ("row", "plane", "phases"))
-        return Layout(*int_array(values["halo"]), row=row, plane=plane, phases=phases, fill=values["fill"].value)
+        return Layout(top, left, bottom, right, row, plane, phases, values["fill"].value)
 
     @staticmethod
     def of(tensor: Any) -> "Layout":

@@ -29,14 +29,38 @@ def load(context: ir.Context) -> None:
 
 
 def _when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Run `verify` only when every attribute is there; the generated verifier names a missing one."""
+    """Run `verify` only on ops that have their attributes and operands, all ranked tensors of known sizes.
+
+    The generated verifier names a missing attribute and a wrong type, but it runs after this one.
+    """
 
     @functools.wraps(verify)
     def verify_invariants(op: Any) -> bool:
-        _, attributes, _, _ = partition_fields(op._fields)
-        return not all(attribute.name in op.attributes for attribute in attributes) or verify(op)
+        operands, attributes, _, _ = partition_fields(op._fields)
+        if not all(attribute.name in op.attributes for attribute in attributes):
+            return True
+        if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, len(operands)):
+            found = op.attributes.get("operandSegmentSizes", "none")
+            return _rule(op, False, f"operandSegmentSizes of {len(operands)} values that count the operands", found)
+        if not op._ODS_OPERAND_SEGMENTS and len(op.operands) != len(operands):
+            return True
+        for value in [*op.operands, *op.results]:
+            static = isinstance(value.type, Tensor) and value.type.has_static_shape
+            if not _rule(op, static, "ranked tensors of static shape", value.type):
+                return False
+        return verify(op)
 
     return verify_invariants
+
+
+def _segments_fit(op: Any, count: int) -> bool:
+    """Whether each operand has a size of 0 or 1, 1 where it is not optional, and the sizes count the operands."""
+    if "operandSegmentSizes" not in op.attributes:
+        return False
+    sizes = list(op.attributes["operandSegmentSizes"])
+    wanted = op._ODS_OPERAND_SEGMENTS
+    fits = all(size in (0, 1) and (size == 1 or least == 0) for size, least in zip(sizes, wanted, strict=False))
+    return len(sizes) == count and fits and sum(sizes) == len(op.operands)
 
 
 class ParameterOp(PatternDialect.Operation, name="parameter", traits=[Pure]):
@@ -80,6 +104,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
     Verifier:
         'pattern.conv2d' op expected weight of rank 4, got rank <r>
         'pattern.conv2d' op expected input channels to equal groups x weight channels, got <c> and <g> x <k>
+        'pattern.conv2d' op expected 'groups' of 1 or more, got <value>
         'pattern.conv2d' op expected filters to be a multiple of groups, got <f> and <g>
         and the rules of every convolution, see `_verify_convolution`.
     """
@@ -102,8 +127,8 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
             return False
         if not _verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
             return False
-        groups, channels = self.groups.value, self.input.type.shape[1]
-        return _rule(
+        groups, channels = _integer(self.groups), self.input.type.shape[1]
+        return _rule(self, groups >= 1, "'groups' of 1 or more", self.groups) and _rule(
             self,
             channels == groups * weight[1],
             "input channels to equal groups x weight channels",
@@ -146,7 +171,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
           tensor<65xi32>, tensor<64x3xi16>, tensor<64xi16>, tensor<64xf32>) -> tensor<1x64x56x56xf32>
 
     Verifier:
-        'pattern.sparse_conv2d' op expected 'library' to be #pattern.library, got <value>
+        'pattern.sparse_conv2d' op expected 'library' to be #pattern.library of two i64 arrays, got <value>
         'pattern.sparse_conv2d' op expected patterns within the <h>x<w> kernel, got mask <m>
         'pattern.sparse_conv2d' op expected patterns with equally many entries, got masks <...>
         'pattern.sparse_conv2d' op expected values of shape [K, <E>], got <shape>
@@ -175,7 +200,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     @_when_complete
     def verify_invariants(self) -> bool:
         attr = self.attributes["library"]
-        if not _rule(self, isinstance(attr, LibraryAttr), "'library' to be #pattern.library", attr):
+        if not _rule(self, _is_library(attr), "'library' to be #pattern.library of two i64 arrays", attr):
             return False
         library = Library.from_attr(attr)
         if not _verify_library(self, library):
@@ -333,6 +358,19 @@ def _verify_same_shape(op: Any) -> bool:
     return _rule(op, given == made, "input and result of one shape", f"{given}, {made}")
 
 
+def _integer(attr: Any) -> int:
+    """Return the value of an integer attribute, 0 for another kind."""
+    return attr.value if isinstance(attr, ir.IntegerAttr) else 0
+
+
+def _is_library(attr: Any) -> bool:
+    if not isinstance(attr, LibraryAttr):
+        return False
+    kernel, masks = attr.kernel.maybe_downcast(), attr.masks.maybe_downcast()
+    arrays = isinstance(kernel, ir.DenseI64ArrayAttr) and isinstance(masks, ir.DenseI64ArrayAttr)
+    return arrays and len(kernel) == 2 and len(masks) > 0
+
+
 def _verify_library(op: Any, library: Library) -> bool:
     height, width = library.kernel
     for mask in library.masks:
@@ -345,7 +383,11 @@ def _verify_library(op: Any, library: Library) -> bool:
 
 def _verify_activation(op: Any) -> bool:
     attr = op.attributes["activation"]
-    known = isinstance(attr, ClampAttr) or (isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu"))
+    if isinstance(attr, ClampAttr):
+        bounds = [bound.maybe_downcast() for bound in (attr.minimum, attr.maximum)]
+        numbers = all(isinstance(bound, ir.FloatAttr) for bound in bounds)
+        return _rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
+    known = (isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu"))
     return _rule(op, known, 'activation "none", "relu" or #pattern.clamp', attr)
 
 

@@ -128,9 +128,9 @@ def line_cycles(needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry:
     """
     rows = _offsets_by_row(needed, geometry)
     columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
-    lines = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
+    apart = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
     contiguous = 4 * len({y for y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
-    lines = min(lines, contiguous)
+    lines = min(float(apart), contiguous)
     return 0.0 if lines * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES else lines * LINE_CYCLES
 
 

@@ -112,7 +112,8 @@ def _only_takes_time(stage: list[Any]) -> bool:
 
 def _make_region(threads: ir.Value) -> ir.Block:
     segments = ir.DenseI32ArrayAttr.get([0, 0, 0, 1, 0, 0])
-    op = ir.Operation.create("omp.parallel", operands=[threads], regions=1, attributes={"operandSegmentSizes": segments})
+    attributes = {"operandSegmentSizes": segments}
+    op = ir.Operation.create("omp.parallel", operands=[threads], regions=1, attributes=attributes)
     return op.regions[0].blocks.append()
 
 

@@ -56,7 +56,9 @@ def _find(function: Any, name: str) -> list[Any]:
     return [op for op in function.regions[0].blocks[0].operations if op.operation.name == name]
 
 
-def _plan_function(module: ir.Module, function: Any, allocations: list[Any], globals_: list[Any], state: PassState) -> None:
+def _plan_function(
+    module: ir.Module, function: Any, allocations: list[Any], globals_: list[Any], state: PassState
+) -> None:
     block = function.regions[0].blocks[0]
     offsets, arena_bytes = place([_lifetime(op, block) for op in allocations])
     starts, blob = _gather(module, globals_, state)
@@ -64,11 +66,11 @@ def _plan_function(module: ir.Module, function: Any, allocations: list[Any], glo
     i8 = ir.IntegerType.get_signless(8)
     types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, len(blob))]
     arena, weights = (
-        block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, ("arena", "weights"))
+        block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, ("arena", "weights"), strict=True)
     )
     inputs = [argument.type for argument in block.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, []))
-    for op, offset in zip(allocations, offsets):
+    for op, offset in zip(allocations, offsets, strict=True):
         _replace_by_view(op, arena, offset)
     for op in globals_:
         _replace_by_view(op, weights, starts[op.attributes["name"].value])
@@ -125,7 +127,7 @@ def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
         )
         offsets[number] = _best_gap(taken, size)
         placed.append(number)
-    total = max((offset + _round_up(buffer.size) for offset, buffer in zip(offsets, buffers)), default=0)
+    total = max((offset + _round_up(buffer.size) for offset, buffer in zip(offsets, buffers, strict=True)), default=0)
     return offsets, total
 
 
@@ -161,7 +163,7 @@ def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[d
         arrays.append(array)
         size = _round_up(size + array.nbytes)
     blob = np.zeros(max(size, ALIGNMENT), np.uint8)
-    for start, array in zip(starts.values(), arrays):
+    for start, array in zip(starts.values(), arrays, strict=True):
         blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
     return starts, blob
 

@@ -19,7 +19,7 @@ from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.constants import constant_name, read_constant
 from patc.passes.kernels import convolution, linear, pooling, tiling
-from patc.passes.kernels.builder import Builder, Vectors
+from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.pattern_layout import is_global_pool
 
@@ -152,7 +152,7 @@ class _Specializer:
             function = func.FuncOp(f"{name}.specialized", (types, []))
             block = function.add_entry_block()
         with ir.InsertionPoint(block), self._function.location:
-            for argument, memory in zip(old.arguments, block.arguments):
+            for argument, memory in zip(old.arguments, list(block.arguments)[: len(inputs)], strict=True):
                 self._buffers[argument] = self._buffer(argument, memory)
             self._choose_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
             self._b = Builder(block)
@@ -176,14 +176,14 @@ class _Specializer:
 
     def _choose_outputs(self, results: Any, memories: list[ir.Value]) -> None:
         """Let the layer that makes a result write it straight to the caller's memory."""
-        for result, memory in zip(results, memories):
+        for result, memory in zip(results, memories, strict=True):
             source = _through_reshapes(result)
             if not isinstance(source.owner, ir.Block) and source not in self._outputs:
                 self._outputs[source] = memory
 
     def _copy_outputs(self, results: Any, memories: list[ir.Value]) -> None:
         """Copy results that are arguments or that are returned twice."""
-        for result, memory in zip(results, memories):
+        for result, memory in zip(results, memories, strict=True):
             source = _through_reshapes(result)
             if self._outputs.get(source) != memory:
                 memref.CopyOp(self._buffers[source].memory, memory)
@@ -323,7 +323,10 @@ def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[i
     return [(0, tiles, cuts[part], cuts[part + 1]) for part in range(threads)]
 
 
-def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], str, Callable[[list[Any]], convolution.Epilogue]]:
+_MakeEpilogue = Callable[[list[Any]], convolution.Epilogue]
+
+
+def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], str, _MakeEpilogue]:
     """Return the memrefs of bias and residual, a key, and what makes the epilogue from a kernel's arguments."""
     activation = Activation.from_attr(op.activation)
     memories = []
@@ -372,14 +375,15 @@ def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     window = _window(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        arrays = convolution.SparseWeights(*arguments[1:6], library)
+        values, index, offset, stride, reorder = arguments[1:6]
+        arrays = convolution.SparseWeights(values, index, offset, stride, reorder, library)
         made = output.tensor(arguments[6])
         convolution.sparse_convolution(
             b, work, source.tensor(arguments[0]), arrays, made, epilogue(arguments[7:]), window, schedule
         )
 
-    stride = specializer.array(op, op.stride, "stride")
-    kept = (stride[:, -1] - stride[:, 0] + len(library.masks)).astype(float)
+    kernels = specializer.array(op, op.stride, "stride")
+    kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
     key = f"{key} {library} {window} {schedule} {_describe(source, output)}"
     specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), key, emit)
@@ -478,7 +482,7 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
     activation = Activation.from_attr(op.activation) if "activation" in op.attributes else Activation()
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        tensors = [source.tensor(argument) for source, argument in zip(sources, arguments)]
+        tensors = [source.tensor(argument) for source, argument in zip(sources, arguments[:-1], strict=True)]
         pooling.elementwise(b, work, tensors, output.tensor(arguments[-1]), activation, schedule)
 
     memories = [source.memory for source in sources] + [output.memory]
@@ -490,10 +494,12 @@ def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     source, output = specializer.buffer(op.input), specializer.result(op)
     weight = specializer.constant(specializer.array(op, op.weight, "weight"), op.weight, "")
     extra, key, epilogue = _epilogue(specializer, op)
-    shape = linear.LinearShape(*source.shape, output.shape[1])
+    images, features = source.shape
+    shape = linear.LinearShape(images, features, output.shape[1])
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        linear.linear(b, work, *arguments[:3], shape, epilogue(arguments[3:]), schedule)
+        given, weights, made, *rest = arguments
+        linear.linear(b, work, given, weights, made, shape, epilogue(rest), schedule)
 
     blocks = -(-shape.filters // schedule.filters)
     memories = [source.memory, weight, output.memory, *extra]

@@ -80,5 +80,5 @@ class ParameterStore:
             raise PatcError("expected a safetensors file with the parameters, found none", str(path))
         try:
             return ParameterStore(load_file(path))
-        except (SafetensorError, ValueError, OSError) as error:
+        except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
             raise PatcError(f"expected a safetensors file, found damaged data ({error})", str(path)) from None

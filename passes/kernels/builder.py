@@ -7,12 +7,13 @@ the formula it implements.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, memref, scf, vector
 
-Index = int | ir.Value
-Vectors = list[ir.Value]
+Index: TypeAlias = int | ir.Value
+Vectors: TypeAlias = list[ir.Value]
 
 
 class Builder:

@@ -285,7 +285,7 @@ def _accumulate(
             y = row * window.strides[0] + dy * window.dilations[0]
             for position in range(width):
                 uses.setdefault((y, position, dx), []).append((row, number))
-    for (y, position, dx), users in sorted(uses.items()):
+    for (_, position, _), users in sorted(uses.items()):
         chunk = tile.chunks[position]
         row, number = users[0]
         vector = input_vector(b, source, base, window, row, taps[number], chunk)

@@ -9,7 +9,16 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation, Schedule
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work, finish_plane, for_tiles, input_vector, store_tile
+from patc.passes.kernels.convolution import (
+    Epilogue,
+    Tile,
+    Window,
+    Work,
+    finish_plane,
+    for_tiles,
+    input_vector,
+    store_tile,
+)
 from patc.passes.kernels.tiling import Strip, Tensor
 
 PLAIN = Epilogue(None, None, Activation())

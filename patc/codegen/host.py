@@ -98,4 +98,4 @@ def load_openmp() -> None:
     load()
 
 
-__all__ = ["ctypes", "compile_object", "load_openmp", "lower_to_llvm"]
+__all__ = ["compile_object", "ctypes", "load_openmp", "lower_to_llvm"]

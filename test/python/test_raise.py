@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers import assert_close, layer_ops, raised_model, torch_results
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,7 +37,6 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean without pads": lambda x: functional.avg_pool2d(x, 3, (2, 1), 1, count_include_pad=False),
     "mean, rounding up": lambda x: functional.avg_pool2d(x, 2, 2, ceil_mode=True),
     "global mean": lambda x: functional.adaptive_avg_pool2d(x, 1),
-    "global maximum": lambda x: functional.adaptive_max_pool2d(x, 1),
 }
 
 
@@ -128,7 +127,7 @@ SAME_SIZE = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 @given(
     batch=st.integers(1, 3),
     size=pair(9, 12),

@@ -176,7 +176,7 @@ func.func @relayout_shapes(%a: tensor<1x4xf32>) {
 // What the dialect itself requires.
 
 func.func @operand_type(%a: vector<4xf32>) {
-  // expected-error @below {{expected base type 'builtin.tensor' but got 'builtin.vector'}}
+  // expected-error @below {{'pattern.activate' op expected ranked tensors of static shape, got vector<4xf32>}}
   %y = "pattern.activate"(%a) {activation = "none"} : (vector<4xf32>) -> tensor<4xf32>
   return
 }

@@ -2,7 +2,7 @@
 
 func.func @library_type(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
     %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
-  // expected-error @below {{'pattern.sparse_conv2d' op expected 'library' to be #pattern.library, got "phase2"}}
+  // expected-error @below {{'pattern.sparse_conv2d' op expected 'library' to be #pattern.library of two i64 arrays, got "phase2"}}
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
     dilations = array<i64: 1, 1>, library = "phase2",
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
