@@ -32,8 +32,10 @@ def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
     if not isinstance(attr, ir.DenseElementsAttr):
         return None
     shape = tuple(attr.type.shape)
+    element = _ELEMENTS.get(str(attr.type.element_type))
+    if element is None:
+        return None
     if attr.is_splat:
-        element = _ELEMENTS[str(attr.type.element_type)]
         return np.full(shape, attr.get_splat_value().value, element)
     return np.array(attr).reshape(shape)
 

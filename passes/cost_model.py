@@ -16,8 +16,8 @@ from patc.passes.kernels.tiling import Chunk
 from patc.targets import Target
 
 FMA_LATENCY = 4.0
-LOOP_ENTRY_CYCLES = 12.0  # entering a loop whose length the branch predictor does not know
-KERNEL_CYCLES = 2.0  # index, address and weights of one kept kernel, beside its multiply-adds
+LOOP_ENTRY_CYCLES = 3.0  # entering a loop whose length the branch predictor does not know
+KERNEL_CYCLES = 1.0  # index, address and weights of one kept kernel, beside its multiply-adds
 STORE_CYCLES = 2.0  # one vector through the epilogue
 WIDE_SHIFT_CYCLES = 0.15  # what a shift of two full vectors takes from the multiply-adds
 NARROW_SHIFT_CYCLES = 0.5

@@ -34,9 +34,7 @@ def is_lowest(value: float) -> bool:
 # Windows.
 
 
-def convolution_window(
-    op: Any, padded: ir.Value, kernel: Sequence[int], shape: Sequence[int]
-) -> WindowedInput:
+def convolution_window(op: Any, padded: ir.Value, kernel: Sequence[int], shape: Sequence[int]) -> WindowedInput:
     """Return input and window of a linalg convolution.
 
     Args:
@@ -70,9 +68,9 @@ def _windowed(
 ) -> WindowedInput:
     source, pads = _strip_pads(padded, is_neutral)
     strides, dilations = (_two_integers(op, name) for name in ("strides", "dilations"))
-    window = Window((kernel[0], kernel[1]), strides, pads, dilations)
-    fits = window.result_size(source.type.shape[2:]) == tuple(shape[2:])
-    return (source, window) if fits else NO_WINDOW
+    padded_window = Window((kernel[0], kernel[1]), strides, pads, dilations)
+    window = padded_window.with_result_size(source.type.shape[2:], shape[2:])
+    return NO_WINDOW if window is None else (source, window)
 
 
 def _two_integers(op: Any, name: str) -> tuple[int, int]:
@@ -81,9 +79,7 @@ def _two_integers(op: Any, name: str) -> tuple[int, int]:
     return vertical, horizontal
 
 
-def _strip_pads(
-    value: ir.Value, is_neutral: Callable[[float], bool]
-) -> tuple[ir.Value, tuple[int, int, int, int]]:
+def _strip_pads(value: ir.Value, is_neutral: Callable[[float], bool]) -> tuple[ir.Value, tuple[int, int, int, int]]:
     """Return what was padded, and by how much at the top, left, bottom and right."""
     total = np.zeros(4, int)
     while (pads := _spatial_pads(value, is_neutral)) is not None:

@@ -107,9 +107,7 @@ def _raise_grouped(op: Any, state: PassState) -> ir.Value | None:
     return tensor.expand_shape(op.result.type, result, dimensions, [], shape)
 
 
-def _build_conv2d(
-    op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState
-) -> ir.Value | None:
+def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState) -> ir.Value | None:
     """Build the convolution of a linalg one with pads and bias; `shape` is that of the 4-D result."""
     _, group_channels, *kernel = weight.type.shape
     padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
@@ -282,9 +280,7 @@ def _same_everywhere(divisor: np.ndarray, counts: np.ndarray) -> bool:
 def _unsupported_type(op: Any) -> ir.Type | None:
     """Return the type that keeps an op from being raised: anything but an f32 tensor of static shape."""
     for value in [*op.operation.results, *op.operation.operands]:
-        is_f32 = isinstance(value.type, ir.RankedTensorType) and isinstance(
-            value.type.element_type, ir.F32Type
-        )
+        is_f32 = isinstance(value.type, ir.RankedTensorType) and isinstance(value.type.element_type, ir.F32Type)
         if not is_f32 or not value.type.has_static_shape:
             return value.type
     return None

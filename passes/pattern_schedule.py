@@ -177,8 +177,9 @@ def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
     if is_global_pool(op):
         return _Choice(Schedule("global-pool", 1, 1, target.lanes), cycles)
     columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
-    rows = max(1, min(height, 4 // tiling.vectors(columns, target.lanes)))
     windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
+    vectors = target.registers // 2 if windowed else 4
+    rows = max(1, min(height, vectors // tiling.vectors(columns, target.lanes)))
     return _Choice(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), cycles)
 
 

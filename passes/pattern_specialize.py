@@ -490,9 +490,20 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
     specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), key, emit)
 
 
+def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:
+    """Return F x C weights as [block of filters][vector of features][filter][lane], padded with zeros."""
+    filters, features = weight.shape
+    vectors = -(-features // lanes)
+    padded = np.pad(weight, ((0, 0), (0, vectors * lanes - features)))
+    firsts = [min(first, filters - block) for first in range(0, filters, block)]
+    rows = np.concatenate([np.arange(first, first + block) for first in firsts])
+    return padded[rows].reshape(len(firsts), block, vectors, lanes).transpose(0, 2, 1, 3)
+
+
 def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = specializer.buffer(op.input), specializer.result(op)
-    weight = specializer.constant(specializer.array(op, op.weight, "weight"), op.weight, "")
+    array = pack_features(specializer.array(op, op.weight, "weight"), schedule.filters, schedule.lanes)
+    weight = specializer.constant(array, op.weight, f"packed{schedule.filters}x{schedule.lanes}")
     extra, key, epilogue = _epilogue(specializer, op)
     images, features = source.shape
     shape = linear.LinearShape(images, features, output.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,19 @@ class Window:
         height, width = (self._positions(size[axis], axis) for axis in (0, 1))
         return height, width
 
+    def with_result_size(self, size: Sequence[int], result: Sequence[int]) -> Window | None:
+        """Return the window with `result` positions on an input of `size`, or None.
+
+        Padding at the bottom and on the right that no position needs may be more than is left of a stride;
+        that is cut off.
+        """
+        top, left, bottom, right = self.pads
+        unread = [self._unread(size[axis], result[axis], axis) for axis in (0, 1)]
+        cut = [rows if rows >= self.strides[axis] else 0 for axis, rows in enumerate(unread)]
+        if min(unread) < 0 or cut[0] > bottom or cut[1] > right:
+            return None
+        return replace(self, pads=(top, left, bottom - cut[0], right - cut[1]))
+
     def taps_inside(self, size: Sequence[int]) -> np.ndarray:
         """Return, for each position of the window (height x width), how many taps do not read padding."""
         rows, columns = (self._axis_taps_inside(size[axis], axis) for axis in (0, 1))
@@ -33,8 +46,13 @@ class Window:
         return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
     def _positions(self, size: int, axis: int) -> int:
+        return self._unread(size, 1, axis) // self.strides[axis] + 1
+
+    def _unread(self, size: int, positions: int, axis: int) -> int:
+        """Return how many rows (or columns) of the padded input are behind the last position."""
         padded = size + self.pads[axis] + self.pads[axis + 2]
-        return (padded - self.dilations[axis] * (self.kernel[axis] - 1) - 1) // self.strides[axis] + 1
+        extent = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+        return padded - (positions - 1) * self.strides[axis] - extent
 
     def _axis_taps_inside(self, size: int, axis: int) -> np.ndarray:
         first = np.arange(self._positions(size, axis)) * self.strides[axis] - self.pads[axis]

@@ -35,6 +35,10 @@ def linear(
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
     start early and may overlap their neighbours.
+
+    Args:
+        weight: packed as [block of filters][vector of features][filter of the block][lane], zeros behind the last
+            feature: one stream through memory.
     """
     block, images, lanes = schedule.filters, min(schedule.rows, shape.images), schedule.lanes
     whole, rest = divmod(shape.features, lanes)
@@ -44,15 +48,16 @@ def linear(
 
         def some_images(group: Index, _: Vectors) -> Vectors:
             image = b.minimum(b.mul(group, images), shape.images - images)
-            rows = [b.mul(b.add(filter_, member), shape.features) for member in range(block)]
+            packed = b.mul(number, -(-shape.features // lanes) * block * lanes)
             columns = [b.mul(b.add(image, member), shape.features) for member in range(images)]
 
             def step(position: Index, sums: Vectors, valid: int = lanes) -> Vectors:
                 start = b.mul(position, lanes)
                 inputs = [b.load_masked(source, b.add(column, start), 0, lanes, valid) for column in columns]
                 sums = list(sums)
-                for member, row in enumerate(rows):
-                    weights = b.load_masked(weight, b.add(row, start), 0, lanes, valid)
+                first = b.add(packed, b.mul(position, block * lanes))
+                for member in range(block):
+                    weights = b.load(weight, first, member * lanes, lanes)
                     for place, vector in enumerate(inputs):
                         slot = member * images + place
                         sums[slot] = b.fma(weights, vector, sums[slot])

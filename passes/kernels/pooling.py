@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from torch_mlir import ir
@@ -65,17 +66,26 @@ def pool(
 
     def compute(tile: Tile, channel: Index) -> list[list[ir.Value]]:
         base = b.add(tile.base(b, source, window.strides), b.mul(channel, source.layout.plane))
+        rows: dict[tuple[int, int], ir.Value] = {}
         return [
-            [reduce(tile, base, row, position) for position in range(len(tile.chunks))] for row in range(tile.rows)
+            [reduce(tile, base, row, position, rows) for position in range(len(tile.chunks))]
+            for row in range(tile.rows)
         ]
 
-    def reduce(tile: Tile, base: Index, row: int, position: int) -> ir.Value:
+    def combine(vectors: Vectors) -> ir.Value:
+        return functools.reduce(b.at_least if maximum else b.plus, vectors)
+
+    def reduce(tile: Tile, base: Index, row: int, position: int, rows: dict[tuple[int, int], ir.Value]) -> ir.Value:
+        # First along each input row: neighbouring output rows share those results.
         chunk = tile.chunks[position]
-        taps = [(dy, dx) for dy in range(kernel[0]) for dx in range(kernel[1])]
-        vectors = [input_vector(b, source, base, window, row, tap, chunk) for tap in taps]
-        result = vectors[0]
-        for vector in vectors[1:]:
-            result = b.at_least(result, vector) if maximum else b.plus(result, vector)
+        needed = []
+        for dy in range(kernel[0]):
+            key = (row * window.strides[0] + dy * window.dilations[0], position)
+            if key not in rows:
+                taps = [(dy, dx) for dx in range(kernel[1])]
+                rows[key] = combine([input_vector(b, source, base, window, row, tap, chunk) for tap in taps])
+            needed.append(rows[key])
+        result = combine(needed)
         if maximum or scale == 1.0:
             return result
         if isinstance(scale, float):

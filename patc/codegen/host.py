@@ -12,6 +12,7 @@ from torch_mlir.dialects import func
 from torch_mlir.execution_engine import ExecutionEngine
 
 from patc.diagnostics import PatcError
+from patc.runtime.openmp import ENTRY_POINTS
 from patc.targets import Target
 
 LOWERING = (
@@ -55,14 +56,18 @@ def _define_timestamp(module: ir.Module) -> None:
 
 
 def _set_target(module: ir.Module, target: Target) -> None:
-    """Name the CPU in every function where it is not the CPU of this machine."""
+    """Name CPU and features in every function where they are not those of this machine."""
     if not target.cpu:
         return
     with module.context:
-        entry = ir.ArrayAttr.get([ir.StringAttr.get("target-cpu"), ir.StringAttr.get(target.cpu)])
+        cpu = ir.StringAttr.get(target.cpu)
+        # Without a list of its own a function would get all features of this machine, whatever its CPU.
+        names = ", ".join(f'"+{name}"' for name in target.features)
+        features = ir.Attribute.parse(f"#llvm.target_features<[{names}]>")
         for function in module.body.operations:
             if function.operation.name == "llvm.func" and function.regions[0].blocks:
-                function.attributes["passthrough"] = ir.ArrayAttr.get([entry])
+                function.attributes["target_cpu"] = cpu
+                function.attributes["target_features"] = features
 
 
 def _require_lowered(module: ir.Module) -> None:
@@ -82,20 +87,18 @@ def _require_lowered(module: ir.Module) -> None:
 
 def compile_object(module: ir.Module) -> bytes:
     """Compile a module in the LLVM dialect and return an object file for this machine."""
-    load_openmp()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "module.o"
         engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True)
+        # The engine wants to know every function before it shows the object; nothing of this is called.
+        anything = ctypes.cast(_nothing, ctypes.c_void_p)
+        for name in ENTRY_POINTS:
+            engine.raw_register_runtime(name, anything)
         engine.raw_lookup("main")
         engine.dump_to_object_file(os.fspath(path))
         return path.read_bytes()
 
 
-def load_openmp() -> None:
-    """Load the OpenMP runtime into the process, where its symbols are found by compiled code."""
-    from patc.runtime.openmp import load
-
-    load()
-
-
-__all__ = ["compile_object", "ctypes", "load_openmp", "lower_to_llvm"]
+@ctypes.CFUNCTYPE(None)
+def _nothing() -> None:
+    pass

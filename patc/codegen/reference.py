@@ -27,7 +27,8 @@ from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
 
 _BUFFERIZE = (
     "builtin.module(one-shot-bufferize{bufferize-function-boundaries"
-    " function-boundary-type-conversion=identity-layout-map},canonicalize,cse,buffer-deallocation-pipeline)"
+    " function-boundary-type-conversion=identity-layout-map},canonicalize,cse,buffer-deallocation-pipeline,"
+    "convert-bufferization-to-memref)"
 )
 _TO_LLVM = (
     "builtin.module(convert-linalg-to-loops,convert-vector-to-scf,expand-strided-metadata,lower-affine,"
@@ -71,7 +72,7 @@ def execute(
         entry = _find_function(work, function)
         arrays = _check_inputs(entry, inputs)
         results = [_aligned(np.empty(type_.shape, type_.dtype)) for type_ in _results(entry)]
-        arrays += [state.parameters[name] for name in _parameters_to_arguments(entry)]
+        arrays += _parameters_to_arguments(entry, state.parameters)
         _results_to_arguments(entry)
         _lower(work)
         _run(work, function, [_aligned(array) for array in arrays] + results)
@@ -127,23 +128,29 @@ def _check_inputs(entry: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     return arrays
 
 
-def _parameters_to_arguments(entry: Any) -> list[str]:
-    """Turn every `pattern.parameter` into a read-only argument; return their names in argument order."""
+def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.ndarray]:
+    """Turn every `pattern.parameter` into a read-only argument; return their arrays in argument order."""
     block = entry.entry_block
-    read_only = {"bufferization.writable": ir.BoolAttr.get(False)}
+    arrays: list[np.ndarray] = []
     arguments: dict[str, ir.Value] = {}
     for op in _operations(entry):
         if op.name != ParameterOp.OPERATION_NAME:
             continue
         name = op.attributes["name"].value
+        array = parameters[name]
+        found, expected = _TensorType(array.shape, array.dtype), _tensor_type(op.result.type, op)
+        if found != expected:
+            raise PatcError(f"expected parameter '{name}' to be {expected}, got {found}", op.location)
         if name not in arguments:
             arguments[name] = block.add_argument(op.result.type, op.location)
+            arrays.append(array)
         op.result.replace_all_uses_with(arguments[name])
         op.erase()
     _set_signature(entry)
     # An op may name an argument as its destination: without this the input itself would be overwritten.
-    entry.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(read_only)] * len(block.arguments))
-    return list(arguments)
+    read_only = ir.DictAttr.get({"bufferization.writable": ir.BoolAttr.get(False)})
+    entry.arg_attrs = ir.ArrayAttr.get([read_only] * len(block.arguments))
+    return arrays
 
 
 def _results_to_arguments(entry: Any) -> None:
@@ -204,10 +211,20 @@ def _replace_copies(module: ir.Module) -> None:
 
 
 def _run(module: ir.Module, function: str, arrays: Sequence[np.ndarray]) -> None:
-    engine = ExecutionEngine(module, opt_level=2, enable_object_dump=False)
     descriptors = [get_ranked_memref_descriptor(array) for array in arrays]
     pointers = [ctypes.pointer(ctypes.pointer(descriptor)) for descriptor in descriptors]
+    try:
+        engine = ExecutionEngine(module, opt_level=2, enable_object_dump=False)
+        engine.lookup(function)
+    except RuntimeError:  # what the loader found missing it has written to standard error
+        called = ", ".join(sorted(_declared_functions(module)))
+        raise PatcError(f"cannot run: expected functions {called} in the process, found not all") from None
     engine.invoke(function, *pointers)
+
+
+def _declared_functions(module: ir.Module) -> list[str]:
+    functions = [op for op in module.body.operations if op.operation.name == "llvm.func"]
+    return [f"'{op.sym_name.value}'" for op in functions if not list(op.operation.regions[0].blocks)]
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import mmap
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -14,6 +15,7 @@ from patc.diagnostics import PatcError
 from patc.runtime import openmp
 
 ALIGNMENT = 64
+LARGE_PAGE = 2 << 20
 _COUNTER = itertools.count()
 
 
@@ -38,9 +40,9 @@ class NativeFunction:
     """
 
     def __init__(self, code: bytes, name: str, arguments: int, threaded: bool) -> None:
-        if threaded:
-            openmp.load()
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
+        for symbol, address in openmp.entry_points().items() if threaded else ():
+            builder.import_symbol(symbol, address)
         try:
             # The tracker owns the code: it lives as long as this object.
             self._tracker = builder.link(_linker(), f"patc.{next(_COUNTER)}")
@@ -54,7 +56,16 @@ class NativeFunction:
 
 
 def aligned_bytes(size: int) -> np.ndarray:
-    """Return `size` bytes of zeros that start on a cache line."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+    """Return `size` bytes of zeros that start on a cache line; on large pages where the system has them.
+
+    Planes of one tensor are far apart: on small pages, one tile touches more of them than the first-level
+    translation buffer holds.
+    """
+    if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        block = mmap.mmap(-1, size + LARGE_PAGE)
+        block.madvise(mmap.MADV_HUGEPAGE)
+        memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
+    else:
+        memory, alignment = np.zeros(size + ALIGNMENT, np.uint8), ALIGNMENT
+    start = -memory.ctypes.data % alignment
     return memory[start : start + size]

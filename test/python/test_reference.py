@@ -89,9 +89,7 @@ def test_sparse_convolutions(data: st.DataObject) -> None:
     weight = np.zeros((filters, channels, 3, 3))
     for stored in range(filters):
         for pattern in range(len(library.masks)):
-            for kernel in range(
-                offset[stored] + stride[stored, pattern], offset[stored] + stride[stored, pattern + 1]
-            ):
+            for kernel in range(offset[stored] + stride[stored, pattern], offset[stored] + stride[stored, pattern + 1]):
                 for entry, (dy, dx) in enumerate(library.taps(pattern)):
                     weight[reorder[stored], index[kernel], dy, dx] += values[kernel, entry]
 
@@ -122,9 +120,7 @@ def sparse_module(
 
     elements = {np.float32: "f32", np.int16: "i16", np.int32: "i32"}
     types = {name: type_of(array.shape, elements[array.dtype.type]) for name, array in arrays.items()}
-    parameters = [
-        f'%{name} = "pattern.parameter"() {{name = "{name}"}} : () -> {types[name]}' for name in arrays
-    ]
+    parameters = [f'%{name} = "pattern.parameter"() {{name = "{name}"}} : () -> {types[name]}' for name in arrays]
     masks = ", ".join(map(str, library.masks))
     return parse(f"""
         func.func @main(%x: {type_of(shape)}) -> {type_of(result)} {{
@@ -143,6 +139,14 @@ def test_a_window_knows_what_it_covers() -> None:
     assert window.taps_inside((3, 6)).tolist() == [[3, 2], [6, 4], [6, 4]]
 
 
+def test_a_window_drops_padding_that_it_does_not_need() -> None:
+    window = Window((2, 2), strides=(2, 2), pads=(0, 0, 3, 1))
+    assert window.with_result_size((4, 3), (3, 2)) == Window((2, 2), (2, 2), pads=(0, 0, 3, 1))
+    assert window.with_result_size((4, 3), (2, 2)) == Window((2, 2), (2, 2), pads=(0, 0, 0, 1))
+    assert window.with_result_size((4, 3), (1, 2)) is None
+    assert window.with_result_size((4, 3), (4, 2)) is None
+
+
 # Running.
 
 
@@ -153,6 +157,16 @@ def test_nothing_given_changes() -> None:
     x = np.ones((1, 2, 4, 4), np.float32)
     execute(module, network.parameters, [x])
     assert str(module) == text and set(network.parameters) == names and (x == 1).all()
+
+
+def test_a_parameter_that_does_not_fit() -> None:
+    module = parse("""
+        func.func @main() -> tensor<2xf32> {
+          %w = "pattern.parameter"() {name = "w"} : () -> tensor<2xf32>
+          return %w : tensor<2xf32>
+        }""")
+    with pytest.raises(PatcError, match="expected parameter 'w' to be 2 of float32, got 3 of float32"):
+        execute(module, ParameterStore({"w": np.zeros(3, np.float32)}), [])
 
 
 def test_an_input_as_destination_is_not_overwritten() -> None:
@@ -214,37 +228,61 @@ def test_inputs_that_do_not_fit(inputs: list[np.ndarray], function: str, message
     ("body", "message"),
     [
         (
-            "func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> { return %x : tensor<?xf32> }",
+            """
+            func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
+              return %x : tensor<?xf32>
+            }""",
             "expected arguments and results that are tensors of static shape, got tensor<\\?xf32>",
         ),
         (
-            'func.func @main() -> tensor<2xf32> {\n %w = "pattern.parameter"() {name = "w"} : () -> tensor<2xf32>\n'
-            "return %w : tensor<2xf32> }",
-            "parameter 'w' is not in the store",
-        ),
-        (
-            "func.func @main() -> tensor<2xindex> { %i = gpu.thread_id x\n"
-            "%t = tensor.from_elements %i, %i : tensor<2xindex>\n return %t : tensor<2xindex> }",
+            """
+            func.func @main(%x: tensor<2xindex>) {
+              return
+            }""",
             "expected arguments and results that are tensors of static shape, got tensor<2xindex>",
         ),
         (
-            "func.func @main() -> tensor<1xi32> { %i = gpu.thread_id x\n %j = arith.index_cast %i : index to i32\n"
-            "%t = tensor.from_elements %j : tensor<1xi32>\n return %t : tensor<1xi32> }",
+            """
+            func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+              %w = "pattern.parameter"() {name = "w"} : () -> tensor<2xf32>
+              return %w : tensor<2xf32>
+            }""",
+            "parameter 'w' is not in the store",
+        ),
+        (
+            """
+            func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+              %y = call @other() : () -> tensor<2xf32>
+              return %y : tensor<2xf32>
+            }
+            func.func private @other() -> tensor<2xf32> {
+              %w = "pattern.parameter"() {name = "w"} : () -> tensor<2xf32>
+              return %w : tensor<2xf32>
+            }""",
+            "cannot run: op was not bufferized",
+        ),
+        (
+            """
+            func.func @main(%x: tensor<2xf32>) -> tensor<1xi32> {
+              %i = gpu.thread_id x
+              %j = arith.index_cast %i : index to i32
+              %y = tensor.from_elements %j : tensor<1xi32>
+              return %y : tensor<1xi32>
+            }""",
             "cannot run: no lowering for .*gpu.thread_id x1",
         ),
         (
-            "func.func @main(%x: tensor<2x2xf32>) -> tensor<4xf32> {\n"
-            "%s = arith.constant dense<4> : tensor<1xi64>\n %y = call @helper() : () -> tensor<4xf32>\n"
-            "return %y : tensor<4xf32> }\n func.func private @helper() -> tensor<4xf32> {\n"
-            '%w = "pattern.parameter"() {name = "w"} : () -> tensor<4xf32>\n return %w : tensor<4xf32> }',
-            "cannot run: .*",
+            """
+            func.func private @missing(tensor<2xf32>) -> tensor<2xf32>
+            func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+              %y = call @missing(%x) : (tensor<2xf32>) -> tensor<2xf32>
+              return %y : tensor<2xf32>
+            }""",
+            "cannot run: expected functions .*'missing' in the process, found not all",
         ),
     ],
 )
 def test_modules_that_cannot_run(body: str, message: str) -> None:
     """The bindings would end the process on some of these."""
-    module = parse(body)
-    inputs = [np.zeros((2, 2), np.float32)] if "2x2" in body else []
-    inputs = [np.zeros(2, np.float32)] if "?" in body else inputs
     with pytest.raises(PatcError, match=message):
-        execute(module, None, inputs)
+        execute(parse(body), None, [np.zeros(2, np.int64 if "index" in message else np.float32)])

@@ -1,0 +1,1 @@
+"""Measuring compiled models: beside PyTorch and other run times, and against what the machine can do."""
