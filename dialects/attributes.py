@@ -19,7 +19,9 @@ class LibraryAttr(PatternDialect.Attribute, name="library"):
     """The patterns that a layer may use.
 
     `#pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>`: kernel height and width, then one bit mask a
-    pattern; tap (dy, dx) is bit `width * dy + dx`.
+    pattern; tap (dy, dx) is bit `width * dy + dx`. A third kernel size is the depth, the consecutive input
+    channels that one kernel spans: in `#pattern.library<array<i64: 1, 1, 9>, array<i64: 27>>` bit b is the b-th
+    of nine channels. See `Library`.
     """
 
     kernel: Any
@@ -73,16 +75,35 @@ def f32(value: float) -> ir.Attribute:
 
 @dataclass(frozen=True)
 class Library:
-    """A pattern library: kernel height and width, and one bit mask a pattern (paper, section 4)."""
+    """A pattern library: the size of a kernel, and one bit mask a pattern (paper, sections 3 and 4).
+
+    Attributes:
+        kernel: height and width.
+        masks: one a pattern; place (dc, dy, dx) of a kernel is bit `(dc * height + dy) * width + dx`.
+        depth: consecutive input channels that one kernel spans. The 1x1 convolutions whose groups of nine input
+            channels have patterns have depth 9, all others 1.
+    """
 
     kernel: tuple[int, int]
     masks: tuple[int, ...]
+    depth: int = 1
+
+    def places(self, pattern: int) -> tuple[tuple[int, int, int], ...]:
+        """Return the (dc, dy, dx) of the entries of one pattern, row-major, as values are stored."""
+        height, width = self.kernel
+        mask = self.masks[pattern]
+        bits = (bit for bit in range(self.depth * height * width) if mask >> bit & 1)
+        return tuple((bit // (height * width), bit // width % height, bit % width) for bit in bits)
 
     def taps(self, pattern: int) -> tuple[tuple[int, int], ...]:
-        """Return the (dy, dx) of the entries of one pattern, row-major."""
-        width = self.kernel[1]
-        mask = self.masks[pattern]
-        return tuple(divmod(bit, width) for bit in range(self.kernel[0] * width) if mask >> bit & 1)
+        """Return the (dy, dx) of the entries of one pattern, row-major.
+
+        Raises:
+            ValueError: the library is deeper than one channel, so that its entries have `places` only.
+        """
+        if self.depth != 1:
+            raise ValueError(f"expected a library of depth 1, got depth {self.depth}")
+        return tuple((dy, dx) for _, dy, dx in self.places(pattern))
 
     @property
     def entries(self) -> int:
@@ -90,12 +111,13 @@ class Library:
         return bin(self.masks[0]).count("1")
 
     def to_attr(self) -> ir.Attribute:
-        return LibraryAttr.get(i64_array(self.kernel), i64_array(self.masks))
+        depth = () if self.depth == 1 else (self.depth,)
+        return LibraryAttr.get(i64_array((*self.kernel, *depth)), i64_array(self.masks))
 
     @staticmethod
     def from_attr(attr: Any) -> "Library":
-        height, width = int_array(attr.kernel)
-        return Library((height, width), int_array(attr.masks))
+        height, width, *depth = int_array(attr.kernel)
+        return Library((height, width), int_array(attr.masks), *depth)
 
 
 @dataclass(frozen=True)

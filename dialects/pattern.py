@@ -9,6 +9,7 @@ dead-code elimination apply. Convolutions share one epilogue:
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -18,6 +19,8 @@ from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
 from patc.dialects.attributes import ClampAttr, LayoutAttr, Library, LibraryAttr, PatternDialect, ScheduleAttr
 
 Tensor = ir.RankedTensorType
+
+MAX_TAPS = 63  # a mask is an i64
 
 
 def load(context: ir.Context) -> None:
@@ -148,6 +151,10 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     the ones from `offset[i] + stride[i][p]` to `offset[i] + stride[i][p + 1]` have pattern p. Kernel k
     reads input channel `index[k]`; `values[k]` holds its entries in the row-major order of the pattern's taps.
 
+    With a library of depth KC > 1 kernel k reads the input channels `index[k]` .. `index[k] + KC - 1`, all of them
+    below C: its entry (dc, dy, dx) multiplies channel `index[k] + dc`, and entries are in the order of
+    `Library.places`. Kernels of one filter may read the same channels; they add up.
+
     Operands:
         input: N x C x H x W.
         values: K x E, f32.
@@ -159,7 +166,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         residual: the shape of the result.
 
     Attributes:
-        library: #pattern.library with P patterns of E entries.
+        library: #pattern.library with P patterns of E entries, of kernels KH x KW or KH x KW x KC.
         strides, pads, dilations, activation: as in `pattern.conv2d`. Kept kernels of grouped convolutions
             name their input channel, so there is no `groups`.
 
@@ -172,13 +179,15 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
 
     Verifier:
         'pattern.sparse_conv2d' op expected 'library' to be #pattern.library of two i64 arrays, got <value>
-        'pattern.sparse_conv2d' op expected patterns within the <h>x<w> kernel, got mask <m>
+        'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got <sizes>
+        'pattern.sparse_conv2d' op expected patterns within the <h>x<w>[x<depth>] kernel, got mask <m>
         'pattern.sparse_conv2d' op expected patterns with equally many entries, got masks <...>
         'pattern.sparse_conv2d' op expected values of shape [K, <E>], got <shape>
         'pattern.sparse_conv2d' op expected index of shape [<K>], got <shape>
         'pattern.sparse_conv2d' op expected offset of shape [<F + 1>], got <shape>
         'pattern.sparse_conv2d' op expected stride of shape [<F>, <P + 1>], got <shape>
         'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
+        'pattern.sparse_conv2d' op expected a library of depth <C> or less, the input channels, got <depth>
         and the rules of every convolution, see `_verify_convolution`.
     """
 
@@ -202,6 +211,8 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         attr = self.attributes["library"]
         if not _rule(self, _is_library(attr), "'library' to be #pattern.library of two i64 arrays", attr):
             return False
+        if not _verify_kernel_sizes(self, list(attr.kernel.maybe_downcast())):
+            return False
         library = Library.from_attr(attr)
         if not _verify_library(self, library):
             return False
@@ -221,7 +232,11 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
             found = list(getattr(self, name).type.shape)
             if not _rule(self, found == expected, f"{name} of shape {expected}", found):
                 return False
-        return _verify_convolution(self, filters=filters, kernel=library.kernel)
+        if not _verify_convolution(self, filters=filters, kernel=library.kernel):
+            return False
+        channels = self.input.type.shape[1]
+        expected = f"a library of depth {channels} or less, the input channels"
+        return _rule(self, library.depth <= channels, expected, library.depth)
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
@@ -368,14 +383,20 @@ def _is_library(attr: Any) -> bool:
         return False
     kernel, masks = attr.kernel.maybe_downcast(), attr.masks.maybe_downcast()
     arrays = isinstance(kernel, ir.DenseI64ArrayAttr) and isinstance(masks, ir.DenseI64ArrayAttr)
-    return arrays and len(kernel) == 2 and len(masks) > 0
+    return arrays and len(masks) > 0
+
+
+def _verify_kernel_sizes(op: Any, sizes: list[int]) -> bool:
+    fits = len(sizes) in (2, 3) and min(sizes) >= 1 and math.prod(sizes) <= MAX_TAPS
+    expected = f"2 or 3 kernel sizes of 1 or more, at most {MAX_TAPS} taps in all"
+    return _rule(op, fits, expected, sizes)
 
 
 def _verify_library(op: Any, library: Library) -> bool:
-    height, width = library.kernel
+    sizes = (*library.kernel, *((library.depth,) if library.depth > 1 else ()))
     for mask in library.masks:
-        inside = 0 < mask < 1 << (height * width)
-        if not _rule(op, inside, f"patterns within the {height}x{width} kernel", f"mask {mask}"):
+        inside = 0 < mask < 1 << math.prod(sizes)
+        if not _rule(op, inside, f"patterns within the {'x'.join(map(str, sizes))} kernel", f"mask {mask}"):
             return False
     equal = len({bin(mask).count("1") for mask in library.masks}) == 1
     return _rule(op, equal, "patterns with equally many entries", f"masks {list(library.masks)}")

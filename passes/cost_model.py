@@ -8,12 +8,16 @@ core with two 256-bit multiply-add units; the median error over those tiles is 8
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from patc.passes.kernels.tiling import Chunk
 from patc.targets import Target
+
+Place: TypeAlias = tuple[int, int, int]  # channel, row and column of an input element
 
 FMA_LATENCY = 4.0
 LOOP_ENTRY_CYCLES = 3.0  # entering a loop whose length the branch predictor does not know
@@ -62,7 +66,7 @@ def load_cycles(lanes: int, aligned: bool, target: Target) -> float:
 
 @functools.lru_cache(maxsize=65536)
 def sparse_kernel_cycles(
-    taps: tuple[tuple[int, int], ...],
+    taps: tuple[tuple[int, int, int], ...],
     rows: int,
     chunks: tuple[Chunk, ...],
     sums: int,
@@ -72,9 +76,9 @@ def sparse_kernel_cycles(
     """Return the cycles of one kept kernel on a tile of `rows` x `chunks`."""
     multiply = len(taps) * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
     needed = {
-        (row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
+        (channel, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
         for row in range(rows)
-        for dy, dx in taps
+        for channel, dy, dx in taps
     }
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
     wait = FMA_LATENCY * -(-len(taps) // sums)
@@ -87,7 +91,7 @@ def _overlap(compute: float, memory: float) -> float:
 
 
 def _loads_and_shifts(
-    needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry: Geometry, target: Target
+    needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry, target: Target
 ) -> tuple[float, float]:
     """Return the cycles of the loads, and what shifts take from the multiply-adds (see `pattern-vectorize`)."""
     wide = [chunk for chunk in chunks if chunk.lanes == target.lanes]
@@ -112,16 +116,16 @@ def _loads_and_shifts(
     return loads, shifts
 
 
-def _offsets_by_row(needed: set[tuple[int, int]], geometry: Geometry) -> dict[tuple[int, int], set[int]]:
-    """Return for each sub-row, by (y, phase), the offsets at which vectors start."""
-    rows: dict[tuple[int, int], set[int]] = {}
-    for y, x in needed:
+def _offsets_by_row(needed: set[Place], geometry: Geometry) -> dict[Place, set[int]]:
+    """Return for each sub-row, by (channel, y, phase), the offsets at which vectors start."""
+    rows: dict[Place, set[int]] = {}
+    for channel, y, x in needed:
         offset, phase = divmod(x, geometry.phases)
-        rows.setdefault((y, phase), set()).add(offset)
+        rows.setdefault((channel, y, phase), set()).add(offset)
     return rows
 
 
-def line_cycles(needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry: Geometry) -> float:
+def line_cycles(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry) -> float:
     """Return the cycles to bring one channel's lines from the second-level cache.
 
     None when the lines of all channels stay in the first-level cache from one filter to the next.
@@ -129,9 +133,11 @@ def line_cycles(needed: set[tuple[int, int]], chunks: Sequence[Chunk], geometry:
     rows = _offsets_by_row(needed, geometry)
     columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
     apart = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
-    contiguous = 4 * len({y for y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
+    contiguous = 4 * len({(channel, y) for channel, y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
     lines = min(float(apart), contiguous)
-    return 0.0 if lines * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES else lines * LINE_CYCLES
+    of_one_channel = lines / len({channel for channel, _, _ in rows})
+    stays = of_one_channel * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES
+    return 0.0 if stays else lines * LINE_CYCLES
 
 
 @functools.lru_cache(maxsize=65536)
@@ -144,7 +150,7 @@ def dense_channel_cycles(
     target: Target,
 ) -> float:
     """Return the cycles of one input channel for a block of filters on a tile of `rows` x `chunks`."""
-    taps = [(dy, dx) for dy in range(kernel[0]) for dx in range(kernel[1])]
+    taps = list(itertools.product(range(kernel[0]), range(kernel[1])))
     multiply = len(taps) * filters * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
     loads = 0.5 * filters * len(taps)
     copies = geometry.strides[1] if geometry.gathered else 1
@@ -152,7 +158,7 @@ def dense_channel_cycles(
         aligned = dx * geometry.dilations[1] // geometry.phases == 0
         loads += copies * rows * sum(load_cycles(chunk.lanes, aligned, target) for chunk in chunks)
     needed = {
-        (row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
+        (0, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
         for row in range(rows)
         for dy, dx in taps
     }

@@ -104,7 +104,7 @@ def _widths(strips: list[tiling.Strip]) -> int:
 def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
     batch, filters, height, width = op.result.type.shape
     library = Library.from_attr(op.library)
-    taps = [library.taps(pattern) for pattern in range(len(library.masks))]
+    taps = [library.places(pattern) for pattern in range(len(library.masks))]
     counts = _pattern_counts(op, library, state)
     geometry = _geometry(op, op.input.type.shape[1])
     best: _Choice | None = None

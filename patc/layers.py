@@ -81,6 +81,8 @@ def _report(op: Any) -> LayerReport:
     words = [f"{schedule.rows}x{schedule.columns}", f"lanes {schedule.lanes}"]
     if schedule.filters > 1:
         words.append(f"{schedule.filters} filters")
+    if schedule.sums > 1:
+        words.append(f"{schedule.sums} sums")
     if schedule.threads > 1:
         words.append(f"{schedule.threads} threads by {schedule.split}")
     return LayerReport(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch_mlir import ir
 
@@ -23,7 +24,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.tiling import Chunk, Strip, Tensor
 
-Tap = tuple[int, int]
+Tap: TypeAlias = tuple[int, int, int]  # input channel after the first, dy, dx
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,10 @@ def finish_plane(
 def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
     """Load what `tap` contributes to the chunk of output row `row`."""
     layout, stride = tensor.layout, window.strides[1]
-    y = row * window.strides[0] + tap[0] * window.dilations[0] - window.top + layout.top
-    x = tap[1] * window.dilations[1] - window.left + layout.left
-    start = y * layout.pitch
+    channel, dy, dx = tap
+    y = row * window.strides[0] + dy * window.dilations[0] - window.top + layout.top
+    x = dx * window.dilations[1] - window.left + layout.left
+    start = channel * layout.plane + y * layout.pitch
     if layout.phases == stride:
         position, phase = divmod(x, stride)
         return b.load(tensor.memory, base, start + phase * layout.row + position + chunk.column, chunk.lanes)
@@ -237,7 +239,7 @@ def sparse_convolution(
                         b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry))
                         for entry in range(entries)
                     ]
-                    taps = weights.library.taps(pattern)
+                    taps = weights.library.places(pattern)
                     return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
                 sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
@@ -279,13 +281,13 @@ def _accumulate(
     sets = len(sums) // area
     lanes = sorted({chunk.lanes for chunk in tile.chunks})
     weights = [{count: b.broadcast(scalar, count) for count in lanes} for scalar in scalars]
-    uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    uses: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
     for row in range(tile.rows):
-        for number, (dy, dx) in enumerate(taps):
+        for number, (channel, dy, dx) in enumerate(taps):
             y = row * window.strides[0] + dy * window.dilations[0]
             for position in range(width):
-                uses.setdefault((y, position, dx), []).append((row, number))
-    for (_, position, _), users in sorted(uses.items()):
+                uses.setdefault((channel, y, position, dx), []).append((row, number))
+    for (_, _, position, _), users in sorted(uses.items()):
         chunk = tile.chunks[position]
         row, number = users[0]
         vector = input_vector(b, source, base, window, row, taps[number], chunk)
@@ -324,7 +326,7 @@ def dense_convolution(
     """Emit dense-direct (and depthwise-direct, with one channel a group): `schedule.filters` filters share the
     input vectors. The last block of a layer starts at `filters - block`, so it may overlap its neighbour."""
     block = schedule.filters
-    taps = tuple((dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
+    taps = tuple((0, dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
     end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_tile(tile: Tile, strip: Strip, index: Index) -> None:

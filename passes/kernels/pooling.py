@@ -82,7 +82,7 @@ def pool(
         for dy in range(kernel[0]):
             key = (row * window.strides[0] + dy * window.dilations[0], position)
             if key not in rows:
-                taps = [(dy, dx) for dx in range(kernel[1])]
+                taps = [(0, dy, dx) for dx in range(kernel[1])]
                 rows[key] = combine([input_vector(b, source, base, window, row, tap, chunk) for tap in taps])
             needed.append(rows[key])
         result = combine(needed)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-import threading
 import time
+import zlib
+from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime.native import NativeFunction, aligned_bytes
 
-FORMAT = 1
+FORMAT = 2
 ENTRY = "main"
 
 
@@ -41,9 +43,9 @@ class Program:
     Attributes:
         code: object file whose `main` takes pointers to the inputs, the outputs, the time stamps, the arena and the
             weights.
-        weights: the arrays that the kernels read.
+        weights: the bytes that the kernels read.
         inputs, outputs: in the order of the pointers.
-        structure: how outputs nest, see `patc.runtime.structure`.
+        structure: how outputs nest, see `nest`.
         arena_bytes: memory for activations.
         target: name of the target.
         features: instruction set extensions that the code needs.
@@ -74,9 +76,10 @@ class LayerTime:
 class CompiledModel:
     """A compiled model.
 
-    Call it with torch tensors or numpy arrays, float32 and of the compiled shapes; what comes back has the structure
-    that the model returns, of tensors or of arrays. One call is one native call; it allocates the outputs only.
-    Several Python threads may call the same model: each call in flight has its own arena.
+    Call it with torch tensors or numpy arrays, float32 and of the compiled shapes; what comes back is nested as the
+    model nests it, and holds tensors if an input was one, else arrays. One call is one native call; it allocates the
+    outputs only, and copies inputs that are not contiguous. No gradients are recorded. Several Python threads may call
+    the same model: each call in flight has its own arena. A forked process may go on calling it.
 
     Attributes:
         program: code, weights and descriptions.
@@ -84,14 +87,25 @@ class CompiledModel:
     """
 
     def __init__(self, program: Program, diagnostics: Sequence[Diagnostic] = ()) -> None:
-        self.program = program
+        weights = aligned_bytes(program.weights.nbytes)
+        weights[:] = program.weights
+        self.program = replace(program, weights=weights)
         self.diagnostics = list(diagnostics)
         count = len(program.inputs) + len(program.outputs) + 3
         self._function = NativeFunction(program.code, ENTRY, count, threaded=program.threads > 1)
-        self._weights = aligned_bytes(program.weights.nbytes)
-        self._weights[:] = program.weights
+        self._weights = weights.ctypes.data
+        self._missing = _missing_features(program.features)
+        # Only appended to and popped from, which needs no lock; a lock could be held when the process forks.
         self._idle: list[_Workspace] = []
-        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        program = self.program
+        inputs, outputs = (
+            ", ".join(f"{info.name} {list(info.shape)}" for info in infos)
+            for infos in (program.inputs, program.outputs)
+        )
+        threads = f"{program.threads} thread{'s' if program.threads > 1 else ''}"
+        return f"<CompiledModel {inputs} -> {outputs}; {len(self.layers)} layers, {program.target}, {threads}>"
 
     @property
     def layers(self) -> tuple[LayerReport, ...]:
@@ -102,42 +116,55 @@ class CompiledModel:
         """Run the model.
 
         Raises:
-            PatcError: wrong number, shape or element type of inputs.
+            PatcError: wrong number, shape, element type or device of inputs, or a CPU that lacks an extension which
+                the code was compiled for.
         """
-        arrays, as_torch = self._check(inputs)
-        outputs = [np.empty(info.shape, np.float32) for info in self.program.outputs]
+        # `kept` holds what the addresses point into.
+        kept, addresses, torch = self._check(inputs)
+        outputs, output_addresses = self._make_outputs(torch)
         workspace = self._acquire()
         try:
-            self._run(arrays, outputs, workspace)
+            self._function(*addresses, *output_addresses, *workspace.addresses, self._weights)
         finally:
-            self._release(workspace)
-        results: list[Any] = list(outputs)
-        if as_torch:
-            import torch
-
-            results = [torch.from_numpy(output) for output in outputs]
-        return nest(self.program.structure, results)
+            self._idle.append(workspace)
+        del kept
+        return nest(self.program.structure, outputs)
 
     def profile(self, *inputs: Any, repetitions: int = 20) -> list[LayerTime]:
-        """Return the median time of each layer over `repetitions` calls, after one call to warm up."""
-        arrays, _ = self._check(inputs)
-        outputs = [np.empty(info.shape, np.float32) for info in self.program.outputs]
+        """Return the median time of each layer over `repetitions` calls, after one call to warm up.
+
+        Without inputs the model runs on random ones.
+
+        Raises:
+            PatcError: as for a call, or less than one repetition.
+        """
+        if repetitions < 1:
+            raise PatcError(f"expected 1 repetition or more, got {repetitions}")
+        kept, addresses, torch = self._check(inputs or self.random_inputs())
+        outputs, output_addresses = self._make_outputs(torch)
         workspace = self._acquire()
+        arguments = (*addresses, *output_addresses, *workspace.addresses, self._weights)
         try:
-            self._run(arrays, outputs, workspace)
+            self._function(*arguments)
             start, first = time.perf_counter(), int(workspace.ticks[-1])
             stamps = []
             for _ in range(repetitions):
-                self._run(arrays, outputs, workspace)
+                self._function(*arguments)
                 stamps.append(workspace.ticks.copy())
             seconds_per_tick = (time.perf_counter() - start) / max(1, int(workspace.ticks[-1]) - first)
         finally:
-            self._release(workspace)
+            self._idle.append(workspace)
+        del kept, outputs
         medians = np.median(np.diff(np.stack(stamps), axis=1), axis=0) * seconds_per_tick
         return [LayerTime(layer, float(median)) for layer, median in zip(self.layers, medians, strict=True)]
 
+    def random_inputs(self, seed: int = 0) -> tuple[np.ndarray, ...]:
+        """Return arrays of the input shapes with normally distributed values."""
+        generator = np.random.default_rng(seed)
+        return tuple(generator.standard_normal(info.shape, np.float32) for info in self.program.inputs)
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file, which `patc.load` reads without torch.
+        """Write the model to one file, which `patc.load` reads without torch. Equal models give equal files.
 
         Raises:
             PatcError: the file cannot be written; nothing is left behind.
@@ -145,8 +172,7 @@ class CompiledModel:
         from safetensors.numpy import save
 
         program = self.program
-        metadata = {
-            "format": FORMAT,
+        values = {
             "inputs": [[info.name, info.shape] for info in program.inputs],
             "outputs": [[info.name, info.shape] for info in program.outputs],
             "structure": program.structure,
@@ -156,41 +182,47 @@ class CompiledModel:
             "threads": program.threads,
             "layers": [layer.to_json() for layer in program.layers],
         }
+        text = json.dumps(values)
+        header = {"format": FORMAT, "checksum": _checksum(text, program.code, program.weights)}
         tensors = {"code": np.frombuffer(program.code, np.uint8), "weights": program.weights}
-        atomic_write(path, save(tensors, {"patc": json.dumps(metadata)}))
+        # One entry: the order of several would differ from run to run.
+        atomic_write(path, save(tensors, {"patc": f"{json.dumps(header)}\n{text}"}))
 
-    def _check(self, inputs: Sequence[Any]) -> tuple[list[np.ndarray], bool]:
-        """Return the inputs as contiguous arrays, and whether one of them is a torch tensor."""
+    def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any]:
+        """Return contiguous inputs, their addresses, and the torch module if one of them is a tensor, else None."""
         expected = self.program.inputs
+        if self._missing:
+            raise PatcError(_describe_missing(self._missing, self.program.target))
         if len(inputs) != len(expected):
             wanted = ", ".join(map(str, expected))
             raise PatcError(f"expected {len(expected)} inputs ({wanted}), got {len(inputs)}")
         torch = sys.modules.get("torch")
-        arrays, as_torch = [], False
+        kept, addresses, as_torch = [], [], False
         for info, value in zip(expected, inputs, strict=True):
             if torch is not None and isinstance(value, torch.Tensor):
                 as_torch = True
-                value = value.detach().numpy() if value.device.type == "cpu" else value
-            if not isinstance(value, np.ndarray):
-                raise PatcError(f"expected input {info}, got {type(value).__name__}")
-            if value.shape != info.shape or value.dtype != np.float32:
-                raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
-            arrays.append(np.ascontiguousarray(value))
-        return arrays, as_torch
+                value = _check_tensor(info, value, torch)
+                addresses.append(value.data_ptr())
+            else:
+                value = _check_array(info, value)
+                addresses.append(value.ctypes.data)
+            kept.append(value)
+        return kept, addresses, torch if as_torch else None
 
-    def _run(self, inputs: list[np.ndarray], outputs: list[np.ndarray], workspace: _Workspace) -> None:
-        memories = [*inputs, *outputs, workspace.ticks, workspace.arena, self._weights]
-        self._function(*(memory.ctypes.data for memory in memories))
+    def _make_outputs(self, torch: Any) -> tuple[list[Any], list[int]]:
+        """Return uninitialised outputs and their addresses: tensors when torch is given, else arrays."""
+        shapes = [info.shape for info in self.program.outputs]
+        if torch is None:
+            arrays = [np.empty(shape, np.float32) for shape in shapes]
+            return arrays, [array.ctypes.data for array in arrays]
+        tensors = [torch.empty(shape, dtype=torch.float32, device="cpu") for shape in shapes]
+        return tensors, [tensor.data_ptr() for tensor in tensors]
 
     def _acquire(self) -> _Workspace:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return _Workspace(self.program)
-
-    def _release(self, workspace: _Workspace) -> None:
-        with self._lock:
-            self._idle.append(workspace)
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Workspace(self.program)
 
 
 class _Workspace:
@@ -199,57 +231,113 @@ class _Workspace:
     def __init__(self, program: Program) -> None:
         self.arena = aligned_bytes(program.arena_bytes)
         self.ticks = np.zeros(len(program.layers) + 1, np.int64)
+        self.addresses = (self.ticks.ctypes.data, self.arena.ctypes.data)
+
+
+def _check_tensor(info: TensorInfo, value: Any, torch: Any) -> Any:
+    """Return a torch tensor as a contiguous one."""
+    if value.shape != info.shape or value.dtype != torch.float32:
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {dtype}")
+    if value.device.type != "cpu" or value.layout != torch.strided:
+        raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
+    return value.detach().contiguous()
+
+
+def _check_array(info: TensorInfo, value: Any) -> np.ndarray:
+    """Return a numpy array as a contiguous one."""
+    if not isinstance(value, np.ndarray):
+        raise PatcError(f"expected input {info}, got {type(value).__name__}")
+    if value.shape != info.shape or value.dtype != np.float32:
+        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
+    return np.ascontiguousarray(value)
 
 
 def nest(structure: Any, results: Sequence[Any]) -> Any:
-    """Return results nested as `structure` says: {"leaf": i}, {"constant": value} or {kind: parts}."""
+    """Return results nested as `structure` says.
+
+    Args:
+        structure: {"leaf": i} for result i, {"constant": value}, {"tuple": parts}, {"list": parts},
+            {"dict": [[key, part], ...]}, or {"namedtuple": [name, [field, ...], parts]}.
+        results: the tensors or arrays.
+    """
     ((kind, value),) = structure.items()
     if kind == "leaf":
         return results[value]
     if kind == "constant":
         return value
     if kind == "dict":
-        return {key: nest(part, results) for key, part in value.items()}
-    parts = [nest(part, results) for part in value]
-    return tuple(parts) if kind == "tuple" else parts
+        return {key: nest(part, results) for key, part in value}
+    if kind == "namedtuple":
+        name, fields, parts = value
+        return _named_tuple(name, *fields)(*(nest(part, results) for part in parts))
+    nested = [nest(part, results) for part in value]
+    return tuple(nested) if kind == "tuple" else nested
+
+
+@functools.cache
+def _named_tuple(name: str, *fields: str) -> Any:
+    """Return a class with the name and the fields of the model's own, which a loaded model cannot import."""
+    return namedtuple(name, fields)  # type: ignore[misc] # made at run time
 
 
 def load(path: str | os.PathLike[str]) -> CompiledModel:
     """Return the model that `CompiledModel.save` wrote.
 
     Raises:
-        PatcError: the file is missing, damaged, no saved model, or for a CPU with extensions this one lacks.
+        PatcError: the file is missing, damaged, no saved model, of another version, or for a CPU with extensions that
+            this one lacks.
     """
+    place = os.fspath(path)
+    text, code, weights = _read(place)
+    header, _, body = text.partition("\n")
+    try:
+        found = json.loads(header)
+        if found["format"] != FORMAT:
+            message = f"expected a compiled model of format {FORMAT}, found format {found['format']}; compile it again"
+            raise PatcError(message, place)
+        if found["checksum"] != _checksum(body, code, weights):
+            raise PatcError("expected a compiled model, found damaged data (wrong checksum)", place)
+        program = _program(json.loads(body), code.tobytes(), weights)
+    except (KeyError, TypeError, ValueError) as error:
+        found_text = f"{type(error).__name__}: {error}"
+        raise PatcError(f"expected a compiled model, found damaged data ({found_text})", place) from None
+    missing = _missing_features(program.features)
+    if missing:
+        raise PatcError(_describe_missing(missing, program.target), place)
+    return CompiledModel(program)
+
+
+def _read(place: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the description, the code and the weights of a file."""
     from safetensors import SafetensorError, safe_open
 
-    place = os.fspath(path)
-    if not Path(path).is_file():
-        raise PatcError("expected a compiled model, found no such file", place)
+    if not Path(place).is_file():
+        found = "a folder" if Path(place).is_dir() else "no such file"
+        raise PatcError(f"expected a compiled model, found {found}", place)
     try:
         with safe_open(place, framework="numpy") as file:
             text = (file.metadata() or {}).get("patc")
             if text is None:
                 raise PatcError("expected a compiled model, found a safetensors file without one", place)
-            code, weights = file.get_tensor("code"), file.get_tensor("weights")
+            return text, file.get_tensor("code"), file.get_tensor("weights")
     except (SafetensorError, OSError) as error:
-        raise PatcError(f"expected a compiled model, found damaged data ({error})", place) from None
-    values = json.loads(text)
-    if values["format"] != FORMAT:
-        raise PatcError(f"expected a compiled model of format {FORMAT}, found format {values['format']}", place)
-    _require_features(values["features"], place)
-    return CompiledModel(
-        Program(
-            code=code.tobytes(),
-            weights=weights,
-            inputs=_tensor_infos(values["inputs"]),
-            outputs=_tensor_infos(values["outputs"]),
-            structure=values["structure"],
-            arena_bytes=values["arena_bytes"],
-            target=values["target"],
-            features=tuple(values["features"]),
-            threads=values["threads"],
-            layers=tuple(LayerReport.from_json(layer) for layer in values["layers"]),
-        )
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PatcError(f"expected a compiled model, found damaged data or another format ({reason})", place) from None
+
+
+def _program(values: dict[str, Any], code: bytes, weights: np.ndarray) -> Program:
+    return Program(
+        code=code,
+        weights=weights,
+        inputs=_tensor_infos(values["inputs"]),
+        outputs=_tensor_infos(values["outputs"]),
+        structure=values["structure"],
+        arena_bytes=values["arena_bytes"],
+        target=values["target"],
+        features=tuple(values["features"]),
+        threads=values["threads"],
+        layers=tuple(LayerReport.from_json(layer) for layer in values["layers"]),
     )
 
 
@@ -257,9 +345,19 @@ def _tensor_infos(rows: list[Any]) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(name, tuple(shape)) for name, shape in rows)
 
 
-def _require_features(features: list[str], place: str) -> None:
+def _checksum(text: str, code: bytes | np.ndarray, weights: np.ndarray) -> int:
+    """Return a number that a damaged file most likely does not have: damaged code could end the process."""
+    value = zlib.crc32(text.encode())
+    for part in (code, weights):
+        value = zlib.crc32(part, value)
+    return value
+
+
+def _missing_features(features: Sequence[str]) -> tuple[str, ...]:
     from patc.targets import host_features
 
-    missing = sorted(set(features) - host_features())
-    if missing:
-        raise PatcError(f"expected a CPU with {', '.join(missing)}, found one without", place)
+    return tuple(sorted(set(features) - host_features()))
+
+
+def _describe_missing(missing: Sequence[str], target: str) -> str:
+    return f"expected a CPU with {', '.join(missing)}, as compiled for target '{target}', got one without"

@@ -62,7 +62,8 @@ def aligned_bytes(size: int) -> np.ndarray:
     translation buffer holds.
     """
     if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        block = mmap.mmap(-1, size + LARGE_PAGE)
+        # Private: the pages of a shared mapping are small, and a forked child would write to them too.
+        block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         block.madvise(mmap.MADV_HUGEPAGE)
         memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
     else:
