@@ -10,6 +10,8 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects.ext import Dialect
 
+MAX_TAPS = 63  # a pattern's mask is an i64
+
 
 class PatternDialect(Dialect, name="pattern"):
     """Pattern-pruned convolutions and the layers around them."""

@@ -16,11 +16,17 @@ from typing import Any, Optional
 from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
 
-from patc.dialects.attributes import ClampAttr, LayoutAttr, Library, LibraryAttr, PatternDialect, ScheduleAttr
+from patc.dialects.attributes import (
+    MAX_TAPS,
+    ClampAttr,
+    LayoutAttr,
+    Library,
+    LibraryAttr,
+    PatternDialect,
+    ScheduleAttr,
+)
 
 Tensor = ir.RankedTensorType
-
-MAX_TAPS = 63  # a mask is an i64
 
 
 def load(context: ir.Context) -> None:
@@ -235,8 +241,8 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         if not _verify_convolution(self, filters=filters, kernel=library.kernel):
             return False
         channels = self.input.type.shape[1]
-        expected = f"a library of depth {channels} or less, the input channels"
-        return _rule(self, library.depth <= channels, expected, library.depth)
+        rule = f"a library of depth {channels} or less, the input channels"
+        return _rule(self, library.depth <= channels, rule, library.depth)
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):

@@ -57,7 +57,7 @@ def _lower_conv2d(op: Any, state: PassState) -> ir.Value:
 def _lower_sparse_conv2d(op: Any, state: PassState) -> ir.Value:
     library, channels = Library.from_attr(op.library), op.input.type.shape[1]
     arrays = Fkw(**{field.name: _constant_operand(op, field.name, state) for field in fields(Fkw)})
-    if (violation := find_violation(arrays, channels)) is not None:
+    if (violation := find_violation(arrays, channels, library.depth)) is not None:
         raise fail(op, *violation)
     name = constant_name(op.values)
     dense = decode(arrays, library.masks, library.kernel, channels)

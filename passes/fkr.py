@@ -45,11 +45,12 @@ class _Similarity:
     def __init__(self, fkw: Fkw) -> None:
         owner, pattern = fkw.owners()
         filters, patterns = len(fkw.reorder), fkw.stride.shape[1] - 1
-        channels = int(fkw.index.max(initial=0)) + 1
-        # float32 counts these small numbers exactly, and has fast matrix products.
-        self._kernels = np.zeros((filters, patterns, channels), np.float32)
-        self._kernels[owner, pattern, fkw.index] = 1
-        self._channels = self._kernels.max(axis=1)
+        channels, column = np.unique(fkw.index, return_inverse=True)
+        # float32 counts these small numbers exactly, and has fast matrix products. One product a layer: many small
+        # ones would wait for threads of a busy machine.
+        kernels = np.zeros((filters, patterns, len(channels)), np.float32)
+        kernels[owner, pattern, column] = 1
+        self._shared = [features @ features.T for features in (kernels.reshape(filters, -1), kernels.max(axis=1))]
         self._histogram = np.diff(fkw.stride, axis=1)
         self._scale = int(np.diff(fkw.offset).max(initial=0)) + 1
 
@@ -58,7 +59,6 @@ class _Similarity:
         score = np.zeros((len(rows), len(columns)), np.int64)
         for counts in self._histogram.T:
             score += np.minimum.outer(counts[rows], counts[columns])
-        for features in (self._kernels.reshape(len(self._kernels), -1), self._channels):
-            shared = features[rows] @ features[columns].T
-            score = score * self._scale + shared.astype(np.int64)
+        for shared in self._shared:
+            score = score * self._scale + shared[np.asarray(rows)[:, None], columns].astype(np.int64)
         return score

@@ -1,7 +1,8 @@
 """FKW, PatDNN's storage of pattern-pruned weights, as plain numpy arrays (paper, section 6.2).
 
-What the arrays mean is said in `pattern.sparse_conv2d`. A pattern is a bit mask of
-a kernel's taps, row-major.
+What the arrays mean is said in `pattern.sparse_conv2d`. A pattern is a bit mask of a kernel's taps, row-major. A kernel
+of depth D spans D consecutive input channels (paper, section 3): its D x KH x KW taps follow each other in a dense
+F x C x KH x KW weight, as those of one channel do. Depth 1 is the common case.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# Masks are 64-bit signed integers, in numpy and in `#pattern.library`.
-MAX_TAPS = 63
+from patc.dialects.attributes import MAX_TAPS
 
 DROPPED = -1
 
@@ -24,7 +24,7 @@ class Fkw:
 
     Attributes:
         values: K x E, the entries of each kernel in row-major order of its pattern's taps.
-        index: K, the input channel of each kernel.
+        index: K, the (first) input channel of each kernel.
         offset: F + 1, the first kernel of each stored filter.
         stride: F x (P + 1), the first kernel of each pattern, counted from the filter's first.
         reorder: F, the output channel of each stored filter.
@@ -49,13 +49,34 @@ class Fkw:
         return cells // patterns, cells % patterns
 
 
-def kernel_masks(weight: np.ndarray) -> np.ndarray:
-    """Return the mask of the non-zero entries of each kernel: F x C x KH x KW -> F x C, int64."""
+def kernel_masks(weight: np.ndarray, depth: int = 1) -> np.ndarray:
+    """Return the mask of the non-zero entries of each kernel: F x C x KH x KW -> F x (C // depth), int64.
+
+    Channels behind the last whole kernel do not count, see `rest_masks`.
+    """
     filters, channels, height, width = weight.shape
-    entries = weight.reshape(filters, channels, height * width)
-    masks = np.zeros((filters, channels), np.int64)
-    for tap in range(height * width):
-        masks |= (entries[:, :, tap] != 0).astype(np.int64) << tap
+    kernels, taps = channels // depth, depth * height * width
+    return _masks(weight.reshape(filters, -1)[:, : kernels * taps].reshape(filters, kernels, taps))
+
+
+def rest_masks(weight: np.ndarray, depth: int) -> np.ndarray:
+    """Return the masks of what `kernel_masks` leaves out: F x C x KH x KW -> F, int64.
+
+    They are masks of the kernels that start at channel C - depth, in which only the last C mod depth channels count.
+    """
+    filters, channels, height, width = weight.shape
+    rest = channels % depth
+    if rest == 0:
+        return np.zeros(filters, np.int64)
+    entries = weight[:, channels - rest :].reshape(filters, -1)
+    return _masks(entries) << (depth - rest) * height * width
+
+
+def _masks(entries: np.ndarray) -> np.ndarray:
+    """Return the masks of the non-zero entries along the last axis."""
+    masks = np.zeros(entries.shape[:-1], np.int64)
+    for tap in range(entries.shape[-1]):
+        masks |= (entries[..., tap] != 0).astype(np.int64) << tap
     return masks
 
 
@@ -76,35 +97,49 @@ def choose_patterns(kernels: np.ndarray, masks: Sequence[int]) -> np.ndarray:
     return chosen
 
 
-def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1) -> Fkw:
+def cover(mask: int, masks: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the numbers of the fewest patterns of `masks` that cover `mask` together; None if all of them do not."""
+    reached: dict[int, tuple[int, ...]] = {mask: ()}
+    while reached and 0 not in reached:
+        further: dict[int, tuple[int, ...]] = {}
+        for left, chosen in reached.items():
+            for pattern, covered in enumerate(masks):
+                if covered & left & -left:  # some pattern has to cover the lowest tap that is left
+                    further.setdefault(left & ~covered, (*chosen, pattern))
+        reached = further
+    return reached.get(0)
+
+
+def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1, depth: int = 1) -> Fkw:
     """Split a convolution's weight into FKW arrays.
 
     Filters keep their order. Inside a filter kernels are sorted by pattern, then by input channel. A kernel
     that several patterns cover takes the first of them and stores zeros; a kernel of zeros is dropped.
 
+    Where `depth` does not divide the channels of a group, the rest of each filter is stored as the fewest kernels that
+    hold it. They start `depth` channels before the end, and store zeros for all taps but theirs.
+
     Args:
         weight: F x C/groups x KH x KW.
         masks: the pattern library, all with the same number of taps.
+        depth: input channels of one kernel, at most C/groups.
 
     Raises:
         ValueError: no pattern covers some kernel.
     """
     filters, group_channels, height, width = weight.shape
-    chosen = choose_patterns(kernel_masks(weight), masks)
-    if (chosen == len(masks)).any():
-        raise ValueError("expected a library that covers every kernel")
-    owner, channel = np.nonzero(chosen != DROPPED)
-    pattern = chosen[owner, channel]
-    order = np.argsort(owner * len(masks) + pattern, kind="stable")  # kernels are sorted by channel already
-    owner, channel, pattern = owner[order], channel[order], pattern[order]
+    kernels = _cut(weight, masks, depth)
+    order = np.argsort(kernels[0] * len(masks) + kernels[2], kind="stable")  # kernels are sorted by channel already
+    owner, channel, pattern, held = kernels[:, order]
 
-    taps = np.array([mask_taps(mask) for mask in masks])
+    taps = np.array([mask_taps(mask) for mask in masks])[pattern]
     kernel = (owner * group_channels + channel) * (height * width)
+    values = weight.reshape(-1)[kernel[:, None] + taps]
     counts = np.bincount(owner * len(masks) + pattern, minlength=filters * len(masks))
     stride = _boundaries(counts.reshape(filters, len(masks)))
     channels = group_channels * groups
     return Fkw(
-        values=weight.reshape(-1)[kernel[:, None] + taps[pattern]],
+        values=np.where(held[:, None] >> taps & 1, values, weight.dtype.type(0)),
         index=(channel + owner // (filters // groups) * group_channels).astype(_index_type(channels)),
         offset=_boundaries(stride[:, -1]).astype(np.int32),
         stride=stride.astype(_index_type(stride[:, -1].max(initial=0))),
@@ -112,10 +147,49 @@ def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1) -> Fkw:
     )
 
 
+def _cut(weight: np.ndarray, masks: Sequence[int], depth: int) -> np.ndarray:
+    """Return filter, first channel in its group, pattern and held taps of each kernel: 4 x K, int64.
+
+    The kernels of a filter are sorted by channel.
+
+    Raises:
+        ValueError: no pattern covers some kernel.
+    """
+    whole = kernel_masks(weight, depth)
+    chosen = choose_patterns(whole, masks)
+    if (chosen == len(masks)).any():
+        raise ValueError("expected a library that covers every kernel")
+    owner, number = np.nonzero(chosen != DROPPED)
+    parts = [np.stack([owner, number * depth, chosen[owner, number], whole[owner, number]])]
+    rest, last = rest_masks(weight, depth), weight.shape[1] - depth
+    for mask in np.unique(rest[rest != 0]).tolist():
+        owner = np.flatnonzero(rest == mask)
+        for share in _share(mask, masks):
+            parts.append(np.stack([owner, *(np.full_like(owner, value) for value in (last, *share))]))
+    return np.concatenate(parts, axis=1)
+
+
+def _share(mask: int, masks: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the fewest patterns that cover a mask, each with those of its taps that no earlier one holds.
+
+    Raises:
+        ValueError: no patterns cover it.
+    """
+    patterns = cover(mask, masks)
+    if patterns is None:
+        raise ValueError("expected a library that covers every kernel")
+    shares = []
+    for pattern in patterns:
+        shares.append((pattern, mask & masks[pattern]))
+        mask &= ~masks[pattern]
+    return shares
+
+
 def decode(fkw: Fkw, masks: Sequence[int], kernel: tuple[int, int], channels: int) -> np.ndarray:
     """Return the dense F x `channels` x KH x KW weight of FKW arrays; a grouped one has zeros between groups.
 
-    Kernels of one filter that read the same input channel add up, as in the convolution.
+    Kernels of one filter that read the same input channel add up, as in the convolution. The depth of the kernels does
+    not matter: their taps follow each other from channel to channel.
     """
     owner, pattern = fkw.owners()
     filters, taps = len(fkw.reorder), kernel[0] * kernel[1]
@@ -131,7 +205,7 @@ def rearrange(fkw: Fkw, order: np.ndarray, input_positions: np.ndarray, output_p
 
     Args:
         order: F, the stored filters in their new order.
-        input_positions: C, the new number of each input channel.
+        input_positions: C, the new number of each input channel; 0, 1, 2, ... where kernels span several channels.
         output_positions: F, the new number of each output channel.
     """
     owner, pattern = fkw.owners()
@@ -155,8 +229,13 @@ def invert(permutation: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def find_violation(fkw: Fkw, channels: int) -> tuple[str, Any] | None:
-    """Return the first rule that arrays of the right shapes break, and what was found instead."""
+def find_violation(fkw: Fkw, channels: int, depth: int = 1) -> tuple[str, Any] | None:
+    """Return the first rule that arrays of the right shapes break, and what was found instead.
+
+    Args:
+        channels: C, the input channels.
+        depth: input channels that one kernel spans.
+    """
     steps = np.diff(fkw.stride.astype(np.int64), axis=1)
     wrong = np.flatnonzero((fkw.stride[:, 0] != 0) | (steps < 0).any(axis=1))
     if wrong.size:
@@ -167,9 +246,11 @@ def find_violation(fkw: Fkw, channels: int) -> tuple[str, Any] | None:
         return f"offset {wrong[0]} to be {offset[wrong[0]]}, as stride counts", int(fkw.offset[wrong[0]])
     if offset[-1] != fkw.kernels:
         return f"stride to count {fkw.kernels} kernels", int(offset[-1])
-    wrong = np.flatnonzero((fkw.index < 0) | (fkw.index >= channels))
+    limit = channels - depth + 1
+    wrong = np.flatnonzero((fkw.index < 0) | (fkw.index >= limit))
     if wrong.size:
-        return f"index below {channels}, the input channels", int(fkw.index[wrong[0]])
+        spanned = "the input channels" if depth == 1 else f"as a kernel spans {depth} of {channels} input channels"
+        return f"index below {limit}, {spanned}", int(fkw.index[wrong[0]])
     missing = np.setdiff1d(np.arange(len(fkw.reorder)), fkw.reorder)
     if missing.size:
         return "reorder to name every output channel", f"none that names {missing[0]}"

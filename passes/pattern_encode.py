@@ -9,13 +9,14 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import Library
+from patc.dialects.attributes import MAX_TAPS, Library
 from patc.dialects.pattern import Conv2dOp, SparseConv2dOp
 from patc.passes.base import Pass, PassState
 from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.fkw import MAX_TAPS, Fkw, choose_patterns, encode, kernel_masks
+from patc.passes.fkw import Fkw, choose_patterns, encode, kernel_masks, rest_masks
 
 MIN_ENTRIES, MAX_ENTRIES = 2, 6
+POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
 
 
 class StaysDense(Exception):
@@ -32,8 +33,13 @@ class PatternEncode(Pass):
     falling, then by mask. A kernel takes the first pattern that covers it, and stores zeros where it has
     fewer entries; a kernel of zeros is dropped.
 
+    Nine consecutive input channels of one filter of a 1x1 convolution are one kernel of depth nine. The rest, C
+    mod 9 channels, is stored as kernels of the last nine channels, as few as its entries need. Patterns for these
+    join the library behind the others: each holds the rest's next entries, and other taps, whose weights are zero,
+    where that is too few. The rest takes patterns that are there already where these leave no more to do.
+
     A layer stays dense, and a remark says why, when its weights are not constant, are all zero, or do not
-    fit. 1x1 and depthwise convolutions always stay dense; a remark says so when they are sparse.
+    fit. 1x1 and depthwise convolutions that are not sparse stay dense without a remark.
 
         %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x3x3xf32>, ...) -> ...
     ->
@@ -41,8 +47,13 @@ class PatternEncode(Pass):
                {library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>, ...}
                : (..., tensor<1024x4xf32>, tensor<1024xi16>, tensor<65xi32>, tensor<64x3xi16>, ...) -> ...
 
+        %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x1x1xf32>, ...) -> ...
+    ->
+        %y = "pattern.sparse_conv2d"(...)
+               {library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 54>>, ...} : ...
+
     The arrays of parameter "conv1.weight" are "conv1.values", "conv1.index", "conv1.offset", "conv1.stride"
-    and "conv1.reorder"; the store keeps the dense one. FKW is in section 6.2 of the paper.
+    and "conv1.reorder"; the store keeps the dense one. FKW is in section 6.2 of the paper, 1x1 kernels in section 3.
 
     Requires: nothing.
     Ensures: every layer computes the same products as before, less those with a zero weight. A second run
@@ -50,10 +61,12 @@ class PatternEncode(Pass):
 
     Options:
         max-patterns: the most patterns that a layer's own library may have, from 1; default 16.
+            Patterns for the rest of a 1x1 convolution count.
         min-sparsity: the least part of a layer's weights that the arrays must leave out, 0 to 1; default 0.3,
             since the slowest pattern loop runs at 0.7 of a dense loop's rate.
         library: masks of the 3x3 patterns to use, in this order and even if unused; distinct, with equally
-            many entries, two to six. Default: find them, as always for other kernel sizes.
+            many entries, two to six. 1x1 convolutions use them for their kernels of nine channels too, and
+            add what their rest needs. Default: find them, as always for other kernel sizes.
 
     Raises:
         PatcError: an option is out of its range.
@@ -71,7 +84,7 @@ class PatternEncode(Pass):
     library: tuple[int, ...] = field(
         default=(),
         metadata={
-            "help": "masks of the 3x3 patterns to use; default: find them",
+            "help": "masks of the 3x3 and nine-channel patterns to use; default: find them",
             "minimum": 1,
             "maximum": 511,
         },
@@ -106,46 +119,95 @@ class PatternEncode(Pass):
         weight = read_constant(conv.weight, state)
         if weight is None:
             raise StaysDense("its weights are not constant")
-        unsuitable = _unsuitable(conv, weight)
-        if unsuitable:
-            if np.mean(weight == 0) < self.min_sparsity:
-                return None
-            raise StaysDense(unsuitable)
+        if _is_usually_dense(conv, weight) and np.mean(weight == 0) < self.min_sparsity:
+            return None
+        _check_kind(conv, weight)
         height, width = weight.shape[2:]
-        masks = self._layer_library(kernel_masks(weight), (height, width))
-        fkw = encode(weight, masks, conv.groups.value)
+        depth = POINTWISE_DEPTH if height * width == 1 else 1
+        try:
+            masks = self._layer_library(weight, depth)
+            fkw = self._encode_weight(weight, masks, conv.groups.value, depth)
+        except StaysDense as reason:
+            if depth == 1:
+                raise
+            raise StaysDense(f"with {depth} input channels to a kernel, {reason}") from None
+        return Library((height, width), masks, depth), fkw
+
+    def _encode_weight(self, weight: np.ndarray, masks: tuple[int, ...], groups: int, depth: int) -> Fkw:
+        fkw = encode(weight, masks, groups, depth)
         left_out = 1 - fkw.values.size / weight.size
         if left_out < self.min_sparsity:
             raise StaysDense(
                 f"patterns leave out {left_out:.0%} of the weights, {self.min_sparsity:.0%} expected"
             )
-        return Library((height, width), masks), fkw
+        return fkw
 
-    def _layer_library(self, kernels: np.ndarray, kernel: tuple[int, int]) -> tuple[int, ...]:
-        if not kernels.any():
-            raise StaysDense("all weights are zero")
-        if kernel != (3, 3) or not self.library:
-            return find_library(kernels, kernel[0] * kernel[1], self.max_patterns)
-        misfits = np.count_nonzero(choose_patterns(kernels, self.library) == len(self.library))
-        if misfits:
-            kept = np.count_nonzero(kernels)
+    def _layer_library(self, weight: np.ndarray, depth: int) -> tuple[int, ...]:
+        kernels, rest = kernel_masks(weight, depth), rest_masks(weight, depth)
+        taps = depth * weight.shape[2] * weight.shape[3]
+        is_given = bool(self.library) and (weight.shape[2:] == (3, 3) or depth == POINTWISE_DEPTH)
+        if is_given:
+            _check_library(kernels, self.library)
+            return self.library + find_rest_patterns(rest, self.library, taps)
+        found = find_library(kernels, taps, self.max_patterns)
+        patterns = found + find_rest_patterns(rest, found, taps)
+        if len(patterns) > self.max_patterns:
             raise StaysDense(
-                f"{misfits} of {kept} kernels fit none of the {len(self.library)} given patterns"
+                f"{len(patterns)} patterns of {_size(patterns[0])} entries with those of the rest, "
+                f"at most {self.max_patterns} fit"
             )
-        return self.library
+        return patterns
+
+
+def _is_usually_dense(conv: Conv2dOp, weight: np.ndarray) -> bool:
+    """Whether a convolution is of a kind that most pruning leaves alone: 1x1, depthwise or very large."""
+    _, channels, height, width = weight.shape
+    return height * width == 1 or height * width > MAX_TAPS or (channels == 1 and conv.groups.value > 1)
+
+
+def _check_kind(conv: Conv2dOp, weight: np.ndarray) -> None:
+    """Refuse the kinds of convolutions that are never encoded, and weights that are all zero.
+
+    Raises:
+        StaysDense: the reason.
+    """
+    _, channels, height, width = weight.shape
+    if height * width > MAX_TAPS:
+        raise StaysDense(f"{height}x{width} kernels have more than {MAX_TAPS} taps")
+    if height * width == 1 and conv.groups.value > 1:
+        raise StaysDense("1x1 kernels of a grouped convolution have no patterns")
+    if height * width == 1 and channels < POINTWISE_DEPTH:
+        raise StaysDense(f"1x1 kernels have patterns over {POINTWISE_DEPTH} input channels, the layer has {channels}")
+    if not weight.any():
+        raise StaysDense("all weights are zero")
+
+
+def _check_library(kernels: np.ndarray, masks: tuple[int, ...]) -> None:
+    """Require that each kernel fits one of the given patterns.
+
+    Raises:
+        StaysDense: the number of those that do not.
+    """
+    misfits = np.count_nonzero(choose_patterns(kernels, masks) == len(masks))
+    if misfits:
+        raise StaysDense(
+            f"{misfits} of {np.count_nonzero(kernels)} kernels fit none of the {len(masks)} given patterns"
+        )
 
 
 def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int, ...]:
     """Return a few patterns that cover every kernel mask of a layer, chosen as the pass describes.
 
     Args:
-        kernels: masks of any shape, some of them not zero.
-        taps: height x width of a kernel.
+        kernels: masks of any shape; no patterns where all of them are zero.
+        taps: height x width x depth of a kernel.
 
     Raises:
         StaysDense: the kernels have too many entries or need too many patterns.
     """
     masks, counts = np.unique(kernels[kernels != 0], return_counts=True)
+    if not masks.size:
+        return ()
     sizes = np.sum([masks >> tap & 1 for tap in range(taps)], axis=0)
     entries = max(MIN_ENTRIES, int(sizes.max()))
     if entries > MAX_ENTRIES:
@@ -162,6 +224,36 @@ def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int
         raise StaysDense(f"more patterns of {entries} entries than the {max_patterns} that fit")
     covered = {pattern: int(counts[(masks & ~pattern) == 0].sum()) for pattern in patterns}
     return tuple(sorted(patterns, key=lambda pattern: (-covered[pattern], pattern)))
+
+
+def find_rest_patterns(rest: np.ndarray, patterns: tuple[int, ...], taps: int) -> tuple[int, ...]:
+    """Return the patterns that are wanted beside `patterns` to cover every mask of `rest` by few kernels.
+
+    Any mask of n taps, counting all that some filter uses, then takes at most n / E kernels of E entries, rounded up.
+    """
+    left = int(np.bitwise_or.reduce(rest))
+    entries = _size(patterns[0]) if patterns else min(max(MIN_ENTRIES, _size(left)), MAX_ENTRIES)
+    added: list[int] = []
+    while left:
+        kernels = -(-_size(left) // entries)
+        pattern = max((*patterns, *added), key=lambda mask: _size(mask & left), default=0)
+        if _size(left & ~pattern) > (kernels - 1) * entries:
+            pattern = _first_taps(left, entries, taps)
+            added.append(pattern)
+        left &= ~pattern
+    return tuple(added)
+
+
+def _first_taps(mask: int, entries: int, taps: int) -> int:
+    """Return the first `entries` taps of a mask, filled up with the last ones of the kernel.
+
+    The rest is at the end of its kernels: an input channel there is read for another of the filter's kernels.
+    """
+    pattern = 0
+    for tap in [tap for tap in range(taps) if mask >> tap & 1] + [*reversed(range(taps))]:
+        if _size(pattern) < entries:
+            pattern |= 1 << tap
+    return pattern
 
 
 def _merge(masks: np.ndarray, entries: int, taps: int, most: int) -> list[int]:
@@ -182,18 +274,6 @@ def _merge(masks: np.ndarray, entries: int, taps: int, most: int) -> list[int]:
 
 def _size(mask: int) -> int:
     return bin(mask).count("1")
-
-
-def _unsuitable(conv: Conv2dOp, weight: np.ndarray) -> str:
-    """Return why a kind of convolution is never encoded, or ""."""
-    _, channels, height, width = weight.shape
-    if height * width == 1:
-        return "a 1x1 kernel has no patterns"
-    if channels == 1 and conv.groups.value > 1:
-        return "depthwise convolutions are not encoded"
-    if height * width > MAX_TAPS:
-        return f"{height}x{width} kernels have more than {MAX_TAPS} taps"
-    return ""
 
 
 def _convolutions(module: ir.Module) -> list[Conv2dOp]:

@@ -1,7 +1,8 @@
 """`pattern-layout`: choose where the elements of every activation lie, so that no layer has to pad or copy.
 
 A producer writes straight into the layout its users want: with their halo, and with even and odd columns apart when
-they all have stride 2. Only where users disagree, and at the function's boundary, a `pattern.relayout` is needed.
+they are convolutions of stride 2. Only where users disagree, and at the function's boundary, is a `pattern.relayout`
+needed.
 """
 
 from __future__ import annotations
@@ -103,10 +104,32 @@ def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
         wanted.append((packed, others))
     main = packed if is_argument else wanted[0][0] if wanted else _aligned_layout(tensor.shape, lanes)
     if not is_argument:
+        main = _like_input(value, main)
+    if not is_argument:
         value.set_type(_with_layout(tensor, main))
     for layout, group in wanted:
-        if layout != main:
+        if not _serves(main, layout, tensor.shape):
             _relayout(value, layout, group)
+
+
+def _like_input(value: ir.Value, wanted: Layout) -> Layout:
+    """Return the layout of the producer's input where it will do: layers of one size then share their kernel."""
+    op = value.owner.opview
+    given = getattr(op, "input", None)
+    if given is None or list(given.type.shape[2:]) != list(value.type.shape[2:]) or given.type.encoding is None:
+        return wanted
+    layout = Layout.of(given.type)
+    return layout if _serves(layout, wanted, value.type.shape) else wanted
+
+
+def _serves(layout: Layout, wanted: Layout, shape: Sequence[int]) -> bool:
+    """Whether users that want one layout can read the other: the halo may be larger."""
+    if layout == wanted:
+        return True
+    if wanted.is_packed(*shape[2:]) or layout.is_packed(*shape[2:]):
+        return False
+    wider = all(getattr(layout, side) >= getattr(wanted, side) for side in ("top", "left", "bottom", "right"))
+    return wider and layout.phases == wanted.phases and layout.fill == wanted.fill
 
 
 def _needs_lowest(op: Any) -> bool:
@@ -129,7 +152,10 @@ def _is_non_negative(value: ir.Value) -> bool:
 def _sliding_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layout:
     """Return the layout whose halo covers the pads of all windows; two phases when all have stride 2."""
     top, left, bottom, right = (max(use.op.pads[side] for use in uses) for side in range(4))
-    phases = 2 if all(use.op.strides[1] == 2 for use in uses) else 1
+    # A convolution reads each row many times, pooling once: not worth another store for its producer.
+    convolutions = [use.op for use in uses if isinstance(use.op, _CONVOLUTIONS)]
+    split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses)
+    phases = 2 if split else 1
     fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
     return _padded(shape, (top, left, bottom, right), phases, fill, lanes)
 

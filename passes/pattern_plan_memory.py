@@ -65,8 +65,9 @@ def _plan_function(
     state.parameters[WEIGHTS] = blob
     i8 = ir.IntegerType.get_signless(8)
     types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, len(blob))]
+    names = ("arena", "weights")
     arena, weights = (
-        block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, ("arena", "weights"), strict=True)
+        block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, names, strict=True)
     )
     inputs = [argument.type for argument in block.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, []))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch_mlir import ir
 
+from patc.dialects.attributes import Library
 from patc.dialects.pattern import (
     ActivateOp,
     AddOp,
@@ -42,8 +43,8 @@ class PatternReorder(Pass):
     that does most work computes them, so that the `reorder` of that layer is 0, 1, 2, ...: producers permute
     their filters and biases, consumers their input channels. Additions, residuals, pools, activations,
     depthwise convolutions and flattening tie tensors together; they share one order. Elsewhere (arguments,
-    results, ops not named here) channels keep their numbers, and `reorder` says which one a stored filter
-    computes.
+    results, inputs of layers whose kernels span several consecutive channels, ops not named here) channels keep
+    their numbers, and `reorder` says which one a stored filter computes.
 
         %y = "pattern.sparse_conv2d"(%x, %values, %index, ..., %reorder, %b)    filters 0, 1, 2, 3
         %z = "pattern.conv2d"(%y, %w)                                           columns 0, 1, 2, 3
@@ -120,7 +121,7 @@ def _read_sparse(op: SparseConv2dOp, state: PassState) -> Layer:
         state.remark(op, "keeps the order of its filters: its arrays are not constant")
         return Layer(op, "opaque")
     fkw = Fkw(*(_array(operand, state) for operand in operands))
-    violation = find_violation(fkw, op.input.type.shape[1])
+    violation = find_violation(fkw, op.input.type.shape[1], Library.from_attr(op.library).depth)
     if violation:
         raise fail(op, *violation)
     return Layer(op, "sparse", fkw)
@@ -239,6 +240,8 @@ def _classify_tensors(layers: Sequence[Layer]) -> _Classes:
         if layer.role in ("sparse", "dense", "depthwise"):
             residual = [op.residual] if op.residual is not None else []
             classes.tie([op.result, *residual, *([op.input] if layer.role == "depthwise" else [])])
+            if layer.role == "sparse" and Library.from_attr(op.library).depth > 1:
+                classes.fix(op.input)  # its kernels read consecutive channels
         elif layer.role == "tie":
             classes.tie([*op.operation.operands, *op.operation.results])
         elif layer.role == "linear":

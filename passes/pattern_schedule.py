@@ -25,6 +25,7 @@ from patc.passes.pattern_layout import is_global_pool
 from patc.targets import Target, get_target
 
 MEMORY_BYTES_PER_CYCLE = 6.0
+CODE_COST = 1.2e-4  # for each multiply-add instruction of a kernel
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,21 @@ def _widths(strips: list[tiling.Strip]) -> int:
     return max(len({chunk.lanes for chunk in strip.chunks}) for strip in strips)
 
 
+def _code_cost(instructions: int, strips: list[tiling.Strip]) -> float:
+    """Return a factor that prefers less code among tiles of nearly equal speed: caches and compile time count too.
+
+    Args:
+        instructions: multiply-adds for one column of vectors.
+    """
+    return 1.0 + CODE_COST * instructions * sum(len(strip.chunks) for strip in strips)
+
+
 def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
     batch, filters, height, width = op.result.type.shape
     library = Library.from_attr(op.library)
     taps = [library.places(pattern) for pattern in range(len(library.masks))]
     counts = _pattern_counts(op, library, state)
+    entries = library.entries * len(taps)
     geometry = _geometry(op, op.input.type.shape[1])
     best: _Choice | None = None
     for columns, strips in _column_choices(width, target.lanes):
@@ -121,10 +132,10 @@ def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
                     count * cost_model.sparse_kernel_cycles(shape, rows, strip.chunks, sums, geometry, target)
                     for shape, count in zip(taps, counts, strict=True)
                 )
-                entries = len(taps) * cost_model.LOOP_ENTRY_CYCLES
+                loops = len(taps) * cost_model.LOOP_ENTRY_CYCLES
                 stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
-                cycles += strip.count * (kernels + filters * (entries + stores))
-            cycles *= batch * -(-height // rows)
+                cycles += strip.count * (kernels + filters * (loops + stores))
+            cycles *= batch * -(-height // rows) * _code_cost(entries * rows, strips)
             if best is None or cycles < best.cycles:
                 best = _Choice(Schedule("pattern-direct", rows, columns, target.lanes, sums=sums), cycles)
     assert best is not None  # one row of the narrowest strip is always a choice
@@ -162,6 +173,7 @@ def _schedule_dense(op: Any, target: Target, state: PassState) -> _Choice:
                 stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
                 cycles += strip.count * (channels * channel + stores + cost_model.LOOP_ENTRY_CYCLES)
             cycles *= batch * -(-height // rows) * -(-filters // block)
+            cycles *= _code_cost(kernel[0] * kernel[1] * block * rows, strips)
             if best is None or cycles < best.cycles:
                 name = "depthwise-direct" if depthwise else "dense-direct"
                 best = _Choice(Schedule(name, rows, columns, target.lanes, block), cycles)
@@ -178,7 +190,7 @@ def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
         return _Choice(Schedule("global-pool", 1, 1, target.lanes), cycles)
     columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
     windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
-    vectors = target.registers // 2 if windowed else 4
+    vectors = 8 if windowed else 4
     rows = max(1, min(height, vectors // tiling.vectors(columns, target.lanes)))
     return _Choice(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), cycles)
 

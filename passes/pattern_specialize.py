@@ -25,6 +25,10 @@ from patc.passes.pattern_layout import is_global_pool
 
 SLACK = 64  # elements that vector loads may read behind the last plane of a buffer
 
+# Kernels see every array as this long, so that layers which differ only in channels and kept weights share one. What
+# lies behind an array is never touched.
+UNBOUNDED = 1 << 30
+
 
 @dataclass(frozen=True)
 class PatternSpecialize(Pass):
@@ -81,13 +85,13 @@ class _Buffer:
 
     def tensor(self, memory: ir.Value) -> Tensor:
         """Return the rank 4 tensor as a kernel sees it through its own argument."""
-        _, channels, height, width = self.shape
+        images, channels, height, width = self.shape
         assert self.layout is not None
-        return Tensor(memory, channels, height, width, self.layout)
+        return Tensor(memory, images, channels, height, width, self.layout)
 
 
 class _Kernels:
-    """The kernel functions of a module; equal ones are made once."""
+    """The kernel functions of a module; of equal ones the first stays."""
 
     def __init__(self, module: ir.Module, state: PassState) -> None:
         self._module = module
@@ -95,20 +99,23 @@ class _Kernels:
         self._names: dict[str, str] = {}
         self._globals: dict[str, ir.Type] = {}
 
-    def get(self, algorithm: str, key: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
-        """Return the name of the kernel for `key`; `emit(builder, arguments)` writes a new one."""
-        if key in self._names:
-            return self._names[key]
-        name = f"{algorithm.replace('-', '_')}_{sum(other.startswith(algorithm) for other in self._names)}"
-        self._names[key] = name
-        with ir.InsertionPoint(self._module.body), ir.Location.name(name):
-            function = func.FuncOp(name, (types, []), visibility="private")
+    def get(self, algorithm: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
+        """Return the name of the function that `emit(builder, arguments)` writes."""
+        with ir.InsertionPoint(self._module.body), ir.Location.name(algorithm):
+            function = func.FuncOp("kernel", (types, []), visibility="private")
             function.attributes["no_inline"] = ir.UnitAttr.get()
             block = function.add_entry_block()
             with ir.InsertionPoint(block):
                 emit(Builder(block), list(block.arguments))
                 func.ReturnOp([])
-        return name
+        text = str(function)
+        if text in self._names:
+            function.operation.erase()
+        else:
+            count = sum(name.rpartition("_")[0] == algorithm.replace("-", "_") for name in self._names.values())
+            self._names[text] = f"{algorithm.replace('-', '_')}_{count}"
+            function.attributes["sym_name"] = ir.StringAttr.get(self._names[text])
+        return self._names[text]
 
     def add_global(self, name: str, array: np.ndarray, inline: bool) -> tuple[str, ir.MemRefType]:
         """Add a flat constant array; its values go into the text or into the parameter store."""
@@ -238,25 +245,15 @@ class _Specializer:
             raise fail(op, f"a constant {role}", value.type)
         return array
 
-    def constant(self, array: np.ndarray, origin: ir.Value, role: str, bound: int | None = None) -> ir.Value:
-        """Return an array in memory.
-
-        Args:
-            origin: the constant it was made from; its name and form are kept.
-            bound: elements of the memref that kernels see, at least those of the array: layers that differ only in
-                how much they keep then share a kernel. What lies behind the array is never touched.
-        """
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> ir.Value:
+        """Return an array in memory; it keeps name and form of the constant `origin` that it was made from."""
         name = constant_name(origin)
         key = (name or origin, role)
         if key not in self._constants:
             label = f"{name}" if role == "" else f"{name or 'constant'}.{role}"
             symbol, type_ = self._kernels.add_global(label, array, inline=name is None)
             self._constants[key] = memref.GetGlobalOp(type_, symbol).result
-        memory = self._constants[key]
-        if bound is None or bound == memory.type.shape[0]:
-            return memory
-        kind = _flat(bound, str(memory.type.element_type))
-        return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [bound], [1]).result
+        return self._constants[key]
 
     def call(
         self,
@@ -265,7 +262,6 @@ class _Specializer:
         memories: list[ir.Value],
         weights: list[float],
         tiles: int,
-        key: str,
         emit: Callable[[Builder, list[Any], convolution.Work], None],
     ) -> None:
         """Call the kernel for all parts of a layer.
@@ -276,13 +272,13 @@ class _Specializer:
             tiles: row tiles of all images.
             emit: writes the kernel from its memref arguments and its share of the work.
         """
+        memories = [_unbounded(memory) for memory in memories]
         types = [memory.type for memory in memories] + [self._b.index_type] * 4
-        key = f"{schedule.algorithm} {key} {[str(type_) for type_ in types]}"
 
         def write(b: Builder, arguments: list[Any]) -> None:
             emit(b, arguments[:-4], convolution.Work(*arguments[-4:]))
 
-        name = self._kernels.get(schedule.algorithm, key, types, write)
+        name = self._kernels.get(schedule.algorithm, types, write)
         parts = divide(schedule, tiles, weights)
         if len(parts) == 1:
             func.CallOp([], name, [*memories, *(self._b.index(bound) for bound in parts[0])])
@@ -297,6 +293,12 @@ class _Specializer:
             part = [self._b.load_index(bounds, self._b.add(first, bound)) for bound in range(4)]
             func.CallOp([], name, [*memories, *part])
             scf.ReduceOp([], 0)
+
+
+def _unbounded(memory: ir.Value) -> ir.Value:
+    """Return a memref as kernels see it."""
+    kind = _flat(UNBOUNDED, str(memory.type.element_type))
+    return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 
 def _symbols(module: ir.Module) -> set[str]:
@@ -326,8 +328,8 @@ def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[i
 _MakeEpilogue = Callable[[list[Any]], convolution.Epilogue]
 
 
-def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], str, _MakeEpilogue]:
-    """Return the memrefs of bias and residual, a key, and what makes the epilogue from a kernel's arguments."""
+def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], _MakeEpilogue]:
+    """Return the memrefs of bias and residual, and what makes the epilogue from a kernel's arguments."""
     activation = Activation.from_attr(op.activation)
     memories = []
     if op.bias is not None:
@@ -343,8 +345,7 @@ def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], str, 
         bias = rest.pop(0) if has_bias else None
         return convolution.Epilogue(bias, residual.tensor(rest.pop(0)) if residual else None, activation)
 
-    key = f"{activation} bias={has_bias} residual={residual.layout if residual else None}"
-    return memories, key, make
+    return memories, make
 
 
 def _window(op: Any) -> convolution.Window:
@@ -356,22 +357,14 @@ def _row_tiles(op: Any, schedule: Schedule) -> int:
     return batch * -(-height // min(schedule.rows, height))
 
 
-def _describe(*buffers: _Buffer) -> str:
-    """Return what a kernel depends on beside its memref types."""
-    return " ".join(f"{buffer.shape} {buffer.layout}" for buffer in buffers)
-
-
 def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = specializer.buffer(op.input), specializer.result(op)
     library = Library.from_attr(op.library)
-    filters, channels = output.shape[1], source.shape[1]
-    most = filters * channels
-    roles = {"values": most * library.entries, "index": most, "offset": None, "stride": None, "reorder": None}
     weights = []
-    for role, bound in roles.items():
+    for role in ("values", "index", "offset", "stride", "reorder"):
         operand = getattr(op, role)
-        weights.append(specializer.constant(specializer.array(op, operand, role), operand, "", bound))
-    extra, key, epilogue = _epilogue(specializer, op)
+        weights.append(specializer.constant(specializer.array(op, operand, role), operand, ""))
+    extra, epilogue = _epilogue(specializer, op)
     window = _window(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -385,8 +378,7 @@ def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     kernels = specializer.array(op, op.stride, "stride")
     kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
-    key = f"{key} {library} {window} {schedule} {_describe(source, output)}"
-    specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), key, emit)
+    specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), emit)
 
 
 def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
@@ -402,7 +394,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     weight = specializer.array(op, op.weight, "weight")
     filters, channels, *kernel = weight.shape
     packed = specializer.constant(pack_filters(weight, schedule.filters), op.weight, f"packed{schedule.filters}")
-    extra, key, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op)
     window, group = _window(op), filters // op.groups.value
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -414,8 +406,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
 
     blocks = -(-filters // schedule.filters)
     memories = [source.memory, packed, output.memory, *extra]
-    key = f"{key} {kernel} {group} {window} {schedule} {_describe(source, output)}"
-    specializer.call(op, schedule, memories, [1.0] * blocks, _row_tiles(op, schedule), key, emit)
+    specializer.call(op, schedule, memories, [1.0] * blocks, _row_tiles(op, schedule), emit)
 
 
 def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
@@ -446,8 +437,7 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
             scale=scale if table is None else arguments[2],
         )
 
-    key = f"{maximum} {kernel} {op.pads} {table is None} {window} {schedule} {_describe(source, output)}"
-    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), key, emit)
+    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), emit)
 
 
 def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
@@ -470,9 +460,8 @@ def _emit_global_pool(specializer: _Specializer, op: Any, schedule: Schedule) ->
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         pooling.global_pool(b, work, source.tensor(arguments[0]), output.tensor(arguments[1]), schedule)
 
-    key = f"{schedule} {_describe(source, output)}"
     weights = [1.0] * output.shape[1]
-    specializer.call(op, schedule, [source.memory, output.memory], weights, output.shape[0], key, emit)
+    specializer.call(op, schedule, [source.memory, output.memory], weights, output.shape[0], emit)
 
 
 def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
@@ -486,8 +475,7 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
         pooling.elementwise(b, work, tensors, output.tensor(arguments[-1]), activation, schedule)
 
     memories = [source.memory for source in sources] + [output.memory]
-    key = f"{activation} {schedule} {_describe(*sources, output)}"
-    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), key, emit)
+    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), emit)
 
 
 def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:
@@ -504,7 +492,7 @@ def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     source, output = specializer.buffer(op.input), specializer.result(op)
     array = pack_features(specializer.array(op, op.weight, "weight"), schedule.filters, schedule.lanes)
     weight = specializer.constant(array, op.weight, f"packed{schedule.filters}x{schedule.lanes}")
-    extra, key, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op)
     images, features = source.shape
     shape = linear.LinearShape(images, features, output.shape[1])
 
@@ -514,7 +502,7 @@ def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None
 
     blocks = -(-shape.filters // schedule.filters)
     memories = [source.memory, weight, output.memory, *extra]
-    specializer.call(op, schedule, memories, [1.0] * blocks, 1, f"{key} {shape} {schedule}", emit)
+    specializer.call(op, schedule, memories, [1.0] * blocks, 1, emit)
 
 
 _EMITTERS: dict[type, Callable[[_Specializer, Any, Schedule], None]] = {

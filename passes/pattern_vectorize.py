@@ -43,16 +43,38 @@ class PatternVectorize(Pass):
         target = get_target(self.target)
         if not target.cheap_shift:
             return
-        loops: list[Any] = []
-        module.operation.walk(lambda op: _collect(op, loops))
-        for block in loops:
-            _shift_loads(block, target.lanes)
+        for function in module.body.operations:
+            loops: list[Any] = []
+            function.operation.walk(lambda op, loops=loops: _collect(op, loops))
+            offsets = _Offsets(function)
+            for block in loops:
+                _shift_loads(block, offsets, target.lanes)
 
 
 def _collect(op: ir.Operation, blocks: list[Any]) -> ir.WalkResult:
     if op.name == "scf.for":
         blocks.append(op.regions[0].blocks[0])
     return ir.WalkResult.ADVANCE
+
+
+class _Offsets:
+    """The index constants at the start of a function, each made once."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._values: dict[int, ir.Value] = {}
+
+    def get(self, offset: int) -> ir.Value:
+        """Return a constant that every op of the function may use."""
+        if not self._values:
+            for op in self._function.regions[0].blocks[0].operations:
+                value = _constant(op.results[0]) if len(op.results) == 1 else None
+                if value is not None:
+                    self._values.setdefault(value, op.results[0])
+        if offset not in self._values:
+            with ir.InsertionPoint.at_block_begin(self._function.regions[0].blocks[0]), self._function.location:
+                self._values[offset] = arith.ConstantOp(ir.IndexType.get(), offset).result
+        return self._values[offset]
 
 
 @dataclass(frozen=True)
@@ -66,21 +88,61 @@ class _Load:
     lanes: int
 
 
-def _shift_loads(block: ir.Block, lanes: int) -> None:
+def _shift_loads(block: ir.Block, offsets: _Offsets, lanes: int) -> None:
     groups: dict[tuple[ir.Value, ir.Value], list[_Load]] = defaultdict(list)
     for op in block.operations:
         if op.operation.name == "vector.load":
             load = _split_address(op)
             groups[load.memory, load.base].append(load)
     for loads in groups.values():
-        wide = [load for load in loads if load.lanes == lanes]
-        shifted = _worth_shifting(wide, lanes)
-        for load in shifted:
-            _replace(load, lanes)
-        if shifted:
+        if any(_worth_shifting(load, lanes) for load in loads):
+            aligned: dict[int, ir.Value] = {}
             for load in loads:
-                if load.lanes < lanes and load.offset % lanes + load.lanes <= lanes:
-                    _replace(load, lanes)
+                _rewrite(load, aligned, offsets, lanes)
+
+
+def _worth_shifting(load: _Load, lanes: int) -> bool:
+    """Whether a load lies one element behind an aligned vector.
+
+    Loads two elements behind stay: measured, three in four vectors from shifts make the shifts the limit.
+    """
+    return load.lanes == lanes and load.offset % lanes == 1
+
+
+def _rewrite(load: _Load, aligned: dict[int, ir.Value], offsets: _Offsets, lanes: int) -> None:
+    """Make a vector from the one or two aligned vectors it lies in; those in `aligned` are loaded already.
+
+    A narrow load is replaced as well: LLVM would take it apart, element by element, to reuse the wide load that
+    covers it.
+    """
+    shift = load.offset % lanes
+    inside = shift + load.lanes <= lanes
+    if load.lanes == lanes and inside and load.offset not in aligned:
+        aligned[load.offset] = load.op.results[0]
+        return
+    if not inside and not _worth_shifting(load, lanes):
+        return
+    with ir.InsertionPoint(load.op), load.op.location:
+        low = _aligned_vector(load, load.offset - shift, aligned, offsets, lanes)
+        result = low
+        if load.lanes < lanes or shift:
+            high = low if inside else _aligned_vector(load, load.offset - shift + lanes, aligned, offsets, lanes)
+            result = vector.ShuffleOp(low, high, list(range(shift, shift + load.lanes))).result
+    address = load.op.operands[1]
+    load.op.results[0].replace_all_uses_with(result)
+    load.op.operation.erase()
+    if address != load.base and next(iter(address.uses), None) is None:
+        address.owner.erase()
+
+
+def _aligned_vector(
+    like: _Load, offset: int, aligned: dict[int, ir.Value], offsets: _Offsets, lanes: int
+) -> ir.Value:
+    if offset not in aligned:
+        index = arith.AddIOp(like.base, offsets.get(offset)).result if offset else like.base
+        type_ = ir.VectorType.get([lanes], like.op.results[0].type.element_type)
+        aligned[offset] = vector.LoadOp(type_, like.memory, [index]).result
+    return aligned[offset]
 
 
 def _split_address(op: Any) -> _Load:
@@ -95,39 +157,5 @@ def _split_address(op: Any) -> _Load:
 
 
 def _constant(value: ir.Value) -> int | None:
-    if isinstance(value.owner, ir.Block) or value.owner.name != "arith.constant":
-        return None
-    return int(value.owner.attributes["value"].value)
-
-
-def _worth_shifting(loads: list[_Load], lanes: int) -> list[_Load]:
-    """Return the loads one element behind an aligned vector.
-
-    Loads two elements behind stay: measured, three in four vectors from shifts make the shifts the limit.
-    """
-    return [load for load in loads if load.offset % lanes == 1]
-
-
-def _replace(load: _Load, lanes: int) -> None:
-    """Make a vector from the one or two aligned vectors it lies in.
-
-    A narrow load is replaced as well: LLVM would take it apart, element by element, to reuse the wide load that
-    covers it.
-    """
-    shift = load.offset % lanes
-    with ir.InsertionPoint(load.op), load.op.location:
-        low = _load(load, load.offset - shift, lanes)
-        high = low if shift + load.lanes <= lanes else _load(load, load.offset - shift + lanes, lanes)
-        result = vector.ShuffleOp(low, high, list(range(shift, shift + load.lanes))).result
-    load.op.results[0].replace_all_uses_with(result)
-    load.op.operation.erase()
-
-
-def _load(like: _Load, offset: int, lanes: int) -> ir.Value:
-    """Load the aligned vector at `offset`; equal loads of a block become one in CSE."""
-    index = like.base
-    if offset:
-        constant = arith.ConstantOp(ir.IndexType.get(), offset).result
-        index = arith.AddIOp(like.base, constant).result
-    type_ = ir.VectorType.get([lanes], like.op.results[0].type.element_type)
-    return vector.LoadOp(type_, like.memory, [index]).result
+    is_constant = not isinstance(value.owner, ir.Block) and value.owner.name == "arith.constant"
+    return int(value.owner.attributes["value"].value) if is_constant and value.type == ir.IndexType.get() else None

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.codegen import host
 from patc.context import make_context
 from patc.diagnostics import PatcError
 from patc.frontend import import_model
-from patc.instruments import Progress
+from patc.instruments import Instrument, Progress
 from patc.layers import LayerReport, collect_layers
+from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.pipeline import Pipeline
-from patc.runtime.model import CompiledModel, Program, TensorInfo
+from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo
 from patc.targets import Target, get_target
 
 TUNE_MODES = ("off", "cost")
+PLANNED_TARGETS = ("aarch64-linux", "aarch64-android", "spirv-vulkan")
 Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is ready for the passes.
+
+    Attributes:
+        module: @main of tensors, linalg or pattern ops.
+        parameters: the arrays behind its `pattern.parameter` ops.
+        inputs, outputs: arguments and results of @main.
+        structure: how the outputs nest, as `patc.runtime.model.nest` reads it.
+    """
+
+    module: ir.Module
+    parameters: ParameterStore
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    structure: Any
 
 
 def compile_model(
     model: Any,
-    example_inputs: Sequence[Any] | None,
+    example_inputs: Sequence[Any] | None = None,
     *,
     target: str | Target = "host",
     threads: int | None = None,
@@ -34,96 +58,233 @@ def compile_model(
     dynamic_batch: bool = False,
     report: Report | None = None,
 ) -> CompiledModel:
-    """Compile a model. See `patc.compile`."""
+    """Compile a model to native code.
+
+    The model is traced with `torch.export` and stays as it is; later changes of its weights do not change the compiled
+    one. Convolutions whose zeros follow patterns are computed from their kept weights alone, the others dense, with a
+    remark in `CompiledModel.diagnostics`. Equal models and options give equal code.
+
+    Args:
+        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 or .mlir file; an
+            .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
+        example_inputs: float32 tensors of the shapes to compile for; needed for a torch.nn.Module only.
+        target: "host", "x86-64-v3", "x86-64-v4" or a `patc.Target`. What this CPU lacks can be compiled for and saved,
+            but not run.
+        threads: among which each layer is divided; None for all cores that this process may use.
+        tune: "cost" chooses schedules by a cost model of the target; "off" does the same for now.
+        dynamic_batch: False; the batch size is that of the example inputs.
+        report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen".
+
+    Raises:
+        PatcError: a model, input or option that cannot be compiled, in one line.
+    """
     _check_options(threads, tune, dynamic_batch)
-    machine = get_target(target)
-    context = make_context()
-    _tell(report, "import", 0, 1)
-    imported = import_model(model, example_inputs, context)
-    state = PassState(imported.parameters)
-    count = threads or os.cpu_count() or 1
-    layers = run_passes(imported.module, state, machine, count, report)
-    main = _function(imported.module, "main")
-    arena_bytes = ir.MemRefType(ir.FunctionType(main.attributes["function_type"].value).inputs[-2]).shape[0]
-    weights = state.parameters[WEIGHTS]
-    state.parameters.keep_only({WEIGHTS})
-    _tell(report, "llvm", 0, 1)
-    host.lower_to_llvm(imported.module, machine)
-    code = host.compile_object(imported.module)
-    program = Program(
-        code=code,
-        weights=weights,
-        inputs=tuple(TensorInfo(spec.name, spec.shape) for spec in imported.inputs),
-        outputs=tuple(TensorInfo(spec.name, spec.shape) for spec in imported.outputs),
-        structure=_structure(imported),
-        arena_bytes=arena_bytes,
-        target=machine.name,
-        features=machine.features,
-        threads=count,
-        layers=tuple(layers),
-    )
+    machine = find_target(target)
+    count = threads or available_threads()
+    pipeline = host_pipeline(machine, count)
+    steps = len(pipeline.passes) + 2
+    tell = report or (lambda step, index, total: None)
+    tell("import", 0, steps)
+    source = import_source(model, example_inputs, make_context())
+    state = PassState(source.parameters)
+    layers = _CollectLayers()
+    progress = Progress(lambda step, index, _: tell(step, index + 1, steps))
+    pipeline.run(source.module, state, [progress, layers])
+    if not layers.found:
+        raise PatcError("expected a model that computes something, got one without layers")
+    tell("codegen", steps - 1, steps)
+    program = _generate_code(source, state, machine, count, tuple(layers.found))
     return CompiledModel(program, state.diagnostics)
 
 
-def run_passes(
-    module: ir.Module, state: PassState, target: Target, threads: int, report: Report | None
-) -> list[LayerReport]:
-    """Run the host pipeline on a module in place and return the layers as they were scheduled."""
-    pipeline = Pipeline.named("host", target=target.name, threads=threads)
-    scheduled = pipeline.until("schedule")
-    rest = Pipeline(pipeline.passes[len(scheduled.passes) :])
-    instruments = [Progress(report)] if report is not None else []
-    scheduled.run(module, state, instruments)
-    layers = collect_layers(module)
-    rest.run(module, state, instruments)
-    return layers
+def host_pipeline(target: str | Target, threads: int | None) -> Pipeline:
+    """Return the passes between import and code generation. See `compile_model` for the arguments."""
+    machine = find_target(target)
+    return Pipeline.named("host", target=machine.name, threads=threads or available_threads())
 
 
-def _structure(imported: Any) -> Any:
-    """Return how the outputs nest, as `patc.runtime.model.nest` reads it."""
-    leaves: list[Any] = []
-    position = 0
-    for number in range(imported.structure.num_leaves):
-        if number in imported.constants:
-            leaves.append({"constant": imported.constants[number]})
-        else:
-            leaves.append({"leaf": position})
-            position += 1
+def lower_model(
+    model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline
+) -> tuple[ir.Module, PassState]:
+    """Import a model, run passes on it, and return the module with its parameters and diagnostics.
 
-    def describe(value: Any) -> Any:
-        if isinstance(value, _Leaf):
-            return value.entry
-        if isinstance(value, dict):
-            return {"dict": {key: describe(part) for key, part in value.items()}}
-        if isinstance(value, (tuple, list)):
-            return {"tuple" if isinstance(value, tuple) else "list": [describe(part) for part in value]}
-        raise PatcError(f"expected a model that returns tensors in tuples, lists and dicts, got {type(value).__name__}")
-
-    from torch.utils import _pytree as pytree
-
-    return describe(pytree.tree_unflatten([_Leaf(entry) for entry in leaves], imported.structure))
+    Raises:
+        PatcError: as `compile_model`.
+    """
+    source = import_source(model, example_inputs, make_context())
+    return source.module, pipeline.run(source.module, PassState(source.parameters))
 
 
-class _Leaf:
-    """A leaf of the outputs, as an object that no container is."""
+def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> Source:
+    """Return a model of any accepted kind as a module. See `compile_model` for the arguments.
 
-    def __init__(self, entry: dict[str, Any]) -> None:
-        self.entry = entry
+    Raises:
+        PatcError: the model is of another kind, its file cannot be read, or patc cannot compile it.
+    """
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".mlir":
+        source = _read_source(Path(model), context)
+        _require_shapes(source, example_inputs)
+        return source
+    imported = import_model(model, example_inputs, context)
+    source = Source(
+        imported.module,
+        imported.parameters,
+        tuple(TensorInfo(spec.name, spec.shape) for spec in imported.inputs),
+        tuple(TensorInfo(spec.name, spec.shape) for spec in imported.outputs),
+        _describe_structure(imported.structure, imported.constants),
+    )
+    for info in (*source.inputs, *source.outputs):
+        if 0 in info.shape:
+            raise PatcError(f"expected tensors with elements, got {info}")
+    return source
 
 
-def _function(module: ir.Module, name: str) -> Any:
-    return next(op for op in module.body.operations if op.attributes["sym_name"].value == name)
+def find_target(target: str | Target) -> Target:
+    """Return the target called `target`.
+
+    Raises:
+        PatcError: an unknown name, a target of a later version, or a `Target` that is none of patc's own.
+    """
+    if target in PLANNED_TARGETS:
+        raise PatcError(f"target '{target}' is not part of this version: expected a target for the CPU of a host")
+    machine = get_target(target)
+    if machine != get_target(machine.name):
+        # Passes name their target; one that is only called like another would be compiled as that other.
+        raise PatcError(f"expected one of patc's own targets, got a changed '{machine.name}'")
+    return machine
+
+
+def available_threads() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass
+class _CollectLayers(Instrument):
+    """Keep the reports of the layers as soon as they have schedules: later passes dissolve them into loops."""
+
+    found: list[LayerReport] = field(default_factory=list)
+
+    def after(self, name: str, module: Any, seconds: float) -> None:
+        if name == "pattern-schedule":
+            self.found = collect_layers(module)
+
+
+def _generate_code(
+    source: Source, state: PassState, target: Target, threads: int, layers: tuple[LayerReport, ...]
+) -> Program:
+    arguments = ir.FunctionType(_find_main(source.module).attributes["function_type"].value).inputs
+    # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
+    # model that needs neither has none.
+    memories = arguments[len(source.inputs) + len(source.outputs) + 1 :]
+    weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
+    # Code generation takes the most memory: what else is left of the weights goes before it starts.
+    state.parameters.keep_only({WEIGHTS})
+    host.lower_to_llvm(source.module, target)
+    return Program(
+        code=host.compile_object(source.module),
+        weights=weights,
+        inputs=source.inputs,
+        outputs=source.outputs,
+        structure=source.structure,
+        arena_bytes=ir.MemRefType(memories[0]).shape[0] if memories else 0,
+        target=target.name,
+        features=target.features,
+        threads=threads,
+        layers=layers,
+    )
 
 
 def _check_options(threads: int | None, tune: str, dynamic_batch: bool) -> None:
-    if threads is not None and threads < 1:
-        raise PatcError(f"expected threads of 1 or more, got {threads}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise PatcError(f"expected threads of 1 or more, got {threads!r}")
     if tune not in TUNE_MODES:
         raise PatcError(f"expected tune to be one of {', '.join(TUNE_MODES)}, got '{tune}'")
     if dynamic_batch:
-        raise PatcError("expected dynamic_batch=False, got True: batch sizes are fixed when a model is compiled")
+        raise PatcError("expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled")
 
 
-def _tell(report: Report | None, name: str, index: int, total: int) -> None:
-    if report is not None:
-        report(name, index, total)
+# -- Modules from .mlir files --------------------------------------------------------------------------
+
+
+def _read_source(path: Path, context: ir.Context) -> Source:
+    from patc.mlir_files import read_module
+
+    module, parameters = read_module(path, context)
+    main = _find_main(module)
+    if main is None:
+        raise PatcError(f"expected a function @{ENTRY} with a body, got none", str(path))
+    type_ = ir.FunctionType(main.attributes["function_type"].value)
+    inputs = tuple(_tensor_info(f"arg{i}", part, main) for i, part in enumerate(type_.inputs))
+    outputs = tuple(_tensor_info(f"result{i}", part, main) for i, part in enumerate(type_.results))
+    if not outputs:
+        raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", main.location)
+    leaves = [{"leaf": i} for i in range(len(outputs))]
+    return Source(module, parameters, inputs, outputs, leaves[0] if len(leaves) == 1 else {"tuple": leaves})
+
+
+def _find_main(module: ir.Module) -> Any:
+    for op in module.body.operations:
+        if op.operation.name == "func.func" and op.attributes["sym_name"].value == ENTRY and op.regions[0].blocks:
+            return op
+    return None
+
+
+def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
+    is_float32 = isinstance(type_, ir.RankedTensorType) and isinstance(type_.element_type, ir.F32Type)
+    if not is_float32 or not type_.has_static_shape:
+        expected = f"expected @{ENTRY} to take and return float32 tensors of static shape"
+        raise PatcError(f"{expected}, got {type_}", main.location)
+    return TensorInfo(name, tuple(type_.shape))
+
+
+def _require_shapes(source: Source, example_inputs: Sequence[Any] | None) -> None:
+    if example_inputs is None:
+        return
+    found = [list(getattr(value, "shape", ())) for value in example_inputs]
+    if found != [list(info.shape) for info in source.inputs]:
+        wanted = ", ".join(map(str, source.inputs))
+        raise PatcError(f"expected example inputs like those of @{ENTRY} ({wanted}), got shapes {found}")
+
+
+# -- The structure of the outputs ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf of the outputs, as an object that no container is."""
+
+    entry: dict[str, Any]
+
+
+def _describe_structure(structure: Any, constants: dict[int, Any]) -> Any:
+    """Return a tree specification of torch in the form that is saved with the model."""
+    from torch.utils import _pytree as pytree
+
+    results = iter(range(structure.num_leaves))
+    leaves = [
+        _Leaf({"constant": constants[i]} if i in constants else {"leaf": next(results)})
+        for i in range(structure.num_leaves)
+    ]
+    return _describe(pytree.tree_unflatten(leaves, structure))
+
+
+def _describe(value: Any) -> dict[str, Any]:
+    if isinstance(value, _Leaf):
+        return value.entry
+    if isinstance(value, dict) and all(_is_plain(key) for key in value):
+        return {"dict": [[key, _describe(part)] for key, part in value.items()]}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = [_describe(part) for part in value]
+        return {"namedtuple": [type(value).__name__, list(value._fields), parts]}
+    if isinstance(value, (tuple, list)):
+        return {"tuple" if isinstance(value, tuple) else "list": [_describe(part) for part in value]}
+    found = type(value).__name__
+    raise PatcError(f"expected a model that returns tensors in tuples, lists and dicts, got {found}")
+
+
+def _is_plain(key: Any) -> bool:
+    """Return whether a key of a dict comes back from a file as it was."""
+    return key is None or (isinstance(key, (str, int, bool)) and json.loads(json.dumps(key)) == key)

@@ -22,6 +22,7 @@ class Builder:
     def __init__(self, entry: ir.Block) -> None:
         self._entry = entry
         self._constants: dict[object, ir.Value] = {}
+        self._results: dict[tuple[ir.Block, str, ir.Value, ir.Value], ir.Value] = {}
         self.f32 = ir.F32Type.get()
         self.index_type = ir.IndexType.get()
 
@@ -68,7 +69,7 @@ class Builder:
             return a
         if isinstance(a, int) and a == 0:
             return b
-        return arith.AddIOp(self.index(a), self.index(b)).result
+        return self._once("add", self.index(a), self.index(b), lambda x, y: arith.AddIOp(x, y).result)
 
     def mul(self, a: Index, b: Index) -> Index:
         """Return a * b."""
@@ -78,7 +79,14 @@ class Builder:
             return 0
         if isinstance(b, int) and b == 1:
             return a
-        return arith.MulIOp(self.index(a), self.index(b)).result
+        return self._once("mul", self.index(a), self.index(b), lambda x, y: arith.MulIOp(x, y).result)
+
+    def _once(self, name: str, a: ir.Value, b: ir.Value, make: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        """Return the result of an operation; equal ones of a block are made once."""
+        key = (ir.InsertionPoint.current.block, name, a, b)
+        if key not in self._results:
+            self._results[key] = make(a, b)
+        return self._results[key]
 
     def divide(self, a: Index, b: int) -> tuple[Index, Index]:
         """Return quotient and remainder of a non-negative index."""

@@ -94,7 +94,7 @@ def for_tiles(
     tiles = -(-output.height // rows)
 
     def row_tile(number: Index, _: Vectors) -> Vectors:
-        image, index = b.divide(number, tiles)
+        image, index = b.divide(number, tiles) if output.images > 1 else (0, number)
         row = b.minimum(b.mul(index, rows), output.height - rows)
         for strip in tiling.strips(output.width, schedule.columns, schedule.lanes):
 
@@ -139,24 +139,24 @@ def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: i
     if layout.phases == stride:
         position, phase = divmod(x, stride)
         return b.load(tensor.memory, base, start + phase * layout.row + position + chunk.column, chunk.lanes)
-    # Columns `stride` apart in one row: load all between the first and the last and pick.
-    first = start + x + chunk.column * stride
+    # Columns `stride` apart in one row: load all between the first and the last and pick. Neighbouring taps load the
+    # same vectors.
+    skip = x % stride
+    first = start + x - skip + chunk.column * stride
     parts = [b.load(tensor.memory, base, first + part * chunk.lanes, chunk.lanes) for part in range(stride)]
-    return pick_strided(b, parts, stride, chunk.lanes)
+    return pick_strided(b, parts, skip, stride)
 
 
-def pick_strided(b: Builder, parts: list[ir.Value], stride: int, lanes: int) -> ir.Value:
-    """Return every `stride`-th element of the concatenated `parts`."""
-    have = -(-lanes // stride)  # lanes that are in place so far
-    picked = b.shuffle(parts[0], parts[0], [lane * stride if lane < have else 0 for lane in range(lanes)])
-    for part in range(1, stride):
-        picks = list(range(lanes))
-        for lane in range(have, lanes):
-            place = lane * stride - part * lanes
-            if place < lanes:
-                picks[lane] = lanes + place
-        picked = b.shuffle(picked, parts[part], picks)
-        have = min(lanes, -(-(part + 1) * lanes // stride))
+def pick_strided(b: Builder, parts: list[ir.Value], first: int, stride: int) -> ir.Value:
+    """Return every `stride`-th element, from `first` on, of `stride` concatenated vectors."""
+    lanes = parts[0].type.shape[0]
+    if stride == 2:
+        return b.shuffle(parts[0], parts[1], range(first, 2 * lanes, 2))
+    places = [divmod(first + lane * stride, lanes) for lane in range(lanes)]  # part and position in it
+    picked = b.shuffle(parts[0], parts[0], [position if part == 0 else 0 for part, position in places])
+    for number in range(1, stride):
+        picks = [lanes + position if part == number else lane for lane, (part, position) in enumerate(places)]
+        picked = b.shuffle(picked, parts[number], picks)
     return picked
 
 

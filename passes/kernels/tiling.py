@@ -78,6 +78,7 @@ class Tensor:
     """A rank 4 tensor in memory: the flat memref, its shape and layout."""
 
     memory: ir.Value
+    images: int
     channels: int
     height: int
     width: int

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from torch_mlir import ir
@@ -63,6 +63,11 @@ class Peak:
     def to_json(self) -> dict[str, float]:
         """Return the fields as JSON values."""
         return asdict(self)
+
+    def best(self, other: Peak) -> Peak:
+        """Return the larger of each value of two measurements with as many threads."""
+        names = ("gflops", "l2_gbs", "l3_gbs", "read_gbs")
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in names})
 
     def __str__(self) -> str:
         return (
@@ -184,7 +189,7 @@ def _define(
     function = func.FuncOp(name, (types, []))
     entry = function.add_entry_block()
     with ir.InsertionPoint(entry):
-        emit(Builder(entry), *entry.arguments, target)
+        emit(Builder(entry), entry.arguments[0], entry.arguments[1], target)
         func.ReturnOp([])
 
 
@@ -198,9 +203,7 @@ def _emit_fma(b: Builder, source: ir.Value, sink: ir.Value, target: Target) -> N
         b.store(end, sink, 0, chain * lanes)
 
 
-def _emit_read(
-    b: Builder, source: ir.Value, sink: ir.Value, target: Target, *, elements: int, passes: int
-) -> None:
+def _emit_read(b: Builder, source: ir.Value, sink: ir.Value, target: Target, *, elements: int, passes: int) -> None:
     """Emit `passes` sums over the whole buffer."""
     lanes = target.lanes
     step = _STREAMS * lanes

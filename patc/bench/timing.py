@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from patc.diagnostics import PatcError
+
 CALLS_PER_ROUND = 4
 # Long enough for threads that spin after a parallel region to go to sleep before the next contestant's turn.
 PAUSE_SECONDS = 0.01
@@ -43,6 +45,12 @@ class Times:
         """Lower and upper quartile in seconds."""
         low, high = np.percentile(self.samples, (25, 75))
         return float(low), float(high)
+
+    @property
+    def spread(self) -> float:
+        """Distance of the quartiles as a part of the median."""
+        low, high = self.quartiles
+        return (high - low) / self.median
 
     def to_json(self) -> dict[str, Any]:
         """Return the statistics and every sample, in seconds."""
@@ -91,23 +99,32 @@ def take_turns(
     contestants: Sequence[Contestant],
     repetitions: int,
     on_round: Callable[[int, int], None] | None = None,
-) -> list[Times]:
+) -> list[Times | PatcError]:
     """Time every contestant `repetitions` times, in rounds: A B C A B C ...
 
     Each contestant's turn starts with a call that does not count: the others have taken the caches meanwhile.
 
     Args:
         on_round: told the number of the round and how many there are.
+
+    Returns:
+        The times of each contestant, or the error of one that failed and was left out from then on.
     """
     calls = split_rounds(repetitions)
     rounds: list[list[tuple[float, ...]]] = [[] for _ in contestants]
+    errors: dict[int, PatcError] = {}
     for number, count in enumerate(calls):
         if on_round is not None:
             on_round(number, len(calls))
-        for contestant, done in zip(contestants, rounds, strict=True):
+        for place, contestant in enumerate(contestants):
+            if place in errors:
+                continue
             time.sleep(PAUSE_SECONDS)
-            done.append(tuple(contestant.run(count)))
-    return [Times(tuple(done)) for done in rounds]
+            try:
+                rounds[place].append(tuple(contestant.run(count)))
+            except PatcError as error:
+                errors[place] = error
+    return [errors.get(place) or Times(tuple(done)) for place, done in enumerate(rounds)]
 
 
 def time_calls(call: Callable[[], Any], count: int) -> list[float]:

@@ -109,15 +109,17 @@ def _conv2d(op: Any, operands: list[Tensor]) -> Tensor:
 def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
     x, values, index, offset, stride, reorder = operands[:6]
     attr = op.operation.attributes["library"]
-    (height, width), masks = (list(part.maybe_downcast()) for part in (attr.kernel, attr.masks))
-    weight = torch.zeros(len(reorder), x.shape[1], height * width, dtype=torch.float64)
+    (height, width, *depth), masks = (list(part.maybe_downcast()) for part in (attr.kernel, attr.masks))
+    planes = depth[0] if depth else 1
+    # One row of taps a filter: the taps of a kernel that spans several channels run on from one to the next.
+    rows = torch.zeros(len(reorder), x.shape[1] * height * width, dtype=torch.float64)
     for stored, filter_ in enumerate(reorder):
         for pattern, mask in enumerate(masks):
-            taps = [tap for tap in range(height * width) if mask & (1 << tap)]
+            taps = torch.tensor([tap for tap in range(planes * height * width) if mask & (1 << tap)])
             first, end = (int(offset[stored] + stride[stored, pattern + i]) for i in (0, 1))
-            entry = weight[filter_][:, taps].index_add(0, index[first:end], values[first:end])
-            weight[filter_, :, taps] = entry
-    dense = weight.reshape(len(reorder), x.shape[1], height, width)
+            places = index[first:end, None] * (height * width) + taps
+            rows[filter_].index_add_(0, places.flatten(), values[first:end].flatten())
+    dense = rows.reshape(len(reorder), x.shape[1], height, width)
     return _convolve(op, x, dense, 1, _split_optional(op, operands, 6))
 
 

@@ -152,16 +152,30 @@ def pattern_weight(
     return (weight * bits[pattern] * kept).astype(np.float32).reshape(filters, channels, *kernel)
 
 
+def pointwise_weight(
+    rng: np.random.Generator,
+    filters: int,
+    channels: int,
+    keep: float = 0.5,
+    library: Sequence[int] = LIBRARY,
+) -> np.ndarray:
+    """Draw a 1x1 weight whose groups of nine input channels have a pattern or nothing; a rest of fewer is dense."""
+    groups = channels // 9
+    weight = rng.uniform(0.5, 1.5, (filters, channels, 1, 1)).astype(np.float32)
+    weight[:, : groups * 9] = pattern_weight(rng, filters, groups, keep, library).reshape(filters, -1, 1, 1)
+    return weight
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[Network, ir.Module, np.ndarray]:
     """Draw a network of a few layers, its module, and an input.
 
     It has branches that meet in additions, residuals and concatenations, pools, flattening and linear layers,
-    depthwise and grouped convolutions, and up to two results.
+    pointwise, depthwise and grouped convolutions, dense and sparse, and up to two results.
     """
     choices = draw(st.randoms(use_true_random=False))
     rng = np.random.default_rng(choices.getrandbits(32))
-    shape = (draw(st.integers(1, 2)), draw(st.sampled_from([2, 4, 6])), 7, 6)
+    shape = (draw(st.integers(1, 2)), draw(st.sampled_from([2, 4, 6, 20])), 7, 6)
     network = Network(shape)
     values = [network.input]
     for _ in range(draw(st.integers(1, 8))):
@@ -178,7 +192,8 @@ def _random_layer(
     network: Network, values: list[Value], choices: random.Random, rng: np.random.Generator
 ) -> Value:
     x = choices.choice(values[-3:])
-    layer = choices.choice(["sparse"] * 4 + ["dense", "depthwise", "grouped", "pool", "tie", "concat"])
+    kinds = ["pointwise"] * 2 + ["dense", "depthwise", "grouped", "pool", "tie", "concat"]
+    layer = choices.choice(["sparse"] * 4 + kinds)
     channels, height, width = x.shape[1:]
     if layer == "sparse":
         filters = choices.choice([channels, 4, 6])
@@ -187,8 +202,13 @@ def _random_layer(
     if layer == "dense":
         weight = rng.standard_normal((choices.choice([channels, 4]), channels, 1, 1))
         return _random_conv(network, x, weight, values, choices, rng)
+    if layer == "pointwise":
+        filters = choices.choice([channels, 12, 20])
+        weight = pointwise_weight(rng, filters, channels, choices.choice([0.0, 0.5, 1.0]))
+        return _random_conv(network, x, weight, values, choices, rng)
     if layer == "depthwise":
-        weight = rng.standard_normal((channels, 1, 3, 3))
+        sparse = choices.random() < 0.5
+        weight = pattern_weight(rng, channels, 1, 0.8) if sparse else rng.standard_normal((channels, 1, 3, 3))
         return _random_conv(network, x, weight, values, choices, rng, groups=channels)
     if layer == "grouped":
         weight = pattern_weight(rng, channels, channels // 2, 0.8)

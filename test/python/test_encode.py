@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import interpret
-from networks import LIBRARY, Network, networks, pattern_weight
+from networks import LIBRARY, Network, networks, pattern_weight, pointwise_weight
 from test_fkw import all_masks
+from torch.nn import functional
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.passes.base import PassState
-from patc.passes.fkw import choose_patterns
-from patc.passes.pattern_encode import PatternEncode, StaysDense, find_library
+from patc.passes.fkw import choose_patterns, mask_taps
+from patc.passes.pattern_encode import PatternEncode, StaysDense, find_library, find_rest_patterns
 
 
 def encode_layer(
@@ -36,11 +38,25 @@ def remark(weight: np.ndarray, groups: int = 1, options: PatternEncode | None = 
     return state.diagnostics[0].message
 
 
-def found_library(module: ir.Module) -> tuple[int, ...]:
+def check_layer(weight: np.ndarray, groups: int = 1) -> tuple[ir.Module, PassState]:
+    """Encode a layer and check its numbers."""
+    module, state = encode_layer(weight, groups)
+    x = np.random.default_rng(1).standard_normal((1, weight.shape[1] * groups, 8, 8))
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    wanted = functional.conv2d(torch.from_numpy(padded), torch.from_numpy(weight).double(), groups=groups)
+    np.testing.assert_allclose(interpret(module, state.parameters, [x])[0], wanted, rtol=1e-12, atol=1e-12)
+    return module, state
+
+
+def full_library(module: ir.Module) -> Library:
     for op in module.body.operations[0].regions[0].blocks[0].operations:
         if op.operation.name == "pattern.sparse_conv2d":
-            return Library.from_attr(op.library).masks
+            return Library.from_attr(op.library)
     raise AssertionError("no layer was encoded")
+
+
+def found_library(module: ir.Module) -> tuple[int, ...]:
+    return full_library(module).masks
 
 
 def weight_of(masks: list[int], taps: int = 9) -> np.ndarray:
@@ -165,6 +181,117 @@ def test_a_given_library_is_for_3x3_kernels_only() -> None:
     assert found_library(module) == (1 << 24 | 1,)
 
 
+# 1x1 kernels: nine input channels of one filter are one kernel
+
+
+@pytest.mark.parametrize("channels", [9, 10, 13, 16, 17, 18, 35])
+def test_pointwise_groups_are_encoded(channels: int) -> None:
+    weight = pointwise_weight(np.random.default_rng(0), 12, channels, 0.3)
+    module, state = check_layer(weight)
+    library = full_library(module)
+    assert (library.kernel, library.depth, library.entries) == ((1, 1), 9, 4)
+    groups, rest = divmod(channels, 9)
+    kept = np.count_nonzero(weight[:, : groups * 9].reshape(12, groups, 9).any(axis=2))
+    assert len(state.parameters["layer0.index"]) == kept + 12 * -(-rest // 4)
+
+
+def test_pointwise_groups_find_the_library_of_3x3_kernels() -> None:
+    weight = pointwise_weight(np.random.default_rng(0), 64, 36)
+    module, _ = check_layer(weight)
+    counts = [np.count_nonzero((weight.reshape(-1, 9) != 0) @ (1 << np.arange(9)) == mask) for mask in LIBRARY]
+    by_count = sorted(zip(counts, LIBRARY, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    assert found_library(module) == tuple(mask for _, mask in by_count)
+
+
+def test_the_rest_uses_patterns_that_are_there() -> None:
+    four_last, five_last = 0b111100000, 0b111110000
+    assert find_rest_patterns(np.array([four_last]), (four_last, 27), 9) == ()
+    assert find_rest_patterns(np.array([five_last]), (432, 216), 9) == ()  # 432 has four of them, 216 the other
+    assert find_rest_patterns(np.array([five_last]), (27, 54), 9) == (four_last,)  # 27 has the other one
+    assert find_rest_patterns(np.array([five_last]), (0b1111,), 9) == (0b011110000, four_last)
+    assert find_rest_patterns(np.array([0, 0]), (27, 54), 9) == ()
+
+
+def test_the_rest_of_a_layer_without_groups_decides_the_number_of_entries() -> None:
+    assert find_rest_patterns(np.array([256, 0]), (), 9) == (0b110000000,)
+    assert find_rest_patterns(np.array([0b111000000]), (), 9) == (0b111000000,)
+    assert [len(mask_taps(mask)) for mask in find_rest_patterns(np.array([0b111111110]), (), 9)] == [6, 6]
+    weight = np.zeros((4, 20, 1, 1), np.float32)
+    weight[:, 19] = 1
+    module, state = check_layer(weight)
+    assert found_library(module) == (0b110000000,)
+    assert state.parameters["layer0.index"].tolist() == [11] * 4
+
+
+@given(st.integers(1, 255), st.lists(st.integers(0, 255), max_size=4), st.integers(2, 6), st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_rest_takes_few_more_patterns(used: int, others: list[int], entries: int, data: st.DataObject) -> None:
+    masks = st.sampled_from(all_masks(9, entries))
+    library = tuple(data.draw(st.lists(masks, min_size=1, max_size=8, unique=True)))
+    rest = np.array([used, *(used & other for other in others)]) << 1
+    added = find_rest_patterns(rest, library, 9)
+    assert len(added) <= -(-len(mask_taps(used)) // entries)
+    assert not set(added) & set(library)
+    assert {len(mask_taps(mask)) for mask in (*added, *library)} == {entries}
+
+
+def test_filters_may_have_chance_zeros_in_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    weight = pointwise_weight(rng, 32, 44, 0.5)
+    weight[:, 36:][rng.random((32, 8, 1, 1)) < 0.3] = 0
+    module, _ = check_layer(weight)
+    assert set(LIBRARY) <= set(found_library(module))
+    assert len(found_library(module)) <= len(LIBRARY) + 2
+
+
+def test_a_given_library_holds_for_pointwise_groups() -> None:
+    weight = pointwise_weight(np.random.default_rng(0), 8, 22, 1.0, LIBRARY[:2])
+    options = PatternEncode(library=LIBRARY[:4], max_patterns=1)
+    module, _ = encode_layer(weight, options=options)
+    assert found_library(module) == (*LIBRARY[:4], 0b111100000)
+    expected = "stays dense: with 9 input channels to a kernel, 1 of 16 kernels fit none of the 4 given patterns"
+    weight[0, :9] = weight_of([58]).reshape(9, 1, 1)
+    assert remark(weight, options=options) == expected
+
+
+@pytest.mark.parametrize(
+    ("weight", "options", "reason"),
+    [
+        (pointwise_weight(np.random.default_rng(0), 8, 9, 1.0, (511,)) * (np.arange(8) < 4).reshape(8, 1, 1, 1),
+         PatternEncode(), "kernels keep up to 9 of 9 weights"),
+        (weight_of(all_masks(9, 4)[:17]).reshape(1, -1, 1, 1),
+         PatternEncode(), "17 patterns of 4 entries, at most 16 fit"),
+        (pointwise_weight(np.random.default_rng(0), 64, 26, 1.0),
+         PatternEncode(max_patterns=8), "9 patterns of 4 entries with those of the rest, at most 8 fit"),
+        (pointwise_weight(np.random.default_rng(0), 8, 16, 1.0),
+         PatternEncode(), "patterns leave out 25% of the weights, 30% expected"),
+    ],
+    ids=["dense groups", "patterns", "patterns of the rest", "sparsity"],
+)  # fmt: skip
+def test_pointwise_layers_that_do_not_fit_stay_dense(
+    weight: np.ndarray, options: PatternEncode, reason: str
+) -> None:
+    assert remark(weight, options=options) == f"stays dense: with 9 input channels to a kernel, {reason}"
+
+
+def test_a_pointwise_layer_of_zeros_stays_dense() -> None:
+    assert remark(np.zeros((4, 20, 1, 1))) == "stays dense: all weights are zero"
+
+
+# Depthwise kernels
+
+
+def test_depthwise_layers_are_encoded() -> None:
+    weight = pattern_weight(np.random.default_rng(0), 16, 1, 0.7)
+    _, state = check_layer(weight, groups=16)
+    assert state.parameters["layer0.index"].tolist() == np.flatnonzero(weight.any(axis=(1, 2, 3))).tolist()
+
+
+def test_depthwise_layers_with_two_filters_a_channel_are_encoded() -> None:
+    _, state = check_layer(pattern_weight(np.random.default_rng(0), 8, 1, 1.0), groups=4)
+    assert state.parameters["layer0.index"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 # Layers that stay dense
 
 
@@ -218,17 +345,16 @@ def test_patterns_of_six_entries_are_worth_it_by_default() -> None:
     assert len(found_library(module)) == 8
 
 
-def test_sparse_pointwise_and_depthwise_layers_say_why_they_stay_dense() -> None:
-    pointwise = np.eye(8).reshape(8, 8, 1, 1)
-    assert remark(pointwise) == "stays dense: a 1x1 kernel has no patterns"
-    depthwise = pattern_weight(np.random.default_rng(0), 4, 1, 1.0)
-    assert remark(depthwise, groups=4) == "stays dense: depthwise convolutions are not encoded"
-    large = np.zeros((2, 2, 8, 8))
-    assert remark(large) == "stays dense: 8x8 kernels have more than 63 taps"
+def test_kinds_without_patterns_say_why_they_stay_dense_when_they_are_sparse() -> None:
+    few = "stays dense: 1x1 kernels have patterns over 9 input channels, the layer has 8"
+    assert remark(np.eye(8).reshape(8, 8, 1, 1)) == few
+    grouped = "stays dense: 1x1 kernels of a grouped convolution have no patterns"
+    assert remark(np.eye(18)[:, :9].reshape(18, 9, 1, 1), groups=2) == grouped
+    assert remark(np.zeros((2, 2, 8, 8))) == "stays dense: 8x8 kernels have more than 63 taps"
 
 
 def test_dense_pointwise_and_depthwise_layers_stay_dense_in_silence() -> None:
-    for weight, groups in ((np.ones((4, 4, 1, 1)), 1), (np.ones((4, 1, 3, 3)), 4)):
+    for weight, groups in ((np.ones((4, 4, 1, 1)), 1), (np.ones((4, 20, 1, 1)), 1), (np.ones((4, 1, 3, 3)), 4)):
         _, state = encode_layer(weight, groups)
         assert not state.diagnostics
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from itertools import combinations
 
 import numpy as np
@@ -16,13 +18,17 @@ from patc.passes.fkw import (
     DROPPED,
     Fkw,
     choose_patterns,
+    cover,
     decode,
     encode,
     find_violation,
     invert,
     kernel_masks,
+    mask_taps,
     rearrange,
+    rest_masks,
 )
+from patc.passes.pattern_encode import find_rest_patterns
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -44,6 +50,28 @@ def sparse_weights(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int]:
     weight = pattern_weight(rng, groups * rows, channels, keep, library, kernel)
     chance_zeros = rng.random(weight.shape) < draw(st.sampled_from([0.0, 0.2]))
     return np.where(chance_zeros, 0, weight).astype(np.float32), library, groups
+
+
+@st.composite
+def deep_weights(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int, int]:
+    """Draw weights whose kernels span several channels, a library that covers them and the rest, groups and depth."""
+    depth = draw(st.sampled_from([9, 9, 2, 3]))
+    kernel = (1, 1) if depth == 9 else draw(st.sampled_from([(1, 1), (1, 2), (2, 2)]))
+    taps = depth * kernel[0] * kernel[1]
+    entries = draw(st.integers(1, min(6, taps)))
+    library = draw(st.lists(st.sampled_from(all_masks(taps, entries)), min_size=1, max_size=8, unique=True))
+    whole, rest = draw(st.integers(1, 3)), draw(st.integers(0, depth - 1))
+    groups, rows = draw(st.integers(1, 2)), draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(SEEDS))
+    shape = (groups * rows, whole * depth + rest, *kernel)
+    weight = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    weight[:, : whole * depth] = pattern_weight(rng, len(weight), whole, 0.6, library, (1, taps)).reshape(
+        len(weight), -1, *kernel
+    )
+    if rest and draw(st.booleans()):
+        weight[rng.random(weight.shape) < 0.3] = 0
+    library += find_rest_patterns(rest_masks(weight, depth), tuple(library), taps)
+    return weight, library, groups, depth
 
 
 def block_diagonal(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -94,6 +122,82 @@ def test_rearranging_permutes_rows_and_columns(case: tuple[np.ndarray, list[int]
     )
 
 
+@given(deep_weights())
+@settings(max_examples=60, deadline=None)
+def test_decoding_undoes_encoding_of_deep_kernels(case: tuple[np.ndarray, list[int], int, int]) -> None:
+    weight, library, groups, depth = case
+    fkw, channels = encode(weight, library, groups, depth), weight.shape[1] * groups
+    np.testing.assert_array_equal(decode(fkw, library, weight.shape[2:], channels), block_diagonal(weight, groups))
+    assert find_violation(fkw, channels, depth) is None
+    owner, pattern = fkw.owners()
+    keys = list(zip(owner.tolist(), pattern.tolist(), fkw.index.tolist(), strict=True))
+    assert keys == sorted(set(keys))
+
+
+@given(deep_weights())
+@settings(max_examples=40, deadline=None)
+def test_the_rest_takes_few_kernels(case: tuple[np.ndarray, list[int], int, int]) -> None:
+    weight, library, _, depth = case
+    fkw = encode(weight, library, 1, depth)
+    rest = rest_masks(weight, depth)
+    used = len(mask_taps(int(np.bitwise_or.reduce(rest))))
+    of_rest = fkw.kernels - np.count_nonzero(kernel_masks(weight, depth))
+    assert of_rest <= -(-used // len(mask_taps(library[0]))) * np.count_nonzero(rest)
+
+
+@given(deep_weights(), SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_rearranging_deep_kernels_permutes_rows(case: tuple[np.ndarray, list[int], int, int], seed: int) -> None:
+    weight, library, groups, depth = case
+    fkw, channels = encode(weight, library, groups, depth), weight.shape[1] * groups
+    rng = np.random.default_rng(seed)
+    order, rows = rng.permutation(len(weight)), rng.permutation(len(weight))
+    moved = rearrange(fkw, order, np.arange(channels), invert(rows))
+    assert find_violation(moved, channels, depth) is None
+    np.testing.assert_array_equal(
+        decode(moved, library, weight.shape[2:], channels), block_diagonal(weight, groups)[rows]
+    )
+
+
+def test_arrays_of_a_small_pointwise_layer() -> None:
+    weight = np.zeros((2, 22, 1, 1), np.float32)
+    weight[0, [9, 10, 12, 13], 0, 0] = [1, 2, 3, 4]  # mask 27 of the second group of nine
+    weight[0, 18:, 0, 0] = [5, 6, 7, 8]  # the rest, the last four of the channels 13 to 21
+    weight[1, [0, 1, 4], 0, 0] = [9, 10, 11]  # part of 27
+    weight[1, 20, 0, 0] = 12
+    fkw = encode(weight, (27, 0b111100000), depth=9)
+    assert fkw.values.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 11], [0, 0, 12, 0]]
+    assert fkw.index.tolist() == [9, 13, 0, 13]
+    assert fkw.offset.tolist() == [0, 2, 4]
+    assert fkw.stride.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert [array.dtype for array in dataclasses.astuple(fkw)] == ["f4", "i2", "i4", "i2", "i2"]
+
+
+def test_kernels_of_the_rest_store_zeros_for_weights_of_other_kernels() -> None:
+    weight = np.zeros((1, 11, 1, 1), np.float32)
+    weight[0, [0, 2, 5, 7], 0, 0] = [1, 2, 3, 4]
+    weight[0, 9:, 0, 0] = [5, 6]
+    library = (0b010100101, 0b110000011)  # of the channels 0 to 8; of the channels 2 to 10, for the last two
+    fkw = encode(weight, library, depth=9)
+    assert fkw.values.tolist() == [[1, 2, 3, 4], [0, 0, 5, 6]]
+    assert decode(fkw, library, (1, 1), 11).tolist() == weight.tolist()
+
+
+@given(st.integers(1, 511), st.lists(st.integers(1, 511), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_covers_are_the_smallest(mask: int, masks: list[int]) -> None:
+    sizes = [
+        size
+        for size in range(len(masks) + 1)
+        if any(mask & ~functools.reduce(operator.or_, chosen, 0) == 0 for chosen in combinations(masks, size))
+    ]
+    found = cover(mask, masks)
+    assert (found is not None) == bool(sizes)
+    if found is not None:
+        assert len(found) == sizes[0]
+        assert mask & ~functools.reduce(operator.or_, [masks[pattern] for pattern in found]) == 0
+
+
 def test_arrays_of_a_small_layer() -> None:
     weight = np.zeros((2, 3, 3, 3), np.float32)
     weight[0, 2].flat[[0, 1, 3, 4]] = [1, 2, 3, 4]  # mask 27
@@ -137,6 +241,10 @@ def test_kernels_take_the_first_pattern_that_covers_them() -> None:
 def test_encoding_refuses_a_library_that_does_not_cover() -> None:
     with pytest.raises(ValueError, match="covers every kernel"):
         encode(np.ones((1, 1, 3, 3), np.float32), LIBRARY)
+    rest = np.zeros((1, 11, 1, 1), np.float32)
+    rest[0, -1] = 1
+    with pytest.raises(ValueError, match="covers every kernel"):
+        encode(rest, (27,), depth=9)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +270,13 @@ def test_violations_are_named(changes: dict[str, list[int]], violation: tuple[st
     assert find_violation(valid, 3) is None
     arrays = {name: np.array(values) for name, values in changes.items()}
     assert find_violation(dataclasses.replace(valid, **arrays), 3) == violation
+
+
+def test_deep_kernels_end_at_the_last_channel() -> None:
+    fkw = encode(np.ones((1, 11, 1, 1), np.float32), (511,), depth=9)
+    assert fkw.index.tolist() == [0, 2]
+    assert find_violation(fkw, 11, 9) is None
+    assert find_violation(fkw, 10, 9) == ("index below 2, as a kernel spans 9 of 10 input channels", 2)
 
 
 # FKR

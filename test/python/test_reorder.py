@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from interpreter import interpret
-from networks import Network, Value, networks, pattern_weight
+from networks import Network, Value, networks, pattern_weight, pointwise_weight
 from torch_mlir import ir
 
 from patc.codegen.reference import execute
@@ -148,6 +148,25 @@ def test_sparse_consumers_absorb_the_permutation_and_sort_their_kernels() -> Non
     assert arrays(module, state, "index")[1].reshape(4, 4).tolist() == [[0, 1, 2, 3]] * 4
 
 
+def sparse_depthwise(network: Network, x: Value) -> Value:
+    weight = pattern_weight(np.random.default_rng(8), x.shape[1], 1, 0.9)
+    return network.conv(x, weight, np.arange(x.shape[1]), groups=x.shape[1])
+
+
+def test_sparse_depthwise_layers_separate_the_channels_of_input_and_output() -> None:
+    network = Network(SHAPE)
+    y = network.conv(network.input, uneven_weight(4, 4))
+    z = sparse_depthwise(network, y)
+    module = network.build(dense(network, z))
+    assert reorders(module, reorder(network, module)) == [[0, 1, 2, 3]] * 2
+
+    network = Network(SHAPE)
+    y = network.conv(network.input, uneven_weight(4, 4))
+    module = network.build(sparse_depthwise(network, y))  # the result keeps its channels
+    first, _ = reorders(module, reorder(network, module))
+    assert first == [0, 1, 2, 3]
+
+
 def test_producers_that_meet_adopt_the_order_of_the_heaviest() -> None:
     network = Network(SHAPE)
     light = network.conv(network.input, uneven_weight(4, 4))
@@ -167,6 +186,19 @@ def test_results_keep_their_channels() -> None:
     network = Network(SHAPE)
     module = network.build(network.conv(network.input, uneven_weight(4, 4), np.arange(4)))
     assert reorders(module, reorder(network, module)) == [[3, 2, 1, 0]]
+
+
+def test_inputs_of_kernels_that_span_channels_keep_them() -> None:
+    network = Network(SHAPE)
+    y = network.conv(network.input, uneven_weight(20, 4))
+    weight = pointwise_weight(np.random.default_rng(9), 6, 20, 1.0)
+    weight[:3, :9] = 0
+    module = network.build(dense(network, network.conv(y, weight, np.arange(6), pads=(0, 0, 0, 0))))
+    state = reorder(network, module)
+    first, second = reorders(module, state)
+    assert first != sorted(first)
+    assert second == sorted(second)
+    assert (np.diff(arrays(module, state, "offset")[1])[:3] > np.diff(arrays(module, state, "offset")[1])[3:]).all()
 
 
 def wide_linear(network: Network) -> Value:
@@ -239,4 +271,15 @@ def test_invalid_arrays_are_refused() -> None:
     PatternEncode().run(module, state)
     state.parameters["layer0.index"] = state.parameters["layer0.index"] + 4
     with pytest.raises(PatcError, match=r"op expected index below 4, the input channels, got \d"):
+        PatternReorder().run(module, state)
+
+
+def test_kernels_that_span_channels_behind_the_last_are_refused() -> None:
+    network = Network((1, 20, 6, 6))
+    weight = pointwise_weight(np.random.default_rng(0), 4, 20, 1.0)
+    module = network.build(network.conv(network.input, weight, pads=(0, 0, 0, 0)))
+    state = PassState(network.parameters)
+    PatternEncode().run(module, state)
+    state.parameters["layer0.index"] = state.parameters["layer0.index"] + 1
+    with pytest.raises(PatcError, match="op expected index below 12, as a kernel spans 9 of 20 input channels, got 12"):
         PatternReorder().run(module, state)

@@ -204,3 +204,81 @@ func.func @attribute_missing(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, 
     tensor<9xi16>, tensor<5xi32>, tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
   return
 }
+
+// -----
+
+func.func @one_kernel_size(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got [9]}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 9>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @four_kernel_sizes(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got [1, 1, 9, 1]}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9, 1>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @kernel_size_zero(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got [3, 0]}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 0>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @too_many_taps(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got [3, 3, 9]}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3, 9>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @mask_too_large_for_nine_channels(%x: tensor<1x20x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected patterns within the 1x1x9 kernel, got mask 512}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 512>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x20x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @more_channels_than_the_input(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected a library of depth 8 or less, the input channels, got 9}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}

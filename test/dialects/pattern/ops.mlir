@@ -47,6 +47,20 @@ func.func @sparse_conv2d(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %ind
   return %y : tensor<1x4x6x6xf32>
 }
 
+// CHECK-LABEL: @sparse_conv2d_of_kernels_of_nine_channels
+func.func @sparse_conv2d_of_kernels_of_nine_channels(
+    %x: tensor<1x20x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>, %offset: tensor<5xi32>,
+    %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) -> tensor<1x4x6x6xf32> {
+  // CHECK: "pattern.sparse_conv2d"
+  // CHECK-SAME: library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x20x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return %y : tensor<1x4x6x6xf32>
+}
+
 // CHECK-LABEL: @linear
 func.func @linear(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tensor<4xf32>) -> tensor<2x4xf32> {
   // CHECK: "pattern.linear"(%{{.*}}, %{{.*}}, %{{.*}}) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>}

@@ -76,3 +76,22 @@ func.func @encodes_kernels_of_other_sizes(%x: tensor<1x1x4x8xf32>) -> tensor<1x1
     : (tensor<1x1x4x8xf32>, tensor<1x1x1x5xf32>) -> tensor<1x1x4x4xf32>
   return %y : tensor<1x1x4x4xf32>
 }
+
+// -----
+
+// CHECK-LABEL: func.func @depthwise_kernels_name_their_channel
+// CHECK-DAG:     arith.constant dense<{{\[\[}}1.{{.*}}, 2.{{.*}}, 3.{{.*}}, 4.{{.*}}], [5.{{.*}}, 6.{{.*}}, 7.{{.*}}, 8.{{.*}}]]>
+// CHECK-DAG:     arith.constant dense<[0, 2]> : tensor<2xi16>
+// CHECK-DAG:     arith.constant dense<[0, 1, 1, 2]> : tensor<4xi32>
+// CHECK:         "pattern.sparse_conv2d"
+// CHECK-SAME:      library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+func.func @depthwise_kernels_name_their_channel(%x: tensor<1x3x4x4xf32>) -> tensor<1x3x2x2xf32> {
+  %w = arith.constant dense<[
+    [[[1., 2., 0.], [3., 4., 0.], [0., 0., 0.]]],
+    [[[0., 0., 0.], [0., 0., 0.], [0., 0., 0.]]],
+    [[[0., 5., 6.], [0., 7., 8.], [0., 0., 0.]]]]> : tensor<3x1x3x3xf32>
+  %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 3 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
+    : (tensor<1x3x4x4xf32>, tensor<3x1x3x3xf32>) -> tensor<1x3x2x2xf32>
+  return %y : tensor<1x3x2x2xf32>
+}

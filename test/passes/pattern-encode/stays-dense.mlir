@@ -43,9 +43,9 @@ func.func @half_precision(%x: tensor<1x2x4x4xf16>) -> tensor<1x2x2x2xf16> {
 
 // -----
 
-func.func @sparse_pointwise(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32> {
+func.func @pointwise_of_few_channels(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32> {
   %w = arith.constant dense<[[[[1.]], [[0.]]], [[[0.]], [[1.]]]]> : tensor<2x2x1x1xf32>
-  // expected-remark @+1 {{stays dense: a 1x1 kernel has no patterns}}
+  // expected-remark @+1 {{stays dense: 1x1 kernels have patterns over 9 input channels, the layer has 2}}
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
     : (tensor<1x2x4x4xf32>, tensor<2x2x1x1xf32>) -> tensor<1x2x4x4xf32>
@@ -54,15 +54,26 @@ func.func @sparse_pointwise(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32> {
 
 // -----
 
-func.func @sparse_depthwise(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x2x2xf32> {
+func.func @dense_group_of_nine_channels(%x: tensor<1x9x4x4xf32>) -> tensor<1x2x4x4xf32> {
   %w = arith.constant dense<[
-    [[[1., 2., 0.], [3., 4., 0.], [0., 0., 0.]]],
-    [[[1., 2., 0.], [3., 4., 0.], [0., 0., 0.]]]]> : tensor<2x1x3x3xf32>
-  // expected-remark @+1 {{stays dense: depthwise convolutions are not encoded}}
+    [[[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]]],
+    [[[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]]]]> : tensor<2x9x1x1xf32>
+  // expected-remark @+1 {{stays dense: with 9 input channels to a kernel, kernels keep up to 9 of 9 weights}}
+  %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
+    : (tensor<1x9x4x4xf32>, tensor<2x9x1x1xf32>) -> tensor<1x2x4x4xf32>
+  return %y : tensor<1x2x4x4xf32>
+}
+
+// -----
+
+func.func @grouped_pointwise(%x: tensor<1x4x4x4xf32>) -> tensor<1x2x4x4xf32> {
+  %w = arith.constant dense<[[[[1.]], [[0.]]], [[[0.]], [[1.]]]]> : tensor<2x2x1x1xf32>
+  // expected-remark @+1 {{stays dense: 1x1 kernels of a grouped convolution have no patterns}}
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 2 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
-    : (tensor<1x2x4x4xf32>, tensor<2x1x3x3xf32>) -> tensor<1x2x2x2xf32>
-  return %y : tensor<1x2x2x2xf32>
+    : (tensor<1x4x4x4xf32>, tensor<2x2x1x1xf32>) -> tensor<1x2x4x4xf32>
+  return %y : tensor<1x2x4x4xf32>
 }
 
 // -----

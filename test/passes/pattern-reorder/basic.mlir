@@ -165,3 +165,40 @@ func.func @sparse_consumers_renumber_and_sort_their_kernels(%x: tensor<1x2x4x4xf
     tensor<1x2xi16>, tensor<1xi16>) -> tensor<1x1x4x4xf32>
   return %z : tensor<1x1x4x4xf32>
 }
+
+// -----
+
+// The kernels of the second layer read nine consecutive channels: these keep their numbers, and `reorder` says which
+// one a stored filter of the first layer computes.
+
+// CHECK-LABEL: func.func @kernels_that_span_channels_keep_them
+// CHECK-DAG:     %[[OFFSET:.*]] = arith.constant dense<[0, 2, 3, 4, 5, 6, 7, 8, 9, 10]> : tensor<10xi32>
+// CHECK-DAG:     %[[REORDER:.*]] = arith.constant dense<[8, 0, 1, 2, 3, 4, 5, 6, 7]> : tensor<9xi16>
+// CHECK:         %[[Y:.*]] = "pattern.sparse_conv2d"(%{{.*}}, %{{.*}}, %{{.*}}, %[[OFFSET]], %{{.*}}, %[[REORDER]])
+// CHECK-DAG:     %[[VALUES:.*]] = arith.constant dense<{{\[\[}}1.{{.*}}, 2.{{.*}}]]> : tensor<1x2xf32>
+// CHECK-DAG:     %[[INDEX:.*]] = arith.constant dense<0> : tensor<1xi16>
+// CHECK:         "pattern.sparse_conv2d"(%[[Y]], %[[VALUES]], %[[INDEX]]
+func.func @kernels_that_span_channels_keep_them(%x: tensor<1x2x4x4xf32>) -> tensor<1x1x4x4xf32> {
+  %values = arith.constant dense<1.> : tensor<10x2xf32>
+  %index = arith.constant dense<[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]> : tensor<10xi16>
+  %offset = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7, 8, 10]> : tensor<10xi32>
+  %stride = arith.constant dense<
+    [[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 2]]> : tensor<9x2xi16>
+  %reorder = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7, 8]> : tensor<9xi16>
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<10x2xf32>, tensor<10xi16>, tensor<10xi32>,
+    tensor<9x2xi16>, tensor<9xi16>) -> tensor<1x9x4x4xf32>
+  %values2 = arith.constant dense<[[1., 2.]]> : tensor<1x2xf32>
+  %index2 = arith.constant dense<0> : tensor<1xi16>
+  %offset2 = arith.constant dense<[0, 1]> : tensor<2xi32>
+  %stride2 = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
+  %reorder2 = arith.constant dense<0> : tensor<1xi16>
+  %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %stride2, %reorder2) {activation = "none",
+    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 257>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    strides = array<i64: 1, 1>} : (tensor<1x9x4x4xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>,
+    tensor<1x2xi16>, tensor<1xi16>) -> tensor<1x1x4x4xf32>
+  return %z : tensor<1x1x4x4xf32>
+}

@@ -1,0 +1,271 @@
+"""Run a benchmark: compile, start the peers, take turns, set layers beside their limits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from patc import __version__
+from patc.bench import machine
+from patc.bench.limits import measure_layers
+from patc.bench.peak import measure_peak
+from patc.bench.peers import BASELINE, find_peer
+from patc.bench.peers.base import count_names
+from patc.bench.remote import RemoteContestant, Worker
+from patc.bench.results import PATC, BenchResult, Entry, Missing, Run, count
+from patc.bench.timing import Contestant, Times, take_turns, time_calls
+from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
+from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
+from patc.compiler import compile_model
+from patc.diagnostics import PatcError
+from patc.runtime.model import CompiledModel, LayerTime
+from patc.targets import host
+
+# Packages whose versions explain a result, beside those of the peers.
+PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy", "intel-openmp")
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how long.
+
+    Attributes:
+        threads: numbers of threads, one run each.
+        repetitions: counted calls of each contestant.
+        peers: names in `patc.bench.peers.PEERS`, measured on every kind of weights. PyTorch eager on dense
+            weights is always measured.
+        layers: measure every layer too.
+        tune: see `patc.compile`.
+    """
+
+    workload: Workload
+    threads: tuple[int, ...] = (1,)
+    repetitions: int = 40
+    peers: tuple[str, ...] = ()
+    layers: bool = False
+    tune: str = "cost"
+
+    def check(self) -> None:
+        """Refuse what cannot be measured, before anything takes time.
+
+        Raises:
+            PatcError: an option is out of range.
+        """
+        cores = machine.usable_cores()
+        for threads in self.threads:
+            if not 1 <= threads <= cores:
+                raise PatcError(f"expected threads from 1 to {cores}, the cores of this machine, got {threads}")
+        if self.repetitions < 1:
+            raise PatcError(f"expected repetitions of 1 or more, got {self.repetitions}")
+        for name in self.peers:
+            find_peer(name)
+        self.workload.check()
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A peer on one kind of weights."""
+
+    peer: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return find_peer(self.peer).name
+
+
+_BASELINE = Rival(BASELINE, "dense")
+
+
+def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
+    """Measure what `options` ask for.
+
+    Args:
+        notify: told in a few words what is going on.
+
+    Raises:
+        PatcError: an option is out of range, the model cannot be read or compiled, or PyTorch fails on it.
+    """
+    options.check()
+    with tempfile.TemporaryDirectory(prefix="patc-bench-") as folder:
+        bench = _Bench(options, Path(folder), notify)
+        bench.prepare()
+        runs = tuple(bench.run(threads) for threads in options.threads)
+    return BenchResult(
+        workload=options.workload,
+        repetitions=options.repetitions,
+        machine=machine.this_machine(),
+        versions=machine.versions([*PACKAGES, *(find_peer(name).distribution for name in options.peers)]),
+        runs=runs,
+        missing=tuple(bench.missing),
+    )
+
+
+class _Bench:
+    """A benchmark in progress.
+
+    Files that processes share are in `root`, those of one kind of weights in `root`/kind.
+    """
+
+    def __init__(self, options: Options, root: Path, notify: Notify) -> None:
+        self._options = options
+        self._workload = options.workload
+        self._root = root
+        self._home = root / "home"
+        self._notify = notify
+        # Peers that read the same files share them; a peer without an exporter needs none.
+        self._exported: set[tuple[Any, Kind]] = {(None, kind) for kind in self._workload.kinds}
+        self.missing: list[Missing] = []
+
+    def prepare(self) -> None:
+        """Write inputs and references, and export the network for the peers."""
+        import torch
+
+        self._notify("computing the reference in float64")
+        models = {kind: self._workload.build(kind) for kind in self._workload.kinds}
+        inputs = self._workload.make_inputs()
+        self._home.mkdir()
+        write_arrays(self._root / INPUTS, inputs)
+        for kind, model in models.items():
+            (self._root / kind).mkdir()
+            write_arrays(self._root / kind / REFERENCE, reference(model, inputs))
+        self._tensors = tuple(torch.from_numpy(array) for array in inputs)
+        self._model = self._workload.model if self._workload.is_file else models[self._workload.measured_kind]
+        wanted = [Rival(peer, kind) for peer in self._options.peers for kind in self._workload.kinds]
+        self._rivals = [_BASELINE, *(rival for rival in wanted if rival != _BASELINE and self._export(rival))]
+
+    def _export(self, rival: Rival) -> bool:
+        """Return whether the rival can run; otherwise it is noted as missing."""
+        reason = self._refusal(rival)
+        export = (find_peer(rival.peer).exporter, rival.kind)
+        if reason is None and export not in self._exported:
+            self._notify(f"exporting {rival.kind} weights for {rival.name}")
+            try:
+                with self._worker(rival) as worker:
+                    worker.request(do="export", **self._request(rival))
+                self._exported.add(export)
+            except PatcError as error:
+                reason = str(error)
+        if reason is not None:
+            self.missing.append(Missing(rival.name, rival.kind, None, reason))
+        return reason is None
+
+    def _refusal(self, rival: Rival) -> str | None:
+        peer = find_peer(rival.peer)
+        if absent := peer.missing_modules():
+            return f"not installed: {', '.join(absent)} (pip install 'patc[bench]')"
+        return peer.refusal(self._workload)
+
+    def run(self, threads: int) -> Run:
+        """Measure everything with one number of threads."""
+        self._notify(f"compiling for {count(threads, 'thread')}")
+        compiled = compile_model(self._model, self._tensors, threads=threads, tune=self._options.tune)
+        self._notify("measuring the machine's peak")
+        before = measure_peak(threads)
+        entries = self._time_all(compiled, threads)
+        self._notify("timing the layers")
+        times = self._profile(compiled) if self._options.layers else []
+        peak = before.best(measure_peak(threads))
+        footprint = _footprint(compiled)
+        return Run(
+            threads=threads,
+            peak=peak,
+            footprint_bytes=footprint,
+            weights=sum(layer.weights for layer in compiled.layers),
+            kept_weights=sum(layer.kept_weights for layer in compiled.layers),
+            entries=tuple(entries),
+            layers=tuple(measure_layers(times, peak, machine.find_caches(), footprint, host().fma_lanes)),
+        )
+
+    def _time_all(self, compiled: CompiledModel, threads: int) -> list[Entry]:
+        with ExitStack() as workers:
+            loaded = [self._load_patc(compiled)]
+            for rival in list(self._rivals):
+                self._notify(f"loading {rival.name}, {rival.kind} weights, {count(threads, 'thread')}")
+                try:
+                    loaded.append(self._load(rival, threads, workers))
+                except PatcError as error:
+                    self._drop(rival, error, threads)
+            results = take_turns(
+                [item.contestant for item in loaded],
+                self._options.repetitions,
+                lambda number, rounds: self._notify(
+                    f"timing with {count(threads, 'thread')}, round {number + 1} of {rounds}"
+                ),
+            )
+        entries = []
+        for item, result in zip(loaded, results, strict=True):
+            if isinstance(result, Times):
+                entries.append(item.entry(result))
+            elif item.rival is None:
+                raise result
+            else:
+                self._drop(item.rival, result, threads)
+        return entries
+
+    def _load_patc(self, compiled: CompiledModel) -> _Loaded:
+        kind = self._workload.measured_kind
+        error = relative_error(leaves(compiled(*self._tensors)), read_arrays(self._root / kind / REFERENCE))
+        names = [layer.algorithm for layer in compiled.layers if layer.kept_weights]
+        contestant = _Compiled(compiled, self._tensors)
+        return _Loaded(None, PATC, kind, __version__, count_names(names), error, contestant)
+
+    def _load(self, rival: Rival, threads: int, workers: ExitStack) -> _Loaded:
+        worker = workers.enter_context(self._worker(rival, threads))
+        answer = worker.request(do="load", threads=threads, **self._request(rival))
+        return _Loaded(rival, rival.name, rival.kind, **answer, contestant=RemoteContestant(worker))
+
+    def _drop(self, rival: Rival, error: PatcError, threads: int) -> None:
+        """Note a rival that failed, and do not try it again; the baseline has to work."""
+        if rival == _BASELINE:
+            raise error
+        self._rivals.remove(rival)
+        self.missing.append(Missing(rival.name, rival.kind, threads, str(error)))
+
+    def _worker(self, rival: Rival, threads: int = 1) -> Worker:
+        environment = {"OMP_NUM_THREADS": str(threads), **find_peer(rival.peer).environment}
+        return Worker(rival.name, self._home, environment)
+
+    def _request(self, rival: Rival) -> dict[str, Any]:
+        workload = asdict(self._workload.absolute())
+        return {"peer": rival.peer, "kind": rival.kind, "workload": workload, "folder": str(self._root)}
+
+    def _profile(self, compiled: CompiledModel) -> list[LayerTime]:
+        return compiled.profile(*self._tensors, repetitions=self._options.repetitions)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A contestant that computed the right numbers once; see `Entry` for the fields. patc is no rival."""
+
+    rival: Rival | None
+    name: str
+    kind: Kind
+    version: str
+    algorithm: str
+    error: float
+    contestant: Contestant
+
+    def entry(self, times: Times) -> Entry:
+        return Entry(self.name, self.kind, self.version, self.algorithm, self.error, times)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A compiled model to be timed, called with torch tensors as a user calls it."""
+
+    model: CompiledModel
+    inputs: Sequence[Any]
+
+    def run(self, calls: int) -> list[float]:
+        return time_calls(lambda: self.model(*self.inputs), calls)
+
+
+def _footprint(compiled: CompiledModel) -> int:
+    """Return the bytes that one call touches: weights and the arena."""
+    return int(compiled.program.weights.nbytes) + compiled.program.arena_bytes

@@ -1,0 +1,189 @@
+"""What is measured: a network, its weights, how it is pruned, and its inputs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from patc.diagnostics import PatcError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from patc.pruning import PatternSpec
+
+Kind = Literal["dense", "pruned"]
+INPUT_SEED = 1
+FILE_SUFFIXES = (".pt2", ".onnx", ".mlir")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network with a batch of inputs. It builds the same tensors in every process.
+
+    Attributes:
+        model: name in `patc.models`, or the path of a .pt2 file.
+        weights: state dict file for a named model; None takes seeded weights.
+        seed: of those.
+        batch: images of a named model.
+        pruning: fields of the `PatternSpec` of a named model; None leaves the weights as they are.
+    """
+
+    model: str
+    weights: str | None = None
+    seed: int = 0
+    batch: int = 1
+    pruning: dict[str, Any] | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model comes from a file."""
+        return Path(self.model).suffix.lower() in FILE_SUFFIXES or os.sep in self.model
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The weights that rivals run on: dense, and those that patc runs where they are pruned."""
+        return ("dense",) if self.pruning is None else ("dense", "pruned")
+
+    @property
+    def measured_kind(self) -> Kind:
+        """The weights that patc runs on."""
+        return self.kinds[-1]
+
+    def absolute(self) -> Workload:
+        """Return the workload with paths that hold in any folder."""
+        model = os.path.abspath(self.model) if self.is_file else self.model
+        return replace(self, model=model, weights=self.weights and os.path.abspath(self.weights))
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            PatcError: a file together with options that only named models take, or a value out of range.
+        """
+        if self.batch < 1:
+            raise PatcError(f"expected a batch of 1 or more, got {self.batch}")
+        if self.pruning is not None:
+            self.spec()
+        if self.is_file:
+            self._check_file()
+
+    def _check_file(self) -> None:
+        options = {
+            "pruning": self.pruning is not None,
+            "--weights": self.weights is not None,
+            "--batch": self.batch != 1,
+        }
+        for option, given in options.items():
+            if given:
+                raise PatcError(f"expected the name of a model together with {option}, got a file", self.model)
+        if Path(self.model).suffix.lower() != ".pt2":
+            raise PatcError("expected a .pt2 file, which PyTorch runs too", self.model)
+
+    def spec(self) -> PatternSpec:
+        """Return what a named model is pruned to.
+
+        Raises:
+            PatcError: a field is out of range.
+        """
+        from patc.pruning import PatternSpec
+
+        return PatternSpec(**(self.pruning or {}))
+
+    def build(self, kind: Kind) -> nn.Module:
+        """Return the network in eval mode.
+
+        Raises:
+            PatcError: the name, the file or its contents are wrong, or the compression is out of reach.
+        """
+        if self.is_file:
+            return _load_program(self.model).module()
+        from patc import models, pruning
+
+        model = models.build(self.model, self.weights, self.seed)
+        if kind == "pruned":
+            pruning.prune_(model, self.spec())
+        return model
+
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the inputs.
+
+        Raises:
+            PatcError: the file cannot be read, or it takes something other than tensors of known shapes.
+        """
+        if self.is_file:
+            return _program_shapes(_load_program(self.model), self.model)
+        from patc.models import MODELS
+
+        return [(self.batch, *MODELS[self.model].input_shape[1:])]
+
+    def make_inputs(self) -> list[np.ndarray]:
+        """Return seeded float32 inputs."""
+        generator = np.random.default_rng(INPUT_SEED)
+        return [generator.standard_normal(shape, np.float32) for shape in self.input_shapes()]
+
+
+def _load_program(path: str) -> Any:
+    from torch.export import load
+
+    if not Path(path).is_file():
+        raise PatcError("expected a .pt2 file, found no such file", path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load(path)
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        raise PatcError("expected a .pt2 file of torch.export.save, found another format", path) from error
+
+
+def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:
+    names = set(program.graph_signature.user_inputs)
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [tuple(getattr(value, "shape", ("?",))) for value in values]
+    for shape in shapes:
+        if not all(isinstance(size, int) for size in shape):
+            raise PatcError(f"expected inputs of known shapes, found {list(map(str, shape))}", path)
+    return shapes
+
+
+def reference(model: nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what torch computes in float64."""
+    import torch
+
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        return leaves(exact(*(torch.from_numpy(array).double() for array in inputs)))
+
+
+def leaves(outputs: Any) -> list[np.ndarray]:
+    """Return the tensors in nested outputs as arrays."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    tensors: list[torch.Tensor] = [x for x in pytree.tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def relative_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """Return the largest difference of any output over that output's largest magnitude; infinite for NaN.
+
+    Raises:
+        PatcError: the outputs differ in number or size.
+    """
+    sizes = [array.size for array in found], [array.size for array in wanted]
+    if sizes[0] != sizes[1]:
+        raise PatcError(f"expected outputs of {sizes[1]} elements, got {sizes[0]}")
+    worst = 0.0
+    for one, other in zip(found, wanted, strict=True):
+        difference = np.abs(one.reshape(other.shape).astype(np.float64) - other).max(initial=0.0)
+        error = float(difference / np.abs(other).max(initial=1e-30))
+        worst = max(worst, error if np.isfinite(error) else float("inf"))
+    return worst

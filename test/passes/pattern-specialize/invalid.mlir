@@ -1,0 +1,42 @@
+// RUN: patc-opt --pattern-specialize --split-input-file --verify-diagnostics %s
+
+func.func @no_schedule(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected a 'schedule' attribute (run pattern-schedule first), got none}}
+  %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "dense-direct", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @computed_weights(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.conv2d' op expected a constant weight, got tensor<2x2x1x1xf32>}}
+  %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, schedule = #given,
+    strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "gemv", columns = 1 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @computed_bias(%x: tensor<1x8xf32>, %bias: tensor<2xf32>) -> tensor<1x2xf32> {
+  %w = arith.constant dense<1.0> : tensor<2x8xf32>
+  // expected-error @below {{'pattern.linear' op expected a constant bias, got tensor<2xf32>}}
+  %y = "pattern.linear"(%x, %w, %bias) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>, schedule = #given}
+    : (tensor<1x8xf32>, tensor<2x8xf32>, tensor<2xf32>) -> tensor<1x2xf32>
+  return %y : tensor<1x2xf32>
+}
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "elementwise", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @op_of_another_dialect(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32> {
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  // expected-error @below {{'tensor.concat' op expected a pattern op, a constant or a flatten, got tensor.concat}}
+  %z = tensor.concat dim(1) %x, %y : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
+  return %z : tensor<1x4x8x8xf32>
+}

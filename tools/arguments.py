@@ -1,0 +1,164 @@
+"""Arguments that several sub-commands share: the model, how it is pruned, and what it is compiled for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError, nearest
+
+if TYPE_CHECKING:  # `--help` must not load torch
+    from patc.pruning import PatternSpec, PruneReport
+
+# The keys of `patc.models.MODELS`, without loading torch.
+MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet18_cifar", "vgg16_cifar")
+MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
+MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
+
+_PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as `patc.compile` takes it.
+
+    Attributes:
+        name: how messages call it.
+        model: a torch.nn.Module, or the path of a file.
+        example_inputs: None for a file.
+        pruned: what was pruned; None when nothing was.
+    """
+
+    name: str
+    model: Any
+    example_inputs: tuple[Any, ...] | None
+    pruned: PruneReport | None
+
+
+def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP) -> None:
+    """Add MODEL and what a named model is built with."""
+    parser.add_argument("model", metavar="MODEL", help=what)
+    group = parser.add_argument_group("named models")
+    group.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
+    group.add_argument(
+        "--input-shape", metavar="N,C,H,W", type=_shape, help="shape to compile for (batch 1 of the usual images)"
+    )
+
+
+def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models") -> None:
+    """Add the options that make a `PatternSpec`."""
+    group = parser.add_argument_group(title)
+    rate = group.add_mutually_exclusive_group()
+    rate.add_argument("--compression", metavar="R", type=float, help="all convolution weights / kept ones")
+    rate.add_argument("--connectivity", metavar="C", type=float, help="all kernels / kept ones of each 3x3 layer")
+    group.add_argument("--library", metavar="NAME", help="pattern library (phase2)")
+    group.add_argument("--pointwise", metavar="HOW", help="1x1 convolutions: dense, or groups of nine (dense)")
+    group.add_argument("--filter-group", metavar="N", type=int, help="filters that share patterns: 1 or 2 (1)")
+
+
+def add_compilation(parser: argparse.ArgumentParser) -> None:
+    """Add what `patc.compile` takes."""
+    group = parser.add_argument_group("compilation")
+    group.add_argument("--target", metavar="T", default="host", help="host, x86-64-v3 or x86-64-v4 (host)")
+    group.add_argument("--threads", metavar="N", type=int, help="threads that divide each layer (all cores)")
+
+
+def is_compiled_file(model: str) -> bool:
+    """Return whether MODEL names a file of `patc compile`, and not a model to compile."""
+    path = Path(model)
+    if model in MODEL_NAMES or path.suffix.lower() in MODEL_SUFFIXES:
+        return False
+    return path.is_file() or path.suffix != "" or os.sep in model
+
+
+def pattern_spec(arguments: argparse.Namespace) -> PatternSpec | None:
+    """Return what to prune to; None when no rate is given.
+
+    Raises:
+        PatcError: a value is out of range, or there are options of pruning without a rate.
+    """
+    given = {name: getattr(arguments, name) for name in _PRUNING if getattr(arguments, name) is not None}
+    if not given:
+        return None
+    if "compression" not in given and "connectivity" not in given:
+        option = f"--{next(iter(given)).replace('_', '-')}"
+        raise PatcError(f"expected --compression or --connectivity together with {option}, got neither")
+    from patc.pruning import PatternSpec
+
+    return PatternSpec(**given)
+
+
+def load_model(arguments: argparse.Namespace) -> LoadedModel:
+    """Return the model that MODEL stands for, pruned as the options say.
+
+    Raises:
+        PatcError: there is no such model or file, an option does not go with it, or a value is out of range.
+    """
+    spec = pattern_spec(arguments)
+    name = arguments.model
+    if Path(name).suffix.lower() in MODEL_SUFFIXES:
+        for option in ("weights", "input_shape", *_PRUNING):
+            if getattr(arguments, option) is not None:
+                flag = f"--{option.replace('_', '-')}"
+                raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
+        return LoadedModel(Path(name).name, Path(name), None, None)
+    if name not in MODEL_NAMES:
+        known = ", ".join(MODEL_NAMES)
+        expected = f"expected a .pt2 or .mlir file or one of {known}"
+        raise PatcError(f"{expected}; got '{name}'{nearest(name, MODEL_NAMES)}")
+    return _build(name, arguments.weights, arguments.input_shape, spec)
+
+
+def refuse_compilation(arguments: argparse.Namespace) -> None:
+    """Refuse options of compilation together with a compiled file."""
+    for option in ("weights", "input_shape", *_PRUNING, "threads"):
+        if getattr(arguments, option) is not None:
+            flag = f"--{option.replace('_', '-')}"
+            raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
+    if arguments.target != "host":
+        raise PatcError("expected a model to compile together with --target, got a compiled one", arguments.model)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads before anything takes time."""
+    if threads is not None and threads < 1:
+        raise PatcError(f"expected --threads of 1 or more, got {threads}")
+
+
+def check_output(path: str, suffixes: Sequence[str] = ()) -> None:
+    """Refuse a file that could not be written, before anything takes time.
+
+    Raises:
+        PatcError: the folder is missing or read-only, the path is that of a folder, or ends in none of `suffixes`.
+    """
+    target = Path(path)
+    if suffixes and target.suffix not in suffixes:
+        raise PatcError(f"expected a file named {' or '.join(suffixes)}, got '{target.suffix}'", path)
+    if target.is_dir():
+        raise PatcError("expected a file to write, got a folder", path)
+    if not target.absolute().parent.is_dir():
+        raise PatcError("expected a file in a folder that exists", path)
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise PatcError("expected a file in a folder that can be written to", path)
+
+
+def _build(name: str, weights: str | None, shape: tuple[int, ...] | None, spec: PatternSpec | None) -> LoadedModel:
+    import torch
+
+    from patc import models, pruning
+
+    model = models.build(name, weights)
+    report = pruning.prune_(model, spec) if spec is not None else None
+    inputs = (torch.zeros(shape or models.MODELS[name].input_shape),)
+    return LoadedModel(name, model, inputs, report)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if len(words) != 4 or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"expected four sizes such as 1,3,224,224, got '{text}'")
+    return tuple(int(word) for word in words)

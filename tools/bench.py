@@ -1,0 +1,124 @@
+"""`patc bench`: how fast a compiled model is, beside other run times and against the machine's limits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError
+from patc.tools import arguments
+
+if TYPE_CHECKING:  # `--help` must not load torch or MLIR
+    from patc.bench.results import BenchResult
+    from patc.bench.runner import Options
+    from patc.pruning import PatternSpec
+
+_DESCRIPTION = """\
+Compile MODEL and time it beside PyTorch eager on the dense network, in turns in the same run, for each number of
+threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the same run, and outputs are
+checked against PyTorch in float64.
+"""
+_EPILOG = """\
+examples:
+  patc bench resnet18 --compression 8 --layers --threads 1,2
+  patc bench vgg16 --compression 8 --peers onnxruntime,openvino,ncnn --json vgg16.json
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench",
+        help="time a model beside PyTorch and other run times",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=f"a .pt2 file, or one of {', '.join(arguments.MODEL_NAMES)}")
+    add("--weights", metavar="FILE", help="state dict of a named model: .pth, .pt or .safetensors (seeded weights)")
+    add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
+    add("--threads", metavar="N,N", default="1", help="numbers of threads, one run each (1)")
+    add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
+    add("--tune", metavar="MODE", default="cost", help="how schedules are chosen, see patc.compile (cost)")
+    add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
+    add("--peers", metavar="NAME,NAME", default="", help="rivals: torch, onnxruntime, openvino, ncnn (none)")
+    add("--json", metavar="FILE", help="write everything that was measured to FILE")
+    arguments.add_pruning(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status; 1 if patc's outputs are wrong.
+
+    Raises:
+        PatcError: an argument is wrong, or the model cannot be compiled or run.
+    """
+    if args.json is not None:
+        arguments.check_output(args.json)
+    options = _options(args)
+    options.check()
+    from patc.bench.results import wrong_entries
+    from patc.tools.bench_tables import make_console, render
+
+    result = _run_bench(options)
+    make_console().print(render(result))
+    if args.json is not None:
+        _write(result, args.json)
+    return 1 if wrong_entries(result.runs) else 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from patc.bench.runner import Options
+    from patc.bench.workload import Workload
+
+    pruning = _pruning(arguments.pattern_spec(args))
+    return Options(
+        workload=Workload(args.model, args.weights, batch=args.batch, pruning=pruning),
+        threads=_numbers(args.threads, "--threads"),
+        repetitions=args.repetitions,
+        peers=tuple(dict.fromkeys(_words(args.peers))),
+        layers=args.layers,
+        tune=args.tune,
+    )
+
+
+def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:
+    """Return the fields that differ from the defaults, and at least the rate."""
+    if spec is None:
+        return None
+    values = {field.name: (getattr(spec, field.name), field.default) for field in fields(spec)}
+    changed = {name: value for name, (value, default) in values.items() if value != default}
+    return changed or {"connectivity": spec.connectivity}
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise PatcError(f"expected {option} to be numbers such as 1,2, got '{text}'")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def _run_bench(options: Options) -> BenchResult:
+    """Run a benchmark while a line on standard error says what is going on."""
+    from patc.bench.runner import run_bench
+    from patc.tools.console import make_console
+
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        return run_bench(options)
+    with console.status("starting") as status:
+        return run_bench(options, status.update)
+
+
+def _write(result: BenchResult, path: str) -> None:
+    from patc.files import atomic_write
+
+    atomic_write(path, json.dumps(result.to_json(), indent=2) + "\n")

@@ -1,0 +1,118 @@
+"""How sub-commands print: a console, progress of a compilation, and numbers in few characters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from patc.compiler import Report
+    from patc.layers import LayerReport
+
+WIDTH = 100  # where the output is no terminal
+
+_STEPS = {
+    "import": "reading the model",
+    "pattern-fold-batch-norm": "folding batch norms",
+    "pattern-raise": "finding layers",
+    "pattern-encode": "finding patterns in the zeros",
+    "pattern-reorder": "sorting filters and kernels",
+    "pattern-layout": "laying out activations",
+    "pattern-schedule": "choosing schedules",
+    "pattern-specialize": "writing loops for each pattern",
+    "pattern-vectorize": "vectorizing",
+    "pattern-plan-memory": "planning memory",
+    "pattern-parallelize": "dividing work among threads",
+    "codegen": "generating machine code",
+}
+_OPS = {"conv2d": "conv", "sparse_conv2d": "conv", "max_pool2d": "maxpool", "avg_pool2d": "avgpool"}
+
+
+def make_console(stderr: bool = False) -> Console:
+    """Return a console; files and pipes get lines of `WIDTH` columns."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+
+
+def make_table(titles: Sequence[str], words: int) -> Table:
+    """Return an empty table; the first `words` columns hold words, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="left" if place < words else "right", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+@contextlib.contextmanager
+def compilation_progress(quiet: bool = False) -> Iterator[Report | None]:
+    """Show the steps of a compilation on standard error while it lasts; nothing where that is no terminal.
+
+    Yields:
+        What `patc.compile` takes as `report`.
+    """
+    console = make_console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=None)
+
+        def report(step: str, index: int, total: int) -> None:
+            progress.update(task, description=_STEPS.get(step, step), completed=index, total=total)
+            # Steps hold the interpreter's lock for seconds: what is not shown now would not be shown.
+            progress.refresh()
+
+        yield report
+
+
+def describe_op(layer: LayerReport) -> str:
+    """Return what a layer computes, as in `conv 3x3/2` for a stride of 2."""
+    words = _OPS.get(layer.op, layer.op)
+    if layer.op in _OPS:
+        words += f" {join_sizes(layer.kernel)}"
+    if max(layer.strides) > 1:
+        words += f"/{layer.strides[0] if len(set(layer.strides)) == 1 else join_sizes(layer.strides)}"
+    return words
+
+
+def describe_schedule(layer: LayerReport) -> str:
+    """Return the tile and how it is divided: rows x columns, x filters if there are several, as in `1x16x4 by rows`."""
+    tile, *others = layer.schedule.split(", ")
+    for part in others:
+        if part.endswith(" filters") and "threads" not in part:
+            tile += f"x{part.removesuffix(' filters')}"
+        elif " threads by " in part:
+            tile += f" by {part.partition(' threads by ')[2]}"
+    return tile
+
+
+def describe_kept(layer: LayerReport) -> str:
+    """Return how many weights a layer keeps; "" for one without."""
+    if not layer.weights:
+        return ""
+    share = layer.kept_weights / layer.weights
+    return f"{shorten(layer.kept_weights)} ({share:.0%})" if share < 1 else shorten(layer.kept_weights)
+
+
+def join_sizes(sizes: Sequence[int]) -> str:
+    """Return 64x56x56."""
+    return "x".join(map(str, sizes))
+
+
+def shorten(number: float) -> str:
+    """Return three digits and a unit: 4.08k, 261k, 11.7M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def plural(number: int, thing: str) -> str:
+    """Return `1 thread`, `2 threads`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

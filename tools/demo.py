@@ -1,0 +1,294 @@
+"""`patc demo`: prune, compile, check and time ResNet-18 on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError
+from patc.tools import arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+    from torch import Tensor, nn
+
+    from patc.bench.limits import MeasuredLayer
+    from patc.bench.peak import Peak
+    from patc.bench.timing import Times
+    from patc.runtime.model import CompiledModel
+
+MODEL = "resnet18"
+REPETITIONS = 40
+# What is promised for float32: the largest error relative to the largest output.
+ERROR_BOUND = 1e-4
+
+_DESCRIPTION = """\
+Prune ResNet-18 in one shot with the paper's pattern library, compile it for this machine, check the result against
+PyTorch and time both. Takes about half a minute; nothing is downloaded or written.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "demo",
+        help="prune, compile, check and time ResNet-18",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--weights", metavar="FILE", help="torchvision's state dict of ResNet-18 (seeded weights)")
+    parser.add_argument("--image", metavar="FILE", help="a picture to classify (a drawn one)")
+    parser.add_argument(
+        "--compression", metavar="R", type=float, default=8.0, help="all convolution weights / kept ones (8)"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="threads, for PyTorch too (all cores)")
+    return parser
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """What the demo works on.
+
+    Attributes:
+        dense, pruned: the network before and after pruning.
+        x: 1 x 3 x 224 x 224.
+        threads: of PyTorch and of patc.
+    """
+
+    dense: nn.Module
+    pruned: nn.Module
+    x: Tensor
+    threads: int
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status; 1 if the result is wrong.
+
+    Raises:
+        PatcError: an argument is wrong.
+    """
+    from patc.compiler import available_threads
+    from patc.tools.console import make_console, plural
+
+    arguments.check_threads(args.threads)
+    threads = args.threads or available_threads()
+    console = make_console()
+    console.print(f"[bold]ResNet-18 in patc[/bold], on {_describe_machine()}, {plural(threads, 'thread')}\n")
+    with _step(console, "prepare") as notes:
+        demo = _prepare(args, threads, notes)
+    with _step(console, "compile") as notes:
+        compiled = _compile(demo, notes)
+    with _step(console, "check") as notes:
+        is_right = _check(demo, compiled, notes)
+    with _step(console, "measure") as notes:
+        layers, peak = _measure_layers(demo, compiled, notes)
+        pytorch, patc = _race(demo, compiled)
+    console.print()
+    console.print(_make_table(layers, peak))
+    _print_legend(console, peak)
+    _print_result(console, demo, pytorch, patc)
+    if args.weights is not None:
+        _print_scores(console, demo, compiled)
+    return 0 if is_right else 1
+
+
+@contextmanager
+def _step(console: Console, name: str) -> Iterator[list[str]]:
+    """Run a step of the demo, and print its name, the notes that it took and how long it lasted."""
+    from patc.tools.console import make_console
+
+    notes: list[str] = []
+    start = time.perf_counter()
+    status = make_console(stderr=True)
+    if status.is_terminal and name != "compile":  # which shows its own progress
+        with status.status(name):
+            yield notes
+    else:
+        yield notes
+    seconds = f"{time.perf_counter() - start:5.1f} s"
+    for place, note in enumerate(notes or [""]):
+        head = f"[bold]{name:9}[/bold]{seconds}  " if place == 0 else " " * 18
+        console.print(f"{head}{note}", soft_wrap=True)
+
+
+def _prepare(args: argparse.Namespace, threads: int, notes: list[str]) -> _Demo:
+    import torch
+
+    from patc import models, pruning
+    from patc.tools.images import drawn_input, picture_input
+
+    torch.set_num_threads(threads)
+    spec = pruning.PatternSpec.for_compression(args.compression)
+    shape = models.MODELS[MODEL].input_shape
+    picture = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
+    dense = models.build(MODEL, args.weights)
+    pruned = copy.deepcopy(dense)
+    report = pruning.prune_(pruned, spec)
+    weights = args.weights or "seeded random weights, which know no classes (--weights takes trained ones)"
+    notes.append(f"ResNet-18 with {weights}")
+    notes.append(
+        f"pruned in one shot to {report.compression:.2f}x: {report.kept_weights:,} of {report.weights:,} "
+        "convolution weights are kept"
+    )
+    return _Demo(dense, pruned, torch.from_numpy(picture), threads)
+
+
+def _compile(demo: _Demo, notes: list[str]) -> CompiledModel:
+    from patc.compiler import compile_model
+    from patc.tools.console import compilation_progress
+
+    with compilation_progress() as report:
+        compiled = compile_model(demo.pruned, (demo.x,), threads=demo.threads, report=report)
+    sparse = sum(layer.op == "sparse_conv2d" for layer in compiled.layers)
+    size = compiled.program.weights.nbytes
+    dense = sum(4 * parameter.numel() for parameter in demo.dense.parameters())
+    notes.append(
+        f"{len(compiled.layers)} layers, {sparse} of them by patterns; "
+        f"{size / 1e6:.1f} MB of weights and indices instead of {dense / 1e6:.1f} MB"
+    )
+    return compiled
+
+
+def _check(demo: _Demo, compiled: CompiledModel, notes: list[str]) -> bool:
+    import torch
+
+    with torch.no_grad():
+        wanted = copy.deepcopy(demo.pruned).double()(demo.x.double())
+    error = float((compiled(demo.x) - wanted).abs().max() / wanted.abs().max())
+    verdict = "[green]right[/green]" if error <= ERROR_BOUND else "[bold red]WRONG[/bold red]"
+    notes.append(
+        f"{verdict}: differs from PyTorch in float64 by {error:.1e} of the largest output, {ERROR_BOUND:g} allowed"
+    )
+    return error <= ERROR_BOUND
+
+
+def _measure_layers(demo: _Demo, compiled: CompiledModel, notes: list[str]) -> tuple[list[MeasuredLayer], Peak]:
+    from patc.bench.limits import measure_layers
+    from patc.bench.machine import find_caches
+    from patc.bench.peak import measure_peak
+    from patc.targets import host
+
+    peak = measure_peak(demo.threads)
+    times = compiled.profile(demo.x, repetitions=REPETITIONS)
+    program = compiled.program
+    footprint = program.weights.nbytes + program.arena_bytes
+    notes.append(f"every layer and the whole network, the median of {REPETITIONS} runs each")
+    return measure_layers(times, peak, find_caches(), footprint, host().fma_lanes), peak
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A network with its input, to take turns with another."""
+
+    network: Any
+    x: Tensor
+
+    def run(self, calls: int) -> list[float]:
+        """Call once to warm up, then `calls` times; return the seconds of these."""
+        import torch
+
+        from patc.bench.timing import time_calls
+
+        with torch.inference_mode():
+            return time_calls(lambda: self.network(self.x), calls)
+
+
+def _race(demo: _Demo, compiled: CompiledModel) -> tuple[Times, Times]:
+    """Return the times of dense PyTorch and of patc, measured in turns."""
+    from patc.bench.timing import take_turns
+
+    results = take_turns([_Runner(demo.dense, demo.x), _Runner(compiled, demo.x)], REPETITIONS)
+    for result in results:
+        if isinstance(result, PatcError):
+            raise result
+    return results[0], results[1]  # type: ignore[return-value] # no errors are left
+
+
+def _make_table(layers: Sequence[MeasuredLayer], peak: Peak) -> Table:
+    from patc.tools import console
+
+    titles = ("layer", "computes", "schedule", "kept weights", "ms", "speed", "of peak")
+    table = console.make_table(titles, words=3)
+    for item in layers:
+        speed, share = _describe_speed(item, peak)
+        table.add_row(
+            item.layer.name,
+            console.describe_op(item.layer),
+            console.describe_schedule(item.layer),
+            console.describe_kept(item.layer),
+            f"{item.seconds * 1e3:.3f}",
+            speed,
+            share,
+        )
+    return table
+
+
+def _describe_speed(item: MeasuredLayer, peak: Peak) -> tuple[str, str]:
+    """Return operations a second and their share of the peak; bytes a second where memory is the limit."""
+    if item.limit.bound == "FMA":
+        return f"{item.gflops:.0f} GFLOP/s", f"{item.gflops / peak.gflops:.0%}"
+    return f"{item.layer.moved_bytes / item.seconds / 1e9:.1f} GB/s", ""
+
+
+def _print_legend(console: Console, peak: Peak) -> None:
+    console.print(
+        f"\nof peak: of the {peak.gflops:.0f} GFLOP/s that multiply-adds alone reach here with the same threads. "
+        "Only kept weights\ncount as work. GB/s: layers that memory or caches limit. "
+        "schedule: rows x columns x filters of a tile,\nand what the threads divide.",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def _print_result(console: Console, demo: _Demo, pytorch: Times, patc: Times) -> None:
+    import torch
+
+    from patc.bench.timing import Ratio
+    from patc.tools.console import plural
+
+    ratio = Ratio.of(pytorch, patc)
+    dense = f"PyTorch {torch.__version__.partition('+')[0]}, eager, the dense network"
+    console.print()
+    for name, times in ((dense, pytorch), ("patc, the pruned network", patc)):
+        low, high = (f"{value * 1e3:.2f}" for value in times.quartiles)
+        console.print(f"{name:44} {times.median * 1e3:8.2f} ms   (quartiles {low} to {high})", soft_wrap=True)
+    console.print(
+        f"\n[bold green]{ratio.median:.1f}x as fast[/bold green] with {plural(demo.threads, 'thread')} each. "
+        "PyTorch computes all weights, patc those that pruning kept; its\nanswers are those of the pruned "
+        "network, which needs training to be as accurate as the dense one.",
+        soft_wrap=True,
+    )
+
+
+def _print_scores(console: Console, demo: _Demo, compiled: CompiledModel) -> None:
+    """Print the classes that both networks find in the picture."""
+    import torch
+
+    with torch.inference_mode():
+        dense = demo.dense(demo.x)[0].softmax(0).numpy()
+    pruned = torch.softmax(compiled(demo.x)[0], 0).numpy()
+    console.print()
+    for name, scores in (("PyTorch, dense", dense), ("patc, pruned", pruned)):
+        console.print(f"{name:16} finds class {_top(scores)}", soft_wrap=True)
+
+
+def _top(scores: np.ndarray) -> str:
+    best = scores.argsort(kind="stable")[::-1][:5]
+    return ", ".join(f"{index} ({scores[index]:.0%})" for index in best)
+
+
+def _describe_machine() -> str:
+    from patc.bench.machine import this_machine
+
+    machine = this_machine()
+    vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
+    best = next((word for name, word in vectors.items() if name in machine.features), machine.architecture)
+    return f"{machine.cpu} ({best})"

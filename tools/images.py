@@ -1,0 +1,83 @@
+"""Pictures as inputs of networks: from a file, or drawn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from patc.diagnostics import PatcError
+
+# What torchvision's ImageNet networks were trained with: red, green, blue.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+# The part of the shorter side that the crop keeps: 224 of 256.
+CROP = 224 / 256
+
+
+def picture_input(path: str, shape: Sequence[int]) -> np.ndarray:
+    """Read a picture as a network's input: scaled, cropped at the centre, normalized as for ImageNet.
+
+    Args:
+        path: a file in any format that Pillow reads.
+        shape: N, 3, H, W; all N images become the picture.
+
+    Raises:
+        PatcError: the file is missing or no picture, or the shape is not that of colour images.
+    """
+    _check_shape(shape)
+    height, width = shape[2:]
+    return _normalize(_read(path, width, height), shape)
+
+
+def drawn_input(shape: Sequence[int]) -> np.ndarray:
+    """Return the input for a drawn picture, the same one each time: a ball above a plain, with some noise.
+
+    Raises:
+        PatcError: the shape is not that of colour images.
+    """
+    _check_shape(shape)
+    height, width = shape[2:]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    sky = np.stack([0.45 + 0.2 * y, 0.65 + 0.15 * y, 0.95 + 0 * y], axis=-1)
+    ground = np.stack([0.35 + 0 * y, 0.5 - 0.2 * y, 0.2 + 0 * y], axis=-1)
+    picture = np.where((y > 0.4)[..., None], ground, sky)
+    radius = np.hypot(x, y)
+    light = np.clip(1 - np.hypot(x + 0.2, y + 0.25) / 0.9, 0, 1)[..., None]
+    picture = np.where((radius < 0.55)[..., None], light * np.array([1.0, 0.4, 0.2]) + 0.1, picture)
+    noise = np.random.default_rng(0).normal(0, 0.02, picture.shape)
+    return _normalize(np.clip(picture + noise, 0, 1), shape)
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 4 or shape[1] != 3:
+        raise PatcError(f"expected a network of colour images, N x 3 x H x W, got an input of shape {list(shape)}")
+
+
+def _read(path: str, width: int, height: int) -> np.ndarray:
+    """Return a picture of the size as numbers from 0 to 1, with the colours last."""
+    from PIL import Image, ImageOps
+
+    try:
+        # Pillow warns about pictures of odd metadata and of very many pixels: both can be read.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                picture = ImageOps.exif_transpose(file).convert("RGB")
+    except FileNotFoundError:
+        raise PatcError("expected a picture, found no such file", path) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise PatcError("expected a picture, found another format or damaged data", path) from None
+    scale = max(width / picture.width, height / picture.height) / CROP
+    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    picture = picture.crop((left, top, left + width, top + height))
+    return np.asarray(picture, np.float32) / 255
+
+
+def _normalize(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return N x 3 x H x W from H x W x 3."""
+    image = ((picture - MEAN) / DEVIATION).astype(np.float32).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(image, shape))

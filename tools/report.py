@@ -1,0 +1,82 @@
+"""`patc report`: what every layer of a compiled model is and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.tools import arguments
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from patc.layers import LayerReport
+
+_DESCRIPTION = """\
+Print for every layer of MODEL the weights that it keeps, the algorithm and the schedule that were chosen, the cycles
+that the cost model predicts for one thread, and the reason of the choice.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "report",
+        help="say how each layer is computed and why",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
+    arguments.add_pruning(parser)
+    arguments.add_compilation(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status.
+
+    Raises:
+        PatcError: an argument is wrong, or the model cannot be loaded or compiled.
+    """
+    from patc.tools.console import make_console, plural
+    from patc.tools.run import open_model
+
+    arguments.check_threads(args.threads)
+    compiled = open_model(args)
+    program = compiled.program
+    console = make_console()
+    for word, infos in (("input", program.inputs), ("output", program.outputs)):
+        for info in infos:
+            console.print(f"{word} {info}", markup=False)
+    console.print(f"target {program.target}, {plural(program.threads, 'thread')}\n")
+    for line in _format_layers(compiled.layers):
+        console.print(line, soft_wrap=True)
+    return 0
+
+
+def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
+    """Yield two lines for each layer: what it computes, and how and why."""
+    from rich.text import Text
+
+    from patc.tools.console import describe_kept, describe_op, join_sizes, shorten
+
+    rows = [
+        (
+            layer.name,
+            describe_op(layer),
+            join_sizes(layer.shape),
+            describe_kept(layer) and f"{describe_kept(layer)} weights",
+            f"{shorten(layer.predicted_cycles)} cycles",
+        )
+        for layer in layers
+    ]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row, layer in zip(rows, layers, strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        yield Text("  ".join(cells))
+        place = f" ({Path(layer.source).name})" if layer.source else ""
+        yield Text(f"    {layer.algorithm}, {layer.schedule}: {layer.reason}{place}", style="dim")

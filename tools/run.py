@@ -1,0 +1,161 @@
+"""`patc run`: run a compiled file, or compile a model and run it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError
+from patc.tools import arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from patc.runtime.model import CompiledModel
+
+SHOWN_SCORES = 5
+SHOWN_ROWS = 8
+
+_DESCRIPTION = """\
+Run MODEL and print the five largest scores of each image, or save its outputs. Without an input it runs on random
+numbers, the same ones each time.
+"""
+_EPILOG = """\
+examples:
+  patc run resnet18.patc --image cat.jpg
+  patc run resnet18.patc --input x.npy --output y.npy
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run",
+        help="run a compiled file or a model",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--input", metavar="X.npy", nargs="+", help="one float32 array for each input")
+    given.add_argument("--image", metavar="FILE", help="a picture, scaled, cropped and normalized as for ImageNet")
+    parser.add_argument("--output", metavar="Y.npy", help="save the output; .npz for several")
+    arguments.add_pruning(parser)
+    arguments.add_compilation(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status.
+
+    Raises:
+        PatcError: an argument is wrong, or the model cannot be loaded, compiled or run.
+    """
+    import numpy as np
+
+    arguments.check_threads(args.threads)
+    if args.output is not None:
+        arguments.check_output(args.output, (".npy", ".npz"))
+    arrays = [_read_array(path) for path in args.input or ()]
+    compiled = open_model(args)
+    if args.image is not None:
+        arrays = [_read_picture(args.image, compiled)]
+    elif not arrays:
+        print("no --input: running on normally distributed random numbers (seed 0)")
+        arrays = list(compiled.random_inputs())
+    outputs = {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
+    if args.output is not None:
+        _save(args.output, outputs)
+    else:
+        for name, output in outputs.items():
+            _print_output(name, output)
+    return 0
+
+
+def open_model(args: argparse.Namespace) -> CompiledModel:
+    """Return the compiled model that MODEL names: loaded from its file, or compiled.
+
+    Raises:
+        PatcError: there is no such file or model, or an option of compilation comes with a compiled file.
+    """
+    if not arguments.is_compiled_file(args.model):
+        from patc.tools.compile import compile_arguments
+
+        return compile_arguments(args)
+    arguments.refuse_compilation(args)
+    from patc.runtime.model import load
+
+    return load(args.model)
+
+
+def _read_array(path: str) -> np.ndarray:
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise PatcError(f"cannot read the input: {error.strerror or error}", path) from None
+    except (ValueError, EOFError):
+        raise PatcError("expected a .npy file of numbers, found damaged data or another format", path) from None
+    if not isinstance(array, np.ndarray):
+        raise PatcError("expected a .npy file of one array, found several", path)
+    return array
+
+
+def _read_picture(path: str, compiled: CompiledModel) -> np.ndarray:
+    from patc.tools.images import picture_input
+
+    infos = compiled.program.inputs
+    if len(infos) != 1:
+        raise PatcError(f"expected a model of one input together with --image, got {len(infos)} inputs")
+    return picture_input(path, infos[0].shape)
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of nested outputs with their names, as in `output.logits`."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}")
+    elif isinstance(value, (tuple, list)):
+        for place, part in enumerate(value):
+            yield from _leaves(part, f"{name}.{place}")
+    elif hasattr(value, "shape"):
+        yield name, value
+
+
+def _save(path: str, outputs: dict[str, np.ndarray]) -> None:
+    import numpy as np
+
+    from patc.files import atomic_write
+
+    stream = io.BytesIO()
+    if Path(path).suffix == ".npz":
+        np.savez(stream, **outputs)  # type: ignore[arg-type] # the keys are no other arguments
+    elif len(outputs) == 1:
+        np.save(stream, next(iter(outputs.values())))
+    else:
+        raise PatcError(f"expected a .npz file for the {len(outputs)} outputs of this model", path)
+    atomic_write(path, stream.getvalue())
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+    print(f"{path}: {shapes} float32")
+
+
+def _print_output(name: str, output: np.ndarray) -> None:
+    """Print the largest scores of a batch of scores, and in words what else there is."""
+    if output.ndim != 2:
+        low, high, mean = (f"{value:.4g}" for value in (output.min(), output.max(), output.mean()))
+        print(f"{name} {list(output.shape)}: from {low} to {high}, mean {mean}")
+        return
+    for place, scores in enumerate(output[:SHOWN_ROWS]):
+        image = f", image {place}" if len(output) > 1 else ""
+        print(f"{name}{image}: largest of {len(scores)}")
+        for index in scores.argsort(kind="stable")[::-1][:SHOWN_SCORES]:
+            print(f"{index:8d} {scores[index]:12.6f}")
+    if len(output) > SHOWN_ROWS:
+        print(f"{len(output) - SHOWN_ROWS} more images")
