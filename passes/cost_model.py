@@ -64,16 +64,31 @@ def load_cycles(lanes: int, aligned: bool, target: Target) -> float:
     return max(0.5, bytes_ / target.load_bytes) * crossing
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Cycles, and what most of them are spent on."""
+
+    cycles: float
+    bound: str
+
+
+def _cost(multiply: float, loads: float, wait: float, lines: float, overhead: float) -> Cost:
+    """Combine what runs side by side. Waiting for memory is hidden in part, the better the less there is of it."""
+    compute = max(multiply, loads, wait)
+    parts = {"multiply-adds": multiply, "loads": loads, "latency": wait, "second-level cache": lines}
+    return Cost(math.hypot(compute, lines) + overhead, max(parts, key=lambda name: parts[name]))
+
+
 @functools.lru_cache(maxsize=65536)
-def sparse_kernel_cycles(
+def sparse_kernel_cost(
     taps: tuple[tuple[int, int, int], ...],
     rows: int,
     chunks: tuple[Chunk, ...],
     sums: int,
     geometry: Geometry,
     target: Target,
-) -> float:
-    """Return the cycles of one kept kernel on a tile of `rows` x `chunks`."""
+) -> Cost:
+    """Return the cost of one kept kernel on a tile of `rows` x `chunks`."""
     multiply = len(taps) * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
     needed = {
         (channel, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
@@ -82,12 +97,7 @@ def sparse_kernel_cycles(
     }
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
     wait = FMA_LATENCY * -(-len(taps) // sums)
-    return _overlap(max(multiply + shifts, loads, wait), line_cycles(needed, chunks, geometry)) + KERNEL_CYCLES
-
-
-def _overlap(compute: float, memory: float) -> float:
-    """Return the cycles of work that hides waiting for memory in part, and the better the less there is of it."""
-    return math.hypot(compute, memory)
+    return _cost(multiply + shifts, loads, wait, line_cycles(needed, chunks, geometry), KERNEL_CYCLES)
 
 
 def _loads_and_shifts(
@@ -141,15 +151,15 @@ def line_cycles(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry)
 
 
 @functools.lru_cache(maxsize=65536)
-def dense_channel_cycles(
+def dense_channel_cost(
     kernel: tuple[int, int],
     rows: int,
     chunks: tuple[Chunk, ...],
     filters: int,
     geometry: Geometry,
     target: Target,
-) -> float:
-    """Return the cycles of one input channel for a block of filters on a tile of `rows` x `chunks`."""
+) -> Cost:
+    """Return the cost of one input channel for a block of filters on a tile of `rows` x `chunks`."""
     taps = list(itertools.product(range(kernel[0]), range(kernel[1])))
     multiply = len(taps) * filters * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
     loads = 0.5 * filters * len(taps)
@@ -163,4 +173,4 @@ def dense_channel_cycles(
         for dy, dx in taps
     }
     wait = FMA_LATENCY * len(taps)
-    return _overlap(max(multiply, loads, wait), line_cycles(needed, chunks, geometry)) + 1.0
+    return _cost(multiply, loads, wait, line_cycles(needed, chunks, geometry), overhead=1.0)

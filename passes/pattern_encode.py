@@ -29,8 +29,8 @@ class PatternEncode(Pass):
 
     The pattern library of a layer is read from the zeros of its weights. All its patterns have as many
     entries as the fullest kernel, two to six. Masks of fewer entries that none of them covers are merged into
-    further patterns, the most frequent first. Patterns are sorted by the number of kernels that they cover,
-    falling, then by mask. A kernel takes the first pattern that covers it, and stores zeros where it has
+    further patterns, the most frequent first. Patterns are sorted by mask, so that layers with the same patterns
+    can share their code. A kernel takes the first pattern that covers it, and stores zeros where it has
     fewer entries; a kernel of zeros is dropped.
 
     Nine consecutive input channels of one filter of a 1x1 convolution are one kernel of depth nine. The rest, C
@@ -222,8 +222,7 @@ def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int
     patterns += _merge(orphans, entries, taps, max_patterns)
     if len(patterns) > max_patterns:
         raise StaysDense(f"more patterns of {entries} entries than the {max_patterns} that fit")
-    covered = {pattern: int(counts[(masks & ~pattern) == 0].sum()) for pattern in patterns}
-    return tuple(sorted(patterns, key=lambda pattern: (-covered[pattern], pattern)))
+    return tuple(sorted(patterns))
 
 
 def find_rest_patterns(rest: np.ndarray, patterns: tuple[int, ...], taps: int) -> tuple[int, ...]:

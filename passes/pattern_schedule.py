@@ -33,11 +33,13 @@ class PatternSchedule(Pass):
     """Choose algorithm, register tile and thread split of every layer.
 
     Requires: pattern ops with layouts (`pattern-layout`).
-    Ensures: every pattern op that computes has a `schedule` and a `reason` attribute.
+    Ensures: every pattern op that computes has the attributes `schedule`, `reason` and `cycles` (modelled, of one
+        thread).
 
         "pattern.sparse_conv2d"(...) {...}
       becomes
-        "pattern.sparse_conv2d"(...) {reason = "...", schedule = #pattern.schedule<{algorithm = "pattern-direct", ...}>}
+        "pattern.sparse_conv2d"(...) {cycles = 997811 : i64, reason = "best of 211 tiles, bound by ...",
+          schedule = #pattern.schedule<{algorithm = "pattern-direct", ...}>}
 
     Idempotent: an op that has a schedule keeps it.
     """
@@ -59,14 +61,17 @@ class PatternSchedule(Pass):
                 choice = choose(op, target, state)
                 schedule = _split(choice.schedule, op, self.threads)
                 op.attributes["schedule"] = schedule.to_attr()
-                op.attributes["reason"] = ir.StringAttr.get(f"{choice.cycles / 1e3:.1f} thousand cycles modelled")
+                op.attributes["reason"] = ir.StringAttr.get(choice.reason)
                 op.attributes["cycles"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), round(choice.cycles))
 
 
 @dataclass(frozen=True)
 class _Choice:
+    """A schedule, its modelled cycles on one core, and why it was chosen."""
+
     schedule: Schedule
     cycles: float
+    reason: str
 
 
 def _split(schedule: Schedule, op: Any, threads: int) -> Schedule:
@@ -118,7 +123,7 @@ def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
     counts = _pattern_counts(op, library, state)
     entries = library.entries * len(taps)
     geometry = _geometry(op, op.input.type.shape[1])
-    best: _Choice | None = None
+    best, best_cost, choices = None, math.inf, 0
     for columns, strips in _column_choices(width, target.lanes):
         # Beside the accumulators: a kernel's weights, for each vector length, and the vectors of one input row.
         spare = target.registers - library.entries * _widths(strips) - _widest(strips) - 1
@@ -128,18 +133,22 @@ def _schedule_sparse(op: Any, target: Target, state: PassState) -> _Choice:
                 continue
             cycles = 0.0
             for strip in strips:
-                kernels = sum(
-                    count * cost_model.sparse_kernel_cycles(shape, rows, strip.chunks, sums, geometry, target)
-                    for shape, count in zip(taps, counts, strict=True)
-                )
+                costs = [
+                    cost_model.sparse_kernel_cost(shape, rows, strip.chunks, sums, geometry, target) for shape in taps
+                ]
+                kernels = sum(count * cost.cycles for count, cost in zip(counts, costs, strict=True))
                 loops = len(taps) * cost_model.LOOP_ENTRY_CYCLES
                 stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
                 cycles += strip.count * (kernels + filters * (loops + stores))
-            cycles *= batch * -(-height // rows) * _code_cost(entries * rows, strips)
-            if best is None or cycles < best.cycles:
-                best = _Choice(Schedule("pattern-direct", rows, columns, target.lanes, sums=sums), cycles)
+            cycles *= batch * -(-height // rows)
+            cost = cycles * _code_cost(entries * rows, strips)
+            choices += 1
+            if cost < best_cost:
+                bound = costs[counts.index(max(counts))].bound
+                schedule = Schedule("pattern-direct", rows, columns, target.lanes, sums=sums)
+                best, best_cost = _Choice(schedule, cycles, f"bound by {bound}"), cost
     assert best is not None  # one row of the narrowest strip is always a choice
-    return best
+    return replace(best, reason=f"best of {choices} tiles, {best.reason}")
 
 
 def _pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
@@ -158,7 +167,7 @@ def _schedule_dense(op: Any, target: Target, state: PassState) -> _Choice:
     depthwise = channels == 1 and group == 1
     geometry = _geometry(op, channels)
     sizes = [size for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= group and (group == filters or group % size == 0)]
-    best: _Choice | None = None
+    best, best_cost, choices = None, math.inf, 0
     for columns, strips in _column_choices(width, target.lanes):
         for rows, block in itertools.product(range(1, min(height, 16) + 1), sizes):
             vectors = rows * _widest(strips)
@@ -167,18 +176,20 @@ def _schedule_dense(op: Any, target: Target, state: PassState) -> _Choice:
                 continue
             cycles = 0.0
             for strip in strips:
-                channel = cost_model.dense_channel_cycles(
+                channel = cost_model.dense_channel_cost(
                     (kernel[0], kernel[1]), rows, strip.chunks, block, geometry, target
                 )
                 stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
-                cycles += strip.count * (channels * channel + stores + cost_model.LOOP_ENTRY_CYCLES)
+                cycles += strip.count * (channels * channel.cycles + stores + cost_model.LOOP_ENTRY_CYCLES)
             cycles *= batch * -(-height // rows) * -(-filters // block)
-            cycles *= _code_cost(kernel[0] * kernel[1] * block * rows, strips)
-            if best is None or cycles < best.cycles:
+            cost = cycles * _code_cost(kernel[0] * kernel[1] * block * rows, strips)
+            choices += 1
+            if cost < best_cost:
                 name = "depthwise-direct" if depthwise else "dense-direct"
-                best = _Choice(Schedule(name, rows, columns, target.lanes, block), cycles)
-    assert best is not None
-    return best
+                schedule = Schedule(name, rows, columns, target.lanes, block)
+                best, best_cost = _Choice(schedule, cycles, f"bound by {channel.bound}"), cost
+    assert best is not None  # one filter and one row of the narrowest strip is always a choice
+    return replace(best, reason=f"best of {choices} tiles, {best.reason}")
 
 
 def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
@@ -187,12 +198,13 @@ def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
     inputs = sum(math.prod(value.type.shape) for value in op.operands)
     cycles = 4.0 * (inputs + batch * channels * height * width) / MEMORY_BYTES_PER_CYCLE
     if is_global_pool(op):
-        return _Choice(Schedule("global-pool", 1, 1, target.lanes), cycles)
+        return _Choice(Schedule("global-pool", 1, 1, target.lanes), cycles, "bound by memory")
     columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
     windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
     vectors = 8 if windowed else 4
     rows = max(1, min(height, vectors // tiling.vectors(columns, target.lanes)))
-    return _Choice(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), cycles)
+    schedule = Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes)
+    return _Choice(schedule, cycles, "bound by memory")
 
 
 def _schedule_linear(op: Any, target: Target, state: PassState) -> _Choice:
@@ -201,7 +213,7 @@ def _schedule_linear(op: Any, target: Target, state: PassState) -> _Choice:
     rows = min(images, 4)
     block = min(filters, 4 if rows > 1 else 8)
     cycles = 4.0 * features * filters / MEMORY_BYTES_PER_CYCLE
-    return _Choice(Schedule("gemv", rows, 1, target.lanes, block), cycles)
+    return _Choice(Schedule("gemv", rows, 1, target.lanes, block), cycles, "bound by memory")
 
 
 

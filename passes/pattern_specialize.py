@@ -192,7 +192,7 @@ class _Specializer:
         """Copy results that are arguments or that are returned twice."""
         for result, memory in zip(results, memories, strict=True):
             source = _through_reshapes(result)
-            if self._outputs.get(source) != memory:
+            if source not in self._outputs or self._outputs[source] != memory:
                 memref.CopyOp(self._buffers[source].memory, memory)
 
     def _timestamp(self, ticks: ir.Value, position: int) -> None:

@@ -106,6 +106,8 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
         return LoadedModel(Path(name).name, Path(name), None, None)
+    if Path(name).is_file():
+        raise PatcError("expected a .pt2 or .mlir file, got one of another kind", name)
     if name not in MODEL_NAMES:
         known = ", ".join(MODEL_NAMES)
         expected = f"expected a .pt2 or .mlir file or one of {known}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -216,7 +217,7 @@ def _closing_lines(result: BenchResult) -> list[Text]:
 def _speedup_line(run: Run) -> Text:
     baseline = run.entries[1]
     ratio = run.speedup(baseline)
-    algorithm = baseline.algorithm.partition(" (")[0]
+    algorithm = re.sub(r" \([^)]*\)", "", baseline.algorithm)
     spread = f"quartiles of the rounds {ratio.lower:.2f}-{ratio.upper:.2f}"
     return Text.assemble(
         f"{count(run.threads, 'thread')}: ",

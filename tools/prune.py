@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
     parser.add_argument("-o", "--output", metavar="FILE", help="save the state dict: .safetensors or .pth")
     arguments.add_pruning(parser, "what to prune to")
+    parser.set_defaults(input_shape=None)  # nothing is compiled here
     return parser
 
 

@@ -195,7 +195,8 @@ class CompiledModel:
             raise PatcError(_describe_missing(self._missing, self.program.target))
         if len(inputs) != len(expected):
             wanted = ", ".join(map(str, expected))
-            raise PatcError(f"expected {len(expected)} inputs ({wanted}), got {len(inputs)}")
+            count = f"{len(expected)} input{'' if len(expected) == 1 else 's'}"
+            raise PatcError(f"expected {count} ({wanted}), got {len(inputs)}")
         torch = sys.modules.get("torch")
         kept, addresses, as_torch = [], [], False
         for info, value in zip(expected, inputs, strict=True):

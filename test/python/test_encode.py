@@ -119,11 +119,7 @@ def test_any_library_is_found(entries: int, taps: int, data: st.DataObject) -> N
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     kernels = np.concatenate([library, rng.choice(library, 20), np.zeros(9, int)])
     found = find_library(rng.permutation(kernels).reshape(1, -1), taps, 16)
-    assert set(found) == set(library)
-    counts = [np.count_nonzero(kernels == mask) for mask in found]
-    assert list(zip(counts, found, strict=True)) == sorted(
-        zip(counts, found, strict=True), key=lambda pair: (-pair[0], pair[1])
-    )
+    assert found == tuple(sorted(library))  # layers with the same patterns have equal libraries
 
 
 def _large_masks(entries: int) -> st.SearchStrategy[int]:
@@ -147,13 +143,13 @@ def test_a_found_library_covers_every_kernel_with_equal_patterns(masks: list[int
 def test_kernels_with_chance_zeros_join_a_pattern_that_occurs() -> None:
     part_of_27, part_of_both = 0b001010, 0b010010
     kernels = np.array([27, 54, 54, 54, part_of_27, part_of_both, 0])
-    assert find_library(kernels, 9, 16) == (54, 27)
-    assert choose_patterns(kernels, (54, 27)).tolist() == [1, 0, 0, 0, 1, 0, -1]
+    assert find_library(kernels, 9, 16) == (27, 54)
+    assert choose_patterns(kernels, (27, 54)).tolist() == [0, 1, 1, 1, 0, 0, -1]
 
 
 def test_masks_that_nothing_covers_are_merged() -> None:
     kernels = np.array([0b000_000_111_1, 0b1_0000_0000, 0b0_1000_0000, 0b1_1000_0000])
-    assert find_library(kernels, 9, 16) == (0b1_1000_0011, 0b0_0000_1111)
+    assert find_library(kernels, 9, 16) == (0b0_0000_1111, 0b1_1000_0011)
 
 
 def test_kernels_of_one_entry_get_patterns_of_two() -> None:
@@ -198,9 +194,7 @@ def test_pointwise_groups_are_encoded(channels: int) -> None:
 def test_pointwise_groups_find_the_library_of_3x3_kernels() -> None:
     weight = pointwise_weight(np.random.default_rng(0), 64, 36)
     module, _ = check_layer(weight)
-    counts = [np.count_nonzero((weight.reshape(-1, 9) != 0) @ (1 << np.arange(9)) == mask) for mask in LIBRARY]
-    by_count = sorted(zip(counts, LIBRARY, strict=True), key=lambda pair: (-pair[0], pair[1]))
-    assert found_library(module) == tuple(mask for _, mask in by_count)
+    assert found_library(module) == tuple(sorted(LIBRARY))
 
 
 def test_the_rest_uses_patterns_that_are_there() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from helpers import assert_close, layer_ops, raised_model, torch_results
 from hypothesis import assume, given, settings
 from interpreter import interpret
 from networks import Network, Value, networks, pattern_weight, pointwise_weight
+from torch import nn
 from torch_mlir import ir
 
 from patc.codegen.reference import execute
@@ -16,6 +19,7 @@ from patc.diagnostics import PatcError
 from patc.passes.base import PassState
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_reorder import PatternReorder
+from patc.pruning import PatternSpec, prune_
 
 SHAPE = (1, 4, 6, 6)
 
@@ -89,6 +93,22 @@ def test_the_reference_lowering_computes_the_same(case: tuple[Network, ir.Module
     PatternReorder().run(module, state)
     for old, new in zip(expected, execute(module, state.parameters, [x]), strict=True):
         np.testing.assert_allclose(new, old, rtol=0, atol=1e-5 * max(1, np.abs(old).max()))
+
+
+def test_a_model_pruned_with_pointwise_groups_is_encoded_and_keeps_its_numbers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 24, 1), nn.Conv2d(24, 24, 3, groups=24),
+        nn.ReLU(), nn.Conv2d(24, 33, 1, stride=2),
+    )  # fmt: skip
+    prune_(model, PatternSpec(pointwise="groups", connectivity=1.5))
+    x = torch.randn(1, 3, 12, 11)
+    module, state = raised_model(model, [x])
+    PatternEncode().run(module, state)
+    PatternReorder().run(module, state)
+    assert [op.operation.name for op in layer_ops(module)].count("pattern.sparse_conv2d") == 3
+    assert not state.diagnostics
+    assert_close(interpret(module, state.parameters, [x.numpy()]), torch_results(model, [x]), 1e-6)
 
 
 # Channels that are renumbered: every consumer absorbs the permutation

@@ -10,6 +10,13 @@ import numpy as np
 from patc.bench.peers.base import Peer, captured_output, describe_kernels
 from patc.bench.workload import Kind, leaves
 
+# What torch calls where it does not use oneDNN; a 1x1 window needs no im2col.
+_OTHER_KERNELS = {
+    "aten::_slow_conv2d_forward": "ATen im2col and GEMM",
+    "aten::_nnpack_spatial_convolution": "NNPACK",
+    "aten::xnnpack_conv2d": "XNNPACK",
+}
+
 
 class TorchEager(Peer):
     """`model(x)` under `torch.inference_mode`, NCHW tensors."""
@@ -34,15 +41,26 @@ class TorchEager(Peer):
         return leaves(outputs)
 
     def algorithm(self) -> str:
-        """Return what oneDNN says it runs; without oneDNN, torch lowers convolutions to a matrix product."""
+        """Return what oneDNN says that it runs, and the convolutions that torch gives to others."""
+        return " and ".join([*self._onednn_kernels(), *self._other_kernels()]) or "no convolutions"
+
+    def _onednn_kernels(self) -> list[str]:
         import torch
 
         if not torch.backends.mkldnn.is_available():
-            return "im2col and GEMM (no oneDNN)"
+            return []
         with captured_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
             self.run()
         names = onednn_convolutions(lines)
-        return describe_kernels("oneDNN", names) if names else "ATen kernels (oneDNN ran no convolution)"
+        return [describe_kernels("oneDNN", names)] if names else []
+
+    def _other_kernels(self) -> list[str]:
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU]) as trace:
+            self.run()
+        counts = {event.key: event.count for event in trace.key_averages()}
+        return [f"{words} (x{counts[name]})" for name, words in _OTHER_KERNELS.items() if name in counts]
 
 
 def onednn_convolutions(lines: Sequence[str]) -> list[str]:
