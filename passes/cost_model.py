@@ -27,7 +27,7 @@ WIDE_SHIFT_CYCLES = 0.15  # what a shift of two full vectors takes from the mult
 NARROW_SHIFT_CYCLES = 0.5
 LINE_CYCLES = 1.3  # one cache line from the second-level cache
 LINE_BYTES = 64
-FIRST_LEVEL_BYTES = 24 * 1024  # of 32 KB, the rest is for weights and outputs
+FIRST_LEVEL_BYTES = 20 * 1024  # of 32 KB, the rest is for weights and outputs
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from patc.passes.base import Pass, PassState
 from patc.passes.kernels import tiling
 from patc.targets import get_target
 
+LINE = 16  # f32 elements of a cache line
+
 _CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
 _WINDOWS = (*_CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
 _FLEXIBLE = (pattern.AddOp, pattern.ActivateOp, pattern.RelayoutOp)
@@ -179,8 +181,9 @@ def _padded(
     row = -(-row // align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)
-    plane = -(-((top + height + bottom) * row * phases + overhang) // lanes) * lanes
-    return Layout(top, left, bottom, right, row=row, plane=plane, phases=phases, fill=fill)
+    lines = -(-((top + height + bottom) * row * phases + overhang) // LINE)
+    # Planes an odd number of cache lines apart spread over all sets of a cache.
+    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * LINE, phases=phases, fill=fill)
 
 
 def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensorType:

@@ -1,19 +1,22 @@
-"""Compile a `pattern` module for this machine and call it, with every byte it must not use made to show.
+"""Compile `pattern` nets for this machine and call them, with every byte they must not use made to show.
 
 Memory that the caller gives is full of NaN wherever the compiled code has to write before it reads, and has a margin
 of NaN on both sides that must still be there afterwards. With `fenced` a page that cannot be touched follows each
-buffer, so that even a read behind its end ends the process: call that in a process of its own.
+buffer, so that even a read behind its end ends the process: do that in a process of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from helpers import assert_close
+from interpreter import interpret
+from networks import CONTEXT, Network, Value
 from torch_mlir import ir
 
 from patc.codegen import host
@@ -21,30 +24,136 @@ from patc.dialects.attributes import Schedule
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.pattern_plan_memory import WEIGHTS
+from patc.passes.windows import Window
 from patc.pipeline import Pipeline
 from patc.runtime.native import NativeFunction
-from patc.targets import get_target
+from patc.targets import TARGETS, get_target, host_features
 
 MARGIN = 256
 NAN_BYTE = 0xFF
 ELEMENT_BYTES = {"f32": 4, "i64": 8, "i8": 1}
+NATIVE_TARGETS = ("host", *(name for name, target in TARGETS.items() if host_features() >= {*target.features}))
 
 Retile = Callable[[Any, Schedule], Schedule]
 
 
-def run_native(
-    module: ir.Module,
-    parameters: ParameterStore,
-    inputs: Sequence[np.ndarray],
-    *,
-    target: str = "host",
-    threads: int = 1,
-    retile: Retile | None = None,
-    fenced: bool = False,
+@dataclass(frozen=True)
+class Typed(Value):
+    """A value of another element type than f32."""
+
+    text: str = ""
+
+    @property
+    def type(self) -> str:
+        return self.text
+
+
+@dataclass
+class Net(Network):
+    """A network with several inputs, and with all that the ops can say."""
+
+    more_inputs: list[Value] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[Value]:
+        return [self.input, *self.more_inputs]
+
+    def new_input(self, shape: tuple[int, ...]) -> Value:
+        self.more_inputs.append(Value(f"%more{len(self.more_inputs)}", shape))
+        return self.more_inputs[-1]
+
+    def sparse_conv(
+        self,
+        x: Value,
+        arrays: Sequence[np.ndarray],
+        kernel: Sequence[int],
+        masks: Sequence[int],
+        window: Window,
+        bias: np.ndarray | None = None,
+        residual: Value | None = None,
+        activation: str = '"none"',
+    ) -> Value:
+        """Add a layer with values, index, offset, stride and reorder `arrays`; a third kernel size is the depth."""
+        operands = [x, *(self.constant(array) for array in arrays)]
+        operands += [self.constant(bias)] if bias is not None else []
+        operands += [residual] if residual is not None else []
+        segments = [1] * 6 + [int(bias is not None), int(residual is not None)]
+        attributes = (
+            f"{_window(window)}, library = #pattern.library<{_array(kernel)}, {_array(masks)}>, "
+            f"activation = {activation}, operandSegmentSizes = array<i32: {_list(segments)}>"
+        )
+        shape = (x.shape[0], len(arrays[-1]), *window.result_size(x.shape[2:]))
+        return self.op("pattern.sparse_conv2d", operands, attributes, shape)
+
+    def window_pool(self, kind: str, x: Value, window: Window, counts_pads: bool = False) -> Value:
+        attributes = f"{_window(window)}, kernel = {_array(window.kernel)}"
+        attributes += f", count_include_pad = {str(counts_pads).lower()}" if kind == "avg" else ""
+        shape = (*x.shape[:2], *window.result_size(x.shape[2:]))
+        return self.op(f"pattern.{kind}_pool2d", [x], attributes, shape)
+
+    def global_pool(self, x: Value) -> Value:
+        height, width = x.shape[2:]
+        return self.window_pool("avg", x, Window((height, width)))
+
+    def dense_layer(
+        self, x: Value, weight: np.ndarray, bias: np.ndarray | None = None, activation: str = '"none"'
+    ) -> Value:
+        operands = [x, self.constant(weight)]
+        operands += [self.constant(bias)] if bias is not None else []
+        attributes = f"activation = {activation}, operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}>"
+        return self.op("pattern.linear", operands, attributes, (x.shape[0], len(weight)))
+
+    def constant(self, array: np.ndarray) -> Value:
+        """Add a parameter of the array's own element type, f32 for float64."""
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        name = self.parameters.add(f"array{len(self.lines)}", array)
+        element = {"float32": "f32", "int16": "i16", "int32": "i32"}[array.dtype.name]
+        shape = "x".join(map(str, array.shape))
+        value = Typed(f"%{len(self.lines)}", array.shape, f"tensor<{shape}x{element}>")
+        self.lines.append(f'{value.name} = "pattern.parameter"() {{name = "{name}"}} : () -> {value.type}')
+        return value
+
+    def build(self, *results: Value) -> ir.Module:
+        heads = ", ".join(f"{value.name}: {value.type}" for value in self.inputs)
+        names, types = (", ".join(getattr(value, key) for value in results) for key in ("name", "type"))
+        head = f"func.func @main({heads}) -> ({types}) {{"
+        module = ir.Module.parse("\n".join([head, *self.lines, f"return {names} : {types}", "}"]), CONTEXT)
+        assert module.operation.verify()
+        return module
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return f"array<i64: {_list(numbers)}>"
+
+
+def _list(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _window(window: Window) -> str:
+    values = {"strides": window.strides, "pads": window.pads, "dilations": window.dilations}
+    return ", ".join(f"{name} = {_array(numbers)}" for name, numbers in values.items())
+
+
+def check(
+    net: Network, results: Sequence[Value], seed: int = 0, fenced: bool = False, **how: Any
 ) -> list[np.ndarray]:
-    """Compile `@main` and return its results for `inputs`; see `compile_native`."""
-    native = compile_native(module, parameters, target=target, threads=threads, retile=retile)
-    return native(*inputs, fenced=fenced)
+    """Require the compiled net to compute what the interpreter does, for normally distributed inputs.
+
+    Args:
+        how: what `compile_native` takes.
+
+    Returns:
+        the results, float32.
+    """
+    rng = np.random.default_rng(seed)
+    inputs = net.inputs if isinstance(net, Net) else [net.input]
+    arrays = [rng.standard_normal(value.shape, np.float32) for value in inputs]
+    module = net.build(*results)
+    wanted = interpret(module, net.parameters, arrays)
+    found = compile_native(module, net.copy_parameters(), **how)(*arrays, fenced=fenced)
+    assert_close(found, wanted)
+    return found
 
 
 def compile_native(
@@ -54,6 +163,7 @@ def compile_native(
     target: str = "host",
     threads: int = 1,
     retile: Retile | None = None,
+    without: Sequence[str] = (),
 ) -> Native:
     """Run `pattern-layout` and what follows it on a module in place, and compile it.
 
@@ -63,20 +173,21 @@ def compile_native(
         target: name of a target whose code this machine runs.
         threads: parts that each layer is divided into.
         retile: returns the schedule to use for an op, given the one that was chosen.
+        without: names of passes to leave out.
     """
     state = PassState(parameters)
     results = list(main_body(module).operations)[-1].operands
     shapes = tuple(tuple(result.type.shape) for result in results)
-    pipeline = Pipeline.named("host", target=target, threads=threads)
-    names = [item.name for item in pipeline.passes]
+    passes = [item for item in Pipeline.named("host", target=target, threads=threads).passes if item.name not in without]
+    names = [item.name for item in passes]
     first, scheduled = names.index("pattern-layout"), names.index("pattern-schedule") + 1
-    Pipeline(pipeline.passes[first:scheduled]).run(module, state)
+    Pipeline(passes[first:scheduled]).run(module, state)
     if retile is not None:
         change_schedules(module, retile)
-    Pipeline(pipeline.passes[scheduled:]).run(module, state)
+    Pipeline(passes[scheduled:]).run(module, state)
     sizes = tuple(_bytes(argument.type) for argument in main_body(module).arguments)
     host.lower_to_llvm(module, get_target(target))
-    function = NativeFunction(host.compile_object(module), "main", len(sizes), threaded=threads > 1)
+    function = NativeFunction(host.compile_object(module), "main", len(sizes), threaded=True)
     return Native(function, sizes, shapes, state.parameters[WEIGHTS])
 
 
@@ -86,13 +197,18 @@ def main_body(module: ir.Module) -> Any:
     return next(op for op in functions if op.name.value == "main").regions[0].blocks[0]
 
 
+def scheduled_ops(module: ir.Module) -> Iterator[tuple[Any, Schedule]]:
+    """Yield each op of `@main` that has a schedule, and the schedule."""
+    for op in main_body(module).operations:
+        if "schedule" in op.attributes:
+            yield op, Schedule.from_attr(op.attributes["schedule"])
+
+
 def change_schedules(module: ir.Module, retile: Retile) -> None:
     """Replace the schedule of each layer of `@main` by what `retile` makes of it."""
     with module.context:
-        for op in main_body(module).operations:
-            if "schedule" in op.attributes:
-                chosen = Schedule.from_attr(op.attributes["schedule"])
-                op.attributes["schedule"] = retile(op, chosen).to_attr()
+        for op, chosen in scheduled_ops(module):
+            op.attributes["schedule"] = retile(op, chosen).to_attr()
 
 
 def _bytes(type_: Any) -> int:
@@ -124,26 +240,28 @@ class Native:
         """Return the outputs as float32 arrays.
 
         Raises:
-            AssertionError: the code wrote outside its buffers, or to its inputs or weights.
+            AssertionError: the code changed its inputs or weights, or wrote outside its buffers.
         """
-        first = len(inputs)
-        own = range(len(self.sizes) - 2, len(self.sizes))  # arena and weights start on a cache line
+        own = len(self.sizes) - 2  # arena and weights, the last two, start on a cache line
         make = _Fenced if fenced else _Margined
-        memories = [make(size, aligned=number in own) for number, size in enumerate(self.sizes)]
-        for memory, array in zip(memories, [*inputs], strict=False):
-            memory.fill(array.astype(np.float32))
-        memories[-1].fill(self.weights)
+        memories = [make(size, aligned=number >= own) for number, size in enumerate(self.sizes)]
+        given = [*zip(memories, inputs, strict=False), (memories[-1], self.weights)]
+        for memory, array in given:
+            memory.bytes[:] = _as_bytes(array)
         self.function(*(memory.address for memory in memories))
-        for memory, array in zip(memories, inputs, strict=False):
-            np.testing.assert_array_equal(memory.bytes.view(np.float32), array.astype(np.float32).reshape(-1))
-        np.testing.assert_array_equal(memories[-1].bytes, self.weights)
+        for memory, array in given:
+            np.testing.assert_array_equal(memory.bytes, _as_bytes(array))
         for number, memory in enumerate(memories):
-            assert memory.intact(), f"wrote outside argument {number}"
-        outputs = memories[first : first + len(self.shapes)]
+            assert memory.intact(), f"wrote outside the memory of argument {number}"
+        outputs = memories[len(inputs) : len(inputs) + len(self.shapes)]
         return [
             memory.bytes.view(np.float32).reshape(shape).copy()
             for memory, shape in zip(outputs, self.shapes, strict=True)
         ]
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 class _Margined:
@@ -151,16 +269,13 @@ class _Margined:
 
     def __init__(self, size: int, aligned: bool) -> None:
         self._whole = np.full(size + 2 * MARGIN + 64, NAN_BYTE, np.uint8)
-        start = MARGIN + -(self._whole.ctypes.data + MARGIN) % 64 + (0 if aligned else 4)
-        self._start, self._end = start, start + size
+        self._start = MARGIN + -(self._whole.ctypes.data + MARGIN) % 64 + (0 if aligned else 4)
+        self._end = self._start + size
         self.bytes = self._whole[self._start : self._end]
 
     @property
     def address(self) -> int:
         return int(self.bytes.ctypes.data)
-
-    def fill(self, array: np.ndarray) -> None:
-        self.bytes[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     def intact(self) -> bool:
         margins = (self._whole[: self._start], self._whole[self._end :])
@@ -168,29 +283,23 @@ class _Margined:
 
 
 class _Fenced:
-    """NaN bytes that end where a page begins that cannot be touched; aligned ones may end up to 63 bytes before."""
+    """NaN bytes before a page that cannot be touched; up to 63 bytes before it where they start on a cache line."""
 
     def __init__(self, size: int, aligned: bool) -> None:
         page = mmap.PAGESIZE
         pages = -(-size // page) * page
         self._map = mmap.mmap(-1, pages + page)
-        whole = np.frombuffer(self._map, np.uint8)
-        whole[:pages] = NAN_BYTE
-        libc = ctypes.CDLL(None, use_errno=True)
-        fence = ctypes.c_void_p(whole.ctypes.data + pages)
-        if libc.mprotect(fence, ctypes.c_size_t(page), 0) != 0:
+        self._whole = np.frombuffer(self._map, np.uint8)
+        self._whole[:pages] = NAN_BYTE
+        fence = ctypes.c_void_p(self._whole.ctypes.data + pages)
+        if ctypes.CDLL(None, use_errno=True).mprotect(fence, ctypes.c_size_t(page), 0) != 0:
             raise OSError(ctypes.get_errno(), "mprotect")
-        start = pages - size - ((pages - size) % 64 if aligned else 0)
-        self._start = start
-        self._whole = whole
-        self.bytes = whole[start : start + size]
+        self._start = pages - size - ((pages - size) % 64 if aligned else 0)
+        self.bytes = self._whole[self._start : self._start + size]
 
     @property
     def address(self) -> int:
         return int(self.bytes.ctypes.data)
-
-    def fill(self, array: np.ndarray) -> None:
-        self.bytes[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     def intact(self) -> bool:
         return bool((self._whole[: self._start] == NAN_BYTE).all())
