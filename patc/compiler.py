@@ -103,9 +103,7 @@ def host_pipeline(target: str | Target, threads: int | None) -> Pipeline:
     return Pipeline.named("host", target=machine.name, threads=threads or available_threads())
 
 
-def lower_model(
-    model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline
-) -> tuple[ir.Module, PassState]:
+def lower_model(model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline) -> tuple[ir.Module, PassState]:
     """Import a model, run passes on it, and return the module with its parameters and diagnostics.
 
     Raises:

@@ -103,7 +103,7 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     words = _words(text)
     if not words or not all(word.isdecimal() for word in words):
         raise PatcError(f"expected {option} to be numbers such as 1,2, got '{text}'")
-    return tuple(dict.fromkeys(int(word) for word in words))
+    return tuple(sorted({int(word) for word in words}))
 
 
 def _run_bench(options: Options) -> BenchResult:

@@ -31,8 +31,8 @@ _LAYER_LEGEND = (
 
 def make_console() -> Console:
     """Return a console for standard output; files and pipes get lines of `WIDTH` columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
 def render(result: BenchResult) -> RenderableType:

@@ -110,7 +110,7 @@ def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
 
 
 def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None:
-    from patc.tools.console import make_console, plural, shorten
+    from patc.tools.console import describe_bytes, make_console, plural, shorten
 
     _print_diagnostics(compiled.diagnostics)
     program = compiled.program
@@ -119,7 +119,7 @@ def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None
     kept = sum(layer.kept_weights for layer in compiled.layers)
     make_console().print(
         f"{output}: {plural(len(compiled.layers), 'layer')} ({len(dense)} with dense weights), "
-        f"{shorten(kept)} of {shorten(weights)} weights, {Path(output).stat().st_size / 1e6:.1f} MB; "
+        f"{shorten(kept)} of {shorten(weights)} weights, {describe_bytes(Path(output).stat().st_size)}; "
         f"target {program.target}, {plural(program.threads, 'thread')}, {seconds:.1f} s",
         markup=False,
         soft_wrap=True,

@@ -113,6 +113,14 @@ def shorten(number: float) -> str:
     return f"{number:.3g}"
 
 
+def describe_bytes(count: int) -> str:
+    """Return 512 B, 6.5 kB or 503 MB."""
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
 def plural(number: int, thing: str) -> str:
     """Return `1 thread`, `2 threads`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

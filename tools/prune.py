@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, the rate is out of reach, or the file cannot be written.
     """
+    from patc.tools.console import describe_bytes
+
     if args.compression is None and args.connectivity is None:
         raise PatcError("expected --compression or --connectivity, got neither")
     if args.output is not None:
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print("nothing saved: -o FILE saves the weights")
     else:
         _save(loaded.model, args.output)
-        print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB")
+        print(f"{args.output}: {describe_bytes(Path(args.output).stat().st_size)}")
     return 0
 
 

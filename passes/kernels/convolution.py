@@ -86,7 +86,40 @@ class Tile:
         return b.add(b.add(b.mul(self.image, tensor.image), row), column)
 
 
-def for_tiles(
+def for_work(
+    b: Builder,
+    work: Work,
+    output: Tensor,
+    schedule: Schedule,
+    body: Callable[[Tile, Strip, Index, ir.Value], None],
+    *,
+    filters_first: bool = False,
+) -> None:
+    """Emit the loops over row tiles, strips and filters; `body(tile, strip, tile number in the plane, filter)`.
+
+    Args:
+        filters_first: go through the planes one after the other, where a filter reads a single channel: that is a
+            stream through memory. Else a tile's inputs stay in cache for all filters.
+    """
+
+    def filters(tile: Tile, strip: Strip, index: Index) -> None:
+        def one_filter(number: ir.Value, _: Vectors) -> Vectors:
+            body(tile, strip, index, number)
+            return []
+
+        b.loop(work.first_filter, work.last_filter, [], one_filter)
+
+    def planes(number: ir.Value, _: Vectors) -> Vectors:
+        _for_tiles(b, work, output, schedule, lambda tile, strip, index: body(tile, strip, index, number))
+        return []
+
+    if filters_first:
+        b.loop(work.first_filter, work.last_filter, [], planes)
+    else:
+        _for_tiles(b, work, output, schedule, filters)
+
+
+def _for_tiles(
     b: Builder, work: Work, output: Tensor, schedule: Schedule, body: Callable[[Tile, Strip, Index], None]
 ) -> None:
     """Emit the loops over row tiles and strips; `body(tile, strip, tile number in the plane)`."""
@@ -181,9 +214,7 @@ def store_tile(
 def first_sums(b: Builder, tile: Tile, bias: ir.Value | None, channel: Index) -> Vectors:
     """Return the accumulators of one channel, row by row: its bias in every lane."""
     start = b.load_scalar(bias, channel) if bias is not None else None
-    row = [
-        b.broadcast(start, chunk.lanes) if start is not None else b.splat(0.0, chunk.lanes) for chunk in tile.chunks
-    ]
+    row = [b.broadcast(start, chunk.lanes) if start is not None else b.splat(0.0, chunk.lanes) for chunk in tile.chunks]
     return row * tile.rows
 
 
@@ -219,38 +250,32 @@ def sparse_convolution(
     patterns, entries = len(weights.library.masks), weights.library.entries
     end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
-    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
+    def one_filter(tile: Tile, strip: Strip, index: Index, stored: ir.Value) -> None:
         base = tile.base(b, source, window.strides)
+        channel = b.load_index(weights.reorder, stored)
+        first = b.load_index(weights.offset, stored)
+        strides = b.mul(stored, patterns + 1)
+        bounds = [
+            b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
+        ]
+        sums = first_sums(b, tile, epilogue.bias, channel)
+        sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
+        for pattern in range(patterns):
 
-        def one_filter(stored: ir.Value, _: Vectors) -> Vectors:
-            channel = b.load_index(weights.reorder, stored)
-            first = b.load_index(weights.offset, stored)
-            strides = b.mul(stored, patterns + 1)
-            bounds = [
-                b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
-            ]
-            sums = first_sums(b, tile, epilogue.bias, channel)
-            sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
-            for pattern in range(patterns):
+            def one_kernel(kernel: ir.Value, sums: Vectors, pattern: int = pattern) -> Vectors:
+                plane = b.mul(b.load_index(weights.index, kernel), source.layout.plane)
+                scalars = [
+                    b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry)) for entry in range(entries)
+                ]
+                taps = weights.library.places(pattern)
+                return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
-                def one_kernel(kernel: ir.Value, sums: Vectors, pattern: int = pattern) -> Vectors:
-                    plane = b.mul(b.load_index(weights.index, kernel), source.layout.plane)
-                    scalars = [
-                        b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry))
-                        for entry in range(entries)
-                    ]
-                    taps = weights.library.places(pattern)
-                    return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
+            sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
+        store_tile(b, tile, by_row(_join(b, sums, schedule.sums), tile), channel, output, epilogue)
+        if strip.start + strip.count * strip.columns >= output.width:
+            finish_plane(b, tile, index, output, channel, end, schedule)
 
-                sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
-            store_tile(b, tile, by_row(_join(b, sums, schedule.sums), tile), channel, output, epilogue)
-            if strip.start + strip.count * strip.columns >= output.width:
-                finish_plane(b, tile, index, output, channel, end, schedule)
-            return []
-
-        b.loop(work.first_filter, work.last_filter, [], one_filter)
-
-    for_tiles(b, work, output, schedule, one_tile)
+    for_work(b, work, output, schedule, one_filter)
 
 
 def _join(b: Builder, sums: Vectors, sets: int) -> Vectors:
@@ -329,44 +354,39 @@ def dense_convolution(
     taps = tuple((0, dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
     end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
-    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
+    def one_block(tile: Tile, strip: Strip, index: Index, number: ir.Value) -> None:
         base = tile.base(b, source, window.strides)
         area = tile.rows * len(tile.chunks)
+        filter_ = b.minimum(b.mul(number, block), output.channels - block)
+        group = b.divide(filter_, weights.filters)[0] if weights.filters < output.channels else 0
+        plane = b.add(base, b.mul(group, weights.channels * source.layout.plane))
+        packed = b.mul(number, weights.channels * len(taps) * block)
+        sums: Vectors = []
+        for member in range(block):
+            sums += first_sums(b, tile, epilogue.bias, b.add(filter_, member))
 
-        def one_block(number: ir.Value, _: Vectors) -> Vectors:
-            filter_ = b.minimum(b.mul(number, block), output.channels - block)
-            group = b.divide(filter_, weights.filters)[0] if weights.filters < output.channels else 0
-            plane = b.add(base, b.mul(group, weights.channels * source.layout.plane))
-            packed = b.mul(number, weights.channels * len(taps) * block)
-            sums: Vectors = []
-            for member in range(block):
-                sums += first_sums(b, tile, epilogue.bias, b.add(filter_, member))
+        def one_channel(channel: Index, sums: Vectors) -> Vectors:
+            return _accumulate_block(
+                b,
+                tile,
+                sums,
+                source,
+                b.add(plane, b.mul(channel, source.layout.plane)),
+                window,
+                taps,
+                weights.values,
+                b.add(packed, b.mul(channel, len(taps) * block)),
+                block,
+            )
 
-            def one_channel(channel: Index, sums: Vectors) -> Vectors:
-                return _accumulate_block(
-                    b,
-                    tile,
-                    sums,
-                    source,
-                    b.add(plane, b.mul(channel, source.layout.plane)),
-                    window,
-                    taps,
-                    weights.values,
-                    b.add(packed, b.mul(channel, len(taps) * block)),
-                    block,
-                )
+        sums = one_channel(0, sums) if weights.channels == 1 else b.loop(0, weights.channels, sums, one_channel)
+        for member in range(block):
+            channel = b.add(filter_, member)
+            store_tile(b, tile, by_row(sums[member * area : (member + 1) * area], tile), channel, output, epilogue)
+            if strip.start + strip.count * strip.columns >= output.width:
+                finish_plane(b, tile, index, output, channel, end, schedule)
 
-            sums = one_channel(0, sums) if weights.channels == 1 else b.loop(0, weights.channels, sums, one_channel)
-            for member in range(block):
-                channel = b.add(filter_, member)
-                store_tile(b, tile, by_row(sums[member * area : (member + 1) * area], tile), channel, output, epilogue)
-                if strip.start + strip.count * strip.columns >= output.width:
-                    finish_plane(b, tile, index, output, channel, end, schedule)
-            return []
-
-        b.loop(work.first_filter, work.last_filter, [], one_block)
-
-    for_tiles(b, work, output, schedule, one_tile)
+    for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1)
 
 
 def _accumulate_block(
@@ -394,4 +414,3 @@ def _accumulate_block(
                 weight = b.broadcast(scalar, vector.type.shape[0])
                 sums[member * area + place] = b.fma(weight, vector, sums[member * area + place])
     return sums
-

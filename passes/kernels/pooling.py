@@ -16,7 +16,7 @@ from patc.passes.kernels.convolution import (
     Window,
     Work,
     finish_plane,
-    for_tiles,
+    for_work,
     input_vector,
     store_tile,
 )
@@ -36,16 +36,12 @@ def _for_planes(
     """Emit the loops over tiles and channels; `compute(tile, channel)` returns rows x chunks of results."""
     end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
-    def one_tile(tile: Tile, strip: Strip, index: Index) -> None:
-        def one_channel(channel: ir.Value, _: Vectors) -> Vectors:
-            store_tile(b, tile, compute(tile, channel), channel, output, epilogue)
-            if strip.start + strip.count * strip.columns >= output.width:
-                finish_plane(b, tile, index, output, channel, end, schedule)
-            return []
+    def one_channel(tile: Tile, strip: Strip, index: Index, channel: ir.Value) -> None:
+        store_tile(b, tile, compute(tile, channel), channel, output, epilogue)
+        if strip.start + strip.count * strip.columns >= output.width:
+            finish_plane(b, tile, index, output, channel, end, schedule)
 
-        b.loop(work.first_filter, work.last_filter, [], one_channel)
-
-    for_tiles(b, work, output, schedule, one_tile)
+    for_work(b, work, output, schedule, one_channel, filters_first=True)
 
 
 def pool(

@@ -117,7 +117,11 @@ class _BoundGraph(nn.Module):
     """
 
     def __init__(
-        self, graph: fx.GraphModule, parameters: Mapping[str, Tensor], names: Mapping[int, str], sizes: Mapping[int, Any]
+        self,
+        graph: fx.GraphModule,
+        parameters: Mapping[str, Tensor],
+        names: Mapping[int, str],
+        sizes: Mapping[int, Any],
     ) -> None:
         super().__init__()
         for name, tensor in parameters.items():
@@ -206,7 +210,7 @@ def _register(module: nn.Module, path: list[str], tensor: Tensor) -> None:
     for name in path[:-1]:
         if name not in module._modules:
             module.add_module(name, nn.Module())
-        module = module._modules[name]  # type: ignore[assignment] # no module is None here
+        module = module._modules[name]
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(path[-1], tensor)
     else:

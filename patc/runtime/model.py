@@ -279,7 +279,7 @@ def nest(structure: Any, results: Sequence[Any]) -> Any:
 @functools.cache
 def _named_tuple(name: str, *fields: str) -> Any:
     """Return a class with the name and the fields of the model's own, which a loaded model cannot import."""
-    return namedtuple(name, fields)  # type: ignore[misc] # made at run time
+    return namedtuple(name, fields)
 
 
 def load(path: str | os.PathLike[str]) -> CompiledModel:
@@ -299,7 +299,7 @@ def load(path: str | os.PathLike[str]) -> CompiledModel:
             raise PatcError(message, place)
         if found["checksum"] != _checksum(body, code, weights):
             raise PatcError("expected a compiled model, found damaged data (wrong checksum)", place)
-        program = _program(json.loads(body), code.tobytes(), weights)
+        program = _program(json.loads(body), code, weights)
     except (KeyError, TypeError, ValueError) as error:
         found_text = f"{type(error).__name__}: {error}"
         raise PatcError(f"expected a compiled model, found damaged data ({found_text})", place) from None
@@ -309,7 +309,7 @@ def load(path: str | os.PathLike[str]) -> CompiledModel:
     return CompiledModel(program)
 
 
-def _read(place: str) -> tuple[str, np.ndarray, np.ndarray]:
+def _read(place: str) -> tuple[str, bytes, np.ndarray]:
     """Return the description, the code and the weights of a file."""
     from safetensors import SafetensorError, safe_open
 
@@ -321,7 +321,7 @@ def _read(place: str) -> tuple[str, np.ndarray, np.ndarray]:
             text = (file.metadata() or {}).get("patc")
             if text is None:
                 raise PatcError("expected a compiled model, found a safetensors file without one", place)
-            return text, file.get_tensor("code"), file.get_tensor("weights")
+            return text, file.get_tensor("code").tobytes(), file.get_tensor("weights")
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PatcError(f"expected a compiled model, found damaged data or another format ({reason})", place) from None
@@ -346,12 +346,10 @@ def _tensor_infos(rows: list[Any]) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(name, tuple(shape)) for name, shape in rows)
 
 
-def _checksum(text: str, code: bytes | np.ndarray, weights: np.ndarray) -> int:
+def _checksum(text: str, code: bytes, weights: np.ndarray) -> int:
     """Return a number that a damaged file most likely does not have: damaged code could end the process."""
     value = zlib.crc32(text.encode())
-    for part in (code, weights):
-        value = zlib.crc32(part, value)
-    return value
+    return zlib.crc32(weights.data, zlib.crc32(code, value))
 
 
 def _missing_features(features: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from patc import models
 from patc.bench import limits, machine, peers, timing
 from patc.bench.limits import MeasuredLayer, layer_limit, measure_layers
 from patc.bench.machine import KIB, MIB, Caches
@@ -25,7 +27,7 @@ from patc.bench.peers.torch_eager import onednn_convolutions
 from patc.bench.remote import Worker, worker_environment
 from patc.bench.results import BenchResult, Entry, Missing, Run
 from patc.bench.timing import Ratio, Times, split_rounds, take_turns
-from patc.bench.worker import Server
+from patc.bench.worker import INPUTS, REFERENCE, Server, write_arrays
 from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
 from patc.layers import LayerReport
@@ -57,6 +59,17 @@ def layer(**changes: Any) -> LayerReport:
         "predicted_cycles": 500,
     }
     return LayerReport(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    path = tmp_path_factory.mktemp("bench") / "tiny.pt2"
+    torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 3, 12, 16),)), path)
+    return path
 
 
 # The limit rule -----------------------------------------------------------------------------------
@@ -243,12 +256,17 @@ def test_peak_needs_a_thread() -> None:
 # Workloads ----------------------------------------------------------------------------------------
 
 
-def test_workload_builds_equal_weights_twice() -> None:
-    workload = Workload("resnet18_cifar", pruning={"compression": 8.0})
-    one, other = workload.build("pruned"), workload.build("pruned")
-    assert torch.equal(one.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
-    assert (one.layer1[0].conv1.weight == 0).float().mean() > 0.8
-    assert (workload.build("dense").layer1[0].conv1.weight == 0).sum() == 0
+def build_tiny(weights: str | None = None, *, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()
+
+
+def test_workload_builds_equal_weights_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.MODELS, "tiny", models.ModelInfo(build_tiny, (1, 3, 12, 16)))
+    workload = Workload("tiny", pruning={"compression": 4.0})
+    one, other, dense = workload.build("pruned"), workload.build("pruned"), workload.build("dense")
+    assert torch.equal(one[2].weight, other[2].weight)
+    assert (one[2].weight == 0).float().mean() > 0.7 and (dense[2].weight == 0).sum() == 0
     assert workload.kinds == ("dense", "pruned")
 
 
@@ -358,6 +376,24 @@ def test_worker_reports_failures_and_its_end(tmp_path: Path) -> None:
             worker.request(do="run", calls=1)
 
 
+@pytest.mark.parametrize("name", [name for name in peers.PEERS if name != peers.BASELINE])
+def test_installed_rival_computes_the_same(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    rival = peers.find_peer(name)
+    for module in rival.modules:
+        pytest.importorskip(module)
+    workload = Workload(str(tiny_model))
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "home").mkdir()
+    inputs = workload.make_inputs()
+    write_arrays(tmp_path / INPUTS, inputs)
+    write_arrays(tmp_path / "dense" / REFERENCE, reference(workload.build("dense"), inputs))
+    request = {"peer": name, "kind": "dense", "workload": asdict(workload), "folder": str(tmp_path)}
+    for values in ({"do": "export"}, {"do": "load", "threads": 1}):
+        with Worker(name, tmp_path / "home", rival.environment) as worker:
+            answer = worker.request(**values, **request)
+    assert answer["error"] < 1e-5 and answer["algorithm"] and answer["version"]
+
+
 # Results and tables -------------------------------------------------------------------------------
 
 
@@ -436,17 +472,6 @@ def test_json_holds_statistics_summaries_and_method() -> None:
 
 
 # The command --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
-    )
-    path = tmp_path_factory.mktemp("bench") / "tiny.pt2"
-    torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 3, 12, 16),)), path)
-    return path
 
 
 def test_bench_prints_and_writes_everything(

@@ -7,9 +7,11 @@ or to a pool. Schedules are the chosen ones, or random legal ones. Results are w
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +21,55 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import NATIVE_TARGETS, Net, Retile, check, compile_native
+from native import NATIVE_TARGETS, Net, Retile, check
 from networks import Value
 
 from patc.dialects.attributes import Schedule
 from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import pieces
 from patc.passes.windows import Window
 
 ACTIVATIONS = ('"none"', '"relu"', "#pattern.clamp<-5.000000e-01 : f32, 1.500000e+00 : f32>")
 RANDOMS = st.randoms(use_true_random=False)
 REPRODUCIBLE = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+# Rows, strips and vectors
+
+LANES = st.sampled_from([4, 8, 16])
+
+
+@given(st.integers(1, 200), LANES)
+def test_a_row_is_cut_into_vectors(width: int, lanes: int) -> None:
+    *whole, last = chunks = tiling.cut(width, lanes)
+    assert [chunk.column for chunk in chunks] == [number * lanes for number in range(len(chunks))]
+    assert sum(chunk.valid for chunk in chunks) == width
+    assert all(chunk.lanes == chunk.valid == lanes for chunk in whole)
+    assert last.lanes in (4, 8, 16) and last.valid <= last.lanes <= lanes
+    assert last.lanes == 4 or last.valid > last.lanes // 2
+
+
+@given(st.integers(1, 200), st.integers(1, 70), LANES)
+def test_strips_cover_a_row_once(width: int, columns: int, lanes: int) -> None:
+    strips = tiling.strips(width, columns, lanes)
+    places = []
+    for strip in strips:
+        starts = [strip.start + number * strip.columns for number in range(strip.count)]
+        places += [
+            start + chunk.column + lane for start in starts for chunk in strip.chunks for lane in range(chunk.valid)
+        ]
+    assert sorted(places) == list(range(width))
+    assert width <= tiling.covered_by(strips) < width + lanes
+    assert tiling.covered(width, lanes) == tiling.covered_by(tiling.strips(width, width, lanes))
+    assert tiling.vectors(columns, lanes) == len(tiling.cut(columns, lanes))
+
+
+@given(st.integers(0, 300), LANES)
+def test_a_run_is_filled_with_vectors_that_fit(count: int, lanes: int) -> None:
+    sizes = pieces(count, lanes)
+    assert sum(sizes) == count
+    assert sizes == sorted(sizes, reverse=True)
+    assert {size for size in sizes if sizes.count(size) > 1} <= {lanes}
 
 
 # Random layers
@@ -238,7 +279,8 @@ def test_elementwise_layers(choices: random.Random) -> None:
     if choices.random() < 0.6:
         y = net.op("pattern.add", [lhs, rhs], f"activation = {activation}", shape)
     others += random_readers(net, y, choices)
-    check_random(net, choices.choice([y, net.flatten(y)]), others, choices)
+    z = net.activate(y, choices.choice(ACTIVATIONS))
+    check_random(net, choices.choice([z, net.flatten(z)]), others, choices)
 
 
 # Layers that stand at an end of something
@@ -292,27 +334,56 @@ def test_ends(case: str) -> None:
 # Nothing outside the buffers is read, either.
 
 FENCED: dict[str, tuple[tuple[int, ...], Callable[[Net], list[Value]]]] = {
-    "argument read where it is": ((1, 2, 4, 16), lambda net: [conv(net, net.input, pads=0)]),
-    "argument pooled where it is": ((1, 2, 4, 32), lambda net: [conv(net, net.window_pool("max", net.input, Window((3, 3))))]),
+    "argument read where it is": ((1, 2, 5, 16), lambda net: [conv(net, net.input, pads=0)]),
+    "argument pooled where it is": ((1, 2, 5, 16), lambda net: [conv(net, net.window_pool("max", net.input, Window((3, 3))))]),
     "odd rows": ((1, 2, 2, 17), lambda net: [conv(net, net.input)]),
     "odd rows of a residual": ((1, 2, 3, 17), lambda net: [conv(net, net.input, residual=net.new_input((1, 3, 3, 17)))]),
-    "result read again": ((1, 2, 18, 18), lambda net: [y := conv(net, net.input, pads=0), conv(net, y, pads=0)]),
-    "wide strides": ((1, 2, 9, 81), lambda net: [conv(net, net.activate(net.input), 3, 0, 9)]),
+    "result read again": ((1, 2, 7, 18), lambda net: [y := conv(net, net.input, pads=0), conv(net, y, pads=0)]),
+    "wide strides": ((1, 1, 3, 144), lambda net: [conv(net, net.activate(net.input), 3, 0, 16)]),
     "linear": ((3, 37), lambda net: [net.dense_layer(net.input, weights(5, 37))]),
     "flattened": ((2, 3, 3, 3), lambda net: [net.dense_layer(net.flatten(conv(net, net.input)), weights(5, 27))]),
     "global pool": ((1, 3, 5, 7), lambda net: [conv(net, net.global_pool(net.input), 1, 0)]),
 }
 
 
-@pytest.mark.parametrize("case", FENCED)
-def test_reads_stay_inside_the_buffers(case: str) -> None:
-    code = f"import test_kernels as t; t.check_fenced({case!r})"
+def whole_rows(op: Any, chosen: Schedule) -> Schedule:
+    """Return the tile of one row, whose last vector may be nearly empty."""
+    return replace(chosen, rows=1, columns=op.result.type.shape[-1])
+
+
+@pytest.fixture(scope="module")
+def fenced_runs() -> dict[str, str]:
+    """What became of each fenced case: "ok", an error, or the number of a signal."""
+    code = "import test_kernels; test_kernels.run_fenced()"
     run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
-    assert run.returncode == 0, f"exit status {run.returncode}\n{run.stderr}"
+    assert run.returncode == 0, run.stderr
+    return dict(line.split(": ", 1) for line in run.stdout.splitlines())
 
 
-def check_fenced(case: str) -> None:
-    shape, make = FENCED[case]
-    for target in NATIVE_TARGETS:
-        net = Net(shape)
-        check(net, make(net), fenced=True, target=target)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share what is loaded")
+@pytest.mark.parametrize("case", FENCED)
+def test_reads_stay_inside_the_buffers(case: str, fenced_runs: dict[str, str]) -> None:
+    assert fenced_runs[case] == "ok"
+
+
+def run_fenced() -> None:
+    """Run each case in a process of its own and print what became of it."""
+    for case, (shape, make) in FENCED.items():
+        process = os.fork()
+        if process == 0:
+            os._exit(_run_fenced(shape, make))
+        _, status = os.waitpid(process, 0)
+        signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        print(f"{case}: {'ok' if status == 0 else 'error' if signal is None else f'signal {signal}'}", flush=True)
+
+
+def _run_fenced(shape: tuple[int, ...], make: Callable[[Net], list[Value]]) -> int:
+    try:
+        for target in NATIVE_TARGETS:
+            for retile in (None, whole_rows):
+                net = Net(shape)
+                check(net, make(net), fenced=True, target=target, retile=retile)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from patc.bench.workload import Workload
+from patc.bench.workload import Kind, Workload
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,7 @@ class Peer(ABC):
         return None
 
     @abstractmethod
-    def load(self, threads: int, inputs: Sequence[np.ndarray], kind: Any) -> None:
+    def load(self, threads: int, inputs: Sequence[np.ndarray], kind: Kind) -> None:
         """Load the network of `kind`, "dense" or "pruned", for so many threads and keep the inputs."""
 
     @abstractmethod

@@ -1,12 +1,12 @@
 // RUN: patc-opt --pattern-layout=target=x86-64-v3 %s | filecheck %s --check-prefix=V3
 // RUN: patc-opt --pattern-layout=target=x86-64-v4 %s | filecheck %s --check-prefix=V4
 
-// Rows and planes are whole vectors of the target.
+// Rows are whole vectors of the target.
 
 // V3: "pattern.activate"
-// V3-SAME: plane = 216 : i64, row = 24 : i64
+// V3-SAME: row = 24 : i64
 // V4: "pattern.activate"
-// V4-SAME: plane = 288 : i64, row = 32 : i64
+// V4-SAME: row = 32 : i64
 func.func @rows_of_20_columns(%x: tensor<1x2x7x20xf32>, %w: tensor<2x2x3x3xf32>) -> tensor<1x2x7x20xf32> {
   %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x7x20xf32>) -> tensor<1x2x7x20xf32>
   %z = "pattern.conv2d"(%y, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,

@@ -1,0 +1,127 @@
+"""The cost model of the direct kernels: more work costs more, and what helps a machine is seen to help."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patc.dialects.attributes import Library
+from patc.passes import cost_model
+from patc.passes.cost_model import Geometry
+from patc.passes.kernels import tiling
+from patc.targets import TARGETS, Target
+
+V3, V4 = TARGETS["x86-64-v3"], TARGETS["x86-64-v4"]
+PLAIN = Geometry((1, 1), (1, 1), phases=1, pitch=64, channels=64)
+LIBRARY = Library((3, 3), (27, 54, 216, 432))
+
+
+def sparse(
+    pattern: int = 0,
+    rows: int = 4,
+    columns: int = 32,
+    sums: int = 1,
+    geometry: Geometry = PLAIN,
+    target: Target = V4,
+    library: Library = LIBRARY,
+) -> float:
+    chunks = tiling.cut(columns, target.lanes)
+    return cost_model.sparse_kernel_cost(library.places(pattern), rows, chunks, sums, geometry, target).cycles
+
+
+def dense(
+    kernel: tuple[int, int] = (3, 3), rows: int = 2, columns: int = 32, filters: int = 4, target: Target = V4
+) -> float:
+    chunks = tiling.cut(columns, target.lanes)
+    return cost_model.dense_channel_cost(kernel, rows, chunks, filters, PLAIN, target).cycles
+
+
+TARGET = st.sampled_from([V3, V4])
+COLUMNS = st.integers(1, 64)
+GEOMETRY = st.builds(
+    Geometry,
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    phases=st.just(1),
+    pitch=st.integers(8, 256),
+    channels=st.integers(1, 512),
+)
+
+
+@given(st.integers(0, 3), st.integers(1, 15), COLUMNS, st.sampled_from([1, 2, 4]), GEOMETRY, TARGET)
+def test_more_rows_cost_no_less(
+    pattern: int, rows: int, columns: int, sums: int, geometry: Geometry, target: Target
+) -> None:
+    less, more = (sparse(pattern, count, columns, sums, geometry, target) for count in (rows, rows + 1))
+    assert 0 < less <= more
+
+
+@given(st.integers(1, 8), st.integers(1, 3), GEOMETRY, TARGET)
+def test_more_vectors_cost_no_less(rows: int, vectors: int, geometry: Geometry, target: Target) -> None:
+    less, more = (
+        sparse(0, rows, count * target.lanes, 1, geometry, target) for count in (vectors, vectors + 1)
+    )
+    assert 0 < less <= more
+
+
+@given(st.integers(1, 8), COLUMNS, TARGET)
+def test_more_entries_cost_more(rows: int, columns: int, target: Target) -> None:
+    masks = (0b1, 0b11, 0b11011, 0b111111, 0b111111111)
+    costs = [sparse(0, rows, columns, target=target, library=Library((3, 3), (mask,))) for mask in masks]
+    assert all(0 < less < more for less, more in itertools.pairwise(costs))
+
+
+@given(st.integers(1, 4), COLUMNS, st.integers(1, 4), TARGET)
+def test_dense_blocks_and_kernels_cost_more(rows: int, columns: int, filters: int, target: Target) -> None:
+    assert 0 < dense((1, 1), rows, columns, filters, target) < dense((3, 3), rows, columns, filters, target)
+    assert dense((3, 3), rows, columns, filters, target) <= dense((3, 3), rows, columns, filters + 1, target)
+
+
+def test_a_tile_costs_at_least_its_multiply_adds() -> None:
+    multiply_adds = 4 * 4 * 32
+    for target in (V3, V4):
+        assert sparse(target=target) >= multiply_adds / target.fma_lanes
+
+
+def test_small_tiles_wait_for_the_multiply_add_before() -> None:
+    assert sparse(rows=1, columns=16, sums=4) < sparse(rows=1, columns=16, sums=1)
+    assert sparse(rows=8, columns=48, sums=4) == sparse(rows=8, columns=48, sums=1)
+
+
+def test_a_split_row_is_cheaper_than_picking_columns() -> None:
+    picked = dataclasses.replace(PLAIN, strides=(2, 2))
+    split = dataclasses.replace(picked, phases=2, pitch=128)
+    assert picked.gathered and not split.gathered
+    assert sparse(geometry=split) < sparse(geometry=picked)
+
+
+def test_lines_cost_nothing_while_all_channels_stay_in_the_first_level_cache() -> None:
+    few, many = (sparse(geometry=dataclasses.replace(PLAIN, channels=count)) for count in (4, 4096))
+    assert few < many
+
+
+def test_entries_in_several_channels_read_several_planes() -> None:
+    same = Library((1, 1), (0b11,), depth=2)
+    many_channels = dataclasses.replace(PLAIN, channels=4096)
+    one = sparse(library=Library((1, 2), (0b11,)), geometry=many_channels)
+    assert sparse(library=same, geometry=many_channels) > one
+
+
+@pytest.mark.parametrize("target", [V3, V4])
+def test_loads_and_multiply_adds_start_two_a_cycle(target: Target) -> None:
+    assert cost_model.vector_cycles(4, target) == 0.5
+    assert cost_model.vector_cycles(4 * target.lanes, target) > cost_model.vector_cycles(target.lanes, target)
+    assert cost_model.load_cycles(4, True, target) == 0.5
+    for lanes in (4, 8, 16):
+        assert cost_model.load_cycles(lanes, True, target) < cost_model.load_cycles(lanes, False, target)
+
+
+def test_a_cost_names_what_binds_it() -> None:
+    tall = cost_model.sparse_kernel_cost(LIBRARY.places(0), 8, tiling.cut(48, 16), 1, PLAIN, V4)
+    short = cost_model.sparse_kernel_cost(LIBRARY.places(0), 1, tiling.cut(8, 16), 1, PLAIN, V4)
+    assert tall.bound == "multiply-adds"
+    assert short.bound == "latency"

@@ -1,0 +1,214 @@
+"""pattern-schedule: the tiles that it chooses are legal and fit the registers, and the same ones every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from interpreter import interpret
+from native import Net, main_body, scheduled_ops
+from networks import CONTEXT, LIBRARY, Network, networks, pattern_weight
+from torch_mlir import ir
+
+from patc.diagnostics import PatcError
+from patc.dialects.attributes import Library, Schedule
+from patc.passes.base import PassState
+from patc.passes.kernels import tiling
+from patc.passes.pattern_encode import PatternEncode
+from patc.passes.pattern_layout import PatternLayout
+from patc.passes.pattern_schedule import PatternSchedule
+from patc.targets import TARGETS, Target
+
+SCHEDULED = ("conv2d", "sparse_conv2d", "linear", "max_pool2d", "avg_pool2d", "add", "activate", "relayout")
+
+
+def schedule(module: ir.Module, network: Network, target: str = "x86-64-v4", threads: int = 1) -> None:
+    """Encode, lay out and schedule a module."""
+    state = PassState(network.copy_parameters())
+    with module.context, ir.Location.unknown():
+        PatternEncode().run(module, state)
+        PatternLayout(target=target).run(module, state)
+        PatternSchedule(target=target, threads=threads).run(module, state)
+    assert module.operation.verify()
+
+
+def only_schedule(net: Network, module: ir.Module, target: str = "x86-64-v4", threads: int = 1) -> Schedule:
+    """Return the schedule of the last layer of a module."""
+    schedule(module, net, target, threads)
+    return list(scheduled_ops(module))[-1][1]
+
+
+def check_tile(op: object, chosen: Schedule, target: Target) -> None:
+    """Require what the kernels require of a tile, and that its accumulators fit the registers."""
+    assert chosen.lanes == target.lanes
+    shape = list(op.result.type.shape)  # type: ignore[attr-defined]
+    if len(shape) == 2:
+        assert 1 <= chosen.filters <= shape[1] and 1 <= chosen.rows <= shape[0]
+        return
+    if chosen.algorithm == "global-pool":
+        return
+    _, channels, height, width = shape
+    assert 1 <= chosen.rows <= height
+    *all_but_last, _ = found = tiling.strips(width, chosen.columns, chosen.lanes)
+    repeated = [strip for strip in found if strip.count > 1] + all_but_last
+    assert all(chunk.valid == chunk.lanes for strip in repeated for chunk in strip.chunks)
+    vectors = max(len(strip.chunks) for strip in found)
+    assert vectors * chosen.rows * chosen.filters * chosen.sums < target.registers
+    if chosen.algorithm in ("dense-direct", "depthwise-direct"):
+        group = channels // op.groups.value  # type: ignore[attr-defined]
+        assert chosen.filters <= group
+        assert group == channels or group % chosen.filters == 0
+    if chosen.algorithm == "pattern-direct":
+        assert chosen.sums <= Library.from_attr(op.library).entries  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@given(case=networks())
+@settings(max_examples=60, deadline=None)
+def test_tiles_are_legal(target: str, case: tuple[Network, ir.Module, np.ndarray]) -> None:
+    network, module, _ = case
+    schedule(module, network, target)
+    for op, chosen in scheduled_ops(module):
+        check_tile(op, chosen, TARGETS[target])
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize(("channels", "height", "width"), [(64, 56, 56), (512, 7, 7), (3, 1, 1), (32, 3, 200), (8, 200, 3)])
+def test_tiles_of_large_and_odd_planes_are_legal(target: str, channels: int, height: int, width: int) -> None:
+    net = Net((2, channels, height, width))
+    rng = np.random.default_rng(0)
+    sparse = net.conv(net.input, pattern_weight(rng, 16, channels))
+    dense = net.conv(sparse, rng.standard_normal((16, 16, 3, 3)))
+    strided = net.conv(dense, rng.standard_normal((16, 16, 3, 3)), strides=(2, 2))
+    module = net.build(net.conv(strided, rng.standard_normal((16, 1, 3, 3)), groups=16))
+    schedule(module, net, target)
+    found = [chosen.algorithm for _, chosen in scheduled_ops(module)]
+    assert [name for name in found if name != "elementwise"] == [
+        "pattern-direct",
+        "dense-direct",
+        "dense-direct",
+        "depthwise-direct",
+    ]
+    for op, chosen in scheduled_ops(module):
+        check_tile(op, chosen, TARGETS[target])
+
+
+@given(networks())
+@settings(max_examples=40, deadline=None)
+def test_every_layer_says_how_and_why(case: tuple[Network, ir.Module, np.ndarray]) -> None:
+    network, module, x = case
+    before = interpret(module, network.parameters, [x])
+    state = PassState(network.parameters)
+    with module.context, ir.Location.unknown():
+        PatternSchedule(threads=2).run(module, state)
+    for op in main_body(module).operations:
+        if op.operation.name.removeprefix("pattern.") in SCHEDULED:
+            assert all(name in op.attributes for name in ("schedule", "reason", "cycles"))
+            assert op.attributes["cycles"].value >= 0
+            assert op.attributes["reason"].value
+            assert Schedule.from_attr(op.attributes["schedule"]).threads == 2
+    for old, new in zip(before, interpret(module, network.parameters, [x]), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+@given(networks())
+@settings(max_examples=20, deadline=None)
+def test_choices_are_the_same_every_time(case: tuple[Network, ir.Module, np.ndarray]) -> None:
+    network, module, _ = case
+    again = ir.Module.parse(str(module), CONTEXT)
+    schedule(module, network)
+    schedule(again, network)
+    assert str(module) == str(again)
+
+
+@given(networks())
+@settings(max_examples=20, deadline=None)
+def test_a_second_run_changes_nothing(case: tuple[Network, ir.Module, np.ndarray]) -> None:
+    network, module, _ = case
+    schedule(module, network)
+    text = str(module)
+    with module.context, ir.Location.unknown():
+        PatternSchedule(target="x86-64-v3", threads=7).run(module, PassState(network.parameters))
+    assert str(module) == text
+
+
+def test_attribute_holds_every_field() -> None:
+    given_schedule = Schedule("pattern-direct", 3, 24, 8, 2, 4, "rows", 5)
+    with CONTEXT:
+        assert Schedule.from_attr(given_schedule.to_attr()) == given_schedule
+
+
+def test_weights_that_are_not_constant_are_taken_as_evenly_spread() -> None:
+    text = """
+    func.func @main(%x: tensor<1x2x8x8xf32>, %stride: tensor<1x3xi16>) -> tensor<1x1x8x8xf32> {
+      %values = "pattern.parameter"() {name = "values"} : () -> tensor<2x4xf32>
+      %index = "pattern.parameter"() {name = "index"} : () -> tensor<2xi16>
+      %offset = "pattern.parameter"() {name = "offset"} : () -> tensor<2xi32>
+      %reorder = "pattern.parameter"() {name = "reorder"} : () -> tensor<1xi16>
+      %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+        dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
+        operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+        strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,
+        tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x8xf32>
+      return %y : tensor<1x1x8x8xf32>
+    }"""
+    module = ir.Module.parse(text, CONTEXT)
+    net = Net((1, 2, 8, 8))
+    assert only_schedule(net, module).algorithm == "pattern-direct"
+
+
+# Work for threads
+
+
+@pytest.mark.parametrize(
+    ("images", "height", "threads", "split"),
+    [(6, 1, 3, "rows"), (6, 1, 4, "filters"), (1, 1, 2, "filters"), (33, 1, 4, "rows"), (31, 1, 4, "filters")],
+)
+def test_rows_are_divided_where_threads_get_as_many(images: int, height: int, threads: int, split: str) -> None:
+    net = Net((images, 8, height, 16))
+    assert only_schedule(net, net.build(net.activate(net.input)), threads=threads).split == split
+
+
+def test_linear_layers_divide_filters() -> None:
+    net = Net((4, 8))
+    chosen = only_schedule(net, net.build(net.dense_layer(net.input, np.ones((6, 8)))), threads=2)
+    assert (chosen.algorithm, chosen.split, chosen.threads) == ("gemv", "filters", 2)
+
+
+# What the model is for
+
+
+def test_fewer_kernels_take_fewer_cycles() -> None:
+    cycles = []
+    for keep in (0.1, 0.3, 1.0):
+        net = Net((1, 32, 28, 28))
+        weight = pattern_weight(np.random.default_rng(0), 32, 32, keep, LIBRARY)
+        module = net.build(net.conv(net.input, weight))
+        schedule(module, net)
+        cycles.append([op.attributes["cycles"].value for op, _ in scheduled_ops(module)][-1])
+    assert cycles[0] < cycles[1] < cycles[2]
+
+
+def test_a_machine_with_narrower_vectors_is_not_faster() -> None:
+    cycles = {}
+    for target in TARGETS:
+        net = Net((1, 32, 28, 28))
+        module = net.build(net.conv(net.input, pattern_weight(np.random.default_rng(0), 32, 32)))
+        schedule(module, net, target)
+        cycles[target] = [op.attributes["cycles"].value for op, _ in scheduled_ops(module)][-1]
+    assert cycles["x86-64-v4"] <= cycles["x86-64-v3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "pdp11"}, "expected a target of host, .*, got 'pdp11'"),
+        ({"threads": 0}, "'threads' to be an integer of 1 or more, got 0"),
+        ({"threads": True}, "'threads' to be an integer of 1 or more, got True"),
+    ],
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    net = Net((1, 2, 4, 4))
+    module = net.build(net.activate(net.input))
+    with pytest.raises(PatcError, match=message), module.context, ir.Location.unknown():
+        PatternSchedule(**options).run(module, PassState())  # type: ignore[arg-type]
