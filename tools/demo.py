@@ -128,18 +128,17 @@ def _prepare(args: argparse.Namespace, threads: int, notes: list[str]) -> _Demo:
     from patc import models, pruning
     from patc.tools.images import drawn_input, picture_input
 
-    torch.set_num_threads(threads)
     spec = pruning.PatternSpec.for_compression(args.compression)
     shape = models.MODELS[MODEL].input_shape
     picture = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
     dense = models.build(MODEL, args.weights)
+    torch.set_num_threads(threads)
     pruned = copy.deepcopy(dense)
     report = pruning.prune_(pruned, spec)
-    weights = args.weights or "seeded random weights, which know no classes (--weights takes trained ones)"
+    weights = args.weights or "random weights (--weights FILE takes trained ones)"
     notes.append(f"ResNet-18 with {weights}")
     notes.append(
-        f"pruned in one shot to {report.compression:.2f}x: {report.kept_weights:,} of {report.weights:,} "
-        "convolution weights are kept"
+        f"pruned to {report.compression:.2f}x: {report.kept_weights:,} of {report.weights:,} convolution weights kept"
     )
     return _Demo(dense, pruned, torch.from_numpy(picture), threads)
 
@@ -154,7 +153,7 @@ def _compile(demo: _Demo, notes: list[str]) -> CompiledModel:
     size = compiled.program.weights.nbytes
     dense = sum(4 * parameter.numel() for parameter in demo.dense.parameters())
     notes.append(
-        f"{len(compiled.layers)} layers, {sparse} of them by patterns; "
+        f"{len(compiled.layers)} layers, {sparse} by patterns; "
         f"{size / 1e6:.1f} MB of weights and indices instead of {dense / 1e6:.1f} MB"
     )
     return compiled
@@ -166,10 +165,8 @@ def _check(demo: _Demo, compiled: CompiledModel, notes: list[str]) -> bool:
     with torch.no_grad():
         wanted = copy.deepcopy(demo.pruned).double()(demo.x.double())
     error = float((compiled(demo.x) - wanted).abs().max() / wanted.abs().max())
-    verdict = "[green]as exact as promised[/green]" if error <= ERROR_BOUND else "[bold red]WRONG[/bold red]"
-    notes.append(
-        f"{verdict}: {error:.1e} of the largest output away from PyTorch in float64; {ERROR_BOUND:g} is allowed"
-    )
+    verdict = "[green]right[/green]" if error <= ERROR_BOUND else "[bold red]WRONG[/bold red]"
+    notes.append(f"{verdict}: {error:.1e} of the largest output off PyTorch in float64 ({ERROR_BOUND:g} is promised)")
     return error <= ERROR_BOUND
 
 
@@ -249,9 +246,9 @@ def _print_legend(console: Console, demo: _Demo, peak: Peak) -> None:
 
     threads = plural(demo.threads, "thread")
     console.print(
-        "\nschedule: rows x columns x filters of a tile in registers, and what the threads divide. speed: of kept\n"
-        f"weights only; of peak: of the {peak.gflops:.0f} GFLOP/s that multiply-adds alone reach here with {threads}. "
-        "GB/s:\nlayers that caches or memory limit.",
+        "\nschedule: rows x columns x filters of a tile in registers, and what the threads divide.\n"
+        f"speed: of kept weights only, beside the {peak.gflops:.0f} GFLOP/s that multiply-adds alone reach with {threads};\n"
+        "GB/s where caches or memory are the limit.",
         style="dim",
         soft_wrap=True,
     )

@@ -20,6 +20,8 @@ from patc.diagnostics import PatcError
 OPTIONS = ("target", "threads", "tune")
 # Where dynamo found a parameter: L['self']._modules['conv1']._parameters['weight'].
 _STEP = re.compile(r"\['(\w+)'\]|\.(\w+)")
+# What dynamo calls the model: inside its own forward, and inside the wrapper around one of torch's modules.
+_ROOTS = (["self"], ["fn"])
 _STORES = ("_modules", "_parameters", "_buffers")
 
 
@@ -193,7 +195,8 @@ def _name_layers(node: fx.Node) -> None:
 def _path(expression: str) -> str:
     """Return an expression of dynamo as a path below the model."""
     steps = [first or second for first, second in _STEP.findall(expression)]
-    return ".".join(step for step in steps[steps[:1] == ["self"] :] if step not in _STORES)
+    start = 1 if steps[:1] in _ROOTS else 0
+    return ".".join(step for step in steps[start:] if step not in _STORES)
 
 
 def _identify(tensor: Tensor) -> tuple[Any, ...]:

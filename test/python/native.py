@@ -134,9 +134,7 @@ def _window(window: Window) -> str:
     return ", ".join(f"{name} = {_array(numbers)}" for name, numbers in values.items())
 
 
-def check(
-    net: Network, results: Sequence[Value], seed: int = 0, fenced: bool = False, **how: Any
-) -> list[np.ndarray]:
+def check(net: Network, results: Sequence[Value], seed: int = 0, fenced: bool = False, **how: Any) -> list[np.ndarray]:
     """Require the compiled net to compute what the interpreter does, for normally distributed inputs.
 
     The bound is 1e-5 of the largest result, or of the inputs' scale where that is larger: sums may cancel.
@@ -182,7 +180,9 @@ def compile_native(
     state = PassState(parameters)
     results = list(main_body(module).operations)[-1].operands
     shapes = tuple(tuple(result.type.shape) for result in results)
-    passes = [item for item in Pipeline.named("host", target=target, threads=threads).passes if item.name not in without]
+    passes = [
+        item for item in Pipeline.named("host", target=target, threads=threads).passes if item.name not in without
+    ]
     names = [item.name for item in passes]
     first, scheduled = names.index("pattern-layout"), names.index("pattern-schedule") + 1
     Pipeline(passes[first:scheduled]).run(module, state)

@@ -62,9 +62,7 @@ def test_more_rows_cost_no_less(
 
 @given(st.integers(1, 8), st.integers(1, 3), GEOMETRY, TARGET)
 def test_more_vectors_cost_no_less(rows: int, vectors: int, geometry: Geometry, target: Target) -> None:
-    less, more = (
-        sparse(0, rows, count * target.lanes, 1, geometry, target) for count in (vectors, vectors + 1)
-    )
+    less, more = (sparse(0, rows, count * target.lanes, 1, geometry, target) for count in (vectors, vectors + 1))
     assert 0 < less <= more
 
 

@@ -98,9 +98,7 @@ def test_mapped_packages_have_one_name(package: str) -> None:
     assert package not in {name.partition(".")[0] for name in found}
     run = run_python(f"import {package}")
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1] == (
-        f"ImportError: import this package as 'patc.{package}', not as '{package}'"
-    )
+    assert run.stderr.splitlines()[-1] == (f"ImportError: import this package as 'patc.{package}', not as '{package}'")
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

@@ -73,7 +73,9 @@ def test_tiles_are_legal(target: str, case: tuple[Network, ir.Module, np.ndarray
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-@pytest.mark.parametrize(("channels", "height", "width"), [(64, 56, 56), (512, 7, 7), (3, 1, 1), (32, 3, 200), (8, 200, 3)])
+@pytest.mark.parametrize(
+    ("channels", "height", "width"), [(64, 56, 56), (512, 7, 7), (3, 1, 1), (32, 3, 200), (8, 200, 3)]
+)
 def test_tiles_of_large_and_odd_planes_are_legal(target: str, channels: int, height: int, width: int) -> None:
     net = Net((2, channels, height, width))
     rng = np.random.default_rng(0)

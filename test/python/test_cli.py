@@ -1,0 +1,369 @@
+"""The command `patc`: what it prints and writes, and that every error is one line. See also test/tools/patc."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import patc
+from patc import models, pruning
+from patc.diagnostics import PatcError
+from patc.tools import arguments, console, demo
+from patc.tools.images import drawn_input, picture_input
+from patc.tools.patc import main
+
+SHAPE = (1, 3, 8, 8)
+
+
+class Two(nn.Module):
+    """Two outputs: scores of a batch and an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 7)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = torch.relu(self.conv(x))
+        return {"scores": self.fc(y.mean((2, 3))), "image": y}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads of torch wait for each other for long when another process has one of two cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an exported model, compiled ones of one and two outputs, an input and a picture."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    scorer = nn.Sequential(nn.Conv2d(3, 12, 8), nn.Flatten()).eval()
+    x = torch.randn(SHAPE)
+    torch.export.save(torch.export.export(scorer, (x,)), path / "scorer.pt2")
+    patc.compile(scorer, (torch.cat([x, x]),), threads=1).save(path / "scorer.patc")
+    patc.compile(Two().eval(), (x,), threads=1).save(path / "two.patc")
+    np.save(path / "x.npy", torch.cat([x, x]).numpy())
+    np.save(path / "double.npy", x.numpy().astype(np.float64))
+    Image.fromarray(np.full((20, 30, 3), (255, 0, 0), np.uint8)).save(path / "red.png")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run the command, which must succeed and leave standard error alone; return what it prints."""
+    status = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    assert (status, captured.err) == (0, "")
+    return captured.out
+
+
+def fail(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run the command, which must fail with one line on standard error; return the line without its start."""
+    status = main([str(word) for word in words])
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 1 and len(lines) == 1 and lines[0].startswith("patc: error: ")
+    return lines[0].removeprefix("patc: error: ")
+
+
+# -- Help --------------------------------------------------------------------------------------------
+
+
+def test_help_loads_neither_torch_nor_mlir_nor_numpy() -> None:
+    program = """
+import contextlib, sys
+from patc.tools.patc import main
+for words in (["--help"], ["compile", "--help"], ["demo", "--help"], ["bench", "--help"]):
+    with contextlib.suppress(SystemExit):
+        main(words)
+print([name for name in ("torch", "torch_mlir", "numpy", "rich", "PIL") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n"), result.stderr
+
+
+def test_without_a_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys)
+    assert text.startswith("usage: patc [-h]")
+    for command in ("demo", "compile", "run", "report", "prune", "bench"):
+        assert f"\n    {command} " in text
+
+
+def test_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0 and capsys.readouterr().out == f"patc {patc.__version__}\n"
+
+
+def test_knows_the_names_of_all_models() -> None:
+    assert tuple(models.MODELS) == arguments.MODEL_NAMES
+
+
+# -- compile -----------------------------------------------------------------------------------------
+
+
+def test_compiles_a_named_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "net.patc"
+    shape = ("--input-shape", "2,3,32,32")
+    text = run(capsys, "compile", "vgg16_cifar", *shape, "--compression", "20", "--threads", "2", "-o", out)
+    assert re.search(
+        r"net.patc: \d+ layers \(1 with dense weights\), .* of 14.7M weights, .* target host, 2 threads", text
+    )
+    program = patc.load(out).program
+    assert program.inputs[0].shape == (2, 3, 32, 32) and program.threads == 2
+    report = run(capsys, "report", out)
+    assert "input 'x' of shape [2, 3, 32, 32] float32" in report and "pattern-direct" in report
+    assert run(capsys, "run", out).count("\n") == 13
+
+
+def test_compiles_a_file_and_says_what_stays_dense(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    text = run(capsys, "compile", folder / "scorer.pt2", "-o", tmp_path / "scorer.patc", "--target", "x86-64-v3")
+    assert patc.load(tmp_path / "scorer.patc").program.target == "x86-64-v3"
+    assert "(1 with dense weights)" in text
+
+
+def test_prints_remarks_unless_quiet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = nn.Conv2d(3, 4, 3).eval()
+    torch.export.save(torch.export.export(model, (torch.zeros(SHAPE),)), tmp_path / "dense.pt2")
+    words = ("compile", tmp_path / "dense.pt2", "-o", tmp_path / "dense.patc")
+    assert "remark: stays dense" in run(capsys, *words)
+    assert "remark: stays dense" in run(capsys, *words, "--emit", "mlir@encode")
+    assert run(capsys, *words, "--quiet") == "" == run(capsys, *words, "--emit", "mlir@encode", "--quiet")
+
+
+def test_emits_the_ir_of_a_stage(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scorer.mlir"
+    run(capsys, "compile", folder / "scorer.pt2", "-o", out, "--emit", "mlir@raise")
+    assert '"pattern.conv2d"' in out.read_text() and (tmp_path / "scorer.safetensors").is_file()
+    run(capsys, "compile", out, "-o", tmp_path / "scorer.patc")
+    x = np.load(folder / "x.npy")[:1]
+    wanted = patc.load(folder / "scorer.patc")(np.concatenate([x, x]))[:1]
+    np.testing.assert_allclose(patc.load(tmp_path / "scorer.patc")(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llvm", "asm", "obj", "so", "spirv"])
+def test_says_which_formats_are_not_there_yet(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    found = fail(capsys, "compile", "resnet18", "-o", "out", "--emit", name)
+    assert found == f"--emit {name} is not part of this version: expected patc or mlir@STAGE"
+
+
+@pytest.mark.parametrize("name", ["aarch64-linux", "aarch64-android", "spirv-vulkan"])
+def test_says_which_targets_are_not_there_yet(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    found = fail(capsys, "compile", "resnet18", "-o", "out", "--target", name)
+    assert found == f"target '{name}' is not part of this version: expected a target for the CPU of a host"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("fly", "argument COMMAND: invalid choice: 'fly'"),
+        ("compile", "the following arguments are required: MODEL, -o/--output; patc compile --help says more"),
+        ("compile resnet19 -o x", "expected a .pt2 or .mlir file or one of resnet18, .*; got 'resnet19'; did you mean 'resnet18'"),
+        ("compile x.npy -o x", "x.npy: expected a .pt2 or .mlir file, got one of another kind"),
+        ("compile none.pt2 -o x", "none.pt2: expected a .pt2 file, found no such file"),
+        ("compile none.mlir -o x", "none.mlir: expected an MLIR file, found none"),
+        ("compile none.onnx -o x", "none.onnx: ONNX import is not part of this version"),
+        ("compile scorer.pt2 -o none/x", "none/x: expected a file in a folder that exists"),
+        ("compile scorer.pt2 -o .", r"\.: expected a file to write, got a folder"),
+        ("compile scorer.pt2 -o x.npy/x", "x.npy/x: expected a file in a folder that exists"),
+        ("compile scorer.pt2 -o x --target x86", "expected a target of host, x86-64-v3, x86-64-v4, got 'x86'"),
+        ("compile scorer.pt2 -o x --threads 0", "expected --threads of 1 or more, got 0"),
+        ("compile scorer.pt2 -o x --threads two", "argument --threads: invalid int value: 'two'"),
+        ("compile scorer.pt2 -o x --emit exe", "expected --emit to be patc or mlir@STAGE, got 'exe'"),
+        ("compile scorer.pt2 -o x --emit mlir@end", "expected a stage, one of linalg, fold-batch-norm, .*, got 'end'"),
+        ("compile scorer.pt2 -o x --weights w.pth", "scorer.pt2: expected the name of a model together with --weights, got a file"),
+        ("compile scorer.pt2 -o x --input-shape 1,3,8,8", "the name of a model together with --input-shape, got a file"),
+        ("compile scorer.pt2 -o x --compression 8", "the name of a model together with --compression, got a file"),
+        ("compile vgg16_cifar -o x --library phase2", "expected --compression or --connectivity together with --library, got neither"),
+        ("compile vgg16_cifar -o x --compression 8 --library all", "expected a pattern library out of phase1, .*; found 'all'"),
+        ("compile vgg16_cifar -o x --compression 0", "expected compression to be a finite rate of at least 1, found 0.0"),
+        ("compile vgg16_cifar -o x --input-shape 3,32,32", "argument --input-shape: expected four sizes such as 1,3,224,224, got '3,32,32'"),
+        ("compile vgg16_cifar -o x --input-shape 1,3,0,0", "argument --input-shape: expected four sizes"),
+        ("compile vgg16_cifar -o x --weights none.pth", "none.pth: expected a state dict file, found no such file"),
+        ("run none.patc", "none.patc: expected a compiled model, found no such file"),
+        ("run red.png", "red.png: expected a compiled model, found damaged data or another format"),
+        ("run scorer.patc --threads 2", "scorer.patc: expected a model to compile together with --threads, got a compiled one"),
+        ("run scorer.patc --target x86-64-v3", "expected a model to compile together with --target, got a compiled one"),
+        ("run scorer.patc --input none.npy", "none.npy: cannot read the input: No such file or directory"),
+        ("run scorer.patc --input red.png", "red.png: expected a .npy file of numbers, found damaged data or another format"),
+        ("run scorer.patc --input x.npy x.npy", r"expected 1 input \('input' of shape \[2, 3, 8, 8\] float32\), got 2"),
+        ("run scorer.patc --input double.npy", r"expected input .*, got shape \[1, 3, 8, 8\] float64"),
+        ("run scorer.patc --input x.npy --image red.png", "argument --image: not allowed with argument --input"),
+        ("run scorer.patc --image none.png", "none.png: expected a picture, found no such file"),
+        ("run scorer.patc --image x.npy", "x.npy: expected a picture, found another format or damaged data"),
+        ("run scorer.patc --output y.txt", r"y.txt: expected a file named .npy or .npz, got '.txt'"),
+        ("run two.patc --output y.npy", "y.npy: expected a .npz file for the 2 outputs of this model"),
+        ("report none.patc", "none.patc: expected a compiled model, found no such file"),
+        ("prune vgg16_cifar", "expected --compression or --connectivity, got neither"),
+        ("prune vgg16_cifar --compression 8 --connectivity 2", "argument --connectivity: not allowed with argument --compression"),
+        ("prune mobilenet_v2 --compression 8", "expected a compression from 1.000 to 1.000, which is what this model reaches; found 8"),
+        ("prune vgg16_cifar --compression 8 -o x.npz", r"x.npz: expected a file named .safetensors or .pth, got '.npz'"),
+        ("prune scorer.pt2 --compression 8", "scorer.pt2: expected the name of a model, got a file"),
+        ("demo --threads 0", "expected --threads of 1 or more, got 0"),
+        ("demo --compression 0.5", "expected compression to be a finite rate of at least 1, found 0.5"),
+        ("demo --image x.npy", "x.npy: expected a picture"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(os.listdir())
+    assert re.search(message, fail(capsys, *words.split()))
+    assert sorted(os.listdir()) == before
+
+
+def test_an_unsupported_operation_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    program = torch.export.export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1)).eval(), (torch.zeros(SHAPE),))
+    torch.export.save(program, tmp_path / "softmax.pt2")
+    found = fail(capsys, "compile", tmp_path / "softmax.pt2", "-o", tmp_path / "softmax.patc")
+    assert "model has operations patc cannot compile: aten.softmax.int x1" in found
+    assert not (tmp_path / "softmax.patc").exists()
+
+
+def test_a_folder_that_is_read_only_is_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    found = fail(capsys, "compile", folder / "scorer.pt2", "-o", tmp_path / "x.patc")
+    assert found.endswith("x.patc: expected a file in a folder that can be written to")
+
+
+def test_an_interrupted_command_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patc.runtime.model.load", interrupt)
+    assert main(["run", "net.patc"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_is_silent(folder: Path) -> None:
+    command = f"'{sys.executable}' -m patc.tools.patc report '{folder / 'two.patc'}' | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stdout.startswith("input 'x'") and result.stderr == ""
+
+
+# -- run ---------------------------------------------------------------------------------------------
+
+
+def test_prints_the_five_largest_scores_of_each_image(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    lines = run(capsys, "run", folder / "scorer.patc", "--input", folder / "x.npy").splitlines()
+    scores = patc.load(folder / "scorer.patc")(np.load(folder / "x.npy"))
+    assert lines[0] == "output, image 0: largest of 12" and lines[6] == "output, image 1: largest of 12"
+    assert [int(line.split()[0]) for line in lines[1:6]] == scores[0].argsort()[::-1][:5].tolist()
+    assert lines[1].split()[1] == f"{scores[0].max():.6f}"
+
+
+def test_says_that_an_input_is_random(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    text = run(capsys, "run", folder / "two.patc")
+    assert text.startswith(
+        "no --input: running on normally distributed random numbers (seed 0)\noutput.scores: largest of 7"
+    )
+    assert "output.image [1, 4, 8, 8]: from 0 to " in text
+    assert run(capsys, "run", folder / "two.patc") == text
+
+
+def test_saves_outputs(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    text = run(capsys, "run", folder / "scorer.patc", "--input", folder / "x.npy", "--output", tmp_path / "y.npy")
+    assert text == f"{tmp_path / 'y.npy'}: output [2, 12] float32\n"
+    wanted = patc.load(folder / "scorer.patc")(np.load(folder / "x.npy"))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), wanted)
+    run(capsys, "run", folder / "two.patc", "--output", tmp_path / "y.npz")
+    with np.load(tmp_path / "y.npz") as saved:
+        assert {name: saved[name].shape for name in saved} == {"output.scores": (1, 7), "output.image": (1, 4, 8, 8)}
+
+
+def test_compiles_and_runs_a_model_file(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert "output: largest of 12" in run(capsys, "run", folder / "scorer.pt2", "--threads", "1")
+
+
+def test_runs_on_a_picture(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert "image 1: largest of 12" in run(capsys, "run", folder / "scorer.patc", "--image", folder / "red.png")
+
+
+def test_pictures_are_normalized(folder: Path) -> None:
+    x = picture_input(str(folder / "red.png"), (2, 3, 8, 8))
+    assert x.shape == (2, 3, 8, 8) and x.dtype == np.float32
+    np.testing.assert_allclose(x[1, :, 0, 0], [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5)
+    assert drawn_input((1, 3, 20, 30)).shape == (1, 3, 20, 30)
+    with pytest.raises(PatcError, match=r"expected a network of colour images, N x 3 x H x W, got .*\[1, 1, 8, 8\]"):
+        picture_input(str(folder / "red.png"), (1, 1, 8, 8))
+
+
+# -- prune -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_prunes_and_saves(capsys: pytest.CaptureFixture[str], tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"pruned{suffix}"
+    text = run(capsys, "prune", "mobilenet_v2", "--pointwise", "groups", "--compression", "4", "-o", out)
+    assert re.search(r"^features.18.0\b.*\bpointwise-groups\b.* 409600 ", text, re.MULTILINE)
+    assert re.search(r"^all\b.*4\.00x *$", text, re.MULTILINE)
+    assert text.splitlines()[-1].startswith(f"{out}: ")
+    pruned = models.mobilenet_v2()
+    pruning.prune_(pruned, pruning.PatternSpec.for_compression(4.0, pointwise="groups"))
+    for name, tensor in models.mobilenet_v2(out).state_dict().items():
+        assert torch.equal(tensor, pruned.state_dict()[name])
+
+
+def test_says_that_nothing_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    pointwise = ("--pointwise", "groups", "--filter-group", "2", "--library", "elog")
+    text = run(capsys, "prune", "mobilenet_v2", "--connectivity", "2", *pointwise)
+    assert text.endswith("nothing saved: -o FILE saves the weights\n")
+    assert "connectivity 2.000" in text and "  58  .x./xxx/..." in text
+
+
+# -- demo --------------------------------------------------------------------------------------------
+
+
+def test_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a small network: the real one takes half a minute."""
+    torch.save(models.vgg16_cifar(seed=3).state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(demo, "MODEL", "vgg16_cifar")
+    monkeypatch.setattr(demo, "REPETITIONS", 4)
+    monkeypatch.chdir(tmp_path)
+    text = run(capsys, "demo", "--threads", "1", "--weights", "weights.pth")
+    assert "pruned to 8.00x" in text
+    assert re.search(r"right: \d.*e-\d+ of the largest output off PyTorch", text)
+    assert re.search(r"features.3 +conv 3x3 .* [\d.]+ GFLOP/s +\d+%", text)
+    assert re.search(r"^patc, pruned +[\d.]+ ms", text, re.MULTILINE)
+    assert re.search(r"^[\d.]+x as fast with 1 thread each", text, re.MULTILINE)
+    assert "PyTorch, dense   finds class" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_numbers_are_short() -> None:
+    assert [console.shorten(number) for number in (0, 7, 999, 4076, 11.7e6, 2e9)] == [
+        "0",
+        "7",
+        "999",
+        "4.08k",
+        "11.7M",
+        "2G",
+    ]
+    assert [console.describe_bytes(size) for size in (12, 1500, 503_100_000)] == ["12 B", "1.5 kB", "503 MB"]
+    assert [console.plural(number, "thread") for number in (1, 2)] == ["1 thread", "2 threads"]
+
+
+def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.compilation_progress() as report:
+        assert report is None
+    with console.compilation_progress(quiet=True) as report:
+        assert report is None
+    assert capsys.readouterr().err == ""
