@@ -137,16 +137,20 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         if not _verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
             return False
         groups, channels = _integer(self.groups), self.input.type.shape[1]
-        return _rule(self, groups >= 1, "'groups' of 1 or more", self.groups) and _rule(
-            self,
-            channels == groups * weight[1],
-            "input channels to equal groups x weight channels",
-            f"{channels} and {groups} x {weight[1]}",
-        ) and _rule(
-            self,
-            weight[0] % groups == 0,
-            "filters to be a multiple of groups",
-            f"{weight[0]} and {groups}",
+        return (
+            _rule(self, groups >= 1, "'groups' of 1 or more", self.groups)
+            and _rule(
+                self,
+                channels == groups * weight[1],
+                "input channels to equal groups x weight channels",
+                f"{channels} and {groups} x {weight[1]}",
+            )
+            and _rule(
+                self,
+                weight[0] % groups == 0,
+                "filters to be a multiple of groups",
+                f"{weight[0]} and {groups}",
+            )
         )
 
 
@@ -414,7 +418,7 @@ def _verify_activation(op: Any) -> bool:
         bounds = [bound.maybe_downcast() for bound in (attr.minimum, attr.maximum)]
         numbers = all(isinstance(bound, ir.FloatAttr) for bound in bounds)
         return _rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
-    known = (isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu"))
+    known = isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu")
     return _rule(op, known, 'activation "none", "relu" or #pattern.clamp', attr)
 
 

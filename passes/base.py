@@ -258,9 +258,7 @@ def _option_of(item: Field[Any], hint: Any) -> Option:
     kind = kinds.pop()
     kind = tuple if kind == tuple[int, ...] else kind
     if kinds or kind not in _TYPE_WORDS or item.default is MISSING:
-        raise TypeError(
-            f"option '{item.name}' must have a default and be int, bool, float, str or tuple[int, ...]"
-        )
+        raise TypeError(f"option '{item.name}' must have a default and be int, bool, float, str or tuple[int, ...]")
     known = {key: item.metadata[key] for key in ("help", "minimum", "maximum") if key in item.metadata}
     choices = tuple(item.metadata.get("choices", ()))
     return Option(item.name.replace("_", "-"), kind, item.default, choices=choices, **known)

@@ -137,9 +137,7 @@ class PatternEncode(Pass):
         fkw = encode(weight, masks, groups, depth)
         left_out = 1 - fkw.values.size / weight.size
         if left_out < self.min_sparsity:
-            raise StaysDense(
-                f"patterns leave out {left_out:.0%} of the weights, {self.min_sparsity:.0%} expected"
-            )
+            raise StaysDense(f"patterns leave out {left_out:.0%} of the weights, {self.min_sparsity:.0%} expected")
         return fkw
 
     def _layer_library(self, weight: np.ndarray, depth: int) -> tuple[int, ...]:

@@ -145,9 +145,7 @@ def _fold_into(conv: ir.Operation, state: PassState) -> bool:
     name = _bias_name(conv)
     with conv.location, ir.InsertionPoint(conv):
         conv.operands[1] = _make_weight(conv.operands[1], new_weight, state)
-        conv.operands[2] = _make_init(
-            conv.operands[2].type, result.type, make_constant(new_bias, name, state)
-        )
+        conv.operands[2] = _make_init(conv.operands[2].type, result.type, make_constant(new_bias, name, state))
     chain.end.replace_all_uses_with(result)
     return True
 
@@ -261,9 +259,7 @@ def _bias_name(conv: ir.Operation) -> str | None:
         if name is not None:
             return _folded_name(name)
     weight = constant_name(_root(conv.operands[1]))
-    return (
-        None if weight is None else _folded_name(weight.split(_SUFFIX)[0].removesuffix(".weight") + ".bias")
-    )
+    return None if weight is None else _folded_name(weight.split(_SUFFIX)[0].removesuffix(".weight") + ".bias")
 
 
 def _make_weight(old: ir.Value, array: np.ndarray, state: PassState) -> ir.Value:

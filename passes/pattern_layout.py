@@ -81,11 +81,7 @@ class _Use:
 
 def is_global_pool(op: Any) -> bool:
     """Whether the op is an average over whole planes."""
-    return (
-        isinstance(op, pattern.AvgPool2dOp)
-        and list(op.kernel) == list(op.input.type.shape[2:])
-        and not any(op.pads)
-    )
+    return isinstance(op, pattern.AvgPool2dOp) and list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
 
 
 def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
@@ -167,9 +163,7 @@ def _aligned_layout(shape: Sequence[int], lanes: int) -> Layout:
     return _padded(shape, (0, 0, 0, 0), 1, "zero", lanes)
 
 
-def _padded(
-    shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int
-) -> Layout:
+def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int) -> Layout:
     top, left, bottom, right = halo
     height, width = shape[2:]
     # The right halo of a row may be the left halo of the next one, if there is a next one.

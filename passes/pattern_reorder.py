@@ -275,9 +275,7 @@ def apply_change(change: Change, state: PassState) -> None:
 def _apply_sparse(change: Change, state: PassState) -> None:
     op, fkw = change.layer.op, change.layer.fkw
     assert fkw is not None and change.order is not None
-    new = rearrange(
-        fkw, change.order, _positions(change.inputs, op.input), _positions(change.outputs, op.result)
-    )
+    new = rearrange(fkw, change.order, _positions(change.inputs, op.input), _positions(change.outputs, op.result))
     for number, array in enumerate((new.values, new.index, new.offset, new.stride, new.reorder), start=1):
         _replace_operand(op, number, array, state)
     _permute_bias(change, 6, state)

@@ -194,7 +194,7 @@ def _schedule_dense(op: Any, target: Target, state: PassState) -> _Choice:
 
 def _schedule_planes(op: Any, target: Target, state: PassState) -> _Choice:
     """Schedule pooling and elementwise layers: four vectors or so in flight."""
-    batch, channels, height, width = op.result.type.shape
+    batch, channels, height, width = tiling.as_planes(op.result.type.shape)
     inputs = sum(math.prod(value.type.shape) for value in op.operands)
     cycles = 4.0 * (inputs + batch * channels * height * width) / MEMORY_BYTES_PER_CYCLE
     if is_global_pool(op):
@@ -214,7 +214,6 @@ def _schedule_linear(op: Any, target: Target, state: PassState) -> _Choice:
     block = min(filters, 4 if rows > 1 else 8)
     cycles = 4.0 * features * filters / MEMORY_BYTES_PER_CYCLE
     return _Choice(Schedule("gemv", rows, 1, target.lanes, block), cycles, "bound by memory")
-
 
 
 _CHOOSERS = {

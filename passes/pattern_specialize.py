@@ -84,10 +84,9 @@ class _Buffer:
     layout: Layout | None
 
     def tensor(self, memory: ir.Value) -> Tensor:
-        """Return the rank 4 tensor as a kernel sees it through its own argument."""
-        images, channels, height, width = self.shape
-        assert self.layout is not None
-        return Tensor(memory, images, channels, height, width, self.layout)
+        """Return the tensor as a kernel sees it through its own argument."""
+        images, channels, height, width = tiling.as_planes(self.shape)
+        return Tensor(memory, images, channels, height, width, self.layout or Layout.packed(height, width))
 
 
 class _Kernels:
@@ -353,7 +352,7 @@ def _window(op: Any) -> convolution.Window:
 
 
 def _row_tiles(op: Any, schedule: Schedule) -> int:
-    batch, _, height, _ = op.result.type.shape
+    batch, _, height, _ = tiling.as_planes(op.result.type.shape)
     return batch * -(-height // min(schedule.rows, height))
 
 
@@ -475,7 +474,8 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
         pooling.elementwise(b, work, tensors, output.tensor(arguments[-1]), activation, schedule)
 
     memories = [source.memory for source in sources] + [output.memory]
-    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), emit)
+    channels = tiling.as_planes(output.shape)[1]
+    specializer.call(op, schedule, memories, [1.0] * channels, _row_tiles(op, schedule), emit)
 
 
 def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:

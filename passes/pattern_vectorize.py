@@ -135,9 +135,7 @@ def _rewrite(load: _Load, aligned: dict[int, ir.Value], offsets: _Offsets, lanes
         address.owner.erase()
 
 
-def _aligned_vector(
-    like: _Load, offset: int, aligned: dict[int, ir.Value], offsets: _Offsets, lanes: int
-) -> ir.Value:
+def _aligned_vector(like: _Load, offset: int, aligned: dict[int, ir.Value], offsets: _Offsets, lanes: int) -> ir.Value:
     if offset not in aligned:
         index = arith.AddIOp(like.base, offsets.get(offset)).result if offset else like.base
         type_ = ir.VectorType.get([lanes], like.op.results[0].type.element_type)

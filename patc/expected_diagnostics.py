@@ -62,9 +62,7 @@ def _expectation(number: int, match: re.Match[str], others: list[int]) -> Expect
         target = min((other for other in others if other > number), default=line)
     else:
         target = line + int(place or 0)
-    return Expectation(
-        match["severity"], _pattern(match["text"], bool(match["regex"])), match["text"], target, line
-    )
+    return Expectation(match["severity"], _pattern(match["text"], bool(match["regex"])), match["text"], target, line)
 
 
 def _pattern(text: str, has_regexes: bool) -> re.Pattern[str]:
@@ -72,9 +70,7 @@ def _pattern(text: str, has_regexes: bool) -> re.Pattern[str]:
         return re.compile(re.escape(text))
     # Odd parts lie between inner double braces.
     parts = re.split(r"\{\{(.*?)\}\}", text)
-    return re.compile(
-        "".join(f"(?:{part})" if index % 2 else re.escape(part) for index, part in enumerate(parts))
-    )
+    return re.compile("".join(f"(?:{part})" if index % 2 else re.escape(part) for index, part in enumerate(parts)))
 
 
 def check_diagnostics(

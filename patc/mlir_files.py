@@ -93,9 +93,7 @@ def print_modules(modules: Sequence[ir.Module], **print_options: Any) -> str:
     return f"{SPLIT_MARKER}\n".join(text.rstrip("\n") + "\n" for text in texts)
 
 
-def write_module(
-    module: ir.Module, store: ParameterStore, path: str | os.PathLike[str], **print_options: Any
-) -> None:
+def write_module(module: ir.Module, store: ParameterStore, path: str | os.PathLike[str], **print_options: Any) -> None:
     """Write a module to `path` and the parameters it still uses to a `.safetensors` file of the same name.
 
     The module gets, or loses, the attribute that names the file.
@@ -162,9 +160,7 @@ def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
         return ParameterStore()
     name = attributes[SIDECAR_ATTRIBUTE]
     if not isinstance(name, ir.StringAttr):
-        raise PatcError(
-            f"expected '{SIDECAR_ATTRIBUTE}' to be a file name, got {name}", module.operation.location
-        )
+        raise PatcError(f"expected '{SIDECAR_ATTRIBUTE}' to be a file name, got {name}", module.operation.location)
     store = ParameterStore.load(folder / name.value)
     for op in ir.get_ops_of_type(module, ParameterOp):
         _check_parameter(op, store, name.value)

@@ -371,9 +371,7 @@ def _load(model: nn.Module, path: Path) -> None:
     own = model.state_dict()
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
-            raise PatcError(
-                f"expected '{name}' of shape {_shape(own[name])}, found {_shape(tensor)}", str(path)
-            )
+            raise PatcError(f"expected '{name}' of shape {_shape(own[name])}, found {_shape(tensor)}", str(path))
     for name, tensor in own.items():
         # Checkpoints from before PyTorch 0.4.1 (torchvision's resnet18-5c106cde.pth is one) lack this
         # buffer; load_state_dict accepts that and leaves what is there.

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent
-FILES = sorted(
-    path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.mlir") if "Inputs" not in path.parts
-)
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.mlir") if "Inputs" not in path.parts)
 
 
 @pytest.fixture(scope="session")

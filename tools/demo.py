@@ -244,10 +244,10 @@ def _describe_speed(item: MeasuredLayer, peak: Peak) -> tuple[str, str]:
 def _print_legend(console: Console, demo: _Demo, peak: Peak) -> None:
     from patc.tools.console import plural
 
-    threads = plural(demo.threads, "thread")
+    peak_speed = f"{peak.gflops:.0f} GFLOP/s that multiply-adds alone reach with {plural(demo.threads, 'thread')}"
     console.print(
         "\nschedule: rows x columns x filters of a tile in registers, and what the threads divide.\n"
-        f"speed: of kept weights only, beside the {peak.gflops:.0f} GFLOP/s that multiply-adds alone reach with {threads};\n"
+        f"speed: of kept weights only, beside the {peak_speed};\n"
         "GB/s where caches or memory are the limit.",
         style="dim",
         soft_wrap=True,

@@ -96,9 +96,7 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", default="-", help="MLIR text; - for standard input"
-    )
+    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="MLIR text; - for standard input")
     for name, settings in _OPTIONS.items():
         parser.add_argument(name, **settings)
     return parser

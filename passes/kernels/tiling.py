@@ -6,6 +6,8 @@ at the end, a narrower one. Only the last chunk of a row may have more lanes tha
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -88,6 +90,14 @@ class Tensor:
     def image(self) -> int:
         """Elements of one image."""
         return self.channels * self.layout.plane
+
+
+def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return a shape as images, channels, height and width; of another rank, each row is a channel."""
+    if len(shape) == 4:
+        images, channels, height, width = shape
+        return images, channels, height, width
+    return 1, math.prod(shape[:-1]), 1, shape[-1]
 
 
 def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) -> ir.Value:

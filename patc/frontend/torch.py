@@ -84,8 +84,7 @@ class ImportedModel:
         """Return the results of @main nested as the model returns them."""
         remaining = iter(results)
         leaves = [
-            self.constants[i] if i in self.constants else next(remaining)
-            for i in range(self.structure.num_leaves)
+            self.constants[i] if i in self.constants else next(remaining) for i in range(self.structure.num_leaves)
         ]
         return pytree.tree_unflatten(leaves, self.structure)
 
@@ -271,9 +270,7 @@ def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: Sequence[Any]
             raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")
         found = TensorSpec(spec.name, tuple(value.shape), _describe_dtype(value.dtype))
         if found != spec:
-            raise PatcError(
-                f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}"
-            )
+            raise PatcError(f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}")
 
 
 def _split_outputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[int, Any]]:
@@ -396,9 +393,7 @@ def _name_parameters(module: ir.Module, names: list[str], inputs: int) -> list[s
     used = [(argument, name) for argument, name in weights if next(iter(argument.uses), None) is not None]
     with ir.InsertionPoint.at_block_begin(block), module.context:
         for argument, name in used:
-            parameter = ParameterOp(
-                result=argument.type, name=ir.StringAttr.get(name), loc=ir.Location.name(name)
-            )
+            parameter = ParameterOp(result=argument.type, name=ir.StringAttr.get(name), loc=ir.Location.name(name))
             argument.replace_all_uses_with(parameter.result)
     for index in reversed(range(inputs, len(block.arguments))):
         block.erase_argument(index)

@@ -130,9 +130,7 @@ def _linear(op: Any, operands: list[Tensor]) -> Tensor:
 
 def _windows(op: Any, x: Tensor, fill: float) -> Tensor:
     """Return N x C x H x W x window: what each output of a pool sees."""
-    kernel, strides, dilations = (
-        list(op.operation.attributes[name]) for name in ("kernel", "strides", "dilations")
-    )
+    kernel, strides, dilations = (list(op.operation.attributes[name]) for name in ("kernel", "strides", "dilations"))
     padded = _pad(op, x, fill)
     rows, columns = (
         torch.arange(0, padded.shape[2 + axis] - dilations[axis] * (kernel[axis] - 1), strides[axis])[:, None]

@@ -104,8 +104,7 @@ class Network:
     def concat(self, lhs: Value, rhs: Value) -> Value:
         result = self._name((lhs.shape[0], lhs.shape[1] + rhs.shape[1], *lhs.shape[2:]))
         self.lines.append(
-            f"{result.name} = tensor.concat dim(1) {lhs.name}, {rhs.name} "
-            f": ({lhs.type}, {rhs.type}) -> {result.type}"
+            f"{result.name} = tensor.concat dim(1) {lhs.name}, {rhs.name} : ({lhs.type}, {rhs.type}) -> {result.type}"
         )
         return result
 
@@ -188,9 +187,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, ir.Module, np.ndarray]:
     return network, network.build(*results), rng.standard_normal(shape, np.float32)
 
 
-def _random_layer(
-    network: Network, values: list[Value], choices: random.Random, rng: np.random.Generator
-) -> Value:
+def _random_layer(network: Network, values: list[Value], choices: random.Random, rng: np.random.Generator) -> Value:
     x = choices.choice(values[-3:])
     kinds = ["pointwise"] * 2 + ["dense", "depthwise", "grouped", "pool", "tie", "concat"]
     layer = choices.choice(["sparse"] * 4 + kinds)

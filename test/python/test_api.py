@@ -21,11 +21,12 @@ from torch import nn
 
 import patc
 from patc import compiler, models, pruning
+from patc.codegen import host
 from patc.compiler import available_threads, host_pipeline, lower_model
 from patc.diagnostics import PatcError
 from patc.mlir_files import write_module
 from patc.runtime.model import CompiledModel
-from patc.targets import TARGETS
+from patc.targets import TARGETS, get_target
 
 # What is promised for float32, relative to the largest output.
 ERROR_BOUND = 1e-4
@@ -94,12 +95,19 @@ def test_targets_and_threads_compute_the_same(target: str, threads: int) -> None
     assert_close([compiled(x).numpy()], torch_results(model, (x,)), ERROR_BOUND)
 
 
-def test_code_for_avx2_has_no_avx512(tmp_path: Path) -> None:
-    """The code generator would use all that the CPU at hand has, if the functions did not say otherwise."""
-    model = nn.Conv2d(3, 32, 3, padding=1).eval()
-    x = random_input((1, 3, 32, 32))
-    codes = {target: patc.compile(model, (x,), target=target, threads=1).program.code for target in sorted(TARGETS)}
-    assert len(set(codes.values())) == len(codes)
+@pytest.mark.parametrize("name", ["host", *sorted(TARGETS)])
+def test_functions_name_the_cpu_that_they_are_for(name: str) -> None:
+    """The code generator uses all that the CPU at hand has in functions that do not say otherwise."""
+    target = get_target(name)
+    module, _ = lower_model(nn.Conv2d(3, 4, 1).eval(), (random_input(),), host_pipeline(target, 1))
+    host.lower_to_llvm(module, target)
+    functions = [op for op in module.body.operations if op.operation.name == "llvm.func" and op.regions[0].blocks]
+    assert len(functions) > 2
+    for function in functions:
+        assert ("target_cpu" in function.attributes) == ("target_features" in function.attributes) == (name != "host")
+        features = str(function.attributes["target_features"]) if name != "host" else ""
+        assert all(f'"+{feature}"' in features for feature in target.features if name != "host")
+        assert ("avx512f" in features) == (name == "x86-64-v4")
 
 
 def test_the_model_stays_as_it_is_and_later_changes_do_not_count() -> None:
@@ -526,3 +534,23 @@ def test_torch_compile_can_fall_back_to_eager(monkeypatch: pytest.MonkeyPatch) -
     x = random_input()
     with torch.no_grad():
         assert torch.equal(torch.compile(model, backend="patc")(x), model(x))
+
+
+class _ActivationsOfRank2(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.fc = torch.nn.Linear(8 * 7 * 7, 13)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.relu(self.conv(x).flatten(1))
+        return features, torch.nn.functional.relu6(self.fc(features))
+
+
+@pytest.mark.parametrize(("images", "threads"), [(1, 1), (3, 2)])
+def test_activations_of_rank_2(images: int, threads: int) -> None:
+    model, x = _ActivationsOfRank2().eval(), torch.randn(images, 3, 7, 7)
+    with torch.no_grad():
+        expected = model(x)
+    for made, wanted in zip(patc.compile(model, (x,), threads=threads)(x), expected, strict=True):
+        torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6)

@@ -262,9 +262,7 @@ def test_a_given_library_holds_for_pointwise_groups() -> None:
     ],
     ids=["dense groups", "patterns", "patterns of the rest", "sparsity"],
 )  # fmt: skip
-def test_pointwise_layers_that_do_not_fit_stay_dense(
-    weight: np.ndarray, options: PatternEncode, reason: str
-) -> None:
+def test_pointwise_layers_that_do_not_fit_stay_dense(weight: np.ndarray, options: PatternEncode, reason: str) -> None:
     assert remark(weight, options=options) == f"stays dense: with 9 input channels to a kernel, {reason}"
 
 

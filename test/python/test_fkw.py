@@ -114,9 +114,7 @@ def test_rearranging_permutes_rows_and_columns(case: tuple[np.ndarray, list[int]
     order, rows, columns = (rng.permutation(size) for size in (len(weight), len(weight), channels))
     moved = rearrange(fkw, order, invert(columns), invert(rows))
     assert find_violation(moved, channels) is None
-    assert [array.dtype for array in dataclasses.astuple(moved)] == [
-        array.dtype for array in dataclasses.astuple(fkw)
-    ]
+    assert [array.dtype for array in dataclasses.astuple(moved)] == [array.dtype for array in dataclasses.astuple(fkw)]
     np.testing.assert_array_equal(
         decode(moved, library, weight.shape[2:], channels), block_diagonal(weight, groups)[rows][:, columns]
     )

@@ -95,9 +95,7 @@ def assert_same_numbers(model: nn.Module, *inputs: Tensor) -> ImportedModel:
     """Compare the imported module, run as it is, with the model in float64."""
     inputs = inputs or (IMAGE,)
     imported = load(model, *inputs)
-    found = imported.structured(
-        execute(imported.module, imported.parameters, [value.numpy() for value in inputs])
-    )
+    found = imported.structured(execute(imported.module, imported.parameters, [value.numpy() for value in inputs]))
     with torch.no_grad():
         expected = model.double()(*(value.double() for value in inputs))
     flat_found, structure = torch.utils._pytree.tree_flatten(found)
@@ -170,9 +168,7 @@ def test_results_have_the_structure_of_the_model() -> None:
 
 
 def test_several_inputs() -> None:
-    imported = assert_same_numbers(
-        Model(lambda x, y, layer: layer(x) + y, conv()), IMAGE, torch.ones(2, 4, 6, 6)
-    )
+    imported = assert_same_numbers(Model(lambda x, y, layer: layer(x) + y, conv()), IMAGE, torch.ones(2, 4, 6, 6))
     assert [spec.shape for spec in imported.inputs] == [(2, 3, 8, 8), (2, 4, 6, 6)]
 
 
@@ -203,16 +199,12 @@ def test_parametrizations_are_evaluated() -> None:
     parametrize.register_parametrization(layers[2], "weight", Mask())
     imported = assert_same_numbers(nn.Sequential(*layers).eval())
     assert set(imported.parameters) == {"0.weight", "0.bias", "2.weight", "2.bias"}
-    assert [op.attributes["name"].value for op in ops(imported, "pattern.parameter")] == list(
-        imported.parameters
-    )
+    assert [op.attributes["name"].value for op in ops(imported, "pattern.parameter")] == list(imported.parameters)
 
 
 def test_constants_in_forward_become_parameters_or_numbers() -> None:
     scale = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(4, 1, 1)
-    imported = assert_same_numbers(
-        Model(lambda x, layer: layer(x) * scale.to(x.dtype) + torch.tensor(2), conv())
-    )
+    imported = assert_same_numbers(Model(lambda x, layer: layer(x) * scale.to(x.dtype) + torch.tensor(2), conv()))
     # An importer that knew no better would keep it as a resource of the text.
     assert "dense_resource" not in str(imported.module)
     assert len(imported.parameters) == 3
@@ -371,9 +363,7 @@ def test_inputs_of_other_element_types(kind: torch.dtype) -> None:
 
 
 def test_parameters_of_other_element_types() -> None:
-    assert error_of(Net().double()).startswith(
-        "expected parameter 'features.0.conv.weight' to be float32, found"
-    )
+    assert error_of(Net().double()).startswith("expected parameter 'features.0.conv.weight' to be float32, found")
     model = Model(lambda x, layer: layer(x), conv())
     model.layers[0].register_buffer("scale", torch.ones(4, 1, 1, dtype=torch.int64))
     model.function = lambda x, layer: layer(x) * layer.scale

@@ -143,9 +143,7 @@ def test_checkpoint_from_before_batches_were_counted_loads(tmp_path: Path) -> No
 
 
 def test_unknown_model_lists_the_names_and_the_nearest() -> None:
-    with pytest.raises(
-        PatcError, match=r"resnet18, .*vgg16_cifar; found 'resnet81'; did you mean 'resnet18'"
-    ):
+    with pytest.raises(PatcError, match=r"resnet18, .*vgg16_cifar; found 'resnet81'; did you mean 'resnet18'"):
         build("resnet81")
 
 

@@ -167,17 +167,13 @@ def test_parameters_of_another_type_are_an_error(
     assert line == f"{layer}:2:3: error: 'pattern.parameter' op expected 'conv.weight' {message}"
 
 
-def test_a_parameter_that_is_not_in_the_file_is_an_error(
-    layer: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_parameter_that_is_not_in_the_file_is_an_error(layer: Path, capfd: pytest.CaptureFixture[str]) -> None:
     layer.write_text(layer.read_text().replace("conv.weight", "conv.wait"))
     line = run_with_error(capfd, layer)
     assert line.endswith("'pattern.parameter' op expected 'conv.wait' in layer.safetensors, found none")
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.float16, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64, bool]
-)
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64, bool])
 def test_every_element_type_is_checked(tmp_path: Path, dtype: type) -> None:
     name = {"float": "f", "uint": "ui", "int": "i", "bool": "i"}[np.dtype(dtype).name.rstrip("0123456789")]
     bits = 1 if dtype is bool else 8 * np.dtype(dtype).itemsize
@@ -227,14 +223,10 @@ def test_parts_of_a_split_file_have_their_own_parameters(layer: Path) -> None:
 # Output
 
 
-def test_output_that_cannot_be_written_leaves_nothing_behind(
-    layer: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_that_cannot_be_written_leaves_nothing_behind(layer: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = sorted(os.listdir(layer.parent))
     missing = layer.parent / "missing" / "out.mlir"
-    assert run_with_error(capfd, layer, "-o", missing).startswith(
-        f"{missing.with_suffix('.safetensors')}: error:"
-    )
+    assert run_with_error(capfd, layer, "-o", missing).startswith(f"{missing.with_suffix('.safetensors')}: error:")
     folder = layer.parent / "folder.mlir"
     folder.mkdir()
     assert run_with_error(capfd, layer, "-o", folder).startswith(f"{folder}: error: cannot write the file")
@@ -271,9 +263,7 @@ def test_write_module_takes_print_options(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_early_is_no_error(plain: Path) -> None:
-    plain.write_text(
-        "func.func private @f()\n" + "".join(f"func.func private @f{n}()\n" for n in range(9999))
-    )
+    plain.write_text("func.func private @f()\n" + "".join(f"func.func private @f{n}()\n" for n in range(9999)))
     tool = [sys.executable, "-m", "patc.tools.patc_opt", str(plain)]
     with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -312,9 +302,7 @@ def test_an_op_that_its_verifier_cannot_handle_is_an_error(
     assert "error: expected valid operands and attributes" in run_with_error(capfd, plain)
 
 
-def test_an_empty_text_is_an_empty_module(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_text_is_an_empty_module(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert main([]) == 0
     assert capfd.readouterr().out == "module {\n}\n"

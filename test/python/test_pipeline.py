@@ -114,9 +114,7 @@ def test_option_text_parses(text: str, expected: Sample) -> None:
     label=st.text("ab =,;-x", max_size=6),
     masks=st.lists(st.integers(-9, 511), max_size=4),
 )
-def test_printed_options_parse_back(
-    count: int, scale: float, fast: bool, label: str, masks: list[int]
-) -> None:
+def test_printed_options_parse_back(count: int, scale: float, fast: bool, label: str, masks: list[int]) -> None:
     item = Sample(count=count, scale=scale, fast=fast, label=label, masks=tuple(masks))
     assert Sample.from_text(str(item).removeprefix("sample").removeprefix("{").removesuffix("}")) == item
 
@@ -156,9 +154,7 @@ def test_option_values_of_the_wrong_type_are_an_error(values: dict[str, object])
 
 
 def test_lists_and_integers_become_tuples_and_floats() -> None:
-    assert Sample.from_options({"masks": [1, 2], "scale": 1, "split-by": "rows"}) == Sample(
-        masks=(1, 2), scale=1.0
-    )
+    assert Sample.from_options({"masks": [1, 2], "scale": 1, "split-by": "rows"}) == Sample(masks=(1, 2), scale=1.0)
 
 
 def test_a_pass_without_options_says_so() -> None:
@@ -313,10 +309,7 @@ def test_add_takes_names_with_options_texts_and_passes() -> None:
 
 def test_option_values_with_blanks_keep_together() -> None:
     pipeline = Pipeline().add("inline", default_pipeline="canonicalize{max-iterations=2 top-down=true}")
-    assert (
-        str(pipeline)
-        == "builtin.module(inline{default-pipeline={canonicalize{max-iterations=2 top-down=true}}})"
-    )
+    assert str(pipeline) == "builtin.module(inline{default-pipeline={canonicalize{max-iterations=2 top-down=true}}})"
 
 
 def test_add_rejects_what_does_not_exist() -> None:
@@ -360,9 +353,7 @@ def test_until_stops_after_a_stage() -> None:
     assert str(host.until("raise")) == "builtin.module(pattern-fold-batch-norm,pattern-raise)"
     assert host.until("linalg") == Pipeline()
     assert host.until(host.stages[-1]) == host
-    with pytest.raises(
-        PatcError, match=r"expected a stage, one of linalg, fold-batch-norm, raise, .*, got 'x'"
-    ):
+    with pytest.raises(PatcError, match=r"expected a stage, one of linalg, fold-batch-norm, raise, .*, got 'x'"):
         host.until("x")
 
 

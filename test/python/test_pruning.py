@@ -195,9 +195,7 @@ def test_every_kept_kernel_is_the_original_under_a_library_pattern(weight: Tenso
 
 @settings(max_examples=150, deadline=None)
 @given(weights(), SPECS)
-def test_projection_keeps_the_most_and_within_one_kernel_of_the_rate(
-    weight: Tensor, spec: PatternSpec
-) -> None:
+def test_projection_keeps_the_most_and_within_one_kernel_of_the_rate(weight: Tensor, spec: PatternSpec) -> None:
     conv = make_conv(weight)
     layer = prune_(conv, spec).layers[0]
     grouped = spec.filter_group if len(weight) % spec.filter_group == 0 else 1

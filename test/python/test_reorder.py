@@ -141,9 +141,7 @@ CONSUMERS: dict[str, Callable[[Network, Value], Value]] = {
     "average pool": lambda network, x: flattened(network, network.pool("avg", x, x.shape[2:], (1, 1))),
     "activate": lambda network, x: dense(network, network.activate(x)),
     "relayout": lambda network, x: dense(network, network.relayout(x)),
-    "add": lambda network, x: dense(
-        network, network.add(x, network.pool("max", x, (3, 3), (1, 1), (1,) * 4))
-    ),
+    "add": lambda network, x: dense(network, network.add(x, network.pool("max", x, (3, 3), (1, 1), (1,) * 4))),
     "residual": lambda network, x: dense(
         network, network.conv(x, np.random.default_rng(4).standard_normal((4, 4, 3, 3)), residual=x)
     ),
@@ -238,9 +236,7 @@ def wide_linear(network: Network) -> Value:
     ],
     ids=["argument", "concat", "groups", "linear", "absorbed", "absorbed residual"],
 )
-def test_ties_to_other_tensors(
-    consumer: Callable[[Network, Value], Value], request: pytest.FixtureRequest
-) -> None:
+def test_ties_to_other_tensors(consumer: Callable[[Network, Value], Value], request: pytest.FixtureRequest) -> None:
     network = Network(SHAPE)
     y = network.conv(network.input, uneven_weight(4, 4))
     module = network.build(consumer(network, y))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,10 +40,10 @@ def only_schedule(net: Network, module: ir.Module, target: str = "x86-64-v4", th
     return list(scheduled_ops(module))[-1][1]
 
 
-def check_tile(op: object, chosen: Schedule, target: Target) -> None:
+def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
     """Require what the kernels require of a tile, and that its accumulators fit the registers."""
     assert chosen.lanes == target.lanes
-    shape = list(op.result.type.shape)  # type: ignore[attr-defined]
+    shape = list(op.result.type.shape)
     if len(shape) == 2:
         assert 1 <= chosen.filters <= shape[1] and 1 <= chosen.rows <= shape[0]
         return
@@ -55,11 +57,11 @@ def check_tile(op: object, chosen: Schedule, target: Target) -> None:
     vectors = max(len(strip.chunks) for strip in found)
     assert vectors * chosen.rows * chosen.filters * chosen.sums < target.registers
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = channels // op.groups.value  # type: ignore[attr-defined]
+        group = channels // op.groups.value
         assert chosen.filters <= group
         assert group == channels or group % chosen.filters == 0
     if chosen.algorithm == "pattern-direct":
-        assert chosen.sums <= Library.from_attr(op.library).entries  # type: ignore[attr-defined]
+        assert chosen.sums <= Library.from_attr(op.library).entries
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
