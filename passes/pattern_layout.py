@@ -19,8 +19,6 @@ from patc.passes.base import Pass, PassState
 from patc.passes.kernels import tiling
 from patc.targets import get_target
 
-LINE = 16  # f32 elements of a cache line
-
 _CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
 _WINDOWS = (*_CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
 _FLEXIBLE = (pattern.AddOp, pattern.ActivateOp, pattern.RelayoutOp)
@@ -96,7 +94,7 @@ def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
     others = [use for use in uses if not use.slides and not use.flexible]
     packed = Layout.packed(*tensor.shape[2:])
     wanted = [(_sliding_layout(tensor.shape, group, lanes), group) for group in (zero, lowest) if group]
-    if lowest and not zero and any(is_global_pool(use.op) for use in uses):
+    if lowest and not zero and not is_argument and any(is_global_pool(use.op) for use in uses):
         wanted.insert(0, (_aligned_layout(tensor.shape, lanes), []))  # a mean must not meet minus infinity
     if others or is_argument:
         wanted.append((packed, others))
@@ -106,7 +104,9 @@ def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
     if not is_argument:
         value.set_type(_with_layout(tensor, main))
     for layout, group in wanted:
-        if not _serves(main, layout, tensor.shape):
+        # Windows read whole vectors: they need memory of ours, with room behind the last row.
+        copied = is_argument and group and group[0].slides
+        if copied or not _serves(main, layout, tensor.shape):
             _relayout(value, layout, group)
 
 
@@ -175,9 +175,9 @@ def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, 
     row = -(-row // align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)
-    lines = -(-((top + height + bottom) * row * phases + overhang) // LINE)
+    lines = -(-((top + height + bottom) * row * phases + overhang) // tiling.LINE)
     # Planes an odd number of cache lines apart spread over all sets of a cache.
-    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * LINE, phases=phases, fill=fill)
+    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * tiling.LINE, phases=phases, fill=fill)
 
 
 def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensorType:

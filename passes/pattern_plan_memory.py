@@ -16,6 +16,7 @@ from torch_mlir.dialects import arith, memref
 from patc.passes.base import Pass, PassState
 
 ALIGNMENT = 64
+ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 WEIGHTS = "weights"  # the blob's name in the parameter store
 _NUMPY = {"f32": np.float32, "i16": np.int16, "i32": np.int32}
 
@@ -40,15 +41,24 @@ class PatternPlanMemory(Pass):
     name: ClassVar[str] = "pattern-plan-memory"
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        for function in module.body.operations:
-            if function.operation.name == "func.func" and function.regions[0].blocks:
-                allocations = _find(function, "memref.alloc")
-                globals_ = _find(function, "memref.get_global")
-                if allocations or globals_:
-                    _plan_function(module, function, allocations, globals_, state)
+        functions = [function for function in module.body.operations if _has_memory(function)]
+        if functions:
+            globals_ = [op for function in functions for op in _find(function, "memref.get_global")]
+            starts, blob = _gather(module, globals_, state)
+            state.parameters[WEIGHTS] = blob
+            for function in functions:
+                _plan_function(function, starts, len(blob))
         for op in list(module.body.operations):
             if op.operation.name == "memref.global":
                 op.operation.erase()
+
+
+def _has_memory(function: Any) -> bool:
+    """Whether a function has buffers or constants to place, or is one of those that are called with memory for them."""
+    if function.operation.name != "func.func" or not function.regions[0].blocks:
+        return False
+    named = any(_find(function, name) for name in ("memref.alloc", "memref.get_global"))
+    return named or ENTRY in function.attributes
 
 
 def _find(function: Any, name: str) -> list[Any]:
@@ -56,21 +66,20 @@ def _find(function: Any, name: str) -> list[Any]:
     return [op for op in function.regions[0].blocks[0].operations if op.operation.name == name]
 
 
-def _plan_function(
-    module: ir.Module, function: Any, allocations: list[Any], globals_: list[Any], state: PassState
-) -> None:
+def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> None:
     block = function.regions[0].blocks[0]
+    allocations, globals_ = _find(function, "memref.alloc"), _find(function, "memref.get_global")
     offsets, arena_bytes = place([_lifetime(op, block) for op in allocations])
-    starts, blob = _gather(module, globals_, state)
-    state.parameters[WEIGHTS] = blob
     i8 = ir.IntegerType.get_signless(8)
-    types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, len(blob))]
+    types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, weight_bytes)]
     names = ("arena", "weights")
     arena, weights = (
         block.add_argument(type_, ir.Location.name(name)) for type_, name in zip(types, names, strict=True)
     )
     inputs = [argument.type for argument in block.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, []))
+    if ENTRY in function.attributes:
+        del function.attributes[ENTRY]
     for op, offset in zip(allocations, offsets, strict=True):
         _replace_by_view(op, arena, offset)
     for op in globals_:
@@ -118,7 +127,7 @@ def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
     """Return the offset of each buffer and the size of the arena; buffers that live together do not overlap."""
     offsets = [0] * len(buffers)
     placed: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda n: (-buffers[n].size, n)):
+    for number in sorted(range(len(buffers)), key=lambda n: (-_round_up(buffers[n].size), n)):
         buffer = buffers[number]
         size = _round_up(buffer.size)
         taken = sorted(

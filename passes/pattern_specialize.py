@@ -6,6 +6,7 @@ memrefs in their layout, weights become `memref.global`s that hold exactly the a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,8 +23,9 @@ from patc.passes.kernels import convolution, linear, pooling, tiling
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.pattern_layout import is_global_pool
+from patc.passes.pattern_plan_memory import ENTRY
 
-SLACK = 64  # elements that vector loads may read behind the last plane of a buffer
+SLACK = 64  # elements that vector loads may read behind the last plane of a buffer, for each step of their stride
 
 # Kernels see every array as this long, so that layers which differ only in channels and kept weights share one. What
 # lies behind an array is never touched.
@@ -54,14 +56,14 @@ class PatternSpecialize(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         kernels = _Kernels(module, state)
         for function in list(module.body.operations):
-            if function.operation.name == "func.func" and _has_pattern_ops(function):
+            if function.operation.name == "func.func" and _works_on_tensors(function):
                 _Specializer(module, function, kernels, state).run()
 
 
-def _has_pattern_ops(function: Any) -> bool:
-    return bool(function.regions[0].blocks) and any(
-        op.operation.name.startswith("pattern.") for op in function.regions[0].blocks[0].operations
-    )
+def _works_on_tensors(function: Any) -> bool:
+    type_ = function.attributes["function_type"].value
+    types = [*type_.inputs, *type_.results]
+    return bool(function.regions[0].blocks) and any(isinstance(kind, ir.RankedTensorType) for kind in types)
 
 
 def _flat(elements: int, kind: str = "f32") -> ir.MemRefType:
@@ -89,6 +91,12 @@ class _Buffer:
         return Tensor(memory, images, channels, height, width, self.layout or Layout.packed(height, width))
 
 
+def _slack(value: ir.Value) -> int:
+    """Elements behind a buffer that its users may read."""
+    users = [use.owner.opview for use in value.uses]
+    return SLACK * max((max(user.strides) for user in users if "strides" in user.attributes), default=1)
+
+
 class _Kernels:
     """The kernel functions of a module; of equal ones the first stays."""
 
@@ -96,6 +104,7 @@ class _Kernels:
         self._module = module
         self._state = state
         self._names: dict[str, str] = {}
+        self._taken = _symbols(module)
         self._globals: dict[str, ir.Type] = {}
 
     def get(self, algorithm: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
@@ -111,8 +120,10 @@ class _Kernels:
         if text in self._names:
             function.operation.erase()
         else:
-            count = sum(name.rpartition("_")[0] == algorithm.replace("-", "_") for name in self._names.values())
-            self._names[text] = f"{algorithm.replace('-', '_')}_{count}"
+            stem = algorithm.replace("-", "_")
+            free = (f"{stem}_{number}" for number in itertools.count())
+            self._names[text] = next(name for name in free if name not in self._taken)
+            self._taken.add(self._names[text])
             function.attributes["sym_name"] = ir.StringAttr.get(self._names[text])
         return self._names[text]
 
@@ -156,6 +167,7 @@ class _Specializer:
         name = self._function.attributes["sym_name"].value
         with ir.InsertionPoint(self._function), self._function.location:
             function = func.FuncOp(f"{name}.specialized", (types, []))
+            function.attributes[ENTRY] = ir.UnitAttr.get()
             block = function.add_entry_block()
         with ir.InsertionPoint(block), self._function.location:
             for argument, memory in zip(old.arguments, list(block.arguments)[: len(inputs)], strict=True):
@@ -184,15 +196,19 @@ class _Specializer:
         """Let the layer that makes a result write it straight to the caller's memory."""
         for result, memory in zip(results, memories, strict=True):
             source = _through_reshapes(result)
-            if not isinstance(source.owner, ir.Block) and source not in self._outputs:
+            # What other layers read needs room behind it, which the caller's memory does not have.
+            read = any(type(use.owner.opview) in _EMITTERS for use in source.uses)
+            if not isinstance(source.owner, ir.Block) and source not in self._outputs and not read:
                 self._outputs[source] = memory
 
     def _copy_outputs(self, results: Any, memories: list[ir.Value]) -> None:
-        """Copy results that are arguments or that are returned twice."""
+        """Copy results that were not made in the caller's memory."""
         for result, memory in zip(results, memories, strict=True):
             source = _through_reshapes(result)
             if source not in self._outputs or self._outputs[source] != memory:
-                memref.CopyOp(self._buffers[source].memory, memory)
+                made, size = self.buffer(source).memory, memory.type.shape[0]
+                front = memref.ReinterpretCastOp(memory.type, made, [], [], [], [0], [size], [1]).result
+                memref.CopyOp(front, memory)
 
     def _timestamp(self, ticks: ir.Value, position: int) -> None:
         """Store the time, for profiles."""
@@ -210,11 +226,13 @@ class _Specializer:
         if operation.name in ("func.return", "pattern.parameter", "arith.constant"):
             return
         if operation.name == "tensor.collapse_shape":
-            source = self._buffers[op.operands[0]]
+            source = self.buffer(op.operands[0])
             self._buffers[op.results[0]] = _Buffer(source.memory, tuple(op.results[0].type.shape), None)
             return
         if type(op) not in _EMITTERS:
             raise fail(op, "a pattern op, a constant or a flatten", operation.name)
+        if str(op.result.type.element_type) != "f32":
+            raise fail(op, "f32 tensors", op.result.type)
         if "schedule" not in op.attributes:
             raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
         with op.location:
@@ -228,13 +246,17 @@ class _Specializer:
         memory = self._outputs.get(value)
         if memory is None:
             layout = Layout.of(value.type) if len(value.type.shape) == 4 else None
-            elements = _elements(list(value.type.shape), layout) + SLACK
+            elements = _elements(list(value.type.shape), layout) + _slack(value)
             memory = memref.AllocOp(_flat(elements), [], []).result
         self._buffers[value] = self._buffer(value, memory)
         return self._buffers[value]
 
     def buffer(self, value: ir.Value) -> _Buffer:
-        """Return the buffer of an activation."""
+        """Return the buffer of an activation, or of a constant in its place."""
+        if value not in self._buffers:
+            array = read_constant(value, self._state)
+            assert array is not None  # every other op was converted before
+            self._buffers[value] = self._buffer(value, self.constant(array, value, ""))
         return self._buffers[value]
 
     def array(self, op: Any, value: ir.Value, role: str) -> np.ndarray:
@@ -249,7 +271,7 @@ class _Specializer:
         name = constant_name(origin)
         key = (name or origin, role)
         if key not in self._constants:
-            label = f"{name}" if role == "" else f"{name or 'constant'}.{role}"
+            label = ".".join(part for part in (name or "constant", role) if part)
             symbol, type_ = self._kernels.add_global(label, array, inline=name is None)
             self._constants[key] = memref.GetGlobalOp(type_, symbol).result
         return self._constants[key]

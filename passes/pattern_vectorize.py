@@ -6,7 +6,8 @@ that lies between two aligned ones, the aligned ones are loaded (once, for all t
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +16,10 @@ from torch_mlir.dialects import arith, vector
 
 from patc.passes.base import Pass, PassState
 from patc.targets import get_target
+
+_CONSTANTS = ("arith.constant", "vector.constant_mask")
+_STORES = {"vector.store": 1, "memref.store": 1, "vector.maskedstore": 0}  # which operand is the memory
+_WITHOUT_STORES = ("arith.", "math.", "memref.load", "vector.maskedload", "vector.shuffle", "vector.broadcast")
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,10 @@ class _Offsets:
     def get(self, offset: int) -> ir.Value:
         """Return a constant that every op of the function may use."""
         if not self._values:
-            for op in self._function.regions[0].blocks[0].operations:
-                value = _constant(op.results[0]) if len(op.results) == 1 else None
+            # Those behind other ops may come too late for a loop.
+            ops = self._function.regions[0].blocks[0].operations
+            for op in itertools.takewhile(lambda op: op.operation.name in _CONSTANTS, ops):
+                value = _constant(op.results[0])
                 if value is not None:
                     self._values.setdefault(value, op.results[0])
         if offset not in self._values:
@@ -89,11 +96,18 @@ class _Load:
 
 
 def _shift_loads(block: ir.Block, offsets: _Offsets, lanes: int) -> None:
-    groups: dict[tuple[ir.Value, ir.Value], list[_Load]] = defaultdict(list)
+    groups: dict[tuple[int, int, ir.Value, ir.Value], list[_Load]] = defaultdict(list)
+    stores: Counter[ir.Value] = Counter()  # loads on both sides of a store may differ
+    others = 0
     for op in block.operations:
-        if op.operation.name == "vector.load":
+        name = op.operation.name
+        if name == "vector.load":
             load = _split_address(op)
-            groups[load.memory, load.base].append(load)
+            groups[others, stores[load.memory], load.memory, load.base].append(load)
+        elif name in _STORES:
+            stores[op.operands[_STORES[name]]] += 1
+        elif not name.startswith(_WITHOUT_STORES):
+            others += 1
     for loads in groups.values():
         if any(_worth_shifting(load, lanes) for load in loads):
             aligned: dict[int, ir.Value] = {}

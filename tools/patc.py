@@ -46,7 +46,8 @@ class _Parser(argparse.ArgumentParser):
         raise PatcError(f"{message}; {self.prog} --help says more")
 
 
-def _dispatch(argv: Sequence[str]) -> int:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with every sub-command."""
     parser = _Parser(
         prog="patc",
         description="Compile pattern-pruned convolutional networks to fast native code.",
@@ -58,6 +59,11 @@ def _dispatch(argv: Sequence[str]) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add_parser(subparsers).set_defaults(run=command.run)
+    return parser
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()

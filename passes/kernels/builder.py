@@ -122,6 +122,10 @@ class Builder:
         """Load the first `valid` of `lanes` elements; the others are zero and their memory is not touched."""
         if valid == lanes:
             return self.load(memory, base, offset, lanes)
+        return self.load_bounded(memory, base, offset, lanes, valid)
+
+    def load_bounded(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
+        """Load as `load_masked` does, and also forbid `pattern-vectorize` to touch the elements around."""
         address = self.index(self.add(base, offset))
         type_, mask, zero = self.vector_type(lanes), self.mask(valid, lanes), self.splat(0.0, lanes)
         return vector.MaskedLoadOp(type_, memory, [address], mask, zero).result

@@ -128,7 +128,7 @@ def global_pool(b: Builder, work: Work, source: Tensor, output: Tensor, schedule
                 tail = b.load_masked(source.memory, base, first + whole * lanes, lanes, count % lanes)
                 total = b.plus(total, tail)
             mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width)))
-            b.store(mean, output.memory, b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane)), 0)
+            tiling.store_pixel(b, mean, output, b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane)))
             return []
 
         b.loop(work.first_filter, work.last_filter, [], one_channel)

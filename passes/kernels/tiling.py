@@ -17,6 +17,7 @@ from patc.dialects.attributes import Activation, Layout
 from patc.passes.kernels.builder import Builder, Index
 
 LOWEST = float("-inf")
+LINE = 16  # f32 elements of a cache line
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) 
     if layout.phases == 1:
         offset = start + layout.left + chunk.column
         if layout.is_packed(tensor.height, tensor.width):
-            return b.load_masked(tensor.memory, base, offset, chunk.lanes, chunk.valid)
+            return b.load_bounded(tensor.memory, base, offset, chunk.lanes, chunk.valid)
         return b.load(tensor.memory, base, offset, chunk.lanes)
     even, odd = (
         b.load(tensor.memory, base, start + phase * layout.row + position, chunk.lanes // 2)
@@ -136,6 +137,15 @@ def store_chunk(b: Builder, value: ir.Value, tensor: Tensor, base: Index, row: i
         half = b.shuffle(value, value, range(lane, chunk.lanes, 2))
         valid = (chunk.valid - lane + 1) // 2 if cut_off else chunk.lanes // 2
         b.store_masked(half, tensor.memory, base, start + phase * layout.row + position, valid)
+
+
+def store_pixel(b: Builder, value: ir.Value, tensor: Tensor, plane: Index) -> None:
+    """Store the only element of a 1x1 plane, and the halo around it."""
+    layout = tensor.layout
+    if not layout.is_packed(1, 1):
+        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, LINE)
+    position, phase = divmod(layout.left, layout.phases)
+    b.store(value, tensor.memory, plane, layout.top * layout.pitch + phase * layout.row + position)
 
 
 def _has_room(layout: Layout, end: int) -> bool:

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -335,25 +335,7 @@ def max_and_mean(net: Net, x: Value) -> list[Value]:
     return [net.window_pool("max", x, Window((3, 3), pads=(1, 1, 1, 1))), net.global_pool(x), net.activate(x)]
 
 
-def cases(table: Mapping[str, object], broken: Mapping[str, str]) -> list[Any]:
-    """Return the names in a table as parameters, those of cases that do not work yet with the reason."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=broken[name])) if name in broken else name
-        for name in table
-    ]
-
-
-BROKEN_ENDS = {
-    "global pool, then a window with pads": "pattern-specialize: a global pool writes no halo",
-    "global pool of a global pool": "pattern-specialize: a global pool leaves the rest of its row unwritten",
-    "activation alone": "pattern-plan-memory: no arena and weights for a net without buffers",
-    "nothing": "pattern-specialize: a function without pattern ops stays on tensors",
-    "constant is added": "pattern-specialize: a constant operand of an addition has no buffer",
-    "max pool and mean of an argument": "pattern-layout: no user is left for the layout of the mean",
-}
-
-
-@pytest.mark.parametrize("case", cases(CASES, BROKEN_ENDS))
+@pytest.mark.parametrize("case", CASES)
 def test_ends(case: str) -> None:
     shape, make = CASES[case]
     net = Net(shape)
@@ -381,16 +363,6 @@ FENCED: dict[str, tuple[tuple[int, ...], MakeNet]] = {
 }
 
 
-BROKEN_FENCES = {
-    "argument read where it is": "kernels load whole vectors of packed arguments",
-    "argument pooled where it is": "kernels load whole vectors of packed arguments",
-    "odd rows": "pattern-vectorize loads aligned neighbours behind packed arguments",
-    "odd rows of a residual": "pattern-vectorize loads aligned neighbours behind packed arguments",
-    "result read again": "kernels load whole vectors of packed results",
-    "wide strides": "a gather of 16 columns a vector reads further than the slack of a buffer",
-}
-
-
 def whole_rows(op: Any, chosen: Schedule) -> Schedule:
     """Return the tile of one row, whose last vector may be nearly empty."""
     return replace(chosen, rows=1, columns=op.result.type.shape[-1])
@@ -406,7 +378,7 @@ def fenced_runs() -> dict[str, str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share what is loaded")
-@pytest.mark.parametrize("case", cases(FENCED, BROKEN_FENCES))
+@pytest.mark.parametrize("case", FENCED)
 def test_reads_stay_inside_the_buffers(case: str, fenced_runs: dict[str, str]) -> None:
     assert fenced_runs[case] == "ok"
 

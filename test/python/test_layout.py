@@ -173,7 +173,6 @@ def test_a_second_run_changes_nothing(case: tuple[Network, ir.Module, np.ndarray
     assert str(module) == text
 
 
-@pytest.mark.xfail(strict=True, reason="no user is left for the layout of the mean")
 def test_a_max_pool_and_a_mean_may_share_an_argument() -> None:
     net = Net((1, 2, 6, 6))
     largest = net.window_pool("max", net.input, Window((3, 3), pads=(1, 1, 1, 1)))

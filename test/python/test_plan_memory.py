@@ -141,7 +141,6 @@ def test_blob_holds_every_array_on_a_cache_line() -> None:
     assert types[-2:] == ["memref<64xi8>", "memref<256xi8>"]
 
 
-@pytest.mark.xfail(strict=True, reason="the blob of the last function replaces those of the others")
 def test_functions_of_one_module_share_the_blob() -> None:
     function = """
     memref.global "private" constant @{name}s : memref<16xf32> = dense<{value}>

@@ -106,14 +106,12 @@ def test_a_second_run_changes_nothing() -> None:
     assert vectorize(once) == once
 
 
-@pytest.mark.xfail(strict=True, reason="takes any constant of the entry block, one behind the loop too")
 def test_addresses_may_use_constants_that_come_later() -> None:
     """A constant behind the loop is none that the loop can use."""
     vectorize(loop(row_of_loads(1), after="%late = arith.constant 32 : index"))
     vectorize(loop(row_of_loads(17), after="%late = arith.constant 32 : index"))
 
 
-@pytest.mark.xfail(strict=True, reason="takes a vector from before the store for one after it")
 def test_loads_stay_behind_the_stores_before_them() -> None:
     """What is stored between two loads of the same memory is seen by the second."""
     body = """
