@@ -207,8 +207,9 @@ class _Specializer:
             source = _through_reshapes(result)
             if source not in self._outputs or self._outputs[source] != memory:
                 made, size = self.buffer(source).memory, memory.type.shape[0]
-                front = memref.ReinterpretCastOp(memory.type, made, [], [], [], [0], [size], [1]).result
-                memref.CopyOp(front, memory)
+                if made.type != memory.type:
+                    made = memref.ReinterpretCastOp(memory.type, made, [], [], [], [0], [size], [1]).result
+                memref.CopyOp(made, memory)
 
     def _timestamp(self, ticks: ir.Value, position: int) -> None:
         """Store the time, for profiles."""

@@ -96,7 +96,7 @@ func.func @layers_that_differ_in_weights_share_a_kernel(%x: tensor<1x1x8x16xf32>
 // CHECK:         %[[SCALAR:.*]] = memref.load %[[BIAS]]
 // CHECK:         %[[START:.*]] = vector.broadcast %[[SCALAR]]
 // CHECK:         %[[SUM:.*]] = scf.for {{.*}} iter_args(%{{.*}} = %[[START]])
-// CHECK:         %[[SKIP:.*]] = vector.load %[[RESIDUAL]]
+// CHECK:         %[[SKIP:.*]] = vector.maskedload %[[RESIDUAL]]
 // CHECK:         %[[TOTAL:.*]] = arith.addf %[[SUM]], %[[SKIP]]
 // CHECK:         %[[BELOW:.*]] = arith.cmpf ogt, %[[LOW]], %[[TOTAL]]
 // CHECK:         %[[RAISED:.*]] = arith.select %[[BELOW]], %[[LOW]], %[[TOTAL]]
