@@ -236,6 +236,7 @@ class _Specializer:
             raise fail(op, "f32 tensors", op.result.type)
         if "schedule" not in op.attributes:
             raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
+        _require_halo(op)
         with op.location:
             _EMITTERS[type(op)](self, op, Schedule.from_attr(op.attributes["schedule"]))
 
@@ -315,6 +316,15 @@ class _Specializer:
             part = [self._b.load_index(bounds, self._b.add(first, bound)) for bound in range(4)]
             func.CallOp([], name, [*memories, *part])
             scf.ReduceOp([], 0)
+
+
+def _require_halo(op: Any) -> None:
+    """Refuse a window that would read around its input where no halo is."""
+    if "pads" not in op.attributes:
+        return
+    pads, layout = list(op.pads), Layout.of(op.input.type)
+    if any(pad > side for pad, side in zip(pads, (layout.top, layout.left, layout.bottom, layout.right), strict=True)):
+        raise fail(op, f"an input with a halo of at least {pads} (run pattern-layout first)", op.input.type)
 
 
 def _unbounded(memory: ir.Value) -> ir.Value:

@@ -40,3 +40,11 @@ func.func @op_of_another_dialect(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
   %z = tensor.concat dim(1) %x, %y : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
   return %z : tensor<1x4x8x8xf32>
 }
+
+// -----
+
+func.func @input_without_the_halo_of_the_window(%x: tensor<1x1x4x4xf32>, %w: tensor<1x1x3x3xf32>) -> tensor<1x1x4x4xf32> {
+  // expected-error @below {{'pattern.conv2d' op expected an input with a halo of at least [1, 1, 1, 1] (run pattern-layout first), got tensor<1x1x4x4xf32>}}
+  %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, schedule = #pattern.schedule<{algorithm = "dense-direct", columns = 4 : i64, filters = 1 : i64, lanes = 16 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x1x4x4xf32>, tensor<1x1x3x3xf32>) -> tensor<1x1x4x4xf32>
+  return %y : tensor<1x1x4x4xf32>
+}
