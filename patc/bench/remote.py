@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import site
 import subprocess
 import sys
@@ -24,6 +25,9 @@ _EXIT_SECONDS = 5.0
 
 class Worker:
     """A worker process (see `patc.bench.worker`); a context manager that ends it.
+
+    Between requests the process is stopped: some libraries let idle threads spin for ever, on the cores of whoever is
+    being timed.
 
     Args:
         name: what errors call it.
@@ -62,6 +66,7 @@ class Worker:
             PatcError: the worker failed, ended or took longer than `TIMEOUT_SECONDS`.
         """
         assert self._process.stdin is not None
+        self._signal("SIGCONT")
         try:
             self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()
@@ -71,6 +76,7 @@ class Worker:
         except queue.Empty:
             self._process.kill()
             raise PatcError(f"{self._name}: no answer in {TIMEOUT_SECONDS:g} seconds") from None
+        self._signal("SIGSTOP")
         if not line:
             raise PatcError(f"{self._name}: its process ended with status {self._status()}{self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
@@ -80,6 +86,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
+        self._signal("SIGCONT")
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -89,6 +96,12 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+    def _signal(self, name: str) -> None:
+        """Stop or continue the process, where the system can."""
+        number = getattr(signal, name, None)
+        if number is not None:
+            self._process.send_signal(number)  # does nothing once the process has ended
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
