@@ -14,6 +14,7 @@ from torch_mlir.dialects import arith, func, scf
 
 from patc.passes.base import Pass, PassState
 
+CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
 
 
@@ -107,7 +108,7 @@ def _stages(ops: list[Any]) -> list[list[Any]]:
 def _only_takes_time(stage: list[Any]) -> bool:
     """Whether a stage only stores time stamps, which no other thread waits for."""
     calls = [op for op in stage if op.operation.name != "memref.store"]
-    return all(op.operation.name == "func.call" and op.callee.value == "patc_timestamp" for op in calls)
+    return all(op.operation.name == "func.call" and op.callee.value == CLOCK for op in calls)
 
 
 def _make_region(threads: ir.Value) -> ir.Block:

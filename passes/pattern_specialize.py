@@ -23,6 +23,7 @@ from patc.passes.kernels import convolution, linear, pooling, tiling
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.pattern_layout import is_global_pool
+from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
 SLACK = 64  # elements that vector loads may read behind the last plane of a buffer, for each step of their stride
@@ -173,6 +174,7 @@ class _Specializer:
             for argument, memory in zip(old.arguments, list(block.arguments)[: len(inputs)], strict=True):
                 self._buffers[argument] = self._buffer(argument, memory)
             self._choose_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
+            _declare_clock(self._module)
             self._b = Builder(block)
             ticks = block.arguments[len(types) - 1]
             self._timestamp(ticks, 0)
@@ -213,13 +215,7 @@ class _Specializer:
 
     def _timestamp(self, ticks: ir.Value, position: int) -> None:
         """Store the time, for profiles."""
-        clock = "patc_timestamp"
-        if "clock" not in self._constants:
-            with ir.InsertionPoint.at_block_begin(self._module.body):
-                if clock not in _symbols(self._module):
-                    func.FuncOp(clock, ([], [ir.IntegerType.get_signless(64)]), visibility="private")
-            self._constants["clock"] = ticks
-        now = func.CallOp([ir.IntegerType.get_signless(64)], clock, []).result
+        now = func.CallOp([ir.IntegerType.get_signless(64)], CLOCK, []).result
         self._b.store(now, ticks, position, 0)
 
     def _convert(self, op: Any) -> None:
@@ -335,6 +331,13 @@ def _unbounded(memory: ir.Value) -> ir.Value:
 
 def _symbols(module: ir.Module) -> set[str]:
     return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
+
+
+def _declare_clock(module: ir.Module) -> None:
+    """Declare the function that code generation gives its body."""
+    if CLOCK not in _symbols(module):
+        with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
+            func.FuncOp(CLOCK, ([], [ir.IntegerType.get_signless(64)]), visibility="private")
 
 
 def _through_reshapes(value: ir.Value) -> ir.Value:
