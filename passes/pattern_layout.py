@@ -54,7 +54,7 @@ class PatternLayout(Pass):
             for argument in block.arguments:
                 _place(argument, lanes, is_argument=True)
             for op in list(block.operations):
-                if isinstance(op, (*_WINDOWS, pattern.AddOp, pattern.ActivateOp)):
+                if isinstance(op, (*_WINDOWS, *_FLEXIBLE)):
                     _place(op.result, lanes, is_argument=False)
 
 

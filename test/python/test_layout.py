@@ -187,3 +187,11 @@ def test_unknown_target() -> None:
     net = Net((1, 2, 6, 6))
     with pytest.raises(PatcError, match=r"expected a target of host, .*, got 'x86-64-v9'"):
         lay_out(net.build(net.activate(net.input)), "x86-64-v9")
+
+
+def test_a_relayout_of_the_user_gets_the_halo_of_its_users() -> None:
+    net = Net((1, 2, 6, 6))
+    module = net.build(net.conv(net.relayout(net.input), np.ones((1, 2, 3, 3), np.float32), pads=(1, 1, 1, 1)))
+    lay_out(module)
+    layouts = [layout for op, layout, _ in sliding_uses(module) if op.operation.name == "pattern.conv2d"]
+    assert [(layout.top, layout.left) for layout in layouts] == [(1, 1)]

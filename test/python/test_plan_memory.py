@@ -99,7 +99,8 @@ def test_random_nets_compute_the_same_in_one_arena(case: tuple[Network, ir.Modul
     native = compile_encoded(network, module)
     for _ in range(2):
         for found, other in zip(native(x), wanted, strict=True):
-            assert np.abs(found - other).max() <= 1e-5 * max(1.0, np.abs(other).max())
+            # The bound that is promised; nothing here is normalised, and a clamp may follow sums a thousand times as large.
+            assert np.abs(found - other).max() <= 1e-4 * max(1.0, np.abs(other).max())
 
 
 @pytest.mark.parametrize("layers", [3, 8])
