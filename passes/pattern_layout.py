@@ -16,6 +16,7 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout
 from patc.passes.base import Pass, PassState
+from patc.passes.functions import defined_functions
 from patc.passes.kernels import tiling
 from patc.targets import get_target
 
@@ -47,9 +48,7 @@ class PatternLayout(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         lanes = get_target(self.target).lanes
-        for function in module.body.operations:
-            if function.operation.name != "func.func" or not function.regions[0].blocks:
-                continue
+        for function in defined_functions(module):
             block = function.regions[0].blocks[0]
             for argument in block.arguments:
                 _place(argument, lanes, is_argument=True)

@@ -13,6 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, scf
 
 from patc.passes.base import Pass, PassState
+from patc.passes.functions import declare_function, defined_functions, top_level_ops
 
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
@@ -42,22 +43,12 @@ class PatternParallelize(Pass):
     name: ClassVar[str] = "pattern-parallelize"
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        for function in list(module.body.operations):
-            if function.operation.name != "func.func" or not function.regions[0].blocks:
-                continue
-            loops = [op for op in function.regions[0].blocks[0].operations if op.operation.name == "scf.parallel"]
+        for function in defined_functions(module):
+            loops = [op for op in top_level_ops(function) if op.operation.name == "scf.parallel"]
             if loops:
-                _declare_runtime(module)
+                for name in _THREAD_FUNCTIONS:
+                    declare_function(module, name, "i32")
                 _merge(function, loops)
-
-
-def _declare_runtime(module: ir.Module) -> None:
-    known = {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
-    i32 = ir.IntegerType.get_signless(32)
-    with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
-        for name in _THREAD_FUNCTIONS:
-            if name not in known:
-                func.FuncOp(name, ([], [i32]), visibility="private")
 
 
 def _merge(function: Any, loops: list[Any]) -> None:

@@ -14,6 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
 from patc.passes.base import Pass, PassState
+from patc.passes.functions import defined_functions, top_level_ops
 
 ALIGNMENT = 64
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
@@ -41,7 +42,7 @@ class PatternPlanMemory(Pass):
     name: ClassVar[str] = "pattern-plan-memory"
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        functions = [function for function in module.body.operations if _has_memory(function)]
+        functions = [function for function in defined_functions(module) if _has_memory(function)]
         if functions:
             globals_ = [op for function in functions for op in _find(function, "memref.get_global")]
             starts, blob = _gather(module, globals_, state)
@@ -55,15 +56,13 @@ class PatternPlanMemory(Pass):
 
 def _has_memory(function: Any) -> bool:
     """Whether a function has buffers or constants to place, or is one of those that are called with memory for them."""
-    if function.operation.name != "func.func" or not function.regions[0].blocks:
-        return False
     named = any(_find(function, name) for name in ("memref.alloc", "memref.get_global"))
     return named or ENTRY in function.attributes
 
 
 def _find(function: Any, name: str) -> list[Any]:
     """Return the ops of the function's top level that have this name."""
-    return [op for op in function.regions[0].blocks[0].operations if op.operation.name == name]
+    return [op for op in top_level_ops(function) if op.operation.name == name]
 
 
 def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> None:

@@ -20,6 +20,7 @@ from patc.dialects.attributes import Layout, Library, Schedule
 from patc.passes import cost_model
 from patc.passes.base import Pass, PassState
 from patc.passes.constants import read_constant
+from patc.passes.functions import defined_functions, top_level_ops
 from patc.passes.kernels import tiling
 from patc.passes.pattern_layout import is_global_pool
 from patc.targets import Target, get_target
@@ -51,10 +52,8 @@ class PatternSchedule(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target = get_target(self.target)
-        for function in module.body.operations:
-            if function.operation.name != "func.func" or not function.regions[0].blocks:
-                continue
-            for op in function.regions[0].blocks[0].operations:
+        for function in defined_functions(module):
+            for op in top_level_ops(function):
                 choose = _CHOOSERS.get(type(op))
                 if choose is None or "schedule" in op.attributes:
                     continue

@@ -19,6 +19,7 @@ from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.constants import constant_name, read_constant
+from patc.passes.functions import declare_function, defined_functions, symbols
 from patc.passes.kernels import convolution, linear, pooling, tiling
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.tiling import Tensor
@@ -56,15 +57,15 @@ class PatternSpecialize(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         kernels = _Kernels(module, state)
-        for function in list(module.body.operations):
-            if function.operation.name == "func.func" and _works_on_tensors(function):
+        for function in defined_functions(module):
+            if _works_on_tensors(function):
                 _Specializer(module, function, kernels, state).run()
 
 
 def _works_on_tensors(function: Any) -> bool:
     type_ = function.attributes["function_type"].value
     types = [*type_.inputs, *type_.results]
-    return bool(function.regions[0].blocks) and any(isinstance(kind, ir.RankedTensorType) for kind in types)
+    return any(isinstance(kind, ir.RankedTensorType) for kind in types)
 
 
 def _flat(elements: int, kind: str = "f32") -> ir.MemRefType:
@@ -105,7 +106,7 @@ class _Kernels:
         self._module = module
         self._state = state
         self._names: dict[str, str] = {}
-        self._taken = _symbols(module)
+        self._taken = symbols(module)
         self._globals: dict[str, ir.Type] = {}
 
     def get(self, algorithm: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
@@ -174,7 +175,7 @@ class _Specializer:
             for argument, memory in zip(old.arguments, list(block.arguments)[: len(inputs)], strict=True):
                 self._buffers[argument] = self._buffer(argument, memory)
             self._choose_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
-            _declare_clock(self._module)
+            declare_function(self._module, CLOCK, "i64")
             self._b = Builder(block)
             ticks = block.arguments[len(types) - 1]
             self._timestamp(ticks, 0)
@@ -327,17 +328,6 @@ def _unbounded(memory: ir.Value) -> ir.Value:
     """Return a memref as kernels see it."""
     kind = _flat(UNBOUNDED, str(memory.type.element_type))
     return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
-
-
-def _symbols(module: ir.Module) -> set[str]:
-    return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
-
-
-def _declare_clock(module: ir.Module) -> None:
-    """Declare the function that code generation gives its body."""
-    if CLOCK not in _symbols(module):
-        with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
-            func.FuncOp(CLOCK, ([], [ir.IntegerType.get_signless(64)]), visibility="private")
 
 
 def _through_reshapes(value: ir.Value) -> ir.Value:

@@ -64,9 +64,10 @@ def collect_layers(module: ir.Module) -> list[LayerReport]:
 
 
 def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
-    for function in module.body.operations:
-        if function.operation.name == "func.func" and function.regions[0].blocks:
-            yield from (op for op in function.regions[0].blocks[0].operations if "schedule" in op.attributes)
+    from patc.passes.functions import defined_functions, top_level_ops
+
+    for function in defined_functions(module):
+        yield from (op for op in top_level_ops(function) if "schedule" in op.attributes)
 
 
 def _report(op: Any) -> LayerReport:

@@ -145,23 +145,6 @@ def _for_tiles(
     b.loop(work.first_tile, work.last_tile, [], row_tile)
 
 
-def finish_plane(
-    b: Builder, tile: Tile, index: Index, output: Tensor, channel: Index, end: int, schedule: Schedule
-) -> None:
-    """Write the halo around the rows of a tile: its sides, and the rows above or below at the plane's ends."""
-    layout, lanes = output.layout, schedule.lanes
-    if layout.is_packed(output.height, output.width):
-        return
-    plane = b.add(b.mul(tile.image, output.image), b.mul(channel, layout.plane))
-    rows = b.add(plane, b.mul(tile.row, layout.pitch))
-    for row in range(tile.rows):
-        tiling.fill_sides(b, output, rows, row, end, lanes)
-    tiles = -(-output.height // tile.rows)
-    last: Index = 0 if tiles == 1 else index
-    b.when_equal(last, 0, lambda: tiling.fill_top(b, output, plane, lanes))
-    b.when_equal(last, tiles - 1, lambda: tiling.fill_bottom(b, output, plane, lanes))
-
-
 def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
     """Load what `tap` contributes to the chunk of output row `row`."""
     layout, stride = tensor.layout, window.strides[1]
@@ -194,9 +177,18 @@ def pick_strided(b: Builder, parts: list[ir.Value], first: int, stride: int) -> 
 
 
 def store_tile(
-    b: Builder, tile: Tile, sums: list[list[ir.Value]], channel: Index, output: Tensor, epilogue: Epilogue
+    b: Builder,
+    tile: Tile,
+    strip: Strip,
+    index: Index,
+    sums: list[list[ir.Value]],
+    channel: Index,
+    output: Tensor,
+    epilogue: Epilogue,
+    schedule: Schedule,
 ) -> None:
-    """Add the residual, apply the activation, and store one channel's rows x chunks of sums."""
+    """Add the residual, apply the activation, and store one channel's rows x chunks of sums; the last strip of a row
+    writes the halo as well."""
     base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
     residual = epilogue.residual
     residual_base: Index = 0
@@ -209,6 +201,24 @@ def store_tile(
                 value = b.plus(value, tiling.load_chunk(b, residual, residual_base, row, chunk))
             value = tiling.apply_activation(b, value, epilogue.activation, chunk.lanes)
             tiling.store_chunk(b, value, output, base, row, chunk)
+    if strip.start + strip.count * strip.columns >= output.width:
+        _finish_rows(b, tile, index, output, channel, schedule)
+
+
+def _finish_rows(b: Builder, tile: Tile, index: Index, output: Tensor, channel: Index, schedule: Schedule) -> None:
+    """Write the halo around the rows of a tile: its sides, and the rows above or below at the plane's ends."""
+    layout, lanes = output.layout, schedule.lanes
+    end = tiling.written(output, tiling.strips(output.width, schedule.columns, lanes))
+    if layout.is_packed(output.height, output.width):
+        return
+    plane = b.add(b.mul(tile.image, output.image), b.mul(channel, layout.plane))
+    rows = b.add(plane, b.mul(tile.row, layout.pitch))
+    for row in range(tile.rows):
+        tiling.fill_sides(b, output, rows, row, end, lanes)
+    tiles = -(-output.height // tile.rows)
+    last: Index = 0 if tiles == 1 else index
+    b.when_equal(last, 0, lambda: tiling.fill_top(b, output, plane, lanes))
+    b.when_equal(last, tiles - 1, lambda: tiling.fill_bottom(b, output, plane, lanes))
 
 
 def first_sums(b: Builder, tile: Tile, bias: ir.Value | None, channel: Index) -> Vectors:
@@ -248,7 +258,6 @@ def sparse_convolution(
 ) -> None:
     """Emit pattern-direct: a filter's kept kernels, pattern by pattern, each pattern's loop without a branch."""
     patterns, entries = len(weights.library.masks), weights.library.entries
-    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_filter(tile: Tile, strip: Strip, index: Index, stored: ir.Value) -> None:
         base = tile.base(b, source, window.strides)
@@ -271,9 +280,8 @@ def sparse_convolution(
                 return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
             sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
-        store_tile(b, tile, by_row(_join(b, sums, schedule.sums), tile), channel, output, epilogue)
-        if strip.start + strip.count * strip.columns >= output.width:
-            finish_plane(b, tile, index, output, channel, end, schedule)
+        joined = by_row(_join(b, sums, schedule.sums), tile)
+        store_tile(b, tile, strip, index, joined, channel, output, epilogue, schedule)
 
     for_work(b, work, output, schedule, one_filter)
 
@@ -352,7 +360,6 @@ def dense_convolution(
     input vectors. The last block of a layer starts at `filters - block`, so it may overlap its neighbour."""
     block = schedule.filters
     taps = tuple((0, dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
-    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_block(tile: Tile, strip: Strip, index: Index, number: ir.Value) -> None:
         base = tile.base(b, source, window.strides)
@@ -382,9 +389,8 @@ def dense_convolution(
         sums = one_channel(0, sums) if weights.channels == 1 else b.loop(0, weights.channels, sums, one_channel)
         for member in range(block):
             channel = b.add(filter_, member)
-            store_tile(b, tile, by_row(sums[member * area : (member + 1) * area], tile), channel, output, epilogue)
-            if strip.start + strip.count * strip.columns >= output.width:
-                finish_plane(b, tile, index, output, channel, end, schedule)
+            own = by_row(sums[member * area : (member + 1) * area], tile)
+            store_tile(b, tile, strip, index, own, channel, output, epilogue, schedule)
 
     for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1)
 

@@ -15,7 +15,6 @@ from patc.passes.kernels.convolution import (
     Tile,
     Window,
     Work,
-    finish_plane,
     for_work,
     input_vector,
     store_tile,
@@ -34,12 +33,9 @@ def _for_planes(
     compute: Callable[[Tile, Index], list[list[ir.Value]]],
 ) -> None:
     """Emit the loops over tiles and channels; `compute(tile, channel)` returns rows x chunks of results."""
-    end = tiling.written(output, tiling.strips(output.width, schedule.columns, schedule.lanes))
 
     def one_channel(tile: Tile, strip: Strip, index: Index, channel: ir.Value) -> None:
-        store_tile(b, tile, compute(tile, channel), channel, output, epilogue)
-        if strip.start + strip.count * strip.columns >= output.width:
-            finish_plane(b, tile, index, output, channel, end, schedule)
+        store_tile(b, tile, strip, index, compute(tile, channel), channel, output, epilogue, schedule)
 
     for_work(b, work, output, schedule, one_channel, filters_first=True)
 

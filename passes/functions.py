@@ -1,0 +1,31 @@
+"""The functions of a module, as passes look at them and add to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects import func
+
+
+def defined_functions(module: ir.Module) -> list[Any]:
+    """Return the `func.func` ops that have a body."""
+    return [op for op in module.body.operations if op.operation.name == "func.func" and op.regions[0].blocks]
+
+
+def top_level_ops(function: Any) -> Any:
+    """Return the ops of a function's body, without those in their regions."""
+    return function.regions[0].blocks[0].operations
+
+
+def symbols(module: ir.Module) -> set[str]:
+    """Return the names that are taken."""
+    return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
+
+
+def declare_function(module: ir.Module, name: str, result: str) -> None:
+    """Declare a function without arguments, once; `result` is its type as text."""
+    if name in symbols(module):
+        return
+    with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
+        func.FuncOp(name, ([], [ir.Type.parse(result)]), visibility="private")
