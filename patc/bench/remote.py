@@ -31,20 +31,23 @@ class Worker:
 
     Args:
         name: what errors call it.
-        home: an empty folder that stands for the user's home, so that no library finds or leaves settings there.
+        home: a folder that stands for the user's home, so that no library finds or leaves settings there.
         environment: further variables.
+        python: the interpreter, which needs nothing but numpy and what the peer needs; None for this process's.
     """
 
-    def __init__(self, name: str, home: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, home: Path, environment: Mapping[str, str] | None = None, python: Path | None = None
+    ) -> None:
         self._name = name
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "patc.bench.worker"],
+            [python or sys.executable, "-m", "patc.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=home,
-            env=worker_environment(home, environment or {}),
+            env={**worker_environment(home, environment or {}), **(_where_patc_is(home) if python else {})},
             text=True,
         )
         self._answers: queue.Queue[str] = queue.Queue()
@@ -136,3 +139,14 @@ def worker_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     # Packages that are installed under the real home are still to be found.
     kept = {"PYTHONUSERBASE": site.getuserbase(), "DO_NOT_TRACK": "1"}
     return {**os.environ, **homes, **kept, **extra}
+
+
+def _where_patc_is(folder: Path) -> dict[str, str]:
+    """Return the variables by which an interpreter finds patc, but none of the packages installed beside it.
+
+    Args:
+        folder: gets a link to patc.
+    """
+    with contextlib.suppress(FileExistsError):
+        (folder / "patc").symlink_to(Path(__file__).resolve().parents[1])
+    return {"PYTHONPATH": os.fspath(folder)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from patc import __version__
 from patc.bench import machine
+from patc.bench.environments import Notify, make_interpreter
 from patc.bench.limits import measure_layers
 from patc.bench.peak import measure_peak
 from patc.bench.peers import BASELINE, find_peer
@@ -27,7 +28,6 @@ from patc.targets import host
 
 # Packages whose versions explain a result, beside those of the peers.
 PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy", "intel-openmp")
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class _Bench:
         self._notify = notify
         # Peers that read the same files share them; a peer without an exporter needs none.
         self._exported: set[tuple[Any, Kind]] = {(None, kind) for kind in self._workload.kinds}
+        self._pythons: dict[str, Path] = {}  # of peers with an environment of their own
         self.missing: list[Missing] = []
 
     def prepare(self) -> None:
@@ -136,17 +137,31 @@ class _Bench:
             write_arrays(self._root / kind / REFERENCE, reference(model, inputs))
         self._tensors = tuple(torch.from_numpy(array) for array in inputs)
         self._model = self._workload.model if self._workload.is_file else models[self._workload.measured_kind]
+        refusals = {peer: self._refusal(peer) for peer in self._options.peers}
         wanted = [Rival(peer, kind) for peer in self._options.peers for kind in self._workload.kinds]
-        self._rivals = [_BASELINE, *(rival for rival in wanted if rival != _BASELINE and self._export(rival))]
+        others = [rival for rival in wanted if rival != _BASELINE]
+        self._rivals = [_BASELINE, *(rival for rival in others if self._export(rival, refusals[rival.peer]))]
 
-    def _export(self, rival: Rival) -> bool:
-        """Return whether the rival can run; otherwise it is noted as missing."""
-        reason = self._refusal(rival)
+    def _refusal(self, name: str) -> str | None:
+        """Return why a peer cannot run; otherwise the environment that it runs in is there."""
+        peer = find_peer(name)
+        if absent := peer.missing_modules():
+            return f"not installed: {', '.join(absent)} (pip install 'patc[bench]')"
+        reason = peer.refusal(self._workload)
+        if reason is None and peer.own is not None:
+            try:
+                self._pythons[name] = make_interpreter(peer.own, self._notify)
+            except PatcError as error:
+                return str(error)
+        return reason
+
+    def _export(self, rival: Rival, reason: str | None) -> bool:
+        """Return whether the rival can run; otherwise it is noted as missing, with the reason."""
         export = (find_peer(rival.peer).exporter, rival.kind)
         if reason is None and export not in self._exported:
             self._notify(f"exporting {rival.kind} weights for {rival.name}")
             try:
-                with self._worker(rival) as worker:
+                with self._worker(rival, self._exporting_python(rival)) as worker:
                     worker.request(do="export", **self._request(rival))
                 self._exported.add(export)
             except PatcError as error:
@@ -155,11 +170,10 @@ class _Bench:
             self.missing.append(Missing(rival.name, rival.kind, None, reason))
         return reason is None
 
-    def _refusal(self, rival: Rival) -> str | None:
-        peer = find_peer(rival.peer)
-        if absent := peer.missing_modules():
-            return f"not installed: {', '.join(absent)} (pip install 'patc[bench]')"
-        return peer.refusal(self._workload)
+    def _exporting_python(self, rival: Rival) -> Path | None:
+        """Return the interpreter that exports: the peer's own where that has torch."""
+        own = find_peer(rival.peer).own
+        return self._pythons[rival.peer] if own is not None and own.has_torch else None
 
     def run(self, threads: int) -> Run:
         """Measure everything with one number of threads."""
@@ -216,7 +230,7 @@ class _Bench:
         return _Loaded(None, PATC, kind, __version__, count_names(names), error, contestant)
 
     def _load(self, rival: Rival, threads: int, workers: ExitStack) -> _Loaded:
-        worker = workers.enter_context(self._worker(rival, threads))
+        worker = workers.enter_context(self._worker(rival, self._pythons.get(rival.peer), threads))
         answer = worker.request(do="load", threads=threads, **self._request(rival))
         return _Loaded(rival, rival.name, rival.kind, **answer, contestant=RemoteContestant(worker))
 
@@ -227,9 +241,9 @@ class _Bench:
         self._rivals.remove(rival)
         self.missing.append(Missing(rival.name, rival.kind, threads, str(error)))
 
-    def _worker(self, rival: Rival, threads: int = 1) -> Worker:
+    def _worker(self, rival: Rival, python: Path | None, threads: int = 1) -> Worker:
         environment = {"OMP_NUM_THREADS": str(threads), **find_peer(rival.peer).environment}
-        return Worker(rival.name, self._home, environment)
+        return Worker(rival.name, self._home, environment, python)
 
     def _request(self, rival: Rival) -> dict[str, Any]:
         workload = asdict(self._workload.absolute())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +20,12 @@ from torch import nn
 
 from patc import models
 from patc.bench import limits, machine, peers, timing
+from patc.bench.environments import find_interpreter
 from patc.bench.limits import MeasuredLayer, layer_limit, measure_layers
 from patc.bench.machine import KIB, MIB, Caches
 from patc.bench.peak import Peak, measure_peak
-from patc.bench.peers.base import Peer, describe_kernels
+from patc.bench.peers import deepsparse_cpu, litert_cpu, mnn_cpu
+from patc.bench.peers.base import Peer, count_in_file, describe_kernels
 from patc.bench.peers.torch_eager import onednn_convolutions
 from patc.bench.remote import Worker, worker_environment
 from patc.bench.results import BenchResult, Entry, Missing, Run
@@ -327,7 +330,8 @@ def test_every_peer_is_complete(name: str) -> None:
 def test_importing_peers_does_not_import_what_they_measure() -> None:
     script = (
         "import sys; from patc.bench import peers; [peers.find_peer(name) for name in peers.PEERS]; "
-        "from patc.tools import bench; print(*{'torch', 'onnxruntime', 'openvino', 'ncnn', 'torch_mlir'} & set(sys.modules))"
+        "from patc.tools import bench; "
+        "print(*{'torch', 'onnxruntime', 'openvino', 'ncnn', 'MNN', '_tools', 'torch_mlir'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
@@ -337,6 +341,75 @@ def test_ncnn_takes_single_images() -> None:
     ncnn = peers.find_peer("ncnn")
     assert ncnn.refusal(Workload("resnet18")) is None
     assert ncnn.refusal(Workload("resnet18", batch=2)) == "it takes one image at a time, not 2"
+
+
+class FakeConverter:
+    """MNN's native module: it writes a file with as many sparse layers as it is told."""
+
+    def __init__(self, sparse_layers: int | None) -> None:
+        self.sparse_layers = sparse_layers
+        self.arguments: list[str] = []
+
+    def mnnconvert(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        if self.sparse_layers is not None:
+            target = Path(arguments[arguments.index("--MNNModel") + 1])
+            target.write_bytes(b"net" + b"..sparseBlockOC.." * self.sparse_layers)
+
+
+def test_mnn_is_allowed_sparse_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converter = FakeConverter(sparse_layers=2)
+    monkeypatch.setitem(sys.modules, "_tools", converter)
+    mnn_cpu.convert_to_mnn(tmp_path / "model.onnx", tmp_path / "model.mnn")
+    assert "--detectSparseSpeedUp" in converter.arguments
+    assert count_in_file(tmp_path / "model.mnn", b"sparseBlockOC") == 2
+
+
+def test_mnn_tells_that_it_could_not_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_tools", FakeConverter(sparse_layers=None))
+    with pytest.raises(PatcError, match="MNN could not convert the model"):
+        mnn_cpu.convert_to_mnn(tmp_path / "model.onnx", tmp_path / "model.mnn")
+
+
+def test_mnn_names_its_sparse_layers(tmp_path: Path) -> None:
+    runner = mnn_cpu.Mnn(Workload("resnet18"), tmp_path)
+    runner._sparse_layers = 0
+    assert runner.algorithm() == "Winograd or tiled GEMM as its cost model chooses"
+    runner._sparse_layers = 16
+    assert runner.algorithm().startswith("sparse GEMM that skips zero weights (x16), ")
+
+
+def test_litert_names_its_delegate(tmp_path: Path) -> None:
+    runner = litert_cpu.LiteRt(Workload("resnet18"), tmp_path)
+    for last, words in (("DELEGATE", "XNNPACK indirect GEMM, NHWC"), ("ADD", "im2col and GEMM, NHWC")):
+        nodes = [{"op_name": "CONV_2D"}, {"op_name": last}]
+        runner._net = SimpleNamespace(_get_ops_details=lambda nodes=nodes: nodes)
+        assert runner.algorithm() == words
+
+
+def test_deepsparse_takes_no_more_threads_than_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = SimpleNamespace(cpu_architecture=lambda: SimpleNamespace(num_available_physical_cores=2))
+    monkeypatch.setitem(sys.modules, "deepsparse", SimpleNamespace(cpu=cpu))
+    runner = deepsparse_cpu.DeepSparse(Workload("resnet18"), tmp_path)
+    with pytest.raises(PatcError, match="it runs one thread on each physical core, and there are 2, not 3"):
+        runner.load(3, [np.zeros((1, 3, 8, 8), np.float32)], "dense")
+
+
+def test_deepsparse_gets_files_that_it_can_read(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    deepsparse_cpu.export_old_onnx(build_tiny(), [np.zeros((2, 3, 12, 16), np.float32)], tmp_path)
+    found = onnx.load(tmp_path / "old.onnx")
+    assert found.ir_version <= 9 and found.opset_import[0].version == 13
+    assert [node.op_type for node in found.graph.node] == ["Conv", "Relu", "Conv"]
+
+
+@pytest.mark.parametrize("name", [name for name in peers.PEERS if peers.find_peer(name).own is not None])
+def test_packages_of_other_environments_are_pinned(name: str) -> None:
+    own = peers.find_peer(name).own
+    assert own is not None and own.modules
+    assert all("==" in package or "<" in package for package in own.packages)
+    # patc itself has to be importable there.
+    assert all((3, 10) <= version <= (3, 13) for version in own.pythons)
 
 
 def test_onednn_names_its_convolutions() -> None:
@@ -381,6 +454,9 @@ def test_installed_rival_computes_the_same(name: str, tiny_model: Path, tmp_path
     rival = peers.find_peer(name)
     for module in rival.modules:
         pytest.importorskip(module)
+    python = None if rival.own is None else find_interpreter(rival.own)
+    if rival.own is not None and python is None:
+        pytest.skip(f"its environment was not made yet: patc bench resnet18 --peers {name}")
     workload = Workload(str(tiny_model))
     (tmp_path / "dense").mkdir()
     (tmp_path / "home").mkdir()
@@ -388,8 +464,9 @@ def test_installed_rival_computes_the_same(name: str, tiny_model: Path, tmp_path
     write_arrays(tmp_path / INPUTS, inputs)
     write_arrays(tmp_path / "dense" / REFERENCE, reference(workload.build("dense"), inputs))
     request = {"peer": name, "kind": "dense", "workload": asdict(workload), "folder": str(tmp_path)}
-    for values in ({"do": "export"}, {"do": "load", "threads": 1}):
-        with Worker(name, tmp_path / "home", rival.environment) as worker:
+    exporting = python if rival.own is not None and rival.own.has_torch else None
+    for values, interpreter in (({"do": "export"}, exporting), ({"do": "load", "threads": 1}, python)):
+        with Worker(name, tmp_path / "home", rival.environment, interpreter) as worker:
             answer = worker.request(**values, **request)
     assert answer["error"] < 1e-5 and answer["algorithm"] and answer["version"]
 
@@ -503,7 +580,10 @@ def test_bench_prints_and_writes_everything(
         ("resnet18 --threads 4096", "the cores of this machine, got 4096"),
         ("resnet18 --repetitions 0", "expected repetitions of 1 or more, got 0"),
         ("resnet18 --batch 0", "expected a batch of 1 or more, got 0"),
-        ("resnet18 --peers ncn", "expected a peer out of torch, onnxruntime, openvino, ncnn, got 'ncn'"),
+        (
+            "resnet18 --peers ncn",
+            "expected a peer out of torch, onnxruntime, openvino, ncnn, mnn, litert, deepsparse, got 'ncn'",
+        ),
         ("resnet18 --library phase2", "expected --compression or --connectivity together with --library"),
         ("resnet18 --compression 0.5", "expected compression to be a finite rate of at least 1, found 0.5"),
         ("resnet18 --json /no/such/folder/x.json", "expected a file in a folder that exists"),

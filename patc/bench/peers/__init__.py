@@ -16,6 +16,9 @@ PEERS = {
     "onnxruntime": ("patc.bench.peers.onnx_runtime", "OnnxRuntime"),
     "openvino": ("patc.bench.peers.openvino_cpu", "OpenVino"),
     "ncnn": ("patc.bench.peers.ncnn_cpu", "Ncnn"),
+    "mnn": ("patc.bench.peers.mnn_cpu", "Mnn"),
+    "litert": ("patc.bench.peers.litert_cpu", "LiteRt"),
+    "deepsparse": ("patc.bench.peers.deepsparse_cpu", "DeepSparse"),
 }
 BASELINE = "torch"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import mmap
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from patc.bench.environments import Environment
 from patc.bench.workload import Kind, Workload
 
 if TYPE_CHECKING:
@@ -29,10 +32,11 @@ class Peer(ABC):
     Attributes:
         name: as reports call it.
         distribution: the package whose version is reported.
-        modules: what must be importable, to export and to run.
+        modules: what must be importable beside patc, to export and to run.
         exporter: writes the network to a folder in the form that `load` reads; None for a peer that needs no files.
             It runs in a process that has torch; the process that measures has not.
         environment: variables of its process.
+        own: the Python environment that it runs in, where its packages cannot be installed beside patc's.
         folder: where the exporter wrote.
         workload: what is measured.
     """
@@ -42,6 +46,7 @@ class Peer(ABC):
     modules: ClassVar[tuple[str, ...]]
     exporter: ClassVar[Exporter | None] = None
     environment: ClassVar[dict[str, str]] = {}
+    own: ClassVar[Environment | None] = None
 
     def __init__(self, workload: Workload, folder: Path) -> None:
         self.workload = workload
@@ -86,6 +91,12 @@ def export_onnx(model: nn.Module, inputs: Sequence[np.ndarray], folder: Path) ->
     tensors = tuple(torch.from_numpy(array) for array in inputs)
     with torch.no_grad():
         torch.onnx.export(model, tensors, os.fspath(path), dynamo=True, verbose=False)
+
+
+def count_in_file(path: Path, word: bytes) -> int:
+    """Return how often a word occurs in a file, however large."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return sum(1 for _ in re.finditer(re.escape(word), view))
 
 
 @contextmanager

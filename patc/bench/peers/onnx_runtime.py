@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.bench.peers.base import Exporter, Peer, export_onnx
+from patc.bench.peers.base import Exporter, Peer, count_in_file, export_onnx
 from patc.bench.workload import Kind
 
 _ONLY_ERRORS = 3
@@ -39,7 +37,7 @@ class OnnxRuntime(Peer):
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in self._session.get_inputs()]
         self._inputs = dict(zip(names, inputs, strict=True))
-        self._blocked = _contains(optimised, b"com.microsoft.nchwc")
+        self._blocked = count_in_file(optimised, b"com.microsoft.nchwc") > 0
         optimised.unlink()
 
     def run(self) -> Any:
@@ -50,8 +48,3 @@ class OnnxRuntime(Peer):
 
     def algorithm(self) -> str:
         return "MLAS direct, NCHWc blocked" if self._blocked else "MLAS im2col and GEMM"
-
-
-def _contains(path: Path, word: bytes) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return view.find(word) >= 0
