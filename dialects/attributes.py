@@ -206,12 +206,14 @@ class Schedule:
     """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
 
     Attributes:
-        algorithm: "pattern-direct", "dense-direct", "depthwise-direct", "gemv", "pool", "global-pool" or
-            "elementwise".
-        rows: output rows of a register tile.
-        columns: output columns of a register tile.
+        algorithm: of sparse convolutions "pattern-direct" (accumulators stay in registers) or "input-stationary"
+            (inputs do); of others, and of sparse ones of which little was pruned, "dense-direct" (with a 1x1 kernel
+            that is a GEMM), "depthwise-direct" or "winograd"; else "gemv", "pool", "global-pool" or "elementwise".
+        rows: output rows of a register tile; of a band for "winograd".
+        columns: output columns of a register tile; tiles of 4x4 outputs for "winograd".
         lanes: elements of one vector.
-        filters: filters (output channels) of a register tile.
+        filters: filters (output channels) of a register tile; of a block whose accumulators are in cache together for
+            "input-stationary".
         sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
             the multiply-add before.
         split: what threads divide: "rows" (row tiles of all images) or "filters".

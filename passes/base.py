@@ -9,16 +9,21 @@ from the dataclass fields. A field may say more about itself:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, get_args, get_type_hints
 
 from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.parameters import ParameterStore
 
 if TYPE_CHECKING:  # `patc-opt --help` builds its text from passes without loading MLIR
     from torch_mlir import ir
+
+    from patc.passes.candidates import Candidate
+
+# Returns the seconds that an op takes on this machine with each of some candidates.
+Measure: TypeAlias = "Callable[[Any, Sequence[Candidate], PassState], Sequence[float]]"
 
 AnyPass = TypeVar("AnyPass", bound="Pass")
 
@@ -32,10 +37,12 @@ class PassState:
     Attributes:
         parameters: the arrays behind `pattern.parameter` ops.
         diagnostics: warnings and remarks so far, in the order of emission.
+        measure: what to choose schedules by; None for the cost model.
     """
 
     parameters: ParameterStore = field(default_factory=ParameterStore)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    measure: Measure | None = None
 
     def remark(self, op: Any, message: str) -> None:
         """Record something the user may want to know about one op."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Chunk
 from patc.targets import Target
 
@@ -21,11 +22,21 @@ Place: TypeAlias = tuple[int, int, int]  # channel, row and column of an input e
 
 FMA_LATENCY = 4.0
 LOOP_ENTRY_CYCLES = 3.0  # entering a loop whose length the branch predictor does not know
+MISPREDICTED_CYCLES = 30.0  # leaving such a loop, unless that much work is waiting
 KERNEL_CYCLES = 1.0  # index, address and weights of one kept kernel, beside its multiply-adds
 STORE_CYCLES = 2.0  # one vector through the epilogue
 WIDE_SHIFT_CYCLES = 0.15  # what a shift of two full vectors takes from the multiply-adds
 NARROW_SHIFT_CYCLES = 0.5
 LINE_CYCLES = 1.3  # one cache line from the second-level cache
+STREAMED_LINES = 0.5  # of them, where planes are read in order: the core fetches those ahead
+STATIONARY_FMA = 0.92  # input-stationary: of the cycles that multiply-adds would take alone; the rest overlaps
+STATIONARY_SUMS = 0.35  # of the loads of accumulators and weights
+STATIONARY_INPUTS = 0.06  # of the loads of a pattern's inputs
+STATIONARY_ENDS_CYCLES = 11.0  # one vector of accumulators from its bias to the output
+DISTANT_LINE_CYCLES = 38.0  # one cache line from behind the second-level cache
+PREFETCHED_LINE_CYCLES = 4.0  # the same, asked for in time
+WRITTEN_LINE_CYCLES = 8.0  # the same, to be written (or to be added to what is written)
+SECOND_LEVEL_BYTES = 1 << 20
 LINE_BYTES = 64
 FIRST_LEVEL_BYTES = 20 * 1024  # of 32 KB, the rest is for weights and outputs
 
@@ -39,6 +50,7 @@ class Geometry:
         phases, pitch: of the input's layout.
         gathered: columns `stride` apart are picked from a row that is not split into phases.
         channels: input channels that a tile reads.
+        plane_bytes: of the input.
     """
 
     strides: tuple[int, int]
@@ -46,6 +58,7 @@ class Geometry:
     phases: int
     pitch: int
     channels: int
+    plane_bytes: int
 
     @property
     def gathered(self) -> bool:
@@ -90,11 +103,7 @@ def sparse_kernel_cost(
 ) -> Cost:
     """Return the cost of one kept kernel on a tile of `rows` x `chunks`."""
     multiply = len(taps) * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
-    needed = {
-        (channel, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
-        for row in range(rows)
-        for channel, dy, dx in taps
-    }
+    needed = _needed(taps, rows, geometry)
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
     wait = FMA_LATENCY * -(-len(taps) // sums)
     return _cost(multiply + shifts, loads, wait, line_cycles(needed, chunks, geometry), KERNEL_CYCLES)
@@ -140,14 +149,107 @@ def line_cycles(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry)
 
     None when the lines of all channels stay in the first-level cache from one filter to the next.
     """
+    lines = _lines(needed, chunks, geometry)
+    of_one_channel = lines / len({channel for channel, _, _ in needed})
+    stays = of_one_channel * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES
+    return 0.0 if stays else lines * LINE_CYCLES
+
+
+def _lines(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry) -> float:
+    """Return the cache lines that the input elements for `chunks` lie in."""
     rows = _offsets_by_row(needed, geometry)
     columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
     apart = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
     contiguous = 4 * len({(channel, y) for channel, y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
-    lines = min(float(apart), contiguous)
-    of_one_channel = lines / len({channel for channel, _, _ in rows})
-    stays = of_one_channel * LINE_BYTES * geometry.channels <= FIRST_LEVEL_BYTES
-    return 0.0 if stays else lines * LINE_CYCLES
+    return min(float(apart), contiguous)
+
+
+@functools.lru_cache(maxsize=65536)
+def distant_cycles(
+    taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry, prefetched: bool
+) -> float:
+    """Return the cycles in which a tile waits for inputs that no cache near the core holds.
+
+    Args:
+        taps: all that any pattern reads.
+        prefetched: whether the lines of a channel are asked for while the one before is worked on.
+    """
+    if geometry.channels * geometry.plane_bytes <= SECOND_LEVEL_BYTES:
+        return 0.0
+    needed = _needed(taps, rows, geometry)
+    depth = len({channel for channel, _, _ in needed})
+    lines = _lines(needed, chunks, geometry) * geometry.channels / depth
+    return lines * (PREFETCHED_LINE_CYCLES if prefetched else DISTANT_LINE_CYCLES)
+
+
+def written_cycles(rows: int, chunks: Sequence[Chunk], phases: int) -> float:
+    """Return the cycles in which a tile of one filter waits for the lines that it writes.
+
+    A line at either end of a row is written again by the next tile.
+
+    Args:
+        phases: of the output's layout.
+    """
+    columns = chunks[-1].column + chunks[-1].lanes
+    return rows * (4 * columns / LINE_BYTES + phases) * WRITTEN_LINE_CYCLES
+
+
+def loop_cycles(work: float) -> float:
+    """Return what a loop over kept kernels costs beside its turns.
+
+    Args:
+        work: cycles of all turns.
+    """
+    return LOOP_ENTRY_CYCLES + max(0.0, MISPREDICTED_CYCLES - work)
+
+
+@dataclass(frozen=True)
+class StationaryCost:
+    """Cycles of the input-stationary loops on one tile.
+
+    Attributes:
+        kernel: of one kept kernel.
+        cell: of one pattern of one input channel, beside its kernels and the loop over them.
+        filter: of one filter, beside its kernels.
+        inputs: vectors that stay in registers.
+    """
+
+    kernel: float
+    cell: float
+    filter: float
+    inputs: int
+
+
+@functools.lru_cache(maxsize=65536)
+def stationary_cost(
+    taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry, target: Target
+) -> StationaryCost:
+    """Return the costs of one pattern on a tile of `rows` x `chunks`.
+
+    Fitted to 110 tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%.
+    """
+    packs = tiling.packs(rows, chunks, target.lanes)
+    multiply = len(taps) * sum(vector_cycles(pack.lanes, target) for pack in packs)
+    sums = sum(load_cycles(pack.lanes, True, target) for pack in packs) + 0.5 * (len(taps) + 1)
+    needed = _needed(taps, rows, geometry)
+    loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
+    vectors = rows * len(chunks)
+    packed = len(taps) * (vectors - len(packs))
+    return StationaryCost(
+        kernel=STATIONARY_FMA * multiply + STATIONARY_SUMS * sums,
+        cell=STATIONARY_INPUTS * (loads + shifts) + packed,
+        filter=STATIONARY_ENDS_CYCLES * vectors,
+        inputs=len(taps) * len(packs) if packed else len(needed) * len(chunks),
+    )
+
+
+def _needed(taps: Sequence[Place], rows: int, geometry: Geometry) -> set[Place]:
+    """Return the input elements that the first column of a tile reads."""
+    return {
+        (channel, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
+        for row in range(rows)
+        for channel, dy, dx in taps
+    }
 
 
 @functools.lru_cache(maxsize=65536)
@@ -167,10 +269,7 @@ def dense_channel_cost(
     for _, dx in taps:
         aligned = dx * geometry.dilations[1] // geometry.phases == 0
         loads += copies * rows * sum(load_cycles(chunk.lanes, aligned, target) for chunk in chunks)
-    needed = {
-        (0, row * geometry.strides[0] + dy * geometry.dilations[0], dx * geometry.dilations[1])
-        for row in range(rows)
-        for dy, dx in taps
-    }
+    needed = _needed([(0, dy, dx) for dy, dx in taps], rows, geometry)
     wait = FMA_LATENCY * len(taps)
-    return _cost(multiply, loads, wait, line_cycles(needed, chunks, geometry), overhead=1.0)
+    lines = line_cycles(needed, chunks, geometry) * (STREAMED_LINES if geometry.strides[0] == 1 else 1.0)
+    return _cost(multiply, loads, wait, lines, overhead=1.0)

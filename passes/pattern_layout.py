@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Activation, Layout
+from patc.dialects.attributes import Activation, Layout, Library
 from patc.passes.base import Pass, PassState
 from patc.passes.functions import defined_functions
 from patc.passes.kernels import tiling
@@ -81,6 +81,33 @@ def is_global_pool(op: Any) -> bool:
     return isinstance(op, pattern.AvgPool2dOp) and list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
 
 
+def is_flat(op: Any) -> bool:
+    """Whether a convolution is a product of matrices: a 1x1 window over planes whose rows follow each other."""
+    if not _is_pointwise(op):
+        return False
+    tensors = [op.input, op.result] if op.residual is None else [op.input, op.result, op.residual]
+    return all(_has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
+
+
+def kernel_plane(op: Any) -> tuple[int, int]:
+    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row."""
+    height, width = op.result.type.shape[2:]
+    return (1, height * width) if is_flat(op) else (height, width)
+
+
+def _is_pointwise(op: Any) -> bool:
+    """Whether an op is a convolution by a 1x1 window of stride 1."""
+    if not isinstance(op, _CONVOLUTIONS) or any(op.pads) or list(op.strides) != [1, 1]:
+        return False
+    if isinstance(op, pattern.Conv2dOp):
+        return list(op.weight.type.shape[2:]) == [1, 1]
+    return Library.from_attr(op.library).kernel == (1, 1)
+
+
+def _has_no_gaps(layout: Layout, width: int) -> bool:
+    return layout.row == width and layout.phases == 1 and layout.top == layout.left == 0
+
+
 def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
     """Set the layout of a value for its users, and give those that need another one a relayout."""
     tensor = value.type
@@ -94,10 +121,10 @@ def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
     packed = Layout.packed(*tensor.shape[2:])
     wanted = [(_sliding_layout(tensor.shape, group, lanes), group) for group in (zero, lowest) if group]
     if lowest and not zero and not is_argument and any(is_global_pool(use.op) for use in uses):
-        wanted.insert(0, (_aligned_layout(tensor.shape, lanes), []))  # a mean must not meet minus infinity
+        wanted.insert(0, (_flexible_layout(tensor.shape, uses, lanes), []))  # a mean must not meet minus infinity
     if others or is_argument:
         wanted.append((packed, others))
-    main = packed if is_argument else wanted[0][0] if wanted else _aligned_layout(tensor.shape, lanes)
+    main = packed if is_argument else wanted[0][0] if wanted else _flexible_layout(tensor.shape, uses, lanes)
     if not is_argument:
         main = _like_input(value, main)
     if not is_argument:
@@ -114,6 +141,8 @@ def _like_input(value: ir.Value, wanted: Layout) -> Layout:
     op = value.owner.opview
     given = getattr(op, "input", None)
     if given is None or list(given.type.shape[2:]) != list(value.type.shape[2:]) or given.type.encoding is None:
+        return wanted
+    if _has_no_gaps(wanted, value.type.shape[3]):
         return wanted
     layout = Layout.of(given.type)
     return layout if _serves(layout, wanted, value.type.shape) else wanted
@@ -154,12 +183,14 @@ def _sliding_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layou
     split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses)
     phases = 2 if split else 1
     fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
+    if all(_is_pointwise(use.op) for use in uses):
+        lanes = 1  # rows without gaps between them, see `is_flat`
     return _padded(shape, (top, left, bottom, right), phases, fill, lanes)
 
 
-def _aligned_layout(shape: Sequence[int], lanes: int) -> Layout:
-    """Return the layout of a value that only flexible users read."""
-    return _padded(shape, (0, 0, 0, 0), 1, "zero", lanes)
+def _flexible_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layout:
+    """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
+    return _padded(shape, (0, 0, 0, 0), 1, "zero", 1 if any(_is_pointwise(use.op) for use in uses) else lanes)
 
 
 def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int) -> Layout:
@@ -170,7 +201,7 @@ def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, 
     columns = width + halo_columns if phases == 1 else left + width + right
     row = -(-columns // phases)
     # Rows that start on a vector boundary cost padding; short rows align to the vector that covers them.
-    align = min(lanes, tiling.cut(min(row, lanes), lanes)[-1].lanes)
+    align = 1 if lanes == 1 else min(lanes, tiling.cut(min(row, lanes), lanes)[-1].lanes)
     row = -(-row // align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)

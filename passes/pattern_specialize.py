@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,12 +18,16 @@ from torch_mlir.dialects import func, memref, scf
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.channel_major import by_channel
 from patc.passes.constants import constant_name, read_constant
+from patc.passes.fkw import Fkw, decode
 from patc.passes.functions import declare_function, defined_functions, symbols
-from patc.passes.kernels import convolution, linear, pooling, tiling
+from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_stages
 from patc.passes.kernels.builder import Builder
+from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.tiling import Tensor
-from patc.passes.pattern_layout import is_global_pool
+from patc.passes.kernels.winograd_transforms import TILE
+from patc.passes.pattern_layout import is_flat, is_global_pool
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
@@ -91,6 +95,14 @@ class _Buffer:
         """Return the tensor as a kernel sees it through its own argument."""
         images, channels, height, width = tiling.as_planes(self.shape)
         return Tensor(memory, images, channels, height, width, self.layout or Layout.packed(height, width))
+
+    def flat(self) -> _Buffer:
+        """Return the tensor with each plane as one row."""
+        images, channels, height, width = self.shape
+        layout = self.layout or Layout.packed(height, width)
+        return _Buffer(
+            self.memory, (images, channels, 1, height * width), Layout(row=height * width, plane=layout.plane)
+        )
 
 
 def _slack(value: ir.Value) -> int:
@@ -283,6 +295,7 @@ class _Specializer:
         weights: list[float],
         tiles: int,
         emit: Callable[[Builder, list[Any], convolution.Work], None],
+        first_tile: int = 0,
     ) -> None:
         """Call the kernel for all parts of a layer.
 
@@ -291,6 +304,7 @@ class _Specializer:
             weights: cost of each filter or block of filters.
             tiles: row tiles of all images.
             emit: writes the kernel from its memref arguments and its share of the work.
+            first_tile: where the tiles start.
         """
         memories = [_unbounded(memory) for memory in memories]
         types = [memory.type for memory in memories] + [self._b.index_type] * 4
@@ -299,7 +313,8 @@ class _Specializer:
             emit(b, arguments[:-4], convolution.Work(*arguments[-4:]))
 
         name = self._kernels.get(schedule.algorithm, types, write)
-        parts = divide(schedule, tiles, weights)
+        shares = divide(schedule, tiles, weights)
+        parts = [(first + first_tile, last + first_tile, *rest) for first, last, *rest in shares]
         if len(parts) == 1:
             func.CallOp([], name, [*memories, *(self._b.index(bound) for bound in parts[0])])
             return
@@ -350,6 +365,7 @@ def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[i
     return [(0, tiles, cuts[part], cuts[part + 1]) for part in range(threads)]
 
 
+FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
 _MakeEpilogue = Callable[[list[Any]], convolution.Epilogue]
 
 
@@ -362,6 +378,8 @@ def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], _Make
     residual = None
     if getattr(op, "residual", None) is not None:
         residual = specializer.buffer(op.residual)
+        if is_flat(op):
+            residual = residual.flat()
         memories.append(residual.memory)
     has_bias = op.bias is not None
 
@@ -379,14 +397,25 @@ def _window(op: Any) -> convolution.Window:
 
 def _row_tiles(op: Any, schedule: Schedule) -> int:
     batch, _, height, _ = tiling.as_planes(op.result.type.shape)
+    if is_flat(op):
+        height = 1
     return batch * -(-height // min(schedule.rows, height))
 
 
 def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
-    source, output = specializer.buffer(op.input), specializer.result(op)
+    if schedule.algorithm == "pattern-direct":
+        _emit_pattern_direct(specializer, op, schedule)
+    elif schedule.algorithm == "input-stationary":
+        _emit_input_stationary(specializer, op, schedule)
+    else:
+        _emit_dense(specializer, op, schedule)
+
+
+def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = _ends(specializer, op)
     library = Library.from_attr(op.library)
     weights = []
-    for role in ("values", "index", "offset", "stride", "reorder"):
+    for role in FKW_ROLES:
         operand = getattr(op, role)
         weights.append(specializer.constant(specializer.array(op, operand, role), operand, ""))
     extra, epilogue = _epilogue(specializer, op)
@@ -406,6 +435,58 @@ def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), emit)
 
 
+def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    source, output = _ends(specializer, op)
+    library, fkw = Library.from_attr(op.library), _fkw(specializer, op)
+    blocks = -(-output.shape[1] // schedule.filters)
+    if schedule.split == "filters":
+        blocks = -(-blocks // schedule.threads) * schedule.threads
+    arrays = by_channel(fkw, blocks)
+    weights = []
+    for role in ("values", "place", "bounds", "channels", "firsts", "reorder", "count"):
+        weights.append(specializer.constant(getattr(arrays, role), op.values, f"{role}{blocks}"))
+    block = -(-arrays.block // 64) * 64  # the same for layers that are alike, so that they share a kernel
+    extra, epilogue = _epilogue(specializer, op)
+    window = _window(op)
+
+    def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        values, place, bounds, channels, firsts, reorder, count = arguments[1:8]
+        held = ChannelMajorWeights(values, place, bounds, channels, firsts, reorder, count, library, block)
+        made = output.tensor(arguments[8])
+        input_stationary(b, work, source.tensor(arguments[0]), held, made, epilogue(arguments[9:]), window, schedule)
+
+    memories = [source.memory, *weights, output.memory, *extra]
+    specializer.call(op, schedule, memories, arrays.kept(), _row_tiles(op, schedule), emit)
+
+
+def _ends(specializer: _Specializer, op: Any) -> tuple[_Buffer, _Buffer]:
+    """Return the input and the result of a convolution."""
+    source, output = specializer.buffer(op.input), specializer.result(op)
+    return (source.flat(), output.flat()) if is_flat(op) else (source, output)
+
+
+def _fkw(specializer: _Specializer, op: Any) -> Fkw:
+    return Fkw(*(specializer.array(op, getattr(op, role), role) for role in FKW_ROLES))
+
+
+@dataclass(frozen=True)
+class _DenseWeight:
+    """The weights of a convolution, F x C/groups x KH x KW, and the constant that they come from."""
+
+    array: np.ndarray
+    origin: ir.Value
+    groups: int
+
+
+def _dense_weight(specializer: _Specializer, op: Any) -> _DenseWeight:
+    """Return a convolution's weights; those of a sparse one are decoded."""
+    if isinstance(op, pattern.Conv2dOp):
+        return _DenseWeight(specializer.array(op, op.weight, "weight"), op.weight, op.groups.value)
+    library = Library.from_attr(op.library)
+    array = decode(_fkw(specializer, op), library.masks, library.kernel, op.input.type.shape[1])
+    return _DenseWeight(array, op.values, 1)
+
+
 def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
     """Return F x C x KH x KW weights as [block][channel][tap][filter of the block]; the last block may overlap."""
     filters, channels = weight.shape[:2]
@@ -414,13 +495,84 @@ def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
     return np.stack(blocks)
 
 
-def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = specializer.buffer(op.input), specializer.result(op)
-    weight = specializer.array(op, op.weight, "weight")
-    filters, channels, *kernel = weight.shape
-    packed = specializer.constant(pack_filters(weight, schedule.filters), op.weight, f"packed{schedule.filters}")
+    weight = _dense_weight(specializer, op)
+    filters, channels, *kernel = weight.array.shape
+    phases = Layout.of(op.input.type).phases
+    if not winograd.applies(kernel, op.strides, op.dilations, weight.groups, phases):
+        rule = (
+            "algorithm 'winograd' for one group and no dilation and a kernel of 3x3, 4x4 or, with strides and input "
+            "phases of 2, 5x5 to 8x8"
+        )
+        found = f"groups {weight.groups}, dilations {list(op.dilations)}, kernel {kernel}, strides {list(op.strides)}"
+        raise fail(op, rule, f"{found}, phases {phases}")
+    images, _, height, width = output.shape
+    band = min(-(-schedule.rows // TILE), images * -(-height // TILE))
+    block = schedule.filters
+    cut = band, schedule.lanes, block, schedule.columns
+    layer = winograd.Layer(images, channels, filters, height, width, *cut, kernel[0], op.strides[0])
+    transformed = winograd.transform_weights(weight.array, layer.stride)
+    blocks = np.stack([pack_filters(part[:, :, None, None], block) for part in transformed])
+    packed = specializer.constant(blocks, weight.origin, f"winograd{block}")
+    own_bands = schedule.split == "rows" and layer.bands >= schedule.threads
+    copies, kept = (schedule.threads, layer.kept) if own_bands else (1, filters)
+    sizes = [copies * count * layer.channel for count in (layer.depth, kept)]
+    planes, sums = (memref.AllocOp(_flat(size), [], []).result for size in sizes)
     extra, epilogue = _epilogue(specializer, op)
-    window, group = _window(op), filters // op.groups.value
+    window = _window(op)
+
+    def emit_bands(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        given, planes, weights, sums, made, *rest = arguments
+        tensors = source.tensor(given), planes, weights, sums, output.tensor(made)
+        winograd_stages.compute_bands(b, work, layer, schedule.threads, *tensors, epilogue(rest), window)
+
+    if own_bands:
+        memories = [source.memory, planes, packed, sums, output.memory, *extra]
+        specializer.call(op, schedule, memories, [1.0], layer.bands, emit_bands)
+        return
+
+    def emit_input(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        part, start = (work.first_filter, work.last_filter), winograd_stages.first_row(b, layer, work.first_tile)
+        winograd_stages.transform_input(b, layer, part, start, source.tensor(arguments[0]), arguments[1], 0, window)
+
+    def emit_products(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        planes, weights, sums = arguments
+        positions, part = (work.first_tile, work.last_tile), (work.first_filter, work.last_filter)
+        winograd_stages.multiply(b, layer, positions, part, planes, 0, weights, winograd_stages.Products(sums))
+
+    def emit_output(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        sums, made, *rest = arguments
+        part, start = (work.first_filter, work.last_filter), winograd_stages.first_row(b, layer, work.first_tile)
+        made = output.tensor(made)
+        winograd_stages.transform_output(b, layer, part, start, winograd_stages.Products(sums), made, epilogue(rest))
+
+    even = layer.positions % schedule.threads == 0 or layer.blocks % schedule.threads != 0
+    stages = {
+        name: replace(schedule, algorithm=f"winograd-{name}", split=split)
+        for name, split in {"input": "filters", "products": "rows" if even else "filters", "output": "filters"}.items()
+    }
+    for number in range(layer.bands):
+        memories = [source.memory, planes]
+        specializer.call(op, stages["input"], memories, [1.0] * channels, 1, emit_input, number)
+        memories, positions = [planes, packed, sums], layer.positions
+        specializer.call(op, stages["products"], memories, [1.0] * layer.blocks, positions, emit_products)
+        memories = [sums, output.memory, *extra]
+        specializer.call(op, stages["output"], memories, [1.0] * filters, 1, emit_output, number)
+
+
+def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
+    if schedule.algorithm == "winograd":
+        _emit_winograd(specializer, op, schedule)
+        return
+    source, output = _ends(specializer, op)
+    weight = _dense_weight(specializer, op)
+    filters, channels, *kernel = weight.array.shape
+    packed = specializer.constant(
+        pack_filters(weight.array, schedule.filters), weight.origin, f"packed{schedule.filters}"
+    )
+    extra, epilogue = _epilogue(specializer, op)
+    window, group = _window(op), filters // weight.groups
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         weights = convolution.DenseWeights(arguments[1], (kernel[0], kernel[1]), channels, group)

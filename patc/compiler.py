@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch_mlir import ir
 
-from patc.codegen import host
+from patc.codegen.program import find_main, generate_program
 from patc.context import make_context
 from patc.diagnostics import PatcError
 from patc.frontend import import_model
-from patc.instruments import Instrument, Progress
-from patc.layers import LayerReport, collect_layers
+from patc.instruments import Progress
+from patc.layers import CollectLayers
 from patc.parameters import ParameterStore
-from patc.passes.base import PassState
-from patc.passes.pattern_plan_memory import WEIGHTS
+from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
-from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo
+from patc.runtime.model import ENTRY, CompiledModel, TensorInfo
 from patc.targets import Target, get_target
 
-TUNE_MODES = ("off", "cost")
+TUNE_MODES = ("off", "cost", "measure")
 PLANNED_TARGETS = ("aarch64-linux", "aarch64-android", "spirv-vulkan")
 Report = Callable[[str, int, int], None]
 
@@ -71,29 +69,43 @@ def compile_model(
         target: "host", "x86-64-v3", "x86-64-v4" or a `patc.Target`. What this CPU lacks can be compiled for and saved,
             but not run.
         threads: among which each layer is divided; None for all cores that this process may use.
-        tune: "cost" chooses schedules by a cost model of the target; "off" does the same for now.
+        tune: "cost" chooses schedules by a cost model of the target; "off" does the same for now. "measure" times the
+            schedules that the model likes best on this machine, so the target is "host"; what was measured is kept
+            in the user's cache folder, and equal layers are not measured again.
         dynamic_batch: False; the batch size is that of the example inputs.
         report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen".
+            "measure" adds "measuring LAYER" for each layer that it times, with the index of "pattern-schedule".
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
-    _check_options(threads, tune, dynamic_batch)
+    _check_options(threads, dynamic_batch)
     machine = find_target(target)
     count = threads or available_threads()
     pipeline = host_pipeline(machine, count)
     steps = len(pipeline.passes) + 2
     tell = report or (lambda step, index, total: None)
+    scheduling = pipeline.stages.index("schedule")
+    measure = find_measure(tune, machine, count, lambda layer: tell(f"measuring {layer}", scheduling, steps))
     tell("import", 0, steps)
     source = import_source(model, example_inputs, make_context())
-    state = PassState(source.parameters)
-    layers = _CollectLayers()
+    state = PassState(source.parameters, measure=measure)
+    layers = CollectLayers()
     progress = Progress(lambda step, index, _: tell(step, index + 1, steps))
     pipeline.run(source.module, state, [progress, layers])
     if not layers.found:
         raise PatcError("expected a model that computes something, got one without layers")
     tell("codegen", steps - 1, steps)
-    program = _generate_code(source, state, machine, count, tuple(layers.found))
+    program = generate_program(
+        source.module,
+        state,
+        inputs=source.inputs,
+        outputs=source.outputs,
+        structure=source.structure,
+        target=machine,
+        threads=count,
+        layers=layers.found,
+    )
     return CompiledModel(program, state.diagnostics)
 
 
@@ -103,14 +115,41 @@ def host_pipeline(target: str | Target, threads: int | None) -> Pipeline:
     return Pipeline.named("host", target=machine.name, threads=threads or available_threads())
 
 
-def lower_model(model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline) -> tuple[ir.Module, PassState]:
+def lower_model(
+    model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline, measure: Measure | None = None
+) -> tuple[ir.Module, PassState]:
     """Import a model, run passes on it, and return the module with its parameters and diagnostics.
+
+    Args:
+        measure: what `find_measure` returned.
 
     Raises:
         PatcError: as `compile_model`.
     """
     source = import_source(model, example_inputs, make_context())
-    return source.module, pipeline.run(source.module, PassState(source.parameters))
+    return source.module, pipeline.run(source.module, PassState(source.parameters, measure=measure))
+
+
+def find_measure(
+    tune: str, target: Target, threads: int | None, notify: Callable[[str], None] = lambda layer: None
+) -> Measure | None:
+    """Return what times schedules for `pattern-schedule`, or None where a cost model chooses.
+
+    Args:
+        notify: called with the name of a layer before it is timed.
+
+    Raises:
+        PatcError: an unknown way to tune, or a target that does not go with it.
+    """
+    if tune not in TUNE_MODES:
+        raise PatcError(f"expected tune to be one of {', '.join(TUNE_MODES)}, got '{tune}'")
+    if tune != "measure":
+        return None
+    if target.name != "host":
+        raise PatcError(f"expected target 'host' together with tune 'measure', got '{target.name}'")
+    from patc.tuning import Tuner
+
+    return Tuner(threads or available_threads(), notify=notify)
 
 
 def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> Source:
@@ -159,47 +198,9 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-@dataclass
-class _CollectLayers(Instrument):
-    """Keep the reports of the layers as soon as they have schedules: later passes dissolve them into loops."""
-
-    found: list[LayerReport] = field(default_factory=list)
-
-    def after(self, name: str, module: Any, seconds: float) -> None:
-        if name == "pattern-schedule":
-            self.found = collect_layers(module)
-
-
-def _generate_code(
-    source: Source, state: PassState, target: Target, threads: int, layers: tuple[LayerReport, ...]
-) -> Program:
-    arguments = ir.FunctionType(_find_main(source.module).attributes["function_type"].value).inputs
-    # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
-    # model that needs neither has none.
-    memories = arguments[len(source.inputs) + len(source.outputs) + 1 :]
-    weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
-    # Code generation takes the most memory: what else is left of the weights goes before it starts.
-    state.parameters.keep_only({WEIGHTS})
-    host.lower_to_llvm(source.module, target)
-    return Program(
-        code=host.compile_object(source.module),
-        weights=weights,
-        inputs=source.inputs,
-        outputs=source.outputs,
-        structure=source.structure,
-        arena_bytes=ir.MemRefType(memories[0]).shape[0] if memories else 0,
-        target=target.name,
-        features=target.features,
-        threads=threads,
-        layers=layers,
-    )
-
-
-def _check_options(threads: int | None, tune: str, dynamic_batch: bool) -> None:
+def _check_options(threads: int | None, dynamic_batch: bool) -> None:
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise PatcError(f"expected threads of 1 or more, got {threads!r}")
-    if tune not in TUNE_MODES:
-        raise PatcError(f"expected tune to be one of {', '.join(TUNE_MODES)}, got '{tune}'")
     if dynamic_batch:
         raise PatcError("expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled")
 
@@ -211,7 +212,7 @@ def _read_source(path: Path, context: ir.Context) -> Source:
     from patc.mlir_files import read_module
 
     module, parameters = read_module(path, context)
-    main = _find_main(module)
+    main = find_main(module)
     if main is None:
         raise PatcError(f"expected a function @{ENTRY} with a body, got none", str(path))
     type_ = ir.FunctionType(main.attributes["function_type"].value)
@@ -221,13 +222,6 @@ def _read_source(path: Path, context: ir.Context) -> Source:
         raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", main.location)
     leaves = [{"leaf": i} for i in range(len(outputs))]
     return Source(module, parameters, inputs, outputs, leaves[0] if len(leaves) == 1 else {"tuple": leaves})
-
-
-def _find_main(module: ir.Module) -> Any:
-    for op in module.body.operations:
-        if op.operation.name == "func.func" and op.attributes["sym_name"].value == ENTRY and op.regions[0].blocks:
-            return op
-    return None
 
 
 def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from patc.instruments import Instrument
 
 if TYPE_CHECKING:
     from torch_mlir import ir
@@ -56,6 +58,17 @@ class LayerReport:
         """Return the report that `to_json` wrote."""
         lists = {key: tuple(values[key]) for key in ("shape", "kernel", "strides")}
         return LayerReport(**{**values, **lists})
+
+
+@dataclass
+class CollectLayers(Instrument):
+    """Keep the reports of the layers as soon as they have schedules: later passes dissolve them into loops."""
+
+    found: list[LayerReport] = field(default_factory=list)
+
+    def after(self, name: str, module: Any, seconds: float) -> None:
+        if name == "pattern-schedule":
+            self.found = collect_layers(module)
 
 
 def collect_layers(module: ir.Module) -> list[LayerReport]:

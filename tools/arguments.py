@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # `--help` must not load torch
 MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet18_cifar", "vgg16_cifar")
 MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
+TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 
 _PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
 
@@ -65,6 +66,7 @@ def add_compilation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("compilation")
     group.add_argument("--target", metavar="T", default="host", help="host, x86-64-v3 or x86-64-v4 (host)")
     group.add_argument("--threads", metavar="N", type=int, help="threads that divide each layer (all cores)")
+    group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
 
 
 def is_compiled_file(model: str) -> bool:
@@ -117,7 +119,7 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", *_PRUNING, "threads"):
+    for option in ("weights", "input_shape", *_PRUNING, "threads", "tune"):
         if getattr(arguments, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
@@ -129,6 +131,13 @@ def check_threads(threads: int | None) -> None:
     """Refuse a number of threads before anything takes time."""
     if threads is not None and threads < 1:
         raise PatcError(f"expected --threads of 1 or more, got {threads}")
+
+
+def check_tuning(tune: str, target: str = "host") -> None:
+    """Refuse a way to choose schedules, or one that the target does not go with, before anything takes time."""
+    from patc.compiler import find_measure, find_target
+
+    find_measure(tune, find_target(target), None)
 
 
 def check_output(path: str, suffixes: Sequence[str] = ()) -> None:

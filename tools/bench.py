@@ -20,10 +20,15 @@ Compile MODEL and time it beside PyTorch eager on the dense network, in turns in
 threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the same run, and outputs are
 checked against PyTorch in float64.
 """
+_PEERS_HELP = (
+    "rivals: torch, onnxruntime, openvino, ncnn, mnn, litert, deepsparse (none); the last two are installed into "
+    "environments of their own in your cache folder when first asked for"
+)
 _EPILOG = """\
 examples:
   patc bench resnet18 --compression 8 --layers --threads 1,2
   patc bench vgg16 --compression 8 --peers onnxruntime,openvino,ncnn --json vgg16.json
+  patc bench resnet18 --compression 8 --peers mnn,litert,deepsparse
 """
 
 
@@ -43,9 +48,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
     add("--threads", metavar="N,N", default="1", help="numbers of threads, one run each (1)")
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
-    add("--tune", metavar="MODE", default="cost", help="how schedules are chosen, see patc.compile (cost)")
+    add("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
-    add("--peers", metavar="NAME,NAME", default="", help="rivals: torch, onnxruntime, openvino, ncnn (none)")
+    add("--peers", metavar="NAME,NAME", default="", help=_PEERS_HELP)
     add("--json", metavar="FILE", help="write everything that was measured to FILE")
     arguments.add_pruning(parser)
     return parser
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         arguments.check_output(args.json)
     options = _options(args)
     options.check()
+    arguments.check_tuning(args.tune)
     from patc.bench.results import wrong_entries
     from patc.tools.bench_tables import make_console, render
 

@@ -24,6 +24,7 @@ patterns are computed from their kept weights alone; the others stay dense, and 
 _EPILOG = """\
 examples:
   patc compile resnet18 --compression 8 -o resnet18.patc
+  patc compile resnet18 --compression 8 --tune measure -o resnet18.patc        time schedules on this machine
   patc compile model.pt2 --threads 1 -o model.patc
   patc compile resnet18 --compression 8 --emit mlir@encode -o resnet18.mlir    stop after pattern-encode
 """
@@ -75,13 +76,16 @@ def run(args: argparse.Namespace) -> int:
 
 def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> CompiledModel:
     """Compile the model that the arguments describe, with progress on a terminal."""
-    from patc.compiler import compile_model, find_target
+    from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
 
-    target = find_target(args.target)
+    tune = args.tune or "cost"
+    arguments.check_tuning(tune, args.target)
     with compilation_progress(quiet) as report:
         loaded = arguments.load_model(args)
-        return compile_model(loaded.model, loaded.example_inputs, target=target, threads=args.threads, report=report)
+        return compile_model(
+            loaded.model, loaded.example_inputs, target=args.target, threads=args.threads, tune=tune, report=report
+        )
 
 
 def _check_format(name: str) -> None:
@@ -93,12 +97,13 @@ def _check_format(name: str) -> None:
 
 
 def _emit_mlir(args: argparse.Namespace) -> None:
-    from patc.compiler import host_pipeline, lower_model
+    from patc.compiler import find_measure, find_target, host_pipeline, lower_model
     from patc.mlir_files import write_module
 
     pipeline = host_pipeline(args.target, args.threads).until(args.emit.removeprefix(MLIR_PREFIX))
+    measure = find_measure(args.tune or "cost", find_target(args.target), args.threads)
     loaded = arguments.load_model(args)
-    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline)
+    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, measure)
     write_module(module, state.parameters, args.output)
     if not args.quiet:
         _print_diagnostics(state.diagnostics)

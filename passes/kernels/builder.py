@@ -53,6 +53,11 @@ class Builder:
         type_ = ir.VectorType.get([lanes], ir.IntegerType.get_signless(1))
         return self._constant(("mask", valid, lanes), lambda: vector.ConstantMaskOp(type_, [valid]))
 
+    def scratch(self, elements: int) -> ir.Value:
+        """Return memory for f32 elements on the stack, there while the function runs and aligned to a cache line."""
+        with ir.InsertionPoint.at_block_begin(self._entry):
+            return memref.AllocaOp(ir.MemRefType.get([elements], self.f32), [], [], alignment=64).result
+
     def _constant(self, key: object, make: Callable[[], ir.OpView]) -> ir.Value:
         if key not in self._constants:
             with ir.InsertionPoint.at_block_begin(self._entry):
@@ -70,6 +75,10 @@ class Builder:
         if isinstance(a, int) and a == 0:
             return b
         return self._once("add", self.index(a), self.index(b), lambda x, y: arith.AddIOp(x, y).result)
+
+    def subtract(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a - b."""
+        return arith.SubIOp(a, b).result
 
     def mul(self, a: Index, b: Index) -> Index:
         """Return a * b."""
@@ -147,6 +156,10 @@ class Builder:
             address = self.index(self.add(base, offset))
             vector.MaskedStoreOp(memory, [address], self.mask(valid, lanes), value)
 
+    def prefetch(self, memory: ir.Value, base: Index, offset: int, *, write: bool = False) -> None:
+        """Ask for the cache line at base + offset, to read it or to write it."""
+        memref.PrefetchOp(memory, [self.index(self.add(base, offset))], write, 3, True)
+
     def fill(self, value: float, memory: ir.Value, base: Index, start: int, end: int, lanes: int) -> None:
         """Store `value` to the elements start .. end - 1 after `base`."""
         many = (end - start) // lanes if end - start > 8 * lanes else 0
@@ -175,6 +188,24 @@ class Builder:
     def shuffle(self, a: ir.Value, b: ir.Value, picks: Sequence[int]) -> ir.Value:
         """Return the elements `picks` of the concatenation of a and b."""
         return vector.ShuffleOp(a, b, list(picks)).result
+
+    def concatenate(self, vectors: Sequence[ir.Value], lanes: int) -> ir.Value:
+        """Return a vector of `lanes` elements that begins with those of `vectors`, which have equal lengths; what the
+        rest holds does not matter."""
+        parts = list(vectors)
+        while len(parts) > 1 or parts[0].type.shape[0] < lanes:
+            size = parts[0].type.shape[0]
+            pairs = [parts[first : first + 2] for first in range(0, len(parts), 2)]
+            ignored = [-1] * size
+            parts = [
+                self.shuffle(pair[0], pair[-1], [*range(size), *(range(size, 2 * size) if len(pair) == 2 else ignored)])
+                for pair in pairs
+            ]
+        return parts[0]
+
+    def slice(self, value: ir.Value, first: int, lanes: int) -> ir.Value:
+        """Return `lanes` neighbouring elements of a vector."""
+        return self.shuffle(value, value, range(first, first + lanes))
 
     def extract(self, value: ir.Value, position: int) -> ir.Value:
         """Return one element of a vector."""

@@ -24,6 +24,8 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.tiling import Chunk, Strip, Tensor
 
+DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache of the core
+
 Tap: TypeAlias = tuple[int, int, int]  # input channel after the first, dy, dx
 
 
@@ -163,6 +165,21 @@ def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: i
     return pick_strided(b, parts, skip, stride)
 
 
+def input_range(tensor: Tensor, window: Window, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
+    """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
+    layout, stride = tensor.layout, window.strides[1]
+    channel, dy, dx = tap
+    y = row * window.strides[0] + dy * window.dilations[0] - window.top + layout.top
+    x = dx * window.dilations[1] - window.left + layout.left
+    start = channel * layout.plane + y * layout.pitch
+    if layout.phases == stride:
+        position, phase = divmod(x, stride)
+        first = start + phase * layout.row + position + chunk.column
+        return first, first + chunk.lanes - 1
+    first = start + x - x % stride + chunk.column * stride
+    return first, first + stride * chunk.lanes - 1
+
+
 def pick_strided(b: Builder, parts: list[ir.Value], first: int, stride: int) -> ir.Value:
     """Return every `stride`-th element, from `first` on, of `stride` concatenated vectors."""
     lanes = parts[0].type.shape[0]
@@ -203,6 +220,21 @@ def store_tile(
             tiling.store_chunk(b, value, output, base, row, chunk)
     if strip.start + strip.count * strip.columns >= output.width:
         _finish_rows(b, tile, index, output, channel, schedule)
+
+
+def prefetch_ends(b: Builder, tile: Tile, channel: Index, output: Tensor, epilogue: Epilogue) -> None:
+    """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away."""
+    tensors = [(output, True)] if epilogue.residual is None else [(output, True), (epilogue.residual, False)]
+    for tensor, write in tensors:
+        if 4 * tensor.images * tensor.image <= DISTANT_BYTES:
+            continue
+        layout = tensor.layout
+        base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
+        last = tile.chunks[-1]
+        for row in range(tile.rows):
+            start = (row + layout.top) * layout.pitch + layout.left
+            for column in range(0, last.column + last.lanes, tiling.LINE):
+                b.prefetch(tensor.memory, base, start + column, write=write)
 
 
 def _finish_rows(b: Builder, tile: Tile, index: Index, output: Tensor, channel: Index, schedule: Schedule) -> None:
@@ -267,6 +299,7 @@ def sparse_convolution(
         bounds = [
             b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
         ]
+        prefetch_ends(b, tile, channel, output, epilogue)
         sums = first_sums(b, tile, epilogue.bias, channel)
         sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
         for pattern in range(patterns):
@@ -370,6 +403,7 @@ def dense_convolution(
         packed = b.mul(number, weights.channels * len(taps) * block)
         sums: Vectors = []
         for member in range(block):
+            prefetch_ends(b, tile, b.add(filter_, member), output, epilogue)
             sums += first_sums(b, tile, epilogue.bias, b.add(filter_, member))
 
         def one_channel(channel: Index, sums: Vectors) -> Vectors:
@@ -392,7 +426,11 @@ def dense_convolution(
             own = by_row(sums[member * area : (member + 1) * area], tile)
             store_tile(b, tile, strip, index, own, channel, output, epilogue, schedule)
 
-    for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1)
+    # Of weights and inputs, those stay in cache that would take longer to come again.
+    rows = output.images * -(-output.height // schedule.rows)
+    weight_bytes, input_bytes = 4 * weights.channels * len(taps) * output.channels, 4 * source.images * source.image
+    far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > input_bytes * -(-output.channels // block)
+    for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1 or far)
 
 
 def _accumulate_block(

@@ -18,6 +18,7 @@ from patc.passes.kernels.builder import Builder, Index
 
 LOWEST = float("-inf")
 LINE = 16  # f32 elements of a cache line
+NARROWEST = 4  # lanes of the narrowest vector
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def cut(width: int, lanes: int) -> tuple[Chunk, ...]:
     chunks = [Chunk(column, lanes, lanes) for column in range(0, width - lanes + 1, lanes)]
     rest = width % lanes
     if rest:
-        tail = min(lanes, 4)
+        tail = min(lanes, NARROWEST)
         while tail < rest:
             tail *= 2
         chunks.append(Chunk(width - rest, tail, rest))
@@ -74,6 +75,29 @@ def covered_by(found: list[Strip]) -> int:
 def vectors(columns: int, lanes: int) -> int:
     """Vector registers that one row of a tile needs."""
     return len(cut(columns, lanes))
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Chunks of several rows, (row, number of the chunk), in one vector: with fewer lanes than half a register holds a
+    multiply-add takes as long as with half of them."""
+
+    lanes: int
+    pieces: tuple[tuple[int, int], ...]
+
+
+def packs(rows: int, chunks: Sequence[Chunk], lanes: int) -> list[Pack]:
+    """Put the chunks of a tile into vectors of up to `lanes` elements: wide ones alone, the narrowest together."""
+    found = []
+    for number, chunk in enumerate(chunks):
+        most = lanes // chunk.lanes if chunk.lanes == NARROWEST else 1
+        for first in range(0, rows, most):
+            pieces = tuple((row, number) for row in range(first, min(first + most, rows)))
+            room = 1
+            while room < len(pieces):
+                room *= 2
+            found.append(Pack(chunk.lanes * room, pieces))
+    return found
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_layers_say_what_they_are() -> None:
     assert (layer.op, layer.shape, layer.kernel, layer.strides) == ("sparse_conv2d", (1, 256, 14, 14), (3, 3), (1, 1))
     assert layer.weights == 256 * 256 * 9 and 8 < layer.weights / layer.kept_weights < 10
     assert layer.flops == 2 * layer.kept_weights * 14 * 14
-    assert layer.algorithm == "pattern-direct" and layer.reason and layer.predicted_cycles > 0
+    assert layer.algorithm == "input-stationary" and layer.reason and layer.predicted_cycles > 0
     assert Path(layer.source.rpartition(":")[0]).name == "models.py"
 
 
@@ -369,7 +369,8 @@ def test_uses_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch
         ({"threads": 0}, "expected threads of 1 or more, got 0"),
         ({"threads": -1}, "expected threads of 1 or more, got -1"),
         ({"threads": 1.5}, "expected threads of 1 or more, got 1.5"),
-        ({"tune": "fast"}, "expected tune to be one of off, cost, got 'fast'"),
+        ({"tune": "fast"}, "expected tune to be one of off, cost, measure, got 'fast'"),
+        ({"tune": "measure", "target": "x86-64-v3"}, "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
         ({"dynamic_batch": True}, "expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled"),
         ({"target": "x86-64-v5"}, "expected a target of host, x86-64-v3, x86-64-v4, got 'x86-64-v5'; did you mean 'x86-64-v4'?"),
         ({"target": "spirv-vulkan"}, "target 'spirv-vulkan' is not part of this version: expected a target for the CPU of a host"),

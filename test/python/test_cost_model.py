@@ -16,7 +16,7 @@ from patc.passes.kernels import tiling
 from patc.targets import TARGETS, Target
 
 V3, V4 = TARGETS["x86-64-v3"], TARGETS["x86-64-v4"]
-PLAIN = Geometry((1, 1), (1, 1), phases=1, pitch=64, channels=64)
+PLAIN = Geometry((1, 1), (1, 1), phases=1, pitch=64, channels=64, plane_bytes=0)
 LIBRARY = Library((3, 3), (27, 54, 216, 432))
 
 

@@ -161,16 +161,24 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return chosen
     if chosen.algorithm == "gemv":
         return replace(chosen, rows=choices.randint(1, 5), filters=choices.randint(1, min(shape[1], 9)))
+    is_sparse = "library" in op.attributes
+    if is_sparse:
+        chosen = replace(chosen, algorithm=choices.choice(["pattern-direct", "input-stationary", "dense-direct"]))
+    elif chosen.algorithm == "winograd":
+        filters = choices.randint(1, min(shape[1], 8))
+        return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
     whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
     columns = choices.choice([shape[3], shape[3] + 3, *whole])
     filters, sums = 1, 1
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = shape[1] // op.groups.value
+        group = shape[1] if is_sparse else shape[1] // op.groups.value
         filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
     if chosen.algorithm == "pattern-direct":
         sums = choices.randint(1, 4)
     vectors = tiling.vectors(min(columns, shape[3]), lanes) * filters * sums
     rows = choices.randint(1, max(1, min(9, 30 // vectors)))
+    if chosen.algorithm == "input-stationary":
+        filters = choices.randint(1, shape[1])
     return replace(chosen, rows=rows, columns=columns, filters=filters, sums=sums)
 
 

@@ -50,14 +50,24 @@ def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
     if chosen.algorithm == "global-pool":
         return
     _, channels, height, width = shape
-    assert 1 <= chosen.rows <= height
+    assert chosen.rows >= 1
+    if chosen.algorithm != "winograd":
+        assert chosen.rows <= height
     *all_but_last, _ = found = tiling.strips(width, chosen.columns, chosen.lanes)
     repeated = [strip for strip in found if strip.count > 1] + all_but_last
     assert all(chunk.valid == chunk.lanes for strip in repeated for chunk in strip.chunks)
-    vectors = max(len(strip.chunks) for strip in found)
-    assert vectors * chosen.rows * chosen.filters * chosen.sums < target.registers
+    vectors = chosen.rows * max(len(strip.chunks) for strip in found)
+    if chosen.algorithm == "winograd":
+        assert 1 <= chosen.filters <= channels
+        assert chosen.columns // chosen.lanes * (chosen.filters + 1) < target.registers
+        return
+    if chosen.algorithm == "input-stationary":
+        assert 1 <= chosen.filters <= channels
+        assert vectors < target.registers  # a pattern's inputs; accumulators are in memory
+        return
+    assert vectors * chosen.filters * chosen.sums < target.registers
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = channels // op.groups.value
+        group = channels // op.groups.value if "groups" in op.attributes else channels
         assert chosen.filters <= group
         assert group == channels or group % chosen.filters == 0
     if chosen.algorithm == "pattern-direct":
@@ -87,12 +97,10 @@ def test_tiles_of_large_and_odd_planes_are_legal(target: str, channels: int, hei
     module = net.build(net.conv(strided, rng.standard_normal((16, 1, 3, 3)), groups=16))
     schedule(module, net, target)
     found = [chosen.algorithm for _, chosen in scheduled_ops(module)]
-    assert [name for name in found if name != "elementwise"] == [
-        "pattern-direct",
-        "dense-direct",
-        "dense-direct",
-        "depthwise-direct",
-    ]
+    sparse, dense, *others = [name for name in found if name != "elementwise"]
+    assert sparse in ("pattern-direct", "input-stationary", "dense-direct", "winograd")
+    assert dense in ("dense-direct", "winograd")
+    assert others == ["dense-direct", "depthwise-direct"]
     for op, chosen in scheduled_ops(module):
         check_tile(op, chosen, TARGETS[target])
 
@@ -144,9 +152,9 @@ def test_attribute_holds_every_field() -> None:
 
 def test_weights_that_are_not_constant_are_taken_as_evenly_spread() -> None:
     text = """
-    func.func @main(%x: tensor<1x2x8x8xf32>, %stride: tensor<1x3xi16>) -> tensor<1x1x8x8xf32> {
+    func.func @main(%x: tensor<1x2x8x8xf32>, %index: tensor<2xi16>, %stride: tensor<1x3xi16>)
+        -> tensor<1x1x8x8xf32> {
       %values = "pattern.parameter"() {name = "values"} : () -> tensor<2x4xf32>
-      %index = "pattern.parameter"() {name = "index"} : () -> tensor<2xi16>
       %offset = "pattern.parameter"() {name = "offset"} : () -> tensor<2xi32>
       %reorder = "pattern.parameter"() {name = "reorder"} : () -> tensor<1xi16>
       %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
@@ -158,7 +166,14 @@ def test_weights_that_are_not_constant_are_taken_as_evenly_spread() -> None:
     }"""
     module = ir.Module.parse(text, CONTEXT)
     net = Net((1, 2, 8, 8))
-    assert only_schedule(net, module).algorithm == "pattern-direct"
+    assert only_schedule(net, module).algorithm in ("pattern-direct", "input-stationary")
+
+
+@pytest.mark.parametrize(("filters", "algorithm"), [(4, "pattern-direct"), (256, "input-stationary")])
+def test_inputs_stay_in_registers_where_many_filters_share_them(filters: int, algorithm: str) -> None:
+    net = Net((1, 64, 28, 28))
+    module = net.build(net.conv(net.input, pattern_weight(np.random.default_rng(0), filters, 64, 0.3)))
+    assert only_schedule(net, module).algorithm == algorithm
 
 
 # Work for threads

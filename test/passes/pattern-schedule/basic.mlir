@@ -6,7 +6,7 @@
 // CHECK:         "pattern.sparse_conv2d"
 // CHECK-SAME:      cycles = {{[1-9][0-9]*}} : i64
 // CHECK-SAME:      reason = "{{[^"]+}}"
-// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "pattern-direct"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "{{pattern-direct|input-stationary}}"
 // CHECK-SAME:      threads = 1
 func.func @pattern_loops_for_sparse_weights(%x: tensor<1x2x8x8xf32>) -> tensor<1x1x8x8xf32> {
   %values = arith.constant dense<[[1., 2., 3., 4.], [5., 6., 7., 8.]]> : tensor<2x4xf32>

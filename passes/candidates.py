@@ -1,0 +1,315 @@
+"""How each kind of layer could be computed: every algorithm and register tile that is worth a thought, and its cost.
+
+A new algorithm is one more generator here and its loops in `passes/kernels/`; `pattern-schedule` chooses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from patc.dialects import pattern
+from patc.dialects.attributes import Layout, Library, Schedule
+from patc.passes import cost_model
+from patc.passes.base import PassState
+from patc.passes.constants import read_constant
+from patc.passes.kernels import tiling, winograd
+from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
+from patc.targets import Target
+
+MEMORY_BYTES_PER_CYCLE = 6.0
+SCRATCH_ELEMENTS = 32 * 1024  # accumulators of a block of filters: a part of the second-level cache
+CODE_COST = 1.2e-4  # for each multiply-add instruction of a kernel
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute a layer.
+
+    Attributes:
+        schedule: for one thread.
+        cycles: modelled, on one core.
+        cost: what candidates are ranked by: cycles, and a little for the size of the code.
+        bound: what most cycles are spent on.
+    """
+
+    schedule: Schedule
+    cycles: float
+    cost: float
+    bound: str
+
+
+def candidates(op: Any, target: Target, state: PassState) -> list[Candidate]:
+    """Return the ways to compute a layer, always in the same order; none for an op that computes nothing."""
+    generate = _GENERATORS.get(type(op))
+    return [] if generate is None else list(generate(op, target, state))
+
+
+def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
+    """Return the `limit` candidates that are worth measuring.
+
+    The model errs most between algorithms and between tiles of different widths. So half of the places go to the best
+    tiles of every algorithm, evenly, and the others to the best tiles of widths that are not among those. The order is
+    that of the schedules: layers of nearly equal costs have equal lists.
+    """
+    ranked = sorted(found, key=lambda candidate: candidate.cost)
+    algorithms: dict[str, list[Candidate]] = {}
+    widths: dict[tuple[str, int], Candidate] = {}
+    for candidate in ranked:
+        algorithms.setdefault(candidate.schedule.algorithm, []).append(candidate)
+        widths.setdefault((candidate.schedule.algorithm, candidate.schedule.columns), candidate)
+    share = max(1, limit // 2 // max(1, len(algorithms)))
+    firsts = [candidate for group in algorithms.values() for candidate in group[:share]]
+    kept = list(dict.fromkeys([*firsts, *widths.values(), *ranked]))[:limit]
+    return sorted(kept, key=lambda candidate: astuple(candidate.schedule))
+
+
+def _sparse_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    yield from _pattern_tiles(op, target, state)
+    yield from _stationary_tiles(op, target, state)
+    # Where little was pruned, the same layer computed dense may take less time.
+    channels, kernel = op.input.type.shape[1], Library.from_attr(op.library).kernel
+    yield from _dense_tiles(op, kernel, channels, 1, target)
+    yield from _winograd_bands(op, kernel, 1, target)
+
+
+def _dense_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    _, channels, height, width = op.weight.type.shape
+    yield from _dense_tiles(op, (height, width), channels, op.groups.value, target)
+    yield from _winograd_bands(op, (height, width), op.groups.value, target)
+
+
+def _pattern_tiles(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    """Yield the tiles of "pattern-direct"."""
+    batch, filters = op.result.type.shape[:2]
+    height, width = kernel_plane(op)
+    library = Library.from_attr(op.library)
+    taps = [library.places(pattern) for pattern in range(len(library.masks))]
+    places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
+    counts = pattern_counts(op, library, state)
+    commonest = counts.index(max(counts))
+    written = _Written.of(op)
+    geometry = _geometry(op, op.input.type.shape[1])
+    for columns, strips in _column_choices(width, target.lanes):
+        # Beside the accumulators: a kernel's weights, for each vector length, and the vectors of one input row.
+        spare = target.registers - library.entries * _widths(strips) - _widest(strips) - 1
+        for rows, sums in itertools.product(_row_choices(height), (1, 2, 4)):
+            smallest = rows == sums == 1
+            if (rows * _widest(strips) * sums > spare or sums > library.entries) and not smallest:
+                continue
+            cycles = 0.0
+            for strip in strips:
+                costs = [
+                    cost_model.sparse_kernel_cost(shape, rows, strip.chunks, sums, geometry, target) for shape in taps
+                ]
+                kernels = sum(count * cost.cycles for count, cost in zip(counts, costs, strict=True))
+                loops = len(taps) * cost_model.loop_cycles(kernels / (filters * len(taps)))
+                stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
+                distant = cost_model.distant_cycles(places, rows, strip.chunks, geometry, prefetched=False)
+                stores += written.cycles(rows, strip)
+                cycles += strip.count * (kernels + filters * (loops + stores) + distant)
+            cycles *= batch * -(-height // rows)
+            cost = cycles * _code_cost(library.entries * len(taps) * rows, strips)
+            schedule = Schedule("pattern-direct", rows, columns, target.lanes, sums=sums)
+            yield Candidate(schedule, cycles, cost, costs[commonest].bound)
+
+
+def _stationary_tiles(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    """Yield the tiles of "input-stationary"."""
+    batch, filters = op.result.type.shape[:2]
+    height, width = kernel_plane(op)
+    library = Library.from_attr(op.library)
+    taps = [library.places(pattern) for pattern in range(len(library.masks))]
+    places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
+    counts = pattern_counts(op, library, state)
+    geometry = _geometry(op, op.input.type.shape[1])
+    cells = _channels_read(op, state)
+    written = _Written.of(op)
+    for columns, strips in _column_choices(width, target.lanes):
+        for rows in _row_choices(height):
+            if rows * _widest(strips) > target.registers:
+                break
+            area = rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in strips)
+            blocks = -(-filters * area // SCRATCH_ELEMENTS)
+            cycles, inputs = 0.0, 0
+            for strip in strips:
+                costs = [cost_model.stationary_cost(shape, rows, strip.chunks, geometry, target) for shape in taps]
+                kernels = sum(count * cost.kernel for count, cost in zip(counts, costs, strict=True))
+                entered = blocks * cells
+                loops = len(taps) * cost_model.loop_cycles(kernels / (entered * len(taps)))
+                inputs_loaded = sum(cost.cell for cost in costs)
+                distant = cost_model.distant_cycles(places, rows, strip.chunks, geometry, prefetched=True)
+                ends = filters * (costs[0].filter + written.cycles(rows, strip))
+                cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
+                inputs = max(inputs, *(cost.inputs for cost in costs))
+            # Beside the inputs of a pattern: a kernel's weights, for each vector length. Accumulators come and go.
+            if inputs + library.entries * _widths(strips) > target.registers and rows * _widest(strips) > 1:
+                continue
+            cycles *= batch * -(-height // rows)
+            cost = cycles * _code_cost(library.entries * len(taps) * rows, strips)
+            schedule = Schedule("input-stationary", rows, columns, target.lanes, -(-filters // blocks))
+            yield Candidate(schedule, cycles, cost, "multiply-adds")
+
+
+def _channels_read(op: Any, state: PassState) -> int:
+    """Return how many (first) input channels the kept kernels have."""
+    index = read_constant(op.index, state)
+    return op.input.type.shape[1] if index is None else len(np.unique(index))
+
+
+def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
+    """Return how many kept kernels have each pattern; equally many where that is not known."""
+    patterns = len(library.masks)
+    stride = read_constant(op.stride, state)
+    if stride is None:
+        return [op.values.type.shape[0] / patterns] * patterns
+    return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]
+
+
+def _dense_tiles(op: Any, kernel: tuple[int, int], channels: int, groups: int, target: Target) -> Iterator[Candidate]:
+    """Yield the tiles of "dense-direct", or of "depthwise-direct" where each filter has one channel of its own.
+
+    Args:
+        channels: that each filter reads.
+    """
+    batch, filters = op.result.type.shape[:2]
+    height, width = kernel_plane(op)
+    group = filters // groups
+    name = "depthwise-direct" if channels == 1 and group == 1 else "dense-direct"
+    geometry = _geometry(op, channels)
+    written = _Written.of(op)
+    blocks = [size for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= group and (groups == 1 or group % size == 0)]
+    for columns, strips in _column_choices(width, target.lanes):
+        for rows, block in itertools.product(_row_choices(height), blocks):
+            vectors = rows * _widest(strips)
+            # Beside the accumulators: the input vectors of one tap and a weight.
+            if (block + 1) * vectors + _widths(strips) > target.registers and vectors * block > 1:
+                continue
+            cycles = 0.0
+            for strip in strips:
+                channel = cost_model.dense_channel_cost(kernel, rows, strip.chunks, block, geometry, target)
+                stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
+                stores += block * written.cycles(rows, strip)
+                cycles += strip.count * (channels * channel.cycles + stores + cost_model.LOOP_ENTRY_CYCLES)
+            cycles *= batch * -(-height // rows) * -(-filters // block)
+            cost = cycles * _code_cost(math.prod(kernel) * block * rows, strips)
+            yield Candidate(Schedule(name, rows, columns, target.lanes, block), cycles, cost, channel.bound)
+
+
+def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Target) -> Iterator[Candidate]:
+    """Yield the bands and register tiles of "winograd"."""
+    if not winograd.applies(kernel, op.strides, op.dilations, groups, Layout.of(op.input.type).phases):
+        return
+    batch, filters, height, width = op.result.type.shape
+    shape = (batch, op.input.type.shape[1], filters, height, width)
+    for layer in winograd.layers(*shape, target, kernel[0], op.strides[0]):
+        cycles = winograd.modelled_cycles(layer, target)
+        schedule = Schedule("winograd", 4 * layer.band, layer.strip, layer.lanes, layer.block)
+        yield Candidate(schedule, cycles, cycles, "multiply-adds")
+
+
+def _plane_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    """Yield the tile of a pooling or elementwise layer: four vectors or so in flight."""
+    batch, channels, height, width = tiling.as_planes(op.result.type.shape)
+    inputs = sum(math.prod(value.type.shape) for value in op.operands)
+    moved = 4.0 * (inputs + batch * channels * height * width)
+    if is_global_pool(op):
+        yield _memory_bound(Schedule("global-pool", 1, 1, target.lanes), moved)
+        return
+    columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
+    windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
+    vectors = 8 if windowed else 4
+    rows = max(1, min(height, vectors // tiling.vectors(columns, target.lanes)))
+    yield _memory_bound(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), moved)
+
+
+def _linear_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+    images, features = op.input.type.shape
+    filters = op.weight.type.shape[0]
+    rows = min(images, 4)
+    block = min(filters, 4 if rows > 1 else 8)
+    yield _memory_bound(Schedule("gemv", rows, 1, target.lanes, block), 4.0 * features * filters)
+
+
+def _memory_bound(schedule: Schedule, moved_bytes: float) -> Candidate:
+    cycles = moved_bytes / MEMORY_BYTES_PER_CYCLE
+    return Candidate(schedule, cycles, cycles, "memory")
+
+
+def _column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[tiling.Strip]]]:
+    """Yield the tile widths that cut a row into vectors without gaps between the strips."""
+    half = max(lanes // 2, 4)
+    for columns in sorted({min(width, step * half) for step in range(1, 15)}):
+        strips = tiling.strips(width, columns, lanes)
+        if strips[0].columns == width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
+            yield columns, strips
+
+
+def _row_choices(height: int) -> list[int]:
+    """Return the heights of tiles, up to 16; of those that make equally many tiles, the least."""
+    return sorted({-(-height // tiles) for tiles in range(-(-height // 16), height + 1)})
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a layer writes, and a residual that it reads there.
+
+    Attributes:
+        tensors: how many of them are behind the caches of a core.
+        phases: of the result's layout.
+    """
+
+    tensors: int
+    phases: int
+
+    @staticmethod
+    def of(op: Any) -> _Written:
+        layout = Layout.of(op.result.type)
+        is_distant = 4 * math.prod(op.result.type.shape[:2]) * layout.plane > cost_model.SECOND_LEVEL_BYTES
+        return _Written((1 if op.residual is None else 2) * is_distant, layout.phases)
+
+    def cycles(self, rows: int, strip: tiling.Strip) -> float:
+        """Return the cycles in which one filter of a tile waits for these lines."""
+        return self.tensors * cost_model.written_cycles(rows, strip.chunks, self.phases)
+
+
+def _geometry(op: Any, channels: int) -> cost_model.Geometry:
+    layout = Layout.of(op.input.type)
+    plane_bytes = 4 * layout.plane
+    pitch = kernel_plane(op)[1] if is_flat(op) else layout.pitch
+    return cost_model.Geometry(tuple(op.strides), tuple(op.dilations), layout.phases, pitch, channels, plane_bytes)
+
+
+def _widest(strips: Sequence[tiling.Strip]) -> int:
+    return max(len(strip.chunks) for strip in strips)
+
+
+def _widths(strips: Sequence[tiling.Strip]) -> int:
+    """Return the largest number of different vector lengths in a strip."""
+    return max(len({chunk.lanes for chunk in strip.chunks}) for strip in strips)
+
+
+def _code_cost(instructions: int, strips: Sequence[tiling.Strip]) -> float:
+    """Return a factor that prefers less code among tiles of nearly equal speed: caches and compile time count too.
+
+    Args:
+        instructions: multiply-adds for one column of vectors.
+    """
+    return 1.0 + CODE_COST * instructions * sum(len(strip.chunks) for strip in strips)
+
+
+_GENERATORS: dict[type, Callable[[Any, Target, PassState], Iterator[Candidate]]] = {
+    pattern.SparseConv2dOp: _sparse_candidates,
+    pattern.Conv2dOp: _dense_candidates,
+    pattern.MaxPool2dOp: _plane_candidates,
+    pattern.AvgPool2dOp: _plane_candidates,
+    pattern.AddOp: _plane_candidates,
+    pattern.ActivateOp: _plane_candidates,
+    pattern.RelayoutOp: _plane_candidates,
+    pattern.LinearOp: _linear_candidates,
+}

@@ -1,0 +1,340 @@
+"""Winograd convolution F(4x4, r x r) on planar tensors: with 3x3 kernels 36 multiplications for 16 outputs, not 144.
+
+Outputs are cut into tiles of 4x4, each of which reads inputs d, 6x6 of them for a 3x3 kernel g. With the matrices A, B
+and G of `winograd_transforms`, and o for the element by element product, summed over input channels,
+
+    outputs = A^T [(G g G^T) o (B^T d B)] A
+
+so a layer becomes 36 matrix products, one for each position in a tile, with a transform before and one after them:
+
+    for band of rows of tiles:
+      transform_input:    for channel: for vector of tiles: input vectors -> one vector for each position
+      for group of filters:
+        multiply:         for position: for block of filters x strip of tiles: accumulators stay in registers
+        transform_output: for filter: for vector of tiles: a vector a position -> bias, residual, activation, outputs
+
+A convolution of stride 2 is the sum of four of stride 1 (polyphase decomposition): of the phases of the input, every
+second row and column from either of the first two on, with those of the kernel. Those of a 7x7 kernel have 4x4, 4x3,
+3x4 and 3x3 taps. They count as so many more input channels of one layer of 4x4 taps with 49 positions, of which a phase
+of fewer taps uses 42 or 36: together 169 multiplications a channel for 16 outputs, not 784.
+
+Vectors lie along tiles. Rows are transformed vertically as they lie in memory; then columns four apart are picked into
+vectors for the horizontal transform. Tiles at the lower and right edge may have outputs that do not exist: those are
+not stored, and what they alone would read is replaced by inputs that do exist.
+
+Here is how layers are cut, and what that costs; the loops are in `winograd_stages`.
+
+In a `Schedule`, `rows` are the output rows of a band, counted through all images; `columns` (tiles) x `filters` is the
+register tile of the products. With split "rows" each thread computes bands of its own, if there are enough of them;
+else all threads share each stage of each band.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from patc.passes import cost_model
+from patc.passes.kernels import tiling
+from patc.passes.kernels.winograd_transforms import TILE, TRANSFORMS, Label, Transform
+from patc.targets import Target
+
+
+def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int, phases: int) -> bool:
+    """Whether a convolution can be computed this way; `phases` are those of its input's layout."""
+    stride = strides[0]
+    square = len({*kernel}) == 1 and tuple(strides) == (stride, stride)
+    plain = (*dilations, groups) == (1, 1, 1) and phases == stride <= 2
+    return square and plain and -(-kernel[0] // stride) in TRANSFORMS
+
+
+# Phases
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Every `stride`-th row and column of the input and of the kernel.
+
+    Attributes:
+        row, column: the first ones.
+        height, width: of the part of the kernel.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def lines(self) -> int:
+        """Rows of inputs of a tile, and of positions that they are transformed to."""
+        return TILE - 1 + max(self.height, min(TRANSFORMS))
+
+    @property
+    def shifts(self) -> int:
+        """Columns of inputs of a tile, and of positions that they are transformed to."""
+        return TILE - 1 + max(self.width, min(TRANSFORMS))
+
+
+@functools.cache
+def phases(kernel: int, stride: int) -> tuple[Phase, ...]:
+    """Return the phases of a layer. Those that use a position are neighbours: all, the first or the middle two."""
+    order = [(0, 0)] if stride == 1 else [(0, 1), (0, 0), (1, 0), (1, 1)]
+    return tuple(Phase(*first, *(len(range(place, kernel, stride)) for place in first)) for first in order)
+
+
+def transform_weights(weight: np.ndarray, stride: int = 1) -> np.ndarray:
+    """Return F x C x K x K weights as positions x F x (phases * C): G g G^T of each phase, computed in float64.
+
+    Positions that a phase does not use hold zeros.
+    """
+    filters, channels, kernel, _ = weight.shape
+    taps = -(-kernel // stride)
+    parts = phases(kernel, stride)
+    found = np.zeros((taps + TILE - 1, taps + TILE - 1, filters, len(parts), channels), np.float32)
+    for number, part in enumerate(parts):
+        own = weight[:, :, part.row :: stride, part.column :: stride].astype(np.float64)
+        down, across = (
+            TRANSFORMS[taps].weights(count - TILE + 1)[:, :present]
+            for count, present in ((part.lines, part.height), (part.shifts, part.width))
+        )
+        transformed = np.einsum("ij,fcjk,lk->ilfc", down, own, across, optimize=True)
+        found[: part.lines, : part.shifts, :, number] = transformed
+    return found.reshape(-1, filters, len(parts) * channels)
+
+
+# Tiles
+
+NEAR_BYTES = 512 * 1024  # inputs of a band that the second-level cache holds, beside the products of a group
+GROUP_BYTES = 128 * 1024  # products of a group
+
+
+@dataclass(frozen=True)
+class Strip:
+    """`count` vectors of tiles, one behind the other in the same rows of tiles.
+
+    Attributes:
+        start: first column of tiles.
+        rows, columns: tiles of one vector, row by row in its lanes.
+        lanes: of the vector; those behind its tiles repeat the last one.
+        is_last: whether the vector ends a row.
+    """
+
+    start: int
+    count: int
+    rows: int
+    columns: int
+    lanes: int
+    is_last: bool
+
+    def tiles(self) -> list[Label]:
+        """Return row and column of the tile in each lane."""
+        count = self.rows * self.columns
+        return [divmod(min(lane, count - 1), self.columns) for lane in range(self.lanes)]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and how it is cut into tiles.
+
+    Attributes:
+        images, channels, filters: of the layer.
+        height, width: of its output.
+        band: rows of tiles, counted through all images, that are computed together.
+        lanes: elements of a vector.
+        block: filters that the products keep in registers.
+        strip: tiles that the products keep in registers.
+        kernel: rows, and columns, of a kernel.
+        stride: of the layer.
+    """
+
+    images: int
+    channels: int
+    filters: int
+    height: int
+    width: int
+    band: int
+    lanes: int
+    block: int
+    strip: int
+    kernel: int = 3
+    stride: int = 1
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return phases(self.kernel, self.stride)
+
+    @property
+    def taps(self) -> int:
+        """Rows, and columns, of the largest phase of a kernel."""
+        return -(-self.kernel // self.stride)
+
+    @property
+    def transform(self) -> Transform:
+        return TRANSFORMS[self.taps]
+
+    @property
+    def read(self) -> int:
+        """Rows, and columns, of the inputs of a tile."""
+        return self.taps + TILE - 1
+
+    @property
+    def positions(self) -> int:
+        """Products of a tile and a kernel."""
+        return self.read**2
+
+    @property
+    def depth(self) -> int:
+        """Channels of all phases."""
+        return len(self.phases) * self.channels
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles of an image."""
+        return -(-self.height // TILE)
+
+    @property
+    def columns(self) -> int:
+        """Tiles of a row."""
+        return -(-self.width // TILE)
+
+    @property
+    def bands(self) -> int:
+        """Bands of all images; the last one may overlap its neighbour."""
+        return -(-self.images * self.rows // self.band)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a band."""
+        return self.band * self.columns
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of filters; the last one may overlap its neighbour."""
+        return -(-self.filters // self.block)
+
+    def strips(self) -> list[Strip]:
+        """Cut a row of tiles into vectors, or several short rows together into one."""
+        if self.columns <= self.lanes:
+            rows = max(1, min(self.lanes // self.columns, 4, self.band))
+            lanes = tiling.cut(rows * self.columns, self.lanes)[0].lanes
+            return [Strip(0, 1, rows, self.columns, lanes, True)]
+        whole = (self.columns - 1) // self.lanes
+        start = whole * self.lanes
+        rest = self.columns - start
+        last = Strip(start, 1, 1, rest, tiling.cut(rest, self.lanes)[0].lanes, True)
+        return [Strip(0, whole, 1, self.lanes, self.lanes, False), last]
+
+    def parts(self) -> list[tiling.Strip]:
+        """Cut the tiles of a band into what the products keep in registers.
+
+        Several vectors of a strip are equally long: a weight takes one register, then, not one for each length.
+        """
+
+        def widened(strip: tiling.Strip) -> tiling.Strip:
+            return replace(strip, chunks=tuple(replace(chunk, lanes=self.lanes) for chunk in strip.chunks))
+
+        found = tiling.strips(self.tiles, self.strip, self.lanes)
+        return [widened(strip) if len(strip.chunks) > 1 else strip for strip in found]
+
+    @property
+    def plane(self) -> int:
+        """Elements of the tiles of one position, with those that the last vectors store behind them."""
+        last = self.strips()[-1]
+        spilled = self.tiles + last.lanes - last.rows * last.columns
+        covered = tiling.covered_by(self.parts())
+        return -(-max(spilled, covered) // tiling.LINE) * tiling.LINE
+
+    @property
+    def channel(self) -> int:
+        """Elements of all positions of a channel (or filter): positions are close together, and channels an odd number
+        of cache lines apart, so that neither compete for the same set of a cache."""
+        return (self.positions * self.plane // tiling.LINE | 1) * tiling.LINE
+
+    @property
+    def group(self) -> int:
+        """Blocks of filters whose products are computed and transformed before those of others.
+
+        Few, so that their products stay near; but all where the inputs of a band, which each group reads, do not.
+        """
+        if 4 * self.depth * self.channel > NEAR_BYTES:
+            return self.blocks
+        return max(1, min(self.blocks, GROUP_BYTES // (4 * self.block * self.channel)))
+
+    @property
+    def kept(self) -> int:
+        """Filters of a group."""
+        return min(self.group * self.block, self.filters)
+
+
+def inputs_of(layer: Layer, phase: Phase, strip: Strip) -> int:
+    """Return how many columns of inputs the tiles of a strip read, of those that exist."""
+    columns = TILE * (strip.columns - 1) + phase.shifts
+    return min(columns, layer.width + phase.width - 1 - TILE * strip.start) if strip.is_last else columns
+
+
+# Cost
+
+CACHED_BYTES = 4 << 20  # tiles that stay in cache from one stage to the next
+MEMORY_BYTES_PER_CYCLE = 8.0
+INPUT_BYTES_PER_CYCLE = 2.5  # rows of many planes, from behind the second-level cache
+WEIGHT_BYTES_PER_CYCLE = 6.5  # one stream from memory
+INPUT_ROW_OPERATIONS = {6: 14, 7: 20}  # to transform what one load brings, by the inputs of an axis
+INPUT_LINE_OPERATIONS = {6: 24, 7: 30}  # to pick the columns of a line of tiles and transform them
+OUTPUT_OPERATIONS = 15  # for each line and column
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+
+
+def layers(
+    images: int, channels: int, filters: int, height: int, width: int, target: Target, kernel: int = 3, stride: int = 1
+) -> Iterator[Layer]:
+    """Yield the ways to cut a layer that are worth a thought.
+
+    Args:
+        height, width: of its output.
+    """
+    rows = images * -(-height // TILE)
+    bands = sorted({-(-rows // 2**power) for power in range(rows.bit_length())})
+    for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
+        blocks = [size for size in BLOCKS if size <= filters and (size + 1) * vectors + 1 <= target.registers]
+        cut = band, target.lanes, blocks[-1], vectors * target.lanes
+        yield Layer(images, channels, filters, height, width, *cut, kernel, stride)
+
+
+def modelled_cycles(layer: Layer, target: Target) -> float:
+    """Return the cycles of a layer on one core.
+
+    Fitted to layers from 64 channels at 224x224 to 512 at 7x7, and to those of 3 to 16 channels of kernels of 3x3, 4x4
+    and, with stride 2, 7x7 and 8x8.
+    """
+    inputs = outputs = products = 0.0
+    for strip in layer.strips():
+        stored = TILE * strip.rows * len(tiling.cut(TILE * strip.columns, layer.lanes))
+        vectors = strip.count * -(-layer.band // strip.rows)
+        operation = cost_model.vector_cycles(strip.lanes, target)
+        for phase in layer.phases:
+            loaded = strip.rows * len(tiling.cut(inputs_of(layer, phase, strip), layer.lanes))
+            operations = phase.lines * INPUT_LINE_OPERATIONS[phase.shifts] + loaded * INPUT_ROW_OPERATIONS[phase.lines]
+            inputs += vectors * operation * operations
+        operations = (layer.read + TILE) * OUTPUT_OPERATIONS
+        outputs += vectors * (operation * operations + stored * cost_model.STORE_CYCLES)
+    used = layer.channels * sum(phase.lines * phase.shifts for phase in layer.phases)
+    for part in layer.parts():
+        multiply = layer.block * sum(cost_model.vector_cycles(chunk.lanes, target) for chunk in part.chunks)
+        loads = sum(cost_model.load_cycles(chunk.lanes, True, target) for chunk in part.chunks)
+        channel = max(multiply, loads + 0.5 * layer.block, cost_model.FMA_LATENCY)
+        ends = layer.block * len(part.chunks) * cost_model.STORE_CYCLES + cost_model.LOOP_ENTRY_CYCLES
+        products += part.count * layer.blocks * (used * channel + layer.positions * ends)
+    bands, area = layer.bands, layer.images * layer.height * layer.width
+    evicted = bands * max(0, 4 * (layer.depth + layer.kept) * layer.channel - CACHED_BYTES)
+    moved = 2 * evicted + max(0, 4 * layer.filters * area - CACHED_BYTES)
+    distant = max(0, 4 * layer.channels * layer.stride**2 * area - cost_model.SECOND_LEVEL_BYTES)
+    transforms = bands * (layer.channels * inputs + layer.filters * outputs)
+    transforms += moved / MEMORY_BYTES_PER_CYCLE + distant / INPUT_BYTES_PER_CYCLE
+    weights = 4 * layer.positions * layer.depth * layer.filters / WEIGHT_BYTES_PER_CYCLE
+    return transforms + math.hypot(bands * products, weights)

@@ -1,0 +1,60 @@
+"""From a module of loops and memory to a program that can be saved and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.codegen import host
+from patc.layers import LayerReport
+from patc.passes.base import PassState
+from patc.passes.functions import defined_functions
+from patc.passes.pattern_plan_memory import WEIGHTS
+from patc.runtime.model import ENTRY, Program, TensorInfo
+from patc.targets import Target
+
+
+def find_main(module: ir.Module) -> Any:
+    """Return the function that a program runs, or None."""
+    named = (function for function in defined_functions(module) if function.attributes["sym_name"].value == ENTRY)
+    return next(named, None)
+
+
+def generate_program(
+    module: ir.Module,
+    state: PassState,
+    *,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    structure: Any,
+    target: Target,
+    threads: int,
+    layers: Sequence[LayerReport],
+) -> Program:
+    """Compile what the last pass made of a model; see `Program` for the arguments.
+
+    The module is lowered in place, and `state` keeps no parameter but the weights.
+    """
+    arguments = ir.FunctionType(find_main(module).attributes["function_type"].value).inputs
+    # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
+    # model that needs neither has none.
+    memories = arguments[len(inputs) + len(outputs) + 1 :]
+    weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
+    # Code generation takes the most memory: what else is left of the weights goes before it starts.
+    state.parameters.keep_only({WEIGHTS})
+    host.lower_to_llvm(module, target)
+    return Program(
+        code=host.compile_object(module),
+        weights=weights,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        structure=structure,
+        arena_bytes=ir.MemRefType(memories[0]).shape[0] if memories else 0,
+        target=target.name,
+        features=target.features,
+        threads=threads,
+        layers=tuple(layers),
+    )
