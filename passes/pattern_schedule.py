@@ -20,6 +20,8 @@ from patc.passes.functions import defined_functions, top_level_ops
 from patc.passes.pattern_layout import kernel_plane
 from patc.targets import get_target
 
+SHARED_BAND = 1.2  # what threads lose that share the stages of Winograd's bands instead of having bands of their own
+
 
 @dataclass(frozen=True)
 class PatternSchedule(Pass):
@@ -50,7 +52,7 @@ class PatternSchedule(Pass):
             for op in top_level_ops(function):
                 found = [] if "schedule" in op.attributes else candidates(op, target, state)
                 if found:
-                    divided = [replace(one, schedule=split(one.schedule, op, self.threads)) for one in found]
+                    divided = [_divide(one, op, self.threads) for one in found]
                     set_schedule(op, *_choose(op, divided, state))
 
 
@@ -82,11 +84,29 @@ def _describe(candidate: Candidate, seconds: float) -> str:
     return f"{schedule.algorithm} {schedule.rows}x{schedule.columns}{filters}{sums} {1e3 * seconds:.3g} ms"
 
 
+def _divide(candidate: Candidate, op: Any, threads: int) -> Candidate:
+    """Return the candidate for several threads; what they cannot share evenly costs more."""
+    schedule = split(candidate.schedule, op, threads)
+    cost = candidate.cost
+    if threads > 1 and len(op.result.type.shape) == 4:
+        tiles = _row_tiles(schedule, op)
+        if schedule.split == "rows":
+            cost *= -(-tiles // threads) * threads / tiles
+        elif schedule.algorithm == "winograd" and tiles > 1:
+            cost *= SHARED_BAND  # three stages a band, with a barrier after each
+    return replace(candidate, schedule=schedule, cost=cost)
+
+
 def split(schedule: Schedule, op: Any, threads: int) -> Schedule:
     """Divide by rows where that gives every thread the same number of tiles or many, else by filters."""
     shape = list(op.result.type.shape)
     if len(shape) != 4:
         return replace(schedule, split="filters", threads=threads)
-    tiles = shape[0] * -(-kernel_plane(op)[0] // schedule.rows)
+    tiles = _row_tiles(schedule, op)
     even = tiles % threads == 0 or tiles >= 8 * threads
     return replace(schedule, split="rows" if even else "filters", threads=threads)
+
+
+def _row_tiles(schedule: Schedule, op: Any) -> int:
+    """Return the row tiles of all images."""
+    return int(op.result.type.shape[0]) * -(-kernel_plane(op)[0] // schedule.rows)

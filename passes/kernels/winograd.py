@@ -287,6 +287,7 @@ WEIGHT_BYTES_PER_CYCLE = 6.5  # one stream from memory
 INPUT_ROW_OPERATIONS = {6: 14, 7: 20}  # to transform what one load brings, by the inputs of an axis
 INPUT_LINE_OPERATIONS = {6: 24, 7: 30}  # to pick the columns of a line of tiles and transform them
 OUTPUT_OPERATIONS = 15  # for each line and column
+PRODUCT_CYCLES = 1.0  # to store a vector of products, beside multiply-adds of others
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
 
@@ -328,7 +329,7 @@ def modelled_cycles(layer: Layer, target: Target) -> float:
         multiply = layer.block * sum(cost_model.vector_cycles(chunk.lanes, target) for chunk in part.chunks)
         loads = sum(cost_model.load_cycles(chunk.lanes, True, target) for chunk in part.chunks)
         channel = max(multiply, loads + 0.5 * layer.block, cost_model.FMA_LATENCY)
-        ends = layer.block * len(part.chunks) * cost_model.STORE_CYCLES + cost_model.LOOP_ENTRY_CYCLES
+        ends = layer.block * len(part.chunks) * PRODUCT_CYCLES + cost_model.LOOP_ENTRY_CYCLES
         products += part.count * layer.blocks * (used * channel + layer.positions * ends)
     bands, area = layer.bands, layer.images * layer.height * layer.width
     evicted = bands * max(0, 4 * (layer.depth + layer.kept) * layer.channel - CACHED_BYTES)

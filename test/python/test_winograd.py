@@ -77,7 +77,7 @@ KERNELS = {3: 1, 4: 1, 5: 2, 6: 2, 7: 2, 8: 2}  # rows and columns, and the stri
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(RANDOMS)
-@settings(REPRODUCIBLE, max_examples=6)
+@settings(REPRODUCIBLE, max_examples=5)
 def test_random_layers(kernel: int, choices: random.Random) -> None:
     rng = np.random.default_rng(choices.getrandbits(32))
     stride, most = KERNELS[kernel], 3 if kernel < 7 else 4
@@ -187,7 +187,7 @@ def run_fenced() -> None:
             residual = net.activate(net.new_input(y.shape))
             z = conv(net, y, 3, residual=residual)
             check(net, [z], fenced=True, retile=by_winograd())
-    for size in ((7, 7), (8, 33), (15, 124), (30, 32)):
+    for size in ((7, 7), (15, 124), (30, 32)):
         net = Net((1, 2, *size))
         check(net, [conv(net, net.activate(net.input), 3, 7, pads=(0, 1, 0, 2))], fenced=True, retile=by_winograd())
 
