@@ -44,10 +44,14 @@ class Candidate:
     bound: str
 
 
-def candidates(op: Any, target: Target, state: PassState) -> list[Candidate]:
-    """Return the ways to compute a layer, always in the same order; none for an op that computes nothing."""
+def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> list[Candidate]:
+    """Return the ways to compute a layer, always in the same order; none for an op that computes nothing.
+
+    Args:
+        threads: that the layer will be divided among.
+    """
     generate = _GENERATORS.get(type(op))
-    return [] if generate is None else list(generate(op, target, state))
+    return [] if generate is None else list(generate(op, target, state, threads))
 
 
 def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
@@ -69,25 +73,25 @@ def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
     return sorted(kept, key=lambda candidate: astuple(candidate.schedule))
 
 
-def _sparse_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
-    yield from _pattern_tiles(op, target, state)
-    yield from _stationary_tiles(op, target, state)
+def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+    yield from _pattern_tiles(op, target, state, threads)
+    yield from _stationary_tiles(op, target, state, threads)
     # Where little was pruned, the same layer computed dense may take less time.
     channels, kernel = op.input.type.shape[1], Library.from_attr(op.library).kernel
-    yield from _dense_tiles(op, kernel, channels, 1, target)
+    yield from _dense_tiles(op, kernel, channels, 1, target, threads)
     yield from _winograd_bands(op, kernel, 1, target)
 
 
-def _dense_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+def _dense_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     _, channels, height, width = op.weight.type.shape
-    yield from _dense_tiles(op, (height, width), channels, op.groups.value, target)
+    yield from _dense_tiles(op, (height, width), channels, op.groups.value, target, threads)
     yield from _winograd_bands(op, (height, width), op.groups.value, target)
 
 
-def _pattern_tiles(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+def _pattern_tiles(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tiles of "pattern-direct"."""
     batch, filters = op.result.type.shape[:2]
-    height, width = kernel_plane(op)
+    height, width = kernel_plane(op, threads)
     library = Library.from_attr(op.library)
     taps = [library.places(pattern) for pattern in range(len(library.masks))]
     places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
@@ -119,10 +123,10 @@ def _pattern_tiles(op: Any, target: Target, state: PassState) -> Iterator[Candid
             yield Candidate(schedule, cycles, cost, costs[commonest].bound)
 
 
-def _stationary_tiles(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+def _stationary_tiles(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tiles of "input-stationary"."""
     batch, filters = op.result.type.shape[:2]
-    height, width = kernel_plane(op)
+    height, width = kernel_plane(op, threads)
     library = Library.from_attr(op.library)
     taps = [library.places(pattern) for pattern in range(len(library.masks))]
     places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
@@ -171,14 +175,16 @@ def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
     return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]
 
 
-def _dense_tiles(op: Any, kernel: tuple[int, int], channels: int, groups: int, target: Target) -> Iterator[Candidate]:
+def _dense_tiles(
+    op: Any, kernel: tuple[int, int], channels: int, groups: int, target: Target, threads: int
+) -> Iterator[Candidate]:
     """Yield the tiles of "dense-direct", or of "depthwise-direct" where each filter has one channel of its own.
 
     Args:
         channels: that each filter reads.
     """
     batch, filters = op.result.type.shape[:2]
-    height, width = kernel_plane(op)
+    height, width = kernel_plane(op, threads)
     group = filters // groups
     name = "depthwise-direct" if channels == 1 and group == 1 else "dense-direct"
     geometry = _geometry(op, channels)
@@ -213,7 +219,7 @@ def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Targe
         yield Candidate(schedule, cycles, cycles, "multiply-adds")
 
 
-def _plane_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+def _plane_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tile of a pooling or elementwise layer: four vectors or so in flight."""
     batch, channels, height, width = tiling.as_planes(op.result.type.shape)
     inputs = sum(math.prod(value.type.shape) for value in op.operands)
@@ -228,7 +234,7 @@ def _plane_candidates(op: Any, target: Target, state: PassState) -> Iterator[Can
     yield _memory_bound(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), moved)
 
 
-def _linear_candidates(op: Any, target: Target, state: PassState) -> Iterator[Candidate]:
+def _linear_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     images, features = op.input.type.shape
     filters = op.weight.type.shape[0]
     rows = min(images, 4)
@@ -303,7 +309,7 @@ def _code_cost(instructions: int, strips: Sequence[tiling.Strip]) -> float:
     return 1.0 + CODE_COST * instructions * sum(len(strip.chunks) for strip in strips)
 
 
-_GENERATORS: dict[type, Callable[[Any, Target, PassState], Iterator[Candidate]]] = {
+_GENERATORS: dict[type, Callable[[Any, Target, PassState, int], Iterator[Candidate]]] = {
     pattern.SparseConv2dOp: _sparse_candidates,
     pattern.Conv2dOp: _dense_candidates,
     pattern.MaxPool2dOp: _plane_candidates,

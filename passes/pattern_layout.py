@@ -89,10 +89,14 @@ def is_flat(op: Any) -> bool:
     return all(_has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
 
 
-def kernel_plane(op: Any) -> tuple[int, int]:
-    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row."""
+def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
+    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or one row for
+    each thread."""
     height, width = op.result.type.shape[2:]
-    return (1, height * width) if is_flat(op) else (height, width)
+    if not is_flat(op):
+        return height, width
+    rows = threads if height * width % threads == 0 else 1
+    return rows, height * width // rows
 
 
 def _is_pointwise(op: Any) -> bool:

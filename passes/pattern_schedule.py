@@ -7,12 +7,14 @@ Where the state has something to measure with, it times the best candidates of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch_mlir import ir
 
+from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
 from patc.passes.candidates import Candidate, candidates, shortlist
@@ -20,6 +22,7 @@ from patc.passes.functions import defined_functions, top_level_ops
 from patc.passes.pattern_layout import kernel_plane
 from patc.targets import get_target
 
+REMOTE_BYTES_PER_CYCLE = 1.5  # from the cache of another core
 SHARED_BAND = 1.2  # what threads lose that share the stages of Winograd's bands instead of having bands of their own
 
 
@@ -50,9 +53,9 @@ class PatternSchedule(Pass):
         target = get_target(self.target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
-                found = [] if "schedule" in op.attributes else candidates(op, target, state)
+                found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if found:
-                    divided = [_divide(one, op, self.threads) for one in found]
+                    divided = [way for one in found for way in _divide(one, op, self.threads)]
                     set_schedule(op, *_choose(op, divided, state))
 
 
@@ -84,29 +87,47 @@ def _describe(candidate: Candidate, seconds: float) -> str:
     return f"{schedule.algorithm} {schedule.rows}x{schedule.columns}{filters}{sums} {1e3 * seconds:.3g} ms"
 
 
-def _divide(candidate: Candidate, op: Any, threads: int) -> Candidate:
-    """Return the candidate for several threads; what they cannot share evenly costs more."""
-    schedule = split(candidate.schedule, op, threads)
-    cost = candidate.cost
-    if threads > 1 and len(op.result.type.shape) == 4:
-        tiles = _row_tiles(schedule, op)
-        if schedule.split == "rows":
-            cost *= -(-tiles // threads) * threads / tiles
-        elif schedule.algorithm == "winograd" and tiles > 1:
-            cost *= SHARED_BAND  # three stages a band, with a barrier after each
-    return replace(candidate, schedule=schedule, cost=cost)
+def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
+    """Return the candidate divided by rows and by filters; what threads cannot share evenly, or have to fetch from each
+    other's caches, costs more."""
+    schedule = replace(candidate.schedule, threads=threads)
+    by_filters = replace(candidate, schedule=replace(schedule, split="filters"))
+    if len(op.result.type.shape) != 4 or schedule.algorithm == "global-pool":
+        return [by_filters]
+    tiles = int(op.result.type.shape[0]) * -(-kernel_plane(op, threads)[0] // schedule.rows)
+    if threads == 1:
+        return [replace(candidate, schedule=replace(schedule, split="rows"))]
+    cost = candidate.cost + threads * _remote_bytes(op, "filters", threads) / REMOTE_BYTES_PER_CYCLE
+    if schedule.algorithm == "winograd" and tiles > 1:
+        cost *= SHARED_BAND  # three stages a band, with a barrier after each
+    ways = [replace(by_filters, cost=cost)]
+    if tiles >= threads:
+        cost = candidate.cost * -(-tiles // threads) * threads / tiles
+        cost += threads * _remote_bytes(op, "rows", threads) / REMOTE_BYTES_PER_CYCLE
+        ways.insert(0, replace(candidate, cost=cost, schedule=replace(schedule, split="rows")))
+    return ways
 
 
-def split(schedule: Schedule, op: Any, threads: int) -> Schedule:
-    """Divide by rows where that gives every thread the same number of tiles or many, else by filters."""
-    shape = list(op.result.type.shape)
-    if len(shape) != 4:
-        return replace(schedule, split="filters", threads=threads)
-    tiles = _row_tiles(schedule, op)
-    even = tiles % threads == 0 or tiles >= 8 * threads
-    return replace(schedule, split="rows" if even else "filters", threads=threads)
+def _remote_bytes(op: Any, split: str, threads: int) -> float:
+    """Return the bytes that a thread reads and that another one wrote."""
+    is_dense = isinstance(op, pattern.Conv2dOp) and op.groups.value == 1
+    reads_all = is_dense or isinstance(op, pattern.SparseConv2dOp)
+    total = 0.0
+    for number, value in enumerate(_activations(op)):
+        producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
+        if "schedule" not in producer:
+            continue  # the caller's memory, or a constant
+        size = 4.0 * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
+        if number == 0 and reads_all and split == "filters":
+            total += size
+        elif Schedule.from_attr(producer["schedule"]).split != split:
+            total += size / threads
+    return total
 
 
-def _row_tiles(schedule: Schedule, op: Any) -> int:
-    """Return the row tiles of all images."""
-    return int(op.result.type.shape[0]) * -(-kernel_plane(op)[0] // schedule.rows)
+def _activations(op: Any) -> list[ir.Value]:
+    """Return the activations that a layer reads."""
+    if isinstance(op, pattern.AddOp):
+        return [op.lhs, op.rhs]
+    residual = getattr(op, "residual", None)
+    return [op.input] if residual is None else [op.input, residual]

@@ -27,7 +27,7 @@ from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.kernels.winograd_transforms import TILE
-from patc.passes.pattern_layout import is_flat, is_global_pool
+from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
@@ -96,13 +96,12 @@ class _Buffer:
         images, channels, height, width = tiling.as_planes(self.shape)
         return Tensor(memory, images, channels, height, width, self.layout or Layout.packed(height, width))
 
-    def flat(self) -> _Buffer:
-        """Return the tensor with each plane as one row."""
+    def flat(self, rows: int) -> _Buffer:
+        """Return the tensor with each plane, whose rows follow each other, as other rows."""
         images, channels, height, width = self.shape
-        layout = self.layout or Layout.packed(height, width)
-        return _Buffer(
-            self.memory, (images, channels, 1, height * width), Layout(row=height * width, plane=layout.plane)
-        )
+        plane = (self.layout or Layout.packed(height, width)).plane
+        columns = height * width // rows
+        return _Buffer(self.memory, (images, channels, rows, columns), Layout(row=columns, plane=plane))
 
 
 def _slack(value: ir.Value) -> int:
@@ -369,7 +368,7 @@ FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
 _MakeEpilogue = Callable[[list[Any]], convolution.Epilogue]
 
 
-def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], _MakeEpilogue]:
+def _epilogue(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[list[ir.Value], _MakeEpilogue]:
     """Return the memrefs of bias and residual, and what makes the epilogue from a kernel's arguments."""
     activation = Activation.from_attr(op.activation)
     memories = []
@@ -379,7 +378,7 @@ def _epilogue(specializer: _Specializer, op: Any) -> tuple[list[ir.Value], _Make
     if getattr(op, "residual", None) is not None:
         residual = specializer.buffer(op.residual)
         if is_flat(op):
-            residual = residual.flat()
+            residual = residual.flat(kernel_plane(op, schedule.threads)[0])
         memories.append(residual.memory)
     has_bias = op.bias is not None
 
@@ -398,7 +397,7 @@ def _window(op: Any) -> convolution.Window:
 def _row_tiles(op: Any, schedule: Schedule) -> int:
     batch, _, height, _ = tiling.as_planes(op.result.type.shape)
     if is_flat(op):
-        height = 1
+        height, _ = kernel_plane(op, schedule.threads)
     return batch * -(-height // min(schedule.rows, height))
 
 
@@ -412,13 +411,13 @@ def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None
 
 
 def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
-    source, output = _ends(specializer, op)
+    source, output = _ends(specializer, op, schedule)
     library = Library.from_attr(op.library)
     weights = []
     for role in FKW_ROLES:
         operand = getattr(op, role)
         weights.append(specializer.constant(specializer.array(op, operand, role), operand, ""))
-    extra, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -436,7 +435,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
 
 
 def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
-    source, output = _ends(specializer, op)
+    source, output = _ends(specializer, op, schedule)
     library, fkw = Library.from_attr(op.library), _fkw(specializer, op)
     blocks = -(-output.shape[1] // schedule.filters)
     if schedule.split == "filters":
@@ -446,7 +445,7 @@ def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedul
     for role in ("values", "place", "bounds", "channels", "firsts", "reorder", "count"):
         weights.append(specializer.constant(getattr(arrays, role), op.values, f"{role}{blocks}"))
     block = -(-arrays.block // 64) * 64  # the same for layers that are alike, so that they share a kernel
-    extra, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -459,10 +458,13 @@ def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedul
     specializer.call(op, schedule, memories, arrays.kept(), _row_tiles(op, schedule), emit)
 
 
-def _ends(specializer: _Specializer, op: Any) -> tuple[_Buffer, _Buffer]:
+def _ends(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[_Buffer, _Buffer]:
     """Return the input and the result of a convolution."""
     source, output = specializer.buffer(op.input), specializer.result(op)
-    return (source.flat(), output.flat()) if is_flat(op) else (source, output)
+    if not is_flat(op):
+        return source, output
+    rows, _ = kernel_plane(op, schedule.threads)
+    return source.flat(rows), output.flat(rows)
 
 
 def _fkw(specializer: _Specializer, op: Any) -> Fkw:
@@ -519,7 +521,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     copies, kept = (schedule.threads, layer.kept) if own_bands else (1, filters)
     sizes = [copies * count * layer.channel for count in (layer.depth, kept)]
     planes, sums = (memref.AllocOp(_flat(size), [], []).result for size in sizes)
-    extra, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
     def emit_bands(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -565,13 +567,13 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     if schedule.algorithm == "winograd":
         _emit_winograd(specializer, op, schedule)
         return
-    source, output = _ends(specializer, op)
+    source, output = _ends(specializer, op, schedule)
     weight = _dense_weight(specializer, op)
     filters, channels, *kernel = weight.array.shape
     packed = specializer.constant(
         pack_filters(weight.array, schedule.filters), weight.origin, f"packed{schedule.filters}"
     )
-    extra, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op, schedule)
     window, group = _window(op), filters // weight.groups
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -670,7 +672,7 @@ def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None
     source, output = specializer.buffer(op.input), specializer.result(op)
     array = pack_features(specializer.array(op, op.weight, "weight"), schedule.filters, schedule.lanes)
     weight = specializer.constant(array, op.weight, f"packed{schedule.filters}x{schedule.lanes}")
-    extra, epilogue = _epilogue(specializer, op)
+    extra, epilogue = _epilogue(specializer, op, schedule)
     images, features = source.shape
     shape = linear.LinearShape(images, features, output.shape[1])
 

@@ -222,11 +222,14 @@ def store_tile(
         _finish_rows(b, tile, index, output, channel, schedule)
 
 
-def prefetch_ends(b: Builder, tile: Tile, channel: Index, output: Tensor, epilogue: Epilogue) -> None:
-    """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away."""
+def prefetch_ends(
+    b: Builder, tile: Tile, channel: Index, output: Tensor, epilogue: Epilogue, schedule: Schedule
+) -> None:
+    """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away: behind the
+    caches of this core, or in those of another."""
     tensors = [(output, True)] if epilogue.residual is None else [(output, True), (epilogue.residual, False)]
     for tensor, write in tensors:
-        if 4 * tensor.images * tensor.image <= DISTANT_BYTES:
+        if schedule.threads == 1 and 4 * tensor.images * tensor.image <= DISTANT_BYTES:
             continue
         layout = tensor.layout
         base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
@@ -299,7 +302,7 @@ def sparse_convolution(
         bounds = [
             b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
         ]
-        prefetch_ends(b, tile, channel, output, epilogue)
+        prefetch_ends(b, tile, channel, output, epilogue, schedule)
         sums = first_sums(b, tile, epilogue.bias, channel)
         sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
         for pattern in range(patterns):
@@ -403,7 +406,7 @@ def dense_convolution(
         packed = b.mul(number, weights.channels * len(taps) * block)
         sums: Vectors = []
         for member in range(block):
-            prefetch_ends(b, tile, b.add(filter_, member), output, epilogue)
+            prefetch_ends(b, tile, b.add(filter_, member), output, epilogue, schedule)
             sums += first_sums(b, tile, epilogue.bias, b.add(filter_, member))
 
         def one_channel(channel: Index, sums: Vectors) -> Vectors:

@@ -87,7 +87,7 @@ def input_stationary(
 
         def start(member: ir.Value, _: Vectors) -> Vectors:
             channel = b.load_index(weights.reorder, b.add(first, member))
-            prefetch_ends(b, tile, channel, output, epilogue)
+            prefetch_ends(b, tile, channel, output, epilogue, schedule)
             bias = b.load_scalar(epilogue.bias, channel) if epilogue.bias is not None else None
             for pack, place in _places(packs):
                 value = b.splat(0.0, pack.lanes) if bias is None else b.broadcast(bias, pack.lanes)
