@@ -55,6 +55,8 @@ class PatternSchedule(Pass):
             for op in top_level_ops(function):
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if found:
+                    if self.threads > 1 and state.measure is None:
+                        found = _same_sums(found, candidates(op, target, state))
                     divided = [way for one in found for way in _divide(one, op, self.threads)]
                     set_schedule(op, *_choose(op, divided, state))
 
@@ -85,6 +87,14 @@ def _describe(candidate: Candidate, seconds: float) -> str:
     filters = f"x{schedule.filters}" if schedule.filters > 1 else ""
     sums = f" with {schedule.sums} sums" if schedule.sums > 1 else ""
     return f"{schedule.algorithm} {schedule.rows}x{schedule.columns}{filters}{sums} {1e3 * seconds:.3g} ms"
+
+
+def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that add up in the order of the best one for a single thread: results then have the same
+    bits for any number of threads."""
+    best = min(alone, key=lambda candidate: candidate.cost).schedule
+    order = best.algorithm, best.sums
+    return [candidate for candidate in found if (candidate.schedule.algorithm, candidate.schedule.sums) == order]
 
 
 def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
