@@ -181,7 +181,7 @@ def test_inputs_stay_in_registers_where_many_filters_share_them(filters: int, al
 
 @pytest.mark.parametrize(
     ("images", "height", "threads", "split"),
-    [(6, 1, 3, "rows"), (6, 1, 4, "filters"), (1, 1, 2, "filters"), (33, 1, 4, "rows"), (31, 1, 4, "filters")],
+    [(6, 1, 3, "rows"), (6, 1, 4, "filters"), (1, 1, 2, "filters"), (32, 1, 4, "rows"), (31, 1, 4, "filters")],
 )
 def test_rows_are_divided_where_threads_get_as_many(images: int, height: int, threads: int, split: str) -> None:
     net = Net((images, 8, height, 16))

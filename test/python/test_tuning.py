@@ -371,7 +371,8 @@ def test_measured_models_compute_the_same(
     assert layers["conv"].algorithm == layers["conv"].reason.split("(")[1].split(" ")[0]
     for name in ("stem", "wide", "depthwise", "conv"):
         assert layers[name].reason.startswith("fastest of ") and " ms; next " in layers[name].reason
-    assert len(list((cache_home / "patc" / "tuning").iterdir())) == 4
+    # With two threads there are two ways to divide what has a single tile, too.
+    assert len(list((cache_home / "patc" / "tuning").iterdir())) == (4 if threads == 1 else 6)
     # What is in the cache decides: the same file, and nothing is timed.
     monkeypatch.setattr(tuning, "time_candidates", None)
     again = patc.compile(small(), (x,), threads=threads, tune="measure")
