@@ -24,8 +24,8 @@ _WORD_COLUMNS = 5  # of the table of layers: the first ones hold words, the othe
 _SPLITS = {"rows": "|r", "filters": "|f"}
 _LAYER_LEGEND = (
     "schedule: rows x columns of a tile, f filters and s sums at a time, split over threads by rows |r or filters |f; "
-    "GFLOP/s on kept weights and real pixels; of limit: the part reached of what FMA peak or bandwidth allow; "
-    "model: time predicted"
+    "GFLOP/s on kept weights and real pixels, with Winograd too, which multiplies less and may exceed the peak; of "
+    "limit: the part reached of what FMA peak or bandwidth allow; model: time predicted"
 )
 
 
