@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where those go that can be made again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import tempfile
 from pathlib import Path
 
 from patc.diagnostics import PatcError
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder `patc`/`name` in the one that the user keeps such things in."""
+    given, home = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~")
+    # A relative one is to be ignored, says the specification; a user without a home has "~".
+    base = given if os.path.isabs(given) else os.path.join(home if home != "~" else tempfile.gettempdir(), ".cache")
+    return Path(base) / "patc" / name
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -8,23 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from patc.diagnostics import PatcError
-from patc.files import atomic_write
+from patc.files import atomic_write, cache_folder
 
 FORMAT = 1
 
 
 def default_folder() -> Path:
-    """Return `patc/tuning` in the folder that the user keeps such things in."""
-    given, home = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~")
-    # A relative one is to be ignored, says the specification; a user without a home has "~".
-    base = given if os.path.isabs(given) else os.path.join(home if home != "~" else tempfile.gettempdir(), ".cache")
-    return Path(base) / "patc" / "tuning"
+    """Return where times are kept unless another folder is given."""
+    return cache_folder("tuning")
 
 
 class TuningCache:

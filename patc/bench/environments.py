@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patc.diagnostics import PatcError
+from patc.files import cache_folder
 
 Notify = Callable[[str], None]
 Version = tuple[int, int]
@@ -137,11 +138,7 @@ def _place(environment: Environment) -> Path:
     if environment.has_torch:
         made_of += [str(_torch_folder()), importlib.metadata.version("torch")]
     digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
-    return _cache_folder() / f"{environment.name}-{digest[:8]}"
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patc" / "bench"
+    return cache_folder("bench") / f"{environment.name}-{digest[:8]}"
 
 
 def _torch_folder() -> Path:
