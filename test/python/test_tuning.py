@@ -425,31 +425,26 @@ def test_stages_hold_measured_schedules(fake_times: list[Any], cache_home: Path)
     assert len(reasons) == 3 and all(reason.startswith("fastest of ") for reason in reasons)
 
 
-@pytest.mark.parametrize("words", ["compile net.pt2 -o net.patc", "compile net.pt2 --emit mlir@schedule -o net.mlir"])
-def test_the_command_compile_measures(
-    words: str,
-    fake_times: list[Any],
-    cache_home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def net_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Export `chain` to a file in the working folder, a temporary one."""
     monkeypatch.chdir(tmp_path)
     torch.export.save(torch.export.export(chain(), (INPUT,)), "net.pt2")
+    return "net.pt2"
+
+
+@pytest.mark.parametrize("words", ["compile net.pt2 -o net.patc", "compile net.pt2 --emit mlir@schedule -o net.mlir"])
+def test_the_command_compile_measures(
+    words: str, fake_times: list[Any], cache_home: Path, net_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words.split(), "--tune", "measure", "--threads", "1"]) == 0
     assert fake_times and capsys.readouterr().err == ""
 
 
 def test_the_command_report_says_what_was_measured(
-    fake_times: list[Any],
-    cache_home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fake_times: list[Any], cache_home: Path, net_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.export.save(torch.export.export(chain(), (INPUT,)), "net.pt2")
-    assert main(["report", "net.pt2", "--tune", "measure", "--threads", "1"]) == 0
+    assert main(["report", net_file, "--tune", "measure", "--threads", "1"]) == 0
     assert capsys.readouterr().out.count(": fastest of ") == 3
 
 
