@@ -19,6 +19,7 @@ from patc.passes import cost_model
 from patc.passes.base import PassState
 from patc.passes.constants import read_constant
 from patc.passes.kernels import tiling, winograd
+from patc.passes.kernels.winograd_transforms import TILE
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.targets import Target
 
@@ -74,11 +75,12 @@ def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
 
 
 def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-    yield from _pattern_tiles(op, target, state, threads)
-    yield from _stationary_tiles(op, target, state, threads)
+    layer = _Sparse.of(op, state, threads)
+    yield from _pattern_tiles(layer, target)
+    yield from _stationary_tiles(layer, target)
     # Where little was pruned, the same layer computed dense may take less time.
-    channels, kernel = op.input.type.shape[1], Library.from_attr(op.library).kernel
-    yield from _dense_tiles(op, kernel, channels, 1, target, threads)
+    kernel = layer.library.kernel
+    yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, target, threads)
     yield from _winograd_bands(op, kernel, 1, target)
 
 
@@ -88,75 +90,107 @@ def _dense_candidates(op: Any, target: Target, state: PassState, threads: int) -
     yield from _winograd_bands(op, (height, width), op.groups.value, target)
 
 
-def _pattern_tiles(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+@dataclass(frozen=True)
+class _Sparse:
+    """A sparse convolution, as its tiles are costed.
+
+    Attributes:
+        batch, filters, height, width: of the result as the kernel sees it.
+        taps: of each pattern.
+        places: all that any pattern reads.
+        counts: kept kernels of each pattern.
+        cells: (first) input channels that the kept kernels have.
+    """
+
+    batch: int
+    filters: int
+    height: int
+    width: int
+    library: Library
+    taps: list[tuple[cost_model.Place, ...]]
+    places: tuple[cost_model.Place, ...]
+    counts: list[float]
+    cells: int
+    geometry: cost_model.Geometry
+    written: _Written
+
+    @staticmethod
+    def of(op: Any, state: PassState, threads: int) -> _Sparse:
+        library = Library.from_attr(op.library)
+        taps = [library.places(pattern) for pattern in range(len(library.masks))]
+        batch, filters = op.result.type.shape[:2]
+        height, width = kernel_plane(op, threads)
+        return _Sparse(
+            batch=batch,
+            filters=filters,
+            height=height,
+            width=width,
+            library=library,
+            taps=taps,
+            places=tuple(sorted(set(itertools.chain.from_iterable(taps)))),
+            counts=pattern_counts(op, library, state),
+            cells=_channels_read(op, state),
+            geometry=_geometry(op, op.input.type.shape[1]),
+            written=_Written.of(op),
+        )
+
+
+def _pattern_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
     """Yield the tiles of "pattern-direct"."""
-    batch, filters = op.result.type.shape[:2]
-    height, width = kernel_plane(op, threads)
-    library = Library.from_attr(op.library)
-    taps = [library.places(pattern) for pattern in range(len(library.masks))]
-    places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
-    counts = pattern_counts(op, library, state)
-    commonest = counts.index(max(counts))
-    written = _Written.of(op)
-    geometry = _geometry(op, op.input.type.shape[1])
-    for columns, strips in _column_choices(width, target.lanes):
+    commonest = layer.counts.index(max(layer.counts))
+    for columns, strips in _column_choices(layer.width, target.lanes):
         # Beside the accumulators: a kernel's weights, for each vector length, and the vectors of one input row.
-        spare = target.registers - library.entries * _widths(strips) - _widest(strips) - 1
-        for rows, sums in itertools.product(_row_choices(height), (1, 2, 4)):
+        spare = target.registers - layer.library.entries * _widths(strips) - _widest(strips) - 1
+        for rows, sums in itertools.product(_row_choices(layer.height), (1, 2, 4)):
             smallest = rows == sums == 1
-            if (rows * _widest(strips) * sums > spare or sums > library.entries) and not smallest:
+            if (rows * _widest(strips) * sums > spare or sums > layer.library.entries) and not smallest:
                 continue
             cycles = 0.0
             for strip in strips:
                 costs = [
-                    cost_model.sparse_kernel_cost(shape, rows, strip.chunks, sums, geometry, target) for shape in taps
+                    cost_model.sparse_kernel_cost(shape, rows, strip.chunks, sums, layer.geometry, target)
+                    for shape in layer.taps
                 ]
-                kernels = sum(count * cost.cycles for count, cost in zip(counts, costs, strict=True))
-                loops = len(taps) * cost_model.loop_cycles(kernels / (filters * len(taps)))
+                kernels = sum(count * cost.cycles for count, cost in zip(layer.counts, costs, strict=True))
+                loops = len(layer.taps) * cost_model.loop_cycles(kernels / (layer.filters * len(layer.taps)))
                 stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
-                distant = cost_model.distant_cycles(places, rows, strip.chunks, geometry, prefetched=False)
-                stores += written.cycles(rows, strip)
-                cycles += strip.count * (kernels + filters * (loops + stores) + distant)
-            cycles *= batch * -(-height // rows)
-            cost = cycles * _code_cost(library.entries * len(taps) * rows, strips)
+                distant = cost_model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=False)
+                stores += layer.written.cycles(rows, strip)
+                cycles += strip.count * (kernels + layer.filters * (loops + stores) + distant)
+            cycles *= layer.batch * -(-layer.height // rows)
+            cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
             schedule = Schedule("pattern-direct", rows, columns, target.lanes, sums=sums)
             yield Candidate(schedule, cycles, cost, costs[commonest].bound)
 
 
-def _stationary_tiles(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+def _stationary_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
     """Yield the tiles of "input-stationary"."""
-    batch, filters = op.result.type.shape[:2]
-    height, width = kernel_plane(op, threads)
-    library = Library.from_attr(op.library)
-    taps = [library.places(pattern) for pattern in range(len(library.masks))]
-    places = tuple(sorted(set(itertools.chain.from_iterable(taps))))
-    counts = pattern_counts(op, library, state)
-    geometry = _geometry(op, op.input.type.shape[1])
-    cells = _channels_read(op, state)
-    written = _Written.of(op)
-    for columns, strips in _column_choices(width, target.lanes):
-        for rows in _row_choices(height):
+    for columns, strips in _column_choices(layer.width, target.lanes):
+        for rows in _row_choices(layer.height):
             if rows * _widest(strips) > target.registers:
                 break
             area = rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in strips)
-            blocks = -(-filters * area // SCRATCH_ELEMENTS)
+            blocks = -(-layer.filters * area // SCRATCH_ELEMENTS)
             cycles, inputs = 0.0, 0
             for strip in strips:
-                costs = [cost_model.stationary_cost(shape, rows, strip.chunks, geometry, target) for shape in taps]
-                kernels = sum(count * cost.kernel for count, cost in zip(counts, costs, strict=True))
-                entered = blocks * cells
-                loops = len(taps) * cost_model.loop_cycles(kernels / (entered * len(taps)))
+                costs = [
+                    cost_model.stationary_cost(shape, rows, strip.chunks, layer.geometry, target)
+                    for shape in layer.taps
+                ]
+                kernels = sum(count * cost.kernel for count, cost in zip(layer.counts, costs, strict=True))
+                entered = blocks * layer.cells
+                loops = len(layer.taps) * cost_model.loop_cycles(kernels / (entered * len(layer.taps)))
                 inputs_loaded = sum(cost.cell for cost in costs)
-                distant = cost_model.distant_cycles(places, rows, strip.chunks, geometry, prefetched=True)
-                ends = filters * (costs[0].filter + written.cycles(rows, strip))
+                distant = cost_model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=True)
+                ends = layer.filters * (costs[0].filter + layer.written.cycles(rows, strip))
                 cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
                 inputs = max(inputs, *(cost.inputs for cost in costs))
             # Beside the inputs of a pattern: a kernel's weights, for each vector length. Accumulators come and go.
-            if inputs + library.entries * _widths(strips) > target.registers and rows * _widest(strips) > 1:
+            if inputs + layer.library.entries * _widths(strips) > target.registers and rows * _widest(strips) > 1:
                 continue
-            cycles *= batch * -(-height // rows)
-            cost = cycles * _code_cost(library.entries * len(taps) * rows, strips)
-            schedule = Schedule("input-stationary", rows, columns, target.lanes, -(-filters // blocks))
+            cycles *= layer.batch * -(-layer.height // rows)
+            cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
+            schedule = Schedule("input-stationary", rows, columns, target.lanes, -(-layer.filters // blocks))
             yield Candidate(schedule, cycles, cost, "multiply-adds")
 
 
@@ -215,7 +249,7 @@ def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Targe
     shape = (batch, op.input.type.shape[1], filters, height, width)
     for layer in winograd.layers(*shape, target, kernel[0], op.strides[0]):
         cycles = winograd.modelled_cycles(layer, target)
-        schedule = Schedule("winograd", 4 * layer.band, layer.strip, layer.lanes, layer.block)
+        schedule = Schedule("winograd", TILE * layer.band, layer.strip, layer.lanes, layer.block)
         yield Candidate(schedule, cycles, cycles, "multiply-adds")
 
 

@@ -46,17 +46,21 @@ class ChannelMajor:
         return [float(self.bounds[(block + 1) * cells] - self.bounds[block * cells]) for block in range(blocks)]
 
 
+def cut_evenly(costs: np.ndarray | list[float], parts: int) -> list[int]:
+    """Cut a sequence into `parts` ranges of nearly equal cost; return the start of each, and the end."""
+    total = np.concatenate([[0.0], np.cumsum(costs)])
+    cuts = [int(np.argmin(np.abs(total - total[-1] * part / parts))) for part in range(parts + 1)]
+    cuts[0], cuts[-1] = 0, len(costs)
+    return cuts
+
+
 def cut_blocks(lengths: np.ndarray, blocks: int) -> np.ndarray:
     """Cut filters into `blocks` ranges of nearly equal kept kernels; return the first filter of each, and F.
 
     Args:
         lengths: kept kernels of each stored filter.
     """
-    filters = len(lengths)
-    total = np.concatenate([[0.0], np.cumsum(lengths + 1.0)])
-    cuts = [int(np.argmin(np.abs(total - total[-1] * block / blocks))) for block in range(blocks + 1)]
-    cuts[0], cuts[-1] = 0, filters
-    return np.array(cuts, np.int32)
+    return np.array(cut_evenly(lengths + 1.0, blocks), np.int32)
 
 
 def by_channel(fkw: Fkw, blocks: int) -> ChannelMajor:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Activation, Layout, Library
+from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState
 from patc.passes.functions import defined_functions
 from patc.passes.kernels import tiling
@@ -97,6 +97,14 @@ def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
         return height, width
     rows = threads if height * width % threads == 0 else 1
     return rows, height * width // rows
+
+
+def row_tiles(op: Any, schedule: Schedule) -> int:
+    """Return the row tiles that a schedule cuts all images of a layer's result into."""
+    images, _, height, _ = tiling.as_planes(op.result.type.shape)
+    if is_flat(op):
+        height, _ = kernel_plane(op, schedule.threads)
+    return images * -(-height // min(schedule.rows, height))
 
 
 def _is_pointwise(op: Any) -> bool:

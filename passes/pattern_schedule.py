@@ -19,7 +19,7 @@ from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
 from patc.passes.candidates import Candidate, candidates, shortlist
 from patc.passes.functions import defined_functions, top_level_ops
-from patc.passes.pattern_layout import kernel_plane
+from patc.passes.pattern_layout import is_flat, row_tiles
 from patc.targets import get_target
 
 REMOTE_BYTES_PER_CYCLE = 1.5  # from the cache of another core
@@ -57,13 +57,14 @@ class PatternSchedule(Pass):
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if not found:
                     continue
-                others = _other_algorithms(found)
+                alone = found
                 if self.threads > 1 and state.measure is None:
-                    alone = candidates(op, target, state)
-                    found, others = _same_sums(found, alone), _other_algorithms(alone)
+                    if is_flat(op):  # cut in another way for several threads
+                        alone = candidates(op, target, state)
+                    found = _same_sums(found, alone)
                 divided = [way for one in found for way in _divide(one, op, self.threads)]
                 chosen, reason = _choose(op, divided, state)
-                set_schedule(op, chosen, reason if state.measure else reason + others)
+                set_schedule(op, chosen, reason if state.measure else reason + _other_algorithms(alone))
 
 
 def set_schedule(op: Any, chosen: Candidate, reason: str) -> None:
@@ -118,7 +119,7 @@ def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
     by_filters = replace(candidate, schedule=replace(schedule, split="filters"))
     if len(op.result.type.shape) != 4 or schedule.algorithm == "global-pool":
         return [by_filters]
-    tiles = int(op.result.type.shape[0]) * -(-kernel_plane(op, threads)[0] // schedule.rows)
+    tiles = row_tiles(op, schedule)
     if threads == 1:
         return [replace(candidate, schedule=replace(schedule, split="rows"))]
     cost = candidate.cost + threads * _remote_bytes(op, "filters", threads) / REMOTE_BYTES_PER_CYCLE

@@ -18,7 +18,7 @@ from torch_mlir.dialects import func, memref, scf
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.channel_major import by_channel
+from patc.passes.channel_major import by_channel, cut_evenly
 from patc.passes.constants import constant_name, read_constant
 from patc.passes.fkw import Fkw, decode
 from patc.passes.functions import declare_function, defined_functions, symbols
@@ -27,7 +27,7 @@ from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.kernels.winograd_transforms import TILE
-from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
+from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
@@ -358,9 +358,7 @@ def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[i
     if schedule.split == "rows":
         cuts = [tiles * part // threads for part in range(threads + 1)]
         return [(cuts[part], cuts[part + 1], 0, len(weights)) for part in range(threads)]
-    total = np.concatenate([[0.0], np.cumsum(weights)])
-    cuts = [int(np.argmin(np.abs(total - total[-1] * part / threads))) for part in range(threads + 1)]
-    cuts[0], cuts[-1] = 0, len(weights)
+    cuts = cut_evenly(weights, threads)
     return [(0, tiles, cuts[part], cuts[part + 1]) for part in range(threads)]
 
 
@@ -376,9 +374,7 @@ def _epilogue(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[l
         memories.append(specializer.constant(specializer.array(op, op.bias, "bias"), op.bias, ""))
     residual = None
     if getattr(op, "residual", None) is not None:
-        residual = specializer.buffer(op.residual)
-        if is_flat(op):
-            residual = residual.flat(kernel_plane(op, schedule.threads)[0])
+        residual = _as_kernel_sees(specializer.buffer(op.residual), op, schedule)
         memories.append(residual.memory)
     has_bias = op.bias is not None
 
@@ -392,13 +388,6 @@ def _epilogue(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[l
 
 def _window(op: Any) -> convolution.Window:
     return convolution.Window(tuple(op.strides), tuple(op.dilations), op.pads[0], op.pads[1])
-
-
-def _row_tiles(op: Any, schedule: Schedule) -> int:
-    batch, _, height, _ = tiling.as_planes(op.result.type.shape)
-    if is_flat(op):
-        height, _ = kernel_plane(op, schedule.threads)
-    return batch * -(-height // min(schedule.rows, height))
 
 
 def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
@@ -431,7 +420,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
     kernels = specializer.array(op, op.stride, "stride")
     kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
-    specializer.call(op, schedule, memories, list(kept), _row_tiles(op, schedule), emit)
+    specializer.call(op, schedule, memories, list(kept), row_tiles(op, schedule), emit)
 
 
 def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
@@ -455,16 +444,18 @@ def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedul
         input_stationary(b, work, source.tensor(arguments[0]), held, made, epilogue(arguments[9:]), window, schedule)
 
     memories = [source.memory, *weights, output.memory, *extra]
-    specializer.call(op, schedule, memories, arrays.kept(), _row_tiles(op, schedule), emit)
+    specializer.call(op, schedule, memories, arrays.kept(), row_tiles(op, schedule), emit)
 
 
 def _ends(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[_Buffer, _Buffer]:
     """Return the input and the result of a convolution."""
     source, output = specializer.buffer(op.input), specializer.result(op)
-    if not is_flat(op):
-        return source, output
-    rows, _ = kernel_plane(op, schedule.threads)
-    return source.flat(rows), output.flat(rows)
+    return _as_kernel_sees(source, op, schedule), _as_kernel_sees(output, op, schedule)
+
+
+def _as_kernel_sees(buffer: _Buffer, op: Any, schedule: Schedule) -> _Buffer:
+    """Return a tensor that a convolution reads or writes; see `kernel_plane`."""
+    return buffer.flat(kernel_plane(op, schedule.threads)[0]) if is_flat(op) else buffer
 
 
 def _fkw(specializer: _Specializer, op: Any) -> Fkw:
@@ -585,7 +576,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
 
     blocks = -(-filters // schedule.filters)
     memories = [source.memory, packed, output.memory, *extra]
-    specializer.call(op, schedule, memories, [1.0] * blocks, _row_tiles(op, schedule), emit)
+    specializer.call(op, schedule, memories, [1.0] * blocks, row_tiles(op, schedule), emit)
 
 
 def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
@@ -616,7 +607,7 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
             scale=scale if table is None else arguments[2],
         )
 
-    specializer.call(op, schedule, memories, [1.0] * output.shape[1], _row_tiles(op, schedule), emit)
+    specializer.call(op, schedule, memories, [1.0] * output.shape[1], row_tiles(op, schedule), emit)
 
 
 def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
@@ -655,7 +646,7 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
 
     memories = [source.memory for source in sources] + [output.memory]
     channels = tiling.as_planes(output.shape)[1]
-    specializer.call(op, schedule, memories, [1.0] * channels, _row_tiles(op, schedule), emit)
+    specializer.call(op, schedule, memories, [1.0] * channels, row_tiles(op, schedule), emit)
 
 
 def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:

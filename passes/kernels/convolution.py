@@ -149,28 +149,22 @@ def _for_tiles(
 
 def input_vector(b: Builder, tensor: Tensor, base: Index, window: Window, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
     """Load what `tap` contributes to the chunk of output row `row`."""
-    layout, stride = tensor.layout, window.strides[1]
-    channel, dy, dx = tap
-    y = row * window.strides[0] + dy * window.dilations[0] - window.top + layout.top
-    x = dx * window.dilations[1] - window.left + layout.left
-    start = channel * layout.plane + y * layout.pitch
-    if layout.phases == stride:
-        position, phase = divmod(x, stride)
-        return b.load(tensor.memory, base, start + phase * layout.row + position + chunk.column, chunk.lanes)
+    stride = window.strides[1]
+    first, _ = input_range(tensor, window, row, tap, chunk)
+    if tensor.layout.phases == stride:
+        return b.load(tensor.memory, base, first, chunk.lanes)
     # Columns `stride` apart in one row: load all between the first and the last and pick. Neighbouring taps load the
     # same vectors.
-    skip = x % stride
-    first = start + x - skip + chunk.column * stride
     parts = [b.load(tensor.memory, base, first + part * chunk.lanes, chunk.lanes) for part in range(stride)]
-    return pick_strided(b, parts, skip, stride)
+    return pick_strided(b, parts, _input_column(tensor, window, tap) % stride, stride)
 
 
 def input_range(tensor: Tensor, window: Window, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
     """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
     layout, stride = tensor.layout, window.strides[1]
-    channel, dy, dx = tap
+    channel, dy, _ = tap
     y = row * window.strides[0] + dy * window.dilations[0] - window.top + layout.top
-    x = dx * window.dilations[1] - window.left + layout.left
+    x = _input_column(tensor, window, tap)
     start = channel * layout.plane + y * layout.pitch
     if layout.phases == stride:
         position, phase = divmod(x, stride)
@@ -178,6 +172,11 @@ def input_range(tensor: Tensor, window: Window, row: int, tap: Tap, chunk: Chunk
         return first, first + chunk.lanes - 1
     first = start + x - x % stride + chunk.column * stride
     return first, first + stride * chunk.lanes - 1
+
+
+def _input_column(tensor: Tensor, window: Window, tap: Tap) -> int:
+    """Return the column, halo included, that a tap of the first output column reads."""
+    return tap[2] * window.dilations[1] - window.left + tensor.layout.left
 
 
 def pick_strided(b: Builder, parts: list[ir.Value], first: int, stride: int) -> ir.Value:
