@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,16 +279,36 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
-def build(name: str, weights: PathLike | None = None, seed: int = 0) -> nn.Module:
-    """Return the network of `MODELS` called `name`, in eval mode.
+def find(name: str) -> ModelInfo:
+    """Return the entry of `MODELS` called `name`.
 
     Raises:
-        PatcError: no network has that name (the message lists the names), or `weights` do not fit.
+        PatcError: no network has that name; the message lists the names.
     """
     if name not in MODELS:
         names = ", ".join(MODELS)
         raise PatcError(f"expected a model out of {names}; found '{name}'{nearest(name, MODELS)}")
-    return MODELS[name].build(weights, seed=seed)
+    return MODELS[name]
+
+
+def build(name: str, weights: PathLike | None = None, seed: int = 0) -> nn.Module:
+    """Return the network of `MODELS` called `name`, in eval mode, with as many outputs as `weights` have.
+
+    Raises:
+        PatcError: no network has that name (the message lists the names), or `weights` do not fit.
+    """
+    info = find(name)
+    if weights is None:
+        return info.build(seed=seed)
+    classes = _count_classes(_read_state_dict(Path(weights)))
+    return info.build(weights) if classes is None else info.build(weights, num_classes=classes)
+
+
+def _count_classes(state: dict[str, Tensor]) -> int | None:
+    """Return the outputs of the last layer, `fc` or the last of `classifier`; None where there is none."""
+    biases = {name: tensor for name, tensor in state.items() if re.fullmatch(r"fc\.bias|classifier\.\d+\.bias", name)}
+    last = max(biases, key=lambda name: [int(number) for number in re.findall(r"\d+", name)], default=None)
+    return len(biases[last]) if last is not None and biases[last].ndim == 1 and len(biases[last]) else None
 
 
 def _finish(construct: Callable[[], nn.Module], weights: PathLike | None, seed: int) -> nn.Module:

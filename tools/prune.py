@@ -1,8 +1,12 @@
-"""`patc prune`: prune a network by magnitude, in one shot, and save its weights."""
+"""`patc prune`: prune a network by magnitude in one shot, or train and prune it, and save its weights."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +17,29 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
 
-    from patc.pruning import PruneReport
+    from patc.pruning import PatternSpec, PruneReport
+    from patc.pruning.train import Epoch
+    from patc.pruning.train_options import Phase, TrainOptions
 
 SUFFIXES = (".safetensors", ".pth")
 
+# The options of training, with what they are in `TrainOptions` and `AdmmSchedule`.
+_TRAINING = (
+    "dense_epochs", "extract", "extract_epochs", "admm_epochs", "retrain_epochs", "batch_size", "optimizer",
+    "learning_rate", "weight_decay", "label_smoothing", "amp", "device", "seed",
+)  # fmt: skip
+_PENALTY = ("rho", "growth", "most_rho", "ramp")
+
 _DESCRIPTION = """\
-Give every 3x3 kernel of MODEL the pattern that keeps the most of it, and remove the weakest kernels. Nothing is
-trained: accuracy has to be won back by training the kept weights.
+Give every 3x3 kernel of MODEL the pattern that keeps the most of it, and remove the weakest kernels. With --data the
+model is trained for that: ADMM drives the weights to patterns, then those that stay are trained alone. Without,
+accuracy has to be won back by training the kept weights.
 """
 _EPILOG = """\
 examples:
   patc prune resnet18 --weights resnet18.pth --compression 8 -o pruned.safetensors
+  patc prune resnet18_cifar --data cifar10:cifar-10-batches-bin --dense-epochs 60 --compression 8 -o pruned.safetensors
+  patc prune vgg16_cifar --data glyphs --dense-epochs 8 --extract 8 --compression 8 -o pruned.safetensors
   patc compile resnet18 --weights pruned.safetensors -o resnet18.patc
 """
 
@@ -32,7 +48,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "prune",
-        help="prune a network and save its weights",
+        help="prune a network, with or without training, and save its weights",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -42,45 +58,221 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
     parser.add_argument("-o", "--output", metavar="FILE", help="save the state dict: .safetensors or .pth")
     arguments.add_pruning(parser, "what to prune to")
+    _add_target(parser)
+    _add_training(parser)
     parser.set_defaults(input_shape=None)  # nothing is compiled here
     return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which layers, and how their rates are chosen")
+    group.add_argument("--depthwise", metavar="HOW", help="depthwise convolutions: dense or pattern (dense)")
+    group.add_argument("--library-5x5", metavar="NAME", help="pattern library of 5x5 convolutions (they stay dense)")
+    group.add_argument("--first-layer", metavar="HOW", help="a 3x3 first layer: pattern, prune or dense (pattern)")
+    group.add_argument("--balanced", action="store_true", help="equally many kernels for all filters of a layer")
+    group.add_argument("--allocation", metavar="HOW", help="uniform rates, or one global budget by score (uniform)")
+    group.add_argument(
+        "--rate",
+        metavar="LAYER=C",
+        action="append",
+        type=_layer_rate,
+        help="connectivity of one layer; may be repeated",
+    )
+    group.add_argument(
+        "--speedup", metavar="S", type=float, help="rates for 1/S of the 3x3 layers' time, by the compiler's cost model"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--data", metavar="DATA", help="train on cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES or digits"
+    )
+    group.add_argument("--run-folder", metavar="DIR", help="log and checkpoints (prune-MODEL)")
+    group.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    group.add_argument("--dense-epochs", metavar="N", type=int, help="epochs before pruning (0)")
+    group.add_argument("--extract", metavar="N", type=int, help="extract a library of N patterns first: 12, 8 or 4")
+    group.add_argument("--extract-epochs", metavar="N", type=int, help="epochs of each step of the extraction (3)")
+    group.add_argument("--admm-epochs", metavar="N", type=int, help="epochs of ADMM (10)")
+    group.add_argument("--retrain-epochs", metavar="N", type=int, help="epochs with the masks in force (10)")
+    group.add_argument("--batch-size", metavar="N", type=int, help="images a step (128)")
+    group.add_argument("--optimizer", metavar="NAME", help="sgd or adamw (sgd)")
+    group.add_argument("--learning-rate", metavar="R", type=float, help="of dense training; others take a part (0.1)")
+    group.add_argument("--weight-decay", metavar="D", type=float, help="of weights (0.0005)")
+    group.add_argument("--label-smoothing", metavar="S", type=float, help="0 to below 1 (0.1)")
+    group.add_argument("--rho", metavar="RHO", type=float, help="penalty of the first ADMM epoch (0.01)")
+    group.add_argument("--growth", metavar="G", type=float, help="factor of the penalty an epoch (1.5)")
+    group.add_argument("--most-rho", metavar="RHO", type=float, help="where the penalty stops to grow (0.3)")
+    group.add_argument("--ramp", metavar="P", type=float, help="part of ADMM in which kernels fall to the target (0.5)")
+    group.add_argument("--amp", action="store_true", default=None, help="mixed precision")
+    group.add_argument("--device", metavar="NAME", help="cuda or cpu (a GPU where there is one)")
+    group.add_argument("--seed", metavar="N", type=int, help="of everything that is random (0)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command and return its exit status.
 
     Raises:
-        PatcError: an argument is wrong, the rate is out of reach, or the file cannot be written.
+        PatcError: an argument is wrong, the rate is out of reach, data cannot be read, or a file cannot be written.
     """
     from patc.tools.console import describe_bytes
 
-    if args.compression is None and args.connectivity is None:
-        raise PatcError("expected --compression or --connectivity, got neither")
-    if args.output is not None:
-        arguments.check_output(args.output, SUFFIXES)
-    if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:
-        raise PatcError("expected the name of a model, got a file: prune it in Python and export it", args.model)
-    loaded = arguments.load_model(args)
-    assert loaded.pruned is not None  # a rate is given
-    _print_report(loaded.pruned)
+    _check(args)
+    report, model = _train(args) if args.data is not None else _prune(args)
+    _print_report(report, args.speedup)
     if args.output is None:
         print("nothing saved: -o FILE saves the weights")
     else:
-        _save(loaded.model, args.output)
+        _save(model, args.output)
         print(f"{args.output}: {describe_bytes(Path(args.output).stat().st_size)}")
     return 0
 
 
-def _print_report(report: PruneReport) -> None:
-    from patc.pruning import draw
+def _check(args: argparse.Namespace) -> None:
+    if args.compression is None and args.connectivity is None and args.speedup is None:
+        raise PatcError("expected --compression or --connectivity, got neither")
+    if args.speedup is not None and not (args.compression is None and args.connectivity is None):
+        raise PatcError("expected --speedup without --compression and --connectivity, got both")
+    if args.library is not None and args.extract is not None:
+        raise PatcError("expected --library or --extract, got both")
+    if args.output is not None:
+        arguments.check_output(args.output, SUFFIXES)
+    if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:
+        raise PatcError("expected the name of a model, got a file: prune it in Python and export it", args.model)
+    if args.data is None:
+        given = [name for name in (*_TRAINING, *_PENALTY, "run_folder") if getattr(args, name) is not None]
+        if given or args.resume:
+            option = given[0].replace("_", "-") if given else "resume"
+            raise PatcError(f"expected --data together with --{option}, got none")
+
+
+def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
+    from patc import models, pruning
+
+    model = models.build(args.model, args.weights)
+    return pruning.prune_(model, _spec(args, model)), model
+
+
+def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
+    from patc import models
+    from patc.pruning.data import open_data
+    from patc.pruning.train import evaluate, train
+    from patc.pruning.train_options import TrainOptions, plan_phases
+
+    options = TrainOptions(**_given(args, _TRAINING))
+    options = replace(options, schedule=replace(options.schedule, **_given(args, _PENALTY)))
+    info = models.find(args.model)
+    folder = args.run_folder or f"prune-{args.model}"
+    data = open_data(args.data, info.input_shape[2], options.seed)
+    model = info.build(args.weights, seed=options.seed, num_classes=data.classes)
+    spec = _spec(args, model, (1, *data.shape))
+    size = f"{len(data.train)} images to train on, {len(data.test)} to test with, {data.classes} classes"
+    print(f"{data.name}: {size}", flush=True)
+    if args.weights is not None:
+        print(f"{args.weights}: test accuracy {evaluate(model, data)[1]:.2%}", flush=True)
+    epochs = sum(phase.epochs for phase in plan_phases(options))
+    with _progress(epochs, options) as (tell, tell_step):
+        report = train(model, data, spec, options, folder, args.resume, tell, tell_step)
+    for histogram in report.histograms:
+        print(f"\nkernels that select each of {len(histogram)} patterns:")
+        _print_histogram(histogram)
+        _save_histogram(histogram, Path(folder))
+    print(f"\n{folder}: log.csv, last.pt and best.pt; test accuracy {report.test_accuracy:.2%}\n")
+    return report.pruned, model
+
+
+def _spec(args: argparse.Namespace, model: nn.Module, shape: tuple[int, ...] | None = None) -> PatternSpec:
+    """Return what to prune to; with --speedup, the rates that the compiler's cost model suggests.
+
+    Args:
+        shape: of the input that layers are timed with; None for that of the named model.
+    """
+    from patc import models, pruning
+
+    names = ("compression", "connectivity", "library", "pointwise", "filter_group", "depthwise", "library_5x5")
+    fields = _given(args, (*names, "first_layer", "allocation"))
+    spec = pruning.PatternSpec(**fields, balanced=args.balanced, rates=tuple(args.rate or ()))
+    if args.speedup is None:
+        return spec
+    if args.rate or args.allocation:
+        raise PatcError("expected --speedup to choose all rates, got --rate or --allocation too")
+    from patc.tools.layer_times import modelled_times
+
+    times = modelled_times(model, shape or models.MODELS[args.model].input_shape, spec)
+    return pruning.choose_rates(model, spec, times, args.speedup)
+
+
+def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+@contextlib.contextmanager
+def _progress(epochs: int, options: TrainOptions) -> Iterator[tuple[Any, Any]]:
+    """Print a line an epoch, and on a terminal show how far training is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from patc.tools.console import make_console
+
+    def line(phase: Phase, epoch: Epoch) -> str:
+        apart = "" if epoch.distance is None else f", {epoch.distance:.1%} from patterns"
+        return (
+            f"epoch {epoch.epoch + 1}/{epochs} {epoch.phase:8s} loss {epoch.train_loss:.4f}, "
+            f"test accuracy {epoch.test_accuracy:.2%}{apart}, {epoch.seconds:.1f} s"
+        )
+
+    console = make_console()
+    if not console.is_terminal:
+        yield (lambda phase, epoch: print(line(phase, epoch), flush=True)), lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("training", total=None)
+        yield (
+            lambda phase, epoch: progress.console.print(line(phase, epoch), markup=False),
+            lambda phase, epoch, step, steps: progress.update(
+                task, description=f"{phase.kind} {epoch + 1}/{epochs}", completed=step, total=steps
+            ),
+        )
+
+
+def _print_report(report: PruneReport, speedup: float | None) -> None:
     from patc.tools.console import make_console
 
     console = make_console()
     console.print(_make_table(report))
-    console.print(f"\nconnectivity {report.connectivity:.3f}: all kernels / kept ones of the layers named pattern")
-    console.print("kept kernels by pattern:")
-    for mask, count in report.histogram.items():
-        console.print(f"  {mask:4d}  {draw(mask)}  {count:8d}", markup=False)
+    if speedup is None:
+        console.print(f"\nconnectivity {report.connectivity:.3f}: all kernels / kept ones of the layers named pattern")
+    else:
+        console.print(
+            f"\nrates that the cost model expects to make these layers {speedup:g}x as fast as patterns alone"
+        )
+    print("kept kernels by pattern:")
+    _print_histogram(report.histogram)
+
+
+def _print_histogram(histogram: dict[int, int], rows: int = 32) -> None:
+    from patc.pruning import draw
+
+    by_count = (
+        histogram if len(histogram) <= rows else dict(sorted(histogram.items(), key=lambda item: -item[1])[:rows])
+    )
+    for mask, count in by_count.items():
+        print(f"  {mask:4d}  {draw(mask)}  {count:8d}")
+    if len(by_count) < len(histogram):
+        print(f"  {len(histogram) - rows} more patterns for {sum(histogram.values()) - sum(by_count.values())} kernels")
+
+
+def _save_histogram(histogram: dict[int, int], folder: Path) -> None:
+    """Write what a step of the extraction found as CSV, and as a picture where matplotlib is installed."""
+    from patc.files import atomic_write
+
+    path = folder / f"patterns-{len(histogram)}.csv"
+    lines = [f"{mask},{count}\n" for mask, count in histogram.items()]
+    atomic_write(path, "".join(["mask,kernels\n", *lines]))
+    if importlib.util.find_spec("matplotlib") is not None:
+        from patc.pruning.plots import save_histogram
+
+        save_histogram(path.with_suffix(".png"), histogram)
 
 
 def _make_table(report: PruneReport) -> Table:
@@ -95,9 +287,7 @@ def _make_table(report: PruneReport) -> Table:
         row = (layer.name or "(the model)", join_sizes(layer.shape), kind, *map(str, numbers), f"{rate:.2f}x")
         table.add_row(*row, style=style)
     table.add_section()
-    kernels = sum(layer.kernels for layer in report.layers if layer.kind != "dense")
-    kept_kernels = sum(report.histogram.values())
-    numbers = (kernels, kept_kernels, report.weights, report.kept_weights)
+    numbers = (report.kernels, report.kept_kernels, report.weights, report.kept_weights)
     table.add_row("all", "", "", *map(str, numbers), f"{report.compression:.2f}x", style="bold")
     return table
 
@@ -110,7 +300,7 @@ def _save(model: nn.Module, path: str) -> None:
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import save
 
-        atomic_write(path, save(state))
+        atomic_write(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
         return
     import io
 
@@ -119,3 +309,14 @@ def _save(model: nn.Module, path: str) -> None:
     stream = io.BytesIO()
     torch.save(state, stream)
     atomic_write(path, stream.getvalue())
+
+
+def _layer_rate(text: str) -> tuple[str, float]:
+    name, _, rate = text.rpartition("=")
+    try:
+        return name, float(rate)
+    except ValueError:
+        example = "layer1.0.conv1=4"
+        raise argparse.ArgumentTypeError(
+            f"expected a layer and its connectivity as in {example}, got '{text}'"
+        ) from None

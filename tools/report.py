@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patc.tools import arguments
+from patc.tools import arguments, visualize
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Print for every layer of MODEL the weights that it keeps, the algorithm and the schedule that were chosen, the cycles
-that the cost model predicts for one thread, and the reason of the choice.
+that the cost model predicts for one thread, and the reason of the choice. With --visualize, draw a named network's
+kernels and what it looks at in a picture instead.
 """
 
 
@@ -32,6 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)
+    visualize.add_options(parser)
     return parser
 
 
@@ -44,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     from patc.tools.console import make_console, plural
     from patc.tools.run import open_model
 
+    visualize.check(args)
+    if args.visualize is not None:
+        return visualize.draw(args)
     arguments.check_threads(args.threads)
     compiled = open_model(args)
     program = compiled.program

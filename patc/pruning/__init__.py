@@ -1,19 +1,22 @@
-"""Pattern pruning: libraries, specifications and one-shot projection (paper, sections 3 to 6.1).
+"""Pattern pruning: libraries, their theory and extraction, one-shot projection and ADMM (paper, sections 3 to 6.1).
 
-Libraries and specifications are plain Python; `prune_` and `resolve` import torch when first used.
+Libraries, specifications and reports are plain Python; what needs torch or numpy imports it when first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from patc.pruning.library import (
     ELOG,
     GAUSSIAN,
     LIBRARIES,
+    LIBRARIES_5X5,
     PHASE1,
     PHASE2,
     PHASE3,
+    candidates,
     draw,
     entries,
     library,
@@ -24,18 +27,27 @@ from patc.pruning.report import LayerReport, PruneReport
 from patc.pruning.spec import PatternSpec
 
 if TYPE_CHECKING:
+    from patc.pruning.admm import AdmmSchedule, PatternPruner
+    from patc.pruning.extraction import LibraryExtractor
+    from patc.pruning.latency import choose_rates
     from patc.pruning.prune import prune_, resolve
 
 __all__ = [
     "ELOG",
     "GAUSSIAN",
     "LIBRARIES",
+    "LIBRARIES_5X5",
     "PHASE1",
     "PHASE2",
     "PHASE3",
+    "AdmmSchedule",
     "LayerReport",
+    "LibraryExtractor",
+    "PatternPruner",
     "PatternSpec",
     "PruneReport",
+    "candidates",
+    "choose_rates",
     "draw",
     "entries",
     "library",
@@ -45,10 +57,17 @@ __all__ = [
     "taps",
 ]
 
+_LAZY = {
+    "AdmmSchedule": "admm",
+    "LibraryExtractor": "extraction",
+    "PatternPruner": "admm",
+    "choose_rates": "latency",
+    "prune_": "prune",
+    "resolve": "prune",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("prune_", "resolve"):
-        from patc.pruning import prune
-
-        return getattr(prune, name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"patc.pruning.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

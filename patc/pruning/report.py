@@ -8,7 +8,7 @@ from typing import Literal
 
 from patc.pruning.library import Library
 
-Kind = Literal["pattern", "pattern-only", "pointwise-groups", "dense"]
+Kind = Literal["pattern", "pattern-only", "pointwise-groups", "depthwise", "dense"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class LayerReport:
         name: the module's name in the model, "" if the model is a convolution itself.
         shape: of the weight: filters, input channels / groups, kernel height, kernel width.
         kind: "pattern" and "pointwise-groups" have patterns and connectivity sparsity, "pattern-only"
-            has no connectivity sparsity, "dense" is untouched.
+            and "depthwise" have no connectivity sparsity, "dense" is untouched.
         kernels: kernels that patterns apply to; for a dense layer its filters x input channels / groups.
         kept_kernels: those of them that are not zero.
         weights: number of weights, without the bias.
         kept_weights: weights that have to be stored: all taps of the patterns of kept kernels, and what
             stays dense.
-        histogram: mask -> kept kernels of that pattern, in the order of the library; empty if dense.
+        histogram: mask -> kept kernels of that pattern, in the order of the library; empty if dense. Masks are
+            those of 5x5 kernels where `shape` says so.
     """
 
     name: str
@@ -64,14 +65,28 @@ class PruneReport:
         return sum(layer.kept_weights for layer in self.layers)
 
     @property
+    def kernels(self) -> int:
+        """Kernels that patterns apply to."""
+        return sum(layer.kernels for layer in self.layers if layer.kind != "dense")
+
+    @property
+    def kept_kernels(self) -> int:
+        """Those of `kernels` that are not zero."""
+        return sum(layer.kept_kernels for layer in self.layers if layer.kind != "dense")
+
+    @property
     def compression(self) -> float:
         """All convolution weights / kept ones; infinite if every weight was zero."""
         return _rate(self.weights, self.kept_weights)
 
     @property
     def histogram(self) -> dict[int, int]:
-        """Mask -> kept kernels of that pattern in the whole model, in the order of the library."""
-        return {mask: sum(layer.histogram.get(mask, 0) for layer in self.layers) for mask in self.library}
+        """Mask -> kept kernels of that pattern in the whole model, in the order of the library.
+
+        5x5 kernels do not count: their masks are of another kind.
+        """
+        layers = [layer for layer in self.layers if layer.shape[2:] != (5, 5)]
+        return {mask: sum(layer.histogram.get(mask, 0) for layer in layers) for mask in self.library}
 
     def __str__(self) -> str:
         header = ("layer", "shape", "kind", "kernels", "kept", "weights", "kept", "rate", "patterns")
@@ -85,7 +100,7 @@ class PruneReport:
         pruned = [layer for layer in self.layers if layer.kind != "dense"]
         return (
             "total", "", f"{len(pruned)} of {len(self.layers)}",
-            str(sum(layer.kernels for layer in pruned)), str(sum(layer.kept_kernels for layer in pruned)),
+            str(self.kernels), str(self.kept_kernels),
             str(self.weights), str(self.kept_weights), f"{self.compression:.2f}x",
             " ".join(str(count) for count in self.histogram.values()),
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,24 +12,35 @@ from patc.diagnostics import PatcError
 from patc.pruning.library import Library, library
 
 Pointwise = Literal["dense", "groups"]
+Depthwise = Literal["dense", "pattern"]
 FirstLayer = Literal["pattern", "prune", "dense"]
+Allocation = Literal["uniform", "global"]
 
 
 @dataclass(frozen=True)
 class PatternSpec:
-    """A sparsity target. It says nothing about one model yet: `prune_` applies it.
+    """A sparsity target. It says nothing about one model yet: `prune_` or a `PatternPruner` applies it.
 
     Attributes:
-        library: name of a pattern library, or its masks (see `library.library`).
+        library: name of a pattern library, or its masks (see `library.library`). The one mask 511 prunes connectivity
+            alone; a connectivity of 1 prunes patterns alone.
         connectivity: all kernels / kept kernels of each prunable layer, at least 1 (paper, section 6.1).
         compression: when given, `connectivity` is not used: it is solved for each model such that all
             convolution weights / kept convolution weights come to this. See `for_compression`.
         pointwise: "groups" views nine consecutive input channels of a filter of a 1x1 convolution as one
             3x3 kernel and prunes that view (paper, section 3); channels beyond the last nine stay dense.
             "dense" leaves 1x1 convolutions alone.
-        filter_group: 2 makes the filters 2i and 2i+1 share pattern and connectivity on each input
-            channel, so that one load of the input serves both; a layer of an odd number of filters has
-            every filter on its own. 1 chooses for each filter.
+        depthwise: "pattern" gives the kernels of depthwise 3x3 (and with `library_5x5` 5x5) convolutions patterns. None
+            of them is removed, since a channel would go with it. "dense" leaves these layers alone.
+        library_5x5: library of 5x5 kernels, a name or masks; None leaves 5x5 convolutions alone.
+        filter_group: N makes the filters N*i to N*i + N - 1 share pattern and connectivity on each input
+            channel, so that one load of the input serves them all; a layer whose number of filters N does not divide
+            has every filter on its own. 1 chooses for each filter.
+        balanced: whether all filters of a layer keep equally many kernels, up to one, so that work divides evenly.
+        allocation: "uniform" gives each layer the same connectivity. "global" spends the same number of weights where
+            the scores are: kernels of all layers compete by squared norm over the layer's mean, and each layer keeps at
+            least a quarter of what it would have kept.
+        rates: connectivity of single layers, by name; these layers are left out of `allocation` and `compression`.
         first_layer: what happens to the first convolution when it is 3x3: "pattern" gives it patterns
             and no connectivity sparsity (paper, section 6.1), "prune" treats it like the others,
             "dense" leaves it alone.
@@ -44,17 +55,33 @@ class PatternSpec:
     filter_group: int = 1
     first_layer: FirstLayer = "pattern"
     compression: float | None = None
+    depthwise: Depthwise = "dense"
+    library_5x5: str | Library | None = None
+    balanced: bool = False
+    allocation: Allocation = "uniform"
+    rates: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.library, str):
-            object.__setattr__(self, "library", _as_masks(self.library))
+            object.__setattr__(self, "library", _as_masks(self.library, 3))
         library(self.library)
+        if self.library_5x5 is not None:
+            if not isinstance(self.library_5x5, str):
+                object.__setattr__(self, "library_5x5", _as_masks(self.library_5x5, 5))
+            library(self.library_5x5, 5)
         _check_rate("connectivity", self.connectivity)
         if self.compression is not None:
             _check_rate("compression", self.compression)
         _check_choice("pointwise", self.pointwise, ("dense", "groups"))
-        _check_choice("filter_group", self.filter_group, (1, 2))
+        _check_choice("depthwise", self.depthwise, ("dense", "pattern"))
+        _check_choice("filter_group", self.filter_group, (1, 2, 4, 8))
+        _check_choice("balanced", self.balanced, (False, True))
+        _check_choice("allocation", self.allocation, ("uniform", "global"))
         _check_choice("first_layer", self.first_layer, ("pattern", "prune", "dense"))
+        pairs = self.rates.items() if isinstance(self.rates, Mapping) else self.rates
+        object.__setattr__(self, "rates", tuple((str(name), rate) for name, rate in pairs))
+        for name, rate in self.layer_rates.items():
+            _check_rate(f"the connectivity of '{name}'", rate)
 
     @classmethod
     def for_compression(cls, rate: float, **fields: Any) -> PatternSpec:
@@ -74,11 +101,21 @@ class PatternSpec:
         """The masks of the library."""
         return library(self.library)
 
+    @property
+    def masks_5x5(self) -> Library:
+        """The masks of the library of 5x5 kernels; none where these stay dense."""
+        return () if self.library_5x5 is None else library(self.library_5x5, 5)
 
-def _as_masks(patterns: object) -> Library:
+    @property
+    def layer_rates(self) -> dict[str, float]:
+        """`rates` as a dictionary."""
+        return dict(self.rates)
+
+
+def _as_masks(patterns: object, size: int) -> Library:
     if not isinstance(patterns, Iterable):
         raise PatcError(f"expected a library name or pattern masks, found {patterns!r}")
-    return library(patterns)
+    return library(patterns, size)
 
 
 def _check_rate(name: str, value: object) -> None:

@@ -1,0 +1,118 @@
+"""How `train` trains, and the phases that follow from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from patc.diagnostics import PatcError
+from patc.pruning.admm import AdmmSchedule
+
+OPTIMIZERS = ("sgd", "adamw")
+
+_EXTRACTION_SIZES = (32, 12, 8, 4)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        dense_epochs: before pruning; 0 for a model that is trained.
+        extract: patterns of the library to extract first, 4 to 32; None takes the spec's library.
+        extract_epochs: of each step of the extraction, which is one proximal step each.
+        admm_epochs: of ADMM, one iteration each.
+        retrain_epochs: with the masks in force.
+        batch_size: images a step.
+        optimizer: "sgd", with Nesterov momentum 0.9, or "adamw".
+        learning_rate: of dense training; the other phases take a part of it.
+        weight_decay: on weights of two or more dimensions; biases and batch norms have none.
+        label_smoothing: 0 to below 1.
+        schedule: of ADMM; its iterations are the ADMM epochs.
+        amp: automatic mixed precision: float16 on a GPU, bfloat16 elsewhere.
+        device: "cuda", "cpu", or None for a GPU where there is one.
+        seed: of order, augmentation and dropout.
+
+    Raises:
+        PatcError: a value is out of its range.
+    """
+
+    dense_epochs: int = 0
+    extract: int | None = None
+    extract_epochs: int = 3
+    admm_epochs: int = 10
+    retrain_epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
+    amp: bool = False
+    device: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"dense_epochs": 0, "extract_epochs": 1, "admm_epochs": 1, "retrain_epochs": 0, "batch_size": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise PatcError(f"expected {_words(name)} of {value} or more, found {getattr(self, name)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise PatcError(f"expected the optimizer to be {' or '.join(OPTIMIZERS)}, found '{self.optimizer}'")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise PatcError(f"expected a learning rate above 0, found {self.learning_rate}")
+        if not 0 <= self.weight_decay < 1:
+            raise PatcError(f"expected a weight decay from 0 to below 1, found {self.weight_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise PatcError(f"expected label smoothing from 0 to below 1, found {self.label_smoothing}")
+        if self.extract is not None and not 1 <= self.extract <= _EXTRACTION_SIZES[0]:
+            raise PatcError(f"expected to extract 1 to {_EXTRACTION_SIZES[0]} patterns, found {self.extract}")
+        if self.device not in (None, "cpu", "cuda"):
+            raise PatcError(f"expected the device to be cpu or cuda, found '{self.device}'")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise PatcError("expected a GPU for device cuda, found none")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs of one kind.
+
+    Attributes:
+        kind: "dense", "extract", "admm" or "retrain".
+        first: number of its first epoch in the run.
+        epochs: how many.
+    """
+
+    kind: str
+    first: int
+    epochs: int
+
+
+def plan_phases(options: TrainOptions) -> tuple[Phase, ...]:
+    """Return the phases of a run, in order."""
+    sizes = extraction_sizes(options.extract)
+    lengths = [
+        ("dense", options.dense_epochs),
+        *(("extract", options.extract_epochs) for _ in sizes),
+        ("admm", options.admm_epochs),
+        ("retrain", options.retrain_epochs),
+    ]
+    phases, first = [], 0
+    for kind, epochs in lengths:
+        if epochs:
+            phases.append(Phase(kind, first, epochs))
+        first += epochs
+    return tuple(phases)
+
+
+def extraction_sizes(target: int | None) -> tuple[int, ...]:
+    """Return how many patterns each step of an extraction leaves: 32, 12, 8, 4, down to the target."""
+    if target is None:
+        return ()
+    return (*(size for size in _EXTRACTION_SIZES if size > target), target)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,508 @@
+"""The training loop and `patc prune --data`: checkpoints, data, errors, and what the compiler makes of the result."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import patc
+from patc import models
+from patc.diagnostics import PatcError
+from patc.models import ModelInfo
+from patc.pruning import PHASE2, PatternSpec, choose_rates, prune_
+from patc.pruning.data import Data, TensorSplit, open_data
+from patc.pruning.glyphs import CHARACTERS, make_glyphs
+from patc.pruning.train import COLUMNS, evaluate, train
+from patc.pruning.train_options import TrainOptions, plan_phases
+from patc.tools.patc import main
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in another order have other bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Small(nn.Module):
+    """A net that learns in seconds."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.conv3 = nn.Conv2d(32, 32, 3, stride=2, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(32)
+        self.dropout = nn.Dropout(0.05)
+        self.fc = nn.Linear(32 * 4 * 4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        x = torch.relu(self.bn3(self.conv3(x)))
+        return self.fc(self.dropout(x.flatten(1)))
+
+
+def make_small(weights: Any = None, *, seed: int = 0, num_classes: int = 10) -> nn.Module:
+    """Return the small net as the constructors of `patc.models` do."""
+    torch.manual_seed(seed)
+    model = Small(num_classes)
+    if weights is not None:
+        models._load(model, Path(weights))
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`resnet18_cifar` is the small net: the real one takes minutes an epoch."""
+    monkeypatch.setitem(models.MODELS, "resnet18_cifar", ModelInfo(make_small, (1, 3, 32, 32)))
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Data:
+    """Four classes of 32x32 pictures: where a bright square is, with noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(320) % 4
+    images = torch.randint(0, 120, (320, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    for place, label in enumerate(labels.tolist()):
+        y, x = divmod(label, 2)
+        images[place, :, 16 * y + 4 : 16 * y + 12, 16 * x + 4 : 16 * x + 12] += 90
+    return Data(
+        "shapes", 4, (3, 32, 32), TensorSplit(images[:256], labels[:256], 2), TensorSplit(images[256:], labels[256:])
+    )
+
+
+OPTIONS = TrainOptions(dense_epochs=2, admm_epochs=3, retrain_epochs=2, batch_size=32, learning_rate=0.05)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    status = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    assert (status, captured.err) == (0, "")
+    return captured.out
+
+
+def fail(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    status = main([str(word) for word in words])
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 1 and len(lines) == 1 and lines[0].startswith("patc: error: ")
+    return lines[0].removeprefix("patc: error: ")
+
+
+# The loop
+
+
+def test_trains_prunes_and_logs(shapes: Data, tmp_path: Path) -> None:
+    model = make_small(num_classes=4)
+    told: list[str] = []
+    report = train(
+        model, shapes, PatternSpec.for_compression(6.0), OPTIONS, tmp_path / "run",
+        tell=lambda phase, epoch: told.append(phase.kind),
+    )  # fmt: skip
+    assert told == ["dense"] * 2 + ["admm"] * 3 + ["retrain"] * 2
+    assert report.pruned.compression == pytest.approx(6.0, rel=0.01)
+    assert report.test_accuracy > 0.9 and evaluate(model, shapes)[1] == report.test_accuracy
+    assert report.test_accuracy == max(epoch.test_accuracy for epoch in report.epochs[-2:])
+    kept = (model.conv2.weight.detach().reshape(-1, 9) != 0).numpy() @ (1 << np.arange(9))
+    assert {*kept.tolist()} <= {0, *PHASE2}
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS and [row["phase"] for row in rows] == told
+    assert [bool(row["rho"]) for row in rows] == [kind == "admm" for kind in told]
+    assert float(rows[-1]["learning_rate"]) < float(rows[-2]["learning_rate"])
+    assert not model.training and next(model.parameters()).device.type == "cpu"
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("extract", [None, 4])
+def test_resume_equals_uninterrupted(shapes: Data, tmp_path: Path, extract: int | None) -> None:
+    """Stopped after every single epoch."""
+    options = TrainOptions(
+        dense_epochs=1, extract=extract, extract_epochs=1, admm_epochs=2, retrain_epochs=2, batch_size=64,
+        optimizer="adamw", learning_rate=0.01, amp=True,
+    )  # fmt: skip
+    spec = PatternSpec(connectivity=2, allocation="global")
+    whole = make_small(num_classes=4)
+    wanted = train(whole, shapes, spec, options, tmp_path / "whole")
+
+    def stop(phase: Any, epoch: Any) -> None:
+        raise Interrupted
+
+    epochs = sum(phase.epochs for phase in plan_phases(options))
+    assert epochs == 5 + (4 if extract else 0)
+    for epoch in range(epochs):
+        with pytest.raises(Interrupted):
+            train(make_small(num_classes=4), shapes, spec, options, tmp_path / "parts", resume=epoch > 0, tell=stop)
+    parts = make_small(num_classes=4)
+    report = train(parts, shapes, spec, options, tmp_path / "parts", resume=True)
+    assert all(torch.equal(tensor, parts.state_dict()[name]) for name, tensor in whole.state_dict().items())
+    assert (report.pruned, report.histograms) == (wanted.pruned, wanted.histograms)
+    assert [e.train_loss for e in report.epochs] == [e.train_loss for e in wanted.epochs]
+    assert [len(h) for h in report.histograms] == ([126, 32, 12, 8] if extract else [])
+    assert len(report.pruned.library) == (4 if extract else 8)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tmp_path: Path) -> None:
+    class Breaks(TensorSplit):
+        def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Any:
+            for images, labels in super().batches(batch_size, seed, epoch):
+                yield images * (float("nan") if epoch == broken else 1.0), labels
+
+    spec = PatternSpec()
+    for broken in (3, 0):
+        folder = tmp_path / str(broken)
+        train_split = Breaks(shapes.train.images, shapes.train.labels)  # type: ignore[attr-defined]
+        data = Data("shapes", 4, shapes.shape, train_split, shapes.test)
+        with pytest.raises(PatcError, match=f"expected a finite loss, found nan in epoch {broken}, step 0: ") as caught:
+            train(make_small(num_classes=4), data, spec, OPTIONS, folder)
+        if broken:
+            assert f"the checkpoint of epoch 2 is in {folder / 'last.pt'}" in str(caught.value)
+            state = torch.load(folder / "last.pt", weights_only=True)
+            assert state["epoch"] == 3 and all(torch.isfinite(t).all() for t in state["model"].values())
+        else:
+            assert "there is no checkpoint yet" in str(caught.value) and not (folder / "last.pt").exists()
+
+
+def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = TrainOptions(admm_epochs=1, retrain_epochs=0, batch_size=64)
+    spec = PatternSpec()
+    with pytest.raises(PatcError, match=r"last.pt: expected the checkpoint of a run, found no such file"):
+        train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
+    train(make_small(num_classes=4), shapes, spec, options, folder)
+    with pytest.raises(PatcError, match="expected a folder without a run; --resume goes on"):
+        train(make_small(num_classes=4), shapes, spec, options, folder)
+    for model, other_spec, other, what in (
+        (make_small(num_classes=4), PatternSpec("phase3"), options, "spec"),
+        (make_small(num_classes=4), spec, TrainOptions(admm_epochs=2), "options"),
+        (make_small(num_classes=5), spec, options, "model"),
+    ):
+        with pytest.raises(PatcError, match=f"expected a run with the same {what}, found the checkpoint of another"):
+            train(model, shapes, other_spec, other, folder, resume=True)
+    (folder / "last.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(PatcError, match="expected a readable checkpoint, found: "):
+        train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
+    torch.save({"a": 1}, folder / "last.pt")
+    with pytest.raises(PatcError, match="expected the checkpoint of a run, found another file"):
+        train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PatcError, match="cannot make the folder"):
+        train(make_small(num_classes=4), shapes, spec, options, tmp_path / "file" / "run")
+    with pytest.raises(PatcError, match="found none among 0 convolutions"):
+        train(nn.Linear(3, 3), shapes, spec, options, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"admm_epochs": 0}, "admm epochs of 1 or more, found 0"),
+        ({"batch_size": 0}, "batch size of 1 or more, found 0"),
+        ({"optimizer": "adam"}, "optimizer to be sgd or adamw, found 'adam'"),
+        ({"learning_rate": 0.0}, "learning rate above 0, found 0.0"),
+        ({"weight_decay": -0.1}, "weight decay from 0 to below 1, found -0.1"),
+        ({"label_smoothing": 1.0}, "label smoothing from 0 to below 1, found 1.0"),
+        ({"extract": 33}, "extract 1 to 32 patterns, found 33"),
+        ({"device": "tpu"}, "device to be cpu or cuda, found 'tpu'"),
+    ],
+)
+def test_bad_options_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PatcError, match=message):
+        TrainOptions(**fields)
+
+
+# Data
+
+
+def test_glyphs_are_seeded_and_balanced() -> None:
+    images, labels = make_glyphs(186, seed=3)
+    assert images.shape == (186, 3, 32, 32) and images.dtype == torch.uint8
+    assert torch.bincount(labels, minlength=62).tolist() == [3] * 62 and len(CHARACTERS) == 62
+    again, _ = make_glyphs(186, seed=3)
+    other, _ = make_glyphs(186, seed=4)
+    assert torch.equal(images, again) and not torch.equal(images, other)
+    first = images[labels == 10].float()  # three A: not the same picture
+    assert (first[0] - first[1]).abs().mean() > 5
+    assert (images.float().std((2, 3)) > 5).all()
+
+
+def test_batches_depend_on_seed_and_epoch_alone() -> None:
+    data = open_data("glyphs:124", 32)
+    assert (len(data.train), len(data.test), data.classes) == (124, 62, 62)
+
+    def read(seed: int, epoch: int | None) -> list[Tensor]:
+        return [images for images, _ in data.train.batches(50, seed, epoch)]
+
+    assert [len(batch) for batch in read(0, 1)] == [50, 50] and [len(batch) for batch in read(0, None)] == [50, 50, 24]
+    assert all(torch.equal(a, b) for a, b in zip(read(0, 1), read(0, 1), strict=True))
+    assert not torch.equal(read(0, 1)[0], read(0, 2)[0]) and not torch.equal(read(0, 1)[0], read(1, 1)[0])
+    assert read(0, None)[0].mean().abs() < 1 and 0.5 < read(0, None)[0].std() < 2
+
+
+def test_digits_come_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    data = open_data("digits", 32)
+    assert (len(data.train), len(data.test), data.classes) == (1438, 359, 10)
+    images, labels = next(data.test.batches(16))
+    assert images.shape == (16, 3, 32, 32) and images.max() < 3 and labels.max() <= 9
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(PatcError, match=r"scikit-learn for the data set digits: pip install 'patc\[train\]'"):
+        open_data("digits", 32)
+
+
+def write_cifar(folder: Path, records: int = 20) -> None:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        data = random.integers(0, 256, (records, 3073), np.uint8)
+        data[:, 0] = np.arange(records) % 10
+        data.tofile(folder / f"{name}.bin")
+
+
+def test_cifar10_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    write_cifar(tmp_path / "cifar-10-batches-bin")
+    data = open_data(f"cifar10:{tmp_path}", 32)
+    assert (len(data.train), len(data.test), data.classes, data.shape) == (100, 20, 10, (3, 32, 32))
+    images, labels = next(data.test.batches(20))
+    stored = np.fromfile(tmp_path / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(20, 3073)
+    assert labels.tolist() == stored[:, 0].tolist()
+    assert np.allclose(
+        (images[3, 1, 2].numpy() * 0.224 + 0.456) * 255, stored[3, 1 + 1024 + 64 : 1 + 1024 + 96], atol=1e-3
+    )
+    assert next(data.train.batches(50, 0, 0))[0].shape == (50, 3, 32, 32)
+
+
+def write_pictures(folder: Path, classes: int = 2, count: int = 10) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        place = folder / f"class{label}"
+        place.mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (20 + number, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(place / f"{number:03d}.png")
+
+
+def test_folders_of_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "flat")
+    data = open_data(f"folder:{tmp_path / 'flat'}", 24)
+    assert (len(data.train), len(data.test), data.classes, data.shape) == (18, 2, 2, (3, 24, 24))
+    first, again = (next(data.train.batches(18, 0, 1)) for _ in range(2))
+    assert first[0].shape == (18, 3, 24, 24) and torch.equal(first[0], again[0]) and first[1].sum() == 9
+    assert not torch.equal(first[0], next(data.train.batches(18, 0, 2))[0])
+    write_pictures(tmp_path / "parts" / "train", classes=3)
+    write_pictures(tmp_path / "parts" / "val", classes=3, count=2)
+    for kind in ("folder", "imagenet"):
+        data = open_data(f"{kind}:{tmp_path / 'parts'}", 24)
+        assert (len(data.train), len(data.test), data.classes) == (30, 6, 3)
+    assert sum(len(labels) for _, labels in data.train.batches(4, 0, 0)) == 28  # by worker processes
+
+
+def test_bad_data_is_named_before_training(tmp_path: Path) -> None:
+    def message(name: str) -> str:
+        with pytest.raises(PatcError) as caught:
+            data = open_data(name, 24)
+            for _ in data.train.batches(100, 0, 0):
+                pass
+        return str(caught.value)
+
+    assert "expected --data as cifar10:DIR, imagenet:DIR, " in message("cifar:x") and "did you mean" in message(
+        "cifar:x"
+    )
+    assert "as in folder:DIR, found 'folder'" in message("folder")
+    assert message("glyphs:none") == "expected a number of images as in glyphs:20000, found 'glyphs:none'"
+    assert "expected --data digits alone" in message("digits:3")
+    assert message(f"folder:{tmp_path}/no") == f"{tmp_path}/no: expected a folder of data, found no such folder"
+    assert "at least two classes, found 0" in message(f"folder:{tmp_path}")
+    assert "expected folders train and val" in message(f"imagenet:{tmp_path}")
+    write_pictures(tmp_path / "few", count=1)
+    assert "found too few" in message(f"folder:{tmp_path / 'few'}")
+    (tmp_path / "few" / "class1" / "000.png").unlink()
+    assert "class1: expected pictures (.jpg, " in message(f"folder:{tmp_path / 'few'}")
+    write_pictures(tmp_path / "torn")
+    torn = tmp_path / "torn" / "class1" / "000.png"
+    torn.write_bytes(torn.read_bytes()[:200])
+    assert (
+        message(f"folder:{tmp_path / 'torn'}") == f"{torn}: expected a picture that can be decoded, found damaged data"
+    )
+    later = tmp_path / "torn" / "class0" / "003.png"
+    torn.unlink()
+    later.write_bytes(b"text")
+    assert (
+        message(f"folder:{tmp_path / 'torn'}") == f"{later}: expected a picture that can be decoded, found damaged data"
+    )
+    write_pictures(tmp_path / "other" / "train")
+    write_pictures(tmp_path / "other" / "val", classes=3)
+    assert "expected the 2 classes of" in message(f"folder:{tmp_path / 'other'}")
+    write_cifar(tmp_path / "cifar")
+    batch = tmp_path / "cifar" / "data_batch_3.bin"
+    good = batch.read_bytes()
+    batch.write_bytes(good[:-1])
+    assert f"{batch}: expected CIFAR-10's records of 3073 bytes, found 61459 bytes" in message(
+        f"cifar10:{tmp_path}/cifar"
+    )
+    batch.write_bytes(b"\x0b" + good[1:])
+    assert "expected labels from 0 to 9, found 11" in message(f"cifar10:{tmp_path}/cifar")
+    batch.unlink()
+    assert "data_batch_3.bin: cannot read CIFAR-10: No such file" in message(f"cifar10:{tmp_path}/cifar")
+
+
+# The command
+
+
+def test_pruned_checkpoint_compiles_to_the_same_accuracy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From `patc prune` over `patc compile` to `patc run`: every prunable layer encoded, every prediction equal."""
+    out, net, folder = tmp_path / "pruned.safetensors", tmp_path / "net.patc", tmp_path / "run"
+    epochs = ("--dense-epochs", "2", "--admm-epochs", "2", "--retrain-epochs", "1", "--batch-size", "31")
+    rest = ("--learning-rate", "0.05", "--connectivity", "2", "--run-folder", folder, "-o", out)
+    text = run(capsys, "prune", "resnet18_cifar", "--data", "glyphs:620", *epochs, *rest)
+    assert "glyphs:620: 620 images to train on, 310 to test with, 62 classes" in text
+    assert len(re.findall(r"^epoch \d/5 (?:dense|admm|retrain) ", text, re.MULTILINE)) == 5
+    stated = re.search(r"test accuracy ([\d.]+)%\n", text.split("log.csv")[1])
+    data = open_data("glyphs:620", 32)
+    model = models.build("resnet18_cifar", out)
+    images, labels = next(data.test.batches(310))
+    with torch.no_grad():
+        scores = model(images)
+    accuracy = float((scores.argmax(1) == labels).float().mean())
+    assert stated and f"{accuracy:.2%}" == f"{stated[1]}%"
+    shape = ("--input-shape", "310,3,32,32", "--threads", "1")
+    run(capsys, "compile", "resnet18_cifar", "--weights", out, *shape, "-o", net)
+    encoded = {layer.name: layer.op for layer in patc.load(net).layers if layer.name.startswith("conv")}
+    assert encoded == dict.fromkeys(("conv1", "conv2", "conv3"), "sparse_conv2d")
+    np.save(tmp_path / "x.npy", images.numpy())
+    run(capsys, "run", net, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
+    compiled = np.load(tmp_path / "y.npy")
+    assert np.abs(compiled - scores.numpy()).max() <= 1e-4 * np.abs(scores.numpy()).max()
+    assert float((compiled.argmax(1) == labels.numpy()).mean()) == pytest.approx(accuracy)
+
+
+def test_every_kind_of_layer_is_encoded() -> None:
+    """5x5, depthwise and 1x1 layers as well."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(), nn.Conv2d(16, 32, 1), nn.ReLU(),
+        nn.Conv2d(32, 16, 3, padding=1),
+    ).eval()  # fmt: skip
+    spec = PatternSpec(connectivity=2, pointwise="groups", depthwise="pattern", library_5x5="phase2", filter_group=4)
+    report = prune_(model, spec)
+    assert [layer.kind for layer in report.layers] == [
+        "pattern-only", "pattern", "depthwise", "pointwise-groups", "pattern",
+    ]  # fmt: skip
+    x = torch.randn(1, 3, 12, 12)
+    compiled = patc.compile(model, (x,), threads=1)
+    assert [layer.op for layer in compiled.layers if "conv" in layer.op] == ["sparse_conv2d"] * 5
+    with torch.no_grad():
+        wanted = model(x)
+    assert (compiled(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_resumes_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["prune", "resnet18_cifar", "--data", "glyphs:124", "--connectivity", "2", "--extract", "4", "--seed", "1"]
+    words += ["--extract-epochs", "1", "--admm-epochs", "1", "--retrain-epochs", "1", "--batch-size", "62"]
+    text = run(capsys, *words, "--run-folder", folder, "-o", tmp_path / "a.pth")
+    assert "94 more patterns for " in text and len(re.findall(r"^ +\d+ +[x.]{3}/", text, re.MULTILINE)) >= 32 + 4
+    assert sorted(path.stem for path in folder.glob("*.csv")) == ["log", *(f"patterns-{n}" for n in (12, 126, 32, 8))]
+    with (folder / "patterns-32.csv").open() as file:
+        assert sum(int(row["kernels"]) for row in csv.DictReader(file)) == 3 * 16 + 16 * 32 + 32 * 32
+    assert "expected a folder without a run; --resume" in fail(capsys, *words, "--run-folder", folder)
+    run(capsys, *words, "--run-folder", folder, "--resume", "-o", tmp_path / "b.pth")
+    a, b = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pth", "b.pth"))
+    assert all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--data glyphs", "expected --compression or --connectivity, got neither"),
+        ("--connectivity 2 --data glyphs --library elog --extract 4", "expected --library or --extract, got both"),
+        ("--connectivity 2 --resume", "expected --data together with --resume, got none"),
+        ("--connectivity 2 --admm-epochs 3", "expected --data together with --admm-epochs, got none"),
+        ("--connectivity 2 --data cifar10:nowhere", "nowhere: expected a folder of data, found no such folder"),
+        ("--connectivity 2 --data glyphs --rho 0", "expected rho to be finite and above 0, found 0.0"),
+        ("--compression 1.5 --data glyphs:62", "expected a compression from 2.250 to .*; found 1.5"),
+        ("--compression 900 --data glyphs:62", "expected a compression from 2.250 to .*; found 900"),
+        ("--connectivity 2 --rate conv9=2", "conv9: expected a layer with connectivity sparsity in rates"),
+        ("--connectivity 2 --rate conv9", "expected a layer and its connectivity as in layer1.0.conv1=4, got 'conv9'"),
+        ("--connectivity 2 --speedup 2", "expected --speedup without --compression and --connectivity"),
+        ("--speedup 2 --allocation global", "expected --speedup to choose all rates"),
+    ],
+)
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, fail(capsys, "prune", "resnet18_cifar", *words.split()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_does_not_load_torch() -> None:
+    code = """
+import contextlib, sys
+from patc.tools.patc import main
+with contextlib.suppress(SystemExit):
+    main(["prune", "--help"])
+print("torch" in sys.modules, "numpy" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "False False", result.stderr
+
+
+# Rates by time
+
+
+def test_rates_go_where_they_save_time() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(16, 16, 3) for _ in range(4)))
+    slow = {"1": 1.0, "2": 8.0, "3": 1.0}
+
+    def layer_time(name: str, rate: float) -> float:
+        return slow[name] / (rate if name != "3" else 1.0)  # the last layer gets no faster
+
+    spec = choose_rates(model, PatternSpec(), layer_time, speedup=2.5)
+    assert spec.layer_rates["3"] == 1.0 and spec.layer_rates["2"] > spec.layer_rates["1"]
+    times = sum(layer_time(name, rate) for name, rate in spec.layer_rates.items())
+    assert 10 / 2.5 * 0.6 < times <= 10 / 2.5
+    report = prune_(model, spec)
+    for layer in report.layers[1:]:
+        assert abs(layer.kept_kernels - 256 / spec.layer_rates[layer.name]) <= 1
+    with pytest.raises(PatcError, match=r"expected a speedup up to 6\.40 for this model, found 7"):
+        choose_rates(model, PatternSpec(), layer_time, speedup=7)
+    with pytest.raises(PatcError, match=r"finite and at least 1, found 0\.5"):
+        choose_rates(model, PatternSpec(), layer_time, speedup=0.5)
+    assert {*choose_rates(model, PatternSpec(), layer_time, 1.0).layer_rates.values()} == {1.0}
+
+
+def test_the_cost_model_chooses_rates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The layers are predicted to be as fast as asked for."""
+    text = run(capsys, "prune", "resnet18_cifar", "--speedup", "1.1", "-o", tmp_path / "fast.pth")
+    rates = re.findall(r"^(conv[23]) .* (\d+) +(\d+) +\d+ +\d+ +[\d.]+x *$", text, re.MULTILINE)
+    assert len(rates) == 2 and any(int(kept) < int(kernels) for _, kernels, kept in rates)
+
+    def cycles(model: nn.Module) -> float:
+        layers = patc.compile(model, (torch.zeros(1, 3, 32, 32),), threads=1).layers
+        return sum(layer.predicted_cycles for layer in layers if layer.name in ("conv2", "conv3"))
+
+    plain = make_small()
+    prune_(plain, PatternSpec(connectivity=1))
+    assert cycles(plain) / cycles(make_small(tmp_path / "fast.pth")) >= 1.1 * 0.99

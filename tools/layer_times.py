@@ -1,0 +1,47 @@
+"""What the compiler's cost model expects each layer to take at several connectivities."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from patc.pruning import PatternSpec
+
+
+def modelled_times(model: nn.Module, shape: tuple[int, ...], spec: PatternSpec) -> Callable[[str, float], float]:
+    """Return a function of a layer's name and connectivity that gives cycles of one thread on this machine.
+
+    The model is pruned to each connectivity in one shot, and goes through the passes up to `pattern-schedule`.
+
+    Args:
+        shape: of the input, N, C, H, W.
+        spec: its connectivity and rates are replaced.
+
+    Raises:
+        PatcError: the model cannot be pruned, imported or scheduled.
+    """
+    import torch
+
+    from patc import pruning
+    from patc.compiler import host_pipeline, lower_model
+    from patc.layers import collect_layers
+
+    pipeline = host_pipeline("host", threads=1).until("schedule")
+    known: dict[float, dict[str, float]] = {}
+
+    def time_of(layer: str, rate: float) -> float:
+        if rate not in known:
+            pruned = copy.deepcopy(model).eval()
+            uniform = replace(spec, connectivity=rate, compression=None, allocation="uniform", rates=())
+            pruning.prune_(pruned, uniform)
+            module, _ = lower_model(pruned, (torch.zeros(shape),), pipeline)
+            known[rate] = {report.name: float(report.predicted_cycles) for report in collect_layers(module)}
+        # A layer that the compiler removed costs nothing.
+        return known[rate].get(layer, 0.0)
+
+    return time_of

@@ -1,0 +1,65 @@
+"""`patc report --visualize`: pictures of a named network's kernels and of what it looks at, dense and pruned."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+from patc.diagnostics import PatcError
+from patc.tools import arguments
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `draw` to the parser of `patc report`."""
+    group = parser.add_argument_group("pictures of named models")
+    group.add_argument("--visualize", metavar="DIR", help="draw kernels, patterns and attributions into a folder")
+    group.add_argument("--against", metavar="FILE", help="weights of the pruned network to compare with")
+    group.add_argument("--image", metavar="FILE", help="picture to look at (a drawn one)")
+
+
+def draw(args: argparse.Namespace) -> int:
+    """Draw the dense network, and the pruned one if there is one; return the exit status.
+
+    Raises:
+        PatcError: the model is a file, weights or picture cannot be read, or the folder cannot be made.
+    """
+    spec = arguments.pattern_spec(args)
+    if args.model not in arguments.MODEL_NAMES:
+        raise PatcError("expected the name of a model together with --visualize, got another", args.model)
+    if spec is not None and args.against is not None:
+        raise PatcError("expected --against or options of pruning together with --visualize, got both")
+    import torch
+
+    from patc import models, pruning
+    from patc.pruning.visualize import write_pictures
+    from patc.tools.images import drawn_input, picture_input
+
+    dense = models.build(args.model, args.weights)
+    nets = {"dense": dense}
+    if spec is not None:
+        nets["pruned"] = copy.deepcopy(dense)
+        pruning.prune_(nets["pruned"], spec)
+    elif args.against is not None:
+        nets["pruned"] = models.build(args.model, args.against)
+    shape = args.input_shape or models.MODELS[args.model].input_shape
+    image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
+    folder = Path(args.visualize)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PatcError(f"cannot make the folder: {error.strerror or error}", str(folder)) from None
+    for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), folder):
+        print(path)
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse options of pictures without --visualize.
+
+    Raises:
+        PatcError: which option.
+    """
+    for option in ("against", "image"):
+        if args.visualize is None and getattr(args, option) is not None:
+            raise PatcError(f"expected --visualize together with --{option}, got none")
