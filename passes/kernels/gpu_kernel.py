@@ -1,0 +1,182 @@
+"""What kernels for GPUs are written with: a `gpu.func` that grows its arguments while its body is emitted.
+
+A kernel sees few buffers, each of them as vectors of four elements, as single elements or as i32, and numbers that the
+launch gives it: offsets into the buffers, sizes and strides. So layers that differ in these alone share a kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, gpu, memref, scf, vector
+
+from patc.passes.kernels.builder import Builder, Index, Vectors
+
+LANES = 4  # elements of a vector: what every GPU loads at once
+SPLIT = "pixels"  # `Schedule.split` of a GPU: what the threads of a workgroup divide
+
+
+class Memory(enum.Enum):
+    """The buffers of a net: activations, inputs and outputs in one, what the kernels only read in the other."""
+
+    ARENA = 0
+    WEIGHTS = 1
+
+
+@dataclass(frozen=True)
+class BufferArgument:
+    """A kernel's argument that is a buffer, seen as elements of one type."""
+
+    memory: Memory
+    type: ir.Type
+
+
+class Kernel(Builder):
+    """Emits the body of a kernel.
+
+    Args:
+        block: the empty entry block of a `gpu.func`.
+        element: what the kernel computes in.
+        threads: of a workgroup.
+
+    Attributes:
+        arguments: what a launch has to give, in order: buffers and numbers.
+    """
+
+    def __init__(self, block: ir.Block, element: ir.Type, threads: int) -> None:
+        super().__init__(block, element)
+        self._block = block
+        self.threads = threads
+        self.i32 = ir.IntegerType.get_signless(32)
+        self.arguments: list[BufferArgument | int] = []
+        self._buffers: dict[BufferArgument, ir.Value] = {}
+        self._ids: dict[tuple[str, str], ir.Value] = {}
+
+    # Arguments ------------------------------------------------------------------------------------
+
+    def number(self, value: int) -> ir.Value:
+        """Return an argument of type index that is `value` in the launch of this layer."""
+        self.arguments.append(value)
+        return self._block.add_argument(self.index_type, ir.Location.unknown())
+
+    def real(self, value: float) -> ir.Value:
+        """Return an f32 argument that is `value` in the launch of this layer."""
+        bits = self.number(struct.unpack("<i", struct.pack("<f", value))[0])
+        return arith.BitcastOp(self.f32, arith.IndexCastOp(self.i32, bits).result).result
+
+    def buffer(self, memory: Memory, type_: ir.Type) -> ir.Value:
+        """Return the argument that is a buffer of elements of a type."""
+        key = BufferArgument(memory, type_)
+        if key not in self._buffers:
+            self.arguments.append(key)
+            kind = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], type_)
+            self._buffers[key] = self._block.add_argument(kind, ir.Location.unknown())
+        return self._buffers[key]
+
+    def vector_type(self, element: ir.Type | None = None) -> ir.Type:
+        """Return the type of a vector, of the kernel's element type by default."""
+        return ir.VectorType.get([LANES], element or self.element)
+
+    # Where a thread is ----------------------------------------------------------------------------
+
+    def thread(self) -> ir.Value:
+        """Return the number of this thread in its workgroup."""
+        return self._id("thread", "x")
+
+    def group(self, axis: str) -> ir.Value:
+        """Return the number of this workgroup along x, y or z."""
+        return self._id("group", axis)
+
+    def _id(self, kind: str, axis: str) -> ir.Value:
+        if (kind, axis) not in self._ids:
+            make = gpu.ThreadIdOp if kind == "thread" else gpu.BlockIdOp
+            with ir.InsertionPoint.at_block_begin(self._block):
+                self._ids[kind, axis] = make(ir.Attribute.parse(f"#gpu<dim {axis}>")).result
+        return self._ids[kind, axis]
+
+    # Integers -------------------------------------------------------------------------------------
+
+    def quotient(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return quotient and remainder of non-negative numbers."""
+        return arith.DivUIOp(a, b).result, arith.RemUIOp(a, b).result
+
+    def smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return the smaller of two non-negative numbers."""
+        return arith.MinUIOp(a, b).result
+
+    def less(self, a: Index, b: Index) -> ir.Value:
+        """Return whether a < b."""
+        return arith.CmpIOp(arith.CmpIPredicate.ult, self.index(a), self.index(b)).result
+
+    def equal(self, a: Index, b: Index) -> ir.Value:
+        """Return whether a == b."""
+        return arith.CmpIOp(arith.CmpIPredicate.eq, self.index(a), self.index(b)).result
+
+    def both(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return whether both of two conditions hold."""
+        return arith.AndIOp(a, b).result
+
+    # Vectors --------------------------------------------------------------------------------------
+
+    def compose(self, scalars: Sequence[ir.Value]) -> ir.Value:
+        """Return the vector of some scalars."""
+        type_ = ir.VectorType.get([len(scalars)], scalars[0].type)
+        return vector.FromElementsOp(type_, list(scalars)).result
+
+    def keep_first(self, value: ir.Value, count: ir.Value, fill: float) -> ir.Value:
+        """Return a vector whose elements from `count` on are `fill`."""
+        numbers = ir.VectorType.get([LANES], self.i32)
+        lanes = self._constant(
+            "lanes",
+            lambda: arith.ConstantOp(
+                numbers,
+                ir.DenseElementsAttr.get(
+                    [ir.IntegerAttr.get(self.i32, lane) for lane in range(LANES)],
+                    numbers,
+                ),
+            ),
+        )
+        bound = vector.BroadcastOp(numbers, arith.IndexCastOp(self.i32, count).result).result
+        inside = arith.CmpIOp(arith.CmpIPredicate.slt, lanes, bound).result
+        return arith.SelectOp(inside, value, self.splat(fill, LANES, value.type.element_type)).result
+
+    def store_element(self, value: ir.Value, memory: ir.Value, address: Index) -> None:
+        """Store what one index of a buffer stands for, a vector or a scalar."""
+        memref.StoreOp(value, memory, [self.index(address)])
+
+    # Control flow and workgroups ------------------------------------------------------------------
+
+    def when(self, condition: ir.Value, body: Callable[[], None]) -> None:
+        """Emit `if condition`."""
+        op = scf.IfOp(condition)
+        with ir.InsertionPoint(op.then_block):
+            body()
+            scf.YieldOp([])
+
+    def stepped_loop(
+        self,
+        lower: Index,
+        upper: Index,
+        step: Index,
+        carried: Vectors,
+        body: Callable[[ir.Value, Vectors], Vectors],
+    ) -> Vectors:
+        """Emit `for i in lower .. upper - 1 step step`, as `loop` does."""
+        op = scf.ForOp(self.index(lower), self.index(upper), self.index(step), carried)
+        with ir.InsertionPoint(op.body):
+            scf.YieldOp(body(op.induction_variable, list(op.inner_iter_args)))
+        return list(op.results)
+
+    def shared(self, elements: int, type_: ir.Type) -> ir.Value:
+        """Return memory that the threads of a workgroup share."""
+        space = ir.Attribute.parse("#gpu.address_space<workgroup>")
+        with ir.InsertionPoint.at_block_begin(self._block):
+            return memref.AllocOp(ir.MemRefType.get([elements], type_, memory_space=space), [], []).result
+
+    def barrier(self) -> None:
+        """Wait for all threads of the workgroup, and for what they wrote to shared memory."""
+        gpu.BarrierOp()
