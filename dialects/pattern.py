@@ -167,7 +167,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
 
     Operands:
         input: N x C x H x W.
-        values: K x E, f32.
+        values: K x E, of the input's element type.
         index: K, i16 (i32 for 32768 channels or more).
         offset: F + 1, i32.
         stride: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
@@ -357,7 +357,9 @@ class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
 
 
 class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
-    """The same elements in another layout; a type without `#pattern.layout` is row-major.
+    """The same elements in another layout, or of another floating-point type; rounded where that is narrower.
+
+    A type without `#pattern.layout` is row-major.
 
     Verifier:
         'pattern.relayout' op expected input and result of one shape, got <shapes>

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from patc.dialects.attributes import Layout, Library, Schedule
 from patc.passes import cost_model
 from patc.passes.base import PassState
 from patc.passes.constants import read_constant
-from patc.passes.kernels import tiling, winograd
+from patc.passes.elements import element_bytes
+from patc.passes.kernels import convolution, tiling, winograd
 from patc.passes.kernels.winograd_transforms import TILE
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.targets import Target
@@ -52,7 +53,13 @@ def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> l
         threads: that the layer will be divided among.
     """
     generate = _GENERATORS.get(type(op))
-    return [] if generate is None else list(generate(op, target, state, threads))
+    return [] if generate is None else list(generate(op, _for_elements(target, op.result.type), state, threads))
+
+
+def _for_elements(target: Target, type_: Any) -> Target:
+    """Return the target with its lanes counted in elements of a tensor: of f16 a register holds twice as many."""
+    more = 4 // element_bytes(type_)
+    return target if more < 2 else replace(target, lanes=more * target.lanes, fma_lanes=more * target.fma_lanes)
 
 
 def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
@@ -77,7 +84,8 @@ def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
 def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     layer = _Sparse.of(op, state, threads)
     yield from _pattern_tiles(layer, target)
-    yield from _stationary_tiles(layer, target)
+    if not convolution.is_long_sum(op.result.type.element_type, math.prod(op.values.type.shape) / layer.filters):
+        yield from _stationary_tiles(layer, target)  # it cannot sum in parts
     # Where little was pruned, the same layer computed dense may take less time.
     kernel = layer.library.kernel
     yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, target, threads)
@@ -185,8 +193,10 @@ def _stationary_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
                 ends = layer.filters * (costs[0].filter + layer.written.cycles(rows, strip))
                 cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
                 inputs = max(inputs, *(cost.inputs for cost in costs))
-            # Beside the inputs of a pattern: a kernel's weights, for each vector length. Accumulators come and go.
-            if inputs + layer.library.entries * _widths(strips) > target.registers and rows * _widest(strips) > 1:
+            # Beside the inputs of a pattern: a kernel's weights, for each vector length. Accumulators come and go. NEON
+            # has the weights in one register, and takes four for accumulators on their way.
+            others = 5 if target.is_aarch64 else layer.library.entries * _widths(strips)
+            if inputs + others > target.registers and rows * _widest(strips) > 1:
                 continue
             cycles *= layer.batch * -(-layer.height // rows)
             cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
@@ -243,6 +253,8 @@ def _dense_tiles(
 
 def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Target) -> Iterator[Candidate]:
     """Yield the bands and register tiles of "winograd"."""
+    if element_bytes(op.result.type) < 4:  # the transforms would lose most of the bits
+        return
     if not winograd.applies(kernel, op.strides, op.dilations, groups, Layout.of(op.input.type).phases):
         return
     batch, filters, height, width = op.result.type.shape
@@ -255,9 +267,9 @@ def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Targe
 
 def _plane_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tile of a pooling or elementwise layer: four vectors or so in flight."""
-    batch, channels, height, width = tiling.as_planes(op.result.type.shape)
-    inputs = sum(math.prod(value.type.shape) for value in op.operands)
-    moved = 4.0 * (inputs + batch * channels * height * width)
+    *_, height, width = tiling.as_planes(op.result.type.shape)
+    tensors = [value.type for value in (*op.operands, op.result)]
+    moved = float(sum(element_bytes(type_) * math.prod(type_.shape) for type_ in tensors))
     if is_global_pool(op):
         yield _memory_bound(Schedule("global-pool", 1, 1, target.lanes), moved)
         return
@@ -273,7 +285,9 @@ def _linear_candidates(op: Any, target: Target, state: PassState, threads: int) 
     filters = op.weight.type.shape[0]
     rows = min(images, 4)
     block = min(filters, 4 if rows > 1 else 8)
-    yield _memory_bound(Schedule("gemv", rows, 1, target.lanes, block), 4.0 * features * filters)
+    size = element_bytes(op.weight.type)
+    lanes = target.lanes * size // 4  # it sums in f32
+    yield _memory_bound(Schedule("gemv", rows, 1, lanes, block), float(size * features * filters))
 
 
 def _memory_bound(schedule: Schedule, moved_bytes: float) -> Candidate:
@@ -302,27 +316,31 @@ class _Written:
     Attributes:
         tensors: how many of them are behind the caches of a core.
         phases: of the result's layout.
+        element_bytes: of the result.
     """
 
     tensors: int
     phases: int
+    element_bytes: int
 
     @staticmethod
     def of(op: Any) -> _Written:
         layout = Layout.of(op.result.type)
-        is_distant = 4 * math.prod(op.result.type.shape[:2]) * layout.plane > cost_model.SECOND_LEVEL_BYTES
-        return _Written((1 if op.residual is None else 2) * is_distant, layout.phases)
+        size = element_bytes(op.result.type)
+        is_distant = size * math.prod(op.result.type.shape[:2]) * layout.plane > cost_model.SECOND_LEVEL_BYTES
+        return _Written((1 if op.residual is None else 2) * is_distant, layout.phases, size)
 
     def cycles(self, rows: int, strip: tiling.Strip) -> float:
         """Return the cycles in which one filter of a tile waits for these lines."""
-        return self.tensors * cost_model.written_cycles(rows, strip.chunks, self.phases)
+        return self.tensors * cost_model.written_cycles(rows, strip.chunks, self.phases, self.element_bytes)
 
 
 def _geometry(op: Any, channels: int) -> cost_model.Geometry:
     layout = Layout.of(op.input.type)
-    plane_bytes = 4 * layout.plane
+    size = element_bytes(op.input.type)
     pitch = kernel_plane(op)[1] if is_flat(op) else layout.pitch
-    return cost_model.Geometry(tuple(op.strides), tuple(op.dilations), layout.phases, pitch, channels, plane_bytes)
+    window = tuple(op.strides), tuple(op.dilations)
+    return cost_model.Geometry(*window, layout.phases, pitch, channels, size * layout.plane, size)
 
 
 def _widest(strips: Sequence[tiling.Strip]) -> int:

@@ -24,7 +24,8 @@ class ConvertPatternToLinalg(Pass):
 
     Requires: the arrays of `pattern.sparse_conv2d` are constants.
     Ensures: no `pattern` op but `pattern.parameter`, and no `#pattern.layout` in any type or signature. FKW
-        arrays become one dense weight, in the parameter store if the values were there.
+        arrays become one dense weight, in the parameter store if the values were there. Ops on f16 compute in f32
+        and round their result.
 
     Before:
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", pads = array<i64: 1, 1, 1, 1>, ...}
@@ -42,7 +43,7 @@ class ConvertPatternToLinalg(Pass):
             _strip_layouts(module)
             for op in _pattern_ops(module):
                 with op.location, ir.InsertionPoint(op):
-                    lowered = _LOWERINGS[op.operation.name](op, state)
+                    lowered = _convert(_LOWERINGS[op.operation.name](op, state), op.result.type.element_type)
                 op.result.replace_all_uses_with(lowered)
                 _erase_with_dead_constants(op)
 
@@ -67,10 +68,10 @@ def _lower_sparse_conv2d(op: Any, state: PassState) -> ir.Value:
 
 def _lower_linear(op: Any, state: PassState) -> ir.Value:
     destination = _empty(reversed(op.weight.type.shape), op)
-    transposed = linalg.transpose(op.weight, outs=[destination], permutation=[1, 0]).result[0]
+    transposed = linalg.transpose(_widen(op.weight), outs=[destination], permutation=[1, 0]).result[0]
     shape = list(op.result.type.shape)
     init = _zeros(shape, op) if op.bias is None else _broadcast(op.bias, shape, [0], op)
-    return _activate(op, linalg.matmul(op.input, transposed, outs=[init]))
+    return _activate(op, linalg.matmul(_widen(op.input), transposed, outs=[init]))
 
 
 def _lower_max_pool2d(op: Any, state: PassState) -> ir.Value:
@@ -90,11 +91,11 @@ def _lower_avg_pool2d(op: Any, state: PassState) -> ir.Value:
 
 
 def _lower_add(op: Any, state: PassState) -> ir.Value:
-    return _activate(op, _elementwise([op.lhs, op.rhs], arith.addf))
+    return _activate(op, _elementwise([_widen(op.lhs), _widen(op.rhs)], arith.addf))
 
 
 def _lower_activate(op: Any, state: PassState) -> ir.Value:
-    return _activate(op, op.input)
+    return _activate(op, _widen(op.input))
 
 
 def _lower_relayout(op: Any, state: PassState) -> ir.Value:
@@ -118,7 +119,7 @@ _LOWERINGS: dict[str, Callable[[Any, PassState], ir.Value]] = {
 def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:
     """Build pad, bias, convolution, residual and activation of a convolution."""
     shape = list(op.result.type.shape)
-    padded = _pad(op.input, int_array(op.pads), _scalar(0.0, op))
+    padded, weight = _pad(_widen(op.input), int_array(op.pads), _scalar(0.0, op)), _widen(weight)
     init = _zeros(shape, op) if op.bias is None else _broadcast(op.bias, shape, [0, 2, 3], op)
     geometry = {"strides": list(op.strides), "dilations": list(op.dilations)}
     if groups == 1:
@@ -126,14 +127,14 @@ def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:
     else:
         split = [_split(value, axis, groups) for value, axis in ((padded, 1), (weight, 0), (init, 1))]
         grouped = linalg.conv_2d_ngchw_gfchw(split[0], split[1], outs=[split[2]], **geometry)
-        result = tensor.collapse_shape(op.result.type, grouped, _split_dimensions(1))
+        result = tensor.collapse_shape(init.type, grouped, _split_dimensions(1))
     if op.residual is not None:
-        result = _elementwise([result, op.residual], arith.addf)
+        result = _elementwise([result, _widen(op.residual)], arith.addf)
     return _activate(op, result)
 
 
 def _pool(op: Any, pooling: Callable[..., ir.Value], fill: ir.Value) -> ir.Value:
-    padded = _pad(op.input, int_array(op.pads), fill)
+    padded = _pad(_widen(op.input), int_array(op.pads), fill)
     init = linalg.fill(fill, outs=[_empty(op.result.type.shape, op)])
     window = _empty(list(op.kernel), op)
     return pooling(padded, window, outs=[init], strides=list(op.strides), dilations=list(op.dilations))
@@ -154,10 +155,17 @@ def _activate(op: Any, value: ir.Value) -> ir.Value:
     return _elementwise([value], lambda x: arith.minimumf(arith.maximumf(x, minimum), maximum))
 
 
-def _elementwise(inputs: Sequence[ir.Value], compute: Callable[..., ir.Value]) -> ir.Value:
-    """Build a linalg.generic over the first input's elements; the last dimensions of the others follow it."""
-    result_type = inputs[0].type
-    rank, element = result_type.rank, result_type.element_type
+def _elementwise(
+    inputs: Sequence[ir.Value], compute: Callable[..., ir.Value], element: ir.Type | None = None
+) -> ir.Value:
+    """Build a linalg.generic over the first input's elements; the last dimensions of the others follow it.
+
+    Args:
+        element: of the result, that of the first input by default.
+    """
+    shape, given = inputs[0].type.shape, inputs[0].type.element_type
+    element = element or given
+    result_type, rank = ir.RankedTensorType.get(shape, element), len(shape)
     dims = [ir.AffineExpr.get_dim(i) for i in range(rank)]
     inits = [tensor.empty(result_type.shape, element)]
     maps = [ir.AffineMap.get(rank, 0, dims[rank - value.type.rank :]) for value in (*inputs, *inits)]
@@ -169,10 +177,25 @@ def _elementwise(inputs: Sequence[ir.Value], compute: Callable[..., ir.Value]) -
         ir.ArrayAttr.get([ir.AffineMapAttr.get(map_) for map_ in maps]),
         ir.ArrayAttr.get([parallel] * rank),
     )
-    body = op.regions[0].blocks.append(*[element] * (len(inputs) + 1))
+    body = op.regions[0].blocks.append(*[given] * len(inputs), element)
     with ir.InsertionPoint(body):
         linalg.yield_([compute(*body.arguments[: len(inputs)])])
     return op.result
+
+
+def _widen(value: ir.Value) -> ir.Value:
+    """Return a tensor in f32 if it is of a narrower type."""
+    is_narrow = isinstance(value.type.element_type, ir.F16Type)
+    return _convert(value, ir.F32Type.get()) if is_narrow else value
+
+
+def _convert(value: ir.Value, element: ir.Type) -> ir.Value:
+    """Return a tensor with its elements in another floating-point type."""
+    given = value.type.element_type
+    if given == element:
+        return value
+    convert = arith.extf if given.width < element.width else arith.truncf
+    return _elementwise([value], lambda x: convert(element, x), element)
 
 
 def _pad(value: ir.Value, pads: Sequence[int], fill: ir.Value) -> ir.Value:
@@ -201,13 +224,19 @@ def _split_dimensions(axis: int) -> list[list[int]]:
     return [[axis, axis + 1] if i == axis else [i + (i > axis)] for i in range(4)]
 
 
-def _scalar(value: float, op: Any) -> ir.Value:
+def _computed_in(op: Any) -> ir.Type:
+    """Return the element type that an op is computed in: that of its result, but f32 where that is narrower."""
     element = op.result.type.element_type
+    return ir.F32Type.get() if isinstance(element, ir.F16Type) else element
+
+
+def _scalar(value: float, op: Any) -> ir.Value:
+    element = _computed_in(op)
     return arith.ConstantOp(element, ir.FloatAttr.get(element, value)).result
 
 
 def _empty(shape: Iterable[int], op: Any) -> ir.Value:
-    return tensor.empty(list(shape), op.result.type.element_type)
+    return tensor.empty(list(shape), _computed_in(op))
 
 
 def _zeros(shape: Sequence[int], op: Any) -> ir.Value:
@@ -215,7 +244,7 @@ def _zeros(shape: Sequence[int], op: Any) -> ir.Value:
 
 
 def _broadcast(value: ir.Value, shape: Sequence[int], dimensions: list[int], op: Any) -> ir.Value:
-    return linalg.broadcast(value, outs=[_empty(shape, op)], dimensions=dimensions).result[0]
+    return linalg.broadcast(_widen(value), outs=[_empty(shape, op)], dimensions=dimensions).result[0]
 
 
 def _constant_operand(op: Any, name: str, state: PassState) -> np.ndarray:

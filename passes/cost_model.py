@@ -2,7 +2,8 @@
 
 The constants were fitted to measured tiles of 3x3 layers (64 channels at 56x56 to 512 at 2x2, stride 1 and 2) on a
 core with two 256-bit multiply-add units; the median error over those tiles is 8%. What differs between machines is in
-`Target`.
+`Target`. On AArch64 nothing was measured: there, instructions that enter the core and pipes that they occupy are
+counted, as `patc bench --model-cycles` does for the code that comes out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ STATIONARY_ENDS_CYCLES = 11.0  # one vector of accumulators from its bias to the
 DISTANT_LINE_CYCLES = 38.0  # one cache line from behind the second-level cache
 PREFETCHED_LINE_CYCLES = 4.0  # the same, asked for in time
 WRITTEN_LINE_CYCLES = 8.0  # the same, to be written (or to be added to what is written)
+NEON_LOOP_INSTRUCTIONS = 7  # index, address and weights of one kept kernel, and the end of the loop
+NEON_ENDS_CYCLES = 3.0  # as STATIONARY_ENDS_CYCLES
 SECOND_LEVEL_BYTES = 1 << 20
 LINE_BYTES = 64
 FIRST_LEVEL_BYTES = 20 * 1024  # of 32 KB, the rest is for weights and outputs
@@ -51,6 +54,7 @@ class Geometry:
         gathered: columns `stride` apart are picked from a row that is not split into phases.
         channels: input channels that a tile reads.
         plane_bytes: of the input.
+        element_bytes: of all tensors.
     """
 
     strides: tuple[int, int]
@@ -59,6 +63,7 @@ class Geometry:
     pitch: int
     channels: int
     plane_bytes: int
+    element_bytes: int = 4
 
     @property
     def gathered(self) -> bool:
@@ -66,15 +71,15 @@ class Geometry:
 
 
 def vector_cycles(lanes: int, target: Target) -> float:
-    """Cycles of one multiply-add instruction: two start in a cycle if their lanes fit the units."""
-    return max(0.5, lanes / target.fma_lanes)
+    """Cycles of one multiply-add instruction: several start in a cycle if their lanes fit the units."""
+    return max(1 / target.pipes, lanes / target.fma_lanes)
 
 
-def load_cycles(lanes: int, aligned: bool, target: Target) -> float:
+def load_cycles(lanes: int, aligned: bool, target: Target, element_bytes: int = 4) -> float:
     """Cycles of one vector load: at most two a cycle; one that crosses a cache line counts twice."""
-    bytes_ = 4 * lanes
+    bytes_ = element_bytes * lanes
     crossing = 1.0 if aligned else 1.0 + bytes_ / LINE_BYTES
-    return max(0.5, bytes_ / target.load_bytes) * crossing
+    return max(min(0.5, 1 / target.pipes), bytes_ / target.load_bytes) * crossing
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,19 @@ def sparse_kernel_cost(
     needed = _needed(taps, rows, geometry)
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
     wait = FMA_LATENCY * -(-len(taps) // sums)
+    if target.is_aarch64:
+        instructions = len(taps) * rows * len(chunks) + NEON_LOOP_INSTRUCTIONS + _neon_loads(needed, chunks, geometry)
+        multiply = max(multiply, instructions / target.decoded)
     return _cost(multiply + shifts, loads, wait, line_cycles(needed, chunks, geometry), KERNEL_CYCLES)
+
+
+def _neon_loads(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry) -> int:
+    """Return the instructions that load what a tile reads: one loads two neighbouring vectors."""
+    rows = _offsets_by_row(needed, geometry)
+    bases = len({offset for offsets in rows.values() for offset in offsets})
+    if geometry.gathered:  # two vectors are loaded for one, and picked from
+        return bases + 2 * geometry.strides[1] * len(chunks) * sum(map(len, rows.values()))
+    return bases + -(-len(chunks) // 2) * sum(map(len, rows.values()))
 
 
 def _loads_and_shifts(
@@ -115,12 +132,13 @@ def _loads_and_shifts(
     """Return the cycles of the loads, and what shifts take from the multiply-adds (see `pattern-vectorize`)."""
     wide = [chunk for chunk in chunks if chunk.lanes == target.lanes]
     narrow = [chunk for chunk in chunks if chunk.lanes < target.lanes]
-    aligned_load = load_cycles(target.lanes, True, target)
+    size = geometry.element_bytes
+    aligned_load = load_cycles(target.lanes, True, target, size)
     loads = shifts = 0.0
     for offsets in _offsets_by_row(needed, geometry).values():
         if geometry.gathered:
             vectors = len(offsets) * geometry.strides[1]
-            loads += vectors * sum(load_cycles(chunk.lanes, False, target) for chunk in chunks)
+            loads += vectors * sum(load_cycles(chunk.lanes, False, target, size) for chunk in chunks)
             shifts += vectors * WIDE_SHIFT_CYCLES * len(chunks)
             continue
         shifted = target.cheap_shift and 1 in offsets and bool(wide)
@@ -129,9 +147,9 @@ def _loads_and_shifts(
             shifts += WIDE_SHIFT_CYCLES * len(wide) + NARROW_SHIFT_CYCLES * len(narrow) * len(offsets - {0})
         for offset in offsets:
             if not (shifted and offset <= 1):
-                loads += len(wide) * load_cycles(target.lanes, offset == 0, target)
+                loads += len(wide) * load_cycles(target.lanes, offset == 0, target, size)
             if not shifted:
-                loads += sum(load_cycles(chunk.lanes, offset == 0, target) for chunk in narrow)
+                loads += sum(load_cycles(chunk.lanes, offset == 0, target, size) for chunk in narrow)
     return loads, shifts
 
 
@@ -159,8 +177,9 @@ def _lines(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry) -> f
     """Return the cache lines that the input elements for `chunks` lie in."""
     rows = _offsets_by_row(needed, geometry)
     columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
-    apart = sum(-(-4 * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
-    contiguous = 4 * len({(channel, y) for channel, y, _ in rows}) * geometry.pitch / LINE_BYTES + 1
+    apart = sum(-(-geometry.element_bytes * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
+    read = geometry.element_bytes * len({(channel, y) for channel, y, _ in rows}) * geometry.pitch
+    contiguous = read / LINE_BYTES + 1
     return min(float(apart), contiguous)
 
 
@@ -182,7 +201,7 @@ def distant_cycles(
     return lines * (PREFETCHED_LINE_CYCLES if prefetched else DISTANT_LINE_CYCLES)
 
 
-def written_cycles(rows: int, chunks: Sequence[Chunk], phases: int) -> float:
+def written_cycles(rows: int, chunks: Sequence[Chunk], phases: int, element_bytes: int = 4) -> float:
     """Return the cycles in which a tile of one filter waits for the lines that it writes.
 
     A line at either end of a row is written again by the next tile.
@@ -191,7 +210,7 @@ def written_cycles(rows: int, chunks: Sequence[Chunk], phases: int) -> float:
         phases: of the output's layout.
     """
     columns = chunks[-1].column + chunks[-1].lanes
-    return rows * (4 * columns / LINE_BYTES + phases) * WRITTEN_LINE_CYCLES
+    return rows * (element_bytes * columns / LINE_BYTES + phases) * WRITTEN_LINE_CYCLES
 
 
 def loop_cycles(work: float) -> float:
@@ -230,16 +249,31 @@ def stationary_cost(
     """
     packs = tiling.packs(rows, chunks, target.lanes)
     multiply = len(taps) * sum(vector_cycles(pack.lanes, target) for pack in packs)
-    sums = sum(load_cycles(pack.lanes, True, target) for pack in packs) + 0.5 * (len(taps) + 1)
+    size = geometry.element_bytes
+    sums = sum(load_cycles(pack.lanes, True, target, size) for pack in packs) + 0.5 * (len(taps) + 1)
     needed = _needed(taps, rows, geometry)
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
     vectors = rows * len(chunks)
+    if target.is_aarch64:
+        return _neon_stationary_cost(len(taps), needed, vectors, loads, target)
     packed = len(taps) * (vectors - len(packs))
     return StationaryCost(
         kernel=STATIONARY_FMA * multiply + STATIONARY_SUMS * sums,
         cell=STATIONARY_INPUTS * (loads + shifts) + packed,
         filter=STATIONARY_ENDS_CYCLES * vectors,
         inputs=len(taps) * len(packs) if packed else len(needed) * len(chunks),
+    )
+
+
+def _neon_stationary_cost(taps: int, needed: set[Place], vectors: int, loads: float, target: Target) -> StationaryCost:
+    """Return what `stationary_cost` does where a store occupies a pipe that multiplies."""
+    pipe = vector_cycles(target.lanes, target)
+    instructions = vectors * (taps + 1) + NEON_LOOP_INSTRUCTIONS  # sums are loaded and stored in pairs
+    return StationaryCost(
+        kernel=max(vectors * (taps + 1) * pipe, instructions / target.decoded) + KERNEL_CYCLES,
+        cell=loads,
+        filter=NEON_ENDS_CYCLES * vectors,
+        inputs=taps * vectors,
     )
 
 
@@ -264,12 +298,17 @@ def dense_channel_cost(
     """Return the cost of one input channel for a block of filters on a tile of `rows` x `chunks`."""
     taps = list(itertools.product(range(kernel[0]), range(kernel[1])))
     multiply = len(taps) * filters * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
-    loads = 0.5 * filters * len(taps)
-    copies = geometry.strides[1] if geometry.gathered else 1
+    weights = filters / target.lanes if target.is_aarch64 else filters  # by element there, and broadcast elsewhere
+    loads = 0.5 * weights * len(taps)
+    copies, size = geometry.strides[1] if geometry.gathered else 1, geometry.element_bytes
     for _, dx in taps:
         aligned = dx * geometry.dilations[1] // geometry.phases == 0
-        loads += copies * rows * sum(load_cycles(chunk.lanes, aligned, target) for chunk in chunks)
+        loads += copies * rows * sum(load_cycles(chunk.lanes, aligned, target, size) for chunk in chunks)
     needed = _needed([(0, dy, dx) for dy, dx in taps], rows, geometry)
     wait = FMA_LATENCY * len(taps)
+    if target.is_aarch64:
+        vectors = rows * len(chunks)
+        instructions = len(taps) * (filters * vectors + weights + copies * vectors) + NEON_LOOP_INSTRUCTIONS
+        multiply = max(multiply, instructions / target.decoded)
     lines = line_cycles(needed, chunks, geometry) * (STREAMED_LINES if geometry.strides[0] == 1 else 1.0)
     return _cost(multiply, loads, wait, lines, overhead=1.0)

@@ -16,9 +16,10 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState
+from patc.passes.elements import vector_lanes
 from patc.passes.functions import defined_functions
 from patc.passes.kernels import tiling
-from patc.targets import get_target
+from patc.targets import Target, get_target
 
 _CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
 _WINDOWS = (*_CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
@@ -47,14 +48,14 @@ class PatternLayout(Pass):
     target: str = field(default="host", metadata={"help": "machine whose vectors the rows are aligned to"})
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        lanes = get_target(self.target).lanes
+        target = get_target(self.target)
         for function in defined_functions(module):
             block = function.regions[0].blocks[0]
             for argument in block.arguments:
-                _place(argument, lanes, is_argument=True)
+                _place(argument, target, is_argument=True)
             for op in list(block.operations):
                 if isinstance(op, (*_WINDOWS, *_FLEXIBLE)):
-                    _place(op.result, lanes, is_argument=False)
+                    _place(op.result, target, is_argument=False)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _has_no_gaps(layout: Layout, width: int) -> bool:
     return layout.row == width and layout.phases == 1 and layout.top == layout.left == 0
 
 
-def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
+def _place(value: ir.Value, target: Target, is_argument: bool) -> None:
     """Set the layout of a value for its users, and give those that need another one a relayout."""
     tensor = value.type
     if not isinstance(tensor, ir.RankedTensorType) or len(tensor.shape) != 4 or tensor.encoding is not None:
@@ -131,12 +132,12 @@ def _place(value: ir.Value, lanes: int, is_argument: bool) -> None:
     zero = [use for use in sliding if use not in lowest]
     others = [use for use in uses if not use.slides and not use.flexible]
     packed = Layout.packed(*tensor.shape[2:])
-    wanted = [(_sliding_layout(tensor.shape, group, lanes), group) for group in (zero, lowest) if group]
+    wanted = [(_sliding_layout(tensor, group, target), group) for group in (zero, lowest) if group]
     if lowest and not zero and not is_argument and any(is_global_pool(use.op) for use in uses):
-        wanted.insert(0, (_flexible_layout(tensor.shape, uses, lanes), []))  # a mean must not meet minus infinity
+        wanted.insert(0, (_flexible_layout(tensor, uses, target), []))  # a mean must not meet minus infinity
     if others or is_argument:
         wanted.append((packed, others))
-    main = packed if is_argument else wanted[0][0] if wanted else _flexible_layout(tensor.shape, uses, lanes)
+    main = packed if is_argument else wanted[0][0] if wanted else _flexible_layout(tensor, uses, target)
     if not is_argument:
         main = _like_input(value, main)
     if not is_argument:
@@ -187,27 +188,40 @@ def _is_non_negative(value: ir.Value) -> bool:
     return activation.kind == "relu" or (activation.kind == "clamp" and activation.minimum >= 0)
 
 
-def _sliding_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layout:
+def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:
     """Return the layout whose halo covers the pads of all windows; two phases when all have stride 2."""
     top, left, bottom, right = (max(use.op.pads[side] for use in uses) for side in range(4))
     # A convolution reads each row many times, pooling once: not worth another store for its producer.
     convolutions = [use.op for use in uses if isinstance(use.op, _CONVOLUTIONS)]
-    split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses)
+    # A GPU loads all columns either way, and picks every second one.
+    split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses) and not target.is_gpu
     phases = 2 if split else 1
     fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
-    if all(_is_pointwise(use.op) for use in uses):
-        lanes = 1  # rows without gaps between them, see `is_flat`
-    return _padded(shape, (top, left, bottom, right), phases, fill, lanes)
+    if target.is_gpu:
+        return _vector_rows(tensor, (top, left, bottom, right), fill, target)
+    # Rows without gaps between them, see `is_flat`.
+    lanes = 1 if all(_is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    return _padded(tensor, (top, left, bottom, right), phases, fill, lanes)
 
 
-def _flexible_layout(shape: Sequence[int], uses: list[_Use], lanes: int) -> Layout:
+def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:
     """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
-    return _padded(shape, (0, 0, 0, 0), 1, "zero", 1 if any(_is_pointwise(use.op) for use in uses) else lanes)
+    if target.is_gpu:
+        return _vector_rows(tensor, (0, 0, 0, 0), "zero", target)
+    lanes = 1 if any(_is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    return _padded(tensor, (0, 0, 0, 0), 1, "zero", lanes)
 
 
-def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int) -> Layout:
+def _vector_rows(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], fill: str, target: Target) -> Layout:
+    """Return the layout whose rows start on a vector, halo or not: a thread stores one vector, which is all its own."""
     top, left, bottom, right = halo
-    height, width = shape[2:]
+    left = -(-left // target.lanes) * target.lanes
+    return _padded(tensor, (top, left, bottom, right), 1, fill, target.lanes)
+
+
+def _padded(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int) -> Layout:
+    top, left, bottom, right = halo
+    height, width = tensor.shape[2:]
     # The right halo of a row may be the left halo of the next one, if there is a next one.
     halo_columns = max(left, right) if bottom or not right else left + right
     columns = width + halo_columns if phases == 1 else left + width + right
@@ -217,9 +231,10 @@ def _padded(shape: Sequence[int], halo: tuple[int, int, int, int], phases: int, 
     row = -(-row // align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)
-    lines = -(-((top + height + bottom) * row * phases + overhang) // tiling.LINE)
+    line = tiling.line(tensor)
+    lines = -(-((top + height + bottom) * row * phases + overhang) // line)
     # Planes an odd number of cache lines apart spread over all sets of a cache.
-    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * tiling.LINE, phases=phases, fill=fill)
+    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * line, phases=phases, fill=fill)
 
 
 def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensorType:

@@ -14,12 +14,13 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
 from patc.passes.base import Pass, PassState
+from patc.passes.elements import element_bytes
 from patc.passes.functions import defined_functions, top_level_ops
 
 ALIGNMENT = 64
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 WEIGHTS = "weights"  # the blob's name in the parameter store
-_NUMPY = {"f32": np.float32, "i16": np.int16, "i32": np.int32}
+_NUMPY = {"f32": np.float32, "f16": np.float16, "i16": np.int16, "i32": np.int32}
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,8 @@ def _lifetime(op: Any, block: ir.Block) -> Lifetime:
                 user = user.parent.operation
             places.append(order[user])
     type_ = op.results[0].type
-    size = type_.shape[0] * (ir.IntegerType(type_.element_type).width if _is_integer(type_) else 32) // 8
+    size = type_.shape[0] * element_bytes(type_)
     return Lifetime(size, min(places, default=0), max(places, default=0))
-
-
-def _is_integer(type_: Any) -> bool:
-    return isinstance(type_.element_type, ir.IntegerType)
 
 
 def place(buffers: list[Lifetime]) -> tuple[list[int], int]:

@@ -18,7 +18,9 @@ from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
 from patc.passes.candidates import Candidate, candidates, shortlist
+from patc.passes.elements import element_bytes
 from patc.passes.functions import defined_functions, top_level_ops
+from patc.passes.gpu_candidates import gpu_candidates
 from patc.passes.pattern_layout import is_flat, row_tiles
 from patc.targets import get_target
 
@@ -54,6 +56,9 @@ class PatternSchedule(Pass):
         target = get_target(self.target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
+                if target.is_gpu:
+                    _schedule_for_gpu(op, state)
+                    continue
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if not found:
                     continue
@@ -65,6 +70,14 @@ class PatternSchedule(Pass):
                 divided = [way for one in found for way in _divide(one, op, self.threads)]
                 chosen, reason = _choose(op, divided, state)
                 set_schedule(op, chosen, reason if state.measure else reason + _other_algorithms(alone))
+
+
+def _schedule_for_gpu(op: Any, state: PassState) -> None:
+    """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
+    found = [] if "schedule" in op.attributes else gpu_candidates(op, state)
+    if found:
+        chosen, reason = _choose(op, found, state)
+        set_schedule(op, chosen, reason + _other_algorithms(found))
 
 
 def set_schedule(op: Any, chosen: Candidate, reason: str) -> None:
@@ -142,7 +155,7 @@ def _remote_bytes(op: Any, split: str, threads: int) -> float:
         producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
         if "schedule" not in producer:
             continue  # the caller's memory, or a constant
-        size = 4.0 * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
+        size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
         if number == 0 and reads_all and split == "filters":
             total += size
         elif Schedule.from_attr(producer["schedule"]).split != split:

@@ -20,6 +20,7 @@ from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.channel_major import by_channel, cut_evenly
 from patc.passes.constants import constant_name, read_constant
+from patc.passes.elements import element_bytes
 from patc.passes.fkw import Fkw, decode
 from patc.passes.functions import declare_function, defined_functions, symbols
 from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_stages
@@ -31,7 +32,7 @@ from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane, ro
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
-SLACK = 64  # elements that vector loads may read behind the last plane of a buffer, for each step of their stride
+SLACK_BYTES = 256  # that vector loads may read behind the last plane of a buffer, for each step of their stride
 
 # Kernels see every array as this long, so that layers which differ only in channels and kept weights share one. What
 # lies behind an array is never touched.
@@ -72,8 +73,8 @@ def _works_on_tensors(function: Any) -> bool:
     return any(isinstance(kind, ir.RankedTensorType) for kind in types)
 
 
-def _flat(elements: int, kind: str = "f32") -> ir.MemRefType:
-    return ir.MemRefType.get([elements], ir.Type.parse(kind))
+def _flat(elements: int, element: ir.Type) -> ir.MemRefType:
+    return ir.MemRefType.get([elements], element)
 
 
 def _elements(shape: list[int], layout: Layout | None) -> int:
@@ -107,7 +108,8 @@ class _Buffer:
 def _slack(value: ir.Value) -> int:
     """Elements behind a buffer that its users may read."""
     users = [use.owner.opview for use in value.uses]
-    return SLACK * max((max(user.strides) for user in users if "strides" in user.attributes), default=1)
+    stride = max((max(user.strides) for user in users if "strides" in user.attributes), default=1)
+    return SLACK_BYTES // element_bytes(value.type) * stride
 
 
 class _Kernels:
@@ -120,14 +122,16 @@ class _Kernels:
         self._taken = symbols(module)
         self._globals: dict[str, ir.Type] = {}
 
-    def get(self, algorithm: str, types: list[ir.Type], emit: Callable[[Builder, list[Any]], None]) -> str:
-        """Return the name of the function that `emit(builder, arguments)` writes."""
+    def get(
+        self, algorithm: str, types: list[ir.Type], element: ir.Type, emit: Callable[[Builder, list[Any]], None]
+    ) -> str:
+        """Return the name of the function that `emit(builder, arguments)` writes, to compute in `element`."""
         with ir.InsertionPoint(self._module.body), ir.Location.name(algorithm):
             function = func.FuncOp("kernel", (types, []), visibility="private")
             function.attributes["no_inline"] = ir.UnitAttr.get()
             block = function.add_entry_block()
             with ir.InsertionPoint(block):
-                emit(Builder(block), list(block.arguments))
+                emit(Builder(block, element), list(block.arguments))
                 func.ReturnOp([])
         text = str(function)
         if text in self._names:
@@ -142,9 +146,9 @@ class _Kernels:
 
     def add_global(self, name: str, array: np.ndarray, inline: bool) -> tuple[str, ir.MemRefType]:
         """Add a flat constant array; its values go into the text or into the parameter store."""
-        kinds = {"float32": "f32", "int16": "i16", "int32": "i32"}
+        kinds = {"float32": "f32", "float16": "f16", "int16": "i16", "int32": "i32"}
         flat = np.ascontiguousarray(array).reshape(-1)
-        type_ = _flat(len(flat), kinds[flat.dtype.name])
+        type_ = _flat(len(flat), ir.Type.parse(kinds[flat.dtype.name]))
         if not inline:
             name = self._state.parameters.add(name, flat)
         else:
@@ -176,7 +180,7 @@ class _Specializer:
         results = list(old.operations)[-1].operands
         inputs = [self._boundary_type(argument) for argument in old.arguments]
         outputs = [self._boundary_type(result) for result in results]
-        types = [*inputs, *outputs, _flat(len(layers) + 1, "i64")]
+        types = [*inputs, *outputs, _flat(len(layers) + 1, ir.IntegerType.get_signless(64))]
         name = self._function.attributes["sym_name"].value
         with ir.InsertionPoint(self._function), self._function.location:
             function = func.FuncOp(f"{name}.specialized", (types, []))
@@ -200,7 +204,7 @@ class _Specializer:
         function.attributes["sym_name"] = ir.StringAttr.get(name)
 
     def _boundary_type(self, value: ir.Value) -> ir.MemRefType:
-        return _flat(_elements(list(value.type.shape), None))
+        return _flat(_elements(list(value.type.shape), None), value.type.element_type)
 
     def _buffer(self, value: ir.Value, memory: ir.Value) -> _Buffer:
         layout = Layout.of(value.type) if len(value.type.shape) == 4 else None
@@ -240,8 +244,7 @@ class _Specializer:
             return
         if type(op) not in _EMITTERS:
             raise fail(op, "a pattern op, a constant or a flatten", operation.name)
-        if str(op.result.type.element_type) != "f32":
-            raise fail(op, "f32 tensors", op.result.type)
+        _require_elements(op)
         if "schedule" not in op.attributes:
             raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
         _require_halo(op)
@@ -257,7 +260,7 @@ class _Specializer:
         if memory is None:
             layout = Layout.of(value.type) if len(value.type.shape) == 4 else None
             elements = _elements(list(value.type.shape), layout) + _slack(value)
-            memory = memref.AllocOp(_flat(elements), [], []).result
+            memory = memref.AllocOp(_flat(elements, value.type.element_type), [], []).result
         self._buffers[value] = self._buffer(value, memory)
         return self._buffers[value]
 
@@ -311,7 +314,7 @@ class _Specializer:
         def write(b: Builder, arguments: list[Any]) -> None:
             emit(b, arguments[:-4], convolution.Work(*arguments[-4:]))
 
-        name = self._kernels.get(schedule.algorithm, types, write)
+        name = self._kernels.get(schedule.algorithm, types, op.result.type.element_type, write)
         shares = divide(schedule, tiles, weights)
         parts = [(first + first_tile, last + first_tile, *rest) for first, last, *rest in shares]
         if len(parts) == 1:
@@ -329,6 +332,18 @@ class _Specializer:
             scf.ReduceOp([], 0)
 
 
+def _require_elements(op: Any) -> None:
+    """Refuse element types that there are no kernels for. Only a relayout goes from one to another."""
+    if str(op.result.type.element_type) not in ("f32", "f16"):
+        raise fail(op, "f32 or f16 tensors", op.result.type)
+    for operand in op.operands:
+        element = operand.type.element_type
+        is_index = isinstance(element, ir.IntegerType) and isinstance(op, pattern.SparseConv2dOp)
+        converts = isinstance(op, pattern.RelayoutOp) and str(element) in ("f32", "f16")
+        if element != op.result.type.element_type and not is_index and not converts:
+            raise fail(op, f"operands of {op.result.type.element_type} like the result", operand.type)
+
+
 def _require_halo(op: Any) -> None:
     """Refuse a window that would read around its input where no halo is."""
     if "pads" not in op.attributes:
@@ -340,7 +355,7 @@ def _require_halo(op: Any) -> None:
 
 def _unbounded(memory: ir.Value) -> ir.Value:
     """Return a memref as kernels see it."""
-    kind = _flat(UNBOUNDED, str(memory.type.element_type))
+    kind = _flat(UNBOUNDED, memory.type.element_type)
     return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 
@@ -414,9 +429,19 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
         arrays = convolution.SparseWeights(values, index, offset, stride, reorder, library)
         made = output.tensor(arguments[6])
         convolution.sparse_convolution(
-            b, work, source.tensor(arguments[0]), arrays, made, epilogue(arguments[7:]), window, schedule
+            b,
+            work,
+            source.tensor(arguments[0]),
+            arrays,
+            made,
+            epilogue(arguments[7:]),
+            window,
+            schedule,
+            in_parts=in_parts,
         )
 
+    products = np.prod(op.values.type.shape) / output.shape[1]
+    in_parts = convolution.is_long_sum(op.result.type.element_type, products)
     kernels = specializer.array(op, op.stride, "stride")
     kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
@@ -492,6 +517,9 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     source, output = specializer.buffer(op.input), specializer.result(op)
     weight = _dense_weight(specializer, op)
     filters, channels, *kernel = weight.array.shape
+    element = op.result.type.element_type
+    if element != ir.F32Type.get():  # the transforms would lose most of the bits of a narrower type
+        raise fail(op, "f32 tensors for algorithm 'winograd'", op.result.type)
     phases = Layout.of(op.input.type).phases
     if not winograd.applies(kernel, op.strides, op.dilations, weight.groups, phases):
         rule = (
@@ -511,7 +539,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     own_bands = schedule.split == "rows" and layer.bands >= schedule.threads
     copies, kept = (schedule.threads, layer.kept) if own_bands else (1, filters)
     sizes = [copies * count * layer.channel for count in (layer.depth, kept)]
-    planes, sums = (memref.AllocOp(_flat(size), [], []).result for size in sizes)
+    planes, sums = (memref.AllocOp(_flat(size, element), [], []).result for size in sizes)
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
@@ -619,7 +647,7 @@ def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
         return ((taps >= 0) & (taps < op.input.type.shape[2 + axis])).sum(axis=1)
 
     inside = np.outer(counts(0, op.pads[0]), counts(1, op.pads[1]))
-    table = np.zeros((inside.shape[0], covered), np.float32)
+    table = np.zeros((inside.shape[0], covered), np.float16 if element_bytes(op.result.type) == 2 else np.float32)
     table[:, : inside.shape[1]] = 1.0 / np.maximum(inside, 1)
     return table
 

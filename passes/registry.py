@@ -15,12 +15,15 @@ PASS_NAMES = (
     "pattern-raise",
     "pattern-encode",
     "pattern-reorder",
+    "pattern-demote",
     "pattern-layout",
     "pattern-schedule",
     "pattern-specialize",
     "pattern-vectorize",
     "pattern-plan-memory",
     "pattern-parallelize",
+    "pattern-map-to-gpu",
+    "pattern-to-spirv",
     "convert-pattern-to-linalg",
 )
 

@@ -11,20 +11,21 @@ from typing import Any
 
 from torch_mlir import ir
 
-from patc.codegen.program import find_main, generate_program
+from patc.codegen.program import Generate, compile_code, find_main, generate_program
+from patc.codegen.spirv import generate_gpu_program
 from patc.context import make_context
-from patc.diagnostics import PatcError
+from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.frontend import import_model
 from patc.instruments import Progress
 from patc.layers import CollectLayers
 from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
-from patc.runtime.model import ENTRY, CompiledModel, TensorInfo
-from patc.targets import Target, get_target
+from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo, make_model
+from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, Target, get_target
 
 TUNE_MODES = ("off", "cost", "measure")
-PLANNED_TARGETS = ("aarch64-linux", "aarch64-android", "spirv-vulkan")
+DTYPES = ("f32", "f16")
 Report = Callable[[str, int, int], None]
 
 
@@ -53,6 +54,7 @@ def compile_model(
     target: str | Target = "host",
     threads: int | None = None,
     tune: str = "cost",
+    dtype: str = "f32",
     dynamic_batch: bool = False,
     report: Report | None = None,
 ) -> CompiledModel:
@@ -66,12 +68,16 @@ def compile_model(
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 or .mlir file; an
             .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
         example_inputs: float32 tensors of the shapes to compile for; needed for a torch.nn.Module only.
-        target: "host", "x86-64-v3", "x86-64-v4" or a `patc.Target`. What this CPU lacks can be compiled for and saved,
-            but not run.
-        threads: among which each layer is divided; None for all cores that this process may use.
+        target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
+            `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
+            libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.
+        threads: among which each layer is divided; None for `default_threads`.
         tune: "cost" chooses schedules by a cost model of the target; "off" does the same for now. "measure" times the
             schedules that the model likes best on this machine, so the target is "host"; what was measured is kept
             in the user's cache folder, and equal layers are not measured again.
+        dtype: "f32", or "f16" for half precision between inputs and outputs, which stay float32; for CPUs with
+            FEAT_FP16 ("fullfp16") or AVX512-FP16, and GPUs with shaderFloat16 and storageBuffer16BitAccess. Tests hold
+            results to 2e-2 of the output's largest magnitude.
         dynamic_batch: False; the batch size is that of the example inputs.
         report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen".
             "measure" adds "measuring LAYER" for each layer that it times, with the index of "pattern-schedule".
@@ -80,9 +86,31 @@ def compile_model(
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
     _check_options(threads, dynamic_batch)
+    program, diagnostics = compile_program(
+        model, example_inputs, target=target, threads=threads, tune=tune, dtype=dtype, report=report
+    )
+    return make_model(program, diagnostics)
+
+
+def compile_program(
+    model: Any,
+    example_inputs: Sequence[Any] | None,
+    *,
+    target: str | Target,
+    threads: int | None,
+    tune: str,
+    dtype: str,
+    report: Report | None,
+    generate: Generate = compile_code,
+) -> tuple[Program, list[Diagnostic]]:
+    """Compile a model to a program, and return it with what the passes remarked. See `compile_model`.
+
+    Args:
+        generate: makes `Program.code` of the last pass's module and the target.
+    """
     machine = find_target(target)
-    count = threads or available_threads()
-    pipeline = host_pipeline(machine, count)
+    count = threads or default_threads(machine)
+    pipeline = host_pipeline(machine, count, dtype)
     steps = len(pipeline.passes) + 2
     tell = report or (lambda step, index, total: None)
     scheduling = pipeline.stages.index("schedule")
@@ -96,23 +124,45 @@ def compile_model(
     if not layers.found:
         raise PatcError("expected a model that computes something, got one without layers")
     tell("codegen", steps - 1, steps)
-    program = generate_program(
-        source.module,
-        state,
-        inputs=source.inputs,
-        outputs=source.outputs,
-        structure=source.structure,
-        target=machine,
-        threads=count,
-        layers=layers.found,
-    )
-    return CompiledModel(program, state.diagnostics)
+    what = {"inputs": source.inputs, "outputs": source.outputs, "structure": source.structure, "layers": layers.found}
+    if machine.is_gpu:
+        program = generate_gpu_program(source.module, state, target=machine, **what)
+    else:
+        program = generate_program(source.module, state, target=machine, threads=count, generate=generate, **what)
+    return program, list(state.diagnostics)
 
 
-def host_pipeline(target: str | Target, threads: int | None) -> Pipeline:
-    """Return the passes between import and code generation. See `compile_model` for the arguments."""
+def host_pipeline(target: str | Target, threads: int | None, dtype: str = "f32") -> Pipeline:
+    """Return the passes between import and code generation. See `compile_model` for the arguments.
+
+    Raises:
+        PatcError: an unknown target or element type, or the two do not go together.
+    """
     machine = find_target(target)
-    return Pipeline.named("host", target=machine.name, threads=threads or available_threads())
+    check_dtype(dtype, machine)
+    if machine.is_gpu:
+        if threads not in (None, 1):
+            raise PatcError(f"expected no threads together with target '{machine.name}', got {threads}")
+        return Pipeline.named("spirv", target=machine.name, dtype=dtype)
+    return Pipeline.named("host", target=machine.name, threads=threads or default_threads(machine), dtype=dtype)
+
+
+def check_dtype(dtype: str, target: Target) -> None:
+    """Refuse an element type that is unknown, or that the target's CPU cannot compute in.
+
+    Raises:
+        PatcError: it is refused.
+    """
+    if dtype not in DTYPES:
+        raise PatcError(f"expected dtype to be one of {', '.join(DTYPES)}, got '{dtype}'{nearest(dtype, DTYPES)}")
+    if dtype == "f32" or target.has_half_arithmetic or target.is_gpu:  # a device is asked when the model runs
+        return
+    if target.is_aarch64:
+        able = ", ".join(cpu for cpu, known in AARCH64_CPUS.items() if known.has_half_arithmetic)
+        expected = f"expected a CPU with fullfp16 for dtype f16, got {target.cpu or 'this one'}, which lacks it"
+        raise PatcError(f"{expected}: choose one of {able}")
+    expected = f"expected a CPU with fullfp16 or avx512fp16 for dtype f16, got target '{target.name}', which lacks it"
+    raise PatcError(f"{expected}: choose dtype f32, or a target of {', '.join(AARCH64_SYSTEMS)}")
 
 
 def lower_model(
@@ -180,15 +230,18 @@ def find_target(target: str | Target) -> Target:
     """Return the target called `target`.
 
     Raises:
-        PatcError: an unknown name, a target of a later version, or a `Target` that is none of patc's own.
+        PatcError: an unknown name, or a `Target` that is none of patc's own.
     """
-    if target in PLANNED_TARGETS:
-        raise PatcError(f"target '{target}' is not part of this version: expected a target for the CPU of a host")
     machine = get_target(target)
     if machine != get_target(machine.name):
         # Passes name their target; one that is only called like another would be compiled as that other.
         raise PatcError(f"expected one of patc's own targets, got a changed '{machine.name}'")
     return machine
+
+
+def default_threads(target: Target) -> int:
+    """Return all cores that this process may use; 1 for a machine that is somewhere else, and for GPUs."""
+    return 1 if target.is_gpu or (target.is_aarch64 and target.cpu) else available_threads()
 
 
 def available_threads() -> int:

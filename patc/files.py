@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from patc.diagnostics import PatcError
@@ -24,20 +25,36 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     Raises:
         PatcError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    target = Path(path)
-    content = data.encode() if isinstance(data, str) else data
-    temporary = None
+    atomic_write_all({path: data})
+
+
+def atomic_write_all(files: Mapping[str | os.PathLike[str], bytes | memoryview | str]) -> None:
+    """Write several files: all of them to temporary ones first, which are then renamed.
+
+    Args:
+        files: data by path.
+
+    Raises:
+        PatcError: as for `atomic_write`; no file is left behind.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    left: list[str] = []
+    path: str | os.PathLike[str] = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        # mkstemp makes the file private; give it what a plain open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
+        for path, data in files.items():
+            target = Path(path)
+            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            left.append(temporary)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data.encode() if isinstance(data, str) else data)
+            # mkstemp makes the file private; give it what a plain open() would have given.
+            os.chmod(temporary, 0o666 & ~umask)
+        for i, path in enumerate(files):
+            os.replace(left[i], path)
+            left[i] = os.fspath(path)
     except OSError as error:
-        if temporary is not None:
+        for name in left:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(name)
         raise PatcError(f"cannot write the file: {error.strerror or error}", str(path)) from None

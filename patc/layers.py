@@ -136,5 +136,7 @@ def _weights(op: Any) -> tuple[tuple[int, int], int, int]:
 
 
 def _moved_bytes(op: Any) -> int:
-    values = [*op.operands, op.result]
-    return 4 * sum(math.prod(value.type.shape) for value in values)
+    from patc.passes.elements import element_bytes
+
+    types = [value.type for value in (*op.operands, op.result)]
+    return sum(element_bytes(type_) * math.prod(type_.shape) for type_ in types)

@@ -25,21 +25,29 @@ from patc.upstream import COMMON_PASSES, UpstreamPass
 
 AnyPass: TypeAlias = Pass | UpstreamPass
 
+_CPU_PASSES = (
+    "pattern-fold-batch-norm",
+    "pattern-raise",
+    "pattern-encode",
+    "pattern-reorder",
+    "pattern-demote",
+    "pattern-layout",
+    "pattern-schedule",
+    "pattern-specialize",
+    "pattern-vectorize",
+    "pattern-plan-memory",
+    "pattern-parallelize",
+)
+_GPU_PASSES = (
+    *_CPU_PASSES[: _CPU_PASSES.index("pattern-schedule") + 1],
+    "pattern-map-to-gpu",
+    "pattern-to-spirv",
+)
 NAMED_PIPELINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "host": (
-            "pattern-fold-batch-norm",
-            "pattern-raise",
-            "pattern-encode",
-            "pattern-reorder",
-            "pattern-layout",
-            "pattern-schedule",
-            "pattern-specialize",
-            "pattern-vectorize",
-            "pattern-plan-memory",
-            "pattern-parallelize",
-        ),
-    }
+    {"host": _CPU_PASSES, "neon": _CPU_PASSES, "spirv": _GPU_PASSES}
+)
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"neon": {"target": "aarch64-linux"}, "spirv": {"target": "spirv-vulkan"}}
 )
 
 
@@ -68,7 +76,8 @@ class Pipeline:
 
         Args:
             name: a key of `NAMED_PIPELINES`.
-            options: given to every pass of the pipeline that has an option of that name.
+            options: given to every pass of the pipeline that has an option of that name. The target of "neon" is
+                "aarch64-linux" by default.
 
         Raises:
             PatcError: there is no such pipeline, no pass takes an option, or a value is not legal.
@@ -82,8 +91,9 @@ class Pipeline:
         for option in options:
             if option not in known_options:
                 raise PatcError(f"pipeline '{name}' has no option '{option}'{nearest(option, known_options)}")
+        given = {**_DEFAULTS.get(name, {}), **options}
         return Pipeline(
-            kind.from_options({key: value for key, value in options.items() if key in taken})
+            kind.from_options({key: value for key, value in given.items() if key in taken})
             for kind, taken in zip(kinds, fields, strict=True)
         )
 

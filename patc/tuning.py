@@ -113,7 +113,7 @@ class Layer:
         name: in its model.
         module: @main takes the activations and computes the layer with each candidate in turn.
         parameters: the constants.
-        inputs: the activations, row-major.
+        inputs: the activations, row-major and f32.
         shares: how the kept kernels are spread over the patterns; empty for a dense layer.
     """
 
@@ -132,8 +132,8 @@ def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Layer
     """
     parameters = ParameterStore()
     activations = [value for value in op.operands if read_constant(value, state) is None]
-    types = [ir.RankedTensorType.get(list(value.type.shape), value.type.element_type) for value in activations]
     with op.operation.context, op.location:
+        types = [ir.RankedTensorType.get(list(value.type.shape), ir.F32Type.get()) for value in activations]
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
             main = func.FuncOp(ENTRY, (types, []))
@@ -170,7 +170,7 @@ def _copy_constant(value: ir.Value, name: str, parameters: ParameterStore, state
 
 
 def _lay_out(argument: ir.Value, type_: ir.RankedTensorType) -> ir.Value:
-    if len(type_.shape) != 4:
+    if len(type_.shape) != 4 and argument.type == type_:
         return argument
     return pattern.RelayoutOp(input=argument, result=type_).result
 

@@ -3,15 +3,22 @@
     lit -v test
 
 The tools are those of the Python environment that runs lit. Features for REQUIRES and UNSUPPORTED lines:
-x86-64-host, aarch64-host, avx2, avx512.
+x86-64-host, aarch64-host, avx2, avx512, ziglang (the package: linker and C compiler), qemu-aarch64,
+vulkan (a device), spirv-val.
 """
 
+import contextlib
+import importlib.util
+import os
 import platform
+import shutil
 import sysconfig
 from pathlib import Path
 
 import lit.formats
 
+from patc.diagnostics import PatcError
+from patc.runtime.vulkan import find_device
 from patc.targets import host_features
 
 config = globals()["config"]  # lit puts it there
@@ -35,3 +42,17 @@ if {"avx2", "fma"} <= host_features():
     config.available_features.add("avx2")
 if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= host_features():
     config.available_features.add("avx512")
+if importlib.util.find_spec("ziglang") is not None:
+    config.available_features.add("ziglang")
+if shutil.which("qemu-aarch64") is not None:
+    config.available_features.add("qemu-aarch64")
+if shutil.which("spirv-val") is not None:
+    config.available_features.add("spirv-val")
+with contextlib.suppress(PatcError):
+    find_device()
+    config.available_features.add("vulkan")
+# Where drivers are found, and where they keep what they compiled.
+for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "PATC_VULKAN_DEVICE"):
+    if name in os.environ:
+        config.environment[name] = os.environ[name]
+config.environment["MESA_SHADER_CACHE_DIR"] = str(Path(config.test_exec_root) / "shaders")

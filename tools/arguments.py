@@ -17,7 +17,11 @@ if TYPE_CHECKING:  # `--help` must not load torch
 # The keys of `patc.models.MODELS`, without loading torch.
 MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet18_cifar", "vgg16_cifar")
 MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
+LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
+WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
+TARGET_HELP = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android or spirv-vulkan (host)"
+DTYPE_HELP = "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay f32 (f32)"
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 
 _PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
@@ -40,11 +44,12 @@ class LoadedModel:
     pruned: PruneReport | None
 
 
-def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP) -> None:
-    """Add MODEL and what a named model is built with."""
+def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: bool = True) -> None:
+    """Add MODEL and what a named model is built with; a command may add --weights itself."""
     parser.add_argument("model", metavar="MODEL", help=what)
     group = parser.add_argument_group("named models")
-    group.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
+    if weights:
+        group.add_argument("--weights", metavar="FILE", help=WEIGHTS_HELP)
     group.add_argument(
         "--input-shape", metavar="N,C,H,W", type=_shape, help="shape to compile for (batch 1 of the usual images)"
     )
@@ -58,15 +63,20 @@ def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named 
     rate.add_argument("--connectivity", metavar="C", type=float, help="all kernels / kept ones of each 3x3 layer")
     group.add_argument("--library", metavar="NAME", help="pattern library (phase2)")
     group.add_argument("--pointwise", metavar="HOW", help="1x1 convolutions: dense, or groups of nine (dense)")
-    group.add_argument("--filter-group", metavar="N", type=int, help="filters that share patterns: 1 or 2 (1)")
+    group.add_argument("--filter-group", metavar="N", type=int, help="filters that share patterns: 1, 2, 4 or 8 (1)")
 
 
-def add_compilation(parser: argparse.ArgumentParser) -> None:
-    """Add what `patc.compile` takes."""
+def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
+    """Add what `patc.compile` takes, and --cpu for `choose_cpu`."""
     group = parser.add_argument_group("compilation")
-    group.add_argument("--target", metavar="T", default="host", help="host, x86-64-v3 or x86-64-v4 (host)")
-    group.add_argument("--threads", metavar="N", type=int, help="threads that divide each layer (all cores)")
+    group.add_argument("--target", metavar="T", default="host", help=TARGET_HELP)
+    if cpu:
+        group.add_argument("--cpu", metavar="CPU", help="CPU of an aarch64 target, such as cortex-a55 (cortex-a76)")
+    group.add_argument(
+        "--threads", metavar="N", type=int, help="threads that divide each layer (all cores; aarch64: 1)"
+    )
     group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
+    group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
 
 
 def is_compiled_file(model: str) -> bool:
@@ -119,12 +129,28 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", *_PRUNING, "threads", "tune"):
+    for option in ("weights", "input_shape", *_PRUNING, "threads", "tune", "dtype"):
         if getattr(arguments, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
     if arguments.target != "host":
         raise PatcError("expected a model to compile together with --target, got a compiled one", arguments.model)
+
+
+def choose_cpu(target: str, cpu: str | None) -> str:
+    """Return the name of `target` for a CPU.
+
+    Raises:
+        PatcError: an unknown CPU, or a target that has a CPU already or is not AArch64.
+    """
+    if cpu is None:
+        return target
+    from patc.targets import AARCH64_SYSTEMS, aarch64
+
+    if target not in AARCH64_SYSTEMS:
+        known = ", ".join(AARCH64_SYSTEMS)
+        raise PatcError(f"expected a target of {known} together with --cpu, got '{target}'")
+    return aarch64(target, cpu).name
 
 
 def check_threads(threads: int | None) -> None:
@@ -138,6 +164,13 @@ def check_tuning(tune: str, target: str = "host") -> None:
     from patc.compiler import find_measure, find_target
 
     find_measure(tune, find_target(target), None)
+
+
+def check_dtype(dtype: str, target: str) -> None:
+    """Refuse an element type, or one that the target's CPU cannot compute in, before anything takes time."""
+    from patc.compiler import check_dtype, find_target
+
+    check_dtype(dtype, find_target(target))
 
 
 def check_output(path: str, suffixes: Sequence[str] = ()) -> None:
@@ -155,6 +188,22 @@ def check_output(path: str, suffixes: Sequence[str] = ()) -> None:
         raise PatcError("expected a file in a folder that exists", path)
     if not os.access(target.absolute().parent, os.W_OK):
         raise PatcError("expected a file in a folder that can be written to", path)
+
+
+def check_folder(path: str) -> None:
+    """Refuse a folder that could not be made or written to, before anything takes time.
+
+    Raises:
+        PatcError: the path is that of a file or looks like one, or the folder it would be made in is read-only.
+    """
+    target = Path(path).absolute()
+    if target.suffix in LIBRARY_SUFFIXES:
+        raise PatcError(f"expected a folder for a library and its header, got the name of a {target.suffix} file", path)
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not existing.is_dir():
+        raise PatcError("expected a folder for a library and its header, got a file", path)
+    if not os.access(existing, os.W_OK):
+        raise PatcError("expected a folder that can be written to", path)
 
 
 def _build(name: str, weights: str | None, shape: tuple[int, ...] | None, spec: PatternSpec | None) -> LoadedModel:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from patc.diagnostics import PatcError
 from patc.tools import arguments
 
 if TYPE_CHECKING:  # `--help` must not load torch or MLIR
+    from patc.bench.cycles import CycleResult
     from patc.bench.results import BenchResult
     from patc.bench.runner import Options
+    from patc.bench.workload import Workload
     from patc.pruning import PatternSpec
+
+Result = TypeVar("Result")
 
 _DESCRIPTION = """\
 Compile MODEL and time it beside PyTorch eager on the dense network, in turns in the same run, for each number of
 threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the same run, and outputs are
 checked against PyTorch in float64.
+
+With --model-cycles MODEL is compiled for an AArch64 CPU instead and runs in an emulator: what each layer executes is
+counted, and its cycles are modelled, not measured.
 """
 _PEERS_HELP = (
     "rivals: torch, onnxruntime, openvino, ncnn, mnn, litert, deepsparse (none); the last two are installed into "
@@ -29,6 +37,7 @@ examples:
   patc bench resnet18 --compression 8 --layers --threads 1,2
   patc bench vgg16 --compression 8 --peers onnxruntime,openvino,ncnn --json vgg16.json
   patc bench resnet18 --compression 8 --peers mnn,litert,deepsparse
+  patc bench resnet18 --compression 8 --target aarch64-linux --cpu cortex-a55 --model-cycles
 """
 
 
@@ -51,7 +60,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
     add("--peers", metavar="NAME,NAME", default="", help=_PEERS_HELP)
-    add("--json", metavar="FILE", help="write everything that was measured to FILE")
+    add("--json", metavar="FILE", help="write everything that was measured or modelled to FILE")
+    group = parser.add_argument_group("cycles without a device")
+    group.add_argument("--model-cycles", action="store_true", help="model the cycles of each layer on an AArch64 CPU")
+    group.add_argument("--target", metavar="T", default="host", help="with --model-cycles, such as aarch64-linux")
+    group.add_argument("--cpu", metavar="CPU", help="of the target, such as cortex-a55 (cortex-a76)")
+    group.add_argument("--dtype", metavar="TYPE", default="f32", help=arguments.DTYPE_HELP)
     arguments.add_pruning(parser)
     return parser
 
@@ -64,32 +78,73 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.json is not None:
         arguments.check_output(args.json)
+    return _run_model(args) if args.model_cycles else _run_clock(args)
+
+
+def _run_clock(args: argparse.Namespace) -> int:
+    """Time MODEL on this machine."""
+    target = arguments.choose_cpu(args.target, args.cpu)
+    if target != "host":
+        raise PatcError(f"expected --model-cycles together with --target {target}: timing needs such a machine")
+    if args.dtype != "f32":
+        raise PatcError(f"expected --model-cycles together with --dtype {args.dtype}: this machine is timed with f32")
     options = _options(args)
     options.check()
     arguments.check_tuning(args.tune)
     from patc.bench.results import wrong_entries
+    from patc.bench.runner import run_bench
     from patc.tools.bench_tables import make_console, render
 
-    result = _run_bench(options)
+    result = _with_status(lambda notify: run_bench(options, notify))
     make_console().print(render(result))
     if args.json is not None:
         _write(result, args.json)
     return 1 if wrong_entries(result.runs) else 0
 
 
+def _run_model(args: argparse.Namespace) -> int:
+    """Model the cycles of MODEL on another machine."""
+    target = arguments.choose_cpu(args.target, args.cpu)
+    given = {"--peers": _words(args.peers) != [], "--threads": _numbers(args.threads, "--threads") != (1,)}
+    given["--layers"] = args.layers
+    for option in (option for option, is_given in given.items() if is_given):
+        raise PatcError(
+            f"expected --model-cycles without {option}: it models all layers of patc's own code, in one thread"
+        )
+    from patc.bench.cycles import check_target, model_cycles
+    from patc.compiler import find_target
+    from patc.tools.bench_tables import make_console
+    from patc.tools.cycle_tables import render
+
+    machine = find_target(target)
+    check_target(machine)
+    arguments.check_tuning(args.tune, target)
+    arguments.check_dtype(args.dtype, target)
+    workload = _workload(args)
+    result = _with_status(lambda notify: model_cycles(workload, machine, args.tune, args.dtype, notify))
+    make_console().print(render(result))
+    if args.json is not None:
+        _write(result, args.json)
+    return 1 if result.is_wrong else 0
+
+
 def _options(args: argparse.Namespace) -> Options:
     from patc.bench.runner import Options
-    from patc.bench.workload import Workload
 
-    pruning = _pruning(arguments.pattern_spec(args))
     return Options(
-        workload=Workload(args.model, args.weights, batch=args.batch, pruning=pruning),
+        workload=_workload(args),
         threads=_numbers(args.threads, "--threads"),
         repetitions=args.repetitions,
         peers=tuple(dict.fromkeys(_words(args.peers))),
         layers=args.layers,
         tune=args.tune,
     )
+
+
+def _workload(args: argparse.Namespace) -> Workload:
+    from patc.bench.workload import Workload
+
+    return Workload(args.model, args.weights, batch=args.batch, pruning=_pruning(arguments.pattern_spec(args)))
 
 
 def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:
@@ -112,19 +167,18 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def _run_bench(options: Options) -> BenchResult:
-    """Run a benchmark while a line on standard error says what is going on."""
-    from patc.bench.runner import run_bench
+def _with_status(function: Callable[[Callable[[str], None]], Result]) -> Result:
+    """Call a function that tells what is going on, while a line on standard error says so."""
     from patc.tools.console import make_console
 
     console = make_console(stderr=True)
     if not console.is_terminal:
-        return run_bench(options)
+        return function(lambda _: None)
     with console.status("starting") as status:
-        return run_bench(options, status.update)
+        return function(status.update)
 
 
-def _write(result: BenchResult, path: str) -> None:
+def _write(result: BenchResult | CycleResult, path: str) -> None:
     from patc.files import atomic_write
 
     atomic_write(path, json.dumps(result.to_json(), indent=2) + "\n")

@@ -117,14 +117,19 @@ def _make_table(title: str) -> Table:
 
 def _layer_table(run: Run) -> Table:
     total = sum(item.seconds for item in run.layers)
-    table = _make_table(f"layers with {count(run.threads, 'thread')}: microseconds, {total * 1e3:.2f} ms together")
-    rows = [_layer_row(item) for item in run.layers]
     names = ("layer", "op", "shape", "algorithm", "schedule", "kept", "time", "GFLOP/s", "of limit", "model")
+    title = f"layers with {count(run.threads, 'thread')}: microseconds, {total * 1e3:.2f} ms together"
+    return fill_table(title, names, [_layer_row(item) for item in run.layers], _WORD_COLUMNS)
+
+
+def fill_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> Table:
+    """Return a table of layers whose first `words` columns hold words and whose others hold numbers."""
+    table = _make_table(title)
     for place, name in enumerate(names):
         # Only the layers' names give way where there is no room; numbers are never cut.
         widest = None if place == 0 else max(len(name), *(len(row[place]) for row in rows))
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=widest)
-        table.columns[-1].justify = "left" if place < _WORD_COLUMNS else "right"
+        table.columns[-1].justify = "left" if place < words else "right"
     for row in rows:
         table.add_row(*row)
     return table
@@ -134,7 +139,7 @@ def _layer_row(item: MeasuredLayer) -> list[str]:
     layer = item.layer
     return [
         layer.name,
-        _op_words(layer),
+        op_words(layer),
         join_sizes(layer.shape[1:] if layer.shape[0] == 1 else layer.shape),
         layer.algorithm,
         _short_schedule(layer.schedule),
@@ -146,7 +151,7 @@ def _layer_row(item: MeasuredLayer) -> list[str]:
     ]
 
 
-def _op_words(layer: LayerReport) -> str:
+def op_words(layer: LayerReport) -> str:
     """Return the op with its window and stride, as in `conv 7x7/2`."""
     words = _SHORT_OPS.get(layer.op, layer.op)
     if layer.op in _SHORT_OPS:
@@ -180,19 +185,21 @@ def _layer_summary(run: Run) -> list[Text]:
             f"{count(share.layers, '3x3 stride-1 layer')}: {share.together:.0%} of the FMA peak together, lowest "
             f"{share.lowest:.0%} ({share.lowest_name})"
         )
+    layers = [item.layer for item in run.layers]
     far = [
-        f"{_name(item, run.layers)} {item.share:.0%} of {item.limit.bound}" for item in furthest_from_limit(run.layers)
+        f"{name_among(item.layer, layers)} {item.share:.0%} of {item.limit.bound}"
+        for item in furthest_from_limit(run.layers)
     ]
-    lost = [f"{_name(item, run.layers)} {item.lost_seconds * 1e3:.2f} ms" for item in most_time_lost(run.layers)]
+    lost = [f"{name_among(item.layer, layers)} {item.lost_seconds * 1e3:.2f} ms" for item in most_time_lost(run.layers)]
     lines.append(f"furthest from their limits: {', '.join(far)}")
     lines.append(f"most time above the limit: {', '.join(lost)}")
     return [Text(line) for line in lines]
 
 
-def _name(item: MeasuredLayer, layers: Sequence[MeasuredLayer]) -> str:
+def name_among(layer: LayerReport, layers: Sequence[LayerReport]) -> str:
     """Return the layer's name, with its op where another layer has the same name."""
-    same = sum(other.layer.name == item.layer.name for other in layers)
-    return item.layer.name if same == 1 else f"{item.layer.name} {item.layer.op}"
+    same = sum(other.name == layer.name for other in layers)
+    return layer.name if same == 1 else f"{layer.name} {layer.op}"
 
 
 # Closing lines ------------------------------------------------------------------------------------

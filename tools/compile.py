@@ -1,4 +1,4 @@
-"""`patc compile`: from a model to a file that runs without torch, or to the IR of a stage."""
+"""`patc compile`: from a model to a file that runs without torch, a library for C, or the IR of a stage."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.tools import arguments
 
 if TYPE_CHECKING:
-    from patc.runtime.model import CompiledModel
+    from patc.library import Library
+    from patc.runtime.model import CompiledModel, Program
 
 MLIR_PREFIX = "mlir@"
-PLANNED_FORMATS = ("llvm", "asm", "obj", "so", "spirv")
+LIBRARY_FORMATS = ("so", "obj", "asm", "llvm")
+SPIRV = "spirv"
+WEIGHTS_PLACES = ("embed", "file")
+AARCH64 = "aarch64-"
 
 _DESCRIPTION = """\
-Compile MODEL to OUT, a file that `patc run` and `patc.load` read without torch. Convolutions whose zeros follow
-patterns are computed from their kept weights alone; the others stay dense, and a remark says why.
+Compile MODEL to OUT, a file that `patc run` and `patc.load` read without torch, or for an aarch64 target to a library
+with a C header. Convolutions whose zeros follow patterns are computed from their kept weights alone; the others stay
+dense, and a remark says why.
 """
 _EPILOG = """\
 examples:
   patc compile resnet18 --compression 8 -o resnet18.patc
   patc compile resnet18 --compression 8 --tune measure -o resnet18.patc        time schedules on this machine
   patc compile model.pt2 --threads 1 -o model.patc
+  patc compile resnet18 --compression 8 --target aarch64-android -o out/       out/libresnet18.so, out/resnet18.h
+  patc compile resnet18 --target aarch64-linux --cpu cortex-a55 --emit obj -o resnet18.o
+  patc compile resnet18 --compression 8 --target spirv-vulkan -o resnet18.patc for any Vulkan device
+  patc compile resnet18 --target spirv-vulkan --emit spirv -o out/             out/manifest.json says how to run it
   patc compile resnet18 --compression 8 --emit mlir@encode -o resnet18.mlir    stop after pattern-encode
 """
 
@@ -34,23 +43,30 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compile",
-        help="compile a model to a file",
+        help="compile a model to a file or a library",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    arguments.add_model(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write")
+    arguments.add_model(parser, weights=False)
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write; --emit so, spirv: folder")
     parser.add_argument(
         "--emit",
         metavar="FORMAT",
-        default="patc",
-        help="patc (default), or mlir@STAGE for the IR: linalg, fold-batch-norm, raise, encode, ...",
+        help="patc (default), mlir@STAGE for the IR: linalg, fold-batch-norm, raise, encode, ...; for aarch64 targets "
+        "so (default unless OUT ends in .patc), obj, asm or llvm; for spirv-vulkan also spirv: modules and a manifest",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE|WHERE",
+        action="append",
+        help=f"{arguments.WEIGHTS_HELP}; or where a library has its weights: embed, or file beside it (embed). "
+        "May be given once for each",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     arguments.add_pruning(parser)
-    arguments.add_compilation(parser)
+    arguments.add_compilation(parser, cpu=True)
     return parser
 
 
@@ -60,8 +76,19 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, or the model cannot be compiled or written.
     """
+    args.target = arguments.choose_cpu(args.target, args.cpu)
+    args.emit = args.emit or _default_format(args.target, args.output)
     _check_format(args.emit)
     arguments.check_threads(args.threads)
+    args.weights, place = _split_weights(args.weights)
+    if place is not None and args.emit not in LIBRARY_FORMATS:
+        raise PatcError(f"expected --emit so or obj together with --weights {place}, got {args.emit}")
+    if args.emit in LIBRARY_FORMATS:
+        _emit_library(args, place)
+        return 0
+    if args.emit == SPIRV:
+        _emit_spirv(args)
+        return 0
     arguments.check_output(args.output)
     if args.emit.startswith(MLIR_PREFIX):
         _emit_mlir(args)
@@ -79,28 +106,111 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
 
-    tune = args.tune or "cost"
+    tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_tuning(tune, args.target)
+    arguments.check_dtype(dtype, args.target)
     with compilation_progress(quiet) as report:
         loaded = arguments.load_model(args)
         return compile_model(
-            loaded.model, loaded.example_inputs, target=args.target, threads=args.threads, tune=tune, report=report
+            loaded.model,
+            loaded.example_inputs,
+            target=args.target,
+            threads=args.threads,
+            tune=tune,
+            dtype=dtype,
+            report=report,
         )
 
 
+def _default_format(target: str, output: str) -> str:
+    return "so" if target.startswith(AARCH64) and Path(output).suffix != ".patc" else "patc"
+
+
 def _check_format(name: str) -> None:
-    if name in PLANNED_FORMATS:
-        raise PatcError(f"--emit {name} is not part of this version: expected patc or mlir@STAGE")
-    if name != "patc" and not name.startswith(MLIR_PREFIX):
-        known = ("patc", f"{MLIR_PREFIX}encode")
-        raise PatcError(f"expected --emit to be patc or mlir@STAGE, got '{name}'{nearest(name, known)}")
+    if name not in ("patc", SPIRV, *LIBRARY_FORMATS) and not name.startswith(MLIR_PREFIX):
+        known = ("patc", SPIRV, *LIBRARY_FORMATS, f"{MLIR_PREFIX}encode")
+        expected = f"expected --emit to be patc, {', '.join(LIBRARY_FORMATS)}, {SPIRV} or mlir@STAGE"
+        raise PatcError(f"{expected}, got '{name}'{nearest(name, known)}")
+
+
+def _split_weights(given: Sequence[str] | None) -> tuple[str | None, str | None]:
+    """Return what --weights says: the file of a state dict, and the place of a library's weights."""
+    places = [word for word in given or () if word in WEIGHTS_PLACES]
+    files = [word for word in given or () if word not in WEIGHTS_PLACES]
+    for words, what in ((files, "state dict"), (places, "place (embed or file)")):
+        if len(words) > 1:
+            raise PatcError(f"expected --weights with one {what}, got {' and '.join(words)}")
+    return next(iter(files), None), next(iter(places), None)
+
+
+def _emit_library(args: argparse.Namespace, place: str | None) -> None:
+    """Write a shared library, an object file or text, as --emit says."""
+    from patc.codegen.link import find_linker
+    from patc.compiler import find_target
+    from patc.files import atomic_write
+    from patc.library import compile_library, require_library_target, require_object_name
+    from patc.tools.console import compilation_progress
+
+    start = time.perf_counter()
+    require_library_target(find_target(args.target), f"together with --emit {args.emit}")
+    tune, dtype = args.tune or "cost", args.dtype or "f32"
+    arguments.check_tuning(tune, args.target)
+    arguments.check_dtype(dtype, args.target)
+    if args.emit == "so":
+        arguments.check_folder(args.output)
+        find_linker()
+    else:
+        arguments.check_output(args.output)
+    if args.emit == "obj":
+        require_object_name(args.output)
+    # Text holds no weights: its code takes them from a file.
+    is_text = args.emit in ("asm", "llvm")
+    if is_text and place == "embed":
+        raise PatcError(f"expected --weights file together with --emit {args.emit}, which is text, got embed")
+    with compilation_progress(args.quiet) as report:
+        loaded = arguments.load_model(args)
+        library = compile_library(
+            loaded.model,
+            loaded.example_inputs,
+            name=Path(loaded.name).stem,
+            target=args.target,
+            threads=args.threads or 1,
+            tune=tune,
+            dtype=dtype,
+            weights="file" if is_text else place or "embed",
+            report=report,
+        )
+    if is_text:
+        atomic_write(args.output, library.assembly() if args.emit == "asm" else library.llvm_ir())
+        files = [Path(args.output)]
+    else:
+        files = library.write(args.output) if args.emit == "so" else library.write_object(args.output)
+    if not args.quiet:
+        _print_library(files, library, time.perf_counter() - start)
+
+
+def _emit_spirv(args: argparse.Namespace) -> None:
+    """Write SPIR-V modules, weights and the manifest to a folder."""
+    from patc.spirv_files import write_spirv
+    from patc.targets import SPIRV_VULKAN
+
+    if args.target != SPIRV_VULKAN.name:
+        raise PatcError(f"expected --target {SPIRV_VULKAN.name} together with --emit {SPIRV}, got '{args.target}'")
+    arguments.check_folder(args.output)
+    start = time.perf_counter()
+    compiled = compile_arguments(args, quiet=args.quiet)
+    files = write_spirv(compiled.program, args.output)
+    if not args.quiet:
+        _print_diagnostics(compiled.diagnostics)
+        _print_line(files[-2:], compiled.program, f"{len(files) - 2} kernels", time.perf_counter() - start)
 
 
 def _emit_mlir(args: argparse.Namespace) -> None:
     from patc.compiler import find_measure, find_target, host_pipeline, lower_model
     from patc.mlir_files import write_module
 
-    pipeline = host_pipeline(args.target, args.threads).until(args.emit.removeprefix(MLIR_PREFIX))
+    stage = args.emit.removeprefix(MLIR_PREFIX)
+    pipeline = host_pipeline(args.target, args.threads, args.dtype or "f32").until(stage)
     measure = find_measure(args.tune or "cost", find_target(args.target), args.threads)
     loaded = arguments.load_model(args)
     module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, measure)
@@ -115,17 +225,36 @@ def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
 
 
 def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None:
-    from patc.tools.console import describe_bytes, make_console, plural, shorten
+    from patc.tools.console import plural
 
     _print_diagnostics(compiled.diagnostics)
     program = compiled.program
-    dense = [layer for layer in compiled.layers if layer.weights and layer.kept_weights == layer.weights]
-    weights = sum(layer.weights for layer in compiled.layers)
-    kept = sum(layer.kept_weights for layer in compiled.layers)
+    where = f"target {program.target}, {plural(program.threads, 'thread')}"
+    _print_line([Path(output)], program, where, seconds)
+
+
+def _print_library(files: Sequence[Path], library: Library, seconds: float) -> None:
+    from patc.tools.console import describe_bytes, plural
+
+    _print_diagnostics(library.diagnostics)
+    interface = library.interface
+    workspace = f"workspace {describe_bytes(interface.workspace_bytes)}"
+    threads = plural(interface.threads, "thread")
+    _print_line(files, library.program, f"target {interface.target}, {interface.cpu}, {threads}, {workspace}", seconds)
+
+
+def _print_line(files: Sequence[Path], program: Program, where: str, seconds: float) -> None:
+    """Print what was written and what it holds, in one line."""
+    from patc.tools.console import describe_bytes, make_console, plural, shorten
+
+    layers = program.layers
+    dense = [layer for layer in layers if layer.weights and layer.kept_weights == layer.weights]
+    weights = sum(layer.weights for layer in layers)
+    kept = sum(layer.kept_weights for layer in layers)
+    size = sum(path.stat().st_size for path in files)
     make_console().print(
-        f"{output}: {plural(len(compiled.layers), 'layer')} ({len(dense)} with dense weights), "
-        f"{shorten(kept)} of {shorten(weights)} weights, {describe_bytes(Path(output).stat().st_size)}; "
-        f"target {program.target}, {plural(program.threads, 'thread')}, {seconds:.1f} s",
+        f"{', '.join(map(str, files))}: {plural(len(layers), 'layer')} ({len(dense)} with dense weights), "
+        f"{shorten(kept)} of {shorten(weights)} weights, {describe_bytes(size)}; {where}, {seconds:.1f} s",
         markup=False,
         soft_wrap=True,
     )

@@ -29,6 +29,8 @@ _STEPS = {
     "pattern-vectorize": "vectorizing",
     "pattern-plan-memory": "planning memory",
     "pattern-parallelize": "dividing work among threads",
+    "pattern-map-to-gpu": "writing kernels for a GPU",
+    "pattern-to-spirv": "converting kernels to SPIR-V",
     "codegen": "generating machine code",
 }
 _OPS = {"conv2d": "conv", "sparse_conv2d": "conv", "max_pool2d": "maxpool", "avg_pool2d": "avgpool"}

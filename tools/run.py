@@ -27,6 +27,7 @@ _EPILOG = """\
 examples:
   patc run resnet18.patc --image cat.jpg
   patc run resnet18.patc --input x.npy --output y.npy
+  patc run resnet18.patc --profile
 """
 
 
@@ -45,6 +46,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     given.add_argument("--input", metavar="X.npy", nargs="+", help="one float32 array for each input")
     given.add_argument("--image", metavar="FILE", help="a picture, scaled, cropped and normalized as for ImageNet")
     parser.add_argument("--output", metavar="Y.npy", help="save the output; .npz for several")
+    parser.add_argument(
+        "--device",
+        metavar="INDEX|NAME",
+        help="Vulkan device of a model for spirv-vulkan, see patc devices (PATC_VULKAN_DEVICE, or the best one)",
+    )
+    parser.add_argument("--profile", action="store_true", help="print the median time of each layer over 20 calls")
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)
     return parser
@@ -69,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         print("no --input: running on normally distributed random numbers (seed 0)")
         arrays = list(compiled.random_inputs())
     outputs = {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
+    if args.profile:
+        _print_profile(compiled, arrays)
     if args.output is not None:
         _save(args.output, outputs)
     else:
@@ -83,14 +92,41 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
     Raises:
         PatcError: there is no such file or model, or an option of compilation comes with a compiled file.
     """
+    from patc.runtime.model import load, make_model
+
+    device = getattr(args, "device", None)  # only `patc run` has it
     if not arguments.is_compiled_file(args.model):
         from patc.tools.compile import compile_arguments
 
-        return compile_arguments(args)
+        compiled = compile_arguments(args)
+        return compiled if device is None else make_model(compiled.program, compiled.diagnostics, device)
     arguments.refuse_compilation(args)
-    from patc.runtime.model import load
+    return load(args.model, device)
 
-    return load(args.model)
+
+def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
+    """Print the time of each layer; for a Vulkan device also what it takes beside computing."""
+    from patc.runtime.vulkan_model import VulkanModel
+    from patc.tools.console import describe_kept, describe_op, make_console, make_table
+
+    times = compiled.profile(*arrays)
+    table = make_table(("layer", "computes", "algorithm", "kept weights", "ms", "share"), 3)
+    total = sum(item.seconds for item in times)
+    for item in times:
+        layer = item.layer
+        words = (layer.name, describe_op(layer), layer.algorithm, describe_kept(layer))
+        table.add_row(*words, f"{1e3 * item.seconds:.3f}", f"{item.seconds / total:.0%}" if total else "")
+    console = make_console()
+    console.print(table)
+    console.print(f"layers: {1e3 * total:.3f} ms", markup=False)
+    if isinstance(compiled, VulkanModel):
+        overhead = compiled.overhead()
+        console.print(
+            f"{compiled.device.name}: {len(times)} dispatches in one submit; "
+            f"overhead {1e3 * overhead.submit:.3f} ms a submit, {1e3 * overhead.dispatch:.4f} ms a dispatch",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _read_array(path: str) -> np.ndarray:

@@ -17,13 +17,18 @@ Vectors: TypeAlias = list[ir.Value]
 
 
 class Builder:
-    """Emits operations at the current insertion point; constants go to the start of `entry`."""
+    """Emits operations at the current insertion point; constants go to the start of `entry`.
 
-    def __init__(self, entry: ir.Block) -> None:
+    Args:
+        element: what the kernel computes in, f32 by default. Loads have the element type of the memory.
+    """
+
+    def __init__(self, entry: ir.Block, element: ir.Type | None = None) -> None:
         self._entry = entry
         self._constants: dict[object, ir.Value] = {}
         self._results: dict[tuple[ir.Block, str, ir.Value, ir.Value], ir.Value] = {}
         self.f32 = ir.F32Type.get()
+        self.element = self.f32 if element is None else element
         self.index_type = ir.IndexType.get()
 
     # Constants ------------------------------------------------------------------------------------
@@ -34,18 +39,20 @@ class Builder:
             return value
         return self._constant(("index", value), lambda: arith.ConstantOp(self.index_type, value))
 
-    def scalar(self, value: float) -> ir.Value:
-        """Return an f32 constant."""
-        return self._constant(("f32", value), lambda: arith.ConstantOp(self.f32, float(value)))
+    def scalar(self, value: float, element: ir.Type | None = None) -> ir.Value:
+        """Return a constant, of the kernel's element type by default."""
+        element = element or self.element
+        return self._constant((element, value), lambda: arith.ConstantOp(element, float(value)))
 
-    def splat(self, value: float, lanes: int) -> ir.Value:
-        """Return a constant vector of equal f32 elements, or a scalar for one lane."""
+    def splat(self, value: float, lanes: int, element: ir.Type | None = None) -> ir.Value:
+        """Return a constant vector of equal elements, or a scalar for one lane."""
+        element = element or self.element
         if lanes == 1:
-            return self.scalar(value)
-        type_ = self.vector_type(lanes)
-        attr = ir.FloatAttr.get(self.f32, float(value))
+            return self.scalar(value, element)
+        type_ = ir.VectorType.get([lanes], element)
+        attr = ir.FloatAttr.get(element, float(value))
         return self._constant(
-            ("splat", value, lanes), lambda: arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, attr))
+            (type_, value), lambda: arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, attr))
         )
 
     def mask(self, valid: int, lanes: int) -> ir.Value:
@@ -54,9 +61,9 @@ class Builder:
         return self._constant(("mask", valid, lanes), lambda: vector.ConstantMaskOp(type_, [valid]))
 
     def scratch(self, elements: int) -> ir.Value:
-        """Return memory for f32 elements on the stack, there while the function runs and aligned to a cache line."""
+        """Return memory for elements on the stack, there while the function runs and aligned to a cache line."""
         with ir.InsertionPoint.at_block_begin(self._entry):
-            return memref.AllocaOp(ir.MemRefType.get([elements], self.f32), [], [], alignment=64).result
+            return memref.AllocaOp(ir.MemRefType.get([elements], self.element), [], [], alignment=64).result
 
     def _constant(self, key: object, make: Callable[[], ir.OpView]) -> ir.Value:
         if key not in self._constants:
@@ -121,11 +128,11 @@ class Builder:
         return arith.IndexCastOp(self.index_type, self.load_scalar(memory, index)).result
 
     def load(self, memory: ir.Value, base: Index, offset: int, lanes: int) -> ir.Value:
-        """Load `lanes` f32 elements at base + offset."""
+        """Load `lanes` elements at base + offset."""
         address = self.index(self.add(base, offset))
         if lanes == 1:
             return self.load_scalar(memory, address)
-        return vector.LoadOp(self.vector_type(lanes), memory, [address]).result
+        return vector.LoadOp(ir.VectorType.get([lanes], element_type(memory)), memory, [address]).result
 
     def load_masked(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
         """Load the first `valid` of `lanes` elements; the others are zero and their memory is not touched."""
@@ -136,8 +143,8 @@ class Builder:
     def load_bounded(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
         """Load as `load_masked` does, and also forbid `pattern-vectorize` to touch the elements around."""
         address = self.index(self.add(base, offset))
-        type_, mask, zero = self.vector_type(lanes), self.mask(valid, lanes), self.splat(0.0, lanes)
-        return vector.MaskedLoadOp(type_, memory, [address], mask, zero).result
+        mask, zero = self.mask(valid, lanes), self.splat(0.0, lanes, element_type(memory))
+        return vector.MaskedLoadOp(zero.type, memory, [address], mask, zero).result
 
     def store(self, value: ir.Value, memory: ir.Value, base: Index, offset: int) -> None:
         """Store a vector or a scalar at base + offset."""
@@ -162,28 +169,34 @@ class Builder:
 
     def fill(self, value: float, memory: ir.Value, base: Index, start: int, end: int, lanes: int) -> None:
         """Store `value` to the elements start .. end - 1 after `base`."""
+        element = element_type(memory)
         many = (end - start) // lanes if end - start > 8 * lanes else 0
         if many:
 
             def body(step: ir.Value, _: Vectors) -> Vectors:
-                self.store(self.splat(value, lanes), memory, self.add(base, self.mul(step, lanes)), start)
+                self.store(self.splat(value, lanes, element), memory, self.add(base, self.mul(step, lanes)), start)
                 return []
 
             self.loop(0, many, [], body)
             start += many * lanes
         for piece in pieces(end - start, lanes):
-            self.store(self.splat(value, piece), memory, base, start)
+            self.store(self.splat(value, piece, element), memory, base, start)
             start += piece
 
     # Vectors --------------------------------------------------------------------------------------
 
-    def vector_type(self, lanes: int) -> ir.Type:
-        """Return vector<lanes x f32>."""
-        return ir.VectorType.get([lanes], self.f32)
-
     def broadcast(self, scalar: ir.Value, lanes: int) -> ir.Value:
         """Return a vector of `lanes` equal elements."""
-        return vector.BroadcastOp(self.vector_type(lanes), scalar).result
+        return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
+
+    def convert(self, value: ir.Value, element: ir.Type) -> ir.Value:
+        """Return a vector or a scalar in another floating-point type, rounded to nearest where that is narrower."""
+        given = element_type(value)
+        if given == element:
+            return value
+        is_vector = isinstance(value.type, ir.VectorType)
+        type_ = ir.VectorType.get(value.type.shape, element) if is_vector else element
+        return (arith.ExtFOp if given.width < element.width else arith.TruncFOp)(type_, value).result
 
     def shuffle(self, a: ir.Value, b: ir.Value, picks: Sequence[int]) -> ir.Value:
         """Return the elements `picks` of the concatenation of a and b."""
@@ -227,7 +240,7 @@ class Builder:
         """Return the sum of a vector's elements, in any order."""
         kind = ir.Attribute.parse("#vector.kind<add>")
         fast = ir.Attribute.parse("#arith.fastmath<reassoc>")
-        return vector.ReductionOp(self.f32, kind, value, fastmath=fast).result
+        return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
     def at_least(self, value: ir.Value, bound: ir.Value) -> ir.Value:
         """Return max(value, bound); NaN stays NaN. This form is a single instruction on x86."""
@@ -261,6 +274,11 @@ class Builder:
         with ir.InsertionPoint(op.then_block):
             body()
             scf.YieldOp([])
+
+
+def element_type(value: ir.Value) -> ir.Type:
+    """Return what a memref or a vector has elements of, or the type of a scalar."""
+    return value.type.element_type if isinstance(value.type, ir.ShapedType) else value.type
 
 
 def pieces(count: int, lanes: int) -> list[int]:

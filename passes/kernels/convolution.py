@@ -7,6 +7,9 @@
           for tap: accumulators += weight * input vector
         store activation(accumulators + residual)
 
+Accumulators of f16 hold 11 bits, so a sum of many products loses most of them. Such a sum is made in parts, which are
+added up apart: by pattern, or by a range of input channels.
+
 A tap is a constant offset in the planar layout, so tiles never test for borders. The last tile of a plane starts at
 `height - rows`: it may compute some rows twice, never rows that do not exist.
 """
@@ -20,11 +23,13 @@ from typing import TypeAlias
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
+from patc.passes.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.tiling import Chunk, Strip, Tensor
 
 DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache of the core
+LONGEST_HALF_SUM = 256  # products that accumulators of f16 take before they are added to a total
 
 Tap: TypeAlias = tuple[int, int, int]  # input channel after the first, dy, dx
 
@@ -211,12 +216,12 @@ def store_tile(
     if residual is not None:
         residual_base = b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane))
     for row in range(tile.rows):
-        for position, chunk in enumerate(tile.chunks):
-            value = sums[row][position]
+        values = []
+        for value, chunk in zip(sums[row], tile.chunks, strict=True):
             if residual is not None:
                 value = b.plus(value, tiling.load_chunk(b, residual, residual_base, row, chunk))
-            value = tiling.apply_activation(b, value, epilogue.activation, chunk.lanes)
-            tiling.store_chunk(b, value, output, base, row, chunk)
+            values.append(tiling.apply_activation(b, value, epilogue.activation, chunk.lanes))
+        tiling.store_chunks(b, values, output, base, row, tile.chunks)
     if strip.start + strip.count * strip.columns >= output.width:
         _finish_rows(b, tile, index, output, channel, schedule)
 
@@ -228,14 +233,14 @@ def prefetch_ends(
     caches of this core, or in those of another."""
     tensors = [(output, True)] if epilogue.residual is None else [(output, True), (epilogue.residual, False)]
     for tensor, write in tensors:
-        if schedule.threads == 1 and 4 * tensor.images * tensor.image <= DISTANT_BYTES:
+        if schedule.threads == 1 and tensor.bytes <= DISTANT_BYTES:
             continue
         layout = tensor.layout
         base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
         last = tile.chunks[-1]
         for row in range(tile.rows):
             start = (row + layout.top) * layout.pitch + layout.left
-            for column in range(0, last.column + last.lanes, tiling.LINE):
+            for column in range(0, last.column + last.lanes, tiling.line(tensor.memory.type)):
                 b.prefetch(tensor.memory, base, start + column, write=write)
 
 
@@ -260,6 +265,11 @@ def first_sums(b: Builder, tile: Tile, bias: ir.Value | None, channel: Index) ->
     start = b.load_scalar(bias, channel) if bias is not None else None
     row = [b.broadcast(start, chunk.lanes) if start is not None else b.splat(0.0, chunk.lanes) for chunk in tile.chunks]
     return row * tile.rows
+
+
+def is_long_sum(element: ir.Type, products: float) -> bool:
+    """Whether a sum of so many products should be made in parts."""
+    return isinstance(element, ir.F16Type) and products > 2 * LONGEST_HALF_SUM
 
 
 def by_row(sums: Vectors, tile: Tile) -> list[list[ir.Value]]:
@@ -289,8 +299,14 @@ def sparse_convolution(
     epilogue: Epilogue,
     window: Window,
     schedule: Schedule,
+    *,
+    in_parts: bool = False,
 ) -> None:
-    """Emit pattern-direct: a filter's kept kernels, pattern by pattern, each pattern's loop without a branch."""
+    """Emit pattern-direct: a filter's kept kernels, pattern by pattern, each pattern's loop without a branch.
+
+    Args:
+        in_parts: each pattern has a sum of its own.
+    """
     patterns, entries = len(weights.library.masks), weights.library.entries
 
     def one_filter(tile: Tile, strip: Strip, index: Index, stored: ir.Value) -> None:
@@ -303,7 +319,7 @@ def sparse_convolution(
         ]
         prefetch_ends(b, tile, channel, output, epilogue, schedule)
         sums = first_sums(b, tile, epilogue.bias, channel)
-        sums += [b.splat(0.0, value.type.shape[0]) for value in sums] * (schedule.sums - 1)
+        sums += _zeros(b, sums) * (schedule.sums - 1)
         for pattern in range(patterns):
 
             def one_kernel(kernel: ir.Value, sums: Vectors, pattern: int = pattern) -> Vectors:
@@ -314,11 +330,20 @@ def sparse_convolution(
                 taps = weights.library.places(pattern)
                 return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
-            sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
+            if in_parts and pattern > 0:
+                part = b.loop(bounds[pattern], bounds[pattern + 1], _zeros(b, sums), one_kernel)
+                sums = _join(b, [*sums, *part], 2)
+            else:
+                sums = b.loop(bounds[pattern], bounds[pattern + 1], sums, one_kernel)
         joined = by_row(_join(b, sums, schedule.sums), tile)
         store_tile(b, tile, strip, index, joined, channel, output, epilogue, schedule)
 
     for_work(b, work, output, schedule, one_filter)
+
+
+def _zeros(b: Builder, sums: Vectors) -> Vectors:
+    """Return accumulators like `sums` before the first product."""
+    return [b.splat(0.0, value.type.shape[0]) for value in sums]
 
 
 def _join(b: Builder, sums: Vectors, sets: int) -> Vectors:
@@ -395,6 +420,7 @@ def dense_convolution(
     input vectors. The last block of a layer starts at `filters - block`, so it may overlap its neighbour."""
     block = schedule.filters
     taps = tuple((0, dy, dx) for dy in range(weights.kernel[0]) for dx in range(weights.kernel[1]))
+    channels = max(1, LONGEST_HALF_SUM // len(taps))  # of one part of a long sum
 
     def one_block(tile: Tile, strip: Strip, index: Index, number: ir.Value) -> None:
         base = tile.base(b, source, window.strides)
@@ -422,7 +448,17 @@ def dense_convolution(
                 block,
             )
 
-        sums = one_channel(0, sums) if weights.channels == 1 else b.loop(0, weights.channels, sums, one_channel)
+        def some_channels(part: Index, totals: Vectors) -> Vectors:
+            first = b.mul(part, channels)
+            last = b.minimum(b.add(first, channels), weights.channels)
+            return _join(b, [*totals, *b.loop(first, last, _zeros(b, totals), one_channel)], 2)
+
+        if weights.channels == 1:
+            sums = one_channel(0, sums)
+        elif is_long_sum(b.element, weights.channels * len(taps)):
+            sums = b.loop(0, -(-weights.channels // channels), sums, some_channels)
+        else:
+            sums = b.loop(0, weights.channels, sums, one_channel)
         for member in range(block):
             channel = b.add(filter_, member)
             own = by_row(sums[member * area : (member + 1) * area], tile)
@@ -430,8 +466,8 @@ def dense_convolution(
 
     # Of weights and inputs, those stay in cache that would take longer to come again.
     rows = output.images * -(-output.height // schedule.rows)
-    weight_bytes, input_bytes = 4 * weights.channels * len(taps) * output.channels, 4 * source.images * source.image
-    far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > input_bytes * -(-output.channels // block)
+    weight_bytes = element_bytes(weights.values.type) * weights.channels * len(taps) * output.channels
+    far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > source.bytes * -(-output.channels // block)
     for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1 or far)
 
 

@@ -37,7 +37,7 @@ from patc.passes.kernels.convolution import (
     prefetch_ends,
     store_tile,
 )
-from patc.passes.kernels.tiling import LINE, Pack, Strip, Tensor
+from patc.passes.kernels.tiling import Pack, Strip, Tensor
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def input_stationary(
     strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
     rows = min(schedule.rows, output.height)
     # One filter's accumulators begin with a cache line.
-    size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes)) for strip in strips)
+    line = tiling.line(b.element)
+    size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes), line) for strip in strips)
     scratch = b.scratch(weights.block * size)
     channels = b.load_index(weights.count, 0)
 
@@ -178,15 +179,15 @@ def _add_kernel(
 def _prefetch_inputs(b: Builder, tile: Tile, source: Tensor, base: Index, window: Window, library: Library) -> None:
     """Ask for the cache lines of all patterns' inputs, so that they have come when this channel's turn does."""
     taps = {tap for pattern in range(len(library.masks)) for tap in library.places(pattern)}
+    size = tiling.line(source.memory.type)
     rows = {}
     for channel, dy, dx in taps:
         for row in range(tile.rows):
             for chunk in tile.chunks:
                 first, last = input_range(source, window, row, (channel, dy, dx), chunk)
-                line = first // LINE
-                rows.update(dict.fromkeys(range(line, last // LINE + 1)))
+                rows.update(dict.fromkeys(range(first // size, last // size + 1)))
     for line in sorted(rows):
-        b.prefetch(source.memory, base, line * LINE)
+        b.prefetch(source.memory, base, line * size)
 
 
 def _places(packs: Sequence[Pack]) -> list[tuple[Pack, int]]:
@@ -199,6 +200,6 @@ def _places(packs: Sequence[Pack]) -> list[tuple[Pack, int]]:
     return places
 
 
-def _elements(packs: Sequence[Pack]) -> int:
+def _elements(packs: Sequence[Pack], line: int) -> int:
     """Return the elements of one filter's accumulators, whole cache lines."""
-    return -(-sum(pack.lanes for pack in packs) // LINE) * LINE
+    return -(-sum(pack.lanes for pack in packs) // line) * line

@@ -31,7 +31,7 @@ def linear(
     epilogue: Epilogue,
     schedule: Schedule,
 ) -> None:
-    """Emit output[n, f] = activation(weight[f] . source[n] + bias[f]).
+    """Emit output[n, f] = activation(weight[f] . source[n] + bias[f]), summed in f32.
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
     start early and may overlap their neighbours.
@@ -53,17 +53,18 @@ def linear(
 
             def step(position: Index, sums: Vectors, valid: int = lanes) -> Vectors:
                 start = b.mul(position, lanes)
-                inputs = [b.load_masked(source, b.add(column, start), 0, lanes, valid) for column in columns]
+                loaded = [b.load_masked(source, b.add(column, start), 0, lanes, valid) for column in columns]
+                inputs = [b.convert(vector, b.f32) for vector in loaded]
                 sums = list(sums)
                 first = b.add(packed, b.mul(position, block * lanes))
                 for member in range(block):
-                    weights = b.load(weight, first, member * lanes, lanes)
+                    weights = b.convert(b.load(weight, first, member * lanes, lanes), b.f32)
                     for place, vector in enumerate(inputs):
                         slot = member * images + place
                         sums[slot] = b.fma(weights, vector, sums[slot])
                 return sums
 
-            sums = [b.splat(0.0, lanes)] * (block * images)
+            sums = [b.splat(0.0, lanes, b.f32)] * (block * images)
             if whole:
                 sums = b.loop(0, whole, sums, step)
             if rest:
@@ -73,8 +74,8 @@ def linear(
                 for place in range(images):
                     value = b.sum_lanes(sums[member * images + place])
                     if epilogue.bias is not None:
-                        value = b.plus(value, b.load_scalar(epilogue.bias, channel))
-                    value = tiling.apply_activation(b, value, epilogue.activation, 1)
+                        value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.f32))
+                    value = b.convert(tiling.apply_activation(b, value, epilogue.activation, 1), b.element)
                     b.store(value, output, b.add(b.mul(b.add(image, place), shape.filters), channel), 0)
             return []
 

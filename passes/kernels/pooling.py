@@ -19,7 +19,7 @@ from patc.passes.kernels.convolution import (
     input_vector,
     store_tile,
 )
-from patc.passes.kernels.tiling import Strip, Tensor
+from patc.passes.kernels.tiling import Chunk, Strip, Tensor
 
 PLAIN = Epilogue(None, None, Activation())
 
@@ -91,19 +91,23 @@ def pool(
 def elementwise(
     b: Builder, work: Work, sources: list[Tensor], output: Tensor, activation: Activation, schedule: Schedule
 ) -> None:
-    """Emit activation(sum of the sources); one source and no activation is a change of layout."""
+    """Emit activation(sum of the sources); one source and no activation is a change of layout or element type."""
     epilogue = Epilogue(None, sources[1] if len(sources) > 1 else None, activation)
 
     def compute(tile: Tile, channel: Index) -> list[list[ir.Value]]:
         source = sources[0]
         base = b.add(tile.base(b, source), b.mul(channel, source.layout.plane))
-        return [[tiling.load_chunk(b, source, base, row, chunk) for chunk in tile.chunks] for row in range(tile.rows)]
+
+        def load(row: int, chunk: Chunk) -> ir.Value:
+            return b.convert(tiling.load_chunk(b, source, base, row, chunk), b.element)
+
+        return [[load(row, chunk) for chunk in tile.chunks] for row in range(tile.rows)]
 
     _for_planes(b, work, output, schedule, epilogue, compute)
 
 
 def global_pool(b: Builder, work: Work, source: Tensor, output: Tensor, schedule: Schedule) -> None:
-    """Emit the mean over whole planes. The halo within the rows is zero, so rows are summed with it."""
+    """Emit the mean over whole planes, summed in f32. The halo within the rows is zero, so rows are summed with it."""
     lanes = schedule.lanes
     layout = source.layout
     first, count = layout.top * layout.pitch, source.height * layout.pitch
@@ -115,16 +119,17 @@ def global_pool(b: Builder, work: Work, source: Tensor, output: Tensor, schedule
 
             def one_vector(step: Index, sums: Vectors) -> Vectors:
                 vector = b.load(source.memory, b.add(base, b.mul(step, lanes)), first, lanes)
-                return [b.plus(sums[0], vector)]
+                return [b.plus(sums[0], b.convert(vector, b.f32))]
 
-            total = b.splat(0.0, lanes)
+            total = b.splat(0.0, lanes, b.f32)
             if whole:
                 total = b.loop(0, whole, [total], one_vector)[0]
             if count % lanes:
                 tail = b.load_masked(source.memory, base, first + whole * lanes, lanes, count % lanes)
-                total = b.plus(total, tail)
-            mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width)))
-            tiling.store_pixel(b, mean, output, b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane)))
+                total = b.plus(total, b.convert(tail, b.f32))
+            mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.f32))
+            plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))
+            tiling.store_pixel(b, b.convert(mean, b.element), output, plane)
             return []
 
         b.loop(work.first_filter, work.last_filter, [], one_channel)

@@ -14,11 +14,17 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Activation, Layout
-from patc.passes.kernels.builder import Builder, Index
+from patc.passes.elements import element_bytes
+from patc.passes.kernels.builder import Builder, Index, element_type
 
 LOWEST = float("-inf")
-LINE = 16  # f32 elements of a cache line
+LINE_BYTES = 64  # of a cache line
 NARROWEST = 4  # lanes of the narrowest vector
+
+
+def line(type_: ir.Type) -> int:
+    """Return how many elements a cache line holds; `type_` as in `element_bytes`."""
+    return LINE_BYTES // element_bytes(type_)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,11 @@ class Tensor:
         """Elements of one image."""
         return self.channels * self.layout.plane
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images."""
+        return self.images * self.image * element_bytes(self.memory.type)
+
 
 def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Return a shape as images, channels, height and width; of another rank, each row is a channel."""
@@ -163,11 +174,38 @@ def store_chunk(b: Builder, value: ir.Value, tensor: Tensor, base: Index, row: i
         b.store_masked(half, tensor.memory, base, start + phase * layout.row + position, valid)
 
 
+def store_chunks(
+    b: Builder, values: Sequence[ir.Value], tensor: Tensor, base: Index, row: int, chunks: Sequence[Chunk]
+) -> None:
+    """Store the chunks of a row. Where columns alternate between two phases, two whole vectors are picked apart
+    together: that makes whole vectors again."""
+    place = 0
+    while place < len(chunks):
+        first, *others = chunks[place : place + 2]
+        are_whole = all(chunk.valid == chunk.lanes == first.lanes for chunk in (first, *others))
+        if tensor.layout.phases == 2 and others and are_whole:
+            _store_pair(b, values[place], values[place + 1], tensor, base, row, first)
+            place += 2
+        else:
+            store_chunk(b, values[place], tensor, base, row, first)
+            place += 1
+
+
+def _store_pair(
+    b: Builder, one: ir.Value, other: ir.Value, tensor: Tensor, base: Index, row: int, first: Chunk
+) -> None:
+    layout = tensor.layout
+    start = (row + layout.top) * layout.pitch
+    for lane, (phase, position) in enumerate(_phases(layout, first)):
+        columns = b.shuffle(one, other, range(lane, 2 * first.lanes, 2))
+        b.store(columns, tensor.memory, base, start + phase * layout.row + position)
+
+
 def store_pixel(b: Builder, value: ir.Value, tensor: Tensor, plane: Index) -> None:
     """Store the only element of a 1x1 plane, and the halo around it."""
     layout = tensor.layout
     if not layout.is_packed(1, 1):
-        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, LINE)
+        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, line(tensor.memory.type))
     position, phase = divmod(layout.left, layout.phases)
     b.store(value, tensor.memory, plane, layout.top * layout.pitch + phase * layout.row + position)
 
@@ -224,9 +262,10 @@ def fill_bottom(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
 
 def apply_activation(b: Builder, value: ir.Value, activation: Activation, lanes: int) -> ir.Value:
     """Return the activation of a vector, or of a scalar for one lane."""
+    element = element_type(value)
     if activation.kind == "relu":
-        return b.at_least(value, b.splat(0.0, lanes))
+        return b.at_least(value, b.splat(0.0, lanes, element))
     if activation.kind == "clamp":
-        value = b.at_least(value, b.splat(activation.minimum, lanes))
-        return b.at_most(value, b.splat(activation.maximum, lanes))
+        value = b.at_least(value, b.splat(activation.minimum, lanes, element))
+        return b.at_most(value, b.splat(activation.maximum, lanes, element))
     return value

@@ -44,6 +44,8 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.winograd_transforms import TILE, TRANSFORMS, Label, Transform
 from patc.targets import Target
 
+LINE = tiling.LINE_BYTES // 4  # f32 elements of a cache line
+
 
 def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int, phases: int) -> bool:
     """Whether a convolution can be computed this way; `phases` are those of its input's layout."""
@@ -248,13 +250,13 @@ class Layer:
         last = self.strips()[-1]
         spilled = self.tiles + last.lanes - last.rows * last.columns
         covered = tiling.covered_by(self.parts())
-        return -(-max(spilled, covered) // tiling.LINE) * tiling.LINE
+        return -(-max(spilled, covered) // LINE) * LINE
 
     @property
     def channel(self) -> int:
         """Elements of all positions of a channel (or filter): positions are close together, and channels an odd number
         of cache lines apart, so that neither compete for the same set of a cache."""
-        return (self.positions * self.plane // tiling.LINE | 1) * tiling.LINE
+        return (self.positions * self.plane // LINE | 1) * LINE
 
     @property
     def group(self) -> int:

@@ -380,13 +380,14 @@ def _store_row_of_tiles(
 
     def store_rows(rows: Sequence[int]) -> None:
         for row in rows:
+            values = []
             for value, chunk in zip(sums[row], tile.chunks, strict=True):
                 if bias is not None:
                     value = b.plus(value, b.broadcast(bias, chunk.lanes))
                 if residual is not None:
                     value = b.plus(value, tiling.load_chunk(b, residual, residual_base, row, chunk))
-                value = tiling.apply_activation(b, value, epilogue.activation, chunk.lanes)
-                tiling.store_chunk(b, value, output, base, row, chunk)
+                values.append(tiling.apply_activation(b, value, epilogue.activation, chunk.lanes))
+            tiling.store_chunks(b, values, output, base, row, tile.chunks)
             if has_halo:
                 start = b.add(plane, b.mul(tile.row, output.layout.pitch))
                 tiling.fill_sides(b, output, start, row, end, layer.lanes)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from torch_mlir import ir, passmanager
-from torch_mlir.dialects import func
+from torch_mlir.dialects import func, llvm
 from torch_mlir.execution_engine import ExecutionEngine
 
 from patc.diagnostics import PatcError
@@ -21,38 +21,43 @@ LOWERING = (
     "convert-func-to-llvm{use-bare-ptr-memref-call-conv=true},convert-openmp-to-llvm,convert-cf-to-llvm,"
     "reconcile-unrealized-casts)"
 )
+READ_TIMER = "mrs $0, cntvct_el0"
 _ALLOWED = ("llvm.", "omp.", "builtin.module")
 
 
 def lower_to_llvm(module: ir.Module, target: Target) -> None:
     """Lower a module of loops, vectors and memrefs to the LLVM dialect, in place."""
-    _define_timestamp(module)
+    _define_timestamp(module, target)
     with module.context:
         passmanager.PassManager.parse(LOWERING).run(module.operation)
     _set_target(module, target)
     _require_lowered(module)
 
 
-def _define_timestamp(module: ir.Module) -> None:
-    """Give `patc_timestamp` its body: the cycle counter."""
+def _define_timestamp(module: ir.Module, target: Target) -> None:
+    """Give `patc_timestamp` its body: it reads the cycle counter or, on AArch64, the timer that programs may read."""
     for function in module.body.operations:
         name = function.attributes["sym_name"].value if "sym_name" in function.attributes else ""
         if name == "patc_timestamp" and not function.regions[0].blocks:
             with module.context, function.location:
                 block = function.regions[0].blocks.append()
                 with ir.InsertionPoint(block):
-                    i64 = ir.IntegerType.get_signless(64)
-                    now = ir.Operation.create(
-                        "llvm.call_intrinsic",
-                        results=[i64],
-                        operands=[],
-                        attributes={
-                            "intrin": ir.StringAttr.get("llvm.readcyclecounter"),
-                            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
-                            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
-                        },
-                    )
-                    func.ReturnOp([now.result])
+                    func.ReturnOp([_read_timer() if target.is_aarch64 else _read_cycle_counter()])
+
+
+def _read_timer() -> ir.Value:
+    i64 = ir.IntegerType.get_signless(64)
+    return llvm.InlineAsmOp(i64, [], READ_TIMER, "=r", has_side_effects=True).result
+
+
+def _read_cycle_counter() -> ir.Value:
+    attributes = {
+        "intrin": ir.StringAttr.get("llvm.readcyclecounter"),
+        "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
+    }
+    results = [ir.IntegerType.get_signless(64)]
+    return ir.Operation.create("llvm.call_intrinsic", results=results, operands=[], attributes=attributes).result
 
 
 def _set_target(module: ir.Module, target: Target) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from torch_mlir import ir
 
-from patc.codegen import host
+from patc.codegen import aarch64, host
 from patc.layers import LayerReport
 from patc.passes.base import PassState
 from patc.passes.functions import defined_functions
@@ -16,11 +16,22 @@ from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.runtime.model import ENTRY, Program, TensorInfo
 from patc.targets import Target
 
+# From a module of loops and memory, which is lowered in place, and a target to the bytes of `Program.code`.
+Generate = Callable[[ir.Module, Target], bytes]
+
 
 def find_main(module: ir.Module) -> Any:
     """Return the function that a program runs, or None."""
     named = (function for function in defined_functions(module) if function.attributes["sym_name"].value == ENTRY)
     return next(named, None)
+
+
+def compile_code(module: ir.Module, target: Target) -> bytes:
+    """Return an object file with `main`."""
+    if target.is_aarch64 and target.cpu:
+        return aarch64.emit_object(aarch64.optimize(aarch64.lower_to_llvm_ir(module, target), target), target)
+    host.lower_to_llvm(module, target)
+    return host.compile_object(module)
 
 
 def generate_program(
@@ -33,8 +44,9 @@ def generate_program(
     target: Target,
     threads: int,
     layers: Sequence[LayerReport],
+    generate: Generate = compile_code,
 ) -> Program:
-    """Compile what the last pass made of a model; see `Program` for the arguments.
+    """Compile what the last pass made of a model, by `generate`; see `Program` for the other arguments.
 
     The module is lowered in place, and `state` keeps no parameter but the weights.
     """
@@ -45,9 +57,8 @@ def generate_program(
     weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
     # Code generation takes the most memory: what else is left of the weights goes before it starts.
     state.parameters.keep_only({WEIGHTS})
-    host.lower_to_llvm(module, target)
     return Program(
-        code=host.compile_object(module),
+        code=generate(module, target),
         weights=weights,
         inputs=tuple(inputs),
         outputs=tuple(outputs),

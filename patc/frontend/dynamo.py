@@ -17,7 +17,7 @@ from torch._guards import tracing
 
 from patc.diagnostics import PatcError
 
-OPTIONS = ("target", "threads", "tune")
+OPTIONS = ("target", "threads", "tune", "dtype")
 # Where dynamo found a parameter: L['self']._modules['conv1']._parameters['weight'].
 _STEP = re.compile(r"\['(\w+)'\]|\.(\w+)")
 # What dynamo calls the model: inside its own forward, and inside the wrapper around one of torch's modules.
@@ -37,7 +37,7 @@ def backend(
     Args:
         graph: torch functions; its parameters and buffers are arguments.
         example_inputs: the arguments, tensors and sizes that may be symbolic.
-        options: those of `torch.compile`: `target`, `threads` and `tune`, see `patc.compile`.
+        options: those of `torch.compile`: `target`, `threads`, `tune` and `dtype`, see `patc.compile`.
         mode: that of `torch.compile`; patc has none.
 
     Raises:

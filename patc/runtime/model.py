@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import sys
 import time
 import zlib
@@ -23,6 +24,7 @@ from patc.runtime.native import NativeFunction, aligned_bytes
 
 FORMAT = 2
 ENTRY = "main"
+SPIRV_VULKAN = "spirv-vulkan"
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,11 @@ class CompiledModel:
         self.program = replace(program, weights=weights)
         self.diagnostics = list(diagnostics)
         count = len(program.inputs) + len(program.outputs) + 3
-        self._function = NativeFunction(program.code, ENTRY, count, threaded=program.threads > 1)
-        self._weights = weights.ctypes.data
         self._missing = _missing_features(program.features)
+        # Code for another architecture cannot even be linked here.
+        if not self._missing:
+            self._function = NativeFunction(program.code, ENTRY, count, threaded=program.threads > 1)
+        self._weights = weights.ctypes.data
         # Only appended to and popped from, which needs no lock; a lock could be held when the process forks.
         self._idle: list[_Workspace] = []
 
@@ -282,12 +286,35 @@ def _named_tuple(name: str, *fields: str) -> Any:
     return namedtuple(name, fields)
 
 
-def load(path: str | os.PathLike[str]) -> CompiledModel:
-    """Return the model that `CompiledModel.save` wrote.
+def make_model(
+    program: Program, diagnostics: Sequence[Diagnostic] = (), device: int | str | None = None
+) -> CompiledModel:
+    """Return the model that runs a program, for its kind of target.
+
+    Args:
+        device: of a program for Vulkan: index or name; None for the best one.
 
     Raises:
-        PatcError: the file is missing, damaged, no saved model, of another version, or for a CPU with extensions that
-            this one lacks.
+        PatcError: a device for a program that runs on a CPU.
+    """
+    if program.target == SPIRV_VULKAN:
+        from patc.runtime.vulkan_model import VulkanModel
+
+        return VulkanModel(program, diagnostics, device)
+    if device is not None:
+        raise PatcError(f"expected a model for {SPIRV_VULKAN} together with a device, got one for '{program.target}'")
+    return CompiledModel(program, diagnostics)
+
+
+def load(path: str | os.PathLike[str], device: int | str | None = None) -> CompiledModel:
+    """Return the model that `CompiledModel.save` wrote.
+
+    Args:
+        device: of a model for Vulkan: index or name; None for the best one.
+
+    Raises:
+        PatcError: the file is missing, damaged, no saved model, of another version, or for another architecture or a
+            CPU with extensions that this one lacks.
     """
     place = os.fspath(path)
     text, code, weights = _read(place)
@@ -306,7 +333,10 @@ def load(path: str | os.PathLike[str]) -> CompiledModel:
     missing = _missing_features(program.features)
     if missing:
         raise PatcError(_describe_missing(missing, program.target), place)
-    return CompiledModel(program)
+    try:
+        return make_model(program, device=device)
+    except ValueError as error:
+        raise PatcError(f"expected a compiled model, found damaged data ({error})", place) from None
 
 
 def _read(place: str) -> tuple[str, bytes, np.ndarray]:
@@ -359,4 +389,6 @@ def _missing_features(features: Sequence[str]) -> tuple[str, ...]:
 
 
 def _describe_missing(missing: Sequence[str], target: str) -> str:
+    if "neon" in missing:  # which every AArch64 machine has
+        return f"expected an AArch64 machine, as compiled for target '{target}', got {platform.machine()}"
     return f"expected a CPU with {', '.join(missing)}, as compiled for target '{target}', got one without"

@@ -17,6 +17,7 @@ import numpy as np
 from interpreter import interpret
 from networks import CONTEXT, Network, Value
 from torch_mlir import ir
+from torch_mlir.dialects import arith, math
 
 from patc.codegen import host
 from patc.dialects.attributes import Schedule
@@ -31,6 +32,7 @@ from patc.targets import TARGETS, get_target, host_features
 MARGIN = 256
 NAN_BYTE = 0xFF
 ELEMENT_BYTES = {"f32": 4, "i64": 8, "i8": 1}
+BOUNDS = {"f32": 1e-5, "f16": 5e-2}
 NATIVE_TARGETS = ("host", *(name for name, target in TARGETS.items() if host_features() >= {*target.features}))
 
 Retile = Callable[[Any, Schedule], Schedule]
@@ -134,13 +136,24 @@ def _window(window: Window) -> str:
     return ", ".join(f"{name} = {_array(numbers)}" for name, numbers in values.items())
 
 
-def check(net: Network, results: Sequence[Value], seed: int = 0, fenced: bool = False, **how: Any) -> list[np.ndarray]:
+def check(
+    net: Network,
+    results: Sequence[Value],
+    seed: int = 0,
+    fenced: bool = False,
+    dtype: str = "f32",
+    compiler: Callable[..., Any] | None = None,
+    **how: Any,
+) -> list[np.ndarray]:
     """Require the compiled net to compute what the interpreter does, for normally distributed inputs.
 
-    The bound is 1e-5 of the largest result, or of the inputs' scale where that is larger: sums may cancel.
+    The bound is 1e-5 of the largest result, or of the inputs' scale where that is larger: sums may cancel. With
+    `dtype` "f16" it is 5e-2: weights and inputs are rounded for both, sums and what is between layers for one, and an
+    activation may clamp sums that are much larger.
 
     Args:
-        how: what `compile_native` takes.
+        compiler: `compile_native`, or another function that makes a callable of a module and its parameters.
+        how: what `compiler` takes.
 
     Returns:
         the results, float32.
@@ -148,31 +161,61 @@ def check(net: Network, results: Sequence[Value], seed: int = 0, fenced: bool = 
     rng = np.random.default_rng(seed)
     inputs = net.inputs if isinstance(net, Net) else [net.input]
     arrays = [rng.standard_normal(value.shape, np.float32) for value in inputs]
-    module = net.build(*results)
-    wanted = interpret(module, net.parameters, arrays)
-    found = compile_native(module, net.copy_parameters(), **how)(*arrays, fenced=fenced)
+    if dtype == "f16":
+        arrays = [array.astype(np.float16).astype(np.float32) for array in arrays]
+    module, parameters = net.build(*results), net.copy_parameters()
+    Pipeline().add("pattern-demote", dtype=dtype).run(module, PassState(parameters))
+    wanted = interpret(module, parameters, arrays)
+    found = (compiler or compile_native)(module, parameters, **how)(*arrays, fenced=fenced)
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         scale = max(1.0, np.abs(other).max())
-        assert np.abs(one - other).max() <= 1e-5 * scale, "results differ"
+        assert np.abs(one - other).max() <= BOUNDS[dtype] * scale, "results differ"
     return found
 
 
+@dataclass(frozen=True)
+class Memories:
+    """What a `@main` of memory takes.
+
+    Attributes:
+        sizes: bytes behind each address: inputs, outputs, time stamps, arena and weights.
+        shapes: of the outputs.
+        weights: the blob.
+    """
+
+    sizes: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    weights: np.ndarray
+
+
 def compile_native(
+    module: ir.Module, parameters: ParameterStore, *, target: str = "host", threads: int = 1, **how: Any
+) -> Native:
+    """Compile a module for a target whose code this machine runs. See `run_passes` for the arguments."""
+    memories = run_passes(module, parameters, target=target, threads=threads, **how)
+    if not get_target(target).is_aarch64:
+        _multiply_halves_in_f32(module)
+    host.lower_to_llvm(module, get_target(target))
+    function = NativeFunction(host.compile_object(module), "main", len(memories.sizes), threaded=True)
+    return Native(function, memories.sizes, memories.shapes, memories.weights)
+
+
+def run_passes(
     module: ir.Module,
     parameters: ParameterStore,
     *,
-    target: str = "host",
+    target: str,
     threads: int = 1,
     retile: Retile | None = None,
     without: Sequence[str] = (),
-) -> Native:
-    """Run `pattern-layout` and what follows it on a module in place, and compile it.
+) -> Memories:
+    """Run `pattern-layout` and what follows it on a module, in place.
 
     Args:
         module: pattern ops on tensors, without layouts.
         parameters: the arrays of its `pattern.parameter` ops; the passes add some.
-        target: name of a target whose code this machine runs.
+        target: name of the target.
         threads: parts that each layer is divided into.
         retile: returns the schedule to use for an op, given the one that was chosen.
         without: names of passes to leave out.
@@ -190,9 +233,29 @@ def compile_native(
         change_schedules(module, retile)
     Pipeline(passes[scheduled:]).run(module, state)
     sizes = tuple(_bytes(argument.type) for argument in main_body(module).arguments)
-    host.lower_to_llvm(module, get_target(target))
-    function = NativeFunction(host.compile_object(module), "main", len(sizes), threaded=True)
-    return Native(function, sizes, shapes, state.parameters[WEIGHTS])
+    return Memories(sizes, shapes, state.parameters[WEIGHTS])
+
+
+def _multiply_halves_in_f32(module: ir.Module) -> None:
+    """Let multiply-adds of f16 round twice, to f32 and then to f16: for one that rounds once LLVM would call a function
+    an element, as most x86 CPUs have none. All else that kernels do with f16 it does in f32 by itself."""
+    found: list[ir.Operation] = []
+
+    def collect(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "math.fma" and op.results[0].type.element_type == ir.F16Type.get():
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    with module.context:
+        module.operation.walk(collect)
+        for op in found:
+            with ir.InsertionPoint(op), op.location:
+                half = op.results[0].type
+                wide = ir.VectorType.get(half.shape, ir.F32Type.get())
+                operands = [arith.ExtFOp(wide, operand).result for operand in op.operands]
+                rounded = arith.TruncFOp(half, math.FmaOp(*operands).result).result
+            op.results[0].replace_all_uses_with(rounded)
+            op.erase()
 
 
 def main_body(module: ir.Module) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,11 +18,15 @@ from torch import nn
 import patc
 from patc import models, pruning
 from patc.diagnostics import PatcError
+from patc.targets import host_features
 from patc.tools import arguments, console, demo
 from patc.tools.images import drawn_input, picture_input
 from patc.tools.patc import main
 
 SHAPE = (1, 3, 8, 8)
+needs_linker = pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None, reason="needs a linker for AArch64: pip install 'patc[arm]'"
+)
 
 
 class Two(nn.Module):
@@ -156,16 +161,50 @@ def test_emits_the_ir_of_a_stage(capsys: pytest.CaptureFixture[str], folder: Pat
     np.testing.assert_allclose(patc.load(tmp_path / "scorer.patc")(x), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llvm", "asm", "obj", "so", "spirv"])
-def test_says_which_formats_are_not_there_yet(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    found = fail(capsys, "compile", "resnet18", "-o", "out", "--emit", name)
-    assert found == f"--emit {name} is not part of this version: expected patc or mlir@STAGE"
+def test_says_which_formats_go_with_which_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    found = fail(capsys, "compile", "resnet18", "-o", "out", "--emit", "spirv")
+    assert found == "expected --target spirv-vulkan together with --emit spirv, got 'host'"
+    found = fail(capsys, "compile", "resnet18", "-o", "out", "--target", "spirv-vulkan", "--emit", "so")
+    assert found == "expected a target of aarch64-linux, aarch64-android together with --emit so, got 'spirv-vulkan'"
 
 
-@pytest.mark.parametrize("name", ["aarch64-linux", "aarch64-android", "spirv-vulkan"])
-def test_says_which_targets_are_not_there_yet(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    found = fail(capsys, "compile", "resnet18", "-o", "out", "--target", name)
-    assert found == f"target '{name}' is not part of this version: expected a target for the CPU of a host"
+@needs_linker
+def test_writes_a_library(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    words = ("compile", folder / "scorer.pt2", "--target", "aarch64-android", "--cpu", "cortex-a55", "-o", out)
+    line = run(capsys, *words).splitlines()[-1]
+    assert re.fullmatch(
+        rf"{out}/libscorer.so, {out}/scorer.h: 2 layers \(1 with dense weights\), 2.3k of 2.3k weights, [\d.]+ kB; "
+        r"target aarch64-android, cortex-a55, 1 thread, workspace [\d.]+ kB, [\d.]+ s",
+        line,
+    )
+    assert sorted(path.name for path in out.iterdir()) == ["libscorer.so", "scorer.h"]
+    assert run(capsys, *words, "--weights", "file", "--quiet") == ""
+    assert sorted(path.name for path in out.iterdir()) == ["libscorer.so", "scorer.h", "scorer.weights"]
+
+
+def test_a_library_takes_a_state_dict_and_a_place_for_its_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    torch.save(models.resnet18_cifar(seed=5).state_dict(), tmp_path / "seeded.pth")
+    common = ("--target", "aarch64-linux", "--emit", "obj", "--quiet", "--weights", "file")
+    run(capsys, "compile", "resnet18_cifar", "-o", tmp_path / "a.o", *common)
+    first = (tmp_path / "resnet18_cifar.weights").read_bytes()
+    run(capsys, "compile", "resnet18_cifar", "-o", tmp_path / "a.o", *common, "--weights", tmp_path / "seeded.pth")
+    assert sorted(path.name for path in tmp_path.glob("*[!h]")) == ["a.o", "resnet18_cifar.weights"]
+    second = (tmp_path / "resnet18_cifar.weights").read_bytes()
+    assert len(first) == len(second) and first != second
+
+
+def test_aarch64_models_are_saved_and_not_run_here(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scorer.patc"
+    text = run(capsys, "compile", folder / "scorer.pt2", "--target", "aarch64-linux", "-o", out)
+    assert "target aarch64-linux, 1 thread" in text
+    if "neon" not in host_features():
+        found = fail(capsys, "run", out)
+        assert f"{out}: expected an AArch64 machine, as compiled for target 'aarch64-linux', got " in found
 
 
 @pytest.mark.parametrize(
@@ -181,13 +220,34 @@ def test_says_which_targets_are_not_there_yet(capsys: pytest.CaptureFixture[str]
         ("compile scorer.pt2 -o none/x", "none/x: expected a file in a folder that exists"),
         ("compile scorer.pt2 -o .", r"\.: expected a file to write, got a folder"),
         ("compile scorer.pt2 -o x.npy/x", "x.npy/x: expected a file in a folder that exists"),
-        ("compile scorer.pt2 -o x --target x86", "expected a target of host, x86-64-v3, x86-64-v4, got 'x86'"),
+        ("compile scorer.pt2 -o x --target x86", "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86'"),
+        ("compile scorer.pt2 -o x --target aarch64-linux --cpu cortex-a75", "expected a CPU of cortex-a53, .*, got 'cortex-a75'; did you mean 'cortex-a7"),
+        ("compile scorer.pt2 -o x --target aarch64-linux:a76", "expected a CPU of cortex-a53, .*, got 'a76'"),
+        ("compile scorer.pt2 -o x --cpu cortex-a76", "expected a target of aarch64-linux, aarch64-android together with --cpu, got 'host'"),
+        ("compile scorer.pt2 -o x --target aarch64-linux:cortex-a53 --cpu cortex-a76", "together with --cpu, got 'aarch64-linux:cortex-a53'"),
+        ("compile scorer.pt2 -o x --emit so", "expected a target of aarch64-linux, aarch64-android together with --emit so, got 'host'"),
+        ("compile scorer.pt2 -o x --emit asm --target x86-64-v3", "together with --emit asm, got 'x86-64-v3'"),
+        ("compile scorer.pt2 -o x --emit obj --target aarch64-linux --tune measure", "expected target 'host' together with tune 'measure', got 'aarch64-linux'"),
+        ("compile scorer.pt2 -o x --weights file", "expected --emit so or obj together with --weights file, got patc"),
+        ("compile scorer.pt2 -o x --weights file --weights embed --target aarch64-linux", r"expected --weights with one place \(embed or file\), got file and embed"),
+        ("compile vgg16_cifar -o x --weights a.pth --weights b.pth", "expected --weights with one state dict, got a.pth and b.pth"),
+        ("compile scorer.pt2 -o x --weights embed --target aarch64-linux --emit asm", "expected --weights file together with --emit asm, which is text, got embed"),
+        ("compile scorer.pt2 -o x.so --target aarch64-linux", "x.so: expected a folder for a library and its header, got the name of a .so file"),
+        ("compile scorer.pt2 -o x.npy --target aarch64-linux", "x.npy: expected a folder for a library and its header, got a file"),
+        ("compile scorer.pt2 -o x.npy/y --target aarch64-linux", "x.npy/y: expected a folder for a library and its header, got a file"),
+        ("compile scorer.pt2 -o scorer.h --target aarch64-linux --emit obj", "scorer.h: expected the name of an object file, whose header"),
+        ("compile scorer.pt2 -o none/x.o --target aarch64-linux --emit obj", "none/x.o: expected a file in a folder that exists"),
+        ("compile none.pt2 -o x --target aarch64-linux --emit obj", "none.pt2: expected a .pt2 file, found no such file"),
         ("compile scorer.pt2 -o x --threads 0", "expected --threads of 1 or more, got 0"),
         ("compile scorer.pt2 -o x --tune fast", "expected tune to be one of off, cost, measure, got 'fast'"),
         ("compile scorer.pt2 -o x --tune measure --target x86-64-v3", "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
         ("compile scorer.pt2 -o x --emit mlir@schedule --tune fast", "expected tune to be one of off, cost, measure, got 'fast'"),
+        ("compile scorer.pt2 -o x --dtype f64", "expected dtype to be one of f32, f16, got 'f64'"),
+        ("compile scorer.pt2 -o x --dtype f16 --target x86-64-v4", "expected a CPU with fullfp16 or avx512fp16 for dtype f16, got target 'x86-64-v4', which lacks it"),
+        ("compile scorer.pt2 -o x --dtype f16 --target aarch64-linux --cpu cortex-a72", "expected a CPU with fullfp16 for dtype f16, got cortex-a72, which lacks it: choose one of cortex-a55"),
+        ("compile scorer.pt2 -o x --emit mlir@demote --dtype f16 --target x86-64-v4", "expected a CPU with fullfp16 or avx512fp16 for dtype f16"),
         ("compile scorer.pt2 -o x --threads two", "argument --threads: invalid int value: 'two'"),
-        ("compile scorer.pt2 -o x --emit exe", "expected --emit to be patc or mlir@STAGE, got 'exe'"),
+        ("compile scorer.pt2 -o x --emit exe", "expected --emit to be patc, so, obj, asm, llvm, spirv or mlir@STAGE, got 'exe'"),
         ("compile scorer.pt2 -o x --emit mlir@end", "expected a stage, one of linalg, fold-batch-norm, .*, got 'end'"),
         ("compile scorer.pt2 -o x --weights w.pth", "scorer.pt2: expected the name of a model together with --weights, got a file"),
         ("compile scorer.pt2 -o x --input-shape 1,3,8,8", "the name of a model together with --input-shape, got a file"),
@@ -201,6 +261,7 @@ def test_says_which_targets_are_not_there_yet(capsys: pytest.CaptureFixture[str]
         ("run none.patc", "none.patc: expected a compiled model, found no such file"),
         ("run red.png", "red.png: expected a compiled model, found damaged data or another format"),
         ("run scorer.patc --tune cost", "scorer.patc: expected a model to compile together with --tune, got a compiled one"),
+        ("run scorer.patc --dtype f16", "scorer.patc: expected a model to compile together with --dtype, got a compiled one"),
         ("run scorer.patc --threads 2", "scorer.patc: expected a model to compile together with --threads, got a compiled one"),
         ("run scorer.patc --target x86-64-v3", "expected a model to compile together with --target, got a compiled one"),
         ("run scorer.patc --input none.npy", "none.npy: cannot read the input: No such file or directory"),
@@ -246,10 +307,12 @@ def test_a_folder_that_is_read_only_is_one_line(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     found = fail(capsys, "compile", folder / "scorer.pt2", "-o", tmp_path / "x.patc")
     assert found.endswith("x.patc: expected a file in a folder that can be written to")
+    found = fail(capsys, "compile", folder / "scorer.pt2", "-o", tmp_path / "x", "--target", "aarch64-linux")
+    assert found.endswith("x: expected a folder that can be written to")
 
 
 def test_an_interrupted_command_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(path: str) -> None:
+    def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("patc.runtime.model.load", interrupt)
@@ -295,6 +358,12 @@ def test_saves_outputs(capsys: pytest.CaptureFixture[str], folder: Path, tmp_pat
 
 def test_compiles_and_runs_a_model_file(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert "output: largest of 12" in run(capsys, "run", folder / "scorer.pt2", "--threads", "1")
+
+
+def test_profiles_layers(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    text = run(capsys, "run", folder / "scorer.patc", "--input", folder / "x.npy", "--profile")
+    assert re.search(r"conv 8x8 +dense-direct .* [\d.]+ +\d+%", text)
+    assert re.search(r"^layers: [\d.]+ ms$", text, re.MULTILINE)
 
 
 def test_runs_on_a_picture(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each layer stands in a small net, because what is around it decides the layouts that it reads and writes: its input may
 come from the caller or from another layer, its result may go to the caller, to a window with a halo or with stride 2,
-or to a pool. Schedules are the chosen ones, or random legal ones. Results are within 1e-5 of the largest one.
+or to a pool. Schedules are the chosen ones, or random legal ones. Results are within `native.BOUNDS` of the largest one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import NATIVE_TARGETS, Net, Retile, check
+from native import BOUNDS, NATIVE_TARGETS, Net, Retile, check
 from networks import Value
 
 from patc.dialects.attributes import Schedule
@@ -33,6 +33,11 @@ ACTIVATIONS = ('"none"', '"relu"', "#pattern.clamp<-5.000000e-01 : f32, 1.500000
 RANDOMS = st.randoms(use_true_random=False)
 REPRODUCIBLE = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
+
+SPARSE_KERNELS = [(3, 3), (3, 3), (3, 3), (5, 5), (1, 3), (2, 2), (1, 1)]
+DENSE_KERNELS = [(1, 1), (3, 3), (3, 3), (5, 5), (7, 7), (1, 3), (5, 2)]
+POOL_KERNELS = [(1, 1), (2, 2), (3, 3), (3, 3), (5, 1), (4, 7)]
+RandomNet: TypeAlias = tuple[Net, Value, list[Value]]  # a value to check, and others that come from it
 
 # Rows, strips and vectors
 
@@ -168,14 +173,14 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         filters = choices.randint(1, min(shape[1], 8))
         return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
     whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
-    columns = choices.choice([shape[3], shape[3] + 3, *whole])
+    columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
     filters, sums = 1, 1
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
         group = shape[1] if is_sparse else shape[1] // op.groups.value
         filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
     if chosen.algorithm == "pattern-direct":
         sums = choices.randint(1, 4)
-    vectors = tiling.vectors(min(columns, shape[3]), lanes) * filters * sums
+    vectors = tiling.vectors(min(columns, shape[-1]), lanes) * filters * sums
     rows = choices.randint(1, max(1, min(9, 30 // vectors)))
     if chosen.algorithm == "input-stationary":
         filters = choices.randint(1, shape[1])
@@ -186,8 +191,11 @@ def is_whole(chunks: Sequence[tiling.Chunk]) -> bool:
     return all(chunk.valid == chunk.lanes for chunk in chunks)
 
 
-def check_random(net: Net, y: Value, others: list[Value], choices: random.Random) -> None:
-    """Check a net of any target, threads and schedules; `y` is a result, or is read by others alone."""
+def check_random(case: RandomNet | None, choices: random.Random) -> None:
+    """Check a net of any target, threads and schedules; its value is a result, or is read by others alone."""
+    if case is None:
+        return
+    net, y, others = case
     results = [*others, y] if choices.random() < 0.6 or not others else others
     check(
         net,
@@ -196,13 +204,12 @@ def check_random(net: Net, y: Value, others: list[Value], choices: random.Random
         target=choices.choice(NATIVE_TARGETS),
         threads=choices.choice([1, 1, 2, 3]),
         retile=random_schedules(choices),
+        dtype=choices.choice(["f32", "f32", "f16"]),
     )
 
 
-@given(windows([(3, 3), (3, 3), (3, 3), (5, 5), (1, 3), (2, 2), (1, 1)]), RANDOMS)
-@settings(REPRODUCIBLE, max_examples=40)
-def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
-    window, size = case
+def random_sparse(window: Window, size: tuple[int, int], choices: random.Random) -> RandomNet | None:
+    """Return a net with a random pattern-pruned convolution."""
     rng = np.random.default_rng(choices.getrandbits(32))
     depth = 9 if window.kernel == (1, 1) else choices.choice([1, 1, 1, 2])
     taps = depth * window.kernel[0] * window.kernel[1]
@@ -211,7 +218,7 @@ def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: rand
     filters, channels = choices.randint(1, 9), depth + choices.randint(0, 9)
     arrays = random_fkw(rng, filters, channels, len(masks), entries, depth, choices.choice([1, 1, 2, 5]))
     if not len(arrays[0]):
-        return  # a layer without weights stays dense
+        return None  # a layer without weights stays dense
     net = Net((choices.randint(1, 3), channels, *size))
     x = random_source(net, choices)
     residual, others = random_residual(net, (x.shape[0], filters, *window.result_size(size)), choices)
@@ -227,13 +234,11 @@ def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: rand
         residual,
         choices.choice(ACTIVATIONS),
     )
-    check_random(net, y, others + random_readers(net, y, choices), choices)
+    return net, y, others + random_readers(net, y, choices)
 
 
-@given(windows([(1, 1), (3, 3), (3, 3), (5, 5), (7, 7), (1, 3), (5, 2)]), RANDOMS)
-@settings(REPRODUCIBLE, max_examples=40)
-def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
-    window, size = case
+def random_dense(window: Window, size: tuple[int, int], choices: random.Random) -> RandomNet:
+    """Return a net with a random dense, grouped or depthwise convolution."""
     rng = np.random.default_rng(choices.getrandbits(32))
     groups, rows, columns = choices.choice(
         [
@@ -256,37 +261,33 @@ def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: rando
         groups=groups,
         activation=choices.choice(ACTIVATIONS),
     )
-    check_random(net, y, others + random_readers(net, y, choices), choices)
+    return net, y, others + random_readers(net, y, choices)
 
 
-@given(windows([(1, 1), (2, 2), (3, 3), (3, 3), (5, 1), (4, 7)]), RANDOMS)
-@settings(REPRODUCIBLE, max_examples=25)
-def test_pools(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
-    window, size = case
+def random_pool(window: Window, size: tuple[int, int], choices: random.Random) -> RandomNet | None:
+    """Return a net with a random pool."""
     kind = choices.choice(["max", "avg"])
     if kind == "max" and window.taps_inside(size).min() == 0:
-        return  # a window that sees nothing has no maximum
+        return None  # a window that sees nothing has no maximum
     net = Net((choices.randint(1, 3), choices.randint(1, 7), *size))
     x = random_source(net, choices)
     others = random_readers(net, x, choices)
     y = net.window_pool(kind, x, window, choices.random() < 0.5)
-    check_random(net, y, others + random_readers(net, y, choices), choices)
+    return net, y, others + random_readers(net, y, choices)
 
 
-@given(RANDOMS)
-@settings(REPRODUCIBLE, max_examples=12)
-def test_linear_layers(choices: random.Random) -> None:
+def random_linear(choices: random.Random) -> RandomNet:
+    """Return a net of two random linear layers."""
     rng = np.random.default_rng(choices.getrandbits(32))
     images, features, filters = choices.randint(1, 9), choices.randint(1, 80), choices.randint(1, 20)
     net = Net((images, features))
     weight, bias = rng.standard_normal((filters, features)), random_bias(filters, choices, rng)
     y = net.dense_layer(net.input, weight, bias, choices.choice(ACTIVATIONS))
-    check_random(net, y, [net.dense_layer(y, rng.standard_normal((5, filters)))], choices)
+    return net, y, [net.dense_layer(y, rng.standard_normal((5, filters)))]
 
 
-@given(RANDOMS)
-@settings(REPRODUCIBLE, max_examples=20)
-def test_elementwise_layers(choices: random.Random) -> None:
+def random_elementwise(choices: random.Random) -> RandomNet:
+    """Return a net of random additions and activations."""
     shape = (choices.randint(1, 3), choices.randint(1, 7), choices.randint(1, 20), choices.randint(1, 70))
     net = Net(shape)
     lhs = random_source(net, choices)
@@ -299,7 +300,37 @@ def test_elementwise_layers(choices: random.Random) -> None:
         y = net.op("pattern.add", [lhs, rhs], f"activation = {activation}", shape)
     others += random_readers(net, y, choices)
     z = net.activate(y, choices.choice(ACTIVATIONS))
-    check_random(net, choices.choice([z, net.flatten(z)]), others, choices)
+    return net, choices.choice([z, net.flatten(z)]), others
+
+
+@given(windows(SPARSE_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=40)
+def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_sparse(*case, choices), choices)
+
+
+@given(windows(DENSE_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=40)
+def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_dense(*case, choices), choices)
+
+
+@given(windows(POOL_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=25)
+def test_pools(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_pool(*case, choices), choices)
+
+
+@given(RANDOMS)
+@settings(REPRODUCIBLE, max_examples=12)
+def test_linear_layers(choices: random.Random) -> None:
+    check_random(random_linear(choices), choices)
+
+
+@given(RANDOMS)
+@settings(REPRODUCIBLE, max_examples=20)
+def test_elementwise_layers(choices: random.Random) -> None:
+    check_random(random_elementwise(choices), choices)
 
 
 # Layers that stand at an end of something
@@ -406,8 +437,9 @@ def _run_fenced(shape: tuple[int, ...], make: MakeNet) -> int:
     try:
         for target in NATIVE_TARGETS:
             for retile in (None, whole_rows):
-                net = Net(shape)
-                check(net, make(net), fenced=True, target=target, retile=retile)
+                for dtype in BOUNDS:
+                    net = Net(shape)
+                    check(net, make(net), fenced=True, target=target, retile=retile, dtype=dtype)
     except Exception:
         traceback.print_exc()
         return 1

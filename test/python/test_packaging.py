@@ -50,7 +50,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert install == "pip install -e . && patc demo"
     assert test == "pip install -e '.[test]' && pytest"
     assert "pip install --quiet -e .\n" in script
-    assert "pip install --quiet -e '.[test]'\n" in script
+    assert "pip install --quiet -e '.[test,arm]'\n" in script
     assert script.rstrip().endswith("\npytest")
 
 

@@ -341,10 +341,19 @@ def test_named_pipelines_give_options_to_the_passes_that_have_them() -> None:
 
 
 def test_named_pipelines_reject_unknown_names_and_options() -> None:
-    with pytest.raises(PatcError, match="expected the name of a pipeline, one of host, got 'hots'"):
+    with pytest.raises(PatcError, match=r"expected the name of a pipeline, one of host, neon.*, got 'hots'"):
         Pipeline.named("hots")
     with pytest.raises(PatcError, match="pipeline 'host' has no option 'thread'; did you mean 'threads'"):
         Pipeline.named("host", thread=2)
+
+
+def test_neon_is_the_host_pipeline_for_aarch64() -> None:
+    neon, host = Pipeline.named("neon"), Pipeline.named("host", target="aarch64-linux")
+    assert neon == host
+    chosen = Pipeline.named("neon", target="aarch64-android:cortex-x1", dtype="f16")
+    assert "pattern-demote{dtype=f16}" in str(chosen)
+    assert "pattern-layout{target=aarch64-android:cortex-x1}" in str(chosen)
+    assert Pipeline.parse(str(chosen)) == chosen
 
 
 def test_until_stops_after_a_stage() -> None:

@@ -219,14 +219,15 @@ def test_errors_name_the_op_and_its_place() -> None:
     assert "-:2:" in str(error.value)
 
 
-def test_other_element_types_are_refused() -> None:
-    tensor = "tensor<1x2x4x4xf16>"
+@pytest.mark.parametrize("element", ["bf16", "f64"])
+def test_other_element_types_are_refused(element: str) -> None:
+    tensor = f"tensor<1x2x4x4x{element}>"
     text = f"""
     func.func @main(%x: {tensor}) -> {tensor} {{
       %y = "pattern.activate"(%x) {{activation = "relu"}} : ({tensor}) -> {tensor}
       return %y : {tensor}
     }}"""
-    with pytest.raises(PatcError, match="f16"):
+    with pytest.raises(PatcError, match=f"expected f32 or f16 tensors, got {tensor}"):
         Pipeline.parse("pattern-layout,pattern-schedule,pattern-specialize").run(ir.Module.parse(text, CONTEXT))
 
 

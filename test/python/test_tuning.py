@@ -29,6 +29,7 @@ from patc.passes.candidates import Candidate, shortlist
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
 from patc.passes.pattern_schedule import PatternSchedule
+from patc.pipeline import Pipeline
 from patc.targets import TARGETS, host
 from patc.tools.patc import main
 from patc.tuning import Tuner, isolate
@@ -325,6 +326,25 @@ def test_copies_of_a_layer_hold_all_that_its_speed_depends_on() -> None:
         assert [value.type for value in copy.operands] == [value.type for value in original.operands]
         assert copy.results[0].type == original.result.type
         assert str(copy.attributes["activation"]) == '"relu"'
+
+
+def test_copies_of_a_layer_of_f16_are_given_f32() -> None:
+    net = Net((1, 8, 12, 12))
+    module = net.build(net.conv(net.input, np.ones((8, 8, 3, 3))))
+    state, found = PassState(net.copy_parameters()), []
+
+    def measure(op: Any, candidates: Sequence[Candidate], state: PassState) -> list[float]:
+        found.append(isolate(op, candidates[:2], state))
+        return [1.0] * len(candidates)
+
+    state.measure = measure
+    Pipeline().add("pattern-demote", dtype="f16").add("pattern-layout").add("pattern-schedule").run(module, state)
+    (layer,) = found
+    assert layer.module.operation.verify()
+    block = layer.module.body.operations[0].entry_block
+    assert [str(argument.type) for argument in block.arguments] == ["tensor<1x8x12x12xf32>"]
+    copies = [op for op in block if op.operation.name == "pattern.conv2d"]
+    assert [str(op.result.type.element_type) for op in copies] == ["f16", "f16"]
 
 
 # -- The real thing ----------------------------------------------------------------------------------

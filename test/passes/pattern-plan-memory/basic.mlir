@@ -86,3 +86,14 @@ func.func @sizes_are_rounded_up(%y: memref<17xf32>, %z: memref<3xf32>) {
   memref.copy %a, %y : memref<17xf32> to memref<17xf32>
   return
 }
+
+// -----
+
+// CHECK-LABEL: func.func @half_precision
+// CHECK-SAME:    %[[ARENA:[a-z0-9]+]]: memref<2048xi8>
+// CHECK:         memref.view %[[ARENA]]{{.*}} to memref<1024xf16>
+func.func @half_precision(%y: memref<1024xf16>) {
+  %a = memref.alloc() : memref<1024xf16>
+  memref.copy %a, %y : memref<1024xf16> to memref<1024xf16>
+  return
+}

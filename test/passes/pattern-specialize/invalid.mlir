@@ -48,3 +48,23 @@ func.func @input_without_the_halo_of_the_window(%x: tensor<1x1x4x4xf32>, %w: ten
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, schedule = #pattern.schedule<{algorithm = "dense-direct", columns = 4 : i64, filters = 1 : i64, lanes = 16 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x1x4x4xf32>, tensor<1x1x3x3xf32>) -> tensor<1x1x4x4xf32>
   return %y : tensor<1x1x4x4xf32>
 }
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "elementwise", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @type_without_kernels(%x: tensor<1x2x8x8xbf16>) -> tensor<1x2x8x8xbf16> {
+  // expected-error @below {{'pattern.activate' op expected f32 or f16 tensors, got tensor<1x2x8x8xbf16>}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xbf16>) -> tensor<1x2x8x8xbf16>
+  return %y : tensor<1x2x8x8xbf16>
+}
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "elementwise", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @two_element_types(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf16> {
+  // expected-error @below {{'pattern.activate' op expected operands of f16 like the result, got tensor<1x2x8x8xf32>}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf16>
+  return %y : tensor<1x2x8x8xf16>
+}

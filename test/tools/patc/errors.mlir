@@ -1,7 +1,9 @@
 // RUN: not patc compile %s -o %t.patc 2>&1 | filecheck %s --check-prefix=MAIN
 // RUN: not patc compile %s -o %t.patc --target x86 2>&1 | filecheck %s --check-prefix=TARGET
-// RUN: not patc compile %s -o %t.patc --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=LATER-TARGET
-// RUN: not patc compile %s -o %t.patc --emit so 2>&1 | filecheck %s --check-prefix=LATER-FORMAT
+// RUN: not patc compile %s -o %t.patc --target spirv-vulkan --threads 2 2>&1 | filecheck %s --check-prefix=THREADS
+// RUN: not patc compile %s -o %t.dir --emit spirv 2>&1 | filecheck %s --check-prefix=SPIRV
+// RUN: not patc compile %s -o %t.spv --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=MAIN
+// RUN: not patc compile %s -o %s --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=FOLDER
 // RUN: not patc compile %s -o %t.patc --emit mlir@nowhere 2>&1 | filecheck %s --check-prefix=STAGE
 // RUN: not patc compile %s -o %t.patc --weights w.pth 2>&1 | filecheck %s --check-prefix=WEIGHTS
 // RUN: not patc run %s 2>&1 | filecheck %s --check-prefix=MAIN
@@ -9,9 +11,10 @@
 // RUN: not patc fly 2>&1 | filecheck %s --check-prefix=COMMAND
 
 // MAIN: patc: error: {{.*}}errors.mlir: expected a function @main with a body, got none
-// TARGET: patc: error: expected a target of host, x86-64-v3, x86-64-v4, got 'x86'
-// LATER-TARGET: patc: error: target 'spirv-vulkan' is not part of this version: expected a target for the CPU of a host
-// LATER-FORMAT: patc: error: --emit so is not part of this version: expected patc or mlir@STAGE
+// TARGET: patc: error: expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86'
+// THREADS: patc: error: expected no threads together with target 'spirv-vulkan', got 2
+// SPIRV: patc: error: expected --target spirv-vulkan together with --emit spirv, got 'host'
+// FOLDER: patc: error: {{.*}}errors.mlir: expected a folder
 // STAGE: patc: error: expected a stage, one of linalg, fold-batch-norm, raise, {{.*}}, got 'nowhere'
 // WEIGHTS: patc: error: {{.*}}errors.mlir: expected the name of a model together with --weights, got a file
 // MISSING: patc: error: {{.*}}nothing.patc: expected a compiled model, found no such file

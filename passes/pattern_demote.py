@@ -1,0 +1,184 @@
+"""`pattern-demote`: compute a net in half precision, with f32 at its boundary.
+
+On CPUs with FEAT_FP16 a vector then holds twice as many elements, and weights and activations take half the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects import pattern
+from patc.passes.base import Pass, PassState, fail
+from patc.passes.constants import make_constant, read_constant
+from patc.passes.functions import defined_functions, top_level_ops
+
+LARGEST = float(np.finfo(np.float16).max)
+_CONSTANTS = ("pattern.parameter", "arith.constant")
+_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat")
+_RETURN = "func.return"
+
+
+@dataclass(frozen=True)
+class PatternDemote(Pass):
+    """Give activations, weights and biases the element type f16.
+
+    Requires: functions of pattern ops, constants and changes of shape.
+    Ensures: with `dtype=f16`, arguments and results of functions keep f32 and are converted by `pattern.relayout`,
+        which `pattern-layout` makes the copy that pads as well; everything between is f16. What is returned as it came,
+        an argument or a constant, is not converted. Weights are rounded to nearest. Activations beyond 65504 become
+        infinite, as in any net of f16.
+
+        func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x4x8x8xf32> {
+          %w = "pattern.parameter"() {name = "w"} : () -> tensor<4x3x3x3xf32>
+          %y = "pattern.conv2d"(%x, %w) ... -> tensor<1x4x8x8xf32>
+      becomes
+        func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x4x8x8xf32> {
+          %h = "pattern.relayout"(%x) : (tensor<1x3x8x8xf32>) -> tensor<1x3x8x8xf16>
+          %w = "pattern.parameter"() {name = "w"} : () -> tensor<4x3x3x3xf16>
+          %y = "pattern.conv2d"(%h, %w) ... -> tensor<1x4x8x8xf16>
+          %z = "pattern.relayout"(%y) : (tensor<1x4x8x8xf16>) -> tensor<1x4x8x8xf32>
+
+    Idempotent: a function that computes in f16 is left alone. No-op with `dtype=f32`.
+
+    Raises:
+        PatcError: a weight is beyond the largest f16, 65504, or an op is none of those above.
+    """
+
+    name: ClassVar[str] = "pattern-demote"
+
+    dtype: str = field(
+        default="f32", metadata={"help": "element type to compute in, f32 or f16", "choices": ("f32", "f16")}
+    )
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        if self.dtype == "f32":
+            return
+        functions = [function for function in defined_functions(module) if not _is_half(function)]
+        for function in functions:
+            _check_ops(function)
+        _demote_constants([op for function in functions for op in top_level_ops(function)], state)
+        for function in functions:
+            _demote_function(function)
+
+
+def _is_half(function: Any) -> bool:
+    """Whether any op of a function makes a tensor of f16."""
+    return any(str(_element(result)) == "f16" for op in top_level_ops(function) for result in op.results)
+
+
+def _element(value: ir.Value) -> ir.Type | None:
+    return value.type.element_type if isinstance(value.type, ir.RankedTensorType) else None
+
+
+def _is_single(value: ir.Value) -> bool:
+    return isinstance(_element(value), ir.F32Type)
+
+
+def _check_ops(function: Any) -> None:
+    """Refuse ops whose meaning in f16 is not known here."""
+    for op in top_level_ops(function):
+        name = op.operation.name
+        if not name.startswith("pattern.") and name not in (*_CONSTANTS, *_RESHAPES, _RETURN):
+            raise fail(op, "a pattern op, a constant or a change of shape", name)
+
+
+def _computing_uses(value: ir.Value) -> list[Any]:
+    """Return the operands that are this value, but for those of returns."""
+    return [use for use in value.uses if use.owner.operation.name != _RETURN]
+
+
+def _demote_constants(ops: list[Any], state: PassState) -> None:
+    """Round the f32 constants that are computed with."""
+    constants = [op for op in ops if op.operation.name in _CONSTANTS and _is_single(op.results[0])]
+    chosen = [op for op in constants if _computing_uses(op.results[0])]
+    kept = {_parameter(op) for op in constants if op not in chosen}
+    rounded: dict[str, str] = {}
+    for op in chosen:
+        name = _parameter(op)
+        if name is None:
+            with ir.InsertionPoint(op):
+                _replace(op, make_constant(_round(op, state), None, state, op.location))
+            continue
+        if name not in rounded:
+            array = _round(op, state)
+            rounded[name] = state.parameters.add(name, array) if name in kept else name
+            state.parameters[rounded[name]] = array
+        op.attributes["name"] = ir.StringAttr.get(rounded[name])
+        _demote(op.results[0])
+
+
+def _parameter(op: Any) -> str | None:
+    return op.attributes["name"].value if isinstance(op, pattern.ParameterOp) else None
+
+
+def _round(op: Any, state: PassState) -> np.ndarray:
+    """Return the array of a constant in f16.
+
+    Raises:
+        PatcError: a number would become infinite.
+    """
+    array = read_constant(op.results[0], state)
+    if array is None:
+        raise fail(op, "values in the text", op.attributes["value"])
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    beyond = np.isinf(half) & np.isfinite(array)
+    if beyond.any():
+        user = _computing_uses(op.results[0])[0].owner.opview
+        found = f"{array[beyond].flat[0]:g}" + (f" in '{_parameter(op)}'" if _parameter(op) else "")
+        raise fail(user, f"constants of magnitude {LARGEST:g} or less for f16", found)
+    return half
+
+
+def _replace(op: Any, value: ir.Value) -> None:
+    op.results[0].replace_all_uses_with(value)
+    op.operation.erase()
+
+
+def _demote(value: ir.Value) -> None:
+    """Give a tensor the element type f16."""
+    value.set_type(_with_element(value.type, ir.F16Type.get()))
+
+
+def _with_element(type_: ir.RankedTensorType, element: ir.Type) -> ir.RankedTensorType:
+    return ir.RankedTensorType.get(list(type_.shape), element, type_.encoding)
+
+
+def _demote_function(function: Any) -> None:
+    ops = list(top_level_ops(function))
+    for argument in function.regions[0].blocks[0].arguments:
+        _convert_argument(argument)
+    for op in ops:
+        if op.operation.name not in (*_CONSTANTS, _RETURN):
+            for result in filter(_is_single, op.results):
+                _demote(result)
+    _convert_results(ops[-1], function)
+
+
+def _convert_argument(argument: ir.Value) -> None:
+    """Let ops read an f16 copy of an argument; a return keeps the argument itself."""
+    uses = _computing_uses(argument)
+    if not _is_single(argument) or not uses:
+        return
+    users = {use.owner.operation for use in uses}
+    first = next(op for op in argument.owner.operations if op.operation in users)
+    with ir.InsertionPoint(first), first.location:
+        half = pattern.RelayoutOp(input=argument, result=_with_element(argument.type, ir.F16Type.get())).result
+    for use in uses:
+        use.owner.operation.operands[use.operand_number] = half
+
+
+def _convert_results(terminator: Any, function: Any) -> None:
+    """Return f32 copies of what was computed; a value that is returned twice has one."""
+    copies: dict[ir.Value, ir.Value] = {}
+    wanted = function.attributes["function_type"].value.results
+    with ir.InsertionPoint(terminator), function.location:
+        for number, (value, type_) in enumerate(zip(terminator.operands, wanted, strict=True)):
+            if value.type != type_:
+                if value not in copies:
+                    copies[value] = pattern.RelayoutOp(input=value, result=type_, loc=value.owner.location).result
+                terminator.operation.operands[number] = copies[value]

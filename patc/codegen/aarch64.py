@@ -1,0 +1,89 @@
+"""Code for AArch64 on any machine: LLVM IR of the torch-mlir wheel, machine code from llvmlite's LLVM.
+
+The wheel's own LLVM generates code for one architecture only, that of the machine it is made for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import llvmlite.binding as llvm
+from torch_mlir import ir
+from torch_mlir.dialects.llvm import translate_module_to_llvmir
+
+from patc.codegen.float_literals import respell
+from patc.codegen.host import READ_TIMER, lower_to_llvm
+from patc.targets import Target
+
+_TIMER_ASSEMBLY = f'asm sideeffect "{READ_TIMER}", "=r"()'
+_TIMER_INTRINSIC = '@llvm.read_volatile_register.i64(metadata !{!"cntvct_el0"})'
+# LLVM's models of these order loads so early that accumulators have to go to memory.
+_SCHEDULED_AS = {"cortex-a53": "cortex-a55", "cortex-x1": "cortex-a76"}
+
+
+def lower_to_llvm_ir(module: ir.Module, target: Target) -> str:
+    """Lower a module of loops, vectors and memrefs, in place, and return it as LLVM IR text that llvmlite reads."""
+    lower_to_llvm(module, target)
+    _set_attributes(module, target)
+    text = respell(translate_module_to_llvmir(module.operation))
+    # llvmlite ends the process on assembly in the text.
+    return text.replace(_TIMER_ASSEMBLY, _TIMER_INTRINSIC)
+
+
+def _set_attributes(module: ir.Module, target: Target) -> None:
+    """Say in every function how code is generated."""
+    words = [["no-builtins"]]  # or loops that clear memory become calls of memset: code is to need no C library
+    if target.cpu in _SCHEDULED_AS:
+        words.append(["tune-cpu", _SCHEDULED_AS[target.cpu]])
+    with module.context:
+        parts = [[ir.StringAttr.get(text) for text in word] for word in words]
+        attributes = ir.ArrayAttr.get([part[0] if len(part) == 1 else ir.ArrayAttr.get(part) for part in parts])
+    for function in module.body.operations:
+        if function.operation.name == "llvm.func" and function.regions[0].blocks:
+            function.attributes["passthrough"] = attributes
+
+
+def optimize(text: str, target: Target, exported: Collection[str] = ()) -> Any:
+    """Return LLVM IR text as an optimized llvmlite module.
+
+    If `exported` names functions, all others are for the module alone; they stay functions of their own.
+    """
+    machine = _machine(target)
+    module = llvm.parse_assembly(text)
+    module.triple, module.data_layout = target.triple, str(machine.target_data)
+    module.verify()
+    for variable in module.global_variables if exported else ():
+        if not variable.is_declaration and variable.linkage == llvm.Linkage.external:
+            variable.linkage = "internal"
+    for function in module.functions:
+        if exported and not function.is_declaration and function.name not in exported:
+            function.linkage = "internal"
+            # Each is called once, which would make one function of a whole net.
+            function.add_function_attribute("noinline")
+    options = llvm.PipelineTuningOptions(speed_level=3)
+    # The loop nests are unrolled and vectorized already.
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def emit_object(module: Any, target: Target) -> bytes:
+    """Return an optimized module as a relocatable ELF file of position-independent code."""
+    return bytes(_machine(target).emit_object(module))
+
+
+def emit_assembly(module: Any, target: Target) -> str:
+    """Return an optimized module as assembly text."""
+    return str(_machine(target).emit_assembly(module))
+
+
+@functools.cache
+def _machine(target: Target) -> Any:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    kind = llvm.Target.from_triple(target.triple)
+    features = ",".join(f"+{name}" for name in target.features)
+    return kind.create_target_machine(cpu=target.cpu, features=features, opt=3, reloc="pic", codemodel="default")

@@ -1,0 +1,213 @@
+"""The C interface of a compiled net: its names and sizes, the header, and what its error codes mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from patc import __version__
+from patc.runtime.model import Program, TensorInfo
+
+WORKSPACE_ALIGNMENT = 64
+WEIGHTS_ALIGNMENT = 64
+TENSOR_ALIGNMENT = 4
+
+# Name, value and meaning of each status that a function returns.
+STATUSES = (
+    ("OK", 0, "no error"),
+    ("ERROR_NULL", 1, "a pointer is null"),
+    ("ERROR_ALIGNMENT", 2, "a pointer is not aligned as the header says"),
+    ("ERROR_NO_WEIGHTS", 3, "the weights are not set"),
+    ("ERROR_WRONG_WEIGHTS", 4, "these are not the weights of this library, or they are damaged"),
+)
+UNKNOWN_STATUS = "unknown error"
+_BLOCK = 1 << 20  # words whose checksum is taken at once
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the C functions of a net are called and take.
+
+    Attributes:
+        name: prefix of the functions; in capitals, of the constants.
+        title: what the user calls the model.
+        inputs, outputs: the tensors, in the order of the pointers.
+        arena_bytes: memory for activations, a multiple of the workspace's alignment.
+        layers: how many; the workspace ends with a time stamp before each and one after the last.
+        weights_bytes: size of the weights, with the zeros that `padded_weights` adds.
+        weights_checksum: `checksum` of the same.
+        embedded: whether the weights are part of the code; else `<name>_set_weights` takes them.
+        threads: threads that share the work of a call.
+        target, cpu: system and CPU that the code is for.
+    """
+
+    name: str
+    title: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    arena_bytes: int
+    layers: int
+    weights_bytes: int
+    weights_checksum: int
+    embedded: bool
+    threads: int
+    target: str
+    cpu: str
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Size of the memory that a call works in."""
+        return _round_up(self.arena_bytes + 8 * (self.layers + 1), WORKSPACE_ALIGNMENT)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The symbols that a library offers."""
+        names = ("run", "workspace_bytes", "error", *(() if self.embedded else ("set_weights",)))
+        return tuple(f"{self.name}_{name}" for name in names)
+
+
+def describe_interface(program: Program, title: str, name: str, cpu: str, embed: bool) -> Interface:
+    """Return the interface of a program; a net without weights has none to set."""
+    weights = padded_weights(program.weights)
+    return Interface(
+        name=name,
+        title=title,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        arena_bytes=_round_up(program.arena_bytes, WORKSPACE_ALIGNMENT),
+        layers=len(program.layers),
+        weights_bytes=weights.nbytes,
+        weights_checksum=checksum(weights),
+        embedded=embed or weights.nbytes == 0,
+        threads=program.threads,
+        target=program.target.partition(":")[0],
+        cpu=cpu,
+    )
+
+
+def c_identifier(text: str) -> str:
+    """Return a name for C made of `text`: `my-net` becomes my_net, `3d` becomes net_3d."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text).strip("_")
+    return name if name and not name[0].isdigit() else f"net_{name}".rstrip("_")
+
+
+def padded_weights(weights: np.ndarray) -> np.ndarray:
+    """Return bytes followed by zeros up to a multiple of their alignment, as files of weights have them."""
+    if weights.nbytes % WEIGHTS_ALIGNMENT == 0:
+        return weights  # hundreds of megabytes, maybe
+    padded = np.zeros(_round_up(weights.nbytes, WEIGHTS_ALIGNMENT), np.uint8)
+    padded[: weights.nbytes] = weights
+    return padded
+
+
+def checksum(data: np.ndarray) -> int:
+    """Return the sum of the i-th word of 8 bytes times 2i + 1, modulo 2^64: one changed word changes it for sure."""
+    words, total = data.view("<u8"), 0
+    for start in range(0, len(words), _BLOCK):
+        block = words[start : start + _BLOCK]
+        factors = 2 * np.arange(start, start + len(block), dtype=np.uint64) + np.uint64(1)
+        total += int(np.sum(block * factors, dtype=np.uint64))
+    return total % 2**64
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def header(interface: Interface) -> str:
+    """Return the text of the C header."""
+    name, prefix = interface.name, interface.name.upper()
+    guard = f"{prefix}_H"
+    parameters = [f"const float *input{i}" for i in range(len(interface.inputs))]
+    parameters += [f"float *output{i}" for i in range(len(interface.outputs))]
+    arguments = ", ".join([*parameters, "void *workspace"])
+    parts = [
+        f"/* {_comment(interface.title)}, compiled by patc {__version__} for {interface.target} ({interface.cpu}).",
+        *_usage(interface),
+        " */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "",
+        "#include <stddef.h>",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        f'#define {prefix}_VERSION "{__version__}" /* of the compiler */',
+        f"#define {prefix}_THREADS {interface.threads}",
+        f"#define {prefix}_WORKSPACE_BYTES {interface.workspace_bytes}",
+        f"#define {prefix}_WORKSPACE_ALIGNMENT {WORKSPACE_ALIGNMENT}",
+        f"#define {prefix}_WEIGHTS_BYTES {0 if interface.embedded else interface.weights_bytes}"
+        f"{' /* they are part of the library */' if interface.embedded else ''}",
+        f"#define {prefix}_WEIGHTS_ALIGNMENT {WEIGHTS_ALIGNMENT}",
+        "",
+        *_tensors(prefix, "INPUT", interface.inputs),
+        *_tensors(prefix, "OUTPUT", interface.outputs),
+        "/* What the functions return. */",
+        f"enum {name}_status {{",
+        *(f"  {prefix}_{status} = {value}, /* {meaning} */" for status, value, meaning in STATUSES),
+        "};",
+        "",
+        "/* Computes the outputs. Tensors are dense, in C order, and aligned to 4 bytes; outputs overlap nothing else.",
+        f"   `workspace` has {prefix}_WORKSPACE_BYTES bytes, aligned to {WORKSPACE_ALIGNMENT}; what is in it does not",
+        "   matter, before or after. Calls may run at the same time if each has a workspace of its own. */",
+        f"int {name}_run({arguments});",
+        "",
+        f"/* Returns {prefix}_WORKSPACE_BYTES of the library that is loaded, which may not be that of this header. */",
+        f"size_t {name}_workspace_bytes(void);",
+        "",
+        "/* Returns what a status means, in one line. */",
+        f"const char *{name}_error(int status);",
+        "",
+        *_set_weights(interface),
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+        f"#endif /* {guard} */",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _usage(interface: Interface) -> list[str]:
+    if interface.threads == 1:
+        return ["   One thread computes; link with nothing else."]
+    return [
+        f"   {interface.threads} threads share each layer by OpenMP: link with LLVM's libomp (-fopenmp of clang; with",
+        "   Android's NDK, -fopenmp -static-openmp).",
+    ]
+
+
+def _tensors(prefix: str, kind: str, infos: Sequence[TensorInfo]) -> list[str]:
+    lines = []
+    for i, info in enumerate(infos):
+        macro = f"{prefix}_{kind}{i}"
+        lines.append(f"/* {kind.lower()}{i}: '{_comment(info.name)}', {' x '.join(map(str, info.shape)) or '1'} */")
+        lines.append(f"#define {macro}_DIMENSIONS {len(info.shape)}")
+        if info.shape:
+            lines.append(f"#define {macro}_SHAPE {{{', '.join(map(str, info.shape))}}}")
+        lines += [f"#define {macro}_ELEMENTS {math.prod(info.shape)}", ""]
+    return lines
+
+
+def _set_weights(interface: Interface) -> list[str]:
+    if interface.embedded:
+        return []
+    name, prefix = interface.name, interface.name.upper()
+    return [
+        f"/* Takes the bytes of the file {name}.weights, {prefix}_WEIGHTS_BYTES at an address aligned to",
+        f"   {WEIGHTS_ALIGNMENT}; any others are refused. They are used in place: keep them while",
+        f"   {name}_run may be called. A file that is mapped by mmap will do. */",
+        f"int {name}_set_weights(const void *data, size_t bytes);",
+        "",
+    ]
+
+
+def _comment(text: str) -> str:
+    """Return text that neither ends a comment nor starts another one."""
+    return re.sub(r"[^\x20-\x7e]|[*\\?]", "_", text)

@@ -1,0 +1,193 @@
+"""The C functions of a net as LLVM IR text that goes behind the net's own.
+
+They check what they are given and call `main`. Weights are never text: embedded ones are a section of zeros, which
+`elf.fill_section` fills once there is an object file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from patc.codegen.c_interface import (
+    STATUSES,
+    TENSOR_ALIGNMENT,
+    UNKNOWN_STATUS,
+    WEIGHTS_ALIGNMENT,
+    WORKSPACE_ALIGNMENT,
+    Interface,
+)
+from patc.runtime.model import ENTRY
+
+_STATUS = {name: value for name, value, _ in STATUSES}
+
+
+def weights_section(interface: Interface) -> str:
+    """Return the name of the section that holds embedded weights."""
+    return f".rodata.{interface.name}.weights"
+
+
+def entry_points(interface: Interface, pointers: int) -> str:
+    """Return the definitions of `interface.functions`.
+
+    Args:
+        pointers: how many `main` takes: inputs, outputs, time stamps and, if the net needs them, arena and weights.
+    """
+    parts = [_weights(interface), _run(interface, pointers), _workspace_bytes(interface), _error(interface)]
+    if not interface.embedded:
+        parts.append(_set_weights(interface))
+    return "\n".join(parts)
+
+
+def _weights(interface: Interface) -> str:
+    name, size = interface.name, interface.weights_bytes
+    if not interface.embedded:
+        return f"@{name}.weights = internal global ptr null, align 8\n"
+    if not size:
+        return ""
+    # Initialized externally: the optimizer must not take the zeros for granted.
+    return (
+        f"@{name}.weights = internal externally_initialized constant [{size} x i8] zeroinitializer, "
+        f'section "{weights_section(interface)}", align {WEIGHTS_ALIGNMENT}\n'
+    )
+
+
+def _run(interface: Interface, pointers: int) -> str:
+    tensors = [f"%input{i}" for i in range(len(interface.inputs))]
+    tensors += [f"%output{i}" for i in range(len(interface.outputs))]
+    arguments = [*tensors, "%workspace"]
+    inner = [*tensors, "%stamps", "%workspace", "%weights"][:pointers]
+    return f"""\
+define i32 @{interface.name}_run({_pointers(arguments)}) {{
+start:
+{_check_null(arguments)}
+aligned:
+{_union(tensors, "tensors")}
+  %tensors.low = and i64 %tensors, {TENSOR_ALIGNMENT - 1}
+  %workspace.bits = ptrtoint ptr %workspace to i64
+  %workspace.low = and i64 %workspace.bits, {WORKSPACE_ALIGNMENT - 1}
+  %low = or i64 %tensors.low, %workspace.low
+  %crooked = icmp ne i64 %low, 0
+  br i1 %crooked, label %alignment, label %loaded
+loaded:
+{_load_weights(interface)}
+compute:
+  %stamps = getelementptr i8, ptr %workspace, i64 {interface.arena_bytes}
+  call void @{ENTRY}({_pointers(inner)})
+  ret i32 {_STATUS["OK"]}
+missing:
+  ret i32 {_STATUS["ERROR_NULL"]}
+alignment:
+  ret i32 {_STATUS["ERROR_ALIGNMENT"]}
+unset:
+  ret i32 {_STATUS["ERROR_NO_WEIGHTS"]}
+}}
+"""
+
+
+def _load_weights(interface: Interface) -> str:
+    """Return instructions that leave the address of the weights in %weights and go on to %compute, or to %unset."""
+    symbol = f"@{interface.name}.weights"
+    if interface.embedded:
+        address = symbol if interface.weights_bytes else "null"
+        return f"  %weights = getelementptr i8, ptr {address}, i64 0\n  br i1 false, label %unset, label %compute"
+    return f"""\
+  %weights = load atomic ptr, ptr {symbol} acquire, align 8
+  %none = icmp eq ptr %weights, null
+  br i1 %none, label %unset, label %compute"""
+
+
+def _set_weights(interface: Interface) -> str:
+    return f"""\
+define i32 @{interface.name}_set_weights(ptr %data, i64 %bytes) {{
+start:
+{_check_null(["%data"])}
+aligned:
+  %bits = ptrtoint ptr %data to i64
+  %low = and i64 %bits, {WEIGHTS_ALIGNMENT - 1}
+  %crooked = icmp ne i64 %low, 0
+  br i1 %crooked, label %alignment, label %sized
+sized:
+  %fits = icmp eq i64 %bytes, {interface.weights_bytes}
+  br i1 %fits, label %word, label %wrong
+word:
+  %i = phi i64 [ 0, %sized ], [ %i.next, %word ]
+  %sum = phi i64 [ 0, %sized ], [ %sum.next, %word ]
+  %address = getelementptr i64, ptr %data, i64 %i
+  %value = load i64, ptr %address, align 8
+  %twice = shl i64 %i, 1
+  %factor = or i64 %twice, 1
+  %product = mul i64 %value, %factor
+  %sum.next = add i64 %sum, %product
+  %i.next = add i64 %i, 1
+  %end = icmp eq i64 %i.next, {interface.weights_bytes // 8}
+  br i1 %end, label %summed, label %word
+summed:
+  %right = icmp eq i64 %sum.next, {interface.weights_checksum}
+  br i1 %right, label %take, label %wrong
+take:
+  store atomic ptr %data, ptr @{interface.name}.weights release, align 8
+  ret i32 {_STATUS["OK"]}
+missing:
+  ret i32 {_STATUS["ERROR_NULL"]}
+alignment:
+  ret i32 {_STATUS["ERROR_ALIGNMENT"]}
+wrong:
+  ret i32 {_STATUS["ERROR_WRONG_WEIGHTS"]}
+}}
+"""
+
+
+def _workspace_bytes(interface: Interface) -> str:
+    return f"""\
+define i64 @{interface.name}_workspace_bytes() {{
+  ret i64 {interface.workspace_bytes}
+}}
+"""
+
+
+def _error(interface: Interface) -> str:
+    name = interface.name
+    texts = [(value, text) for _, value, text in STATUSES]
+    lines = [_string(f"{name}.text.{value}", text) for value, text in texts]
+    lines.append(_string(f"{name}.text.unknown", UNKNOWN_STATUS))
+    cases = " ".join(f"i32 {value}, label %case{value}" for value, _ in texts)
+    lines += [f"define ptr @{name}_error(i32 %status) {{", f"  switch i32 %status, label %unknown [ {cases} ]"]
+    for value, _ in texts:
+        lines += [f"case{value}:", f"  ret ptr @{name}.text.{value}"]
+    return "\n".join([*lines, "unknown:", f"  ret ptr @{name}.text.unknown", "}", ""])
+
+
+def _string(symbol: str, text: str) -> str:
+    return f'@{symbol} = private unnamed_addr constant [{len(text) + 1} x i8] c"{text}\\00", align 1'
+
+
+def _pointers(names: Sequence[str]) -> str:
+    return ", ".join(f"ptr {name}" for name in names)
+
+
+def _check_null(names: Sequence[str]) -> str:
+    """Return instructions that go on to %missing if one of the pointers is null, else to %aligned."""
+    lines = [f"  {name}.null = icmp eq ptr {name}, null" for name in names]
+    total = f"{names[0]}.null"
+    for name in names[1:]:
+        lines.append(f"  {name}.any = or i1 {total}, {name}.null")
+        total = f"{name}.any"
+    return "\n".join([*lines, f"  br i1 {total}, label %missing, label %aligned"])
+
+
+def _union(names: Sequence[str], result: str) -> str:
+    """Return instructions that leave the bits that are set in any of the addresses in %result."""
+    lines = [f"  {name}.bits = ptrtoint ptr {name} to i64" for name in names]
+    total = "0"
+    for name in names:
+        lines.append(f"  {name}.union = or i64 {total}, {name}.bits")
+        total = f"{name}.union"
+    return "\n".join([*lines, f"  %{result} = or i64 {total}, 0"])
+
+
+def count_pointers(net: str) -> int:
+    """Return how many pointers `main` of a net, as LLVM IR text, takes."""
+    line = re.search(rf"^define .*@{ENTRY}\(.*$", net, re.MULTILINE)
+    assert line is not None  # every net has it
+    return len(re.findall(r"%\d+", line.group()))

@@ -1,0 +1,173 @@
+"""Libraries for C: a net for AArch64 as a shared library or an object file, with a header and its weights.
+
+    from patc.library import compile_library
+
+    library = compile_library(model, (x,), name="resnet18", target="aarch64-android")
+    library.write("out")  # out/libresnet18.so and out/resnet18.h
+
+The code needs no operating system service, allocates nothing and keeps no state but the address of weights from a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_mlir import ir
+
+from patc.codegen import aarch64, elf, link
+from patc.codegen.c_interface import Interface, c_identifier, describe_interface, header, padded_weights
+from patc.codegen.entry_points import count_pointers, entry_points, weights_section
+from patc.compiler import Report, compile_program, find_target
+from patc.diagnostics import Diagnostic, PatcError
+from patc.files import atomic_write_all
+from patc.runtime.model import Program
+from patc.targets import AARCH64_SYSTEMS, Target
+
+WEIGHTS_PLACES = ("embed", "file")
+
+
+@dataclass(frozen=True)
+class Library:
+    """A net with its C functions.
+
+    Attributes:
+        interface: names and sizes.
+        program: what was compiled; `code` is LLVM IR text of the net alone.
+        target: what it was compiled for.
+        diagnostics: what the passes remarked.
+    """
+
+    interface: Interface
+    program: Program
+    target: Target
+    diagnostics: list[Diagnostic]
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write `lib<name>.so`, `<name>.h` and, if they are not embedded, `<name>.weights`; return their paths.
+
+        The folder is made if it is missing. Equal libraries give equal files.
+
+        Raises:
+            PatcError: there is no linker, or a file cannot be written; nothing is left behind.
+        """
+        place, name = Path(folder), self.interface.name
+        shared = link.link_shared(self.object_file(), f"lib{name}.so")
+        made = [path for path in (place, *place.parents) if not path.exists()]
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            return self._write(place / f"lib{name}.so", shared)
+        except (OSError, PatcError) as error:
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            if isinstance(error, PatcError):
+                raise
+            raise PatcError(f"cannot make the folder: {error.strerror or error}", str(folder)) from None
+
+    def write_object(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write an object file and, beside it, header and weights as `write` does; return the paths.
+
+        Raises:
+            PatcError: a file cannot be written, or the name is that of another file; nothing is left behind.
+        """
+        require_object_name(path)
+        return self._write(Path(path), self.object_file())
+
+    def _write(self, code_path: Path, code: bytes) -> list[Path]:
+        files: dict[str | os.PathLike[str], bytes | memoryview | str] = {code_path: code}
+        files[code_path.with_name(f"{self.interface.name}.h")] = header(self.interface)
+        if not self.interface.embedded:
+            weights = padded_weights(self.program.weights).data
+            files[code_path.with_name(f"{self.interface.name}.weights")] = weights
+        atomic_write_all(files)
+        return [Path(path) for path in files]
+
+    def object_file(self) -> bytes:
+        """Return a relocatable ELF file that offers `interface.functions`."""
+        image = aarch64.emit_object(self._optimized(), self.target)
+        if self.interface.embedded and self.interface.weights_bytes:
+            weights = padded_weights(self.program.weights).data
+            image = elf.fill_section(image, weights_section(self.interface), weights)
+        return image
+
+    def assembly(self) -> str:
+        """Return the code as assembly text; embedded weights are zeros there."""
+        return aarch64.emit_assembly(self._optimized(), self.target)
+
+    def llvm_ir(self) -> str:
+        """Return the code as optimized LLVM IR text; embedded weights are zeros there."""
+        return str(self._optimized())
+
+    def _optimized(self) -> Any:
+        net = self.program.code.decode()
+        text = f"{net}\n{entry_points(self.interface, count_pointers(net))}"
+        return aarch64.optimize(text, self.target, self.interface.functions)
+
+
+def compile_library(
+    model: Any,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    name: str,
+    target: str | Target = "aarch64-linux",
+    threads: int = 1,
+    tune: str = "cost",
+    dtype: str = "f32",
+    weights: str = "embed",
+    report: Report | None = None,
+) -> Library:
+    """Compile a model to a library for C.
+
+    Args:
+        model, example_inputs, tune, dtype, report: as for `patc.compile`.
+        name: what the model is called; functions, constants and files get the C identifier that is made of it.
+        target: "aarch64-linux" or "aarch64-android", with a CPU behind a colon if it is not the default one.
+        threads: among which each layer is divided; more than one need LLVM's OpenMP runtime.
+        weights: "embed" for weights in the library, "file" for a file that the program reads or maps.
+
+    Raises:
+        PatcError: as for `patc.compile`, or another target or place of the weights.
+    """
+    machine = find_target(target)
+    require_library_target(machine, "for a library")
+    if weights not in WEIGHTS_PLACES:
+        raise PatcError(f"expected weights to be embed or file, got '{weights}'")
+    program, diagnostics = compile_program(
+        model,
+        example_inputs,
+        target=machine,
+        threads=threads,
+        tune=tune,
+        dtype=dtype,
+        report=report,
+        generate=_generate_llvm_ir,
+    )
+    interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
+    return Library(interface, program, machine, diagnostics)
+
+
+def require_object_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that the header or the weights beside an object file may have."""
+    if Path(path).suffix in (".h", ".weights"):
+        raise PatcError(
+            "expected the name of an object file, whose header and weights get names of their own", str(path)
+        )
+
+
+def require_library_target(target: Target, why: str) -> None:
+    """Refuse a target that no library can be made for; `why` ends "expected a target of ...".
+
+    Raises:
+        PatcError: the target is no key of `AARCH64_SYSTEMS`, with or without a CPU.
+    """
+    if target.name.partition(":")[0] not in AARCH64_SYSTEMS:
+        raise PatcError(f"expected a target of {', '.join(AARCH64_SYSTEMS)} {why}, got '{target.name}'")
+
+
+def _generate_llvm_ir(module: ir.Module, target: Target) -> bytes:
+    return aarch64.lower_to_llvm_ir(module, target).encode()
