@@ -296,11 +296,12 @@ def test_says_that_openmp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_processes_run_a_model_at_the_same_time(file: Path) -> None:
     program = """
-import os, sys, numpy as np, patc
+import os, signal, sys, numpy as np, patc
 model = patc.load(sys.argv[1])
 inputs = [model.random_inputs(seed) for seed in (0, 1)]
 wanted = [model(*arrays) for arrays in inputs]
 child = os.fork()
+signal.alarm(60)  # for ever is a failure, too
 number = 1 if child else 0
 right = all(np.array_equal(model(*inputs[number]), wanted[number]) for _ in range(200))
 if not child:
