@@ -45,9 +45,16 @@ def entry_points() -> Mapping[str, int]:
         PatcError: neither intel-openmp nor a system libomp is installed.
     """
     library = _load()
-    if "KMP_BLOCKTIME" not in os.environ:
-        # The first is for the Python threads that call a model later on, the second for this one.
+    # scikit-learn sets this to FALSE for the whole process, and then a forked child waits for threads that it does not
+    # have. The runtime reads it once, when it starts.
+    at_fork = os.environ.pop("KMP_INIT_AT_FORK", None)
+    sleeps_soon = "KMP_BLOCKTIME" not in os.environ
+    if sleeps_soon:  # for the Python threads that call a model later on
         library.kmp_set_defaults(f"KMP_BLOCKTIME={BLOCK_TIME_MS}".encode())
+    library.kmp_get_blocktime()  # starts the runtime
+    if at_fork is not None:
+        os.environ["KMP_INIT_AT_FORK"] = at_fork
+    if sleeps_soon:  # for this thread
         library.kmp_set_blocktime(BLOCK_TIME_MS)
     addresses = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in ENTRY_POINTS}
     return MappingProxyType({name: address for name, address in addresses.items() if address is not None})

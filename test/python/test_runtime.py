@@ -294,7 +294,12 @@ def test_says_that_openmp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_forked_processes_run_a_model_at_the_same_time(file: Path) -> None:
+@pytest.mark.parametrize("at_fork", ["TRUE", "FALSE"])
+def test_forked_processes_run_a_model_at_the_same_time(
+    file: Path, monkeypatch: pytest.MonkeyPatch, at_fork: str
+) -> None:
+    """Also with what scikit-learn puts into the environment."""
+    monkeypatch.setenv("KMP_INIT_AT_FORK", at_fork)
     program = """
 import os, signal, sys, numpy as np, patc
 model = patc.load(sys.argv[1])
