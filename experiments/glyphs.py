@@ -32,7 +32,7 @@ from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
 from patc.pruning.data import Data, open_data
 from patc.pruning.plots import save_bars
-from patc.pruning.train import evaluate
+from patc.pruning.train import evaluate, save_state
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,7 @@ def run_dense(preset: Preset, data: Data, seed: int, path: Path, device: str) ->
     model.to(device)
     rates = (LEARNING_RATE, 0.0)
     train_epochs(model, data, KeepAll(), range(preset.dense_epochs), rates, preset.batch_size, seed)
-    partial = path.with_suffix(".partial")
-    torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, partial)
-    partial.rename(path)
+    save_state(path, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
     return model
 
 

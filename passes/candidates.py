@@ -18,7 +18,7 @@ from patc.dialects.attributes import Layout, Library, Schedule
 from patc.passes import cost_model
 from patc.passes.base import PassState
 from patc.passes.constants import read_constant
-from patc.passes.elements import element_bytes
+from patc.passes.elements import element_bytes, vector_lanes
 from patc.passes.kernels import convolution, tiling, winograd
 from patc.passes.kernels.winograd_transforms import TILE
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
@@ -58,8 +58,8 @@ def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> l
 
 def _for_elements(target: Target, type_: Any) -> Target:
     """Return the target with its lanes counted in elements of a tensor: of f16 a register holds twice as many."""
-    more = 4 // element_bytes(type_)
-    return target if more < 2 else replace(target, lanes=more * target.lanes, fma_lanes=more * target.fma_lanes)
+    lanes = vector_lanes(type_, target)
+    return replace(target, lanes=lanes, fma_lanes=target.fma_lanes * lanes // target.lanes)
 
 
 def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:

@@ -18,6 +18,19 @@ def top_level_ops(function: Any) -> Any:
     return function.regions[0].blocks[0].operations
 
 
+def works_on_tensors(function: Any) -> bool:
+    """Return whether any argument or result of a function is a tensor."""
+    type_ = function.attributes["function_type"].value
+    return any(isinstance(kind, ir.RankedTensorType) for kind in [*type_.inputs, *type_.results])
+
+
+def through_reshapes(value: ir.Value) -> ir.Value:
+    """Return the value whose memory a value is in."""
+    while not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.collapse_shape":
+        value = value.owner.operands[0]
+    return value
+
+
 def symbols(module: ir.Module) -> set[str]:
     """Return the names that are taken."""
     return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}

@@ -24,6 +24,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.convolution import Tap
 from patc.passes.kernels.gpu_kernel import LANES, SPLIT
 from patc.passes.kernels.gpu_weights import share_kernels
+from patc.passes.layer_weights import FKW_ROLES
 from patc.passes.pattern_layout import is_global_pool
 
 RESIDENT = 4096  # threads that a small GPU works on at once
@@ -49,9 +50,10 @@ def _sparse(op: Any, state: PassState) -> Iterator[Candidate]:
     counts = pattern_counts(op, library, state)
     filters = op.result.type.shape[1]
     places = [library.places(pattern) for pattern in range(len(library.masks))]
-    arrays = [read_constant(getattr(op, name), state) for name in ("values", "index", "offset", "stride", "reorder")]
-    for rows, block, (threads, parts) in itertools.product((1, 2, 4), (1, 2, 4), _workgroups()):
-        if rows * block > ACCUMULATORS or (block > 1 and not _shares(arrays, block)):
+    arrays = [read_constant(getattr(op, role), state) for role in FKW_ROLES]
+    blocks = [block for block in (1, 2, 4) if block == 1 or _shares(arrays, block)]
+    for rows, block, (threads, parts) in itertools.product((1, 2, 4), blocks, _workgroups()):
+        if rows * block > ACCUMULATORS:
             continue
         if rows > op.result.type.shape[2] or not _fits(rows * block, threads, parts):
             continue
@@ -108,11 +110,11 @@ def _fits(sums: int, threads: int, parts: int) -> bool:
 
 def _kernel_cycles(op: Any, taps: Sequence[Tap], rows: int, block: int) -> float:
     """Return the cycles of one kernel's loads, shuffles and multiply-adds in one thread."""
-    stride, dilation = tuple(op.strides), tuple(op.dilations)
+    stride, dilation, left = tuple(op.strides), tuple(op.dilations), op.pads[1]
     reads = {(channel, row * stride[0] + dy * dilation[0], dx) for channel, dy, dx in taps for row in range(rows)}
     vectors, shuffles = set(), 0
     for channel, row, dx in reads:
-        places = [divmod(dx * dilation[1] - op.pads[1] + lane * stride[1], LANES) for lane in range(LANES)]
+        places = [divmod(dx * dilation[1] - left + lane * stride[1], LANES) for lane in range(LANES)]
         vectors |= {(channel, row, number) for number, _ in places}
         shuffles += places[0][1] != 0 or stride[1] > 1
     return LOAD * len(vectors) + shuffles + len(taps) * rows * block

@@ -50,24 +50,19 @@ def _load_together(loads: list[Load], offsets: Offsets) -> None:
     by_offset: dict[int, list[Load]] = {}
     for load in loads:
         by_offset.setdefault(load.offset, []).append(load)
-    first = min(loads, key=_position)
-    for start, count in _runs(sorted(by_offset), most):
-        kind = ir.VectorType.get([count], first.op.results[0].type)
-        with ir.InsertionPoint(first.op), first.op.location:
+    first = loads[0]
+    found: list[tuple[ir.Value, int, int]] = []
+    with ir.InsertionPoint(first.op), first.op.location:
+        for start, count in _runs(sorted(by_offset), most):
+            kind = ir.VectorType.get([count], first.op.results[0].type)
             factors = vector.LoadOp(kind, first.memory, [address(first.base, start, offsets)]).result
+            found.append((factors, start, count))
+    for factors, start, count in found:
         for place in range(count):
             for load in by_offset[start + place]:
                 with ir.InsertionPoint(load.op), load.op.location:
                     factor = vector.ExtractOp(factors, [], [place]).result
-                # The first load stays to the end: the vectors are made before it.
-                load.op.results[0].replace_all_uses_with(factor)
-    for load in loads:
-        if next(iter(load.op.results[0].uses), None) is None:
-            replace_load(load, load.op.results[0])
-
-
-def _position(load: Load) -> int:
-    return next(number for number, op in enumerate(load.op.operation.block) if op == load.op)
+                replace_load(load, factor)
 
 
 def _runs(offsets: list[int], most: int) -> list[tuple[int, int]]:

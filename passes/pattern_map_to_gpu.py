@@ -21,16 +21,16 @@ from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes import windows
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.constants import constant_name, read_constant
-from patc.passes.elements import element_bytes
-from patc.passes.fkw import Fkw, decode
-from patc.passes.functions import defined_functions, symbols
+from patc.passes.elements import element_bytes, require_elements
+from patc.passes.functions import defined_functions, symbols, through_reshapes, works_on_tensors
 from patc.passes.kernels import gpu_convolution, gpu_pooling, tiling
 from patc.passes.kernels.convolution import Window
 from patc.passes.kernels.gpu_convolution import DenseArrays, GpuArray, GpuEpilogue, SparseArrays
 from patc.passes.kernels.gpu_kernel import LANES, SPLIT, BufferArgument, Kernel, Memory
-from patc.passes.kernels.gpu_tensors import GpuTensor
+from patc.passes.kernels.gpu_tensors import GpuTensor, has_vector_rows
 from patc.passes.kernels.gpu_weights import pack_features, pack_kernels, pack_taps, share_kernels
-from patc.passes.pattern_plan_memory import ALIGNMENT, WEIGHTS, Lifetime, place
+from patc.passes.layer_weights import read_dense_weight, read_fkw, require_array
+from patc.passes.pattern_plan_memory import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 
 INPUTS = "pattern.inputs"  # byte offsets of the inputs in the arena
 OUTPUTS = "pattern.outputs"
@@ -68,7 +68,7 @@ class PatternMapToGpu(Pass):
     )
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        functions = [function for function in defined_functions(module) if _works_on_tensors(function)]
+        functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         if not functions:
             return
         module.operation.attributes["gpu.container_module"] = ir.UnitAttr.get()
@@ -78,11 +78,6 @@ class PatternMapToGpu(Pass):
         state.parameters[WEIGHTS] = blob.bytes()
         for function in made:
             _set_weights_type(function, len(state.parameters[WEIGHTS]))
-
-
-def _works_on_tensors(function: Any) -> bool:
-    type_ = function.attributes["function_type"].value
-    return any(isinstance(kind, ir.RankedTensorType) for kind in [*type_.inputs, *type_.results])
 
 
 def _set_weights_type(function: Any, size: int) -> None:
@@ -111,12 +106,12 @@ class _Blob:
         if key not in self._starts:
             self._starts[key] = self._size
             self._arrays.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-            self._size = -(-(self._size + array.nbytes) // ALIGNMENT) * ALIGNMENT
+            self._size = round_up(self._size + array.nbytes)
         return self._starts[key]
 
     def reserve(self, slack: int) -> None:
         """Leave room behind the last array, which is read over its end."""
-        self._slack = max(self._slack, -(-slack // ALIGNMENT) * ALIGNMENT)
+        self._slack = max(self._slack, round_up(slack))
 
     def bytes(self) -> np.ndarray:
         """Return all arrays in one."""
@@ -177,7 +172,7 @@ class _Mapper:
         self._function = function
         self._kernels = kernels
         self._blob = blob
-        self._state = state
+        self.state = state
         self._starts: dict[ir.Value, int] = {}
         self._arena_bytes = 0
         self._numbers: dict[int, ir.Value] = {}
@@ -216,7 +211,7 @@ class _Mapper:
         ops = list(block.operations)
         order = {op.operation: number for number, op in enumerate(ops)}
         values = list(block.arguments) + [op.results[0] for op in ops if type(op) in _EMITTERS]
-        returned = {_root(result) for result in results}
+        returned = dict.fromkeys(map(through_reshapes, results))
         values += [value for value in returned if value not in values]
         lifetimes = []
         slack = 0
@@ -228,17 +223,18 @@ class _Mapper:
             slack = max(slack, _overrun(value))
         starts, size = place(lifetimes)
         self._starts = dict(zip(values, starts, strict=True))
-        self._arena_bytes = -(-(size + slack) // ALIGNMENT) * ALIGNMENT
+        self._arena_bytes = round_up(size + slack)
         if self._arena_bytes > self._blob.largest:
             raise fail(self._function, f"activations of at most {self._blob.largest} bytes", self._arena_bytes)
 
     def tensor(self, value: ir.Value) -> GpuTensor:
         """Return an activation, or a constant in its place."""
-        root = _root(value)
-        if root in self._starts and read_constant(root, self._state) is None:
+        root = through_reshapes(value)
+        array = read_constant(root, self.state)
+        if array is None:
             memory, start = Memory.ARENA, self._starts[root]
         else:
-            memory, start = Memory.WEIGHTS, self.constant(read_constant(root, self._state), root, "").start
+            memory, start = Memory.WEIGHTS, self.constant(array, root, "").start
             self._blob.reserve(_overrun(root))
         shape = tuple(value.type.shape)
         layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
@@ -246,8 +242,8 @@ class _Mapper:
 
     def _output(self, value: ir.Value) -> int:
         """Return where a result is; a constant is copied there first."""
-        root = _root(value)
-        if read_constant(root, self._state) is not None:
+        root = through_reshapes(value)
+        if read_constant(root, self.state) is not None:
             source = self.tensor(root)
             target = replace(source, memory=Memory.ARENA, start=self._starts[root])
             schedule = Schedule("elementwise", 1, LANES, LANES, split="pixels", threads=64)
@@ -256,14 +252,7 @@ class _Mapper:
             self.launch(schedule, target.element, grid, emit)
         return self._starts[root]
 
-    def array(self, op: Any, value: ir.Value, role: str) -> np.ndarray:
-        """Return the values of a constant operand."""
-        array = read_constant(value, self._state)
-        if array is None:
-            raise fail(op, f"a constant {role}", value.type)
-        return array
-
-    def constant(self, array: Any, origin: ir.Value, role: str) -> GpuArray:
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
         """Return an array in the buffer of weights; `origin` is the constant that it was made from."""
         kinds = {"float32": "f32", "float16": "f16", "int32": "i32"}
         key = (constant_name(origin) or origin, role, array.nbytes)
@@ -328,38 +317,18 @@ def _check(op: Any) -> None:
     if schedule.algorithm not in _ALGORITHMS[type(op)] or schedule.lanes != LANES or schedule.split != SPLIT:
         expected = f"a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): {_ALGORITHMS[type(op)][0]}"
         raise fail(op, f"{expected} of {LANES} lanes by {SPLIT}", f"{schedule.algorithm} by {schedule.split}")
-    _check_types(op)
+    require_elements(op)
     if "pads" in op.attributes and schedule.algorithm != "global-pool":
         _check_input(op)
-
-
-def _check_types(op: Any) -> None:
-    element = op.result.type.element_type
-    if str(element) not in ("f32", "f16"):
-        raise fail(op, "f32 or f16 tensors", op.result.type)
-    for operand in op.operands:
-        own = operand.type.element_type
-        is_index = isinstance(own, ir.IntegerType) and isinstance(op, pattern.SparseConv2dOp)
-        converts = isinstance(op, pattern.RelayoutOp) and str(own) in ("f32", "f16")
-        if own != element and not is_index and not converts:
-            raise fail(op, f"operands of {element} like the result", operand.type)
 
 
 def _check_input(op: Any) -> None:
     """Refuse an input whose rows do not start on vectors, or whose halo does not cover the pads."""
     pads, layout = list(op.pads), Layout.of(op.input.type)
     halo = (layout.top, layout.left, layout.bottom, layout.right)
-    aligned = layout.phases == 1 and not any(size % LANES for size in (layout.left, layout.row, layout.plane))
-    if not aligned or any(pad > side for pad, side in zip(pads, halo, strict=True)):
+    if not has_vector_rows(layout) or any(pad > side for pad, side in zip(pads, halo, strict=True)):
         expected = f"an input with a halo of at least {pads} and rows of {LANES}-element vectors"
         raise fail(op, f"{expected} (run pattern-layout with target=spirv-vulkan first)", op.input.type)
-
-
-def _root(value: ir.Value) -> ir.Value:
-    """Return the value whose memory a value is in."""
-    while not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.collapse_shape":
-        value = value.owner.operands[0]
-    return value
 
 
 def _readers(value: ir.Value) -> list[tuple[ir.Operation, ir.Value]]:
@@ -411,19 +380,20 @@ def _grid(output: GpuTensor, schedule: Schedule, blocks: int) -> _Grid:
 
 # One function a kind of layer -------------------------------------------------------------------------
 
-FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
-
 
 def _window(op: Any) -> Window:
     return Window(tuple(op.strides), tuple(op.dilations), op.pads[0], op.pads[1])
 
 
+def _bias(mapper: _Mapper, op: Any) -> GpuArray | None:
+    if op.bias is None:
+        return None
+    return mapper.constant(require_array(op, op.bias, "bias", mapper.state), op.bias, "")
+
+
 def _epilogue(mapper: _Mapper, op: Any) -> GpuEpilogue:
-    bias = None
-    if op.bias is not None:
-        bias = mapper.constant(mapper.array(op, op.bias, "bias"), op.bias, "")
     residual = mapper.tensor(op.residual) if op.residual is not None else None
-    return GpuEpilogue(bias, residual, Activation.from_attr(op.activation))
+    return GpuEpilogue(_bias(mapper, op), residual, Activation.from_attr(op.activation))
 
 
 def _map_sparse(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
@@ -431,7 +401,7 @@ def _map_sparse(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
         _map_dense(mapper, op, schedule)
         return
     source, output, library = mapper.tensor(op.input), mapper.tensor(op.result), Library.from_attr(op.library)
-    fkw = _fkw(mapper, op)
+    fkw = read_fkw(op, mapper.state)
     block = schedule.filters
     if not share_kernels(fkw, block):
         raise fail(op, f"{block} filters each that keep the same kernels, for a schedule of {block} filters", "others")
@@ -447,24 +417,16 @@ def _map_sparse(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     mapper.launch(schedule, output.element, _grid(output, schedule, output.channels // block), emit)
 
 
-def _fkw(mapper: _Mapper, op: Any) -> Fkw:
-    return Fkw(*(mapper.array(op, getattr(op, role), role) for role in FKW_ROLES))
-
-
 def _map_dense(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     source, output = mapper.tensor(op.input), mapper.tensor(op.result)
-    if isinstance(op, pattern.Conv2dOp):
-        weight, origin, groups = mapper.array(op, op.weight, "weight"), op.weight, op.groups.value
-    else:
-        library = Library.from_attr(op.library)
-        weight = decode(_fkw(mapper, op), library.masks, library.kernel, op.input.type.shape[1])
-        origin, groups = op.values, 1
-    filters, channels, height, width = weight.shape
+    weight = read_dense_weight(op, mapper.state)
+    filters, channels, height, width = weight.array.shape
     block = schedule.filters
-    if groups > 1 and filters // groups % block:
-        raise fail(op, f"groups of a multiple of {block} filters, for a schedule of {block} filters", filters // groups)
-    values = mapper.constant(pack_taps(weight, block), origin, f"taps{block}")
-    weights = DenseArrays(values, (height, width), channels, filters // groups, filters)
+    group = filters // weight.groups
+    if weight.groups > 1 and group % block:
+        raise fail(op, f"groups of a multiple of {block} filters, for a schedule of {block} filters", group)
+    values = mapper.constant(pack_taps(weight.array, block), weight.origin, f"taps{block}")
+    weights = DenseArrays(values, (height, width), channels, group, filters)
     epilogue, window = _epilogue(mapper, op), _window(op)
 
     def emit(k: Kernel) -> None:
@@ -492,8 +454,7 @@ def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
 
 def _reciprocal_counts(mapper: _Mapper, op: Any, output: GpuTensor) -> GpuTensor:
     """Return one over the elements inside the input for each output place, as a single plane."""
-    window = windows.Window(tuple(op.kernel), tuple(op.strides), tuple(op.pads), tuple(op.dilations))
-    inside = window.taps_inside(op.input.type.shape[2:])
+    inside = windows.Window.of(op).taps_inside(op.input.type.shape[2:])
     row = LANES * output.vectors
     # Rows too many at the end, for threads that compute several.
     table = np.zeros((output.height + 16, row), np.float16 if element_bytes(output.element) == 2 else np.float32)
@@ -529,10 +490,9 @@ def _elementwise_kernel(
 
 def _map_linear(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     source, output = mapper.tensor(op.input), mapper.tensor(op.result)
-    packed = pack_features(mapper.array(op, op.weight, "weight"), schedule.filters)
+    packed = pack_features(require_array(op, op.weight, "weight", mapper.state), schedule.filters)
     values = mapper.constant(packed, op.weight, f"features{schedule.filters}")
-    bias = mapper.constant(mapper.array(op, op.bias, "bias"), op.bias, "") if op.bias is not None else None
-    weights, activation = gpu_pooling.LinearArrays(values, bias), Activation.from_attr(op.activation)
+    weights, activation = gpu_pooling.LinearArrays(values, _bias(mapper, op)), Activation.from_attr(op.activation)
 
     def emit(k: Kernel) -> None:
         gpu_pooling.linear(k, source, weights, output, activation, schedule)

@@ -123,17 +123,17 @@ def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
     """Return the offset of each buffer and the size of the arena; buffers that live together do not overlap."""
     offsets = [0] * len(buffers)
     placed: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda n: (-_round_up(buffers[n].size), n)):
+    for number in sorted(range(len(buffers)), key=lambda n: (-round_up(buffers[n].size), n)):
         buffer = buffers[number]
-        size = _round_up(buffer.size)
+        size = round_up(buffer.size)
         taken = sorted(
-            (offsets[other], offsets[other] + _round_up(buffers[other].size))
+            (offsets[other], offsets[other] + round_up(buffers[other].size))
             for other in placed
             if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last
         )
         offsets[number] = _best_gap(taken, size)
         placed.append(number)
-    total = max((offset + _round_up(buffer.size) for offset, buffer in zip(offsets, buffers, strict=True)), default=0)
+    total = max((offset + round_up(buffer.size) for offset, buffer in zip(offsets, buffers, strict=True)), default=0)
     return offsets, total
 
 
@@ -148,7 +148,8 @@ def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
     return end if best is None else best
 
 
-def _round_up(size: int) -> int:
+def round_up(size: int) -> int:
+    """Return the next multiple of `ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -167,7 +168,7 @@ def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[d
         array = _values(definitions[name], state)
         starts[name] = size
         arrays.append(array)
-        size = _round_up(size + array.nbytes)
+        size = round_up(size + array.nbytes)
     blob = np.zeros(max(size, ALIGNMENT), np.uint8)
     for start, array in zip(starts.values(), arrays, strict=True):
         blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)

@@ -17,17 +17,18 @@ from torch_mlir.dialects import func, memref, scf
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.passes import windows
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.channel_major import by_channel, cut_evenly
 from patc.passes.constants import constant_name, read_constant
-from patc.passes.elements import element_bytes
-from patc.passes.fkw import Fkw, decode
-from patc.passes.functions import declare_function, defined_functions, symbols
+from patc.passes.elements import element_bytes, require_elements
+from patc.passes.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
 from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_stages
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.kernels.winograd_transforms import TILE
+from patc.passes.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
@@ -63,14 +64,8 @@ class PatternSpecialize(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         kernels = _Kernels(module, state)
         for function in defined_functions(module):
-            if _works_on_tensors(function):
+            if works_on_tensors(function):
                 _Specializer(module, function, kernels, state).run()
-
-
-def _works_on_tensors(function: Any) -> bool:
-    type_ = function.attributes["function_type"].value
-    types = [*type_.inputs, *type_.results]
-    return any(isinstance(kind, ir.RankedTensorType) for kind in types)
 
 
 def _flat(elements: int, element: ir.Type) -> ir.MemRefType:
@@ -168,7 +163,7 @@ class _Specializer:
         self._module = module
         self._function = function
         self._kernels = kernels
-        self._state = state
+        self.state = state
         self._buffers: dict[ir.Value, _Buffer] = {}
         self._outputs: dict[ir.Value, ir.Value] = {}
         self._constants: dict[object, ir.Value] = {}
@@ -213,7 +208,7 @@ class _Specializer:
     def _choose_outputs(self, results: Any, memories: list[ir.Value]) -> None:
         """Let the layer that makes a result write it straight to the caller's memory."""
         for result, memory in zip(results, memories, strict=True):
-            source = _through_reshapes(result)
+            source = through_reshapes(result)
             # What other layers read needs room behind it, which the caller's memory does not have.
             read = any(type(use.owner.opview) in _EMITTERS for use in source.uses)
             if not isinstance(source.owner, ir.Block) and source not in self._outputs and not read:
@@ -222,7 +217,7 @@ class _Specializer:
     def _copy_outputs(self, results: Any, memories: list[ir.Value]) -> None:
         """Copy results that were not made in the caller's memory."""
         for result, memory in zip(results, memories, strict=True):
-            source = _through_reshapes(result)
+            source = through_reshapes(result)
             if source not in self._outputs or self._outputs[source] != memory:
                 made, size = self.buffer(source).memory, memory.type.shape[0]
                 if made.type != memory.type:
@@ -244,7 +239,7 @@ class _Specializer:
             return
         if type(op) not in _EMITTERS:
             raise fail(op, "a pattern op, a constant or a flatten", operation.name)
-        _require_elements(op)
+        require_elements(op)
         if "schedule" not in op.attributes:
             raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
         _require_halo(op)
@@ -267,17 +262,10 @@ class _Specializer:
     def buffer(self, value: ir.Value) -> _Buffer:
         """Return the buffer of an activation, or of a constant in its place."""
         if value not in self._buffers:
-            array = read_constant(value, self._state)
+            array = read_constant(value, self.state)
             assert array is not None  # every other op was converted before
             self._buffers[value] = self._buffer(value, self.constant(array, value, ""))
         return self._buffers[value]
-
-    def array(self, op: Any, value: ir.Value, role: str) -> np.ndarray:
-        """Return the values of a constant operand."""
-        array = read_constant(value, self._state)
-        if array is None:
-            raise fail(op, f"a constant {role}", value.type)
-        return array
 
     def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> ir.Value:
         """Return an array in memory; it keeps name and form of the constant `origin` that it was made from."""
@@ -332,18 +320,6 @@ class _Specializer:
             scf.ReduceOp([], 0)
 
 
-def _require_elements(op: Any) -> None:
-    """Refuse element types that there are no kernels for. Only a relayout goes from one to another."""
-    if str(op.result.type.element_type) not in ("f32", "f16"):
-        raise fail(op, "f32 or f16 tensors", op.result.type)
-    for operand in op.operands:
-        element = operand.type.element_type
-        is_index = isinstance(element, ir.IntegerType) and isinstance(op, pattern.SparseConv2dOp)
-        converts = isinstance(op, pattern.RelayoutOp) and str(element) in ("f32", "f16")
-        if element != op.result.type.element_type and not is_index and not converts:
-            raise fail(op, f"operands of {op.result.type.element_type} like the result", operand.type)
-
-
 def _require_halo(op: Any) -> None:
     """Refuse a window that would read around its input where no halo is."""
     if "pads" not in op.attributes:
@@ -359,12 +335,6 @@ def _unbounded(memory: ir.Value) -> ir.Value:
     return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 
-def _through_reshapes(value: ir.Value) -> ir.Value:
-    while not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.collapse_shape":
-        value = value.owner.operands[0]
-    return value
-
-
 def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[int, int, int, int]]:
     """Return (first tile, last tile, first filter, last filter) of each thread's part, of nearly equal cost."""
     threads = schedule.threads
@@ -377,7 +347,6 @@ def divide(schedule: Schedule, tiles: int, weights: list[float]) -> list[tuple[i
     return [(0, tiles, cuts[part], cuts[part + 1]) for part in range(threads)]
 
 
-FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
 _MakeEpilogue = Callable[[list[Any]], convolution.Epilogue]
 
 
@@ -386,7 +355,7 @@ def _epilogue(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[l
     activation = Activation.from_attr(op.activation)
     memories = []
     if op.bias is not None:
-        memories.append(specializer.constant(specializer.array(op, op.bias, "bias"), op.bias, ""))
+        memories.append(specializer.constant(require_array(op, op.bias, "bias", specializer.state), op.bias, ""))
     residual = None
     if getattr(op, "residual", None) is not None:
         residual = _as_kernel_sees(specializer.buffer(op.residual), op, schedule)
@@ -420,7 +389,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
     weights = []
     for role in FKW_ROLES:
         operand = getattr(op, role)
-        weights.append(specializer.constant(specializer.array(op, operand, role), operand, ""))
+        weights.append(specializer.constant(require_array(op, operand, role, specializer.state), operand, ""))
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
@@ -442,7 +411,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
 
     products = np.prod(op.values.type.shape) / output.shape[1]
     in_parts = convolution.is_long_sum(op.result.type.element_type, products)
-    kernels = specializer.array(op, op.stride, "stride")
+    kernels = require_array(op, op.stride, "stride", specializer.state)
     kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
     specializer.call(op, schedule, memories, list(kept), row_tiles(op, schedule), emit)
@@ -450,7 +419,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
 
 def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = _ends(specializer, op, schedule)
-    library, fkw = Library.from_attr(op.library), _fkw(specializer, op)
+    library, fkw = Library.from_attr(op.library), read_fkw(op, specializer.state)
     blocks = -(-output.shape[1] // schedule.filters)
     if schedule.split == "filters":
         blocks = -(-blocks // schedule.threads) * schedule.threads
@@ -483,28 +452,6 @@ def _as_kernel_sees(buffer: _Buffer, op: Any, schedule: Schedule) -> _Buffer:
     return buffer.flat(kernel_plane(op, schedule.threads)[0]) if is_flat(op) else buffer
 
 
-def _fkw(specializer: _Specializer, op: Any) -> Fkw:
-    return Fkw(*(specializer.array(op, getattr(op, role), role) for role in FKW_ROLES))
-
-
-@dataclass(frozen=True)
-class _DenseWeight:
-    """The weights of a convolution, F x C/groups x KH x KW, and the constant that they come from."""
-
-    array: np.ndarray
-    origin: ir.Value
-    groups: int
-
-
-def _dense_weight(specializer: _Specializer, op: Any) -> _DenseWeight:
-    """Return a convolution's weights; those of a sparse one are decoded."""
-    if isinstance(op, pattern.Conv2dOp):
-        return _DenseWeight(specializer.array(op, op.weight, "weight"), op.weight, op.groups.value)
-    library = Library.from_attr(op.library)
-    array = decode(_fkw(specializer, op), library.masks, library.kernel, op.input.type.shape[1])
-    return _DenseWeight(array, op.values, 1)
-
-
 def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
     """Return F x C x KH x KW weights as [block][channel][tap][filter of the block]; the last block may overlap."""
     filters, channels = weight.shape[:2]
@@ -515,7 +462,7 @@ def pack_filters(weight: np.ndarray, block: int) -> np.ndarray:
 
 def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = specializer.buffer(op.input), specializer.result(op)
-    weight = _dense_weight(specializer, op)
+    weight = read_dense_weight(op, specializer.state)
     filters, channels, *kernel = weight.array.shape
     element = op.result.type.element_type
     if element != ir.F32Type.get():  # the transforms would lose most of the bits of a narrower type
@@ -587,7 +534,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
         _emit_winograd(specializer, op, schedule)
         return
     source, output = _ends(specializer, op, schedule)
-    weight = _dense_weight(specializer, op)
+    weight = read_dense_weight(op, specializer.state)
     filters, channels, *kernel = weight.array.shape
     packed = specializer.constant(
         pack_filters(weight.array, schedule.filters), weight.origin, f"packed{schedule.filters}"
@@ -640,13 +587,7 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
 
 def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
     """Return one over the elements inside the input, for each output place; columns beyond the row hold zero."""
-
-    def counts(axis: int, low: int) -> np.ndarray:
-        places = np.arange(op.result.type.shape[2 + axis])[:, None] * op.strides[axis] - low
-        taps = places + np.arange(op.kernel[axis])[None, :] * op.dilations[axis]
-        return ((taps >= 0) & (taps < op.input.type.shape[2 + axis])).sum(axis=1)
-
-    inside = np.outer(counts(0, op.pads[0]), counts(1, op.pads[1]))
+    inside = windows.Window.of(op).taps_inside(op.input.type.shape[2:])
     table = np.zeros((inside.shape[0], covered), np.float16 if element_bytes(op.result.type) == 2 else np.float32)
     table[:, : inside.shape[1]] = 1.0 / np.maximum(inside, 1)
     return table
@@ -689,7 +630,7 @@ def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:
 
 def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = specializer.buffer(op.input), specializer.result(op)
-    array = pack_features(specializer.array(op, op.weight, "weight"), schedule.filters, schedule.lanes)
+    array = pack_features(require_array(op, op.weight, "weight", specializer.state), schedule.filters, schedule.lanes)
     weight = specializer.constant(array, op.weight, f"packed{schedule.filters}x{schedule.lanes}")
     extra, epilogue = _epilogue(specializer, op, schedule)
     images, features = source.shape

@@ -11,6 +11,7 @@ from torch_mlir.dialects import arith, memref
 from torch_mlir.passmanager import PassManager
 
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.elements import element_bytes
 from patc.passes.functions import defined_functions, top_level_ops
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
@@ -249,5 +250,4 @@ def shared_bytes(function: Any) -> int:
 def _bytes(type_: Any) -> int:
     element, count = type_.element_type, type_.shape[0]
     lanes = element.shape[0] if isinstance(element, ir.VectorType) else 1
-    scalar = element.element_type if isinstance(element, ir.VectorType) else element
-    return int(count * lanes * scalar.width // 8)
+    return int(count * lanes * element_bytes(element))

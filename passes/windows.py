@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,11 @@ class Window:
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
+
+    @staticmethod
+    def of(op: Any) -> Window:
+        """Return the window of a pooling layer."""
+        return Window(tuple(op.kernel), tuple(op.strides), tuple(op.pads), tuple(op.dilations))
 
     def result_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Return the height and width of the result for an input of height and width `size`."""

@@ -19,6 +19,18 @@ def cache_folder(name: str) -> Path:
     return Path(base) / "patc" / name
 
 
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those it is in, where they are missing.
+
+    Raises:
+        PatcError: a file is in the way, or the folder around it is not writable.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PatcError(f"cannot make the folder: {error.strerror or error}", str(path)) from None
+
+
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write `data` to a temporary file in the same folder, then rename it to `path`.
 

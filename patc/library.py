@@ -21,7 +21,7 @@ from torch_mlir import ir
 
 from patc.codegen import aarch64, elf, link
 from patc.codegen.c_interface import Interface, c_identifier, describe_interface, header, padded_weights
-from patc.codegen.entry_points import count_pointers, entry_points, weights_section
+from patc.codegen.entry_points import entry_points, weights_section
 from patc.compiler import Report, compile_program, find_target
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import atomic_write_all
@@ -105,7 +105,7 @@ class Library:
 
     def _optimized(self) -> Any:
         net = self.program.code.decode()
-        text = f"{net}\n{entry_points(self.interface, count_pointers(net))}"
+        text = f"{net}\n{entry_points(self.interface)}"
         return aarch64.optimize(text, self.target, self.interface.functions)
 
 

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from patc.diagnostics import PatcError
-from patc.files import atomic_write_all
-from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode, GpuKernel
+from patc.files import atomic_write_all, make_folder
+from patc.runtime.gpu_code import BUFFERS, HALF_FEATURES, Dispatch, GpuCode, GpuKernel
 from patc.runtime.model import Program, TensorInfo
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
-_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
 
 
 def write_spirv(program: Program, folder: str | os.PathLike[str]) -> list[Path]:
@@ -36,10 +34,7 @@ def write_spirv(program: Program, folder: str | os.PathLike[str]) -> list[Path]:
         PatcError: the folder cannot be made or written to; no file is left behind.
     """
     target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PatcError(f"cannot make the folder: {error.strerror or error}", str(folder)) from None
+    make_folder(folder)
     code = GpuCode.from_bytes(program.code)
     files: dict[str | os.PathLike[str], bytes | str] = {
         target / f"{name}.spv": module for name, module in code.modules.items()
@@ -69,7 +64,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "vulkan": "1.1",
-        "features": sorted(_FEATURES[name] for name in code.capabilities if name in _FEATURES),
+        "features": sorted(HALF_FEATURES[name] for name in code.capabilities if name in HALF_FEATURES),
         "limits": {
             "maxStorageBufferRange": max(sizes.values()),
             "maxPerStageDescriptorStorageBuffers": len(BUFFERS),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patc.diagnostics import PatcError
-from patc.files import atomic_write, cache_folder
+from patc.files import atomic_write, cache_folder, make_folder
 
 FORMAT = 1
 
@@ -58,10 +58,7 @@ class TuningCache:
         """
         name = _digest(key)
         self._known[name] = list(seconds)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PatcError(f"cannot make the folder: {error.strerror or error}", str(self.folder)) from None
+        make_folder(self.folder)
         entry = {"format": FORMAT, "key": name, "seconds": self._known[name]}
         atomic_write(self._path(name), json.dumps(entry) + "\n")
 

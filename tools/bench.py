@@ -105,8 +105,11 @@ def _run_clock(args: argparse.Namespace) -> int:
 def _run_model(args: argparse.Namespace) -> int:
     """Model the cycles of MODEL on another machine."""
     target = arguments.choose_cpu(args.target, args.cpu)
-    given = {"--peers": _words(args.peers) != [], "--threads": _numbers(args.threads, "--threads") != (1,)}
-    given["--layers"] = args.layers
+    given = {
+        "--peers": _words(args.peers) != [],
+        "--threads": _numbers(args.threads, "--threads") != (1,),
+        "--layers": args.layers,
+    }
     for option in (option for option, is_given in given.items() if is_given):
         raise PatcError(
             f"expected --model-cycles without {option}: it models all layers of patc's own code, in one thread"

@@ -29,13 +29,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: no Vulkan loader, driver or device that patc can use.
     """
+    from patc.runtime.gpu_code import HALF_FEATURES
     from patc.runtime.vulkan import devices, find_device
     from patc.tools.console import describe_bytes, make_console, make_table
 
     chosen = find_device()
     table = make_table(("", "index", "name", "kind", "Vulkan", "f16", "largest buffer", "notes"), 4)
     for device in devices():
-        half = {"Float16", "StorageBuffer16BitAccess"} <= device.capabilities
+        half = device.capabilities.issuperset(HALF_FEATURES)
         table.add_row(
             "*" if device == chosen else "",
             str(device.index),

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DATA", help="train on cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES or digits"
     )
     group.add_argument("--run-folder", metavar="DIR", help="log and checkpoints (prune-MODEL)")
-    group.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    group.add_argument(
+        "--resume", action="store_true", default=None, help="go on from the run folder's last checkpoint"
+    )
     group.add_argument("--dense-epochs", metavar="N", type=int, help="epochs before pruning (0)")
     group.add_argument("--extract", metavar="N", type=int, help="extract a library of N patterns first: 12, 8 or 4")
     group.add_argument("--extract-epochs", metavar="N", type=int, help="epochs of each step of the extraction (3)")
@@ -140,9 +141,9 @@ def _check(args: argparse.Namespace) -> None:
     if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:
         raise PatcError("expected the name of a model, got a file: prune it in Python and export it", args.model)
     if args.data is None:
-        given = [name for name in (*_TRAINING, *_PENALTY, "run_folder") if getattr(args, name) is not None]
-        if given or args.resume:
-            option = given[0].replace("_", "-") if given else "resume"
+        given = _given(args, (*_TRAINING, *_PENALTY, "run_folder", "resume"))
+        if given:
+            option = next(iter(given)).replace("_", "-")
             raise PatcError(f"expected --data together with --{option}, got none")
 
 
@@ -155,12 +156,12 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
 
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc import models
+    from patc.pruning import AdmmSchedule
     from patc.pruning.data import open_data
     from patc.pruning.train import evaluate, train
     from patc.pruning.train_options import TrainOptions, plan_phases
 
-    options = TrainOptions(**_given(args, _TRAINING))
-    options = replace(options, schedule=replace(options.schedule, **_given(args, _PENALTY)))
+    options = TrainOptions(**_given(args, _TRAINING), schedule=AdmmSchedule(**_given(args, _PENALTY)))
     info = models.find(args.model)
     folder = args.run_folder or f"prune-{args.model}"
     data = open_data(args.data, info.input_shape[2], options.seed)
@@ -172,7 +173,7 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
         print(f"{args.weights}: test accuracy {evaluate(model, data)[1]:.2%}", flush=True)
     epochs = sum(phase.epochs for phase in plan_phases(options))
     with _progress(epochs, options) as (tell, tell_step):
-        report = train(model, data, spec, options, folder, args.resume, tell, tell_step)
+        report = train(model, data, spec, options, folder, bool(args.resume), tell, tell_step)
     for histogram in report.histograms:
         print(f"\nkernels that select each of {len(histogram)} patterns:")
         _print_histogram(histogram)
@@ -294,21 +295,17 @@ def _make_table(report: PruneReport) -> Table:
 
 def _save(model: nn.Module, path: str) -> None:
     """Write the state dict as torchvision's checkpoints are; the file appears whole or not at all."""
-    from patc.files import atomic_write
-
     state = model.state_dict()
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import save
 
+        from patc.files import atomic_write
+
         atomic_write(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
-        return
-    import io
+    else:
+        from patc.pruning.train import save_state
 
-    import torch
-
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    atomic_write(path, stream.getvalue())
+        save_state(path, state)
 
 
 def _layer_rate(text: str) -> tuple[str, float]:

@@ -32,6 +32,7 @@ def draw(args: argparse.Namespace) -> int:
     import torch
 
     from patc import models, pruning
+    from patc.files import make_folder
     from patc.pruning.visualize import write_pictures
     from patc.tools.images import drawn_input, picture_input
 
@@ -45,10 +46,7 @@ def draw(args: argparse.Namespace) -> int:
     shape = args.input_shape or models.MODELS[args.model].input_shape
     image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
     folder = Path(args.visualize)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PatcError(f"cannot make the folder: {error.strerror or error}", str(folder)) from None
+    make_folder(folder)
     for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), folder):
         print(path)
     return 0

@@ -255,10 +255,16 @@ class Builder:
     # Control flow ---------------------------------------------------------------------------------
 
     def loop(
-        self, lower: Index, upper: Index, carried: Vectors, body: Callable[[ir.Value, Vectors], Vectors]
+        self,
+        lower: Index,
+        upper: Index,
+        carried: Vectors,
+        body: Callable[[ir.Value, Vectors], Vectors],
+        step: Index = 1,
     ) -> Vectors:
-        """Emit `for i in lower .. upper - 1`; `body(i, carried)` returns the carried values of the next turn."""
-        op = scf.ForOp(self.index(lower), self.index(upper), self.index(1), carried)
+        """Emit `for i in lower .. upper - 1 step step`; `body(i, carried)` returns the carried values of the next
+        turn."""
+        op = scf.ForOp(self.index(lower), self.index(upper), self.index(step), carried)
         with ir.InsertionPoint(op.body):
             scf.YieldOp(body(op.induction_variable, list(op.inner_iter_args)))
         return list(op.results)

@@ -199,7 +199,7 @@ def pattern_direct(
 
             return _accumulate(k, taps, sums, plane, own, weight, schedule, window)
 
-        sums = k.stepped_loop(shape.first(edges[pattern]), edges[pattern + 1], schedule.sums, sums, one_kernel)
+        sums = k.loop(shape.first(edges[pattern]), edges[pattern + 1], sums, one_kernel, schedule.sums)
     reorder, first_filter = weights.reorder.scalars(k)
     stored = k.add(first_filter, k.mul(number, block))
     channels = [k.load_index(reorder, k.add(stored, member)) for member in range(block)]
@@ -247,7 +247,7 @@ def dense_direct(
     if weights.channels == 1:
         sums = one_channel(0, sums)
     else:
-        sums = k.stepped_loop(shape.first(k.index(0)), channels, schedule.sums, sums, one_channel)
+        sums = k.loop(shape.first(k.index(0)), channels, sums, one_channel, schedule.sums)
     targets = [k.add(filter_, member) for member in range(block)]
     shape.finish(sums, targets, epilogue, weights.filters if weights.filters % block else None)
 
@@ -295,7 +295,7 @@ class _Shape:
         if schedule.sums > 1:
             self._part, thread = k.divide(thread, pixels)
         self._thread = thread
-        self.place = self.output.place(k.index(k.add(k.mul(k.group("x"), pixels), thread)), k.group("z"), schedule.rows)
+        self.place = self.output.place(k.index(k.add(k.mul(k.group("x"), pixels), thread)), k.group("z"))
 
     def first(self, lower: ir.Value) -> Index:
         """Return the first of the kernels or channels from `lower` on that belong to this thread's part."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, memref, scf, vector
 
-from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.builder import Builder, Index
 
 LANES = 4  # elements of a vector: what every GPU loads at once
 SPLIT = "pixels"  # `Schedule.split` of a GPU: what the threads of a workgroup divide
@@ -156,20 +156,6 @@ class Kernel(Builder):
         with ir.InsertionPoint(op.then_block):
             body()
             scf.YieldOp([])
-
-    def stepped_loop(
-        self,
-        lower: Index,
-        upper: Index,
-        step: Index,
-        carried: Vectors,
-        body: Callable[[ir.Value, Vectors], Vectors],
-    ) -> Vectors:
-        """Emit `for i in lower .. upper - 1 step step`, as `loop` does."""
-        op = scf.ForOp(self.index(lower), self.index(upper), self.index(step), carried)
-        with ir.InsertionPoint(op.body):
-            scf.YieldOp(body(op.induction_variable, list(op.inner_iter_args)))
-        return list(op.results)
 
     def shared(self, elements: int, type_: ir.Type) -> ir.Value:
         """Return memory that the threads of a workgroup share."""

@@ -103,7 +103,7 @@ def _for_planes(
     """Emit what computes each output plane from inputs of the same channel."""
     target = Output(k, output, schedule.rows)
     number = k.add(k.mul(k.group("x"), schedule.threads), k.thread())
-    place = target.place(k.index(number), k.group("z"), schedule.rows)
+    place = target.place(k.index(number), k.group("z"))
     channel = k.group("y")
     values = compute(place, channel)
     k.when(place.computes, lambda: target.store(place, channel, values))
@@ -123,10 +123,10 @@ def global_pool(k: Kernel, source: GpuTensor, output: GpuTensor, schedule: Sched
         value = k.load_scalar(view.memory, k.add(plane, position))
         return [k.plus(sums[0], k.convert(value, k.f32))]
 
-    sums = k.stepped_loop(k.thread(), count, schedule.threads, [k.splat(0.0, lanes, k.f32)], add)
+    sums = k.loop(k.thread(), count, [k.splat(0.0, lanes, k.f32)], add, schedule.threads)
     total = _sum_lanes(k, sums[0]) if lanes > 1 else sums[0]
     mean = k.convert(k.times(_sum_threads(k, total, schedule.threads), factor), k.element)
-    place = target.place(k.index(0), image, 1)
+    place = target.place(k.index(0), image)
     is_first = k.equal(k.thread(), 0)
     k.when(is_first, lambda: target.store(place, channel, [k.broadcast(mean, LANES)]))
 
@@ -192,7 +192,7 @@ def linear(
     size = k.number(features)
     values, first_value = weights.values.vectors(k)
     image, number = k.group("y"), k.group("x")
-    vectors = k.quotient(k.index(k.add(size, LANES - 1)), k.index(LANES))[0]
+    vectors = k.divide(k.add(size, LANES - 1), LANES)[0]
     packed = k.add(first_value, k.mul(k.mul(number, vectors), block))
     row = k.add(first, k.mul(image, vectors if source.is_aligned else size))
 
@@ -209,7 +209,7 @@ def linear(
         loaded = [k.convert(k.load_scalar(values, k.add(start, member)), k.f32) for member in range(block)]
         return [k.fma(weight, given, total) for weight, total in zip(loaded, sums, strict=True)]
 
-    sums = k.stepped_loop(k.thread(), vectors, threads, [k.splat(0.0, LANES, k.f32)] * block, step)
+    sums = k.loop(k.thread(), vectors, [k.splat(0.0, LANES, k.f32)] * block, step, threads)
     total = _sum_threads(k, k.compose([_sum_lanes(k, value) for value in sums]), threads)
     bias = weights.bias.scalars(k) if weights.bias is not None else None
     target = k.buffer(output.memory, output.element)

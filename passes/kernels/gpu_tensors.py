@@ -19,6 +19,11 @@ from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu_kernel import LANES, Kernel, Memory
 
 
+def has_vector_rows(layout: Layout) -> bool:
+    """Return whether each row starts on a vector, also behind its left halo."""
+    return layout.phases == 1 and not any(size % LANES for size in (layout.left, layout.row, layout.plane))
+
+
 @dataclass(frozen=True)
 class GpuTensor:
     """A tensor in one of the net's buffers; `start` is its first byte there, a multiple of 64."""
@@ -35,8 +40,7 @@ class GpuTensor:
     @property
     def is_aligned(self) -> bool:
         """Whether each row starts on a vector, also behind its left halo."""
-        layout = self.layout
-        return layout.phases == 1 and not any(size % LANES for size in (layout.left, layout.row, layout.plane))
+        return has_vector_rows(self.layout)
 
     @property
     def vectors(self) -> int:
@@ -100,7 +104,7 @@ class View:
 
 @dataclass(frozen=True)
 class Place:
-    """The outputs that a thread computes: `rows` rows of four columns.
+    """The outputs that a thread computes: some rows of four columns.
 
     Attributes:
         image, row: of the first output.
@@ -111,16 +115,20 @@ class Place:
     image: ir.Value
     row: Index
     vector: ir.Value
-    rows: int
     computes: ir.Value
 
 
 class Output(View):
-    """A tensor that a kernel writes, its halo included."""
+    """A tensor that a kernel writes, its halo included.
+
+    Args:
+        rows: that each thread writes.
+    """
 
     def __init__(self, k: Kernel, tensor: GpuTensor, rows: int) -> None:
         super().__init__(k, tensor)
         layout = tensor.layout
+        self._rows = rows
         self._exact = tensor.height % rows == 0
         self._partial = tensor.width % LANES != 0
         self._fill = tiling.fill_value(layout)
@@ -136,21 +144,17 @@ class Output(View):
             # From the end of a row to the start of the next one, and from the end of the last one to that of the plane.
             self._gap_size = k.number(row - vectors)
             self._above_size = k.number(self._above)
-            self._below = k.number(layout.top * row + left + (tensor.height - 1) * row + vectors)
+            self._below = k.number(self._above + (tensor.height - 1) * row + vectors)
 
-    def place(self, number: ir.Value, image: ir.Value, rows: int) -> Place:
+    def place(self, number: ir.Value, image: ir.Value) -> Place:
         """Return what the thread `number` of a plane computes; threads too many repeat the last one's work."""
         k = self._k
-        height = self._height if rows == 1 else self._tiles(rows)
-        total = k.mul(height, self._vectors)
+        tiles = k.divide(k.add(self._height, self._rows - 1), self._rows)[0]
+        total = k.mul(tiles, self._vectors)
         computes = k.less(number, total)
         last = k.subtract(k.index(total), k.index(1))
         tile, vector = k.quotient(k.smaller(number, last), self._vectors)
-        return Place(image, k.mul(tile, rows), vector, rows, computes)
-
-    def _tiles(self, rows: int) -> ir.Value:
-        k = self._k
-        return k.quotient(k.index(k.add(self._height, rows - 1)), k.index(rows))[0]
+        return Place(image, k.mul(tile, self._rows), vector, computes)
 
     def store(self, place: Place, channel: Index, values: list[ir.Value]) -> None:
         """Store one vector a row, and the halo that is next to them. Inside `if place.computes`."""
@@ -203,7 +207,7 @@ class Output(View):
                 k.equal(place.row, 0),
                 lambda: self._fill_range(origin, place.vector, self._above_size, self._vectors),
             )
-        is_last = k.less(k.index(k.subtract(self._height, k.index(1))), k.add(place.row, place.rows))
+        is_last = k.less(k.index(k.subtract(self._height, k.index(1))), k.add(place.row, self._rows))
         k.when(
             is_last,
             lambda: self._fill_range(origin, k.add(self._below, place.vector), self.plane, self._vectors),
@@ -217,7 +221,7 @@ class Output(View):
             k.store_element(fill, self.memory, k.add(address, position))
             return []
 
-        k.stepped_loop(lower, upper, step, [], body)
+        k.loop(lower, upper, [], body, step)
 
 
 def activate(k: Kernel, value: ir.Value, activation: Activation) -> ir.Value:

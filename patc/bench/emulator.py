@@ -64,8 +64,8 @@ class Emulator:
         self._free = _DATA
         self._fault = ""
         self._place_image()
-        self._map(_STACK_TOP - _STACK_BYTES, _STACK_BYTES)
-        self._map(_RETURN, PAGE)
+        self.engine.mem_map(_STACK_TOP - _STACK_BYTES, _STACK_BYTES)
+        self.engine.mem_map(_RETURN, PAGE)
         self.engine.reg_write(self._registers.UC_ARM64_REG_CPACR_EL1, _VECTORS_ALLOWED)
         self.engine.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._on_fault)
 
@@ -80,7 +80,7 @@ class Emulator:
         """Return the address of `size` new bytes, a multiple of 64."""
         mapped = max(PAGE, size + -size % PAGE)
         start = self._free
-        self._map(start, mapped)
+        self.engine.mem_map(start, mapped)
         self._free = start + mapped + PAGE
         return start + mapped - size - (mapped - size) % 64
 
@@ -153,7 +153,7 @@ class Emulator:
         table = stubs + _STUB_BYTES * len(names) + -(_STUB_BYTES * len(names)) % 16
         content = self.object.address_table(_IMAGE, outside)
         end = table + len(content)
-        self._map(_IMAGE, end - _IMAGE + -(end - _IMAGE) % PAGE)
+        self.engine.mem_map(_IMAGE, end - _IMAGE + -(end - _IMAGE) % PAGE)
         self.engine.mem_write(_IMAGE, bytes(self.object.load(_IMAGE, outside, table)))
         self.engine.mem_write(table, content)
         for name, address in outside.items():
@@ -170,13 +170,10 @@ class Emulator:
             return self._copy
         if name == "memset":
             return self._fill
-        for names, register, number in (
-            ({f"{base}f": base for base in _UNARY}, registers.UC_ARM64_REG_S0, "f"),
-            ({base: base for base in _UNARY}, registers.UC_ARM64_REG_D0, "d"),
-        ):
-            if name in names:
-                function = _UNARY[names[name]]
-                return lambda: self._compute(function, register, number)
+        if name in _UNARY:
+            return lambda: self._compute(_UNARY[name], registers.UC_ARM64_REG_D0, "d")
+        if name.removesuffix("f") in _UNARY:
+            return lambda: self._compute(_UNARY[name.removesuffix("f")], registers.UC_ARM64_REG_S0, "f")
         raise PatcError(f"expected code that can be emulated, found a call of '{name}'")
 
     def _compute(self, function: Callable[[float], float], register: int, kind: str) -> None:
@@ -203,9 +200,6 @@ class Emulator:
         numbers |= {f"x{number}": registers.UC_ARM64_REG_X0 + number for number in _SAVED_INTEGERS}
         numbers |= {f"d{number}": registers.UC_ARM64_REG_D0 + number for number in _SAVED_VECTORS}
         return {name: int(self.engine.reg_read(number)) for name, number in numbers.items()}
-
-    def _map(self, start: int, size: int) -> None:
-        self.engine.mem_map(start, size)
 
     def _on_fault(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
         unicorn = self._unicorn

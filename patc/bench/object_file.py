@@ -9,17 +9,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from patc.codegen import elf
 from patc.diagnostics import PatcError
 
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQq")
-_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _RELOCATABLE, _AARCH64 = 1, 183
-_SYMBOL_TABLE, _RELOCATIONS, _NO_BITS = 2, 4, 8
+_RELOCATIONS, _NO_BITS = 4, 8  # types of sections
 _ALLOCATED, _EXECUTABLE = 2, 4
-_SECTION_SYMBOL = 3
-_ABSOLUTE = 0xFFF1
+_FUNCTION, _ABSOLUTE = 2, 0xFFF1  # type and section of symbols
 _PAGE = 0xFFF
 
 # Relocations of the instructions that hold the low bits of an address: by how many bits the offset is scaled.
@@ -126,7 +123,7 @@ def read_object(data: bytes) -> ObjectFile:
     """
     expected = "expected a relocatable AArch64 ELF file"
     try:
-        if data[:6] != _MAGIC or struct.unpack_from("<HH", data, 16) != (_RELOCATABLE, _AARCH64):
+        if not data.startswith(elf.MAGIC) or struct.unpack_from("<HH", data, 16) != (_RELOCATABLE, _AARCH64):
             raise PatcError(f"{expected}, found something else")
         return _read(data)
     except (struct.error, IndexError, ValueError):
@@ -134,40 +131,33 @@ def read_object(data: bytes) -> ObjectFile:
 
 
 def _read(data: bytes) -> ObjectFile:
-    (table,) = struct.unpack_from("<Q", data, 40)
-    (count,) = struct.unpack_from("<H", data, 60)
-    headers = [_SECTION.unpack_from(data, table + _SECTION.size * number) for number in range(count)]
+    headers = elf.sections(data)
     offsets: dict[int, int] = {}
     sections, end = [], 0
-    for number, (_, kind, flags, _, start, size, _, _, alignment, _) in enumerate(headers):
-        if flags & _ALLOCATED:
-            end += -end % max(alignment, 1)
+    for number, header in enumerate(headers):
+        if header.flags & _ALLOCATED:
+            end += -end % max(header.alignment, 1)
             offsets[number] = end
-            content = bytes(size) if kind == _NO_BITS else data[start : start + size]
-            sections.append(Section(end, content, bool(flags & _EXECUTABLE)))
-            end += size
-    symbols: tuple[Symbol, ...] = ()
+            stored = data[header.offset : header.offset + header.size]
+            content = bytes(header.size) if header.type == _NO_BITS else stored
+            sections.append(Section(end, content, bool(header.flags & _EXECUTABLE)))
+            end += header.size
     relocations = []
-    for _, kind, _, _, start, size, link, info, _, _ in headers:
-        if kind == _SYMBOL_TABLE:
-            names = headers[link][4]
-            entries = (_SYMBOL.unpack_from(data, start + place) for place in range(0, size, _SYMBOL.size))
-            symbols = tuple(_symbol(data, names, entry, offsets) for entry in entries)
-        elif kind == _RELOCATIONS and info in offsets:
-            for place in range(0, size, _RELOCATION.size):
-                offset, what, addend = _RELOCATION.unpack_from(data, start + place)
-                relocations.append(Relocation(offsets[info] + offset, what & 0xFFFFFFFF, what >> 32, addend))
+    for header in headers:
+        if header.type == _RELOCATIONS and header.info in offsets:
+            for place in range(header.offset, header.offset + header.size, _RELOCATION.size):
+                offset, what, addend = _RELOCATION.unpack_from(data, place)
+                relocations.append(Relocation(offsets[header.info] + offset, what & 0xFFFFFFFF, what >> 32, addend))
+    symbols = tuple(_symbol(symbol, offsets) for symbol in elf.symbols(data, headers))
     return ObjectFile(tuple(sections), symbols, tuple(relocations))
 
 
-def _symbol(data: bytes, names: int, entry: tuple[int, ...], offsets: Mapping[int, int]) -> Symbol:
-    name, info, _, section, value, _ = entry
-    text = data[names + name : data.index(b"\0", names + name)].decode()
-    if section == 0:
-        return Symbol(text, None)
-    if section == _ABSOLUTE:
-        return Symbol(text, value)
-    return Symbol(text, offsets.get(section, 0) + value, info & 15 == 2)
+def _symbol(symbol: elf.Symbol, offsets: Mapping[int, int]) -> Symbol:
+    if symbol.section == elf.UNDEFINED:
+        return Symbol(symbol.name, None)
+    if symbol.section == _ABSOLUTE:
+        return Symbol(symbol.name, symbol.value)
+    return Symbol(symbol.name, offsets.get(symbol.section, 0) + symbol.value, symbol.type == _FUNCTION)
 
 
 def _relocate(image: bytearray, relocation: Relocation, place: int, target: int, entry: int) -> None:

@@ -34,12 +34,13 @@ def lower_to_llvm_ir(module: ir.Module, target: Target) -> str:
 
 def _set_attributes(module: ir.Module, target: Target) -> None:
     """Say in every function how code is generated."""
-    words = [["no-builtins"]]  # or loops that clear memory become calls of memset: code is to need no C library
-    if target.cpu in _SCHEDULED_AS:
-        words.append(["tune-cpu", _SCHEDULED_AS[target.cpu]])
     with module.context:
-        parts = [[ir.StringAttr.get(text) for text in word] for word in words]
-        attributes = ir.ArrayAttr.get([part[0] if len(part) == 1 else ir.ArrayAttr.get(part) for part in parts])
+        # Or loops that clear memory become calls of memset: code is to need no C library.
+        words: list[ir.Attribute] = [ir.StringAttr.get("no-builtins")]
+        if target.cpu in _SCHEDULED_AS:
+            pair = ("tune-cpu", _SCHEDULED_AS[target.cpu])
+            words.append(ir.ArrayAttr.get([ir.StringAttr.get(word) for word in pair]))
+        attributes = ir.ArrayAttr.get(words)
     for function in module.body.operations:
         if function.operation.name == "llvm.func" and function.regions[0].blocks:
             function.attributes["passthrough"] = attributes

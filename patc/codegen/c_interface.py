@@ -96,12 +96,10 @@ def c_identifier(text: str) -> str:
 
 
 def padded_weights(weights: np.ndarray) -> np.ndarray:
-    """Return bytes followed by zeros up to a multiple of their alignment, as files of weights have them."""
-    if weights.nbytes % WEIGHTS_ALIGNMENT == 0:
-        return weights  # hundreds of megabytes, maybe
-    padded = np.zeros(_round_up(weights.nbytes, WEIGHTS_ALIGNMENT), np.uint8)
-    padded[: weights.nbytes] = weights
-    return padded
+    """Return bytes followed by zeros up to a multiple of their alignment, as files of weights have them; the array
+    itself where that adds nothing."""
+    missing = -weights.nbytes % WEIGHTS_ALIGNMENT
+    return np.pad(weights, (0, missing)) if missing else weights
 
 
 def checksum(data: np.ndarray) -> int:

@@ -1,30 +1,45 @@
-"""The little of ELF that writing a library takes: where an object's sections are, and which symbols it leaves open.
+"""The little of ELF that patc reads and writes: sections, symbols, and the bytes of a section.
 
-Only relocatable and shared files of 64 bits, little-endian, which is what LLVM writes for AArch64.
+Only files of 64 bits, little-endian, which is what LLVM writes for AArch64.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_MAGIC = b"\x7fELF\x02\x01"
+MAGIC = b"\x7fELF\x02\x01"
+SYMBOL_TABLE = 2  # type of a section
+UNDEFINED = 0  # section of a symbol that something else has to define
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
-_SYMTAB = 2
-_GLOBAL, _WEAK = 1, 2
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section: type, offset and size in the file in bytes, and the index of the section that it refers to."""
+    """A section, as its header says: offset and size are those in the file, in bytes; link is the index of the section
+    that it refers to, and info that of the section that relocations are for."""
 
     name: str
     type: int
+    flags: int
     offset: int
     size: int
     link: int
+    info: int
+    alignment: int
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol: binding and type, index of its section, and its place there."""
+
+    name: str
+    binding: int
+    type: int
+    section: int
+    value: int
 
 
 def sections(image: bytes) -> list[Section]:
@@ -33,13 +48,27 @@ def sections(image: bytes) -> list[Section]:
     Raises:
         ValueError: this is no little-endian ELF file of 64 bits.
     """
-    if not image.startswith(_MAGIC):
+    if not image.startswith(MAGIC):
         raise ValueError("expected a little-endian ELF file of 64 bits")
     (table,) = struct.unpack_from("<Q", image, 40)
     count, names = struct.unpack_from("<HH", image, 60)
     rows = [_SECTION.unpack_from(image, table + i * _SECTION.size) for i in range(count)]
     start = rows[names][4]
-    return [Section(_text(image, start + row[0]), row[1], row[4], row[5], row[6]) for row in rows]
+    return [
+        Section(_text(image, start + name), kind, flags, offset, size, link, info, alignment)
+        for name, kind, flags, _, offset, size, link, info, alignment, _ in rows
+    ]
+
+
+def symbols(image: bytes, found: Sequence[Section]) -> Iterator[Symbol]:
+    """Yield the symbols of a relocatable file, whose `sections` are `found`."""
+    for table in found:
+        if table.type != SYMBOL_TABLE:
+            continue
+        names = found[table.link].offset
+        for start in range(table.offset, table.offset + table.size, _SYMBOL.size):
+            name, info, _, section, value, _ = _SYMBOL.unpack_from(image, start)
+            yield Symbol(_text(image, names + name), info >> 4, info & 15, section, value)
 
 
 def fill_section(image: bytes, name: str, data: bytes | memoryview) -> bytes:
@@ -53,29 +82,6 @@ def fill_section(image: bytes, name: str, data: bytes | memoryview) -> bytes:
         raise ValueError(f"expected one section {name} of {len(data)} bytes")
     start = found[0].offset
     return b"".join((image[:start], data, image[start + len(data) :]))
-
-
-def undefined_symbols(image: bytes) -> set[str]:
-    """Return the names of the symbols that a relocatable file leaves to others."""
-    return {name for name, section in _symbols(image) if section == 0}
-
-
-def defined_symbols(image: bytes) -> set[str]:
-    """Return the names of the symbols that a relocatable file offers to others."""
-    return {name for name, section in _symbols(image) if section != 0}
-
-
-def _symbols(image: bytes) -> Iterator[tuple[str, int]]:
-    """Yield name and section index of each global symbol; index 0 stands for a symbol without a definition."""
-    found = sections(image)
-    for table in found:
-        if table.type != _SYMTAB:
-            continue
-        names = found[table.link].offset
-        for start in range(table.offset, table.offset + table.size, _SYMBOL.size):
-            name, info, _, section, _, _ = _SYMBOL.unpack_from(image, start)
-            if info >> 4 in (_GLOBAL, _WEAK):
-                yield _text(image, names + name), section
 
 
 def _text(image: bytes, start: int) -> str:

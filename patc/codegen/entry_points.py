@@ -6,7 +6,6 @@ They check what they are given and call `main`. Weights are never text: embedded
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from patc.codegen.c_interface import (
@@ -27,13 +26,9 @@ def weights_section(interface: Interface) -> str:
     return f".rodata.{interface.name}.weights"
 
 
-def entry_points(interface: Interface, pointers: int) -> str:
-    """Return the definitions of `interface.functions`.
-
-    Args:
-        pointers: how many `main` takes: inputs, outputs, time stamps and, if the net needs them, arena and weights.
-    """
-    parts = [_weights(interface), _run(interface, pointers), _workspace_bytes(interface), _error(interface)]
+def entry_points(interface: Interface) -> str:
+    """Return the definitions of `interface.functions`."""
+    parts = [_weights(interface), _run(interface), _workspace_bytes(interface), _error(interface)]
     if not interface.embedded:
         parts.append(_set_weights(interface))
     return "\n".join(parts)
@@ -52,11 +47,12 @@ def _weights(interface: Interface) -> str:
     )
 
 
-def _run(interface: Interface, pointers: int) -> str:
+def _run(interface: Interface) -> str:
     tensors = [f"%input{i}" for i in range(len(interface.inputs))]
     tensors += [f"%output{i}" for i in range(len(interface.outputs))]
     arguments = [*tensors, "%workspace"]
-    inner = [*tensors, "%stamps", "%workspace", "%weights"][:pointers]
+    # What needs neither arena nor weights takes neither.
+    inner = [*tensors, "%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
     return f"""\
 define i32 @{interface.name}_run({_pointers(arguments)}) {{
 start:
@@ -184,10 +180,3 @@ def _union(names: Sequence[str], result: str) -> str:
         lines.append(f"  {name}.union = or i64 {total}, {name}.bits")
         total = f"{name}.union"
     return "\n".join([*lines, f"  %{result} = or i64 {total}, 0"])
-
-
-def count_pointers(net: str) -> int:
-    """Return how many pointers `main` of a net, as LLVM IR text, takes."""
-    line = re.search(rf"^define .*@{ENTRY}\(.*$", net, re.MULTILINE)
-    assert line is not None  # every net has it
-    return len(re.findall(r"%\d+", line.group()))

@@ -246,7 +246,7 @@ class PatternPruner:
         reports = []
         for layer in self._all_layers:
             if layer.kind == "dense":
-                reports.append(layer.report(torch.empty(0, dtype=torch.int64)))
+                reports.append(layer.report())
                 continue
             keep = self._state(layer).keep
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)

@@ -86,9 +86,7 @@ class TensorSplit:
         generator = torch.Generator()
         if epoch is not None:
             generator.manual_seed(epoch_seed(seed, epoch))
-            order = torch.randperm(len(order), generator=generator)
-            # A last batch of few images would make batch norm's statistics worthless.
-            order = order[: max(len(order) - len(order) % batch_size, min(len(order), batch_size))]
+            order = torch.randperm(len(order), generator=generator)[: trained_images(len(order), batch_size)]
         for chosen in order.split(batch_size):
             images = normalise(self.images[chosen])
             if epoch is not None:
@@ -144,13 +142,30 @@ def open_data(name: str, size: int, seed: int = 0) -> Data:
 
 def normalise(images: Tensor) -> Tensor:
     """Return N x 3 x H x W uint8 pixels as float32 of about zero mean and unit variance."""
-    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
+    mean, deviation = _statistics()
     return (images.float() / 255 - mean) / deviation
+
+
+def denormalise(images: Tensor) -> Tensor:
+    """Return pixels from about 0 to 1 of what `normalise` gave."""
+    mean, deviation = _statistics()
+    return images * deviation + mean
+
+
+def trained_images(count: int, batch_size: int) -> int:
+    """Return how many of `count` images an epoch trains on: whole batches, or all if they are too few for one."""
+    # A last batch of few images would make batch norm's statistics worthless.
+    return max(count - count % batch_size, min(count, batch_size))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return a seed for everything that is random in an epoch."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _statistics() -> tuple[Tensor, Tensor]:
+    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
+    return mean, deviation
 
 
 def _cifar10(folder: Path, name: str) -> Data:

@@ -62,9 +62,8 @@ class SelectPattern(nn.Module):
     def __init__(self, layer: Layer, lean: float) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        bits = torch.tensor([[mask >> tap & 1 for tap in range(layer.taps)] for mask in layer.masks])
         self.layer_shape = (layer.shape[0], layer.columns * layer.taps)
-        self.register_buffer("bits", bits.to(weight))
+        self.register_buffer("bits", layer.bits.to(weight))
         start = _start(layer.squares_of(weight), self.bits, lean)
         self.selection = nn.Parameter(start)
         self.register_buffer("d", start.detach().clone())

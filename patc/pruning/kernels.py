@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,12 @@ class Layer:
         return entries(self.masks)
 
     @property
+    def bits(self) -> Tensor:
+        """Which taps each pattern of the library holds: bool (patterns, taps)."""
+        bits = [[mask >> tap & 1 for tap in range(self.taps)] for mask in self.masks]
+        return torch.tensor(bits, dtype=torch.bool, device=self.weight.device)
+
+    @property
     def has_connectivity(self) -> bool:
         return self.kind in ("pattern", "pointwise-groups")
 
@@ -72,6 +79,10 @@ class Layer:
     def pruned_weights(self) -> int:
         """Weights that take part; the rest of the layer stays dense."""
         return self.units * self.size * self.taps
+
+    def units_at(self, connectivity: float) -> int:
+        """Return how many units a connectivity keeps: to the nearest, and at least one."""
+        return max(1, math.floor(self.units / connectivity + 0.5))
 
     def units_of(self, weight: Tensor) -> Tensor:
         """Return the kernels of a tensor of the weight's shape: (rows, size, columns, taps)."""
@@ -95,10 +106,10 @@ class Layer:
         mask[:, : self.columns * self.taps] = filter_mask.repeat_interleave(self.size, dim=0)
         return mask.reshape(self.shape)
 
-    def report(self, kept_patterns: Tensor) -> LayerReport:
-        """Return what was kept, given the numbers of the patterns of the kept units (int64)."""
+    def report(self, kept_patterns: Tensor | None = None) -> LayerReport:
+        """Return what was kept, given the numbers of the patterns of the kept units (int64); None for a dense layer."""
         shape, weights = self.shape, self.weight.numel()
-        if self.kind == "dense":
+        if kept_patterns is None:
             kernels = shape[0] * shape[1]
             return LayerReport(self.name, shape, "dense", kernels, kernels, weights, weights, {})
         counts = (torch.bincount(kept_patterns, minlength=len(self.masks)) * self.size).tolist()

@@ -70,4 +70,4 @@ def _lost_shares(layer: Layer, rates: Sequence[float]) -> list[float]:
     """Return the share of a layer's squared norm under its patterns that goes with each connectivity."""
     best = torch.sort(best_patterns(layer.squares_of(layer.weight), layer.masks)[0], descending=True).values
     kept = best.cumsum(0) / best.sum().clamp_min(1e-300)
-    return [1 - float(kept[max(1, math.floor(layer.units / rate + 0.5)) - 1]) for rate in rates]
+    return [1 - float(kept[layer.units_at(rate) - 1]) for rate in rates]

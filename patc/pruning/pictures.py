@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from patc.diagnostics import PatcError
-from patc.pruning.data import Data, epoch_seed, normalise
+from patc.pruning.data import Data, epoch_seed, normalise, trained_images
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 _MOST_WORKERS = 8
@@ -39,12 +39,12 @@ class PictureSplit:
 
     def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         order = np.arange(len(self.files))
-        if epoch is not None:
-            order = np.random.default_rng(epoch_seed(seed, epoch)).permutation(order)
-            order = order[: max(len(order) - len(order) % batch_size, min(len(order), batch_size))]
+        drawn = None if epoch is None else epoch_seed(seed, epoch)
+        if drawn is not None:
+            order = np.random.default_rng(drawn).permutation(order)[: trained_images(len(order), batch_size)]
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         loader = DataLoader(
-            _Pictures(self, None if epoch is None else epoch_seed(seed, epoch)),
+            _Pictures(self, drawn),
             batch_size=batch_size,
             sampler=order.tolist(),
             num_workers=workers if len(order) > batch_size else 0,

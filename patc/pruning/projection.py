@@ -42,9 +42,7 @@ def project(layer: Layer, weight: Tensor, keep: int, balanced: bool = False) -> 
 
 def keep_mask(layer: Layer, choice: Choice) -> Tensor:
     """Return which weights of the layer a choice keeps: bool of the weight's shape."""
-    bits = [[mask >> tap & 1 for tap in range(layer.taps)] for mask in layer.masks]
-    table = torch.tensor(bits, dtype=torch.bool, device=choice.kept.device)
-    return layer.mask_of(table[choice.patterns] & choice.kept[:, None])
+    return layer.mask_of(layer.bits[choice.patterns] & choice.kept[:, None])
 
 
 def best_patterns(squares: Tensor, masks: Library) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def prune_(model: nn.Module, spec: PatternSpec) -> PruneReport:
     reports = []
     for layer in layers:
         if layer.kind == "dense":
-            reports.append(layer.report(torch.empty(0, dtype=torch.int64)))
+            reports.append(layer.report())
             continue
         choice = project(layer, layer.weight, keep[layer.name], spec.balanced)
         # Filled, not multiplied: a product would leave negative zeros.

@@ -75,8 +75,7 @@ def solve_compression(layers: Sequence[Layer], spec: PatternSpec) -> PatternSpec
 def _kept(layer: Layer, spec: PatternSpec) -> int:
     if not layer.has_connectivity:
         return layer.units
-    connectivity = spec.layer_rates.get(layer.name, spec.connectivity)
-    return max(1, math.floor(layer.units / connectivity + 0.5))
+    return layer.units_at(spec.layer_rates.get(layer.name, spec.connectivity))
 
 
 def _kept_weights(layers: Sequence[Layer], spec: PatternSpec, connectivity: float) -> int:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.files import atomic_write
+from patc.files import atomic_write, make_folder
 from patc.pruning.admm import PatternPruner
 from patc.pruning.data import Data, epoch_seed
 from patc.pruning.extraction import LibraryExtractor
@@ -123,6 +123,17 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 256) -> tuple[float
     return loss / count, right / count
 
 
+def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write what `torch.save` does; the file appears whole or not at all.
+
+    Raises:
+        PatcError: the file cannot be written.
+    """
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    atomic_write(path, stream.getvalue())
+
+
 class _Run:
     def __init__(
         self,
@@ -174,10 +185,7 @@ class _Run:
                 "expected a folder without a run; --resume goes on with it, --run-folder names another",
                 str(self.folder),
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PatcError(f"cannot make the folder: {error.strerror or error}", str(self.folder)) from None
+        make_folder(self.folder)
         return 0
 
     def _enter(self, phase: Phase) -> None:
@@ -202,11 +210,10 @@ class _Run:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         options = self.options
-        selections = {name for name, _ in self.model.named_parameters() if name.endswith(".selection")}
         decayed: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
-            (others if name in selections or parameter.ndim < 2 else decayed).append(parameter)
+            (others if name.endswith(".selection") or parameter.ndim < 2 else decayed).append(parameter)
         groups = [
             {"params": decayed, "weight_decay": options.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -249,7 +256,7 @@ class _Run:
         self.log.append(line)
         if phase.kind == "retrain" and accuracy > self.best:
             self.best = accuracy
-            _save(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": accuracy, "epoch": epoch})
+            save_state(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": accuracy, "epoch": epoch})
         self._checkpoint(epoch + 1)
         self.tell(phase, line)
 
@@ -311,7 +318,7 @@ class _Run:
             "extractor": None if self.extractor is None else self.extractor.state_dict(),
             "found": self.found,
         }
-        _save(self.folder / LAST, state)
+        save_state(self.folder / LAST, state)
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -355,12 +362,6 @@ class _Run:
         accuracy = evaluate(self.model, self.data)[1]
         self.model.to("cpu").eval()
         return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms))
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    atomic_write(path, stream.getvalue())
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class TrainOptions:
         least = {"dense_epochs": 0, "extract_epochs": 1, "admm_epochs": 1, "retrain_epochs": 0, "batch_size": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise PatcError(f"expected {_words(name)} of {value} or more, found {getattr(self, name)}")
+                raise PatcError(f"expected {name.replace('_', ' ')} of {value} or more, found {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
             raise PatcError(f"expected the optimizer to be {' or '.join(OPTIMIZERS)}, found '{self.optimizer}'")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -112,7 +112,3 @@ def extraction_sizes(target: int | None) -> tuple[int, ...]:
     if target is None:
         return ()
     return (*(size for size in _EXTRACTION_SIZES if size > target), target)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

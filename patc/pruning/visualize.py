@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.pruning.data import DEVIATION, MEAN
+from patc.pruning.data import denormalise
 from patc.pruning.plots import save_heat_maps, save_histogram, save_pictures
 
 _STEPS = 32  # points of the path of integrated gradients
@@ -157,8 +157,7 @@ def _captum():  # type: ignore[no-untyped-def]
 
 def _as_picture(image: Tensor) -> np.ndarray:
     """Return H x W x 3 from 0 to 1 of a normalised image."""
-    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
-    return (image[0] * deviation + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+    return denormalise(image[0]).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def _as_attribution(values: Tensor) -> np.ndarray:

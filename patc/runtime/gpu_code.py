@@ -12,6 +12,8 @@ from typing import Any
 
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
 MAGIC = b"PATCSPV1"
+# What Vulkan calls the features behind the capabilities that kernels of f16 need.
+HALF_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
 
 
 @dataclass(frozen=True)

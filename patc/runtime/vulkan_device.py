@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from patc.diagnostics import PatcError
 from patc.runtime import vulkan_structures as vk
+from patc.runtime.gpu_code import HALF_FEATURES
 from patc.runtime.vulkan import DEVICE_LOST, Api, PhysicalDevice, VulkanError, instance
 
 STORAGE, FROM, TO = 0x20, 0x1, 0x2  # usage of a buffer: by kernels, and as source and target of copies
 _DEVICE_LOCAL, _HOST_VISIBLE, _HOST_COHERENT, _HOST_CACHED = 1, 2, 4, 8
 _OUT_OF_MEMORY = (-1, -2)
 _STORAGE_BUFFER = 7  # a kind of descriptor
-_COMPUTE = 0x20  # a stage of shaders
+COMPUTE = 0x20  # a stage of shaders
 _FOREVER = (1 << 64) - 1
 
 
@@ -43,8 +44,7 @@ class Device:
     def __init__(self, physical: PhysicalDevice, capabilities: Collection[str]) -> None:
         missing = sorted(set(capabilities) - {"Shader"} - physical.capabilities)
         if missing:
-            features = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
-            names = ", ".join(features.get(name, name) for name in missing)
+            names = ", ".join(HALF_FEATURES.get(name, name) for name in missing)
             raise PatcError(
                 f"expected a Vulkan device with {names}, as compiled for, got '{physical.name}' without: "
                 "compile with dtype f32, or choose another device"
@@ -52,7 +52,7 @@ class Device:
         self.physical = physical
         self.api: Api = instance().api
         self.lock = threading.RLock()
-        self.handle = self._open({"Float16", "StorageBuffer16BitAccess"} <= set(capabilities))
+        self.handle = self._open(HALF_FEATURES.keys() <= set(capabilities))
         queue = vk.Handle()
         self.api.vkGetDeviceQueue(self.handle, physical.queue_family, 0, ctypes.byref(queue))
         self.queue = queue.value
@@ -143,7 +143,7 @@ class Device:
     def descriptor_layout(self, buffers: int) -> int:
         """Return the layout of set 0 with so many storage buffers."""
         bindings = (vk.DescriptorSetLayoutBinding * buffers)(
-            *((number, _STORAGE_BUFFER, 1, _COMPUTE, None) for number in range(buffers))
+            *((number, _STORAGE_BUFFER, 1, COMPUTE, None) for number in range(buffers))
         )
         return self.create(
             "vkCreateDescriptorSetLayout",
@@ -153,7 +153,7 @@ class Device:
     def pipeline_layout(self, descriptors: int, push_bytes: int) -> int:
         """Return the layout of pipelines that bind one set and have so many bytes of push constants."""
         sets = vk.Handle(descriptors)
-        constants = vk.PushConstantRange(_COMPUTE, 0, push_bytes)
+        constants = vk.PushConstantRange(COMPUTE, 0, push_bytes)
         return self.create(
             "vkCreatePipelineLayout",
             vk.PipelineLayoutCreateInfo(
@@ -171,7 +171,7 @@ class Device:
             "vkCreateShaderModule",
             vk.ShaderModuleCreateInfo(codeSize=len(code), pCode=ctypes.addressof(words)),
         )
-        stage = vk.PipelineShaderStageCreateInfo(stage=_COMPUTE, module=module, pName=entry.encode())
+        stage = vk.PipelineShaderStageCreateInfo(stage=COMPUTE, module=module, pName=entry.encode())
         info = vk.ComputePipelineCreateInfo(stage=stage, layout=layout, basePipelineIndex=-1)
         handle = vk.Handle()
         try:

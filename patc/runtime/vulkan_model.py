@@ -19,13 +19,12 @@ from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode
 from patc.runtime.model import CompiledModel, LayerTime, Program, nest
 from patc.runtime.vulkan import PhysicalDevice, find_device
-from patc.runtime.vulkan_device import FROM, STORAGE, TO, Buffer, Device, open_device
+from patc.runtime.vulkan_device import COMPUTE, FROM, STORAGE, TO, Buffer, Device, open_device
 
 _ALIGNMENT = 64
 _TRANSFER, _SHADER, _HOST = 0x1000, 0x800, 0x4000  # stages
 _SHADER_READ, _SHADER_WRITE, _COPY_READ, _COPY_WRITE, _HOST_READ = 0x20, 0x40, 0x800, 0x1000, 0x2000
 _BOTTOM = 0x2000  # the stage behind all others
-_COMPUTE = 0x20
 _STAMPS = 2  # a kind of query
 _WAIT_64_BIT = 3  # results of queries
 _OVERHEAD_DISPATCHES = 100  # enough to tell one from the noise of a submit
@@ -232,7 +231,7 @@ class _Session:
         api.vkCmdBindPipeline(commands, 1, self._pipelines[dispatch.kernel])
         if numbers:
             data = (ctypes.c_int32 * len(numbers))(*numbers)
-            api.vkCmdPushConstants(commands, self._layout, _COMPUTE, 0, 4 * len(numbers), data)
+            api.vkCmdPushConstants(commands, self._layout, COMPUTE, 0, 4 * len(numbers), data)
         api.vkCmdDispatch(commands, *dispatch.groups)
         self._barrier(commands, _SHADER, _SHADER_WRITE, _SHADER, _SHADER_READ | _SHADER_WRITE)
 

@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import fail, run
 from torch import nn
 
 import patc
@@ -22,6 +22,8 @@ from patc.targets import host_features
 from patc.tools import arguments, console, demo
 from patc.tools.images import drawn_input, picture_input
 from patc.tools.patc import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPE = (1, 3, 8, 8)
 needs_linker = pytest.mark.skipif(
@@ -41,15 +43,6 @@ class Two(nn.Module):
         return {"scores": self.fc(y.mean((2, 3))), "image": y}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads of torch wait for each other for long when another process has one of two cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an exported model, compiled ones of one and two outputs, an input and a picture."""
@@ -66,22 +59,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(path / "double.npy", x.numpy().astype(np.float64))
     Image.fromarray(np.full((20, 30, 3), (255, 0, 0), np.uint8)).save(path / "red.png")
     return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """Run the command, which must succeed and leave standard error alone; return what it prints."""
-    status = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    assert (status, captured.err) == (0, "")
-    return captured.out
-
-
-def fail(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """Run the command, which must fail with one line on standard error; return the line without its start."""
-    status = main([str(word) for word in words])
-    lines = capsys.readouterr().err.splitlines()
-    assert status == 1 and len(lines) == 1 and lines[0].startswith("patc: error: ")
-    return lines[0].removeprefix("patc: error: ")
 
 
 # -- Help --------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,7 @@ from patc.pruning import PHASE1, PHASE2, LibraryExtractor, PatternSpec, candidat
 from patc.pruning.extraction import selection_bytes
 from patc.pruning.simplex import project_simplex
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads of torch wait for each other for long when another process has one of two cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The simplex
 

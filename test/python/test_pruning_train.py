@@ -6,13 +6,13 @@ import csv
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command import fail, run
 from torch import Tensor, nn
 
 import patc
@@ -24,16 +24,8 @@ from patc.pruning.data import Data, TensorSplit, open_data
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
 from patc.pruning.train import COLUMNS, evaluate, train
 from patc.pruning.train_options import TrainOptions, plan_phases
-from patc.tools.patc import main
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums in another order have other bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Small(nn.Module):
@@ -87,20 +79,6 @@ def shapes() -> Data:
 
 
 OPTIONS = TrainOptions(dense_epochs=2, admm_epochs=3, retrain_epochs=2, batch_size=32, learning_rate=0.05)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    status = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    assert (status, captured.err) == (0, "")
-    return captured.out
-
-
-def fail(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    status = main([str(word) for word in words])
-    lines = capsys.readouterr().err.splitlines()
-    assert status == 1 and len(lines) == 1 and lines[0].startswith("patc: error: ")
-    return lines[0].removeprefix("patc: error: ")
 
 
 # The loop

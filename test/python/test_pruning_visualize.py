@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import fail, run
 from torch import Tensor, nn
 
 from patc import models
 from patc.diagnostics import PatcError
 from patc.models import ModelInfo
 from patc.pruning import PHASE2, PatternSpec, prune_
-from patc.tools.patc import main
 
 pytest.importorskip("matplotlib", reason="pip install 'patc[train]'")
 pytest.importorskip("captum", reason="pip install 'patc[train]'")
@@ -83,12 +83,10 @@ def test_inverted_representation_gives_the_same_output(model: nn.Module) -> None
 def test_draws_all_pictures(capsys: pytest.CaptureFixture[str], model: nn.Module, tmp_path: Path) -> None:
     from PIL import Image
 
-    status = main(["report", "resnet18_cifar", "--connectivity", "2", "--visualize", str(tmp_path / "out")])
-    captured = capsys.readouterr()
-    assert (status, captured.err) == (0, "")
+    text = run(capsys, "report", "resnet18_cifar", "--connectivity", "2", "--visualize", tmp_path / "out")
     names = ["kernels-dense", "patterns-dense", "kernels-pruned", "patterns-pruned", "attributions"]
-    assert captured.out.splitlines() == [str(tmp_path / "out" / f"{name}.png") for name in names]
-    for line in captured.out.splitlines():
+    assert text.splitlines() == [str(tmp_path / "out" / f"{name}.png") for name in names]
+    for line in text.splitlines():
         with Image.open(line) as picture:
             assert picture.width > 100 and len(picture.convert("L").getcolors()) > 3
 
@@ -108,9 +106,7 @@ def test_errors_are_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    assert main(["report", *words.split()]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    assert message in fail(capsys, "report", *words.split())
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, model: nn.Module, tmp_path: Path) -> None:
