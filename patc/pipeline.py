@@ -25,19 +25,7 @@ from patc.upstream import COMMON_PASSES, UpstreamPass
 
 AnyPass: TypeAlias = Pass | UpstreamPass
 
-_CPU_PASSES = (
-    "pattern-fold-batch-norm",
-    "pattern-raise",
-    "pattern-encode",
-    "pattern-reorder",
-    "pattern-demote",
-    "pattern-layout",
-    "pattern-schedule",
-    "pattern-specialize",
-    "pattern-vectorize",
-    "pattern-plan-memory",
-    "pattern-parallelize",
-)
+_CPU_PASSES = PASS_NAMES[: PASS_NAMES.index("pattern-parallelize") + 1]
 _GPU_PASSES = (
     *_CPU_PASSES[: _CPU_PASSES.index("pattern-schedule") + 1],
     "pattern-map-to-gpu",

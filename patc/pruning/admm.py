@@ -19,18 +19,17 @@ and U adds up what is left between them (U is the paper's multiplier over rho).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
 from patc.pruning.kernels import Layer, check_finite, check_weight, find_layers
 from patc.pruning.projection import keep_mask, project
+from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.rates import kept_units, solve_compression
 from patc.pruning.report import PruneReport
 from patc.pruning.spec import PatternSpec
@@ -183,7 +182,7 @@ class PatternPruner:
             state = KernelPruning(layer.weight, keep[layer.name])
             parametrize.register_parametrization(layer.module, "weight", state)
             self._update(layer, state)
-        self._hide_from_ddp()
+        hide_buffers(self.model)
 
     def penalty(self) -> Tensor:
         """Return rho/2 |W - Z + U|^2 over all pruned layers, to be added to the loss; 0 after `harden`."""
@@ -229,7 +228,7 @@ class PatternPruner:
                 continue
             choice = project(layer, layer.weight, state.keep, self.spec.balanced)
             state.mask.copy_(keep_mask(layer, choice))
-            _broadcast(state.mask)
+            share(state.mask)
             state.hardened = True
             layer.weight.masked_fill_(~state.mask, 0.0)
 
@@ -252,7 +251,7 @@ class PatternPruner:
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
             choice = project(layer, layer.weight, keep, self.spec.balanced)
             reports.append(layer.report(choice.patterns[choice.kept]))
-        self._hide_from_ddp()
+        hide_buffers(self.model)
         return PruneReport(self.spec.masks, self.spec.connectivity, tuple(reports))
 
     @torch.no_grad()
@@ -277,8 +276,8 @@ class PatternPruner:
             # U is the multiplier over rho: where rho grows, U shrinks.
             factor = schedule.rho_at(iteration - 1) / schedule.rho_at(iteration) if iteration else 0.0
             state.dual.copy_((moved - target) * factor)
-            _broadcast(target)
-            _broadcast(state.dual)
+            share(target)
+            share(state.dual)
             state.anchor.copy_(target - state.dual)
 
     def _state(self, layer: Layer) -> KernelPruning:
@@ -286,16 +285,6 @@ class PatternPruner:
         if state is None:
             raise PatcError("expected a prepared model, found a plain weight: call prepare() first", layer.name)
         return state
-
-    def _hide_from_ddp(self) -> None:
-        """Keep DistributedDataParallel from sending these buffers in every step: they only change in `step`."""
-        hidden = [name for name, _ in self.model.named_buffers() if ".parametrizations.weight.0." in f".{name}"]
-        others: Iterable[str] = getattr(self.model, _DDP_IGNORED, ())
-        kept = [name for name in others if ".parametrizations.weight.0." not in f".{name}"]
-        setattr(self.model, _DDP_IGNORED, [*kept, *hidden])
-
-
-_DDP_IGNORED = "_ddp_params_and_buffers_to_ignore"
 
 
 class _Penalty(torch.autograd.Function):
@@ -319,15 +308,3 @@ def _find_state(layer: Layer) -> KernelPruning | None:
         return None
     state = layer.module.parametrizations.weight[0]
     return state if isinstance(state, KernelPruning) else None
-
-
-def _broadcast(tensor: Tensor) -> None:
-    """Give all ranks the first one's values, where there are several."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return
-    if tensor.dtype == torch.bool:
-        sent = tensor.to(torch.uint8)  # gloo and NCCL do not both send bool
-        dist.broadcast(sent, 0)
-        tensor.copy_(sent.bool())
-    else:
-        dist.broadcast(tensor, 0)

@@ -37,6 +37,7 @@ from torch.nn.utils import parametrize
 from patc.diagnostics import PatcError
 from patc.pruning.kernels import Layer, check_finite, check_weight, find_layers
 from patc.pruning.library import Library, candidates, library
+from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.simplex import simplex_threshold
 from patc.pruning.spec import PatternSpec
 
@@ -92,6 +93,8 @@ class SelectPattern(nn.Module):
             d = self.selection[rows] + torch.minimum(self.d[rows], self.nu[rows])
             self.d[rows] = d
             self.nu[rows] = simplex_threshold(d)
+        share(self.d)
+        share(self.nu)
 
     @torch.no_grad()
     def selected(self) -> Tensor:
@@ -105,7 +108,8 @@ class LibraryExtractor:
     The model must be trained already, and prepared before the optimizer is made. Its function hardly changes when it is
     prepared: weights are divided by what they are multiplied by from then on, or by a quarter where that is less.
 
-    `prepare` and `reduce` replace parameters: the optimizer, and a DistributedDataParallel, are made after them.
+    `prepare` and `reduce` replace parameters: the optimizer, and a DistributedDataParallel, are made after them. Every
+    rank makes its own extractor and calls it at the same places; the first rank's projections are what all of them get.
 
     Args:
         model: trained and changed in place.
@@ -158,7 +162,10 @@ class LibraryExtractor:
         for layer in layers:
             check_weight(layer)
         for layer in layers:
-            parametrize.register_parametrization(layer.module, "weight", SelectPattern(layer, self.lean))
+            selection = SelectPattern(layer, self.lean)
+            share(selection.d)
+            parametrize.register_parametrization(layer.module, "weight", selection)
+        hide_buffers(self.model)
 
     def parameter_groups(self, weight_decay: float = 0.0, **selection_options: Any) -> list[dict[str, Any]]:
         """Return the model's parameters for an optimizer: weights with `weight_decay`, selection variables without.
@@ -252,6 +259,7 @@ class LibraryExtractor:
             return
         for layer in _layers(self.model, self.spec, self.library):
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
+        hide_buffers(self.model)
 
 
 def selection_bytes(kernels: int, patterns: int, optimizer_states: int = 1) -> int:
