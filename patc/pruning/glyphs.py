@@ -1,7 +1,7 @@
 """Rendered letters: 62 classes of 32x32 pictures, made from a seed, so that training needs no download.
 
-The characters 0-9, A-Z and a-z of the font that Pillow brings, turned, sheared, scaled, moved, blurred, in two random
-colours and with noise. Some pairs, such as O and o, can hardly be told apart at unknown scale.
+The characters 0-9, A-Z and a-z of the font that Pillow brings, turned, sheared, scaled, moved, blurred, lighter or
+darker than a tinted ground, and with noise. Some pairs, such as O and o, can hardly be told apart at unknown scale.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def _render(label: int, random: np.random.Generator) -> np.ndarray:
     """Return one picture of a character, 3 x 32 x 32 uint8."""
     from PIL import Image, ImageFilter
 
-    turn, shear = random.normal(0, 0.25), random.normal(0, 0.2)
-    height, width = random.uniform(0.55, 1.05), random.uniform(0.55, 1.05)
-    move = random.normal(0, 1.8, 2)
+    turn, shear = random.normal(0, 0.2), random.normal(0, 0.15)
+    height, width = random.uniform(0.8, 1.3), random.uniform(0.8, 1.3)
+    move = random.normal(0, 1.5, 2)
     cos, sin = math.cos(turn), math.sin(turn)
     # From places of the picture to places of the canvas, around their centres.
     scale = _CANVAS / SIZE
@@ -56,12 +56,13 @@ def _render(label: int, random: np.random.Generator) -> np.ndarray:
     small = _draw(label).transform(
         (SIZE, SIZE), Image.Transform.AFFINE, (a, b, offset[0], d, e, offset[1]), Image.Resampling.BILINEAR
     )
-    blurred = small.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.4)))
+    blurred = small.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.2)))
     ink = np.asarray(blurred, np.float32) / 255
-    paper = random.uniform(0, 255, (3, 1, 1))
+    grey = random.uniform(0, 255)
+    paper = grey + random.normal(0, 15, (3, 1, 1))
     # Towards the middle of the range, so that the contrast is not cut off.
-    colour = paper + np.where(paper < 128, 1, -1) * random.uniform(40, 130, (3, 1, 1))
-    picture = paper + (colour - paper) * ink + random.normal(0, random.uniform(4, 32), (3, SIZE, SIZE))
+    contrast = (1 if grey < 128 else -1) * random.uniform(50, 150, (3, 1, 1))
+    picture = paper + contrast * ink + random.normal(0, random.uniform(2, 24), (3, SIZE, SIZE))
     return picture.clip(0, 255).astype(np.uint8)
 
 
