@@ -14,7 +14,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,10 @@ class _Run:
         self.optimizer: torch.optim.Optimizer
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp and self.device.type == "cuda")
         # What makes a run this one; a checkpoint of another is refused.
-        self.identity = {
-            "data": data.name,
-            "spec": repr(spec),
-            "options": repr(replace(options, device=None)),
-            "model": [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()],
-        }
+        settings = asdict(spec) | asdict(replace(options, device=None))
+        self.identity = {"data": data.name} | settings | asdict(self.schedule)
+        del self.identity["schedule"]  # its fields are among the others
+        self.shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
         PatternPruner(model, spec)  # refuses what cannot be pruned before anything takes time
 
     def run(self, resume: bool) -> TrainReport:
@@ -308,6 +306,7 @@ class _Run:
         """Write what the epoch with this number starts from, and the log."""
         state = {
             "identity": self.identity,
+            "shapes": self.shapes,
             "epoch": epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -329,10 +328,16 @@ class _Run:
     def _resume(self) -> int:
         """Load the last checkpoint; return the epoch that it goes on with."""
         path = self.folder / LAST
-        state = _load(path)
-        for key, value in self.identity.items():
-            if state["identity"][key] != value:
-                raise PatcError(f"expected a run with the same {key}, found the checkpoint of another", str(path))
+        state = _load(path, ("identity", "shapes", "model"))
+        for name, value in self.identity.items():
+            other = state["identity"].get(name)
+            if other != value:
+                raise PatcError(
+                    f"expected the checkpoint of a run with {name.replace('_', ' ')} {value}, found one with {other}",
+                    str(path),
+                )
+        if state["shapes"] != self.shapes:
+            raise PatcError("expected the checkpoint of a model of the same weights, found another", str(path))
         epoch: int = state["epoch"]
         # The phase that wrote the checkpoint, whose state the model has.
         phase = next(phase for phase in self.phases if phase.first < epoch <= phase.first + phase.epochs)
@@ -357,14 +362,14 @@ class _Run:
     def _finish(self) -> TrainReport:
         assert self.pruner is not None  # there is at least one epoch of ADMM
         if self.best >= 0:
-            self.model.load_state_dict(_load(self.folder / BEST)["model"])
+            self.model.load_state_dict(_load(self.folder / BEST, ("model", "accuracy"))["model"])
         pruned = self.pruner.finalize()
         accuracy = evaluate(self.model, self.data)[1]
         self.model.to("cpu").eval()
         return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms))
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, needed: Collection[str]) -> dict[str, Any]:
     if not path.is_file():
         raise PatcError("expected the checkpoint of a run, found no such file", str(path))
     try:
@@ -372,6 +377,6 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         reason = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
         raise PatcError(f"expected a readable checkpoint, found: {reason}", str(path)) from None
-    if not isinstance(state, dict) or "model" not in state:
+    if not isinstance(state, dict) or not state.keys() >= set(needed):
         raise PatcError("expected the checkpoint of a run, found another file", str(path))
     return state

@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import patc
 from patc import models
 from patc.diagnostics import PatcError
 from patc.models import ModelInfo
-from patc.pruning import PHASE2, PatternSpec, choose_rates, prune_
+from patc.pruning import PHASE2, AdmmSchedule, PatternSpec, choose_rates, prune_
 from patc.pruning.data import Data, TensorSplit, open_data
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
 from patc.pruning.train import COLUMNS, evaluate, train
@@ -161,23 +162,24 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tm
 def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = TrainOptions(admm_epochs=1, retrain_epochs=0, batch_size=64)
-    spec = PatternSpec()
+    spec, slow = PatternSpec(), AdmmSchedule(rho=0.001)
     with pytest.raises(PatcError, match=r"last.pt: expected the checkpoint of a run, found no such file"):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
     train(make_small(num_classes=4), shapes, spec, options, folder)
     with pytest.raises(PatcError, match="expected a folder without a run; --resume goes on"):
         train(make_small(num_classes=4), shapes, spec, options, folder)
     for model, other_spec, other, what in (
-        (make_small(num_classes=4), PatternSpec("phase3"), options, "spec"),
-        (make_small(num_classes=4), spec, TrainOptions(admm_epochs=2), "options"),
-        (make_small(num_classes=5), spec, options, "model"),
+        (make_small(num_classes=4), PatternSpec("phase3"), options, "run with library phase3, found one with phase2"),
+        (make_small(num_classes=4), spec, replace(options, seed=3), "run with seed 3, found one with 0"),
+        (make_small(num_classes=4), spec, replace(options, schedule=slow), "run with rho 0.001, found one with 0.01"),
+        (make_small(num_classes=5), spec, options, "model of the same weights, found another"),
     ):
-        with pytest.raises(PatcError, match=f"expected a run with the same {what}, found the checkpoint of another"):
+        with pytest.raises(PatcError, match=f"expected the checkpoint of a {what}"):
             train(model, shapes, other_spec, other, folder, resume=True)
     (folder / "last.pt").write_bytes(b"no checkpoint")
     with pytest.raises(PatcError, match="expected a readable checkpoint, found: "):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
-    torch.save({"a": 1}, folder / "last.pt")
+    torch.save({"model": {}, "accuracy": 0.5}, folder / "last.pt")  # as best.pt is
     with pytest.raises(PatcError, match="expected the checkpoint of a run, found another file"):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
     (tmp_path / "file").write_text("")
