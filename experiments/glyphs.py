@@ -18,8 +18,9 @@ import platform
 import random
 import statistics
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from patc import models
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
-from patc.pruning.data import Data, open_data
+from patc.pruning.data import Data, normalise, open_data
 from patc.pruning.plots import save_bars
 from patc.pruning.train import evaluate, save_state
 
@@ -222,7 +223,7 @@ def train_epochs(
             for group in optimizer.param_groups:
                 group["lr"] = rates[1] + (rates[0] - rates[1]) * (1 + math.cos(math.pi * done)) / 2
             optimizer.zero_grad(set_to_none=True)
-            loss = criterion(model(images.to(device)), labels.to(device))
+            loss = criterion(model(normalise(images.to(device))), labels.to(device))
             if not torch.isfinite(loss):
                 raise PatcError(f"expected a finite loss, found {loss.item()} in epoch {epoch}")
             (loss + method.penalty().to(device)).backward()
@@ -237,16 +238,33 @@ def count_weights(model: nn.Module) -> tuple[int, int]:
     return sum(w.numel() for w in weights), sum(int(w.count_nonzero()) for w in weights)
 
 
-def run_dense(preset: Preset, data: Data, seed: int, path: Path, device: str) -> nn.Module:
+def describe_task(preset: Preset, data: Data) -> dict[str, object]:
+    """Return what runs have to share to be compared, the images as a checksum."""
+    numbers = {name: value for name, value in asdict(preset).items() if name != "net"}
+    checksum = 0
+    for images, labels in (*data.train.batches(256), *data.test.batches(256)):
+        checksum = zlib.crc32(labels.numpy(), zlib.crc32(images.numpy(), checksum))
+    return {"net": preset.net.__name__, **numbers, "checksum": checksum}
+
+
+def require_task(task: dict[str, object], found: object, path: Path) -> None:
+    """Refuse a run of another preset or other images, as an earlier version may have left it."""
+    if found != task:
+        raise PatcError("expected a run of this preset and these images, found another: remove it", str(path))
+
+
+def run_dense(preset: Preset, data: Data, task: dict[str, object], seed: int, path: Path, device: str) -> nn.Module:
     """Return the dense net of a seed: from its file, or trained and saved."""
     model = preset.net(data.classes, seed)
     if path.is_file():
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        require_task(task, state["task"], path)
+        model.load_state_dict(state["model"])
         return model.to(device)
     model.to(device)
     rates = (LEARNING_RATE, 0.0)
     train_epochs(model, data, KeepAll(), range(preset.dense_epochs), rates, preset.batch_size, seed)
-    save_state(path, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    save_state(path, {"task": task, "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()}})
     return model
 
 
@@ -281,11 +299,12 @@ def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: in
         "distance_before_masks": distance,
         "weights": weights,
         "kept_weights": kept,
+        "machine": "a GPU" if next(model.parameters()).is_cuda else f"{torch.get_num_threads()} thread(s) of a CPU",
         "seconds": time.perf_counter() - started,
     }
 
 
-def write_report(results: list[dict], preset: Preset, name: str, seeds: int, docs: Path) -> None:
+def write_report(results: list[dict], preset: Preset, name: str, docs: Path) -> None:
     """Write the table and the plot of what was measured."""
     described = methods(0)
     rows, means, spreads, labels = [], [], [], []
@@ -304,7 +323,8 @@ def write_report(results: list[dict], preset: Preset, name: str, seeds: int, doc
         means.append(mean)
         spreads.append(spread)
         labels.append(f"{words}\n{rate:.2f}x")
-    device = "a GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} thread(s) of its CPU"
+    machines = " and ".join(sorted({run["machine"] for run in results}))
+    seeds = len({run["seed"] for run in results})
     hours = sum(run["seconds"] for run in results) / 3600
     text = f"""\
 # Patterns on rendered letters
@@ -313,13 +333,13 @@ Test accuracy in percent on `glyphs:{preset.images}` (62 classes, 32x32, half as
 `{name}`, {seeds} seeds. From a net trained dense for {preset.dense_epochs} epochs every method trains {preset.epochs}
 more, half of them to prune; the last epoch counts. Pruning is by ADMM throughout. The spread is the sample standard
 deviation over seeds. Written by `python experiments/glyphs.py --preset {name}`: PyTorch {torch.__version__},
-{platform.machine()}, {device}, {hours:.1f} hours beside the dense training.
+{platform.machine()}, {machines}, {hours:.1f} hours beside the dense training.
 
 | method | convolution weights | accuracy | spread | against dense | each seed |
 | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
-Unstructured pruning keeps as many weights in each layer as the pattern net of the same row does, wherever they are
+Unstructured pruning keeps as many weights in each layer as the pattern net of the same rate does, wherever they are
 largest. The random control draws its patterns anew for each seed, from those that are not in phase 2.
 
 ![Accuracy of each method](glyphs.png)
@@ -343,7 +363,9 @@ def main() -> None:
     preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
     args.out.mkdir(parents=True, exist_ok=True)
     results = []
-    data: Data | None = None
+    # The letters are the same for all seeds, as a real data set would be.
+    data = open_data(f"glyphs:{preset.images}", 32)
+    task = describe_task(preset, data)
     for seed in range(args.seeds):
         dense: nn.Module | None = None
         for name in methods(seed):
@@ -351,11 +373,12 @@ def main() -> None:
             if not path.is_file():
                 if args.report_only:
                     continue
-                # The letters are the same for all seeds, as a real data set would be.
-                data = data or open_data(f"glyphs:{preset.images}", 32)
-                dense = dense or run_dense(preset, data, seed, args.out / f"{args.preset}-dense-{seed}.pth", device)
-                atomic_write(path, json.dumps(run_method(preset, data, dense, name, seed), indent=1))
+                file = args.out / f"{args.preset}-dense-{seed}.pth"
+                dense = dense or run_dense(preset, data, task, seed, file, device)
+                run = {"task": task, **run_method(preset, data, dense, name, seed)}
+                atomic_write(path, json.dumps(run, indent=1))
             results.append(json.loads(path.read_text()))
+            require_task(task, results[-1].get("task"), path)
             run = results[-1]
             kept = run["weights"] / run["kept_weights"]
             print(
@@ -363,7 +386,7 @@ def main() -> None:
                 flush=True,
             )
     if results:
-        write_report(results, preset, args.preset, args.seeds, args.docs)
+        write_report(results, preset, args.preset, args.docs)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named 
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("--compression", metavar="R", type=float, help="all convolution weights / kept ones")
     rate.add_argument("--connectivity", metavar="C", type=float, help="all kernels / kept ones of each 3x3 layer")
-    group.add_argument("--library", metavar="NAME", help="pattern library (phase2)")
+    group.add_argument(
+        "--library", metavar="NAME|MASKS", type=_library, help="pattern library (phase2), or its masks, as in 27,54,216"
+    )
     group.add_argument("--pointwise", metavar="HOW", help="1x1 convolutions: dense, or groups of nine (dense)")
     group.add_argument("--filter-group", metavar="N", type=int, help="filters that share patterns: 1, 2, 4 or 8 (1)")
 
@@ -215,6 +217,12 @@ def _build(name: str, weights: str | None, shape: tuple[int, ...] | None, spec: 
     report = pruning.prune_(model, spec) if spec is not None else None
     inputs = (torch.zeros(shape or models.MODELS[name].input_shape),)
     return LoadedModel(name, model, inputs, report)
+
+
+def _library(text: str) -> str | tuple[int, ...]:
+    """Return a library's name, or masks that are parted by commas."""
+    parts = text.split(",")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else text
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from patc.pruning import PatternSpec
 
 
-def modelled_times(model: nn.Module, shape: tuple[int, ...], spec: PatternSpec) -> Callable[[str, float], float]:
+def modelled_times(shape: tuple[int, ...], model: nn.Module, spec: PatternSpec) -> Callable[[str, float], float]:
     """Return a function of a layer's name and connectivity that gives cycles of one thread on this machine.
 
     The model is pruned to each connectivity in one shot, and goes through the passes up to `pattern-schedule`.
@@ -36,7 +36,7 @@ def modelled_times(model: nn.Module, shape: tuple[int, ...], spec: PatternSpec) 
 
     def time_of(layer: str, rate: float) -> float:
         if rate not in known:
-            pruned = copy.deepcopy(model).eval()
+            pruned = copy.deepcopy(model).cpu().eval()
             uniform = replace(spec, connectivity=rate, compression=None, allocation="uniform", rates=())
             pruning.prune_(pruned, uniform)
             module, _ = lower_model(pruned, (torch.zeros(shape),), pipeline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,8 @@ SUFFIXES = (".safetensors", ".pth")
 
 # The options of training, with what they are in `TrainOptions` and `AdmmSchedule`.
 _TRAINING = (
-    "dense_epochs", "extract", "extract_epochs", "admm_epochs", "retrain_epochs", "batch_size", "optimizer",
-    "learning_rate", "weight_decay", "label_smoothing", "amp", "device", "seed",
+    "dense_epochs", "extract", "extract_from", "extract_epochs", "admm_epochs", "retrain_epochs", "batch_size",
+    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "speedup", "amp", "device", "seed",
 )  # fmt: skip
 _PENALTY = ("rho", "growth", "most_rho", "ramp")
 
@@ -93,6 +94,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dense-epochs", metavar="N", type=int, help="epochs before pruning (0)")
     group.add_argument("--extract", metavar="N", type=int, help="extract a library of N patterns first: 12, 8 or 4")
+    group.add_argument("--extract-from", metavar="WHICH", help="all patterns of four, or centred ones (all)")
     group.add_argument("--extract-epochs", metavar="N", type=int, help="epochs of each step of the extraction (3)")
     group.add_argument("--admm-epochs", metavar="N", type=int, help="epochs of ADMM (10)")
     group.add_argument("--retrain-epochs", metavar="N", type=int, help="epochs with the masks in force (10)")
@@ -134,6 +136,8 @@ def _check(args: argparse.Namespace) -> None:
         raise PatcError("expected --compression or --connectivity, got neither")
     if args.speedup is not None and not (args.compression is None and args.connectivity is None):
         raise PatcError("expected --speedup without --compression and --connectivity, got both")
+    if args.speedup is not None and (args.rate or args.allocation):
+        raise PatcError("expected --speedup to choose all rates, got --rate or --allocation too")
     if args.library is not None and args.extract is not None:
         raise PatcError("expected --library or --extract, got both")
     if args.output is not None:
@@ -141,7 +145,8 @@ def _check(args: argparse.Namespace) -> None:
     if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:
         raise PatcError("expected the name of a model, got a file: prune it in Python and export it", args.model)
     if args.data is None:
-        given = _given(args, (*_TRAINING, *_PENALTY, "run_folder", "resume"))
+        needing = (name for name in _TRAINING if name != "speedup")
+        given = _given(args, (*needing, *_PENALTY, "run_folder", "resume"))
         if given:
             option = next(iter(given)).replace("_", "-")
             raise PatcError(f"expected --data together with --{option}, got none")
@@ -149,31 +154,40 @@ def _check(args: argparse.Namespace) -> None:
 
 def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc import models, pruning
+    from patc.tools.layer_times import modelled_times
 
-    model = models.build(args.model, args.weights)
-    return pruning.prune_(model, _spec(args, model)), model
+    model, spec = models.build(args.model, args.weights), _spec(args)
+    if args.speedup is not None:
+        times = modelled_times(models.MODELS[args.model].input_shape, model, spec)
+        spec = pruning.choose_rates(model, spec, times, args.speedup)
+    return pruning.prune_(model, spec), model
 
 
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc import models
-    from patc.pruning import AdmmSchedule
+    from patc.pruning import AdmmSchedule, resolve
     from patc.pruning.data import open_data
-    from patc.pruning.train import evaluate, train
+    from patc.pruning.train import evaluate, make_run_folder, train
     from patc.pruning.train_options import TrainOptions, plan_phases
+    from patc.tools.layer_times import modelled_times
 
     options = TrainOptions(**_given(args, _TRAINING), schedule=AdmmSchedule(**_given(args, _PENALTY)))
     info = models.find(args.model)
     folder = args.run_folder or f"prune-{args.model}"
     data = open_data(args.data, info.input_shape[2], options.seed)
     model = info.build(args.weights, seed=options.seed, num_classes=data.classes)
-    spec = _spec(args, model, (1, *data.shape))
+    spec = _spec(args)
+    resolve(model, spec)
+    if not args.resume:
+        make_run_folder(folder)
     size = f"{len(data.train)} images to train on, {len(data.test)} to test with, {data.classes} classes"
     print(f"{data.name}: {size}", flush=True)
-    if args.weights is not None:
-        print(f"{args.weights}: test accuracy {evaluate(model, data)[1]:.2%}", flush=True)
+    if args.weights is not None and not args.resume:
+        print(f"{args.weights}: test accuracy {evaluate(model.to(options.find_device()), data)[1]:.2%}", flush=True)
     epochs = sum(phase.epochs for phase in plan_phases(options))
     with _progress(epochs, options) as (tell, tell_step):
-        report = train(model, data, spec, options, folder, bool(args.resume), tell, tell_step)
+        times = functools.partial(modelled_times, (1, *data.shape))
+        report = train(model, data, spec, options, folder, bool(args.resume), tell, tell_step, times)
     for histogram in report.histograms:
         print(f"\nkernels that select each of {len(histogram)} patterns:")
         _print_histogram(histogram)
@@ -182,25 +196,12 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     return report.pruned, model
 
 
-def _spec(args: argparse.Namespace, model: nn.Module, shape: tuple[int, ...] | None = None) -> PatternSpec:
-    """Return what to prune to; with --speedup, the rates that the compiler's cost model suggests.
-
-    Args:
-        shape: of the input that layers are timed with; None for that of the named model.
-    """
-    from patc import models, pruning
+def _spec(args: argparse.Namespace) -> PatternSpec:
+    from patc.pruning import PatternSpec
 
     names = ("compression", "connectivity", "library", "pointwise", "filter_group", "depthwise", "library_5x5")
     fields = _given(args, (*names, "first_layer", "allocation"))
-    spec = pruning.PatternSpec(**fields, balanced=args.balanced, rates=tuple(args.rate or ()))
-    if args.speedup is None:
-        return spec
-    if args.rate or args.allocation:
-        raise PatcError("expected --speedup to choose all rates, got --rate or --allocation too")
-    from patc.tools.layer_times import modelled_times
-
-    times = modelled_times(model, shape or models.MODELS[args.model].input_shape, spec)
-    return pruning.choose_rates(model, spec, times, args.speedup)
+    return PatternSpec(**fields, balanced=args.balanced, rates=tuple(args.rate or ()))
 
 
 def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:

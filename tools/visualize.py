@@ -32,7 +32,6 @@ def draw(args: argparse.Namespace) -> int:
     import torch
 
     from patc import models, pruning
-    from patc.files import make_folder
     from patc.pruning.visualize import write_pictures
     from patc.tools.images import drawn_input, picture_input
 
@@ -45,9 +44,7 @@ def draw(args: argparse.Namespace) -> int:
         nets["pruned"] = models.build(args.model, args.against)
     shape = args.input_shape or models.MODELS[args.model].input_shape
     image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
-    folder = Path(args.visualize)
-    make_folder(folder)
-    for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), folder):
+    for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), Path(args.visualize)):
         print(path)
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from patc.pruning.library import (
+from patc.pruning.libraries import (
     ELOG,
     GAUSSIAN,
     LIBRARIES,

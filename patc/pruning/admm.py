@@ -19,7 +19,8 @@ and U adds up what is left between them (U is the paper's multiplier over rho).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ class KernelPruning(nn.Module):
         dual: U.
         mask: bool.
         keep: units that stay in the end.
+        spec: a number that tells the pruner's spec from others.
         iteration: calls of `PatternPruner.step` so far.
         hardened: whether the mask is in force and the penalty gone.
     """
@@ -101,12 +103,12 @@ class KernelPruning(nn.Module):
     dual: Tensor
     mask: Tensor
 
-    def __init__(self, weight: Tensor, keep: int) -> None:
+    def __init__(self, weight: Tensor, keep: int, spec: int) -> None:
         super().__init__()
         self.register_buffer("anchor", weight.detach().clone())
         self.register_buffer("dual", torch.zeros_like(weight, requires_grad=False))
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool, requires_grad=False))
-        self.keep, self.iteration, self.hardened = keep, 0, False
+        self.keep, self.spec, self.iteration, self.hardened = keep, spec, 0, False
 
     def forward(self, weight: Tensor) -> Tensor:
         return torch.where(self.mask, weight, 0.0)
@@ -115,11 +117,13 @@ class KernelPruning(nn.Module):
         return weight
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor([self.keep, self.iteration, int(self.hardened)])
+        return torch.tensor([self.spec, self.keep, self.iteration, int(self.hardened)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.keep, self.iteration, hardened = state.tolist()
-        self.hardened = bool(hardened)
+        spec, keep, iteration, hardened = state.tolist()
+        if spec != self.spec:
+            raise PatcError("expected the state of a model that is pruned to the same spec, found that of another")
+        self.keep, self.iteration, self.hardened = keep, iteration, bool(hardened)
 
 
 class PatternPruner:
@@ -130,7 +134,8 @@ class PatternPruner:
     same spec and schedule, then load the state dict; what follows is bit-equal to an uninterrupted run.
 
     With DistributedDataParallel every rank makes a pruner, prepares it before it wraps the model, and calls `step`,
-    `harden` and `finalize` at the same places; the first rank's projections are what all of them get.
+    `harden` and `finalize` at the same places; the first rank's projections are what all of them get. The model is on
+    its device before that.
 
     Args:
         model: pruned in place.
@@ -145,6 +150,7 @@ class PatternPruner:
         self.model = model
         self.schedule = schedule or AdmmSchedule()
         self._all_layers = find_layers(model, spec)
+        self._asked = spec
         self.spec = solve_compression(self._all_layers, spec)
         self._layers = [layer for layer in self._all_layers if layer.kind != "dense"]
 
@@ -167,9 +173,17 @@ class PatternPruner:
         """Parametrize the weights and find the first projection; a model that is prepared already stays as it is.
 
         Raises:
-            PatcError: a weight is not finite, not a plain parameter or shared; the model is then unchanged.
+            PatcError: a weight is not finite, not a plain parameter or shared, or the model is prepared for another
+                spec; the model is then unchanged.
         """
-        if all(_find_state(layer) is not None for layer in self._layers):
+        spec = _number(self._asked)
+        states = [_find_state(layer) for layer in self._layers]
+        if all(state is not None for state in states):
+            for layer, state in zip(self._layers, states, strict=True):
+                if state is not None and state.spec != spec:
+                    raise PatcError(
+                        "expected a model to prepare for this spec, found one prepared for another", layer.name
+                    )
             return
         owners: dict[int, str] = {}
         for layer in self._layers:
@@ -177,12 +191,14 @@ class PatternPruner:
             owner = owners.setdefault(id(layer.weight), layer.name)
             if owner != layer.name:
                 raise PatcError(f"expected a weight of its own, found that of '{owner}'", layer.name)
-        keep = kept_units(self._all_layers, self.spec)
-        for layer in self._layers:
-            state = KernelPruning(layer.weight, keep[layer.name])
+        kept = kept_units(self._all_layers, self.spec)
+        keep = torch.tensor([kept[layer.name] for layer in self._layers], device=self._layers[0].weight.device)
+        share(keep)  # a global budget depends on the weights
+        for layer, units in zip(self._layers, keep.tolist(), strict=True):
+            state = KernelPruning(layer.weight, units, spec)
             parametrize.register_parametrization(layer.module, "weight", state)
             self._update(layer, state)
-        hide_buffers(self.model)
+        hide_buffers(self.model, KernelPruning)
 
     def penalty(self) -> Tensor:
         """Return rho/2 |W - Z + U|^2 over all pruned layers, to be added to the loss; 0 after `harden`."""
@@ -251,7 +267,7 @@ class PatternPruner:
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
             choice = project(layer, layer.weight, keep, self.spec.balanced)
             reports.append(layer.report(choice.patterns[choice.kept]))
-        hide_buffers(self.model)
+        hide_buffers(self.model, KernelPruning)
         return PruneReport(self.spec.masks, self.spec.connectivity, tuple(reports))
 
     @torch.no_grad()
@@ -288,19 +304,26 @@ class PatternPruner:
 
 
 class _Penalty(torch.autograd.Function):
-    """rho/2 |weight - anchor|^2, with one temporary instead of the four that autograd would keep."""
+    """rho/2 |weight - anchor|^2, without the temporaries that autograd would keep."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, anchor: Tensor, rho: float) -> Tensor:
-        difference = weight - anchor
-        ctx.save_for_backward(difference)
-        ctx.rho = rho
-        return difference.square().sum() * (rho / 2)
+    def forward(weight: Tensor, anchor: Tensor, rho: float) -> Tensor:
+        return (weight - anchor).square_().sum() * (rho / 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        weight, anchor, ctx.rho = inputs
+        ctx.save_for_backward(weight, anchor)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (difference,) = ctx.saved_tensors
-        return difference * (grad * ctx.rho), None, None
+        weight, anchor = ctx.saved_tensors
+        return (weight - anchor) * (grad * ctx.rho), None, None
+
+
+def _number(spec: PatternSpec) -> int:
+    """Return a number that tells specs apart which prune differently."""
+    return zlib.crc32(repr(replace(spec, library=spec.masks, library_5x5=spec.masks_5x5 or None)).encode())
 
 
 def _find_state(layer: Layer) -> KernelPruning | None:

@@ -1,7 +1,7 @@
 """Labelled images to train on, by name: CIFAR-10's binary files, folders of pictures, digits and rendered letters.
 
     data = open_data("cifar10:/data/cifar-10-batches-bin", size=32)
-    for images, labels in data.train.batches(128, seed=0, epoch=3):    # N x 3 x H x W float32, N int64
+    for images, labels in data.train.batches(128, seed=0, epoch=3):    # N x 3 x H x W uint8, N int64
 
 Batches depend on seed and epoch alone, so that a run that is resumed sees what an uninterrupted one sees.
 """
@@ -35,7 +35,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images, normalised, and their classes.
+        """Yield images as pixels, for `normalise` where the model is, and their classes.
 
         Args:
             epoch: shuffles and augments for training, another way in each epoch; None gives all images as they are.
@@ -88,7 +88,7 @@ class TensorSplit:
             generator.manual_seed(epoch_seed(seed, epoch))
             order = torch.randperm(len(order), generator=generator)[: trained_images(len(order), batch_size)]
         for chosen in order.split(batch_size):
-            images = normalise(self.images[chosen])
+            images = self.images[chosen]
             if epoch is not None:
                 images = self._augment(images, generator)
             yield images, self.labels[chosen]
@@ -99,11 +99,11 @@ class TensorSplit:
             flipped = torch.rand(count, generator=generator) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         if self.shift:
-            padded = functional.pad(images, [self.shift] * 4, mode="replicate")
-            dy, dx = torch.randint(2 * self.shift + 1, (2, count), generator=generator)
-            rows = (dy[:, None] + torch.arange(height))[:, :, None]
-            columns = (dx[:, None] + torch.arange(width))[:, None, :]
-            images = padded[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2).contiguous()
+            dy, dx = torch.randint(2 * self.shift + 1, (2, count), generator=generator) - self.shift
+            # What comes in at an edge repeats it.
+            rows = (dy[:, None] + torch.arange(height)).clamp(0, height - 1)[:, :, None]
+            columns = (dx[:, None] + torch.arange(width)).clamp(0, width - 1)[:, None, :]
+            images = images[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2).contiguous()
         return images
 
 
@@ -142,13 +142,13 @@ def open_data(name: str, size: int, seed: int = 0) -> Data:
 
 def normalise(images: Tensor) -> Tensor:
     """Return N x 3 x H x W uint8 pixels as float32 of about zero mean and unit variance."""
-    mean, deviation = _statistics()
+    mean, deviation = _statistics(images.device)
     return (images.float() / 255 - mean) / deviation
 
 
 def denormalise(images: Tensor) -> Tensor:
     """Return pixels from about 0 to 1 of what `normalise` gave."""
-    mean, deviation = _statistics()
+    mean, deviation = _statistics(images.device)
     return images * deviation + mean
 
 
@@ -163,8 +163,8 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def _statistics() -> tuple[Tensor, Tensor]:
-    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, deviation = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
     return mean, deviation
 
 

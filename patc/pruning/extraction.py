@@ -36,7 +36,7 @@ from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
 from patc.pruning.kernels import Layer, check_finite, check_weight, find_layers
-from patc.pruning.library import Library, candidates, library
+from patc.pruning.libraries import Library, candidates, library
 from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.simplex import simplex_threshold
 from patc.pruning.spec import PatternSpec
@@ -165,7 +165,7 @@ class LibraryExtractor:
             selection = SelectPattern(layer, self.lean)
             share(selection.d)
             parametrize.register_parametrization(layer.module, "weight", selection)
-        hide_buffers(self.model)
+        hide_buffers(self.model, SelectPattern)
 
     def parameter_groups(self, weight_decay: float = 0.0, **selection_options: Any) -> list[dict[str, Any]]:
         """Return the model's parameters for an optimizer: weights with `weight_decay`, selection variables without.
@@ -259,7 +259,7 @@ class LibraryExtractor:
             return
         for layer in _layers(self.model, self.spec, self.library):
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
-        hide_buffers(self.model)
+        hide_buffers(self.model, SelectPattern)
 
 
 def selection_bytes(kernels: int, patterns: int, optimizer_states: int = 1) -> int:
@@ -275,14 +275,17 @@ class _SelectionPenalty(torch.autograd.Function):
     """rho/2 |z - a|^2, with a = |d - nu| - nu found anew in each direction instead of stored."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, d: Tensor, nu: Tensor, rho: float) -> Tensor:
-        ctx.save_for_backward(z, d, nu)
-        ctx.rho = rho
+    def forward(z: Tensor, d: Tensor, nu: Tensor, rho: float) -> Tensor:
         return _apart(z, d, nu).square_().sum() * (rho / 2)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+        *tensors, ctx.rho = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _apart(*ctx.saved_tensors).mul_(grad * ctx.rho), None, None, None
+        return _apart(*ctx.saved_tensors) * (grad * ctx.rho), None, None, None
 
 
 def _apart(z: Tensor, d: Tensor, nu: Tensor) -> Tensor:

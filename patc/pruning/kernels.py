@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
-from patc.pruning.library import TAPS, Library, entries
+from patc.pruning.libraries import TAPS, Library, entries
 from patc.pruning.report import Kind, LayerReport
 from patc.pruning.spec import PatternSpec
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from patc.diagnostics import PatcError
-from patc.pruning.data import Data, epoch_seed, normalise, trained_images
+from patc.pruning.data import Data, epoch_seed, trained_images
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-_MOST_WORKERS = 8
+_MOST_WORKERS = 16
 _TEST_SCALE = 1.14  # the short side before the centre is cut out: 256 for 224
 
 
@@ -49,12 +49,13 @@ class PictureSplit:
             sampler=order.tolist(),
             num_workers=workers if len(order) > batch_size else 0,
             collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
         )
         for batch in loader:
-            if isinstance(batch, tuple):
-                yield normalise(batch[0]), batch[1]
-            else:
+            if isinstance(batch, str):
                 raise PatcError("expected a picture that can be decoded, found damaged data", batch)
+            images, labels = batch  # a list, once it was pinned
+            yield images, labels
 
 
 def open_pictures(folder: Path, name: str, size: int, needs_parts: bool) -> Data:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from patc.pruning.kernels import Layer
-from patc.pruning.library import Library, taps
+from patc.pruning.libraries import Library, taps
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,17 @@ def share(tensor: Tensor) -> None:
         dist.broadcast(tensor, 0)
 
 
-def hide_buffers(model: nn.Module) -> None:
-    """Keep DistributedDataParallel from sending the buffers of parametrized weights in every step.
+def hide_buffers(model: nn.Module, kind: type[nn.Module]) -> None:
+    """Keep DistributedDataParallel from sending the buffers of `kind` in every step.
 
-    They change between steps only, where `share` sends them. To be called again when the parametrizations are gone.
+    They change between steps only, where `share` sends them. To be called again when these modules are gone.
     """
-    hidden = [name for name, _ in model.named_buffers() if _is_parametrization(name)]
-    others = [name for name in getattr(model, _DDP_IGNORED, ()) if not _is_parametrization(name)]
+    hidden = [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, kind)
+        for name, _ in module.named_buffers()
+    ]
+    present = {name for name, _ in (*model.named_buffers(), *model.named_parameters())}
+    others = [name for name in getattr(model, _DDP_IGNORED, ()) if name in present and name not in hidden]
     setattr(model, _DDP_IGNORED, [*others, *hidden])
-
-
-def _is_parametrization(name: str) -> bool:
-    return ".parametrizations.weight.0." in f".{name}"

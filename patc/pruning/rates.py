@@ -27,7 +27,7 @@ def kept_units(layers: Sequence[Layer], spec: PatternSpec) -> dict[str, int]:
     if spec.allocation == "global":
         own = spec.layer_rates
         shared = [layer for layer in layers if layer.has_connectivity and layer.name not in own]
-        counts |= _allocate(shared, counts)
+        counts |= _allocate(shared, counts) if shared else {}
     return counts
 
 

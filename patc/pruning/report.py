@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from patc.pruning.library import Library
+from patc.pruning.libraries import Library
 
 Kind = Literal["pattern", "pattern-only", "pointwise-groups", "depthwise", "dense"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from patc.diagnostics import PatcError
-from patc.pruning.library import Library, library
+from patc.pruning.libraries import Library, library
 
 Pointwise = Literal["dense", "groups"]
 Depthwise = Literal["dense", "pattern"]
@@ -79,9 +79,13 @@ class PatternSpec:
         _check_choice("allocation", self.allocation, ("uniform", "global"))
         _check_choice("first_layer", self.first_layer, ("pattern", "prune", "dense"))
         pairs = self.rates.items() if isinstance(self.rates, Mapping) else self.rates
-        object.__setattr__(self, "rates", tuple((str(name), rate) for name, rate in pairs))
-        for name, rate in self.layer_rates.items():
+        for name, rate in pairs:
             _check_rate(f"the connectivity of '{name}'", rate)
+        # Plain numbers, of whatever came: checkpoints hold them.
+        object.__setattr__(self, "connectivity", float(self.connectivity))
+        if self.compression is not None:
+            object.__setattr__(self, "compression", float(self.compression))
+        object.__setattr__(self, "rates", tuple((str(name), float(rate)) for name, rate in pairs))
 
     @classmethod
     def for_compression(cls, rate: float, **fields: Any) -> PatternSpec:

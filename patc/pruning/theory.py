@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from patc.pruning.library import Library, candidates
+from patc.pruning.libraries import Library, candidates
 
 ELOG_P = 0.75
 ELOG_N = 8

@@ -3,8 +3,8 @@
     report = train(model, open_data("glyphs", 32), PatternSpec.for_compression(8.0), TrainOptions(), "run")
 
 The folder gets `log.csv`, `last.pt` after each epoch and `best.pt`, the retrained weights of the best test accuracy.
-All that is random depends on the seed and the epoch alone: a run that is resumed from `last.pt` gives the same bits as
-one that was not interrupted, on the same machine and number of threads.
+All that is random depends on the seed and the epoch alone: on a CPU, a run that is resumed from `last.pt` gives the same
+bits as one that was not interrupted, on the same machine and number of threads.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from patc.diagnostics import PatcError
 from patc.files import atomic_write, make_folder
 from patc.pruning.admm import PatternPruner
-from patc.pruning.data import Data, epoch_seed
+from patc.pruning.data import Data, epoch_seed, normalise
 from patc.pruning.extraction import LibraryExtractor
-from patc.pruning.library import Library
+from patc.pruning.latency import LayerTime, choose_rates
 from patc.pruning.report import PruneReport
 from patc.pruning.spec import PatternSpec
 from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases
@@ -78,6 +78,7 @@ class TrainReport:
     histograms: tuple[dict[int, int], ...]
 
 
+LayerTimes = Callable[[nn.Module, PatternSpec], LayerTime]
 Tell = Callable[[Phase, Epoch], None]
 TellStep = Callable[[Phase, int, int, int], None]
 
@@ -91,6 +92,7 @@ def train(
     resume: bool = False,
     tell: Tell = lambda phase, epoch: None,
     tell_step: TellStep = lambda phase, epoch, step, steps: None,
+    layer_times: LayerTimes | None = None,
 ) -> TrainReport:
     """Train and prune `model` in place; it ends on the CPU, in eval mode, with plain weights.
 
@@ -99,12 +101,27 @@ def train(
         resume: go on from the folder's last checkpoint, with the same data, spec and options.
         tell: called after each epoch.
         tell_step: called after each step with phase, epoch, steps so far and steps of the epoch.
+        layer_times: returns the times of a model's layers, for `options.speedup`: see `choose_rates`.
 
     Raises:
-        PatcError: the model cannot be pruned to the spec, the loss is not finite (the last checkpoint stays as it is),
-            data cannot be read, the folder holds another run or, without `resume`, any run.
+        PatcError: the model cannot be pruned to the spec or trained on these images, the loss or a weight is not finite
+            (the last checkpoint stays as it is), data cannot be read, the folder holds another run or, without
+            `resume`, any run.
     """
-    return _Run(model, data, spec, options, Path(folder), tell, tell_step).run(resume)
+    return _Run(model, data, spec, options, Path(folder), tell, tell_step, layer_times).run(resume)
+
+
+def make_run_folder(folder: str | os.PathLike[str]) -> None:
+    """Make the folder of a run that starts.
+
+    Raises:
+        PatcError: it holds a run, or cannot be made.
+    """
+    if (Path(folder) / LAST).exists():
+        raise PatcError(
+            "expected a folder without a run; --resume goes on with it, --run-folder names another", str(folder)
+        )
+    make_folder(folder)
 
 
 @torch.no_grad()
@@ -115,7 +132,7 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 256) -> tuple[float
     model.eval()
     loss, right, count = 0.0, 0, 0
     for images, labels in data.test.batches(batch_size):
-        scores = model(images.to(device)).float().cpu()
+        scores = model(normalise(images.to(device))).float().cpu()
         loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
         right += int((scores.argmax(1) == labels).sum())
         count += len(labels)
@@ -144,17 +161,17 @@ class _Run:
         folder: Path,
         tell: Tell,
         tell_step: TellStep,
+        layer_times: LayerTimes | None,
     ) -> None:
         self.model, self.data, self.spec, self.options, self.folder = model, data, spec, options, folder
-        self.tell, self.tell_step = tell, tell_step
-        self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.tell, self.tell_step, self.layer_times = tell, tell_step, layer_times
+        self.device = options.find_device()
         self.phases = plan_phases(options)
         self.schedule = replace(options.schedule, iterations=options.admm_epochs)
         self.log: list[Epoch] = []
         self.best = -1.0
         self.histograms: list[dict[int, int]] = []
         self.extractor: LibraryExtractor | None = None
-        self.found: Library | None = None  # what was extracted
         self.pruner: PatternPruner | None = None
         self.optimizer: torch.optim.Optimizer
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp and self.device.type == "cuda")
@@ -167,7 +184,13 @@ class _Run:
 
     def run(self, resume: bool) -> TrainReport:
         self.model.to(self.device).train()
-        start = self._resume() if resume else self._start()
+        if resume:
+            start = self._resume()
+        else:
+            make_run_folder(self.folder)
+            start = 0
+            if self.phases[0].kind != "admm":
+                self._choose_rates()  # refuses a speedup that is out of reach before anything takes time
         for phase in self.phases:
             if start >= phase.first + phase.epochs:
                 continue
@@ -177,15 +200,6 @@ class _Run:
                 self._train_epoch(phase, epoch)
         return self._finish()
 
-    def _start(self) -> int:
-        if (self.folder / LAST).exists():
-            raise PatcError(
-                "expected a folder without a run; --resume goes on with it, --run-folder names another",
-                str(self.folder),
-            )
-        make_folder(self.folder)
-        return 0
-
     def _enter(self, phase: Phase) -> None:
         """Bring the model into the state that a phase works on, and make its optimizer."""
         if phase.kind == "extract" and self.extractor is None:
@@ -193,9 +207,10 @@ class _Run:
             self.extractor.prepare()
         if phase.kind in ("admm", "retrain"):
             if self.extractor is not None:
-                self.found, self.extractor = self.extractor.finalize(), None
-                self.spec = replace(self.spec, library=self.found)
+                self.spec = replace(self.spec, library=self.extractor.finalize())
+                self.extractor = None
             if self.pruner is None:
+                self.spec = self._choose_rates()
                 self.pruner = PatternPruner(self.model, self.spec, self.schedule)
                 self.pruner.prepare()
         if phase.kind == "retrain":
@@ -203,8 +218,18 @@ class _Run:
             self.pruner.harden()
         self.optimizer = self._make_optimizer()
 
+    def _choose_rates(self) -> PatternSpec:
+        """Return the spec; with `speedup`, with the rates that this takes of the weights as they are."""
+        if self.options.speedup is None:
+            return self.spec
+        if self.layer_times is None:
+            raise PatcError("expected layer_times together with a speedup, got none")
+        times = self.layer_times(self.model, self.spec)
+        return choose_rates(self.model, self.spec, times, self.options.speedup)
+
     def _make_extractor(self) -> LibraryExtractor:
-        return LibraryExtractor(self.model, sizes=extraction_sizes(self.options.extract), spec=self.spec)
+        options = self.options
+        return LibraryExtractor(self.model, options.extract_from, extraction_sizes(options.extract), spec=self.spec)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         options = self.options
@@ -233,13 +258,21 @@ class _Run:
             rate = self._learning_rate(phase, (epoch - phase.first) + step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            total += self._train_step(images.to(self.device), labels.to(self.device), criterion)
+            try:
+                total += self._train_step(images, labels, criterion)
+            except (RuntimeError, ValueError, IndexError) as error:  # of torch: shapes, classes, memory
+                batch = f"{len(images)} images of {'x'.join(map(str, images.shape[1:]))}"
+                reason = str(error).partition("\n")[0]
+                raise PatcError(f"expected a model that can be trained on {batch} at once, found: {reason}") from error
             if step % _CHECKED_EVERY == 0 or step + 1 == steps:
                 self._check_loss(total, epoch, step)
             self.tell_step(phase, epoch, step + 1, steps)
         rho = self.pruner.rho if self.pruner is not None and phase.kind == "admm" else None
+        self._check_weights(epoch)
         self._end_epoch(phase, epoch)
         test_loss, accuracy = evaluate(self.model, self.data)
+        if not math.isfinite(test_loss):
+            raise self._not_finite(f"a test loss of {test_loss}", epoch)
         line = Epoch(
             epoch=epoch,
             phase=phase.kind,
@@ -260,11 +293,12 @@ class _Run:
 
     def _train_step(self, images: Tensor, labels: Tensor, criterion: nn.Module) -> Tensor:
         """Return the loss, without penalties."""
+        images, labels = (tensor.to(self.device, non_blocking=True) for tensor in (images, labels))
         kind = self.device.type
         dtype = torch.float16 if kind == "cuda" else torch.bfloat16
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, dtype=dtype, enabled=self.options.amp):
-            loss = criterion(self.model(images), labels)
+            loss = criterion(self.model(normalise(images)), labels)
         whole = loss
         if self.pruner is not None:
             whole = loss + self.pruner.penalty()
@@ -283,14 +317,20 @@ class _Run:
         return self.options.learning_rate * share * warm_up
 
     def _check_loss(self, total: Tensor, epoch: int, step: int) -> None:
-        if bool(torch.isfinite(total)):
-            return
+        if not bool(torch.isfinite(total)):
+            raise self._not_finite(f"a loss of {float(total)} in step {step}", epoch)
+
+    def _check_weights(self, epoch: int) -> None:
+        """Refuse to go on with what the last step has made: its loss was computed before."""
+        for name, tensor in self.model.named_parameters():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self._not_finite(f"NaN or infinity in '{name}'", epoch)
+
+    def _not_finite(self, found: str, epoch: int) -> PatcError:
         last = self.folder / LAST
         left = f"the checkpoint of epoch {epoch - 1} is in {last}" if last.exists() else "there is no checkpoint yet"
-        raise PatcError(
-            f"expected a finite loss, found {float(total)} in epoch {epoch}, step {step}: "
-            f"a lower learning rate may help; {left}"
-        )
+        expected = f"expected a finite loss and finite weights in epoch {epoch}"
+        return PatcError(f"{expected}, found {found}: a lower learning rate may help; {left}")
 
     def _end_epoch(self, phase: Phase, epoch: int) -> None:
         if phase.kind == "admm":
@@ -315,7 +355,7 @@ class _Run:
             "best": self.best,
             "histograms": self.histograms,
             "extractor": None if self.extractor is None else self.extractor.state_dict(),
-            "found": self.found,
+            "spec": asdict(self.spec),
         }
         save_state(self.folder / LAST, state)
         stream = io.StringIO()
@@ -328,7 +368,7 @@ class _Run:
     def _resume(self) -> int:
         """Load the last checkpoint; return the epoch that it goes on with."""
         path = self.folder / LAST
-        state = _load(path, ("identity", "shapes", "model"))
+        state = _load(path, ("identity", "shapes", "spec", "model"))
         for name, value in self.identity.items():
             other = state["identity"].get(name)
             if other != value:
@@ -344,9 +384,7 @@ class _Run:
         if state["extractor"] is not None:
             self.extractor = self._make_extractor()
             self.extractor.load_state_dict(state["extractor"])
-        if state["found"] is not None:
-            self.found = state["found"]
-            self.spec = replace(self.spec, library=state["found"])
+        self.spec = PatternSpec(**state["spec"])  # with the library that was extracted and the rates that were chosen
         if phase.kind in ("admm", "retrain"):
             self.pruner = PatternPruner(self.model, self.spec, self.schedule)
             self.pruner.prepare()

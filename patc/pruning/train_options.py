@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -22,6 +23,7 @@ class TrainOptions:
     Attributes:
         dense_epochs: before pruning; 0 for a model that is trained.
         extract: patterns of the library to extract first, 4 to 32; None takes the spec's library.
+        extract_from: "all" patterns, or those that are "centred".
         extract_epochs: of each step of the extraction, which is one proximal step each.
         admm_epochs: of ADMM, one iteration each.
         retrain_epochs: with the masks in force.
@@ -30,10 +32,11 @@ class TrainOptions:
         learning_rate: of dense training; the other phases take a part of it.
         weight_decay: on weights of two or more dimensions; biases and batch norms have none.
         label_smoothing: 0 to below 1.
+        speedup: the spec's rates are replaced, when ADMM starts, by those that take 1 / speedup of the layers' time.
         schedule: of ADMM; its iterations are the ADMM epochs.
         amp: automatic mixed precision: float16 on a GPU, bfloat16 elsewhere.
         device: "cuda", "cpu", or None for a GPU where there is one.
-        seed: of order, augmentation and dropout.
+        seed: of order, augmentation and dropout, from 0 to below 2^63.
 
     Raises:
         PatcError: a value is out of its range.
@@ -41,6 +44,7 @@ class TrainOptions:
 
     dense_epochs: int = 0
     extract: int | None = None
+    extract_from: Literal["all", "centred"] = "all"
     extract_epochs: int = 3
     admm_epochs: int = 10
     retrain_epochs: int = 10
@@ -49,6 +53,7 @@ class TrainOptions:
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
+    speedup: float | None = None
     schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
     amp: bool = False
     device: str | None = None
@@ -69,10 +74,18 @@ class TrainOptions:
             raise PatcError(f"expected label smoothing from 0 to below 1, found {self.label_smoothing}")
         if self.extract is not None and not 1 <= self.extract <= _EXTRACTION_SIZES[0]:
             raise PatcError(f"expected to extract 1 to {_EXTRACTION_SIZES[0]} patterns, found {self.extract}")
+        if self.extract_from not in ("all", "centred"):
+            raise PatcError(f"expected to extract from all or centred patterns, found '{self.extract_from}'")
+        if not 0 <= self.seed < 1 << 63:
+            raise PatcError(f"expected a seed from 0 to below 2^63, found {self.seed}")
         if self.device not in (None, "cpu", "cuda"):
             raise PatcError(f"expected the device to be cpu or cuda, found '{self.device}'")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise PatcError("expected a GPU for device cuda, found none")
+
+    def find_device(self) -> torch.device:
+        """Return where to train."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ to give a layer the same output as the picture does (paper, section 7.2). `write
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
+from patc.files import make_folder
 from patc.pruning.data import denormalise
 from patc.pruning.plots import save_heat_maps, save_histogram, save_pictures
 
@@ -51,9 +53,9 @@ def guided_backpropagation(model: nn.Module, image: Tensor, target: int) -> Tens
     """Return the gradient of a class score with negative parts cut off at every ReLU, of the image's shape.
 
     Raises:
-        PatcError: captum is missing.
+        PatcError: captum is missing, or the model has no module nn.ReLU or nn.ReLU6.
     """
-    attribution = _captum().GuidedBackprop(model)
+    attribution = _captum().GuidedBackprop(_with_relus(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it sets hooks
         return attribution.attribute(image.clone().requires_grad_(), target=target).detach()
@@ -116,35 +118,69 @@ def write_pictures(models: Mapping[str, nn.Module], image: Tensor, folder: Path)
     Args:
         models: by a word such as "dense"; in eval mode, on the CPU.
         image: 1 x 3 x H x W, normalised.
-        folder: exists.
+        folder: made when all that goes there is computed.
 
     Raises:
-        PatcError: matplotlib or captum is missing, or a model has no convolution.
+        PatcError: matplotlib or captum is missing, a model has no convolution or does not take the image, or the
+            folder cannot be made.
     """
     _captum()
-    files = []
-    rows: dict[str, list[np.ndarray]] = {}
-    target = int(next(iter(models.values()))(image).argmax())
+    maps = {word: kernel_heat_maps(model) for word, model in models.items()}
     for word, model in models.items():
-        maps = kernel_heat_maps(model)
-        if not maps:
+        if not maps[word]:
             raise PatcError(f"expected a model with convolutions to draw, found a {type(model).__name__} without")
-        files.append(folder / f"kernels-{word}.png")
-        save_heat_maps(files[-1], maps)
-        if patterns := main_patterns(model):
-            files.append(folder / f"patterns-{word}.png")
-            save_histogram(files[-1], patterns)
-        layer = model.get_submodule(list(maps)[min(len(maps) - 1, len(maps) // 3)])
+    first = next(iter(models.values()))
+    try:
+        target = int(first(image).argmax())
+    except (RuntimeError, ValueError) as error:
+        size, reason = "x".join(map(str, image.shape)), str(error).partition("\n")[0]
+        raise PatcError(f"expected a model that takes an image of {size}, found: {reason}") from error
+    rows: dict[str, list[np.ndarray]] = {}
+    for word, model in models.items():
+        layer = model.get_submodule(list(maps[word])[min(len(maps[word]) - 1, len(maps[word]) // 3)])
         rows[word] = [
             _as_picture(image),
             _as_attribution(guided_backpropagation(model, image, target)),
             _as_attribution(integrated_gradients(model, image, target).sum(1, keepdim=True)),
             _as_picture(inverted_representation(model, layer, image)),
         ]
+    make_folder(folder)
+    files = []
+    for word, model in models.items():
+        files.append(folder / f"kernels-{word}.png")
+        save_heat_maps(files[-1], maps[word])
+        if patterns := main_patterns(model):
+            files.append(folder / f"patterns-{word}.png")
+            save_histogram(files[-1], patterns)
     files.append(folder / "attributions.png")
     titles = ("picture", "guided backpropagation", "integrated gradients", "inverted representation")
     save_pictures(files[-1], rows, titles)
     return files
+
+
+class _AtMostSix(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(max=6.0)
+
+
+def _with_relus(model: nn.Module) -> nn.Module:
+    """Return a copy in which every ReLU6 is a ReLU, which captum knows, and a bound above it.
+
+    Raises:
+        PatcError: there is no ReLU whose gradients could be changed.
+    """
+    model = copy.deepcopy(model)
+    parents = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ReLU6)
+    ]
+    for parent, name in parents:
+        setattr(parent, name, nn.Sequential(nn.ReLU(), _AtMostSix()))
+    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
+        raise PatcError("expected a model with modules nn.ReLU or nn.ReLU6 for guided backpropagation, found none")
+    return model
 
 
 def _captum():  # type: ignore[no-untyped-def]

@@ -70,6 +70,7 @@ def main() -> None:
         elif epoch == 3:
             pruner.harden()
     report = pruner.finalize()
+    require_same("what a global budget keeps", torch.tensor([layer.kept_kernels for layer in report.layers]))
     for conv in convolutions:
         require_same("a weight", conv.weight)
         require_same("a mask", (conv.weight != 0).to(torch.uint8))

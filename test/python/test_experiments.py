@@ -32,6 +32,10 @@ def test_glyphs_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     for path, text in runs.items():
         before, after = json.loads(text), json.loads(path.read_text())
         assert {**before, "seconds": 0} == {**after, "seconds": 0}
+    other = tmp_path / "runs" / "tiny-dense-0.json"
+    other.write_text(json.dumps({**json.loads(other.read_text()), "task": {}}))
+    with pytest.raises(AssertionError, match=r"tiny-dense-0.json: expected a run of this preset and these images"):
+        run("glyphs", tmp_path, "--seeds", "1")
     table = (tmp_path / "docs" / "glyphs.md").read_text()
     rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", table, re.MULTILINE)
     assert rates == ["1.00", "2.25", "2.25", "2.25", "4.00", "4.00", "8.00", "8.00"]

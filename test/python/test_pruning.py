@@ -133,6 +133,12 @@ def test_bad_spec_is_named(fields: dict[str, Any], message: str) -> None:
         PatternSpec(**fields)
 
 
+def test_rates_of_numpy_become_plain_numbers() -> None:
+    """Checkpoints hold them, and nothing but plain numbers is loaded from these."""
+    spec = PatternSpec(connectivity=np.float64(2), compression=np.float32(4), rates={"a": np.int64(3)})
+    assert {type(spec.connectivity), type(spec.compression), type(spec.layer_rates["a"])} == {float}
+
+
 def test_spec_with_own_masks_is_hashable() -> None:
     assert hash(PatternSpec([27, 54])) == hash(PatternSpec((27, 54)))  # type: ignore[arg-type]
     assert PatternSpec((27, 54)).masks == (27, 54)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.pruning import LIBRARIES_5X5, AdmmSchedule, PatternPruner, PatternSpec, prune_
+from patc.pruning import LIBRARIES_5X5, PHASE2, AdmmSchedule, PatternPruner, PatternSpec, prune_
 from patc.pruning.kernels import find_layers
 from patc.pruning.projection import keep_mask, project
 
@@ -161,6 +161,17 @@ def test_steps_follow_the_equations() -> None:
     assert pruner.distance() == pytest.approx(float((w - z).norm() / w.norm()), rel=1e-4)
 
 
+def test_penalty_has_second_derivatives() -> None:
+    conv = nn.Conv2d(8, 8, 3)
+    pruner = PatternPruner(conv, PatternSpec(first_layer="prune"), AdmmSchedule(rho=0.25))
+    pruner.prepare()
+    weight = conv.parametrizations.weight.original
+    (grad,) = torch.autograd.grad(pruner.penalty(), weight, create_graph=True)
+    direction = torch.randn_like(weight)
+    (product,) = torch.autograd.grad((grad * direction).sum(), weight)
+    assert torch.allclose(product, 0.25 * direction)
+
+
 def test_penalty_drives_weights_to_the_target() -> None:
     conv = nn.Conv2d(8, 8, 3)
     pruner = PatternPruner(conv, PatternSpec(connectivity=3, first_layer="prune"), AdmmSchedule(rho=0.5, ramp=0))
@@ -253,6 +264,13 @@ def test_global_allocation_spends_the_same_where_the_scores_are() -> None:
     assert [layer.kept_kernels for layer in uniform.layers] == [256, 64, 64, 64]
     fixed = prune_(net(), PatternSpec(connectivity=4, allocation="global", rates={"1": 2}))
     assert fixed.layers[1].kept_kernels == 128
+
+
+def test_global_allocation_of_nothing_that_can_be_allocated() -> None:
+    """The first layer has patterns alone, and the second its own rate."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    report = prune_(model, PatternSpec(connectivity=8, allocation="global", rates={"1": 2.0}))
+    assert [layer.kept_kernels for layer in report.layers] == [24, 32]
 
 
 def test_balanced_filters_keep_equally_many_kernels() -> None:
@@ -388,6 +406,29 @@ def test_errors_of_use() -> None:
         with pytest.raises(PatcError, match=r"^three.0: expected finite weights, found 144 that are NaN"):
             call()
     assert torch.equal(before, model.stem[0].parametrizations.weight[0].anchor) and pruner.iteration == 0
+
+
+def test_states_of_other_specs_are_refused() -> None:
+    model, other = Net(), Net()
+    PatternPruner(model, PatternSpec(connectivity=2)).prepare()
+    PatternPruner(model, PatternSpec(PHASE2, connectivity=2.0)).prepare()  # the same, in other words
+    with pytest.raises(PatcError, match=r"^stem.0: expected a model to prepare for this spec, found one prepared for"):
+        PatternPruner(model, PatternSpec(connectivity=8)).prepare()
+    PatternPruner(other, PatternSpec("phase3", connectivity=2)).prepare()
+    with pytest.raises(PatcError, match="expected the state of a model that is pruned to the same spec"):
+        other.load_state_dict(model.state_dict())
+
+
+def test_buffers_of_others_are_not_hidden_from_ddp() -> None:
+    model = nn.Sequential(Net(), nn.utils.parametrizations.spectral_norm(nn.Linear(10, 4)))
+    pruner = PatternPruner(model, PatternSpec())
+    model._ddp_params_and_buffers_to_ignore = ["1.bias"]
+    pruner.prepare()
+    ignored = model._ddp_params_and_buffers_to_ignore
+    assert ignored[0] == "1.bias" and "0.three.0.parametrizations.weight.0.dual" in ignored
+    assert not any(name.startswith("1.parametrizations") for name in ignored)
+    pruner.finalize()
+    assert model._ddp_params_and_buffers_to_ignore == ["1.bias"]
 
 
 def test_weights_of_half_precision_keep_their_type() -> None:

@@ -177,6 +177,17 @@ def test_gradients_of_the_selection_are_those_of_the_mean_pattern() -> None:
     assert torch.allclose(z.grad, state[0].selection.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_penalty_has_second_derivatives() -> None:
+    conv = nn.Conv2d(2, 3, 3)
+    extractor = LibraryExtractor(conv, PHASE2, sizes=(4,), rho=0.25, spec=PatternSpec(first_layer="prune"))
+    extractor.prepare()
+    selection = conv.parametrizations.weight[0].selection
+    (grad,) = torch.autograd.grad(extractor.penalty(), selection, create_graph=True)
+    direction = torch.randn_like(selection)
+    (product,) = torch.autograd.grad((grad * direction).sum(), selection)
+    assert torch.allclose(product, 0.25 * direction)
+
+
 def test_pointwise_groups_leave_the_last_channels_alone() -> None:
     conv = nn.Conv2d(20, 4, 1)
     before = conv.weight.detach().clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import re
 import subprocess
@@ -21,7 +22,7 @@ from patc import models
 from patc.diagnostics import PatcError
 from patc.models import ModelInfo
 from patc.pruning import PHASE2, AdmmSchedule, PatternSpec, choose_rates, prune_
-from patc.pruning.data import Data, TensorSplit, open_data
+from patc.pruning.data import Data, TensorSplit, denormalise, normalise, open_data
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
 from patc.pruning.train import COLUMNS, evaluate, train
 from patc.pruning.train_options import TrainOptions, plan_phases
@@ -149,7 +150,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tm
         folder = tmp_path / str(broken)
         train_split = Breaks(shapes.train.images, shapes.train.labels)  # type: ignore[attr-defined]
         data = Data("shapes", 4, shapes.shape, train_split, shapes.test)
-        with pytest.raises(PatcError, match=f"expected a finite loss, found nan in epoch {broken}, step 0: ") as caught:
+        with pytest.raises(PatcError, match=f"in epoch {broken}, found a loss of nan in step 0: ") as caught:
             train(make_small(num_classes=4), data, spec, OPTIONS, folder)
         if broken:
             assert f"the checkpoint of epoch 2 is in {folder / 'last.pt'}" in str(caught.value)
@@ -157,6 +158,28 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tm
             assert state["epoch"] == 3 and all(torch.isfinite(t).all() for t in state["model"].values())
         else:
             assert "there is no checkpoint yet" in str(caught.value) and not (folder / "last.pt").exists()
+
+
+def test_weights_of_the_last_step_are_checked_before_they_are_saved(shapes: Data, tmp_path: Path) -> None:
+    """No loss is computed from them in their epoch."""
+    model, backward_passes = make_small(num_classes=4), 0
+
+    def poison(grad: Tensor) -> Tensor:
+        nonlocal backward_passes
+        backward_passes += 1
+        return grad * (float("nan") if backward_passes == 16 else 1.0)  # the last of eight steps of the second epoch
+
+    model.fc.bias.register_hook(poison)
+    message = r"in epoch 1, found NaN or infinity in 'fc.bias': .* the checkpoint of epoch 0 is in "
+    with pytest.raises(PatcError, match=message):
+        train(model, shapes, PatternSpec(), OPTIONS, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["epoch"] == 1 and all(torch.isfinite(tensor).all() for tensor in state["model"].values())
+
+
+def test_models_that_do_not_fit_the_data_are_refused(shapes: Data, tmp_path: Path) -> None:
+    with pytest.raises(PatcError, match=r"trained on 32 images of 3x32x32 at once, found: Target 3 is out of bounds"):
+        train(make_small(num_classes=3), shapes, PatternSpec(), OPTIONS, tmp_path / "run")
 
 
 def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> None:
@@ -200,6 +223,8 @@ def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> 
         ({"weight_decay": -0.1}, "weight decay from 0 to below 1, found -0.1"),
         ({"label_smoothing": 1.0}, "label smoothing from 0 to below 1, found 1.0"),
         ({"extract": 33}, "extract 1 to 32 patterns, found 33"),
+        ({"extract_from": "some"}, "extract from all or centred patterns, found 'some'"),
+        ({"seed": -1}, r"a seed from 0 to below 2\^63, found -1"),
         ({"device": "tpu"}, "device to be cpu or cuda, found 'tpu'"),
     ],
 )
@@ -249,7 +274,18 @@ def test_batches_depend_on_seed_and_epoch_alone() -> None:
     assert [len(batch) for batch in read(0, 1)] == [50, 50] and [len(batch) for batch in read(0, None)] == [50, 50, 24]
     assert all(torch.equal(a, b) for a, b in zip(read(0, 1), read(0, 1), strict=True))
     assert not torch.equal(read(0, 1)[0], read(0, 2)[0]) and not torch.equal(read(0, 1)[0], read(1, 1)[0])
-    assert read(0, None)[0].mean().abs() < 1 and 0.5 < read(0, None)[0].std() < 2
+    images = normalise(read(0, None)[0])
+    assert images.mean().abs() < 1 and 0.5 < images.std() < 2
+    assert torch.allclose(denormalise(images) * 255, read(0, None)[0].float(), atol=1e-3)
+
+
+def test_shifted_images_repeat_their_edge() -> None:
+    ramp = torch.arange(16, dtype=torch.uint8).expand(40, 3, 16, 16)
+    split = TensorSplit(ramp, torch.arange(40), shift=2)
+    images, labels = next(split.batches(40, 0, 0))
+    found = {tuple(image[0, 0].tolist()) for image in images}
+    assert found == {tuple(min(max(x + dx, 0), 15) for x in range(16)) for dx in range(-2, 3)}
+    assert sorted(labels.tolist()) == list(range(40))
 
 
 def test_digits_come_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +293,7 @@ def test_digits_come_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_data("digits", 32)
     assert (len(data.train), len(data.test), data.classes) == (1438, 359, 10)
     images, labels = next(data.test.batches(16))
-    assert images.shape == (16, 3, 32, 32) and images.max() < 3 and labels.max() <= 9
+    assert images.shape == (16, 3, 32, 32) and normalise(images).max() < 3 and labels.max() <= 9
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(PatcError, match=r"scikit-learn for the data set digits: pip install 'patc\[train\]'"):
         open_data("digits", 32)
@@ -279,9 +315,8 @@ def test_cifar10_is_read_as_it_is_stored(tmp_path: Path) -> None:
     images, labels = next(data.test.batches(20))
     stored = np.fromfile(tmp_path / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(20, 3073)
     assert labels.tolist() == stored[:, 0].tolist()
-    assert np.allclose(
-        (images[3, 1, 2].numpy() * 0.224 + 0.456) * 255, stored[3, 1 + 1024 + 64 : 1 + 1024 + 96], atol=1e-3
-    )
+    assert np.array_equal(images[3, 1, 2].numpy(), stored[3, 1 + 1024 + 64 : 1 + 1024 + 96])
+    assert np.allclose(normalise(images)[3, 1, 2].numpy() * 0.224 + 0.456, images[3, 1, 2].numpy() / 255)
     assert next(data.train.batches(50, 0, 0))[0].shape == (50, 3, 32, 32)
 
 
@@ -376,6 +411,7 @@ def test_pruned_checkpoint_compiles_to_the_same_accuracy(capsys: pytest.CaptureF
     data = open_data("glyphs:620", 32)
     model = models.build("resnet18_cifar", out)
     images, labels = next(data.test.batches(310))
+    images = normalise(images)
     with torch.no_grad():
         scores = model(images)
     accuracy = float((scores.argmax(1) == labels).float().mean())
@@ -452,6 +488,13 @@ def test_errors_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_library_of_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "prune", "resnet18_cifar", "--connectivity", "2", "--library", "27,360")
+    assert re.findall(r"^ +(\d+)  [x./]{11} ", text, re.MULTILINE) == ["27", "360"]
+    message = fail(capsys, "prune", "resnet18_cifar", "--connectivity", "2", "--library", "27,600")
+    assert message == "expected a 3x3 pattern mask from 1 to 511, found 600"
+
+
 def test_help_does_not_load_torch() -> None:
     code = """
 import contextlib, sys
@@ -487,6 +530,40 @@ def test_rates_go_where_they_save_time() -> None:
     with pytest.raises(PatcError, match=r"finite and at least 1, found 0\.5"):
         choose_rates(model, PatternSpec(), layer_time, speedup=0.5)
     assert {*choose_rates(model, PatternSpec(), layer_time, 1.0).layer_rates.values()} == {1.0}
+
+
+def test_rates_by_time_are_those_of_the_trained_weights(shapes: Data, tmp_path: Path) -> None:
+    """They are chosen when ADMM starts, with the library that was extracted, and once for all runs that are resumed."""
+    seen: list[tuple[nn.Module, PatternSpec]] = []
+
+    def layer_times(model: nn.Module, spec: PatternSpec) -> Any:
+        seen.append((copy.deepcopy(model), spec))
+        return lambda name, rate: 1 / rate
+
+    options = replace(OPTIONS, dense_epochs=1, extract=4, extract_epochs=1, extract_from="centred", speedup=2.0)
+    spec, folder = PatternSpec(), tmp_path / "run"
+
+    def stop(phase: Any, epoch: Any) -> None:
+        if phase.kind == "admm":
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(make_small(num_classes=4), shapes, spec, options, folder, tell=stop, layer_times=layer_times)
+    (first, _), (trained, found) = seen
+    fresh = make_small(num_classes=4).conv2.weight
+    assert torch.equal(first.conv2.weight, fresh) and not torch.equal(trained.conv2.weight, fresh)
+    assert len(found.masks) == 4 and all(mask >> 4 & 1 for mask in found.masks)
+    model = make_small(num_classes=4)
+    report = train(model, shapes, spec, options, folder, resume=True, layer_times=layer_times)
+    assert len(seen) == 2 and report.pruned.library == found.masks
+    rates = choose_rates(trained, found, lambda name, rate: 1 / rate, 2.0).layer_rates
+    kept = {layer.name: layer.kernels / layer.kept_kernels for layer in report.pruned.layers}
+    assert kept["conv2"] == pytest.approx(rates["conv2"], rel=0.01)
+    with pytest.raises(PatcError, match=r"expected a speedup up to 16\.00 for this model, found 17"):
+        train(make_small(num_classes=4), shapes, spec, replace(options, speedup=17.0), tmp_path / "b",
+              layer_times=layer_times)  # fmt: skip
+    with pytest.raises(PatcError, match="expected layer_times together with a speedup, got none"):
+        train(make_small(num_classes=4), shapes, spec, options, tmp_path / "c")
 
 
 def test_the_cost_model_chooses_rates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -67,6 +67,21 @@ def test_attributions_are_what_they_are_called(model: nn.Module) -> None:
     assert float(integrated.sum()) == pytest.approx(gain, abs=0.02 * abs(gain) + 1e-3)
 
 
+def test_guided_backpropagation_knows_relu6(model: nn.Module) -> None:
+    """As with a ReLU, where nothing is above 6; and without the gradient, where all is."""
+    torch.manual_seed(1)
+    image = torch.randn(1, 3, 16, 16)
+    wanted = visualize.guided_backpropagation(model, image, 2)
+    model.relu = nn.ReLU6()
+    assert torch.equal(visualize.guided_backpropagation(model, image, 2), wanted)
+    assert not torch.equal(torch.autograd.grad(model(image.requires_grad_())[0, 2], image)[0], wanted)
+    with torch.no_grad():
+        model.conv2.bias += 100
+    assert visualize.guided_backpropagation(model, image, 2).count_nonzero() == 0
+    with pytest.raises(PatcError, match=r"expected a model with modules nn\.ReLU or nn\.ReLU6 .* found none"):
+        visualize.guided_backpropagation(nn.Conv2d(3, 8, 16), image, 2)
+
+
 def test_inverted_representation_gives_the_same_output(model: nn.Module) -> None:
     torch.manual_seed(2)
     image = nn.functional.interpolate(torch.randn(1, 3, 4, 4), size=(16, 16), mode="bilinear")
@@ -98,6 +113,10 @@ def test_draws_all_pictures(capsys: pytest.CaptureFixture[str], model: nn.Module
         ("resnet18_cifar --image a.png", "expected --visualize together with --image, got none"),
         ("resnet18_cifar --visualize file/out", "file/out: cannot make the folder: Not a directory"),
         ("resnet18_cifar --visualize out --against a --connectivity 2", "expected --against or options of pruning"),
+        (
+            "vgg16_cifar --visualize out --input-shape 1,3,8,8",
+            "expected a model that takes an image of 1x3x8x8, found: ",
+        ),
     ],
 )
 def test_errors_are_one_line(
@@ -107,6 +126,7 @@ def test_errors_are_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     assert message in fail(capsys, "report", *words.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, model: nn.Module, tmp_path: Path) -> None:
