@@ -140,6 +140,8 @@ def _check(args: argparse.Namespace) -> None:
         raise PatcError("expected --speedup to choose all rates, got --rate or --allocation too")
     if args.library is not None and args.extract is not None:
         raise PatcError("expected --library or --extract, got both")
+    if args.extract_from is not None and args.extract is None:
+        raise PatcError("expected --extract together with --extract-from, got none")
     if args.output is not None:
         arguments.check_output(args.output, SUFFIXES)
     if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:

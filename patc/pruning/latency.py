@@ -35,11 +35,13 @@ def choose_rates(
         rates: the connectivities to choose from, ascending from 1.
 
     Raises:
-        PatcError: the speedup is out of reach; the message gives the largest one.
+        PatcError: the speedup is out of reach, and the message gives the largest one; or no kernels can be removed.
     """
     if not (math.isfinite(speedup) and speedup >= 1):
         raise PatcError(f"expected a speedup that is finite and at least 1, found {speedup}")
     layers = [layer for layer in find_layers(model, replace(spec, rates=())) if layer.has_connectivity]
+    if not layers:
+        raise PatcError("expected a layer from which kernels can be removed, found none")
     times = {layer.name: [layer_time(layer.name, rate) for rate in rates] for layer in layers}
     lost = {layer.name: _lost_shares(layer, rates) for layer in layers}
     everything = sum(line[0] for line in times.values())

@@ -3,8 +3,8 @@
     report = train(model, open_data("glyphs", 32), PatternSpec.for_compression(8.0), TrainOptions(), "run")
 
 The folder gets `log.csv`, `last.pt` after each epoch and `best.pt`, the retrained weights of the best test accuracy.
-All that is random depends on the seed and the epoch alone: on a CPU, a run that is resumed from `last.pt` gives the same
-bits as one that was not interrupted, on the same machine and number of threads.
+All that is random depends on the seed and the epoch alone: on a CPU, a run that is resumed from `last.pt` gives the
+same bits as one that was not interrupted, on the same machine and number of threads.
 """
 
 from __future__ import annotations
@@ -261,9 +261,10 @@ class _Run:
             try:
                 total += self._train_step(images, labels, criterion)
             except (RuntimeError, ValueError, IndexError) as error:  # of torch: shapes, classes, memory
-                batch = f"{len(images)} images of {'x'.join(map(str, images.shape[1:]))}"
-                reason = str(error).partition("\n")[0]
-                raise PatcError(f"expected a model that can be trained on {batch} at once, found: {reason}") from error
+                size, reason = "x".join(map(str, images.shape)), str(error).partition("\n")[0]
+                raise PatcError(
+                    f"expected a model that can be trained on batches of {size}, found: {reason}"
+                ) from error
             if step % _CHECKED_EVERY == 0 or step + 1 == steps:
                 self._check_loss(total, epoch, step)
             self.tell_step(phase, epoch, step + 1, steps)

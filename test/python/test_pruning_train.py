@@ -178,7 +178,7 @@ def test_weights_of_the_last_step_are_checked_before_they_are_saved(shapes: Data
 
 
 def test_models_that_do_not_fit_the_data_are_refused(shapes: Data, tmp_path: Path) -> None:
-    with pytest.raises(PatcError, match=r"trained on 32 images of 3x32x32 at once, found: Target 3 is out of bounds"):
+    with pytest.raises(PatcError, match=r"trained on batches of 32x3x32x32, found: Target 3 is out of bounds"):
         train(make_small(num_classes=3), shapes, PatternSpec(), OPTIONS, tmp_path / "run")
 
 
@@ -476,6 +476,10 @@ def test_resumes_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_p
         ("--compression 900 --data glyphs:62", "expected a compression from 2.250 to .*; found 900"),
         ("--connectivity 2 --rate conv9=2", "conv9: expected a layer with connectivity sparsity in rates"),
         ("--connectivity 2 --rate conv9", "expected a layer and its connectivity as in layer1.0.conv1=4, got 'conv9'"),
+        (
+            "--connectivity 2 --data glyphs --extract-from all",
+            "expected --extract together with --extract-from, got none",
+        ),
         ("--connectivity 2 --speedup 2", "expected --speedup without --compression and --connectivity"),
         ("--speedup 2 --allocation global", "expected --speedup to choose all rates"),
     ],
@@ -530,6 +534,8 @@ def test_rates_go_where_they_save_time() -> None:
     with pytest.raises(PatcError, match=r"finite and at least 1, found 0\.5"):
         choose_rates(model, PatternSpec(), layer_time, speedup=0.5)
     assert {*choose_rates(model, PatternSpec(), layer_time, 1.0).layer_rates.values()} == {1.0}
+    with pytest.raises(PatcError, match="expected a layer from which kernels can be removed, found none"):
+        choose_rates(model[0], PatternSpec(), layer_time, 2.0)  # a first layer
 
 
 def test_rates_by_time_are_those_of_the_trained_weights(shapes: Data, tmp_path: Path) -> None:
