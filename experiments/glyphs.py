@@ -32,7 +32,7 @@ from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
 from patc.pruning.data import Data, normalise, open_data
-from patc.pruning.plots import save_bars
+from patc.pruning.plots import save_spreads
 from patc.pruning.train import evaluate, save_state
 
 
@@ -307,7 +307,7 @@ def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: in
 def write_report(results: list[dict], preset: Preset, name: str, docs: Path) -> None:
     """Write the table and the plot of what was measured."""
     described = methods(0)
-    rows, means, spreads, labels = [], [], [], []
+    rows, values, labels = [], [], []
     dense = {run["seed"]: run["accuracy"] for run in results if run["method"] == "dense"}
     for method, (words, _) in described.items():
         runs = [run for run in results if run["method"] == method]
@@ -320,8 +320,7 @@ def write_report(results: list[dict], preset: Preset, name: str, docs: Path) -> 
         change = f"{statistics.mean(differences):+.2f}" if differences else ""
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         rows.append(f"| {words} | {rate:.2f}x | {mean:.2f} | {spread:.2f} | {change} | {each} |")
-        means.append(mean)
-        spreads.append(spread)
+        values.append(accuracies)
         labels.append(f"{words}\n{rate:.2f}x")
     machines = " and ".join(sorted({run["machine"] for run in results}))
     seeds = len({run["seed"] for run in results})
@@ -345,7 +344,7 @@ largest. The random control draws its patterns anew for each seed, from those th
 ![Accuracy of each method](glyphs.png)
 """
     docs.mkdir(parents=True, exist_ok=True)
-    save_bars(docs / "glyphs.png", labels, means, spreads, "test accuracy, percent")
+    save_spreads(docs / "glyphs.png", labels, values, "test accuracy, percent")
     atomic_write(docs / "glyphs.md", text)
     print(f"{docs / 'glyphs.md'}: {len(results)} runs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,20 +34,21 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     atomic_write(path, stream.getvalue())
 
 
-def save_bars(
-    path: str | os.PathLike[str], labels: Sequence[str], means: Sequence[float], spreads: Sequence[float], unit: str
+def save_spreads(
+    path: str | os.PathLike[str], labels: Sequence[str], values: Sequence[Sequence[float]], unit: str
 ) -> None:
-    """Draw one bar with its spread for each label; the axis starts near the lowest."""
+    """Draw for each label its values, their mean and, of several, their sample standard deviation."""
     figure = new_figure(1 + 1.3 * len(labels), 3.6)
     axes = figure.subplots()
-    places = np.arange(len(labels))
-    axes.bar(places, means, yerr=spreads, color="#4c78a8", capsize=4)
-    lowest = min(mean - spread for mean, spread in zip(means, spreads, strict=True))
-    highest = max(mean + spread for mean, spread in zip(means, spreads, strict=True))
-    margin = max(highest - lowest, 1e-3) * 0.2
-    axes.set_ylim(max(0, lowest - margin), highest + margin)
-    axes.set_xticks(places, labels, fontsize=7)
+    for place, found in enumerate(values):
+        spread = statistics.stdev(found) if len(found) > 1 else 0.0
+        axes.errorbar(place, statistics.mean(found), spread, fmt="o", color="#4c78a8", capsize=4)
+        axes.plot([place + 0.12] * len(found), found, ".", color="#9a9a9a", markersize=5)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xticks(np.arange(len(labels)), labels, fontsize=7)
     axes.set_ylabel(unit)
+    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 

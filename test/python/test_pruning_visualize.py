@@ -136,7 +136,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, model: nn.M
         )
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(PatcError, match=r"expected matplotlib for pictures: pip install 'patc\[train\]'"):
-        plots.save_bars(tmp_path / "x.png", ["a"], [1.0], [0.0], "unit")
+        plots.save_spreads(tmp_path / "x.png", ["a"], [[1.0]], "unit")
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(PatcError, match=r"expected captum for attributions: pip install 'patc\[train\]'"):
         visualize.guided_backpropagation(model, torch.zeros(1, 3, 16, 16), 0)
