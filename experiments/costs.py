@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from patc import models
 from patc.pruning import PHASE1, LibraryExtractor, PatternPruner, PatternSpec
@@ -23,10 +24,10 @@ from patc.pruning.kernels import find_layers
 
 
 def make_step(
-    model: nn.Module, x: Tensor, y: Tensor, penalty: Callable[[], Tensor] | None, parameters: object = None
+    model: nn.Module, x: Tensor, y: Tensor, penalty: Callable[[], Tensor] | None, parameters: ParamsT | None = None
 ) -> Callable[[], None]:
     """Return a function that takes one step of SGD with momentum."""
-    optimizer = torch.optim.SGD(parameters or model.parameters(), lr=1e-3, momentum=0.9)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(parameters or model.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=False)

@@ -8,11 +8,10 @@ a plot of each step: what came out, whether or not it is what section 4 derives.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
-from glyphs import PRESETS
+from glyphs import PRESETS, make_parser
 
 from patc.files import atomic_write
 from patc.pruning import ELOG, GAUSSIAN, PHASE2, PatternSpec, draw
@@ -64,12 +63,8 @@ Of {total} kernels {eight:.1%} select one of the eight most selected patterns, o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--out", type=Path, default=Path("extraction-run"), help="folder of the checkpoint")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the report")
+    parser = make_parser(__doc__, "extraction-run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     preset = PRESETS[args.preset]

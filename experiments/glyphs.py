@@ -349,13 +349,19 @@ largest. The random control draws its patterns anew for each seed, from those th
     print(f"{docs / 'glyphs.md'}: {len(results)} runs")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None, out: str) -> argparse.ArgumentParser:
+    """Return the options that experiments on glyphs share; `out` is where they leave checkpoints and results."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--out", type=Path, default=Path("glyphs-runs"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints and results")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the report")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "glyphs-runs")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

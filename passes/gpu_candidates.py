@@ -12,8 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from patc.dialects import pattern
 from patc.dialects.attributes import Library, Schedule
 from patc.passes.base import PassState
@@ -50,8 +48,9 @@ def _sparse(op: Any, state: PassState) -> Iterator[Candidate]:
     counts = pattern_counts(op, library, state)
     filters = op.result.type.shape[1]
     places = [library.places(pattern) for pattern in range(len(library.masks))]
-    arrays = [read_constant(getattr(op, role), state) for role in FKW_ROLES]
-    blocks = [block for block in (1, 2, 4) if block == 1 or _shares(arrays, block)]
+    arrays = [array for role in FKW_ROLES if (array := read_constant(getattr(op, role), state)) is not None]
+    fkw = Fkw(*arrays) if len(arrays) == len(FKW_ROLES) else None
+    blocks = [block for block in (1, 2, 4) if block == 1 or (fkw is not None and share_kernels(fkw, block))]
     for rows, block, (threads, parts) in itertools.product((1, 2, 4), blocks, _workgroups()):
         if rows * block > ACCUMULATORS:
             continue
@@ -66,10 +65,6 @@ def _sparse(op: Any, state: PassState) -> Iterator[Candidate]:
         yield _candidate(op, "pattern-direct", rows, block, threads, parts, cycles, filters // block)
     channels, group = op.input.type.shape[1], filters
     yield from _dense_tiles(op, library.kernel, channels, group)
-
-
-def _shares(arrays: Sequence[np.ndarray | None], block: int) -> bool:
-    return all(array is not None for array in arrays) and share_kernels(Fkw(*arrays), block)  # type: ignore[arg-type]
 
 
 def _dense(op: Any, state: PassState) -> Iterator[Candidate]:

@@ -46,6 +46,11 @@ class Diagnostic:
         return f"{place}: {self.severity}: {self.message}" if place else f"{self.severity}: {self.message}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library's error says, or its type where that is nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def describe_location(location: Any) -> str:
     """Return the place a location names, on one line; "" for an unknown one.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError, nearest
+from patc.diagnostics import PatcError, first_line, nearest
 
 PathLike = str | os.PathLike[str]
 
@@ -421,7 +421,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        reason = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+        reason = first_line(error).split(". ")[0]
         raise PatcError(f"expected a readable state dict, found: {reason}", str(path)) from None
     if not isinstance(state, dict):
         raise PatcError(f"expected a state dict, found a {type(state).__name__}", str(path))

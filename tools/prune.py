@@ -179,6 +179,7 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     data = open_data(args.data, info.input_shape[2], options.seed)
     model = info.build(args.weights, seed=options.seed, num_classes=data.classes)
     spec = _spec(args)
+    # `train` refuses the same, but only after the given weights were evaluated.
     resolve(model, spec)
     if not args.resume:
         make_run_folder(folder)

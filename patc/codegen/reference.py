@@ -19,7 +19,7 @@ from torch_mlir.dialects import bufferization, linalg
 from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.runtime import get_ranked_memref_descriptor
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.dialects.pattern import ParameterOp
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
@@ -196,7 +196,7 @@ def _run_passes(module: ir.Module, pipeline: str) -> None:
         passmanager.PassManager.parse(pipeline).run(module.operation)
     except ir.MLIRError as error:
         reason = error.error_diagnostics[0] if error.error_diagnostics else None
-        message = reason.message if reason else str(error).splitlines()[0]
+        message = reason.message if reason else first_line(error)
         location = reason.location if reason else module.operation.location
         raise PatcError(f"cannot run: {message}", location) from None
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import functools
 import math
 import string
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patc.diagnostics import PatcError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 CLASSES = len(CHARACTERS)
@@ -67,7 +72,7 @@ def _render(label: int, random: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def _draw(label: int):  # type: ignore[no-untyped-def] # an image, without importing Pillow here
+def _draw(label: int) -> Image:
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (_CANVAS, _CANVAS))
@@ -76,7 +81,7 @@ def _draw(label: int):  # type: ignore[no-untyped-def] # an image, without impor
 
 
 @functools.cache
-def _font():  # type: ignore[no-untyped-def]
+def _font() -> FreeTypeFont:
     from PIL import ImageFont
 
     try:

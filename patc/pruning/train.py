@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.files import atomic_write, make_folder
 from patc.pruning.admm import PatternPruner
 from patc.pruning.data import Data, epoch_seed, normalise
@@ -261,10 +261,8 @@ class _Run:
             try:
                 total += self._train_step(images, labels, criterion)
             except (RuntimeError, ValueError, IndexError) as error:  # of torch: shapes, classes, memory
-                size, reason = "x".join(map(str, images.shape)), str(error).partition("\n")[0]
-                raise PatcError(
-                    f"expected a model that can be trained on batches of {size}, found: {reason}"
-                ) from error
+                expected = f"expected a model that can be trained on batches of {'x'.join(map(str, images.shape))}"
+                raise PatcError(f"{expected}, found: {first_line(error)}") from error
             if step % _CHECKED_EVERY == 0 or step + 1 == steps:
                 self._check_loss(total, epoch, step)
             self.tell_step(phase, epoch, step + 1, steps)
@@ -414,7 +412,7 @@ def _load(path: Path, needed: Collection[str]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        reason = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+        reason = first_line(error).split(". ")[0]
         raise PatcError(f"expected a readable checkpoint, found: {reason}", str(path)) from None
     if not isinstance(state, dict) or not state.keys() >= set(needed):
         raise PatcError("expected the checkpoint of a run, found another file", str(path))

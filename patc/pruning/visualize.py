@@ -10,12 +10,13 @@ import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.files import make_folder
 from patc.pruning.data import denormalise
 from patc.pruning.plots import save_heat_maps, save_histogram, save_pictures
@@ -133,8 +134,8 @@ def write_pictures(models: Mapping[str, nn.Module], image: Tensor, folder: Path)
     try:
         target = int(first(image).argmax())
     except (RuntimeError, ValueError) as error:
-        size, reason = "x".join(map(str, image.shape)), str(error).partition("\n")[0]
-        raise PatcError(f"expected a model that takes an image of {size}, found: {reason}") from error
+        size = "x".join(map(str, image.shape))
+        raise PatcError(f"expected a model that takes an image of {size}, found: {first_line(error)}") from error
     rows: dict[str, list[np.ndarray]] = {}
     for word, model in models.items():
         layer = model.get_submodule(list(maps[word])[min(len(maps[word]) - 1, len(maps[word]) // 3)])
@@ -183,7 +184,7 @@ def _with_relus(model: nn.Module) -> nn.Module:
     return model
 
 
-def _captum():  # type: ignore[no-untyped-def]
+def _captum() -> ModuleType:
     try:
         from captum import attr
     except ImportError:

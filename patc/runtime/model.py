@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from patc.diagnostics import Diagnostic, PatcError
+from patc.diagnostics import Diagnostic, PatcError, first_line
 from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime.native import NativeFunction, aligned_bytes
@@ -353,8 +353,9 @@ def _read(place: str) -> tuple[str, bytes, np.ndarray]:
                 raise PatcError("expected a compiled model, found a safetensors file without one", place)
             return text, file.get_tensor("code").tobytes(), file.get_tensor("weights")
     except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PatcError(f"expected a compiled model, found damaged data or another format ({reason})", place) from None
+        raise PatcError(
+            f"expected a compiled model, found damaged data or another format ({first_line(error)})", place
+        ) from None
 
 
 def _program(values: dict[str, Any], code: bytes, weights: np.ndarray) -> Program:

@@ -11,7 +11,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.runtime import openmp
 
 ALIGNMENT = 64
@@ -48,7 +48,7 @@ class NativeFunction:
             self._tracker = builder.link(_linker(), f"patc.{next(_COUNTER)}")
             address = self._tracker[name]
         except RuntimeError as error:
-            raise PatcError(f"cannot link the compiled code: {str(error).splitlines()[0]}") from None
+            raise PatcError(f"cannot link the compiled code: {first_line(error)}") from None
         self._function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address)
 
     def __call__(self, *addresses: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,11 @@ from patc.parameters import ParameterStore
 from patc.targets import get_target
 
 MISSING = [name for name in ("unicorn", "capstone") if importlib.util.find_spec(name) is None]
+HAS_ZIG = importlib.util.find_spec("ziglang") is not None
+needs_linker = pytest.mark.skipif(
+    not HAS_ZIG and not any(map(shutil.which, ("ld.lld", "lld", "aarch64-linux-gnu-ld"))),
+    reason="needs a linker for AArch64: pip install 'patc[arm]'",
+)
 needs_arm = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: pip install 'patc[arm]'")
 
 

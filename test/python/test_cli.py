@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command import fail, run
+from emulated import needs_linker
 from torch import nn
 
 import patc
@@ -26,9 +26,6 @@ from patc.tools.patc import main
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPE = (1, 3, 8, 8)
-needs_linker = pytest.mark.skipif(
-    importlib.util.find_spec("ziglang") is None, reason="needs a linker for AArch64: pip install 'patc[arm]'"
-)
 
 
 class Two(nn.Module):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emulated import HAS_ZIG, needs_linker
 from helpers import torch_results
 from torch import nn
 
@@ -35,12 +36,6 @@ from patc.runtime.openmp import ENTRY_POINTS
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).parent / "inputs" / "run_library.c"
 QEMU = shutil.which("qemu-aarch64")
-HAS_ZIG = importlib.util.find_spec("ziglang") is not None
-
-needs_linker = pytest.mark.skipif(
-    not HAS_ZIG and not any(map(shutil.which, ("ld.lld", "lld", "aarch64-linux-gnu-ld"))),
-    reason="needs a linker for AArch64: pip install 'patc[arm]'",
-)
 needs_emulator = pytest.mark.skipif(
     QEMU is None or not HAS_ZIG,
     reason="needs qemu-aarch64 (Debian's qemu-user) and ziglang (pip install 'patc[arm]')",
