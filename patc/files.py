@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,3 +71,23 @@ def atomic_write_all(files: Mapping[str | os.PathLike[str], bytes | memoryview |
             with contextlib.suppress(OSError):
                 os.unlink(name)
         raise PatcError(f"cannot write the file: {error.strerror or error}", str(path)) from None
+
+
+def check_regular(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse what is no regular file, or a link to one: reading a pipe or a device may never end.
+
+    Args:
+        what: the file that is expected, with its article, as in "a .pt2 file".
+
+    Raises:
+        PatcError: it is refused, or cannot be reached.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise PatcError(f"expected {what}, found no such file", str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PatcError(f"cannot read the file: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
+        raise PatcError(f"expected {what}, found {found}", str(path))

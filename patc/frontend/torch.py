@@ -12,7 +12,6 @@ import inspect
 import io
 import logging
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,8 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 
 from patc.diagnostics import PatcError, describe_location
 from patc.dialects.pattern import ParameterOp
-from patc.frontend import ACCEPTED
+from patc.files import check_regular
+from patc.frontend import ACCEPTED, pt2
 from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
@@ -127,19 +127,11 @@ def _as_program(model: Any, example_inputs: Sequence[Any] | None) -> ExportedPro
 
 
 def _load_program(path: Path) -> ExportedProgram:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise PatcError(f"expected a .pt2 file, found {found}", str(path))
+    check_regular(path, pt2.WHAT)
     if path.suffix.lower() != ".pt2":
         raise PatcError(f"expected a .pt2 file, found one named '{path.suffix}'", str(path))
-    if not zipfile.is_zipfile(path):
-        raise PatcError("expected a .pt2 file, found damaged data or another format", str(path))
-    try:
-        with _quiet():
-            return torch.export.load(path)
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        found = "damaged data or another format"
-        raise PatcError(f"expected a .pt2 file of torch.export.save, found {found}", str(path)) from error
+    with _quiet():
+        return pt2.load_program(path)
 
 
 def _check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:

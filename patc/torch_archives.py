@@ -1,0 +1,128 @@
+"""The zip files that torch writes, read without torch: .pt2 programs, TorchScript, and what `torch.save` makes.
+
+torch stores every entry as it is, once, below one folder. No other is read here, so that a small file never takes much
+memory.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from typing import TypeVar
+
+from patc.diagnostics import PatcError, first_line
+from patc.files import check_regular
+
+_CHUNK = 1 << 18  # bytes
+_ENCRYPTED = 0x1
+
+T = TypeVar("T")
+
+
+class TorchArchive:
+    """A zip file of torch, opened for reading; a context manager.
+
+    Attributes:
+        path: of the file.
+        sizes: bytes of each entry, by its name without the folder that all entries are in.
+
+    Raises:
+        PatcError: the file cannot be read, or is no zip file as torch writes it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        self.path = os.fspath(path)
+        check_regular(path, what)
+        if not _guarded(self.path, lambda: zipfile.is_zipfile(path)):
+            raise PatcError(f"expected {what}, found damaged data or another format", self.path)
+        self._file = _guarded(self.path, lambda: zipfile.ZipFile(path))
+        try:
+            self._entries = self._check_entries()
+        except PatcError:
+            self.close()
+            raise
+        self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
+
+    def __enter__(self) -> TorchArchive:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an entry.
+
+        Raises:
+            PatcError: there is no such entry, or it is damaged.
+        """
+        data = bytearray(self.sizes.get(name, 0))
+        self.read_into(name, memoryview(data))
+        return bytes(data)
+
+    def read_into(self, name: str, buffer: memoryview) -> None:
+        """Read an entry into a buffer of its size.
+
+        Raises:
+            PatcError: there is no such entry, or it is damaged.
+        """
+        if name not in self._entries:
+            raise PatcError(f"expected an entry '{name}', found none", self.path)
+        _guarded(self.path, lambda: self._read_into(name, buffer))
+
+    def check_stored(self) -> None:
+        """Refuse an archive that takes more memory than the file has bytes.
+
+        Raises:
+            PatcError: entries are compressed, encrypted, or share bytes.
+        """
+        for name in self._entries:
+            self._check_stored(name)
+        found, size = sum(self.sizes.values()), os.path.getsize(self.path)
+        if found > size:
+            raise PatcError(f"expected entries of at most the file's {size} bytes, found {found}", self.path)
+
+    def _check_stored(self, name: str) -> None:
+        entry = self._entries[name]
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise PatcError(f"expected stored entries, found {name!a} compressed", self.path)
+        if entry.flag_bits & _ENCRYPTED:
+            raise PatcError(f"expected stored entries, found {name!a} encrypted", self.path)
+
+    def _read_into(self, name: str, buffer: memoryview) -> None:
+        filled = 0
+        with self._file.open(self._entries[name]) as stream:
+            while filled < len(buffer):
+                count = stream.readinto(buffer[filled : filled + _CHUNK])  # type: ignore[attr-defined]
+                if not count:
+                    raise EOFError(f"'{name}' ends after {filled} of {len(buffer)} bytes")
+                filled += count
+
+    def _check_entries(self) -> dict[str, zipfile.ZipInfo]:
+        entries: dict[str, zipfile.ZipInfo] = {}
+        infos = [info for info in self._file.infolist() if not info.is_dir()]
+        # Before PyTorch 2.8 programs were in no folder: their version is at the top.
+        folders = {info.filename.partition("/")[0] for info in infos}
+        depth = 0 if "version" in folders or not folders else 1
+        if depth and len(folders) > 1:
+            raise PatcError(f"expected entries below one folder, found {len(folders)} folders", self.path)
+        for info in infos:
+            name = info.filename if depth == 0 else info.filename.partition("/")[2]
+            if name in entries:
+                raise PatcError(f"expected each entry once, found {name!a} twice", self.path)
+            entries[name] = info
+        return entries
+
+
+def _guarded(path: str, read: Callable[[], T]) -> T:
+    """Return what `read` returns."""
+    try:
+        return read()
+    except PermissionError as error:
+        raise PatcError(f"cannot read the file: {error.strerror or error}", path) from None
+    except Exception as error:  # zipfile raises nearly anything on damaged data
+        raise PatcError(f"expected a zip file, found damaged data: {first_line(error)}", path) from None
