@@ -1,0 +1,177 @@
+"""Random networks: what patc computes is what PyTorch computes in float64."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import Layer, Network, build_network, draw_layers
+from outcome import Case, Fault, Refusal, attempt
+from torch import Tensor, nn
+
+import patc
+from patc.targets import TARGETS, host_features
+
+BOUNDS = {"f32": 1e-4, "f16": 2e-2}
+# PyTorch's own error in the same element type may be larger where terms cancel.
+TIMES_TORCH = 3.0
+
+
+class Kind:
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        available = host_features()
+        self.targets = ["host"] + [name for name, target in TARGETS.items() if set(target.features) <= available]
+        self.has_half = "avx512fp16" in available
+
+    def draw(self, choices: random.Random) -> Case:
+        is_half = choices.random() < 0.1
+        return {
+            "seed": choices.getrandbits(31),
+            "shape": [
+                choices.choice([1, 1, 1, 2, 3]),
+                choices.choice([1, 2, 3, 3, 4, 6, 8, 16, 18, 24]),
+                choices.choice([1, 5, 7, 8, 12, 14, 16, 19, 33]),
+                choices.choice([1, 6, 7, 8, 13, 14, 16, 20, 31]),
+            ],
+            "threads": choices.choice([1, 1, 2]),
+            "target": choices.choice(["host", "host", "x86-64-v3", "x86-64-v4"]),
+            "dtype": "f16" if is_half else "f32",
+            "inputs": ["normal", choices.choice(["zeros", "large", "tiny", "constant"]), choices.choice(["sparse", "nan", "inf"])],
+            "extra": choices.choice([None] * 5 + [1, 2, 3]),
+            "layers": draw_layers(choices, choices.randint(1, 6)),
+        }
+
+    def run(self, case: Case, folder: Path) -> str:
+        network = build_network(case["layers"], case["shape"], case["seed"], case["extra"])
+        if not len(network.layers):
+            return "no layer fits"
+        target = case["target"] if case["target"] in self.targets else "host"
+        dtype = case["dtype"] if self.has_half and target == "host" else "f32"
+        example = torch.zeros(*case["shape"])
+        options: dict[str, Any] = {"target": target, "threads": case["threads"], "dtype": dtype}
+        try:
+            compiled = attempt(lambda: patc.compile(network, (example,), **options))
+        except Refusal as refusal:
+            if "cannot raise" in str(refusal):  # names linalg, which no user wrote
+                raise Fault("a refusal in terms of linalg", str(refusal)) from None
+            raise
+        words = {_compare(compiled, network, kind, case, dtype) for kind in case["inputs"]}
+        return max(words) + (" in f16" if dtype == "f16" else "")
+
+    def smaller(self, case: Case) -> Iterator[Case]:
+        layers: list[Layer] = case["layers"]
+        for start in range(len(layers)):
+            yield case | {"layers": layers[start + 1 :]}
+            yield case | {"layers": layers[:start]}
+        for i in range(len(layers)):
+            yield case | {"layers": layers[:i] + layers[i + 1 :]}
+        for kind in case["inputs"] if len(case["inputs"]) > 1 else ():
+            yield case | {"inputs": [kind]}
+        for name, simple in (("extra", None), ("threads", 1), ("target", "host"), ("dtype", "f32")):
+            if case[name] != simple:
+                yield case | {name: simple}
+        for axis, size in enumerate(case["shape"]):
+            for less in {1, size // 2, size - 1} - {0, size}:
+                yield case | {"shape": case["shape"][:axis] + [less] + case["shape"][axis + 1 :]}
+        for i, layer in enumerate(layers):
+            for simple_layer in _simpler(layer):
+                yield case | {"layers": layers[:i] + [simple_layer] + layers[i + 1 :]}
+
+
+def _simpler(layer: Layer) -> Iterator[Layer]:
+    plain: Layer = {
+        "extra": None, "dilation": [1, 1], "groups": 1, "bias": False, "zeros": "none", "norm": False, "after": None,
+        "stride": [1, 1], "pad": [0, 0], "kernel": [1, 1], "filters": 1, "ceil": False,
+    }  # fmt: skip
+    for name, value in plain.items():
+        if name in layer and layer[name] != value and not (name == "dilation" and layer["op"] != "conv"):
+            yield layer | {name: value}
+    if layer.get("filters", 0) > 3:
+        yield layer | {"filters": layer["filters"] // 2}
+
+
+def make_input(kind: str, shape: list[int], seed: int, dtype: str) -> Tensor:
+    """Return an input: normally distributed, or such that something is odd about it."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator)
+    if kind == "zeros":
+        return torch.zeros(*shape)
+    if kind == "constant":
+        return torch.full(shape, 255.0 if dtype == "f32" else 4.0) + 0.01 * x
+    if kind == "large":
+        return x * (1e5 if dtype == "f32" else 10.0)
+    if kind == "tiny":
+        return x * (1e-20 if dtype == "f32" else 0.1)
+    if kind == "sparse":
+        return x * (torch.rand(*shape, generator=generator) < 0.1)
+    if kind in ("nan", "inf"):
+        x.view(-1)[int(torch.randint(x.numel(), (1,), generator=generator))] = float(kind)
+    return x
+
+
+@torch.no_grad()
+def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str) -> str:
+    x = make_input(kind, case["shape"], case["seed"], dtype)
+    wanted = _leaves(copy.deepcopy(network).double()(x.double()))
+    found = _leaves(attempt(lambda: compiled(x)))
+    if [tuple(y.shape) for y in found] != [tuple(y.shape) for y in wanted]:
+        raise Fault("another shape", f"{[y.shape for y in found]}, not {[y.shape for y in wanted]}")
+    if kind in ("nan", "inf"):
+        finite = has_zero_weights(network)
+        return max(_compare_holes(a.numpy(), b.numpy(), kind, dtype, finite) for a, b in zip(found, wanted, strict=True))
+    word = "right"
+    for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        error, scale = _error(one, other), float(other.abs().max())
+        if error <= BOUNDS[dtype] * scale:
+            continue
+        narrow = _narrow(network, x, dtype)[number]
+        if not error <= TIMES_TORCH * _error(narrow, other):
+            torch_error = _error(narrow, other) / max(scale, 1e-300)
+            what = f"{error / max(scale, 1e-300):.3g} of the largest output {scale:.3g}, PyTorch {torch_error:.3g}"
+            raise Fault(f"wrong numbers ({dtype})", f"{kind} input, output {number}: {what}")
+        word = "right, as PyTorch in the same type"
+    return word
+
+
+def _compare_holes(found: np.ndarray, wanted: np.ndarray, kind: str, dtype: str, has_zeros: bool) -> str:
+    """Compare outputs of an input with a NaN or an infinity: it reaches what its windows reach.
+
+    A product with a weight of zero is NaN for PyTorch, and left out by patc: there it may reach less.
+    """
+    reached, got = ~np.isfinite(wanted), ~np.isfinite(found)
+    if np.any(got & ~reached):
+        raise Fault(f"{kind} reaches too far", f"{np.sum(got & ~reached)} outputs, PyTorch {np.sum(reached)}")
+    if not has_zeros and np.any(reached & ~got):
+        raise Fault(f"{kind} vanishes", f"in {np.sum(reached & ~got)} outputs of {np.sum(reached)}")
+    left = ~reached
+    scale = np.abs(wanted[left]).max(initial=0.0)
+    if np.abs(found[left] - wanted[left]).max(initial=0.0) > 10 * BOUNDS[dtype] * scale:
+        raise Fault(f"wrong numbers beside {kind}")
+    return "right"
+
+
+def has_zero_weights(network: nn.Module) -> bool:
+    """Return whether some weight is zero."""
+    return any(bool((parameter == 0).any()) for parameter in network.parameters() if parameter.ndim > 1)
+
+
+def _narrow(network: Network, x: Tensor, dtype: str) -> list[Tensor]:
+    """Return what PyTorch computes in the element type."""
+    if dtype == "f16":
+        return _leaves(copy.deepcopy(network).half()(x.half()))
+    return _leaves(network(x))
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    error = (found.double() - wanted).abs().max()
+    return float(error) if bool(torch.isfinite(error)) else float("inf")
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]

@@ -1,0 +1,146 @@
+"""The process that runs cases: one request a line on standard input, one answer a line on standard output.
+
+    {"seed": 5}        draws a case of that seed, answers {"case": ...}, runs it, and answers how it ended
+    {"case": ...}      runs a given case
+    {"smaller": ...}   answers with smaller cases
+
+Whatever else is printed goes to a file, and is a fault: nothing that patc reads may make it print by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from outcome import Case, Fault, Refusal, describe_exception
+
+MOST_SMALLER = 60
+MOST_MEMORY = 12 << 30  # of addresses: torch and MLIR reserve several GB that they never touch
+# What code in a data file would have to do to be noticed; reading a file does none of it.
+_WATCHED = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn")
+
+
+class Watch:
+    """Notices code that a data file runs: payloads make a folder named `MARKER` in the case's folder, or start a
+    process.
+    """
+
+    MARKER = "payload-ran"
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.seen: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.armed and event in _WATCHED:
+            self.seen.append(event)
+            raise Fault("code ran", f"{event} {arguments}")
+
+
+class Worker:
+    """Runs cases of one kind."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.folder, self.watch = folder, Watch()
+        self.scratch = folder / "temporary"
+        self.scratch.mkdir()
+        tempfile.tempdir = str(self.scratch)
+        os.environ["TMPDIR"] = str(self.scratch)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        from kinds import make_kind
+
+        shared = folder / "shared"
+        shared.mkdir()
+        self.kind = make_kind(kind, shared)
+        self.printed = open(folder / "printed", "w+b")  # noqa: SIM115 # as long as the process
+        os.dup2(self.printed.fileno(), 1)
+        os.dup2(self.printed.fileno(), 2)
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+
+    def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the answers to a request."""
+        if "smaller" in request:
+            yield {"smaller": list(itertools.islice(self.kind.smaller(request["smaller"]), MOST_SMALLER))}
+            return
+        case = request.get("case")
+        if case is None:
+            case = self.kind.draw(random.Random(request["seed"]))
+            yield {"case": case}
+        yield self.run(case)
+
+    def run(self, case: Case) -> dict[str, Any]:
+        """Return how a case ended: {"ended": word, "line": refusal} or {"fault": what, "detail": text}."""
+        folder = self.folder / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self._forget_printed()
+        os.chdir(folder)
+        try:
+            ended = self._judged(case, folder)
+        except Fault as fault:
+            return {"fault": fault.what, "detail": fault.detail}
+        finally:
+            os.chdir(self.folder)
+            shutil.rmtree(self.scratch)
+            self.scratch.mkdir()
+        return ended
+
+    def _judged(self, case: Case, folder: Path) -> dict[str, Any]:
+        self.watch.seen.clear()
+        self.watch.armed = True
+        try:
+            ended = {"ended": self.kind.run(case, folder)}
+        except Refusal as refusal:
+            ended = {"ended": "refused", "line": str(refusal)}
+        except Fault:
+            raise
+        except BaseException as error:
+            raise Fault(f"{describe_exception(error)} (in the fuzzer)", repr(error)) from error
+        finally:
+            self.watch.armed = False
+        gc.collect(0)  # what is dropped may complain
+        if self.watch.seen or any(self.folder.rglob(Watch.MARKER)):
+            raise Fault("code ran", ", ".join(self.watch.seen))
+        left = [path.name for path in (*folder.rglob(".*"), *self.scratch.iterdir())]
+        if left:
+            raise Fault("temporary files left behind", ", ".join(left))
+        printed = self._forget_printed()
+        if printed:
+            raise Fault("something was printed", printed)
+        return ended
+
+    def _forget_printed(self) -> str:
+        sys.stderr.flush()
+        self.printed.seek(0)
+        text = self.printed.read(20_000).decode(errors="replace")
+        self.printed.truncate(0)
+        self.printed.seek(0)
+        return text
+
+
+def main() -> None:
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    requests = sys.stdin
+    answers = os.fdopen(os.dup(1), "w")
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    worker = Worker(kind, folder)
+    for line in requests:
+        for answer in worker.answer(json.loads(line)):
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()

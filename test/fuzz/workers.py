@@ -1,0 +1,139 @@
+"""A worker process as its parent sees it: requests, answers, deaths and hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outcome import Case
+
+HERE = Path(__file__).parent
+START_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a case ended.
+
+    Attributes:
+        case: what was run; None if drawing it failed.
+        ended: a word of its kind, or "refused"; "" for a fault.
+        line: of a refusal.
+        fault: what must not happen; "" without a fault.
+        detail: beside the fault.
+    """
+
+    case: Case | None
+    ended: str = ""
+    line: str = ""
+    fault: str = ""
+    detail: str = ""
+
+
+class Worker:
+    """A process that runs cases of one kind; a new one is started after each death.
+
+    Args:
+        kind: the kind's name.
+        seconds: that a case may take.
+        prefix: of the command, such as `taskset -c 1`.
+    """
+
+    def __init__(self, kind: str, seconds: float, prefix: Sequence[str] = ()) -> None:
+        self.kind, self.seconds, self.prefix = kind, seconds, list(prefix)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pending = b""
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for stream in (self.process.stdin, self.process.stdout):
+                assert stream is not None
+                stream.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.process = None
+
+    def draw(self, seed: int) -> Result:
+        """Draw and run the case of a seed."""
+        drawn = self._ask({"seed": seed})
+        if "case" not in drawn:
+            return _result(None, drawn)
+        return _result(drawn["case"], self._listen())
+
+    def run(self, case: Case) -> Result:
+        """Run a case."""
+        return _result(case, self._ask({"case": case}))
+
+    def smaller(self, case: Case) -> list[Case]:
+        """Return smaller cases."""
+        found: list[Case] = self._ask({"smaller": case}).get("smaller", [])
+        return found
+
+    def _start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="patc-fuzz-"))
+        command = [*self.prefix, sys.executable, str(HERE / "worker.py"), self.kind, str(self.folder)]
+        environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "2"}
+        log = open(self.folder / "startup", "wb")  # noqa: SIM115 # closed below
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+        )
+        log.close()
+        self.pending, self.fresh = b"", True
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.process is None:
+            self._start()
+        assert self.process is not None and self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it died of is found below
+        return self._listen()
+
+    def _listen(self) -> dict[str, Any]:
+        """Return the next answer; a death or a hang is one too."""
+        assert self.process is not None and self.process.stdout is not None
+        deadline = time.monotonic() + self.seconds + (START_SECONDS if self.fresh else 0)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self.pending:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self.close()
+                    return {"fault": "a hang", "detail": f"no end within {self.seconds:g} s"}
+                piece = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    return self._bury()
+                self.pending += piece
+        self.fresh = False
+        line, _, self.pending = self.pending.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _bury(self) -> dict[str, Any]:
+        assert self.process is not None
+        status = self.process.wait()
+        said = [self.folder / name for name in ("startup", "printed") if (self.folder / name).exists()]
+        detail = "\n".join(path.read_bytes()[-4000:].decode(errors="replace") for path in said)
+        self.close()
+        if self.fresh:
+            raise RuntimeError(f"a worker for {self.kind} does not start: {detail}")
+        what = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return {"fault": f"the process died of {what}", "detail": detail}
+
+
+def _result(case: Case | None, answer: dict[str, Any]) -> Result:
+    return Result(case, **{key: answer[key] for key in ("ended", "line", "fault", "detail") if key in answer})
