@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,11 +82,9 @@ class Campaign:
     def run(self, jobs: int) -> Summary:
         """Run the cases on `jobs` workers; return how they ended."""
         self.start = time.monotonic()
-        threads = [threading.Thread(target=self._work) for _ in range(jobs)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(jobs) as pool:
+            for end in [pool.submit(self._work) for _ in range(jobs)]:
+                end.result()
         self.summary.seconds = time.monotonic() - self.start
         return self.summary
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,7 +168,9 @@ def build_network(layers: Sequence[Layer], shape: Sequence[int], seed: int, extr
             continue
         module, source = made
         try:
-            result = module(values[-1]) if source is None else module(values[-1], values[source])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about "same" padding
+                result = module(values[-1]) if source is None else module(values[-1], values[source])
         except (RuntimeError, ValueError):
             continue  # a window larger than its input, or groups that do not divide the channels
         if not 0 < result.numel() <= MOST_ELEMENTS:

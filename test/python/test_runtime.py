@@ -256,6 +256,27 @@ def test_lives_with_the_threads_of_torch(file: Path, start: str) -> None:
     run_python(start + _BOTH, file)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads on this system")
+def test_threads_that_end_take_their_teams_along(file: Path) -> None:
+    """A server may call a model from a new thread each time."""
+    program = """
+import os, sys, threading, patc
+model = patc.load(sys.argv[1])
+x = model.random_inputs()
+
+def call_from(count):
+    for _ in range(count):
+        thread = threading.Thread(target=model, args=x)
+        thread.start()
+        thread.join()
+    return len(os.listdir("/proc/self/task"))
+
+before = call_from(10)
+print(call_from(40) - before)
+"""
+    assert int(run_python(program, file)) < 10
+
+
 def test_threads_sleep_after_a_call(file: Path) -> None:
     """In Python threads too: each has a team of its own."""
     program = """
