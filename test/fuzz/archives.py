@@ -45,7 +45,9 @@ def draw_edit(choices: random.Random, data: bytes) -> Edit:
     members = read(data)
     texts = [name for name, content in members if name.endswith(".json")]
     kinds = ["raw"] * 2 + ["member"] * 3 + ["drop", "rename", "double", "swap", "payload", "payload", "bomb", "deflate"]
-    kinds += (["json"] * 10 + ["target", "expression", "pickled", "pickled"]) if texts else ["member"] * 4 + ["payload"] * 3
+    kinds += (
+        (["json"] * 10 + ["target", "expression", "pickled", "pickled"]) if texts else ["member"] * 4 + ["payload"] * 3
+    )
     kind = choices.choice(kinds)
     name, content = choices.choice(members)
     if kind == "raw":
@@ -54,7 +56,12 @@ def draw_edit(choices: random.Random, data: bytes) -> Edit:
         return [kind, name, *draw_bytes_edit(choices, len(content))]
     if kind == "json":
         name = choices.choice([*texts, *(text for text in texts if "model.json" in text)])
-        odd = [{"as_expr": {"expr_str": _EXPRESSIONS[0], "hint": None}}, {"as_int": 0}, {"as_none": True}, {"as_int": 1 << 40}]
+        odd = [
+            {"as_expr": {"expr_str": _EXPRESSIONS[0], "hint": None}},
+            {"as_int": 0},
+            {"as_none": True},
+            {"as_int": 1 << 40},
+        ]
         return [kind, name, *draw_json_edit(choices, json.loads(dict(members)[name]), odd)]
     if kind == "rename":
         return [kind, name, choices.choice([*_NAMES, name + "x", name.rpartition("/")[2]])]
@@ -84,7 +91,9 @@ def apply(data: bytes, edit: Edit) -> bytes:
     if kind in ("pickled", "target", "expression"):
         return write(_edit_graph(members, kind, *rest))
     name, *arguments = rest
-    return write([pair for member in members for pair in _edit_member(member, kind, name, arguments, members)], kind == "deflate")
+    return write(
+        [pair for member in members for pair in _edit_member(member, kind, name, arguments, members)], kind == "deflate"
+    )
 
 
 def _edit_member(member: tuple[str, bytes], kind: str, name: str, arguments: list, members: Members) -> Members:

@@ -89,10 +89,10 @@ class Campaign:
         return self.summary
 
     def _work(self) -> None:
-        worker = Worker(self.kind, self.seconds)
+        worker = Worker(self.seconds)
         try:
             while (seed := self._next_seed()) is not None:
-                self._count(seed, worker.draw(seed), worker)
+                self._count(seed, worker.draw(self.kind, seed), worker)
         finally:
             worker.close()
 
@@ -116,29 +116,29 @@ class Campaign:
         if is_new:
             self.tell(f"{self.kind} seed {seed}: {result.fault}: {result.detail.strip()[-1500:]}")
             if self.keep is not None and result.case is not None:
-                path = keep_case(self.keep, self.kind, shrink(worker, result))
+                path = keep_case(self.keep, self.kind, shrink(worker, self.kind, result))
                 with self.lock:
                     summary.kept.append(path)
 
 
-def shrink(worker: Worker, result: Result) -> Result:
+def shrink(worker: Worker, kind: str, result: Result) -> Result:
     """Return the smallest case that was found to end in the same fault."""
     runs, deadline = 0, time.monotonic() + SHRINK_SECONDS
-    candidates = iter(_smaller(worker, result))
+    candidates = iter(_smaller(worker, kind, result))
     while runs < SHRINK_RUNS and time.monotonic() < deadline:
         candidate = next(candidates, None)
         if candidate is None:
             break
         runs += 1
-        found = worker.run(candidate)
+        found = worker.run(kind, candidate)
         if found.fault == result.fault:
-            result, candidates = found, iter(_smaller(worker, found))
+            result, candidates = found, iter(_smaller(worker, kind, found))
     return result
 
 
-def _smaller(worker: Worker, result: Result) -> list[Case]:
+def _smaller(worker: Worker, kind: str, result: Result) -> list[Case]:
     assert result.case is not None
-    return worker.smaller(result.case)
+    return worker.smaller(kind, result.case)
 
 
 def keep_case(folder: Path, kind: str, result: Result) -> Path:
@@ -161,4 +161,3 @@ def blur(line: str) -> str:
     line = re.sub(r"'[^']*'|\"[^\"]*\"", "'..'", line)
     line = re.sub(r"\S*/\S*", "..", line)
     return re.sub(r"[0-9]+", "N", line)[:160]
-

@@ -98,11 +98,15 @@ def _near(choices: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
-        return choices.choice([value + 1, value - 1, value * 2, value // 2, -value, 0, str(value), float(value), [value]])
+        return choices.choice(
+            [value + 1, value - 1, value * 2, value // 2, -value, 0, str(value), float(value), [value]]
+        )
     if isinstance(value, str):
         return choices.choice([value + "x", value[:-1], value.upper(), value[::-1], [value], *ODD_TEXTS])
     if isinstance(value, list):
-        return choices.choice([value[::-1], value + value, value[:-1], value[1:], {str(i): v for i, v in enumerate(value)}])
+        return choices.choice(
+            [value[::-1], value + value, value[:-1], value[1:], {str(i): v for i, v in enumerate(value)}]
+        )
     if isinstance(value, dict):
         return choices.choice([list(value.values()), dict(list(value.items())[::-1]), list(value)])
     return 0

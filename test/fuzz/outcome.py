@@ -63,6 +63,8 @@ def check_line(line: str, file: str = "") -> None:
 def describe_exception(error: BaseException) -> str:
     """Return an exception's type and the innermost function of patc in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if "/test/fuzz/" not in frame.filename and "site-packages" not in frame.filename]
+    inside = [
+        frame for frame in frames if "/test/fuzz/" not in frame.filename and "site-packages" not in frame.filename
+    ]
     frame = next(iter(inside[::-1]), frames[-1])
     return f"{type(error).__name__} in {Path(frame.filename).stem}.{frame.name}"

@@ -45,7 +45,13 @@ def make(name: str) -> bytes:
         return pickle.dumps(value, 2)
     if form == "legacy":
         # A magic number, a protocol version and the system's sizes come before the value.
-        parts = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, value, [])
+        parts = (
+            0x1950A86A20F9469CFC6C,
+            1001,
+            {"protocol_version": 1001, "little_endian": True, "type_sizes": {}},
+            value,
+            [],
+        )
         return b"".join(pickle.dumps(part, 2) for part in parts)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

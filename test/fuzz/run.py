@@ -44,7 +44,12 @@ def main() -> int:
     clean = True
     for name in names:
         campaign = Campaign(
-            name, arguments.seed, arguments.budget, arguments.case_seconds, arguments.keep, lambda line: print(line, flush=True)
+            name,
+            arguments.seed,
+            arguments.budget,
+            arguments.case_seconds,
+            arguments.keep,
+            lambda line: print(line, flush=True),
         )
         summary = campaign.run(arguments.jobs)
         _report(name, summary)
@@ -65,18 +70,16 @@ def _report(name: str, summary: Summary) -> None:
 
 def _replay(places: list[Path], seconds: float) -> int:
     files = [file for place in places for file in (sorted(place.glob("*.json")) if place.is_dir() else [place])]
-    workers: dict[str, Worker] = {}
+    worker = Worker(seconds)
     failed = 0
     for file in files:
         kind, case = read_case(file)
-        worker = workers.setdefault(kind, Worker(kind, seconds))
-        result = worker.run(case)
+        result = worker.run(kind, case)
         failed += bool(result.fault)
         print(f"{file.name}: {'FAULT: ' + result.fault if result.fault else result.line or result.ended}")
         if result.fault:
             print(result.detail)
-    for worker in workers.values():
-        worker.close()
+    worker.close()
     return 1 if failed else 0
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from campaign import Budget
 from kinds.nets import make_input
-from networks import build_network, draw_layers
+from random_networks import build_network, draw_layers
 
 import patc
 from patc.diagnostics import PatcError
@@ -189,7 +189,9 @@ def _run(work: Soak, budget: Budget, temporary: Path) -> list[Sample]:
         if due:
             samples.append(take_sample(start, temporary))
             s = samples[-1]
-            print(f"{s.seconds:7.0f} s  {done:7d} steps  {s.memory:8.1f} MB  {s.files} files  {s.threads} threads  {s.left} left")
+            print(
+                f"{s.seconds:7.0f} s  {done:7d} steps  {s.memory:8.1f} MB  {s.files} files  {s.threads} threads  {s.left} left"
+            )
             sys.stdout.flush()
 
 

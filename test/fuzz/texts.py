@@ -93,7 +93,7 @@ def _edit_lines(lines: list[str], kind: str, rest: Edit) -> list[str]:
         return lines
     first, second = rest[0] % len(lines), rest[1]
     if kind == "take":
-        return lines[:first] + [second] + lines[first:]
+        return [*lines[:first], second, *lines[first:]]
     if kind == "delete":
         return lines[:first] + lines[first + 1 :]
     if kind == "double":

@@ -1,8 +1,8 @@
 """The process that runs cases: one request a line on standard input, one answer a line on standard output.
 
-    {"seed": 5}        draws a case of that seed, answers {"case": ...}, runs it, and answers how it ended
-    {"case": ...}      runs a given case
-    {"smaller": ...}   answers with smaller cases
+    {"kind": "nets", "seed": 5}         draws a case of that seed, answers {"case": ...}, runs it, and says how it ended
+    {"kind": "nets", "case": ...}       runs a given case
+    {"kind": "nets", "smaller": ...}    answers with smaller cases
 
 Whatever else is printed goes to a file, and is a fault: nothing that patc reads may make it print by itself.
 """
@@ -22,44 +22,51 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kinds import Kind, make_kind
 from outcome import Case, Fault, Refusal, describe_exception
 
 MOST_SMALLER = 60
 MOST_MEMORY = 12 << 30  # of addresses: torch and MLIR reserve several GB that they never touch
 # The folder that code in a data file makes, if it ever runs.
 MARKER = "payload-ran"
-class Worker:
-    """Runs cases of one kind."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+
+class Worker:
+    """Runs cases; a kind is made when its first case comes."""
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.kinds: dict[str, Kind] = {}
         self.scratch = folder / "temporary"
         self.scratch.mkdir()
         tempfile.tempdir = str(self.scratch)
         os.environ["TMPDIR"] = str(self.scratch)
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "cache")
-        from kinds import make_kind
-
-        shared = folder / "shared"
-        shared.mkdir()
-        self.kind = make_kind(kind, shared)
         self.printed = open(folder / "printed", "w+b")  # noqa: SIM115 # as long as the process
         os.dup2(self.printed.fileno(), 1)
         os.dup2(self.printed.fileno(), 2)
-        sys.stdout = sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the answers to a request."""
+        kind = self._find(request["kind"])
         if "smaller" in request:
-            yield {"smaller": list(itertools.islice(self.kind.smaller(request["smaller"]), MOST_SMALLER))}
+            yield {"smaller": list(itertools.islice(kind.smaller(request["smaller"]), MOST_SMALLER))}
             return
         case = request.get("case")
         if case is None:
-            case = self.kind.draw(random.Random(request["seed"]))
+            case = kind.draw(random.Random(request["seed"]))
             yield {"case": case}
-        yield self.run(case)
+        yield self.run(kind, case)
 
-    def run(self, case: Case) -> dict[str, Any]:
+    def _find(self, name: str) -> Kind:
+        if name not in self.kinds:
+            shared = self.folder / name
+            shared.mkdir()
+            self.kinds[name] = make_kind(name, shared)
+        return self.kinds[name]
+
+    def run(self, kind: Kind, case: Case) -> dict[str, Any]:
         """Return how a case ended: {"ended": word, "line": refusal} or {"fault": what, "detail": text}."""
         folder = self.folder / "case"
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,7 +74,7 @@ class Worker:
         self._forget_printed()
         os.chdir(folder)
         try:
-            ended = self._judged(case, folder)
+            ended = self._judged(kind, case, folder)
         except Fault as fault:
             return {"fault": fault.what, "detail": fault.detail}
         finally:
@@ -76,9 +83,9 @@ class Worker:
             self.scratch.mkdir()
         return ended
 
-    def _judged(self, case: Case, folder: Path) -> dict[str, Any]:
+    def _judged(self, kind: Kind, case: Case, folder: Path) -> dict[str, Any]:
         try:
-            ended = {"ended": self.kind.run(case, folder)}
+            ended = {"ended": kind.run(case, folder)}
         except Refusal as refusal:
             ended = {"ended": "refused", "line": str(refusal)}
         except Fault:
@@ -106,12 +113,12 @@ class Worker:
 
 
 def main() -> None:
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     requests = sys.stdin
     answers = os.fdopen(os.dup(1), "w")
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    worker = Worker(kind, folder)
+    worker = Worker(folder)
     for line in requests:
         for answer in worker.answer(json.loads(line)):
             answers.write(json.dumps(answer) + "\n")

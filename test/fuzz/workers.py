@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,15 @@ class Result:
 
 
 class Worker:
-    """A process that runs cases of one kind; a new one is started after each death.
+    """A process that runs cases; a new one is started after each death.
 
     Args:
-        kind: the kind's name.
-        seconds: that a case may take.
-        prefix: of the command, such as `taskset -c 1`.
+        seconds: that a case may take; the first one has `START_SECONDS` more.
+        script: what the process runs.
     """
 
-    def __init__(self, kind: str, seconds: float, prefix: Sequence[str] = ()) -> None:
-        self.kind, self.seconds, self.prefix = kind, seconds, list(prefix)
+    def __init__(self, seconds: float, script: Path = HERE / "worker.py") -> None:
+        self.seconds, self.script = seconds, script
         self.process: subprocess.Popen[bytes] | None = None
         self.pending = b""
 
@@ -66,25 +64,25 @@ class Worker:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.process = None
 
-    def draw(self, seed: int) -> Result:
+    def draw(self, kind: str, seed: int) -> Result:
         """Draw and run the case of a seed."""
-        drawn = self._ask({"seed": seed})
+        drawn = self._ask({"kind": kind, "seed": seed})
         if "case" not in drawn:
             return _result(None, drawn)
         return _result(drawn["case"], self._listen())
 
-    def run(self, case: Case) -> Result:
+    def run(self, kind: str, case: Case) -> Result:
         """Run a case."""
-        return _result(case, self._ask({"case": case}))
+        return _result(case, self._ask({"kind": kind, "case": case}))
 
-    def smaller(self, case: Case) -> list[Case]:
+    def smaller(self, kind: str, case: Case) -> list[Case]:
         """Return smaller cases."""
-        found: list[Case] = self._ask({"smaller": case}).get("smaller", [])
+        found: list[Case] = self._ask({"kind": kind, "smaller": case}).get("smaller", [])
         return found
 
     def _start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="patc-fuzz-"))
-        command = [*self.prefix, sys.executable, str(HERE / "worker.py"), self.kind, str(self.folder)]
+        command = [sys.executable, str(self.script), str(self.folder)]
         environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "2"}
         log = open(self.folder / "startup", "wb")  # noqa: SIM115 # closed below
         self.process = subprocess.Popen(
@@ -130,7 +128,7 @@ class Worker:
         detail = "\n".join(path.read_bytes()[-4000:].decode(errors="replace") for path in said)
         self.close()
         if self.fresh:
-            raise RuntimeError(f"a worker for {self.kind} does not start: {detail}")
+            raise RuntimeError(f"a worker does not start: {detail}")
         what = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return {"fault": f"the process died of {what}", "detail": detail}
 

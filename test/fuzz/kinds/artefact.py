@@ -57,14 +57,18 @@ class Kind:
         parts = artefact.split(self.files[base])
         fresh = choices.random() < 0.85
         edits = [
-            self._draw_edit(choices, base, parts) if fresh else ["raw", *draw_bytes_edit(choices, len(self.files[base]))]
+            self._draw_edit(choices, base, parts)
+            if fresh
+            else ["raw", *draw_bytes_edit(choices, len(self.files[base]))]
             for _ in range(choices.choice([1, 1, 1, 2, 3]))
         ]
         return {"base": base, "edits": edits}
 
     def _draw_edit(self, choices: random.Random, base: str, parts: artefact.Parts) -> Edit:
         kinds = ["json"] * 8 + ["description", "weights", "size", "signature"]
-        kinds += ["gpu"] * 6 if base == "gpu" else ["elf"] * 3 + ["section"] * 4 + ["symbol"] * 4 + ["relocation", "code"]
+        kinds += (
+            ["gpu"] * 6 if base == "gpu" else ["elf"] * 3 + ["section"] * 4 + ["symbol"] * 4 + ["relocation", "code"]
+        )
         kind = choices.choice(kinds)
         if kind == "json":
             return [kind, *draw_json_edit(choices, _values(parts.description))]
@@ -75,8 +79,15 @@ class Kind:
         if kind == "weights":
             return [kind, *draw_bytes_edit(choices, parts.weights.nbytes)]
         if kind == "code":
-            return [kind, *choices.choice([["truncate", choices.randrange(len(parts.code))], ["insert", 0, "00"], ["cut", 0, 64]])]
-        number = choices.choice([0, 1, 2, 3, 7, 8, 64, 4096, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
+            return [
+                kind,
+                *choices.choice(
+                    [["truncate", choices.randrange(len(parts.code))], ["insert", 0, "00"], ["cut", 0, 64]]
+                ),
+            ]
+        number = choices.choice(
+            [0, 1, 2, 3, 7, 8, 64, 4096, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
+        )
         number = choices.choice([number, choices.randrange(1 << 8)])
         if kind == "elf":
             return [kind, choices.randrange(64), choices.choice([1, 2, 4, 8]), number]
@@ -85,7 +96,11 @@ class Kind:
         if kind == "symbol":
             return [kind, choices.randrange(24), choices.choice([name for name in _SYMBOL if name != "value"]), number]
         if kind == "relocation":
-            return [kind, choices.randrange(40), *choices.choice([("place", 1 << choices.randrange(24, 64)), ("kind", 200)])]
+            return [
+                kind,
+                choices.randrange(40),
+                *choices.choice([("place", 1 << choices.randrange(24, 64)), ("kind", 200)]),
+            ]
         return [kind, choices.randrange(8), number]
 
     def run(self, case: Case, folder: Path) -> str:
@@ -194,7 +209,9 @@ def _edit_elf(code: bytes, kind: str, edit: Edit) -> bytes:
         return _write(code, table + 64 * (index % count) + place, width, number)
     wanted = _SYMBOLS if kind == "symbol" else _RELOCATIONS
     for i in range(count):
-        type_, start, size = (struct.unpack_from(f, code, table + 64 * i + p)[0] for f, p in (("<I", 4), ("<Q", 24), ("<Q", 32)))
+        type_, start, size = (
+            struct.unpack_from(f, code, table + 64 * i + p)[0] for f, p in (("<I", 4), ("<Q", 24), ("<Q", 32))
+        )
         if type_ == wanted and size >= 24 and start + size <= len(code):
             entry = start + 24 * (index % (size // 24))
             place, width = _SYMBOL[field] if kind == "symbol" else {"place": (0, 8), "kind": (8, 4)}[field]

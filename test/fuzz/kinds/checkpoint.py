@@ -14,7 +14,7 @@ import bases
 import edits
 import torch
 from edits import Edit, fewer
-from outcome import Case, Fault, attempt
+from outcome import Case, attempt
 from torch import nn
 
 from kinds.safetensors import compare_state
@@ -92,7 +92,12 @@ class Kind:
         outer = [place for place in fields if len(place) < 3]
         place = choices.choice(choices.choice([fields, outer]))
         kind = choices.choice(["put"] * 5 + ["delete", "delete", "rename"])
-        return ["field", kind, place, choices.choice(list(_VALUES)) if kind == "put" else choices.choice(["", "x", "epoch"])]
+        return [
+            "field",
+            kind,
+            place,
+            choices.choice(list(_VALUES)) if kind == "put" else choices.choice(["", "x", "epoch"]),
+        ]
 
     def run(self, case: Case, folder: Path) -> str:
         data = self._make(case)
@@ -111,7 +116,12 @@ class Kind:
 
     def _make(self, case: Case) -> bytes:
         if case["whole"] is not None:
-            wholes: dict[str, Any] = {"tensor": torch.zeros(3), "list": [torch.zeros(3)], "number": 3, "module": nn.Linear(2, 2)}
+            wholes: dict[str, Any] = {
+                "tensor": torch.zeros(3),
+                "list": [torch.zeros(3)],
+                "number": 3,
+                "module": nn.Linear(2, 2),
+            }
             return _save(wholes[case["whole"]])
         data = self.bytes[case["base"]]
         value = copy.deepcopy(self.state if case["base"] == "state" else self.training)

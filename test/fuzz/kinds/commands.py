@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bases
+import command_line
 import numpy as np
-import tools
 import torch
 from edits import Edit, fewer
 from outcome import Case, Fault, Refusal
@@ -81,7 +81,11 @@ class Kind:
     def draw(self, choices: random.Random) -> Case:
         line = choices.choice(_LINES)
         edits: list[Edit] = [
-            [choices.choice(["replace", "insert", "delete", "double", "swap", "break"]), choices.randrange(12), choices.choice(_WORDS)]
+            [
+                choices.choice(["replace", "insert", "delete", "double", "swap", "break"]),
+                choices.randrange(12),
+                choices.choice(_WORDS),
+            ]
             for _ in range(choices.choice([0, 1, 1, 1, 2, 3]))
         ]
         return {"line": line, "edits": edits}
@@ -93,7 +97,7 @@ class Kind:
             words = _edit_words(words, edit)
         before = {path: _content(path) for path in folder.rglob("*")}
         try:
-            tools.call(tool, words)
+            command_line.call(tool, words)
         except Refusal:
             for path in {*folder.rglob("*"), *before}:
                 if path not in before or _content(path) != before[path]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import bases
+import command_line
 import numpy as np
 import tensors
 import texts
 import torch
-import tools
 from edits import Edit, fewer
 from outcome import Case, Fault, Refusal, attempt
 
@@ -89,7 +89,7 @@ def _transform(path: Path, passes: str) -> str:
     output = path.parent / "output.mlir"
     output.write_text("old")
     try:
-        tools.call("patc-opt", [f"--pass-pipeline=builtin.module({passes})", str(path), "-o", str(output)])
+        command_line.call("patc-opt", [f"--pass-pipeline=builtin.module({passes})", str(path), "-o", str(output)])
     except Refusal:
         if output.read_text() != "old" or len(list(path.parent.glob("output*"))) > 1:
             raise Fault("an error that leaves an output or harms an old one") from None

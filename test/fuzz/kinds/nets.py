@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import Layer, Network, build_network, draw_layers
 from outcome import Case, Fault, Refusal, attempt
+from random_networks import Layer, Network, build_network, draw_layers
 from torch import Tensor, nn
 
 import patc
@@ -42,7 +42,11 @@ class Kind:
             "threads": choices.choice([1, 1, 2]),
             "target": choices.choice(["host", "host", "x86-64-v3", "x86-64-v4"]),
             "dtype": "f16" if is_half else "f32",
-            "inputs": ["normal", choices.choice(["zeros", "large", "tiny", "constant"]), choices.choice(["sparse", "nan", "inf"])],
+            "inputs": [
+                "normal",
+                choices.choice(["zeros", "large", "tiny", "constant"]),
+                choices.choice(["sparse", "nan", "inf"]),
+            ],
             "extra": choices.choice([None] * 5 + [1, 2, 3]),
             "layers": draw_layers(choices, choices.randint(1, 6)),
         }
@@ -78,10 +82,10 @@ class Kind:
                 yield case | {name: simple}
         for axis, size in enumerate(case["shape"]):
             for less in {1, size // 2, size - 1} - {0, size}:
-                yield case | {"shape": case["shape"][:axis] + [less] + case["shape"][axis + 1 :]}
+                yield case | {"shape": [*case["shape"][:axis], less, *case["shape"][axis + 1 :]]}
         for i, layer in enumerate(layers):
             for simple_layer in _simpler(layer):
-                yield case | {"layers": layers[:i] + [simple_layer] + layers[i + 1 :]}
+                yield case | {"layers": [*layers[:i], simple_layer, *layers[i + 1 :]]}
 
 
 def _simpler(layer: Layer) -> Iterator[Layer]:
@@ -124,7 +128,9 @@ def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str)
         raise Fault("another shape", f"{[y.shape for y in found]}, not {[y.shape for y in wanted]}")
     if kind in ("nan", "inf"):
         finite = has_zero_weights(network)
-        return max(_compare_holes(a.numpy(), b.numpy(), kind, dtype, finite) for a, b in zip(found, wanted, strict=True))
+        return max(
+            _compare_holes(a.numpy(), b.numpy(), kind, dtype, finite) for a, b in zip(found, wanted, strict=True)
+        )
     word = "right"
     for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
         error, scale = _error(one, other), float(other.abs().max())

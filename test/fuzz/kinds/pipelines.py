@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bases
+import command_line
 import torch
-import tools
 from edits import ODD_NUMBERS, ODD_TEXTS, Edit, draw_bytes_edit, edit_bytes, fewer
 from outcome import Case, Fault, attempt
 
@@ -39,7 +39,10 @@ class Kind:
 
     def draw(self, choices: random.Random) -> Case:
         base = choices.choice([*self.bases, "short", "short"])
-        return {"base": base, "edits": [_draw_edit(choices, self.bases[base]) for _ in range(choices.choice([1, 1, 2, 3]))]}
+        return {
+            "base": base,
+            "edits": [_draw_edit(choices, self.bases[base]) for _ in range(choices.choice([1, 1, 2, 3]))],
+        }
 
     def run(self, case: Case, folder: Path) -> str:
         text = self.bases[case["base"]]
@@ -49,7 +52,7 @@ class Kind:
         again = attempt(lambda: Pipeline.parse(str(pipeline)))
         if str(again) != str(pipeline):
             raise Fault("a pipeline that prints as another one", f"{pipeline}\n{again}")
-        tools.call("patc-opt", [f"--pass-pipeline={text}", str(self.model)])
+        command_line.call("patc-opt", [f"--pass-pipeline={text}", str(self.model)])
         return "ran"
 
     def smaller(self, case: Case) -> Iterator[Case]:
@@ -63,7 +66,9 @@ def _draw_edit(choices: random.Random, text: str) -> Edit:
         return [kind, *draw_bytes_edit(choices, len(text))]
     if kind == "nest":
         return [kind, choices.choice(["func.func(", "{", "(", "builtin.module(", "{a={"]), choices.choice(_DEPTHS)]
-    word = choices.choice([choices.choice(tokens), choices.choice(_PASSES), *map(str, ODD_NUMBERS[:20]), *ODD_TEXTS, ",", "=", "{", "}"])
+    word = choices.choice(
+        [choices.choice(tokens), choices.choice(_PASSES), *map(str, ODD_NUMBERS[:20]), *ODD_TEXTS, ",", "=", "{", "}"]
+    )
     return [kind, choices.randrange(len(tokens)), word]
 
 
@@ -81,4 +86,8 @@ def _edit(text: str, edit: Edit) -> str:
     place, word = found[rest[0] % len(found)], rest[1]
     if kind == "cut":
         return text[: place.start()]
-    return text[: place.start()] + ("" if kind == "delete" else word) + text[place.start() if kind == "insert" else place.end() :]
+    return (
+        text[: place.start()]
+        + ("" if kind == "delete" else word)
+        + text[place.start() if kind == "insert" else place.end() :]
+    )

@@ -111,7 +111,9 @@ def _draw_conv(choices: random.Random) -> Layer:
         "dilation": choices.choice([[1, 1]] * 8 + [[2, 2], [1, 2], [3, 1]]),
         "groups": choices.choice([1] * 7 + ["depthwise"] * 3 + [2, 3, 4]),
         "bias": choices.random() < 0.6,
-        "zeros": choices.choice(["patterns"] * 4 + ["none"] * 4 + ["any", "any", "filters", "kernels", "groups", "all"]),
+        "zeros": choices.choice(
+            ["patterns"] * 4 + ["none"] * 4 + ["any", "any", "filters", "kernels", "groups", "all"]
+        ),
         "keep": choices.choice([0.1, 0.3, 0.3, 0.6, 1.0]),
         "norm": choices.random() < 0.35,
         "after": choices.choice([None] * 8 + ["mul", "add", "sub", "div"]),
@@ -122,7 +124,9 @@ def _draw_conv(choices: random.Random) -> Layer:
 def _draw_activation(choices: random.Random) -> Layer:
     low, high = sorted([round(choices.uniform(-2, 1), 3), round(choices.uniform(-1, 3), 3)])
     bounds = choices.choice([[low, high], [low, None], [None, high], [0.0, high]])
-    return choices.choice([{"op": "relu"}] * 4 + [{"op": "relu6"}] * 2 + [{"op": "clamp", "bounds": bounds}, {"op": "hardtanh"}])
+    return choices.choice(
+        [{"op": "relu"}] * 4 + [{"op": "relu6"}] * 2 + [{"op": "clamp", "bounds": bounds}, {"op": "hardtanh"}]
+    )
 
 
 def _draw_pool(choices: random.Random) -> Layer:
