@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
 from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo, make_model
-from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, Target, get_target
+from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, MOST_THREADS, Target, get_target
 
 TUNE_MODES = ("off", "cost", "measure")
 DTYPES = ("f32", "f16")
@@ -252,8 +253,10 @@ def available_threads() -> int:
 
 
 def _check_options(threads: int | None, dynamic_batch: bool) -> None:
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (type(threads) is not int or threads < 1):
         raise PatcError(f"expected threads of 1 or more, got {threads!r}")
+    if threads is not None and threads > MOST_THREADS:
+        raise PatcError(f"expected at most {MOST_THREADS} threads, got {threads}")
     if dynamic_batch:
         raise PatcError("expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled")
 
@@ -310,10 +313,16 @@ def _describe_structure(structure: Any, constants: dict[int, Any]) -> Any:
 
     results = iter(range(structure.num_leaves))
     leaves = [
-        _Leaf({"constant": constants[i]} if i in constants else {"leaf": next(results)})
+        _Leaf(_describe_constant(constants[i]) if i in constants else {"leaf": next(results)})
         for i in range(structure.num_leaves)
     ]
     return _describe(pytree.tree_unflatten(leaves, structure))
+
+
+def _describe_constant(value: Any) -> dict[str, Any]:
+    # JSON has no numbers for these.
+    is_odd = isinstance(value, float) and not math.isfinite(value)
+    return {"float": str(value)} if is_odd else {"constant": value}
 
 
 def _describe(value: Any) -> dict[str, Any]:

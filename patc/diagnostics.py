@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,15 @@ class PatcError(Exception):
         place = describe_location(self.location)
         return f"{place}: {self.message}" if place else self.message
 
+    def __reduce__(self) -> Any:
+        # Locations of MLIR live in one process only; their text goes everywhere.
+        return _restore_error, (type(self), self.args), {**self.__dict__, "location": describe_location(self.location)}
+
+
+def _restore_error(kind: type[PatcError], args: tuple[Any, ...]) -> PatcError:
+    """Return an error that a copy's attributes go into; subclasses are made of other arguments."""
+    return kind.__new__(kind, *args)
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -44,6 +53,13 @@ class Diagnostic:
     def __str__(self) -> str:
         place = describe_location(self.location)
         return f"{place}: {self.severity}: {self.message}" if place else f"{self.severity}: {self.message}"
+
+    def plain(self) -> Diagnostic:
+        """Return the same message with the text of its place, which needs no MLIR."""
+        return replace(self, location=describe_location(self.location))
+
+    def __reduce__(self) -> Any:
+        return Diagnostic, (self.severity, self.message, describe_location(self.location))
 
 
 def first_line(error: BaseException) -> str:

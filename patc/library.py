@@ -19,12 +19,13 @@ from typing import Any
 
 from torch_mlir import ir
 
-from patc.codegen import aarch64, elf, link
+from patc.codegen import aarch64, link
 from patc.codegen.c_interface import Interface, c_identifier, describe_interface, header, padded_weights
 from patc.codegen.entry_points import entry_points, weights_section
 from patc.compiler import Report, compile_program, find_target
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import atomic_write_all
+from patc.runtime import elf
 from patc.runtime.model import Program
 from patc.targets import AARCH64_SYSTEMS, Target
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from patc.diagnostics import PatcError, nearest
 
+MOST_THREADS = 1024
 AARCH64_SYSTEMS = {"aarch64-linux": "aarch64-unknown-linux-gnu", "aarch64-android": "aarch64-unknown-linux-android29"}
 DEFAULT_CPU = "cortex-a76"
 

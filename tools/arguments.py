@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, nearest
+from patc.targets import MOST_THREADS
 
 if TYPE_CHECKING:  # `--help` must not load torch
     from patc.pruning import PatternSpec, PruneReport
@@ -159,6 +160,8 @@ def check_threads(threads: int | None) -> None:
     """Refuse a number of threads before anything takes time."""
     if threads is not None and threads < 1:
         raise PatcError(f"expected --threads of 1 or more, got {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise PatcError(f"expected --threads of at most {MOST_THREADS}, got {threads}")
 
 
 def check_tuning(tune: str, target: str = "host") -> None:

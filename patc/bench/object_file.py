@@ -9,14 +9,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patc.codegen import elf
 from patc.diagnostics import PatcError
+from patc.runtime import elf
 
-_RELOCATION = struct.Struct("<QQq")
 _RELOCATABLE, _AARCH64 = 1, 183
-_RELOCATIONS, _NO_BITS = 4, 8  # types of sections
-_ALLOCATED, _EXECUTABLE = 2, 4
-_FUNCTION, _ABSOLUTE = 2, 0xFFF1  # type and section of symbols
+_FUNCTION = 2  # type of symbols
 _PAGE = 0xFFF
 
 # Relocations of the instructions that hold the low bits of an address: by how many bits the offset is scaled.
@@ -123,10 +120,14 @@ def read_object(data: bytes) -> ObjectFile:
     """
     expected = "expected a relocatable AArch64 ELF file"
     try:
-        if not data.startswith(elf.MAGIC) or struct.unpack_from("<HH", data, 16) != (_RELOCATABLE, _AARCH64):
-            raise PatcError(f"{expected}, found something else")
+        header = elf.read_header(data)
+    except ValueError:
+        raise PatcError(f"{expected}, found something else") from None
+    if (header.type, header.machine) != (_RELOCATABLE, _AARCH64):
+        raise PatcError(f"{expected}, found something else")
+    try:
         return _read(data)
-    except (struct.error, IndexError, ValueError):
+    except (IndexError, ValueError):
         raise PatcError(f"{expected}, found a damaged one") from None
 
 
@@ -135,19 +136,18 @@ def _read(data: bytes) -> ObjectFile:
     offsets: dict[int, int] = {}
     sections, end = [], 0
     for number, header in enumerate(headers):
-        if header.flags & _ALLOCATED:
+        if header.flags & elf.ALLOCATED:
             end += -end % max(header.alignment, 1)
             offsets[number] = end
             stored = data[header.offset : header.offset + header.size]
-            content = bytes(header.size) if header.type == _NO_BITS else stored
-            sections.append(Section(end, content, bool(header.flags & _EXECUTABLE)))
+            content = bytes(header.size) if header.type == elf.NO_BITS else stored
+            sections.append(Section(end, content, bool(header.flags & elf.EXECUTABLE)))
             end += header.size
-    relocations = []
-    for header in headers:
-        if header.type == _RELOCATIONS and header.info in offsets:
-            for place in range(header.offset, header.offset + header.size, _RELOCATION.size):
-                offset, what, addend = _RELOCATION.unpack_from(data, place)
-                relocations.append(Relocation(offsets[header.info] + offset, what & 0xFFFFFFFF, what >> 32, addend))
+    relocations = [
+        Relocation(offsets[found.section] + found.offset, found.kind, found.symbol, found.addend)
+        for found in elf.relocations(data, headers)
+        if found.section in offsets
+    ]
     symbols = tuple(_symbol(symbol, offsets) for symbol in elf.symbols(data, headers))
     return ObjectFile(tuple(sections), symbols, tuple(relocations))
 
@@ -155,7 +155,7 @@ def _read(data: bytes) -> ObjectFile:
 def _symbol(symbol: elf.Symbol, offsets: Mapping[int, int]) -> Symbol:
     if symbol.section == elf.UNDEFINED:
         return Symbol(symbol.name, None)
-    if symbol.section == _ABSOLUTE:
+    if symbol.section == elf.ABSOLUTE:
         return Symbol(symbol.name, symbol.value)
     return Symbol(symbol.name, offsets.get(symbol.section, 0) + symbol.value, symbol.type == _FUNCTION)
 

@@ -30,7 +30,8 @@ from patc.codegen import host
 from patc.context import make_context
 from patc.diagnostics import PatcError
 from patc.passes.kernels.builder import Builder, Vectors
-from patc.runtime.native import NativeFunction, aligned_bytes
+from patc.runtime.memory import aligned_bytes
+from patc.runtime.native import NativeFunction
 from patc.targets import Target
 from patc.targets import host as host_target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from patc.layers import LayerReport
 from patc.passes.base import PassState
 from patc.passes.functions import defined_functions
 from patc.passes.pattern_plan_memory import WEIGHTS
-from patc.runtime.model import ENTRY, Program, TensorInfo
+from patc.runtime.artefact import digest_weights
+from patc.runtime.description import describe, interface
+from patc.runtime.object_code import INTERFACE
+from patc.runtime.program import ENTRY, Program, TensorInfo
 from patc.targets import Target
 
 # From a module of loops and memory, which is lowered in place, and a target to the bytes of `Program.code`.
@@ -57,8 +61,8 @@ def generate_program(
     weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
     # Code generation takes the most memory: what else is left of the weights goes before it starts.
     state.parameters.keep_only({WEIGHTS})
-    return Program(
-        code=generate(module, target),
+    program = Program(
+        code=b"",
         weights=weights,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
@@ -69,3 +73,14 @@ def generate_program(
         threads=threads,
         layers=tuple(layers),
     )
+    state_interface(module, interface(describe(program), digest_weights(weights)))
+    return replace(program, code=generate(module, target))
+
+
+def state_interface(module: ir.Module, stated: bytes) -> None:
+    """Add the constant by which a loader sees what the code was compiled for."""
+    numbers = ", ".join(map(str, np.frombuffer(stated, "<i8")))
+    count = len(stated) // 8
+    text = f"llvm.mlir.global external constant @{INTERFACE}(dense<[{numbers}]> : tensor<{count}xi64>)"
+    with module.context, ir.Location.unknown():
+        module.body.append(ir.Operation.parse(f"{text} : !llvm.array<{count} x i64>"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch_mlir import ir
@@ -16,8 +17,10 @@ from patc.passes.functions import top_level_ops
 from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS
 from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_environment
+from patc.runtime.artefact import digest_weights
+from patc.runtime.description import describe, interface
 from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
-from patc.runtime.model import Program, TensorInfo
+from patc.runtime.program import Program, TensorInfo
 from patc.targets import Target
 
 
@@ -33,8 +36,8 @@ def generate_gpu_program(
 ) -> Program:
     """Return the program of a module of launches and SPIR-V modules; see `Program` for the arguments."""
     arena = find_main(module).regions[0].blocks[0].arguments[0].type
-    return Program(
-        code=generate_code(module).to_bytes(),
+    program = Program(
+        code=b"",
         weights=state.parameters[WEIGHTS],
         inputs=tuple(inputs),
         outputs=tuple(outputs),
@@ -45,6 +48,8 @@ def generate_gpu_program(
         threads=1,
         layers=tuple(layers),
     )
+    stated = interface(describe(program), digest_weights(program.weights))
+    return replace(program, code=generate_code(module).stating(stated).to_bytes())
 
 
 def generate_code(module: ir.Module) -> GpuCode:

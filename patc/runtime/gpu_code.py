@@ -5,15 +5,25 @@ The same description, as JSON, is the manifest that `patc compile --emit spirv` 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from patc.runtime.json_values import JsonValue, read_json
+from patc.runtime.spirv_module import add_statement, check_module, read_statement
+
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
-MAGIC = b"PATCSPV1"
+MAGIC = b"PATCSPV2"
 # What Vulkan calls the features behind the capabilities that kernels of f16 need.
 HALF_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
+_CAPABILITIES = ("Shader", *HALF_FEATURES)
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_MOST = 1 << 16  # kernels, dispatches and tensors
+_MOST_THREADS, _MOST_SHARED_BYTES, _MOST_PUSH_BYTES = 1 << 12, 1 << 20, 1 << 12
+LARGEST_BUFFER = _LARGEST = (1 << 31) - 1  # kernels count in 32 bits with a sign
 
 
 @dataclass(frozen=True)
@@ -83,33 +93,85 @@ class GpuCode:
 
     def to_bytes(self) -> bytes:
         """Return the code in one piece; equal code gives equal bytes."""
-        sizes = {name: len(data) for name, data in self.modules.items()}
-        text = json.dumps({**self.describe(), "sizes": sizes}).encode()
-        return b"".join([MAGIC, len(text).to_bytes(8, "little"), text, *self.modules.values()])
+        sizes = [len(self.modules[kernel.name]) for kernel in self.kernels]
+        text = _to_text({**self.describe(), "sizes": sizes})
+        modules = (self.modules[kernel.name] for kernel in self.kernels)
+        return b"".join([MAGIC, len(text).to_bytes(8, "little"), text, *modules])
+
+    def stating(self, interface: bytes) -> GpuCode:
+        """Return code that says what it was compiled for: `interface` and its own description."""
+        first = self.kernels[0].name
+        statement = self._statement(interface)
+        return replace(self, modules={**self.modules, first: add_statement(self.modules[first], statement)})
+
+    def states(self, interface: bytes) -> bool:
+        """Return whether the code says that it was compiled for `interface` and its own description."""
+        return read_statement(self.modules[self.kernels[0].name]) == self._statement(interface)
+
+    def _statement(self, interface: bytes) -> str:
+        return hashlib.sha256(interface + _to_text(self.describe())).hexdigest()
 
     @staticmethod
     def from_bytes(data: bytes) -> GpuCode:
-        """Return the code that `to_bytes` made.
+        """Return the code that `to_bytes` made; every field is checked, the modules as `check_module` says.
 
         Raises:
-            ValueError: the bytes are something else.
+            ValueError: the bytes are something else: what was expected, and where.
         """
         start = len(MAGIC) + 8
         if data[: len(MAGIC)] != MAGIC:
             raise ValueError("no code for a GPU")
         end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-        values = json.loads(data[start:end])
+        keys = ("kernels", "dispatches", "inputs", "outputs", "sizes")
+        kernels, dispatches, inputs, outputs, sizes = JsonValue(read_json(data[start:end]), "code").fields(*keys)
+        known = {kernel.name: kernel for kernel in map(_parse_kernel, kernels.items(1, _MOST))}
+        lengths = sizes.integers(len(known), len(known), 4, _LARGEST)
+        if end + sum(lengths) != len(data):
+            raise ValueError(f"code.sizes: expected modules of {len(data) - end} bytes, found {sum(lengths)}")
         modules = {}
-        for name, size in values["sizes"].items():
-            modules[name], end = data[end : end + size], end + size
-        lists = ("capabilities", "extensions")
-        return GpuCode(
-            tuple(GpuKernel(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in values["kernels"]),
-            tuple(
-                Dispatch(row["kernel"], tuple(row["groups"]), tuple(row["push_constants"]))
-                for row in values["dispatches"]
-            ),
-            tuple(values["inputs"]),
-            tuple(values["outputs"]),
+        for kernel, length in zip(known.values(), lengths, strict=True):
+            modules[kernel.name], end = data[end : end + length], end + length
+            check_module(modules[kernel.name], kernel.name, kernel.threads, kernel.capabilities, kernel.extensions)
+        code = GpuCode(
+            tuple(known.values()),
+            tuple(_parse_dispatch(item, known) for item in dispatches.items(1, _MOST)),
+            inputs.integers(0, _MOST, 0, _LARGEST),
+            outputs.integers(1, _MOST, 0, _LARGEST),
             modules,
         )
+        if code.to_bytes() != data:
+            raise ValueError("expected code as patc writes it")
+        return code
+
+
+def _to_text(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _parse_kernel(value: JsonValue) -> GpuKernel:
+    fields = value.fields("name", "threads", "shared_bytes", "push_bytes", "capabilities", "extensions")
+    name, threads, shared_bytes, push_bytes, capabilities, extensions = fields
+    if not _NAME.fullmatch(name.text(256)):
+        name.refuse("the name of a kernel")
+    if push_bytes.integer(0, _MOST_PUSH_BYTES) % 4:
+        push_bytes.refuse("a multiple of 4")
+    for item in capabilities.items(0, len(_CAPABILITIES)):
+        if item.text() not in _CAPABILITIES:
+            item.refuse(f"one of {', '.join(_CAPABILITIES)}")
+    return GpuKernel(
+        name.text(),
+        threads.integer(1, _MOST_THREADS),
+        shared_bytes.integer(0, _MOST_SHARED_BYTES),
+        push_bytes.value,
+        tuple(item.text() for item in capabilities.items(0, len(_CAPABILITIES))),
+        tuple(item.text(256) for item in extensions.items(0, 16)),
+    )
+
+
+def _parse_dispatch(value: JsonValue, kernels: Mapping[str, GpuKernel]) -> Dispatch:
+    kernel, groups, push_constants = value.fields("kernel", "groups", "push_constants")
+    if kernel.text() not in kernels:
+        kernel.refuse("the name of a kernel that there is")
+    x, y, z = groups.integers(3, 3, 1, _LARGEST)
+    count = kernels[kernel.text()].push_bytes // 4
+    return Dispatch(kernel.text(), (x, y, z), push_constants.integers(count, count, -_LARGEST - 1, _LARGEST))

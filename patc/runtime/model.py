@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import platform
 import sys
 import time
-import zlib
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,54 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from patc.diagnostics import Diagnostic, PatcError, first_line
+from patc.diagnostics import Diagnostic, PatcError
 from patc.files import atomic_write
 from patc.layers import LayerReport
-from patc.runtime.native import NativeFunction, aligned_bytes
+from patc.runtime import artefact
+from patc.runtime.artefact import Parts
+from patc.runtime.description import describe, interface, parse
+from patc.runtime.inputs import take_array, take_tensor
+from patc.runtime.json_values import printable
+from patc.runtime.memory import aligned_bytes, is_resident
+from patc.runtime.native import NativeFunction
+from patc.runtime.object_code import HAS_ELF_OBJECTS, INTERFACE, read_constant
+from patc.runtime.program import ENTRY, SPIRV_VULKAN, Program, TensorInfo
 
-FORMAT = 2
-ENTRY = "main"
-SPIRV_VULKAN = "spirv-vulkan"
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Name and shape of an input or output; all are float32."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"'{self.name}' of shape {list(self.shape)} float32"
-
-
-@dataclass(frozen=True)
-class Program:
-    """Everything that a compiled model consists of, as it is saved.
-
-    Attributes:
-        code: object file whose `main` takes pointers to the inputs, the outputs, the time stamps, the arena and the
-            weights.
-        weights: the bytes that the kernels read.
-        inputs, outputs: in the order of the pointers.
-        structure: how outputs nest, see `nest`.
-        arena_bytes: memory for activations.
-        target: name of the target.
-        features: instruction set extensions that the code needs.
-        threads: threads that divide each layer.
-        layers: in the order in which they run.
-    """
-
-    code: bytes
-    weights: np.ndarray
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    structure: Any
-    arena_bytes: int
-    target: str
-    features: tuple[str, ...]
-    threads: int
-    layers: tuple[LayerReport, ...]
+__all__ = ["ENTRY", "CompiledModel", "LayerTime", "Program", "TensorInfo", "load", "make_model", "nest"]
 
 
 @dataclass(frozen=True)
@@ -89,16 +53,14 @@ class CompiledModel:
     """
 
     def __init__(self, program: Program, diagnostics: Sequence[Diagnostic] = ()) -> None:
-        weights = aligned_bytes(program.weights.nbytes)
-        weights[:] = program.weights
-        self.program = replace(program, weights=weights)
-        self.diagnostics = list(diagnostics)
+        self.program = replace(program, weights=_resident(program.weights))
+        self.diagnostics = [item.plain() for item in diagnostics]
         count = len(program.inputs) + len(program.outputs) + 3
         self._missing = _missing_features(program.features)
         # Code for another architecture cannot even be linked here.
         if not self._missing:
             self._function = NativeFunction(program.code, ENTRY, count, threaded=program.threads > 1)
-        self._weights = weights.ctypes.data
+        self._weights = self.program.weights.ctypes.data
         # Only appended to and popped from, which needs no lock; a lock could be held when the process forks.
         self._idle: list[_Workspace] = []
 
@@ -173,24 +135,32 @@ class CompiledModel:
         Raises:
             PatcError: the file cannot be written; nothing is left behind.
         """
-        from safetensors.numpy import save
+        atomic_write(path, self.to_bytes())
 
-        program = self.program
-        values = {
-            "inputs": [[info.name, info.shape] for info in program.inputs],
-            "outputs": [[info.name, info.shape] for info in program.outputs],
-            "structure": program.structure,
-            "arena_bytes": program.arena_bytes,
-            "target": program.target,
-            "features": program.features,
-            "threads": program.threads,
-            "layers": [layer.to_json() for layer in program.layers],
-        }
-        text = json.dumps(values)
-        header = {"format": FORMAT, "checksum": _checksum(text, program.code, program.weights)}
-        tensors = {"code": np.frombuffer(program.code, np.uint8), "weights": program.weights}
-        # One entry: the order of several would differ from run to run.
-        atomic_write(path, save(tensors, {"patc": f"{json.dumps(header)}\n{text}"}))
+    def to_bytes(self) -> bytes:
+        """Return what `save` writes.
+
+        Raises:
+            PatcError: the program is none that `patc.load` takes.
+        """
+        parts = Parts(describe(self.program), self.program.code, self.program.weights)
+        try:
+            parse(parts.description)
+        except ValueError as error:
+            raise PatcError(f"expected a program that can be saved, got one with {printable(str(error))}") from None
+        return artefact.join(parts)
+
+    def __reduce__(self) -> Any:
+        return _restore, (self.to_bytes(), self.diagnostics)
+
+    def __copy__(self) -> CompiledModel:
+        """Return a model of the same code and weights, which nothing changes."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: Any) -> CompiledModel:
+        return self.__copy__()
 
     def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any]:
         """Return contiguous inputs, their addresses, and the torch module if one of them is a tensor, else None."""
@@ -206,12 +176,11 @@ class CompiledModel:
         for info, value in zip(expected, inputs, strict=True):
             if torch is not None and isinstance(value, torch.Tensor):
                 as_torch = True
-                value = _check_tensor(info, value, torch)
-                addresses.append(value.data_ptr())
+                value, address = take_tensor(info, value, torch)
             else:
-                value = _check_array(info, value)
-                addresses.append(value.ctypes.data)
+                value, address = take_array(info, value)
             kept.append(value)
+            addresses.append(address)
         return kept, addresses, torch if as_torch else None
 
     def _make_outputs(self, torch: Any) -> tuple[list[Any], list[int]]:
@@ -239,31 +208,22 @@ class _Workspace:
         self.addresses = (self.ticks.ctypes.data, self.arena.ctypes.data)
 
 
-def _check_tensor(info: TensorInfo, value: Any, torch: Any) -> Any:
-    """Return a torch tensor as a contiguous one."""
-    if value.shape != info.shape or value.dtype != torch.float32:
-        dtype = str(value.dtype).removeprefix("torch.")
-        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {dtype}")
-    if value.device.type != "cpu" or value.layout != torch.strided:
-        raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
-    return value.detach().contiguous()
-
-
-def _check_array(info: TensorInfo, value: Any) -> np.ndarray:
-    """Return a numpy array as a contiguous one."""
-    if not isinstance(value, np.ndarray):
-        raise PatcError(f"expected input {info}, got {type(value).__name__}")
-    if value.shape != info.shape or value.dtype != np.float32:
-        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
-    return np.ascontiguousarray(value)
+def _resident(weights: np.ndarray) -> np.ndarray:
+    """Return weights that lie where kernels read them best, and that nothing changes."""
+    if weights.flags.writeable or not is_resident(weights):
+        memory = aligned_bytes(weights.nbytes)
+        memory[:] = weights
+        memory.flags.writeable = False
+        return memory
+    return weights
 
 
 def nest(structure: Any, results: Sequence[Any]) -> Any:
     """Return results nested as `structure` says.
 
     Args:
-        structure: {"leaf": i} for result i, {"constant": value}, {"tuple": parts}, {"list": parts},
-            {"dict": [[key, part], ...]}, or {"namedtuple": [name, [field, ...], parts]}.
+        structure: {"leaf": i} for result i, {"constant": value}, {"float": "inf", "-inf" or "nan"}, {"tuple": parts},
+            {"list": parts}, {"dict": [[key, part], ...]}, or {"namedtuple": [name, [field, ...], parts]}.
         results: the tensors or arrays.
     """
     ((kind, value),) = structure.items()
@@ -271,6 +231,8 @@ def nest(structure: Any, results: Sequence[Any]) -> Any:
         return results[value]
     if kind == "constant":
         return value
+    if kind == "float":
+        return float(value)
     if kind == "dict":
         return {key: nest(part, results) for key, part in value}
     if kind == "namedtuple":
@@ -306,81 +268,82 @@ def make_model(
     return CompiledModel(program, diagnostics)
 
 
-def load(path: str | os.PathLike[str], device: int | str | None = None) -> CompiledModel:
+def load(
+    path: str | os.PathLike[str], device: int | str | None = None, key: str | os.PathLike[str] | None = None
+) -> CompiledModel:
     """Return the model that `CompiledModel.save` wrote.
+
+    The file holds machine code, which calls of the model run: load what you trust. See docs/security.md for what is
+    checked.
 
     Args:
         device: of a model for Vulkan: index or name; None for the best one.
+        key: file with the public key that has to have signed the model; None takes signed and other ones.
 
     Raises:
-        PatcError: the file is missing, damaged, no saved model, of another version, or for another architecture or a
-            CPU with extensions that this one lacks.
+        PatcError: the file is missing, damaged, no saved model, of another version, not signed with the key, or for
+            another architecture or a CPU with extensions that this one lacks.
     """
     place = os.fspath(path)
-    text, code, weights = _read(place)
-    header, _, body = text.partition("\n")
+    parts = read_parts(place)
+    if key is not None:
+        from patc.runtime.signature import verify
+
+        verify(parts, key, place)
     try:
-        found = json.loads(header)
-        if found["format"] != FORMAT:
-            message = f"expected a compiled model of format {FORMAT}, found format {found['format']}; compile it again"
-            raise PatcError(message, place)
-        if found["checksum"] != _checksum(body, code, weights):
-            raise PatcError("expected a compiled model, found damaged data (wrong checksum)", place)
-        program = _program(json.loads(body), code, weights)
-    except (KeyError, TypeError, ValueError) as error:
-        found_text = f"{type(error).__name__}: {error}"
-        raise PatcError(f"expected a compiled model, found damaged data ({found_text})", place) from None
-    missing = _missing_features(program.features)
-    if missing:
-        raise PatcError(_describe_missing(missing, program.target), place)
-    try:
-        return make_model(program, device=device)
+        return _make_from_parts(parts, (), device)
     except ValueError as error:
-        raise PatcError(f"expected a compiled model, found damaged data ({error})", place) from None
+        found = printable(str(error))
+        raise PatcError(f"expected a compiled model, found damaged data ({found})", place) from None
+    except PatcError as error:
+        raise PatcError(error.message, place) from None
 
 
-def _read(place: str) -> tuple[str, bytes, np.ndarray]:
-    """Return the description, the code and the weights of a file."""
-    from safetensors import SafetensorError, safe_open
+def read_parts(place: str) -> Parts:
+    """Return the parts of a file.
 
+    Raises:
+        PatcError: the file is missing, damaged, no saved model, of another version, or too large for the memory.
+    """
     if not Path(place).is_file():
         found = "a folder" if Path(place).is_dir() else "no such file"
         raise PatcError(f"expected a compiled model, found {found}", place)
     try:
-        with safe_open(place, framework="numpy") as file:
-            text = (file.metadata() or {}).get("patc")
-            if text is None:
-                raise PatcError("expected a compiled model, found a safetensors file without one", place)
-            return text, file.get_tensor("code").tobytes(), file.get_tensor("weights")
-    except (SafetensorError, OSError) as error:
-        raise PatcError(
-            f"expected a compiled model, found damaged data or another format ({first_line(error)})", place
-        ) from None
+        with open(place, "rb") as stream:
+            return artefact.read(stream)
+    except ValueError as error:
+        raise PatcError(str(error), place) from None
+    except (OSError, MemoryError) as error:
+        raise PatcError(f"cannot read the file: {getattr(error, 'strerror', None) or 'out of memory'}", place) from None
 
 
-def _program(values: dict[str, Any], code: bytes, weights: np.ndarray) -> Program:
-    return Program(
-        code=code,
-        weights=weights,
-        inputs=_tensor_infos(values["inputs"]),
-        outputs=_tensor_infos(values["outputs"]),
-        structure=values["structure"],
-        arena_bytes=values["arena_bytes"],
-        target=values["target"],
-        features=tuple(values["features"]),
-        threads=values["threads"],
-        layers=tuple(LayerReport.from_json(layer) for layer in values["layers"]),
-    )
+def _restore(data: bytes, diagnostics: Sequence[Diagnostic], device: int | str | None = None) -> CompiledModel:
+    """Return the model whose `to_bytes` is `data`."""
+    try:
+        return _make_from_parts(artefact.split(data), diagnostics, device)
+    except ValueError as error:
+        raise PatcError(f"expected the bytes of a compiled model, found others ({printable(str(error))})") from None
 
 
-def _tensor_infos(rows: list[Any]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(name, tuple(shape)) for name, shape in rows)
+def _make_from_parts(parts: Parts, diagnostics: Sequence[Diagnostic], device: int | str | None) -> CompiledModel:
+    """Return the model of a file.
 
+    Raises:
+        ValueError: the parts do not go together.
+        PatcError: they are for another machine.
+    """
+    program = replace(parse(parts.description), code=parts.code, weights=parts.weights)
+    missing = _missing_features(program.features)
+    if missing:
+        raise PatcError(_describe_missing(missing, program.target))
+    stated = interface(parts.description, parts.weights_digest)
+    if program.target == SPIRV_VULKAN:
+        from patc.runtime.vulkan_model import check_code
 
-def _checksum(text: str, code: bytes, weights: np.ndarray) -> int:
-    """Return a number that a damaged file most likely does not have: damaged code could end the process."""
-    value = zlib.crc32(text.encode())
-    return zlib.crc32(weights.data, zlib.crc32(code, value))
+        check_code(program, stated)
+    elif HAS_ELF_OBJECTS and read_constant(program.code, INTERFACE) != stated:
+        raise ValueError("its code was compiled for another description, or for other weights")
+    return make_model(program, diagnostics, device)
 
 
 def _missing_features(features: Sequence[str]) -> tuple[str, ...]:

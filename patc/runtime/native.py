@@ -5,17 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import mmap
+import platform
 from typing import Any
 
 import llvmlite.binding as llvm
-import numpy as np
 
 from patc.diagnostics import PatcError, first_line
 from patc.runtime import openmp
+from patc.runtime.json_values import printable
+from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_number
 
-ALIGNMENT = 64
-LARGE_PAGE = 2 << 20
 _COUNTER = itertools.count()
 
 
@@ -36,10 +35,15 @@ class NativeFunction:
         threaded: the code calls the OpenMP runtime.
 
     Raises:
-        PatcError: the object is damaged or has no such function.
+        PatcError: the object is damaged, is for another machine or has no such function.
     """
 
     def __init__(self, code: bytes, name: str, arguments: int, threaded: bool) -> None:
+        if HAS_ELF_OBJECTS:
+            try:
+                check_object(code, machine_number(platform.machine()), name, openmp.ENTRY_POINTS if threaded else ())
+            except ValueError as error:
+                raise PatcError(f"cannot link the compiled code: {printable(str(error))}") from None
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
         for symbol, address in openmp.entry_points().items() if threaded else ():
             builder.import_symbol(symbol, address)
@@ -53,20 +57,3 @@ class NativeFunction:
 
     def __call__(self, *addresses: int) -> None:
         self._function(*addresses)
-
-
-def aligned_bytes(size: int) -> np.ndarray:
-    """Return `size` bytes of zeros that start on a cache line; on large pages where the system has them.
-
-    Planes of one tensor are far apart: on small pages, one tile touches more of them than the first-level
-    translation buffer holds.
-    """
-    if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        # Private: the pages of a shared mapping are small, and a forked child would write to them too.
-        block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        block.madvise(mmap.MADV_HUGEPAGE)
-        memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
-    else:
-        memory, alignment = np.zeros(size + ALIGNMENT, np.uint8), ALIGNMENT
-    start = -memory.ctypes.data % alignment
-    return memory[start : start + size]

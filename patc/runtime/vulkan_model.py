@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 import threading
 import time
@@ -16,8 +17,8 @@ import numpy as np
 
 from patc.diagnostics import Diagnostic, PatcError
 from patc.runtime import vulkan_structures as vk
-from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode
-from patc.runtime.model import CompiledModel, LayerTime, Program, nest
+from patc.runtime.gpu_code import BUFFERS, LARGEST_BUFFER, Dispatch, GpuCode
+from patc.runtime.model import CompiledModel, LayerTime, Program, _restore, nest
 from patc.runtime.vulkan import PhysicalDevice, find_device
 from patc.runtime.vulkan_device import COMPUTE, FROM, STORAGE, TO, Buffer, Device, open_device
 
@@ -28,6 +29,30 @@ _BOTTOM = 0x2000  # the stage behind all others
 _STAMPS = 2  # a kind of query
 _WAIT_64_BIT = 3  # results of queries
 _OVERHEAD_DISPATCHES = 100  # enough to tell one from the noise of a submit
+
+
+def check_code(program: Program, interface: bytes) -> None:
+    """Refuse code that does not go with the rest of a program.
+
+    Args:
+        interface: what the code has to state.
+
+    Raises:
+        ValueError: what was expected, in one line.
+    """
+    code = GpuCode.from_bytes(program.code)
+    if not code.states(interface):
+        raise ValueError("its code was compiled for another description, or for other weights")
+    if len(code.dispatches) < len(program.layers) or not 0 < program.arena_bytes <= LARGEST_BUFFER:
+        raise ValueError("expected a dispatch for each layer, and an arena for them")
+    if not 0 < program.weights.nbytes <= LARGEST_BUFFER:
+        raise ValueError(f"expected weights of 1 to {LARGEST_BUFFER} bytes")
+    for starts, infos in ((code.inputs, program.inputs), (code.outputs, program.outputs)):
+        if len(starts) != len(infos):
+            raise ValueError(f"expected {len(infos)} places of tensors, found {len(starts)}")
+        for start, info in zip(starts, infos, strict=True):
+            if start % 4 or start + 4 * math.prod(info.shape) > program.arena_bytes:
+                raise ValueError(f"expected {info} inside the arena")
 
 
 @dataclass(frozen=True)
@@ -53,12 +78,15 @@ class VulkanModel(CompiledModel):
         self, program: Program, diagnostics: Sequence[Diagnostic] = (), device: int | str | None = None
     ) -> None:
         self.program = program
-        self.diagnostics = list(diagnostics)
+        self.diagnostics = [item.plain() for item in diagnostics]
         self.code = GpuCode.from_bytes(program.code)
         self._missing = ()
         self._wanted = device
         self._session: _Session | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        return _restore, (self.to_bytes(), self.diagnostics, self._wanted)
 
     @property
     def device(self) -> PhysicalDevice:

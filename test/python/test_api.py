@@ -369,6 +369,8 @@ def test_uses_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch
         ({"threads": 0}, "expected threads of 1 or more, got 0"),
         ({"threads": -1}, "expected threads of 1 or more, got -1"),
         ({"threads": 1.5}, "expected threads of 1 or more, got 1.5"),
+        ({"threads": True}, "expected threads of 1 or more, got True"),
+        ({"threads": 1025}, "expected at most 1024 threads, got 1025"),
         ({"tune": "fast"}, "expected tune to be one of off, cost, measure, got 'fast'"),
         ({"tune": "measure", "target": "x86-64-v3"}, "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
         ({"dynamic_batch": True}, "expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled"),

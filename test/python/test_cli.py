@@ -213,6 +213,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("compile scorer.pt2 -o none/x.o --target aarch64-linux --emit obj", "none/x.o: expected a file in a folder that exists"),
         ("compile none.pt2 -o x --target aarch64-linux --emit obj", "none.pt2: expected a .pt2 file, found no such file"),
         ("compile scorer.pt2 -o x --threads 0", "expected --threads of 1 or more, got 0"),
+        ("compile scorer.pt2 -o x --threads 1025", "expected --threads of at most 1024, got 1025"),
         ("compile scorer.pt2 -o x --tune fast", "expected tune to be one of off, cost, measure, got 'fast'"),
         ("compile scorer.pt2 -o x --tune measure --target x86-64-v3", "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
         ("compile scorer.pt2 -o x --emit mlir@schedule --tune fast", "expected tune to be one of off, cost, measure, got 'fast'"),

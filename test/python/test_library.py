@@ -24,12 +24,13 @@ from torch import nn
 
 import patc
 from patc import models, pruning
-from patc.codegen import aarch64, c_interface, elf, link
+from patc.codegen import aarch64, c_interface, link
 from patc.codegen.c_interface import c_identifier, checksum
 from patc.codegen.entry_points import entry_points
 from patc.diagnostics import PatcError
 from patc.files import atomic_write_all, cache_folder
 from patc.library import Library, compile_library
+from patc.runtime import elf
 from patc.runtime.model import Program, TensorInfo
 from patc.runtime.openmp import ENTRY_POINTS
 

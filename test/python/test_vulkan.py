@@ -22,10 +22,9 @@ from torch import nn
 
 import patc
 from patc.diagnostics import PatcError
-from patc.runtime import vulkan, vulkan_device, vulkan_model
+from patc.runtime import artefact, vulkan, vulkan_device, vulkan_model
 from patc.runtime import vulkan_structures as vk
-from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
-from patc.runtime.model import Program, TensorInfo
+from patc.runtime.gpu_code import GpuCode
 from patc.runtime.vulkan_device import FROM, STORAGE, TO, Device
 from patc.runtime.vulkan_model import VulkanModel
 from patc.spirv_files import write_spirv
@@ -88,19 +87,14 @@ def test_equal_models_give_equal_files(module: Small, tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_code_in_one_piece() -> None:
-    kernel = GpuKernel("k", 64, 1024, 8, ("Shader", "Float16"), ("SPV_KHR_16bit_storage",))
-    code = GpuCode((kernel,), (Dispatch("k", (1, 2, 3), (4, -5)),), (0,), (64, 128), {"k": b"\3\2\x23\7"})
-    assert GpuCode.from_bytes(code.to_bytes()) == code
-    assert code.capabilities == {"Shader", "Float16"}
+def test_code_in_one_piece(model: VulkanModel) -> None:
+    assert GpuCode.from_bytes(model.program.code) == model.code
+    assert model.code.capabilities == {"Shader"}
 
 
-def test_damaged_code_is_one_line(tmp_path: Path) -> None:
-    info = (TensorInfo("x", (1,)),)
-    program = Program(b"none", np.zeros(64, np.uint8), info, info, {"leaf": 0}, 64, "spirv-vulkan", (), 1, ())
-    kept = VulkanModel.__new__(VulkanModel)
-    kept.program = program
-    kept.save(tmp_path / "net.patc")
+def test_damaged_code_is_one_line(model: VulkanModel, tmp_path: Path) -> None:
+    parts = artefact.split(model.to_bytes())
+    (tmp_path / "net.patc").write_bytes(artefact.join(replace(parts, code=b"none")))
     with pytest.raises(
         PatcError, match=r"net\.patc: expected a compiled model, found damaged data \(no code for a GPU\)"
     ):

@@ -1,0 +1,189 @@
+"""The file of a compiled model: a header, a description, code and weights, every byte under one digest.
+
+    place  bytes
+        0      8  MAGIC
+        8      8  version of the format
+       16     24  bytes of the description, of the code and of the weights
+       40     24  zeros
+       64     32  digest: SHA-256 of the 64 bytes before it and of the digests of description, code and weights
+       96     64  signature of the digest, or zeros
+      160     32  zeros
+      192         description, code, weights; each starts at a multiple of 64, with zeros in between
+
+Numbers are little-endian, of 8 bytes. The digest of weights is that of the digests of their parts of `PART` bytes, so
+that several threads can compute it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import re
+import struct
+import threading
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from patc.runtime.memory import aligned_bytes
+
+FORMAT = 3
+MAGIC = b"\x89PATC\r\n\x1a"  # a transfer as text changes it
+PART = 4 << 20
+NO_SIGNATURE = bytes(64)
+_SIZES = struct.Struct("<8s4Q24x")
+_DIGEST, _SIGNATURE, _HEADER = 64, 96, 192  # places
+_ALIGNMENT = 64
+_LARGEST = {"description": 1 << 26, "code": 1 << 30, "weights": 1 << 40}  # bytes
+_DIGEST_THREADS = 8
+# Format 2 was a safetensors file: eight bytes, then this.
+_FORMAT_2 = re.compile(rb'.{8}\{"__metadata__":\{"patc":"\{\\"format\\": (\d{1,9}),', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a file consists of.
+
+    Attributes:
+        description: JSON text, see `patc.runtime.description`.
+        code: an object file, or what `GpuCode.to_bytes` returned.
+        weights: bytes.
+        signature: of the digest, see `patc.runtime.signature`; zeros where there is none.
+    """
+
+    description: bytes
+    code: bytes
+    weights: np.ndarray
+    signature: bytes = NO_SIGNATURE
+
+    @functools.cached_property
+    def weights_digest(self) -> bytes:
+        """The digest of the weights."""
+        return digest_weights(self.weights)
+
+    @property
+    def header(self) -> bytes:
+        """The bytes before the digest."""
+        return _SIZES.pack(MAGIC, FORMAT, len(self.description), len(self.code), self.weights.nbytes)
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of the file."""
+        parts = (self.header, _sha256(self.description), _sha256(self.code), self.weights_digest)
+        return _sha256(b"".join(parts))
+
+
+def digest_weights(weights: np.ndarray) -> bytes:
+    """Return the digest of contiguous bytes."""
+    parts = [weights[start : start + PART].data for start in range(0, weights.nbytes, PART)]
+    digests = [b""] * len(parts)
+    places = iter(range(len(parts)))
+
+    def work() -> None:
+        for place in places:
+            digests[place] = _sha256(parts[place])
+
+    count = min(len(parts), _DIGEST_THREADS, os.cpu_count() or 1)
+    threads = [threading.Thread(target=work) for _ in range(count - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    return _sha256(b"".join(digests))
+
+
+def join(parts: Parts) -> bytes:
+    """Return the bytes of the file that consists of `parts`, with its digest; the parts may be anything."""
+    start = [parts.header, parts.digest, parts.signature, bytes(_HEADER - _SIGNATURE - len(NO_SIGNATURE))]
+    padded = [piece for data in (parts.description, parts.code) for piece in (data, bytes(-len(data) % _ALIGNMENT))]
+    return b"".join([*start, *padded, parts.weights.data])
+
+
+def split(data: bytes) -> Parts:
+    """Return the parts of a file's bytes.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    return read(io.BytesIO(data))
+
+
+def read(stream: BinaryIO) -> Parts:
+    """Return the parts of a file whose digest is right; nothing says yet whether they make sense.
+
+    Raises:
+        ValueError: the file is damaged or none of this format; what was expected and found.
+        OSError, MemoryError: it cannot be read.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    header = _read(stream, min(size, _HEADER))
+    sizes = _read_sizes(header)
+    _require_size(size, sizes)
+    description, padding = _read_padded(stream, sizes[0])
+    code, more_padding = _read_padded(stream, sizes[1])
+    weights = aligned_bytes(sizes[2])
+    _fill(stream, weights.data)
+    weights.flags.writeable = False
+    parts = Parts(description, code, weights, header[_SIGNATURE : _SIGNATURE + len(NO_SIGNATURE)])
+    zeros = header[_SIGNATURE + len(NO_SIGNATURE) :] + padding + more_padding
+    if header[:_DIGEST] != parts.header or any(zeros) or header[_DIGEST:_SIGNATURE] != parts.digest:
+        raise _damaged("wrong digest")
+    return parts
+
+
+def _read_sizes(header: bytes) -> tuple[int, ...]:
+    """Return the bytes of description, code and weights that a header tells."""
+    old = _FORMAT_2.match(header)
+    if old:
+        raise ValueError(f"expected a compiled model of format {FORMAT}, found format {int(old[1])}; compile it again")
+    if header[: len(MAGIC)] != MAGIC[: len(header)] or not header:
+        raise ValueError("expected a compiled model, found damaged data or another format")
+    if len(header) < _HEADER:
+        raise _damaged(f"{len(header)} bytes, {_HEADER} or more expected")
+    _, version, *sizes = _SIZES.unpack_from(header)
+    if version != FORMAT:
+        raise ValueError(f"expected a compiled model of format {FORMAT}, found format {version}; compile it again")
+    return tuple(sizes)
+
+
+def _require_size(size: int, sizes: tuple[int, ...]) -> None:
+    """Refuse a file of another size than its header tells."""
+    for (name, largest), length in zip(_LARGEST.items(), sizes, strict=True):
+        if length > largest:
+            raise _damaged(f"{length} bytes of {name}, {largest} or less expected")
+    wanted = _HEADER + _padded(sizes[0]) + _padded(sizes[1]) + sizes[2]
+    if size != wanted:
+        raise _damaged(f"{size} bytes, {wanted} expected")
+
+
+def _damaged(why: str) -> ValueError:
+    return ValueError(f"expected a compiled model, found damaged data ({why})")
+
+
+def _padded(length: int) -> int:
+    return length + -length % _ALIGNMENT
+
+
+def _read_padded(stream: BinaryIO, length: int) -> tuple[bytes, bytes]:
+    return _read(stream, length), _read(stream, -length % _ALIGNMENT)
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    data = bytearray(length)
+    _fill(stream, memoryview(data))
+    return bytes(data)
+
+
+def _fill(stream: Any, memory: memoryview) -> None:
+    """Read as many bytes as a memory has."""
+    if stream.readinto(memory) != len(memory):
+        raise _damaged("it became shorter while it was read")
+
+
+def _sha256(data: bytes | memoryview) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,178 @@
+"""What a saved model says about itself, as JSON: written, and read again with every field checked.
+
+The digests of the description and of the weights are part of the code, see `interface`: code never runs with others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import keyword
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from patc.layers import LayerReport
+from patc.runtime.json_values import JsonValue, printable, read_json
+from patc.runtime.program import SPIRV_VULKAN, Program, TensorInfo
+from patc.targets import MOST_THREADS
+
+_MOST_TENSORS, _MOST_DIMENSIONS, _MOST_LAYERS, _MOST_FEATURES = 1 << 10, 16, 1 << 16, 512
+_LARGEST_DIMENSION = (1 << 31) - 1
+_LARGEST_MEMORY = 1 << 40  # bytes
+_LARGEST_NUMBER = (1 << 63) - 1
+_DEEPEST = 64
+_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "target", "features", "threads", "layers")
+_WORDS = ("name", "source", "op", "algorithm", "schedule", "reason")  # of a layer
+_COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
+
+
+def describe(program: Program) -> bytes:
+    """Return all but code and weights as JSON text; equal programs give equal text."""
+    values = {
+        "inputs": [_tensor(info) for info in program.inputs],
+        "outputs": [_tensor(info) for info in program.outputs],
+        "structure": program.structure,
+        "arena_bytes": program.arena_bytes,
+        "target": program.target,
+        "features": program.features,
+        "threads": program.threads,
+        "layers": [_layer(layer) for layer in program.layers],
+    }
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _tensor(info: TensorInfo) -> dict[str, Any]:
+    return {"name": printable(info.name), "shape": info.shape}
+
+
+def _layer(layer: LayerReport) -> dict[str, Any]:
+    values = asdict(layer)
+    return {**values, **{word: printable(values[word]) for word in _WORDS}}
+
+
+def interface(description: bytes, weights_digest: bytes) -> bytes:
+    """Return what code says that it was compiled for; a constant of an object file, see `patc.runtime.object_code`.
+
+    Args:
+        description: text of `describe`.
+        weights_digest: of `patc.runtime.artefact.digest_weights`.
+    """
+    return hashlib.sha256(description).digest() + weights_digest
+
+
+def parse(text: bytes) -> Program:
+    """Return the program, without code and weights, that a text of `describe` says.
+
+    Raises:
+        ValueError: what is wrong and where, in one line.
+    """
+    fields = dict(zip(_KEYS, JsonValue(read_json(text), "").fields(*_KEYS), strict=True))
+    program = Program(
+        code=b"",
+        weights=np.zeros(0, np.uint8),
+        inputs=_parse_tensors(fields["inputs"], 0),
+        outputs=_parse_tensors(fields["outputs"], 1),
+        structure=fields["structure"].value,
+        arena_bytes=fields["arena_bytes"].integer(0, _LARGEST_MEMORY),
+        target=fields["target"].text(64),
+        features=tuple(item.text(32) for item in fields["features"].items(0, _MOST_FEATURES)),
+        threads=fields["threads"].integer(1, MOST_THREADS),
+        layers=tuple(_parse_layer(item) for item in fields["layers"].items(1, _MOST_LAYERS)),
+    )
+    leaves: list[int] = []
+    _check_structure(fields["structure"], leaves, 0)
+    if sorted(leaves) != list(range(len(program.outputs))):
+        raise ValueError(f"structure: expected each of {len(program.outputs)} outputs once, found {leaves}")
+    if program.target == SPIRV_VULKAN and (program.features or program.threads != 1):
+        raise ValueError(f"features: expected none, and one thread, for {SPIRV_VULKAN}")
+    if describe(program) != text:
+        raise ValueError("expected the text as patc writes it")
+    return program
+
+
+def _parse_tensors(value: JsonValue, fewest: int) -> tuple[TensorInfo, ...]:
+    return tuple(_parse_tensor(item) for item in value.items(fewest, _MOST_TENSORS))
+
+
+def _parse_tensor(value: JsonValue) -> TensorInfo:
+    name, sizes = value.fields("name", "shape")
+    shape = sizes.integers(0, _MOST_DIMENSIONS, 1, _LARGEST_DIMENSION)
+    if 4 * math.prod(shape) > _LARGEST_MEMORY:
+        sizes.refuse(f"a tensor of at most {_LARGEST_MEMORY} bytes")
+    return TensorInfo(name.text(), shape)
+
+
+def _parse_layer(value: JsonValue) -> LayerReport:
+    names = tuple(LayerReport.__dataclass_fields__)
+    fields = dict(zip(names, value.fields(*names), strict=True))
+    words = {word: fields[word].text() for word in _WORDS}
+    counts = {count: fields[count].integer(0, _LARGEST_NUMBER) for count in _COUNTS}
+    lists = {
+        name: fields[name].integers(*length, 1, _LARGEST_DIMENSION)
+        for name, length in (("shape", (0, _MOST_DIMENSIONS)), ("kernel", (2, 2)), ("strides", (2, 2)))
+    }
+    return LayerReport(**words, **counts, **lists)  # type: ignore[arg-type] # lengths are checked
+
+
+# -- The structure of the outputs ----------------------------------------------------------------------
+
+
+def _check_structure(value: JsonValue, leaves: list[int], depth: int) -> None:
+    """Check what `patc.runtime.model.nest` reads, and collect the leaves."""
+    members = value.members(1)
+    if len(members) != 1 or depth > _DEEPEST:
+        value.refuse(f"an object of one key, nested at most {_DEEPEST} deep")
+    ((kind, part),) = members
+    if kind == "leaf":
+        leaves.append(part.integer(0, _MOST_TENSORS))
+    elif kind == "constant":
+        _check_constant(part)
+    elif kind == "float":
+        if part.value not in ("inf", "-inf", "nan"):
+            part.refuse("inf, -inf or nan")
+    else:
+        for item in _parts(kind, part, value):
+            _check_structure(item, leaves, depth + 1)
+
+
+def _check_constant(value: JsonValue) -> None:
+    if type(value.value) is int:
+        value.integer(-_LARGEST_NUMBER, _LARGEST_NUMBER)
+    elif value.value is not None and not isinstance(value.value, (bool, float, str)):
+        value.refuse("a number, a text or null")
+
+
+def _parts(kind: str, value: JsonValue, whole: JsonValue) -> list[JsonValue]:
+    """Return the parts of a container, whose keys or names are checked."""
+    most = 4 * _MOST_TENSORS  # constants are leaves, too
+    if kind in ("tuple", "list"):
+        return value.items(0, most)
+    if kind == "dict":
+        pairs = [item.items(2, 2) for item in value.items(0, most)]
+        keys = [_key(key) for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            value.refuse("keys that differ")
+        return [part for _, part in pairs]
+    if kind == "namedtuple":
+        name, fields, parts = value.items(3, 3)
+        names = [_identifier(name), *(_identifier(item) for item in fields.items(0, most))]
+        if len(set(names[1:])) != len(names) - 1 or any(item.startswith("_") for item in names[1:]):
+            fields.refuse("names of fields that differ and start with a letter")
+        return parts.items(len(names) - 1, len(names) - 1)
+    whole.refuse("leaf, constant, float, tuple, list, dict or namedtuple as the key")
+
+
+def _key(value: JsonValue) -> Any:
+    if value.value is not None and not isinstance(value.value, (str, bool)):
+        return value.integer(-_LARGEST_NUMBER, _LARGEST_NUMBER)
+    return value.value
+
+
+def _identifier(value: JsonValue) -> str:
+    if not value.text(256).isidentifier() or keyword.iskeyword(value.value):
+        value.refuse("a name")
+    name: str = value.value
+    return name

@@ -1,0 +1,70 @@
+"""Tensors and arrays as compiled code reads them: float32 numbers one behind the other, at an address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patc.diagnostics import PatcError
+from patc.runtime.program import TensorInfo
+
+
+def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
+    """Return a torch tensor as a contiguous one, and its address.
+
+    Raises:
+        PatcError: another shape, element type or device, or no numbers in memory.
+    """
+    if type(value) is not torch.Tensor:
+        value = _without_subclass(info, value, torch)
+    if value.is_nested or tuple(value.shape) != info.shape or value.dtype != torch.float32:
+        shape = "nested tensors of" if value.is_nested else f"shape {list(value.shape)}"
+        raise PatcError(f"expected input {info}, got {shape} {str(value.dtype).removeprefix('torch.')}")
+    if value.device.type != "cpu" or value.layout != torch.strided:
+        raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
+    try:
+        _require_memory(info, value)
+        value = value.detach().resolve_neg().contiguous()
+        # Zeros that torch does not store have the address 0; a tensor on bytes of something else can be anywhere.
+        if value.data_ptr() == 0 or value.data_ptr() % value.element_size():
+            value = value.clone()
+        return value, value.data_ptr()
+    except RuntimeError:
+        # What transforms of torch.func and modes without numbers hand out looks like a tensor.
+        raise PatcError(f"expected input {info} with its numbers in memory, got a tensor without") from None
+
+
+def _without_subclass(info: TensorInfo, value: Any, torch: Any) -> Any:
+    """Return a tensor of a class of its own as a plain one, if it holds the numbers itself."""
+    kind = type(value)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise PatcError(f"expected input {info} as a plain tensor, got {kind.__name__}")
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.detach().as_subclass(torch.Tensor)
+
+
+def _require_memory(info: TensorInfo, value: Any) -> None:
+    """Refuse a tensor whose memory was given back."""
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    needed = value.element_size() * (value.storage_offset() + last + 1)
+    found = value.untyped_storage().nbytes()
+    if found < needed:
+        raise PatcError(f"expected input {info} with its numbers in memory, got {found} of {needed} bytes")
+
+
+def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
+    """Return a numpy array as a contiguous one, and its address.
+
+    Raises:
+        PatcError: something else, another shape or element type, or numbers that a mask hides.
+    """
+    if not isinstance(value, np.ndarray):
+        raise PatcError(f"expected input {info}, got {type(value).__name__}")
+    if value.shape != info.shape or value.dtype != np.float32:
+        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
+    if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
+        raise PatcError(f"expected input {info} without a mask, got {type(value).__name__} with one")
+    value = np.ascontiguousarray(value)
+    value = value if value.flags.aligned else value.copy()
+    return value, value.ctypes.data

@@ -1,0 +1,33 @@
+"""Memory for weights and activations."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+ALIGNMENT = 64
+LARGE_PAGE = 2 << 20
+
+
+def aligned_bytes(size: int) -> np.ndarray:
+    """Return `size` bytes of zeros that start on a cache line; on large pages where the system has them.
+
+    Planes of one tensor are far apart: on small pages, one tile touches more of them than the first-level
+    translation buffer holds.
+    """
+    if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        # Private: the pages of a shared mapping are small, and a forked child would write to them too.
+        block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block.madvise(mmap.MADV_HUGEPAGE)
+        memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
+    else:
+        memory, alignment = np.zeros(size + ALIGNMENT, np.uint8), ALIGNMENT
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + size]
+
+
+def is_resident(memory: np.ndarray) -> bool:
+    """Return whether contiguous bytes start where `aligned_bytes` would put them."""
+    large = memory.nbytes >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
+    return bool(memory.flags.c_contiguous) and memory.ctypes.data % (LARGE_PAGE if large else ALIGNMENT) == 0

@@ -1,0 +1,181 @@
+"""Object files before they are linked: LLVM's linker trusts what it is given, so nothing else reaches it.
+
+What instructions do is not checked, and cannot be: an object file is a program.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+
+from patc.runtime import elf
+from patc.runtime.elf import Relocation, Section, Symbol
+
+INTERFACE = "patc_interface"  # a constant that says what the code was compiled for, see `patc.runtime.description`
+X86_64, AARCH64 = 62, 183
+# What code may call beside OpenMP: what LLVM makes of loops that copy, and of functions that no CPU has.
+_MATH = (
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 floor fma fmax fmin fmod ldexp "
+    "log log10 log1p log2 nearbyint pow remainder rint round roundeven sin sinh sqrt tan tanh trunc"
+)
+LIBRARY_FUNCTIONS = frozenset(["memcpy", "memmove", "memset", *_MATH.split(), *(f"{name}f" for name in _MATH.split())])
+_RELOCATABLE = 1
+_LARGEST_ALIGNMENT = 4096
+_LARGEST_ZEROS = 1 << 20  # bytes of sections without content
+_TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
+_MERGE, _STRINGS, _LINKS, _LARGE = 0x10, 0x20, 0x40, 0x10000000  # flags of sections
+_FLAGS = elf.WRITABLE | elf.ALLOCATED | elf.EXECUTABLE | _MERGE | _STRINGS | _LINKS | _LARGE
+_LOCAL, _GLOBAL, _WEAK = 0, 1, 2  # bindings of symbols
+_NO_TYPE, _OBJECT, _FUNCTION, _SECTION, _FILE = 0, 1, 2, 3, 4  # types of symbols
+# By machine: how many bytes a relocation of each kind changes. Of those that may not reach their target there are only
+# calls on AArch64, for which the linker makes bridges.
+_WORDS = (261, *range(263, 270), 275, 277, 278, *range(282, 287), 299, 311, 312)
+_RELOCATIONS = {X86_64: {1: 8, 24: 8}, AARCH64: {257: 8, 260: 8, **dict.fromkeys(_WORDS, 4)}}
+_MACHINES = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
+# On other systems LLVM writes other files, which are not read here.
+HAS_ELF_OBJECTS = sys.platform not in ("darwin", "win32")
+
+
+def machine_number(name: str) -> int:
+    """Return the number that ELF has for what `platform.machine()` returns; 0 for another machine."""
+    return _MACHINES.get(name.lower(), 0)
+
+
+def check_object(code: bytes, machine: int, entry: str, outside: Collection[str] = ()) -> None:
+    """Refuse everything but a relocatable file like those that LLVM writes for patc.
+
+    Args:
+        code: of the file.
+        machine: number of the machine that it has to be for.
+        entry: function that it has to define.
+        outside: names that it may use without defining them, beside `LIBRARY_FUNCTIONS`.
+
+    Raises:
+        ValueError: what was expected, in one line.
+    """
+    header = elf.read_header(code)
+    _require(header.type == _RELOCATABLE, "an object file that is relocatable")
+    _require(header.machine == machine, f"an object file for machine {machine}, found machine {header.machine}")
+    rest = (header.version, header.entry, header.program_headers, header.flags)
+    _require(rest == (1, 0, 0, 0), "an object file of ELF version 1 without segments, entry and flags")
+    sections = elf.sections(code)
+    _check_sections(code, sections)
+    symbols = elf.symbols(code, sections)
+    _check_symbols(symbols, sections)
+    _check_names(symbols, {*outside, *LIBRARY_FUNCTIONS})
+    for relocation in elf.relocations(code, sections):
+        _check_relocation(relocation, sections, symbols, machine)
+    function = _find(symbols, entry)
+    executable = function.type == _FUNCTION and sections[function.section].flags & elf.EXECUTABLE
+    _require(bool(executable) and function.value < sections[function.section].size, f"a function '{entry}'")
+
+
+def read_constant(code: bytes, name: str) -> bytes:
+    """Return the bytes of a constant, which no relocation changes, of an object file that `check_object` let pass.
+
+    Raises:
+        ValueError: there is none.
+    """
+    sections = elf.sections(code)
+    symbol = _find(elf.symbols(code, sections), name)
+    section = sections[symbol.section]
+    constant = symbol.type == _OBJECT and section.type == elf.PROGRAM_BITS and not section.flags & elf.WRITABLE
+    end = symbol.value + symbol.size
+    places = [item.offset for item in elf.relocations(code, sections) if item.section == symbol.section]
+    _require(constant and not any(symbol.value - 8 < place < end for place in places), f"a constant '{name}'")
+    return code[section.offset + symbol.value : section.offset + end]
+
+
+def _find(symbols: Sequence[Symbol], name: str) -> Symbol:
+    """Return the symbol that others see under a name."""
+    found = [symbol for symbol in symbols if symbol.name == name and symbol.binding == _GLOBAL]
+    defined = len(found) == 1 and found[0].section not in (elf.UNDEFINED, elf.ABSOLUTE)
+    _require(defined, f"code that defines '{name}'")
+    return found[0]
+
+
+def _check_sections(code: bytes, sections: Sequence[Section]) -> None:
+    _require(sections[0].type == elf.NULL and sections[0].size == 0, "an empty first section")
+    for section in sections:
+        name = section.name
+        _require(section.type in _TYPES and not section.flags & ~_FLAGS, f"section {name} of a known kind")
+        _require(
+            not (section.flags & elf.WRITABLE and section.flags & elf.EXECUTABLE), f"section {name} write-protected"
+        )
+        _require(
+            not section.flags & elf.ALLOCATED or section.type in (elf.PROGRAM_BITS, elf.NO_BITS), f"content in {name}"
+        )
+        alignment = max(section.alignment, 1)
+        aligned = alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT
+        _require(aligned and section.offset % min(alignment, 8) == 0, f"section {name} aligned")
+        _require(section.address == 0, f"section {name} without an address")
+        if section.type == elf.NO_BITS:
+            _require(section.size <= _LARGEST_ZEROS, f"at most {_LARGEST_ZEROS} bytes in {name}")
+        if section.type == elf.RELOCATIONS:
+            linked = section.link < len(sections) and sections[section.link].type == elf.SYMBOL_TABLE
+            target = sections[section.info] if 0 < section.info < len(sections) else None
+            into = target is not None and target.type == elf.PROGRAM_BITS
+            _require(linked and into, f"relocations {name} of a section by symbols")
+    _check_overlaps(code, sections)
+
+
+def _check_overlaps(code: bytes, sections: Sequence[Section]) -> None:
+    """Refuse sections that share bytes with one another or with the headers."""
+    table = int.from_bytes(code[40:48], "little")
+    areas = [(0, 64), (table, table + 64 * len(sections))]
+    areas += [(section.offset, section.offset + section.stored) for section in sections if section.stored]
+    end = 0
+    for start, stop in sorted(areas):
+        _require(start >= end, "sections that do not overlap")
+        end = stop
+
+
+def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> None:
+    _require(bool(symbols) and symbols[0] == Symbol("", 0, 0, 0, 0, 0, 0), "an empty first symbol")
+    (table,) = (section for section in sections if section.type == elf.SYMBOL_TABLE)
+    local = sum(symbol.binding == _LOCAL for symbol in symbols)
+    first = all(symbol.binding == _LOCAL for symbol in symbols[:local])
+    _require(first and table.info == local, "local symbols before the others")
+    for symbol in symbols[1:]:
+        known = symbol.binding in (_LOCAL, _GLOBAL, _WEAK) and symbol.type <= _FILE and symbol.visibility <= 3
+        _require(known, f"symbol '{symbol.name}' of a known kind")
+        if symbol.section == elf.UNDEFINED:
+            plain = symbol.binding == _GLOBAL and symbol.type == _NO_TYPE and symbol.value == symbol.size == 0
+            _require(plain, f"symbol '{symbol.name}' with nothing but a name")
+        elif symbol.section == elf.ABSOLUTE:
+            _require(symbol.type == _FILE and symbol.binding == _LOCAL, f"symbol '{symbol.name}' in a section")
+        else:
+            _require(symbol.section < len(sections), f"symbol '{symbol.name}' in a section")
+            section = sections[symbol.section]
+            inside = section.flags & elf.ALLOCATED and symbol.value + symbol.size <= section.size
+            _require(bool(inside) and symbol.type != _FILE, f"symbol '{symbol.name}' inside its section")
+
+
+def _check_names(symbols: Sequence[Symbol], outside: Collection[str]) -> None:
+    defined = [symbol.name for symbol in symbols if symbol.binding != _LOCAL and symbol.section != elf.UNDEFINED]
+    _require(len(set(defined)) == len(defined), "names that are defined once")
+    used = {symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED}
+    unknown = sorted(used - set(outside))
+    _require(not unknown, f"code that calls OpenMP and the C library for numbers, found {', '.join(unknown)[:60]}")
+    _require(set(outside).isdisjoint(defined), "code that defines no function of a library")
+
+
+def _check_relocation(
+    relocation: Relocation, sections: Sequence[Section], symbols: Sequence[Symbol], machine: int
+) -> None:
+    name = sections[relocation.section].name
+    width = _RELOCATIONS[machine].get(relocation.kind)
+    if width is None:
+        raise ValueError(f"expected relocations of known kinds in {name}, found {relocation.kind}")
+    _require(relocation.offset + width <= sections[relocation.section].size, f"relocations inside {name}")
+    known = 0 < relocation.symbol < len(symbols) and symbols[relocation.symbol].section != elf.ABSOLUTE
+    _require(known, f"relocations in {name} by symbols that there are")
+    symbol = symbols[relocation.symbol]
+    size = 0 if symbol.section == elf.UNDEFINED else sections[symbol.section].size
+    within = -size <= relocation.addend <= size
+    _require(within, f"relocations in {name} that stay near their symbols")
+
+
+def _require(condition: bool, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"expected {expected}")

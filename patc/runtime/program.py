@@ -1,0 +1,53 @@
+"""What a compiled model consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patc.layers import LayerReport
+
+ENTRY = "main"
+SPIRV_VULKAN = "spirv-vulkan"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name and shape of an input or output; all are float32."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"'{self.name}' of shape {list(self.shape)} float32"
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that a compiled model consists of, as it is saved.
+
+    Attributes:
+        code: object file whose `main` takes pointers to the inputs, the outputs, the time stamps, the arena and the
+            weights.
+        weights: the bytes that the kernels read.
+        inputs, outputs: in the order of the pointers.
+        structure: how outputs nest, see `patc.runtime.model.nest`.
+        arena_bytes: memory for activations.
+        target: name of the target.
+        features: instruction set extensions that the code needs.
+        threads: threads that divide each layer.
+        layers: in the order in which they run.
+    """
+
+    code: bytes
+    weights: np.ndarray
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    structure: Any
+    arena_bytes: int
+    target: str
+    features: tuple[str, ...]
+    threads: int
+    layers: tuple[LayerReport, ...]
