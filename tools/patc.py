@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from patc import __version__
 from patc.diagnostics import PatcError
-from patc.tools import bench, compile, demo, devices, prune, report, run
+from patc.tools import bench, compile, demo, devices, prune, report, run, sign, verify
 
-COMMANDS = (demo, compile, run, report, prune, bench, devices)
+COMMANDS = (demo, compile, run, report, prune, bench, devices, sign, verify)
 
 _EPILOG = """\
 examples:

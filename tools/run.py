@@ -51,6 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="INDEX|NAME",
         help="Vulkan device of a model for spirv-vulkan, see patc devices (PATC_VULKAN_DEVICE, or the best one)",
     )
+    parser.add_argument("--key", metavar="PUBKEY", help="refuse a file that is not signed with this key, see patc sign")
     parser.add_argument("--profile", action="store_true", help="print the median time of each layer over 20 calls")
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)
@@ -94,14 +95,16 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
     """
     from patc.runtime.model import load, make_model
 
-    device = getattr(args, "device", None)  # only `patc run` has it
+    device, key = getattr(args, "device", None), getattr(args, "key", None)  # only `patc run` has them
     if not arguments.is_compiled_file(args.model):
+        if key is not None:
+            raise PatcError("expected a file of patc compile together with --key, got a model to compile", args.model)
         from patc.tools.compile import compile_arguments
 
         compiled = compile_arguments(args)
         return compiled if device is None else make_model(compiled.program, compiled.diagnostics, device)
     arguments.refuse_compilation(args)
-    return load(args.model, device)
+    return load(args.model, device, key)
 
 
 def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
