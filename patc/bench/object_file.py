@@ -119,13 +119,12 @@ def read_object(data: bytes) -> ObjectFile:
         PatcError: it is no relocatable AArch64 ELF file.
     """
     expected = "expected a relocatable AArch64 ELF file"
-    try:
-        header = elf.read_header(data)
-    except ValueError:
-        raise PatcError(f"{expected}, found something else") from None
-    if (header.type, header.machine) != (_RELOCATABLE, _AARCH64):
+    if not data.startswith(elf.MAGIC):
         raise PatcError(f"{expected}, found something else")
     try:
+        header = elf.read_header(data)
+        if (header.type, header.machine) != (_RELOCATABLE, _AARCH64):
+            raise PatcError(f"{expected}, found something else")
         return _read(data)
     except (IndexError, ValueError):
         raise PatcError(f"{expected}, found a damaged one") from None

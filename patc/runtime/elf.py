@@ -112,6 +112,7 @@ def sections(image: bytes) -> list[Section]:
     inside = count > 0 and table % 8 == 0 and table + count * _SECTION.size <= len(image) and names < count
     _require(inside, "a table of sections inside the file")
     rows = [_SECTION.unpack_from(image, table + i * _SECTION.size) for i in range(count)]
+    _require(rows[names][1] == STRING_TABLE, "a table of the sections' names")
     start, size = rows[names][4:6]
     texts = _texts(image, start, size)
     found = [Section(_text(texts, row[0]), *row[1:9]) for row in rows]
@@ -154,6 +155,17 @@ def relocations(image: bytes, found: Sequence[Section]) -> list[Relocation]:
         if table.type == RELOCATIONS
         for offset, what, addend in _RELOCATION.iter_unpack(image[table.offset : table.offset + table.size])
     ]
+
+
+def raise_alignment(image: bytes, least: int) -> bytes:
+    """Return a file whose sections ask for addresses that are multiples of `least` at least."""
+    count, (table,) = len(sections(image)), struct.unpack_from("<Q", image, 40)
+    changed = bytearray(image)
+    for start in range(table, table + count * _SECTION.size, _SECTION.size):
+        row = list(_SECTION.unpack_from(image, start))
+        row[8] = max(row[8], least)
+        _SECTION.pack_into(changed, start, *row)
+    return bytes(changed)
 
 
 def fill_section(image: bytes, name: str, data: bytes | memoryview) -> bytes:

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 from patc.diagnostics import PatcError, first_line
 from patc.runtime import openmp
 from patc.runtime.json_values import printable
-from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_number
+from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_number, with_aligned_sections
 
 _COUNTER = itertools.count()
 
@@ -44,6 +44,7 @@ class NativeFunction:
                 check_object(code, machine_number(platform.machine()), name, openmp.ENTRY_POINTS if threaded else ())
             except ValueError as error:
                 raise PatcError(f"cannot link the compiled code: {printable(str(error))}") from None
+            code = with_aligned_sections(code)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
         for symbol, address in openmp.entry_points().items() if threaded else ():
             builder.import_symbol(symbol, address)

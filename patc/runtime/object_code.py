@@ -5,6 +5,7 @@ What instructions do is not checked, and cannot be: an object file is a program.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Collection, Sequence
 
@@ -21,6 +22,7 @@ _MATH = (
 LIBRARY_FUNCTIONS = frozenset(["memcpy", "memmove", "memset", *_MATH.split(), *(f"{name}f" for name in _MATH.split())])
 _RELOCATABLE = 1
 _LARGEST_ALIGNMENT = 4096
+_VECTOR_ALIGNMENT = 64
 _LARGEST_ZEROS = 1 << 20  # bytes of sections without content
 _TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
 _MERGE, _STRINGS, _LINKS, _LARGE = 0x10, 0x20, 0x40, 0x10000000  # flags of sections
@@ -70,14 +72,20 @@ def check_object(code: bytes, machine: int, entry: str, outside: Collection[str]
     _require(bool(executable) and function.value < sections[function.section].size, f"a function '{entry}'")
 
 
+def with_aligned_sections(code: bytes) -> bytes:
+    """Return an object file that passed `check_object` with sections of at least the alignment that vectors need."""
+    return elf.raise_alignment(code, _VECTOR_ALIGNMENT)
+
+
 def read_constant(code: bytes, name: str) -> bytes:
-    """Return the bytes of a constant, which no relocation changes, of an object file that `check_object` let pass.
+    """Return the bytes of a constant, which no relocation changes, of an object file.
 
     Raises:
         ValueError: there is none.
     """
     sections = elf.sections(code)
     symbol = _find(elf.symbols(code, sections), name)
+    _require(symbol.section < len(sections), f"code that defines '{name}'")
     section = sections[symbol.section]
     constant = symbol.type == _OBJECT and section.type == elf.PROGRAM_BITS and not section.flags & elf.WRITABLE
     end = symbol.value + symbol.size
@@ -95,39 +103,38 @@ def _find(symbols: Sequence[Symbol], name: str) -> Symbol:
 
 
 def _check_sections(code: bytes, sections: Sequence[Section]) -> None:
-    _require(sections[0].type == elf.NULL and sections[0].size == 0, "an empty first section")
-    for section in sections:
+    _require(sections[0] == Section("", 0, 0, 0, 0, 0, 0, 0, 0), "an empty first section")
+    for section in sections[1:]:
         name = section.name
         _require(section.type in _TYPES and not section.flags & ~_FLAGS, f"section {name} of a known kind")
-        _require(
-            not (section.flags & elf.WRITABLE and section.flags & elf.EXECUTABLE), f"section {name} write-protected"
-        )
-        _require(
-            not section.flags & elf.ALLOCATED or section.type in (elf.PROGRAM_BITS, elf.NO_BITS), f"content in {name}"
-        )
-        alignment = max(section.alignment, 1)
-        aligned = alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT
-        _require(aligned and section.offset % min(alignment, 8) == 0, f"section {name} aligned")
+        content = section.type in (elf.PROGRAM_BITS, elf.NO_BITS)
+        _require(content or not section.flags & elf.ALLOCATED, f"content in section {name}")
+        # Constants stay constants, and zeros are no constants.
+        _require(bool(section.flags & elf.WRITABLE) == (section.type == elf.NO_BITS), f"section {name} of constants")
         _require(section.address == 0, f"section {name} without an address")
+        alignment = max(section.alignment, 1)
+        _require(alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT, f"section {name} aligned")
         if section.type == elf.NO_BITS:
             _require(section.size <= _LARGEST_ZEROS, f"at most {_LARGEST_ZEROS} bytes in {name}")
-        if section.type == elf.RELOCATIONS:
-            linked = section.link < len(sections) and sections[section.link].type == elf.SYMBOL_TABLE
-            target = sections[section.info] if 0 < section.info < len(sections) else None
-            into = target is not None and target.type == elf.PROGRAM_BITS
-            _require(linked and into, f"relocations {name} of a section by symbols")
-    _check_overlaps(code, sections)
+        relocates = section.type == elf.RELOCATIONS
+        _require(relocates == name.startswith(".rela."), f"relocations in {name}")
+        if relocates:
+            known = max(section.link, section.info) < len(sections)
+            _require(known and sections[section.link].type == elf.SYMBOL_TABLE, f"relocations {name} by symbols")
+            target = sections[section.info]
+            _require(target.type == elf.PROGRAM_BITS and name == f".rela{target.name}", f"the section of {name}")
+    _check_layout(code, sections)
 
 
-def _check_overlaps(code: bytes, sections: Sequence[Section]) -> None:
-    """Refuse sections that share bytes with one another or with the headers."""
+def _check_layout(code: bytes, sections: Sequence[Section]) -> None:
+    """Refuse sections that are not one behind the other, between the header and the table of sections."""
     table = int.from_bytes(code[40:48], "little")
-    areas = [(0, 64), (table, table + 64 * len(sections))]
-    areas += [(section.offset, section.offset + section.stored) for section in sections if section.stored]
-    end = 0
-    for start, stop in sorted(areas):
-        _require(start >= end, "sections that do not overlap")
-        end = stop
+    areas = [(item.offset, item.stored, max(item.alignment, 1)) for item in sections if item.stored]
+    end = 64
+    for start, size, alignment in [*sorted(areas), (table, 64 * len(sections), 8)]:
+        _require(start == end + -end % alignment, "sections one behind the other")
+        end = start + size
+    _require(end == len(code), "an object file that ends with the table of sections")
 
 
 def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> None:
@@ -137,25 +144,40 @@ def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> No
     first = all(symbol.binding == _LOCAL for symbol in symbols[:local])
     _require(first and table.info == local, "local symbols before the others")
     for symbol in symbols[1:]:
-        known = symbol.binding in (_LOCAL, _GLOBAL, _WEAK) and symbol.type <= _FILE and symbol.visibility <= 3
+        known = symbol.binding in (_LOCAL, _GLOBAL, _WEAK) and symbol.type <= _FILE and symbol.visibility == 0
         _require(known, f"symbol '{symbol.name}' of a known kind")
         if symbol.section == elf.UNDEFINED:
             plain = symbol.binding == _GLOBAL and symbol.type == _NO_TYPE and symbol.value == symbol.size == 0
             _require(plain, f"symbol '{symbol.name}' with nothing but a name")
-        elif symbol.section == elf.ABSOLUTE:
-            _require(symbol.type == _FILE and symbol.binding == _LOCAL, f"symbol '{symbol.name}' in a section")
+        elif symbol.section == elf.ABSOLUTE or symbol.type == _FILE:
+            file = symbol.section == elf.ABSOLUTE and symbol.type == _FILE and symbol.binding == _LOCAL
+            _require(file, f"symbol '{symbol.name}' in a section")
         else:
             _require(symbol.section < len(sections), f"symbol '{symbol.name}' in a section")
-            section = sections[symbol.section]
-            inside = section.flags & elf.ALLOCATED and symbol.value + symbol.size <= section.size
-            _require(bool(inside) and symbol.type != _FILE, f"symbol '{symbol.name}' inside its section")
+            _check_defined(symbol, sections[symbol.section])
+    whole = [symbol.section for symbol in symbols if symbol.type == _SECTION]
+    _require(all(one < other for one, other in itertools.pairwise(whole)), "sections with one symbol each")
+
+
+def _check_defined(symbol: Symbol, section: Section) -> None:
+    inside = section.flags & elf.ALLOCATED and symbol.value + symbol.size <= section.size
+    _require(bool(inside), f"symbol '{symbol.name}' inside its section")
+    executable = bool(section.flags & elf.EXECUTABLE)
+    fits = {
+        _NO_TYPE: symbol.binding == _LOCAL,  # says where code and data begin on AArch64
+        _OBJECT: not executable,
+        _FUNCTION: executable,
+        _SECTION: symbol.binding == _LOCAL and symbol.value == symbol.size == 0,
+    }
+    _require(fits[symbol.type], f"symbol '{symbol.name}' of the kind of its section")
 
 
 def _check_names(symbols: Sequence[Symbol], outside: Collection[str]) -> None:
     defined = [symbol.name for symbol in symbols if symbol.binding != _LOCAL and symbol.section != elf.UNDEFINED]
     _require(len(set(defined)) == len(defined), "names that are defined once")
-    used = {symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED}
-    unknown = sorted(used - set(outside))
+    used = [symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED]
+    _require(len(set(used)) == len(used), "names that are used once")
+    unknown = sorted(set(used) - set(outside))
     _require(not unknown, f"code that calls OpenMP and the C library for numbers, found {', '.join(unknown)[:60]}")
     _require(set(outside).isdisjoint(defined), "code that defines no function of a library")
 
@@ -171,9 +193,10 @@ def _check_relocation(
     known = 0 < relocation.symbol < len(symbols) and symbols[relocation.symbol].section != elf.ABSOLUTE
     _require(known, f"relocations in {name} by symbols that there are")
     symbol = symbols[relocation.symbol]
-    size = 0 if symbol.section == elf.UNDEFINED else sections[symbol.section].size
-    within = -size <= relocation.addend <= size
-    _require(within, f"relocations in {name} that stay near their symbols")
+    size = symbol.size if symbol.type == _OBJECT else 0
+    size = sections[symbol.section].size if symbol.type == _SECTION else size
+    # A negative one belongs to a distance.
+    _require(-8 <= relocation.addend <= size, f"relocations in {name} that stay within their symbols")
 
 
 def _require(condition: bool, expected: str) -> None:
