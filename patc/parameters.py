@@ -31,7 +31,7 @@ class ParameterStore:
             raise PatcError(f"parameter '{name}' is not in the store") from None
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
-        self._arrays[name] = np.ascontiguousarray(array)
+        self._arrays[name] = np.asarray(array, order="C")  # which leaves a number without dimensions as it is
 
     def __contains__(self, name: object) -> bool:
         return name in self._arrays

@@ -181,6 +181,20 @@ def test_weights_that_are_not_contiguous_are_copied() -> None:
     assert_same_numbers(conv().to(memory_format=torch.channels_last))
 
 
+def test_a_scale_without_dimensions_stays_without() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv()
+            self.register_buffer("scale", torch.tensor(1.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * self.scale
+
+    imported = assert_same_numbers(Scaled())
+    assert imported.parameters["scale"].shape == ()
+
+
 def test_masks_of_torch_prune_are_applied() -> None:
     model = nn.Sequential(conv(), nn.ReLU())
     prune.l1_unstructured(model[0], "weight", amount=0.5)
