@@ -17,13 +17,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError, first_line, nearest
+from patc.files import check_regular
+from patc.torch_files import find_fault, load_data
 
 PathLike = str | os.PathLike[str]
+StateDict = dict[str, Tensor]
+Weights = PathLike | StateDict
 
 IMAGENET_INPUT = (1, 3, 224, 224)
 CIFAR_INPUT = (1, 3, 32, 32)
@@ -206,13 +211,13 @@ def _conv_bn_relu6(inputs: int, outputs: int, size: int, stride: int = 1, groups
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6())
 
 
-def resnet18(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
+def resnet18(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
     """Return ResNet-18 in eval mode: Nx3x224x224 -> Nx`num_classes`.
 
     All constructors of this module take the same arguments:
 
     Args:
-        weights: a state dict file (.pth, .pt or .safetensors); None initialises from `seed`.
+        weights: a state dict, or the file of one (.pth, .pt or .safetensors); None initialises from `seed`.
         seed: seed of the initialisation; torch's global generator is neither read nor changed.
         num_classes: outputs of the last layer.
 
@@ -222,32 +227,32 @@ def resnet18(weights: PathLike | None = None, *, seed: int = 0, num_classes: int
     return _finish(lambda: ResNet(BasicBlock, (2, 2, 2, 2), num_classes), weights, seed)
 
 
-def resnet50(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
+def resnet50(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
     """Return ResNet-50 V1.5 in eval mode: Nx3x224x224 -> Nx`num_classes`. See `resnet18`."""
     return _finish(lambda: ResNet(Bottleneck, (3, 4, 6, 3), num_classes), weights, seed)
 
 
-def vgg16(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
+def vgg16(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
     """Return VGG-16 without batch norm in eval mode: Nx3x224x224 -> Nx`num_classes`. See `resnet18`."""
     return _finish(lambda: VGG(num_classes, batch_norm=False), weights, seed)
 
 
-def vgg16_bn(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
+def vgg16_bn(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
     """Return VGG-16 with batch norm in eval mode: Nx3x224x224 -> Nx`num_classes`. See `resnet18`."""
     return _finish(lambda: VGG(num_classes, batch_norm=True), weights, seed)
 
 
-def mobilenet_v2(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
+def mobilenet_v2(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 1000) -> nn.Module:
     """Return MobileNet-V2 (width 1.0) in eval mode: Nx3x224x224 -> Nx`num_classes`. See `resnet18`."""
     return _finish(lambda: MobileNetV2(num_classes), weights, seed)
 
 
-def resnet18_cifar(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 10) -> nn.Module:
+def resnet18_cifar(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 10) -> nn.Module:
     """Return ResNet-18 with a 3x3 stem in eval mode: Nx3x32x32 -> Nx`num_classes`. See `resnet18`."""
     return _finish(lambda: ResNet(BasicBlock, (2, 2, 2, 2), num_classes, cifar=True), weights, seed)
 
 
-def vgg16_cifar(weights: PathLike | None = None, *, seed: int = 0, num_classes: int = 10) -> nn.Module:
+def vgg16_cifar(weights: Weights | None = None, *, seed: int = 0, num_classes: int = 10) -> nn.Module:
     """Return VGG-16 with batch norm and one linear layer in eval mode: Nx3x32x32 -> Nx`num_classes`.
 
     See `resnet18`.
@@ -291,7 +296,7 @@ def find(name: str) -> ModelInfo:
     return MODELS[name]
 
 
-def build(name: str, weights: PathLike | None = None, seed: int = 0) -> nn.Module:
+def build(name: str, weights: Weights | None = None, seed: int = 0) -> nn.Module:
     """Return the network of `MODELS` called `name`, in eval mode, with as many outputs as `weights` have.
 
     Raises:
@@ -300,7 +305,8 @@ def build(name: str, weights: PathLike | None = None, seed: int = 0) -> nn.Modul
     info = find(name)
     if weights is None:
         return info.build(seed=seed)
-    classes = _count_classes(_read_state_dict(Path(weights)))
+    state = weights if isinstance(weights, dict) else read_state_dict(weights)
+    classes = _count_classes(state)
     return info.build(weights) if classes is None else info.build(weights, num_classes=classes)
 
 
@@ -311,7 +317,7 @@ def _count_classes(state: dict[str, Tensor]) -> int | None:
     return len(biases[last]) if last is not None and biases[last].ndim == 1 and len(biases[last]) else None
 
 
-def _finish(construct: Callable[[], nn.Module], weights: PathLike | None, seed: int) -> nn.Module:
+def _finish(construct: Callable[[], nn.Module], weights: Weights | None, seed: int) -> nn.Module:
     # Built on the meta device: PyTorch's own initialisation would cost seconds on VGG-16's 138 million
     # weights and draw from the global generator.
     with torch.device("meta"):
@@ -320,7 +326,7 @@ def _finish(construct: Callable[[], nn.Module], weights: PathLike | None, seed: 
     if weights is None:
         _initialise(model, seed)
     else:
-        _load(model, Path(weights))
+        _load(model, weights)
     return model.eval()
 
 
@@ -385,14 +391,19 @@ def _balance_block(block: nn.Module) -> None:
 
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
+_ADVICE = ": save model.state_dict(), or --trust-pickle reads it and runs what code it may hold"
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    state = _read_state_dict(path)
+def _load(model: nn.Module, weights: Weights) -> None:
+    path = None if isinstance(weights, dict) else str(weights)
+    state = weights if isinstance(weights, dict) else read_state_dict(weights)
     own = model.state_dict()
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
-            raise PatcError(f"expected '{name}' of shape {_shape(own[name])}, found {_shape(tensor)}", str(path))
+            raise PatcError(f"expected '{name}' of shape {_shape(own[name])}, found {_shape(tensor)}", path)
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point():
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise PatcError(f"expected '{name}' of floating-point numbers, found {found}", path)
     for name, tensor in own.items():
         # Checkpoints from before PyTorch 0.4.1 (torchvision's resnet18-5c106cde.pth is one) lack this
         # buffer; load_state_dict accepts that and leaves what is there.
@@ -403,35 +414,56 @@ def _load(model: nn.Module, path: Path) -> None:
         raise PatcError(
             f"expected the {len(own)} entries of {type(model).__name__}; "
             f"missing {_some(missing)}; unexpected {_some(unexpected)}",
-            str(path),
+            path,
         )
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if path.suffix not in _SUFFIXES:
-        raise PatcError(f"expected a file named {', '.join(_SUFFIXES)}, found '{path.suffix}'", str(path))
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise PatcError(f"expected a state dict file, found {found}", str(path))
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def read_state_dict(path: PathLike, trust_pickle: bool = False) -> StateDict:
+    """Return the tensors of a state dict file by name.
 
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        reason = first_line(error).split(". ")[0]
-        raise PatcError(f"expected a readable state dict, found: {reason}", str(path)) from None
+    Args:
+        path: a .pth, .pt or .safetensors file.
+        trust_pickle: read a .pth or .pt file by unpickling, which runs code that it may hold; a whole module will do.
+
+    Raises:
+        PatcError: the file is missing, unreadable, or holds something else.
+    """
+    suffix = Path(path).suffix
+    if suffix not in _SUFFIXES:
+        raise PatcError(f"expected a file named {', '.join(_SUFFIXES)}, found '{suffix}'", str(path))
+    if suffix == ".safetensors":
+        state = _read_safetensors(path)
+    elif trust_pickle:
+        state = _unpickle(path)
+    else:
+        state = load_data(path, "state dict", _ADVICE)
     if not isinstance(state, dict):
         raise PatcError(f"expected a state dict, found a {type(state).__name__}", str(path))
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise PatcError(
-                f"expected a state dict of tensors, found '{name}' holding a {type(value).__name__}",
-                str(path),
-            )
+        found = find_fault(name, value)
+        if found is not None:
+            raise PatcError(f"expected a state dict of tensors, found {found}", str(path))
     return state
+
+
+def _read_safetensors(path: PathLike) -> StateDict:
+    from safetensors.torch import load_file
+
+    check_regular(path, "a state dict file")
+    try:
+        return load_file(path)
+    except Exception as error:  # what it raises is not documented
+        raise PatcError(f"expected a readable state dict, found: {first_line(error)}", str(path)) from None
+
+
+def _unpickle(path: PathLike) -> Any:
+    """Return what a file of `torch.save` holds; of a module, the state dict."""
+    check_regular(path, "a state dict file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever the file's own code raises
+        raise PatcError(f"expected a readable state dict, found: {first_line(error)}", str(path)) from error
+    return loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
 
 
 def _shape(tensor: Tensor) -> str:
@@ -443,4 +475,4 @@ def _some(names: Iterable[str], count: int = 3) -> str:
     if not listed:
         return "none"
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(f"'{name}'" for name in listed[:count]) + more
+    return ", ".join(map(repr, listed[:count])) + more

@@ -7,6 +7,7 @@ memory.
 from __future__ import annotations
 
 import os
+import pickletools
 import zipfile
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,6 +17,8 @@ from patc.files import check_regular
 
 _CHUNK = 1 << 18  # bytes
 _ENCRYPTED = 0x1
+# What state dicts are made of.
+_TENSORS = ("collections.OrderedDict", "torch._utils.", "torch.FloatStorage")
 
 T = TypeVar("T")
 
@@ -126,3 +129,30 @@ def _guarded(path: str, read: Callable[[], T]) -> T:
         raise PatcError(f"cannot read the file: {error.strerror or error}", path) from None
     except Exception as error:  # zipfile raises nearly anything on damaged data
         raise PatcError(f"expected a zip file, found damaged data: {first_line(error)}", path) from None
+
+
+def describe_content(path: str | os.PathLike[str]) -> str | None:
+    """Return what a file of torch holds that is no program, and what to do with it; None for other files."""
+    try:
+        with TorchArchive(path, "a file of torch") as archive:
+            if "constants.pkl" in archive.sizes:
+                return "a TorchScript archive: export the module it was made of, with torch.export.save"
+            archive.check_stored()
+            content = archive.read("data.pkl")
+    except PatcError:
+        return None
+    made = _first_class(content)
+    if made is None or made.startswith(_TENSORS):
+        return "weights of torch.save: give them as --weights together with the name of a model"
+    return f"a pickled '{made}' of torch.save: export the module to a .pt2 file, with torch.export.save"
+
+
+def _first_class(content: bytes) -> str | None:
+    """Return the first class or function that a pickle names, without reading it."""
+    try:
+        for operation, argument, _ in pickletools.genops(content):
+            if operation.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+    except ValueError:
+        return None
+    return None

@@ -21,6 +21,7 @@ MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
 WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
+TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 TARGET_HELP = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android or spirv-vulkan (host)"
 DTYPE_HELP = "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay f32 (f32)"
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
@@ -54,6 +55,12 @@ def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: 
     group.add_argument(
         "--input-shape", metavar="N,C,H,W", type=_shape, help="shape to compile for (batch 1 of the usual images)"
     )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add --trust-pickle."""
+    parser.add_argument("--trust-pickle", action="store_true", help=TRUST_HELP)
 
 
 def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models") -> None:
@@ -120,14 +127,27 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
             if getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
-        return LoadedModel(Path(name).name, Path(name), None, None)
-    if Path(name).is_file():
-        raise PatcError("expected a .pt2 or .mlir file, got one of another kind", name)
+        return LoadedModel(Path(name).name, _open_file(Path(name), arguments.trust_pickle), None, None)
+    if Path(name).exists():
+        raise PatcError(f"expected a .pt2 or .mlir file, got {_describe_file(name)}", name)
     if name not in MODEL_NAMES:
         known = ", ".join(MODEL_NAMES)
         expected = f"expected a .pt2 or .mlir file or one of {known}"
         raise PatcError(f"{expected}; got '{name}'{nearest(name, MODEL_NAMES)}")
-    return _build(name, arguments.weights, arguments.input_shape, spec)
+    return _build(name, read_weights(arguments.weights, arguments.trust_pickle), arguments.input_shape, spec)
+
+
+def read_weights(path: str | None, trust_pickle: bool) -> Any:
+    """Return what the networks of `patc.models` take as weights: with --trust-pickle what unpickling gives.
+
+    Raises:
+        PatcError: the file cannot be unpickled.
+    """
+    if path is None or not trust_pickle or Path(path).suffix == ".safetensors":
+        return path
+    from patc.models import read_state_dict
+
+    return read_state_dict(path, trust_pickle=True)
 
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
@@ -211,7 +231,25 @@ def check_folder(path: str) -> None:
         raise PatcError("expected a folder that can be written to", path)
 
 
-def _build(name: str, weights: str | None, shape: tuple[int, ...] | None, spec: PatternSpec | None) -> LoadedModel:
+def _open_file(path: Path, trust_pickle: bool) -> Any:
+    """Return a model file as `patc.compile` takes it: its path, or the program that unpickling gives."""
+    if not trust_pickle or path.suffix.lower() != ".pt2":
+        return path
+    from patc.frontend.pt2 import load_program
+
+    return load_program(path, trust_pickle=True)
+
+
+def _describe_file(name: str) -> str:
+    """Return what a file is that is no model, and what to do with it where it is one of torch."""
+    from patc.torch_archives import describe_content
+
+    if not Path(name).is_file():
+        return "a folder" if Path(name).is_dir() else "a pipe, device or socket"
+    return describe_content(name) or "one of another kind"
+
+
+def _build(name: str, weights: Any, shape: tuple[int, ...] | None, spec: PatternSpec | None) -> LoadedModel:
     import torch
 
     from patc import models, pruning

@@ -54,6 +54,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"a .pt2 file, or one of {', '.join(arguments.MODEL_NAMES)}")
     add("--weights", metavar="FILE", help="state dict of a named model: .pth, .pt or .safetensors (seeded weights)")
+    arguments.add_trust(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
     add("--threads", metavar="N,N", default="1", help="numbers of threads, one run each (1)")
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
@@ -147,7 +148,8 @@ def _options(args: argparse.Namespace) -> Options:
 def _workload(args: argparse.Namespace) -> Workload:
     from patc.bench.workload import Workload
 
-    return Workload(args.model, args.weights, batch=args.batch, pruning=_pruning(arguments.pattern_spec(args)))
+    pruning = _pruning(arguments.pattern_spec(args))
+    return Workload(args.model, args.weights, batch=args.batch, pruning=pruning, trust_pickle=args.trust_pickle)
 
 
 def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:

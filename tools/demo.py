@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--weights", metavar="FILE", help="torchvision's state dict of ResNet-18 (seeded weights)")
+    arguments.add_trust(parser)
     parser.add_argument("--image", metavar="FILE", help="a picture to classify (a drawn one)")
     parser.add_argument(
         "--compression", metavar="R", type=float, default=8.0, help="all convolution weights / kept ones (8)"
@@ -131,7 +132,7 @@ def _prepare(args: argparse.Namespace, threads: int, notes: list[str]) -> _Demo:
     spec = pruning.PatternSpec.for_compression(args.compression)
     shape = models.MODELS[MODEL].input_shape
     picture = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
-    dense = models.build(MODEL, args.weights)
+    dense = models.build(MODEL, arguments.read_weights(args.weights, args.trust_pickle))
     torch.set_num_threads(threads)
     pruned = copy.deepcopy(dense)
     report = pruning.prune_(pruned, spec)

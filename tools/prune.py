@@ -57,6 +57,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(arguments.MODEL_NAMES)}")
     parser.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
     parser.add_argument("-o", "--output", metavar="FILE", help="save the state dict: .safetensors or .pth")
+    arguments.add_trust(parser)
     arguments.add_pruning(parser, "what to prune to")
     _add_target(parser)
     _add_training(parser)
@@ -158,7 +159,7 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc import models, pruning
     from patc.tools.layer_times import modelled_times
 
-    model, spec = models.build(args.model, args.weights), _spec(args)
+    model, spec = models.build(args.model, arguments.read_weights(args.weights, args.trust_pickle)), _spec(args)
     if args.speedup is not None:
         times = modelled_times(models.MODELS[args.model].input_shape, model, spec)
         spec = pruning.choose_rates(model, spec, times, args.speedup)
@@ -177,7 +178,8 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     info = models.find(args.model)
     folder = args.run_folder or f"prune-{args.model}"
     data = open_data(args.data, info.input_shape[2], options.seed)
-    model = info.build(args.weights, seed=options.seed, num_classes=data.classes)
+    weights = arguments.read_weights(args.weights, args.trust_pickle)
+    model = info.build(weights, seed=options.seed, num_classes=data.classes)
     spec = _spec(args)
     # `train` refuses the same, but only after the given weights were evaluated.
     resolve(model, spec)

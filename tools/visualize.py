@@ -35,13 +35,13 @@ def draw(args: argparse.Namespace) -> int:
     from patc.pruning.visualize import write_pictures
     from patc.tools.images import drawn_input, picture_input
 
-    dense = models.build(args.model, args.weights)
+    dense = models.build(args.model, arguments.read_weights(args.weights, args.trust_pickle))
     nets = {"dense": dense}
     if spec is not None:
         nets["pruned"] = copy.deepcopy(dense)
         pruning.prune_(nets["pruned"], spec)
     elif args.against is not None:
-        nets["pruned"] = models.build(args.model, args.against)
+        nets["pruned"] = models.build(args.model, arguments.read_weights(args.against, args.trust_pickle))
     shape = args.input_shape or models.MODELS[args.model].input_shape
     image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
     for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), Path(args.visualize)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from patc.diagnostics import PatcError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.export import ExportedProgram
 
     from patc.pruning import PatternSpec
 
@@ -35,6 +35,7 @@ class Workload:
         seed: of those.
         batch: images of a named model.
         pruning: fields of the `PatternSpec` of a named model; None leaves the weights as they are.
+        trust_pickle: files are read by unpickling, which runs code that they hold.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Workload:
     seed: int = 0
     batch: int = 1
     pruning: dict[str, Any] | None = None
+    trust_pickle: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -105,10 +107,14 @@ class Workload:
             PatcError: the name, the file or its contents are wrong, or the compression is out of reach.
         """
         if self.is_file:
-            return _load_program(self.model).module()
+            return self._load_program().module()
         from patc import models, pruning
 
-        model = models.build(self.model, self.weights, self.seed)
+        weights = self.weights
+        if weights is not None and self.trust_pickle:
+            model = models.build(self.model, models.read_state_dict(weights, trust_pickle=True))
+        else:
+            model = models.build(self.model, weights, self.seed)
         if kind == "pruned":
             pruning.prune_(model, self.spec())
         return model
@@ -120,28 +126,20 @@ class Workload:
             PatcError: the file cannot be read, or it takes something other than tensors of known shapes.
         """
         if self.is_file:
-            return _program_shapes(_load_program(self.model), self.model)
+            return _program_shapes(self._load_program(), self.model)
         from patc.models import MODELS
 
         return [(self.batch, *MODELS[self.model].input_shape[1:])]
+
+    def _load_program(self) -> ExportedProgram:
+        from patc.frontend.pt2 import load_program
+
+        return load_program(self.model, self.trust_pickle)
 
     def make_inputs(self) -> list[np.ndarray]:
         """Return seeded float32 inputs."""
         generator = np.random.default_rng(INPUT_SEED)
         return [generator.standard_normal(shape, np.float32) for shape in self.input_shapes()]
-
-
-def _load_program(path: str) -> Any:
-    from torch.export import load
-
-    if not Path(path).is_file():
-        raise PatcError("expected a .pt2 file, found no such file", path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return load(path)
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        raise PatcError("expected a .pt2 file of torch.export.save, found another format", path) from error
 
 
 def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:

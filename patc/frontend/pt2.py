@@ -23,6 +23,7 @@ from patc.frontend.json_schema import Mismatch, check_value, parse_json, quote
 from patc.frontend.pt2_graph import check_tensor_meta, count_elements, scalar_type
 from patc.frontend.pt2_program import check_program
 from patc.torch_archives import TorchArchive
+from patc.torch_files import describe, refused_class
 
 WHAT = "a .pt2 file"
 TRUST = "--trust-pickle, or torch.export.load, reads it and runs what code it may hold"
@@ -202,8 +203,9 @@ def _unpickle_tensors(archive: TorchArchive, name: str) -> dict[str, torch.Tenso
     except PatcError:
         raise
     except Exception as error:  # a damaged pickle makes the reader raise nearly anything
-        reason = first_line(error).split(". ")[0]
-        raise PatcError(f"expected '{name}' to be tensors alone, found: {reason}; {TRUST}", archive.path) from None
+        refused = refused_class(error)
+        found = f"a pickled '{refused}'" if refused is not None else describe(error)
+        raise PatcError(f"expected '{name}' to be tensors alone, found {found}; {TRUST}", archive.path) from None
     if not isinstance(tensors, dict) or not _are_tensors(tensors.values()):
         raise PatcError(f"expected '{name}' to be tensors by name, found other objects; {TRUST}", archive.path)
     try:

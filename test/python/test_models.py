@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.models import MODELS, build, mobilenet_v2, resnet18, resnet18_cifar, vgg16_cifar
+from patc.models import MODELS, build, mobilenet_v2, read_state_dict, resnet18, resnet18_cifar, vgg16_cifar
 
 PARAMETERS = {
     "resnet18": 11_689_512,
@@ -169,6 +172,32 @@ def _write_other_classes(path: Path) -> None:
     torch.save(mobilenet_v2(num_classes=10).state_dict(), path)
 
 
+def _write_call(path: Path) -> None:
+    """Write what would make a folder."""
+
+    class Call:
+        def __reduce__(self) -> object:
+            return os.mkdir, (f"{path}.called",)
+
+    torch.save(Call(), path)
+
+
+def _write_compressed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"N" * 100_000)
+
+
+_ODD_TENSORS = (
+    (3, torch.zeros(1), "3 as a name"),
+    ("a", torch.eye(2).to_sparse(), r"'a' sparse: save its to_dense\(\)"),
+    ("a", torch.zeros(1, device="meta"), "'a' without values, on the meta device"),
+    ("a", torch.zeros(1, dtype=torch.complex64), "'a' of complex64"),
+    ("classifier.1.bias", torch.zeros(1).expand(1 << 40), "'classifier.1.bias' with more elements than the file has"),
+    ("classifier.1.bias", torch.zeros(1000, dtype=torch.int8), "int8"),
+)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch, about its older types
 @pytest.mark.parametrize(
     ("file", "write", "message"),
     [
@@ -179,7 +208,26 @@ def _write_other_classes(path: Path) -> None:
         ("cut.pth", _write_truncated, "expected a readable state dict, found: "),
         ("cut.safetensors", _write_truncated_safetensors, "expected a readable state dict, found: "),
         ("text.pt", lambda path: path.write_text("hello"), "expected a readable state dict, found: "),
-        ("whole.pt", lambda path: torch.save(nn.ReLU(), path), "expected a readable state dict, found: "),
+        (
+            "whole.pt",
+            lambda path: torch.save(nn.ReLU(), path),
+            r"expected a state dict, found a pickled 'torch\.nn\.modules\.activation\.ReLU': save model\.state_dict\(\), or --trust",
+        ),
+        ("script.pt", lambda path: torch.jit.script(nn.ReLU()).save(path), "found a TorchScript archive: save model"),
+        ("call.pth", _write_call, "expected a state dict, found a pickled 'posix.mkdir': save model"),
+        ("csr.pth", lambda path: torch.save({"a": torch.eye(2).to_sparse_csr()}, path), "'a' sparse: save"),
+        (
+            "qint8.pth",
+            lambda path: torch.save({"a": torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)}, path),
+            "'a' of qint8",
+        ),
+        ("bomb.pth", _write_compressed, "expected stored entries, found 'data.pkl' compressed"),
+        ("pipe.pth", os.mkfifo, "expected a state dict file, found a pipe, device or socket"),
+        ("pipe.safetensors", os.mkfifo, "expected a state dict file, found a pipe, device or socket"),
+        *(
+            (f"{i}.pth", functools.partial(torch.save, {name: tensor}), f"expected .*, found {found}")
+            for i, (name, tensor, found) in enumerate(_ODD_TENSORS)
+        ),
         ("list.pt", lambda path: torch.save([1], path), "expected a state dict, found a list"),
         (
             "wrapped.pt",
@@ -203,6 +251,16 @@ def test_bad_weights_give_one_line_with_the_file(
         mobilenet_v2(tmp_path / file)
     assert str(error.value).startswith(str(tmp_path / file))
     assert "\n" not in str(error.value)
+    assert not (tmp_path / f"{file}.called").exists()
+
+
+def test_trusted_files_may_hold_a_module(tmp_path: Path) -> None:
+    saved = mobilenet_v2(seed=5, num_classes=10)
+    torch.save(saved, tmp_path / "whole.pth")
+    state = read_state_dict(tmp_path / "whole.pth", trust_pickle=True)
+    assert _equal(saved, build("mobilenet_v2", state))
+    with pytest.raises(PatcError, match=r"^expected 'classifier\.1\.weight' of shape 1000x1280, found 10x1280"):
+        mobilenet_v2(state)
 
 
 def test_error_of_surplus_entries_says_that_none_is_missing(tmp_path: Path) -> None:
