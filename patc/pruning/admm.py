@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -280,6 +281,28 @@ class PatternPruner:
             apart += float((weight - target).double().square().sum())
             whole += float(weight.double().square().sum())
         return math.sqrt(apart / whole) if whole else 0.0
+
+    def check_state(self, state: Mapping[str, Tensor], iteration: int, hardened: bool) -> None:
+        """Refuse a state dict of a prepared model whose layers are not where the training is.
+
+        Args:
+            state: tensors of the shapes of the model's.
+            iteration: calls of `step` before it was saved.
+            hardened: whether `harden` was called before.
+
+        Raises:
+            PatcError: a layer was prepared for another spec, is elsewhere, or keeps none or too many of its units.
+        """
+        for layer in self._layers:
+            name = ".".join(part for part in (layer.name, "parametrizations.weight.0._extra_state") if part)
+            number, keep, steps, masked = state[name].tolist()
+            if (number, steps, masked) != (
+                _number(self._asked),
+                iteration,
+                int(hardened),
+            ) or not 0 < keep <= layer.units:
+                wanted = [_number(self._asked), f"1 to {layer.units}", iteration, int(hardened)]
+                raise PatcError(f"expected '{name}' to be {wanted}, found {[number, keep, steps, masked]}")
 
     def _update(self, layer: Layer, state: KernelPruning) -> None:
         """Set Z and U from the weight and U before."""

@@ -14,7 +14,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,20 @@ from torch import Tensor, nn
 from patc.diagnostics import PatcError, first_line
 from patc.files import atomic_write, make_folder
 from patc.pruning.admm import PatternPruner
+from patc.pruning.checkpoint import (
+    Fault,
+    Words,
+    blamed,
+    check_dict,
+    check_histogram,
+    check_list,
+    check_model,
+    check_number,
+    check_optimizer,
+    check_scaler,
+    describe,
+    read_checkpoint,
+)
 from patc.pruning.data import Data, epoch_seed, normalise
 from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.latency import LayerTime, choose_rates
@@ -36,7 +50,10 @@ COLUMNS = (
     "epoch", "phase", "learning_rate", "rho", "train_loss", "test_loss", "test_accuracy", "distance", "seconds",
 )  # fmt: skip
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
-
+# Of `last.pt`.
+_FIELDS = (
+    "identity", "shapes", "epoch", "model", "optimizer", "scaler", "log", "best", "histograms", "extractor", "spec",
+)  # fmt: skip
 _CHECKED_EVERY = 20  # steps between two looks at the loss: each waits for the device
 # Part of the learning rate that each phase starts and ends with; in between it follows a cosine.
 _RATES = {"dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "retrain": (0.3, 0.0)}
@@ -367,53 +384,116 @@ class _Run:
     def _resume(self) -> int:
         """Load the last checkpoint; return the epoch that it goes on with."""
         path = self.folder / LAST
-        state = _load(path, ("identity", "shapes", "spec", "model"))
+        state = read_checkpoint(path, _FIELDS)
+        with blamed(path):
+            self._check_identity(state)
+            phase, epoch = self._check_progress(state)
+            self._load_model(state, phase, epoch)
+            self.optimizer = self._make_optimizer()
+            if epoch < phase.first + phase.epochs:
+                check_optimizer("optimizer", state["optimizer"], self.optimizer)
+                self.optimizer.load_state_dict(state["optimizer"])
+            check_scaler("scaler", state["scaler"], self.scaler)
+            self.scaler.load_state_dict(state["scaler"])
+        self.log = [Epoch(**line) for line in state["log"]]
+        self.best, self.histograms = state["best"], list(state["histograms"])
+        return epoch
+
+    def _check_identity(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another run."""
+        check_dict("identity", state["identity"])
         for name, value in self.identity.items():
             other = state["identity"].get(name)
-            if other != value:
-                raise PatcError(
-                    f"expected the checkpoint of a run with {name.replace('_', ' ')} {value}, found one with {other}",
-                    str(path),
-                )
-        if state["shapes"] != self.shapes:
-            raise PatcError("expected the checkpoint of a model of the same weights, found another", str(path))
+            if repr(other) != repr(value):
+                run, found = f"a run with {name.replace('_', ' ')} {value}", describe(other).strip("'")
+                raise PatcError(f"expected the checkpoint of {run}, found one with {found}")
+        if repr(state["shapes"]) != repr(self.shapes):
+            raise PatcError("expected the checkpoint of a model of the same weights, found another")
+
+    def _check_progress(self, state: dict[str, Any]) -> tuple[Phase, int]:
+        """Return the phase that wrote a checkpoint, whose state the model has, and the epochs until then."""
         epoch: int = state["epoch"]
-        # The phase that wrote the checkpoint, whose state the model has.
-        phase = next(phase for phase in self.phases if phase.first < epoch <= phase.first + phase.epochs)
-        if state["extractor"] is not None:
+        check_number("epoch", epoch, 1, self.phases[-1].first + self.phases[-1].epochs)
+        check_list("log", state["log"], epoch)
+        kinds = {
+            number: phase.kind for phase in self.phases for number in range(phase.first, phase.first + phase.epochs)
+        }
+        for number, line in enumerate(state["log"]):
+            _check_line(f"log.{number}", line, number, kinds[number])
+        check_number("best", state["best"], -1.0, 1.0)
+        check_list("histograms", state["histograms"])
+        for index, histogram in enumerate(state["histograms"]):
+            check_histogram(f"histograms.{index}", histogram)
+        return next(phase for phase in self.phases if phase.first < epoch <= phase.first + phase.epochs), epoch
+
+    def _load_model(self, state: dict[str, Any], phase: Phase, epoch: int) -> None:
+        """Bring the model into the state that the phase left it in."""
+        if (state["extractor"] is not None) != (phase.kind == "extract"):
+            raise Fault("extractor", f"that of the phase '{phase.kind}'", state["extractor"])
+        if phase.kind == "extract":
             self.extractor = self._make_extractor()
+            _check_extractor(state["extractor"], self.extractor)
             self.extractor.load_state_dict(state["extractor"])
-        self.spec = PatternSpec(**state["spec"])  # with the library that was extracted and the rates that were chosen
+        # With the library that was extracted and the rates that were chosen.
+        self.spec = _read_spec(state["spec"], self.spec)
         if phase.kind in ("admm", "retrain"):
             self.pruner = PatternPruner(self.model, self.spec, self.schedule)
             self.pruner.prepare()
+        check_model("model", state["model"], self.model)
+        if self.pruner is not None:
+            steps = epoch - phase.first if phase.kind == "admm" else self.options.admm_epochs
+            self.pruner.check_state(state["model"], steps, phase.kind == "retrain")
         self.model.load_state_dict(state["model"])
-        self.optimizer = self._make_optimizer()
-        if epoch < phase.first + phase.epochs:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.log = [Epoch(**line) for line in state["log"]]
-        self.best, self.histograms = state["best"], state["histograms"]
-        return epoch
 
     def _finish(self) -> TrainReport:
         assert self.pruner is not None  # there is at least one epoch of ADMM
         if self.best >= 0:
-            self.model.load_state_dict(_load(self.folder / BEST, ("model", "accuracy"))["model"])
+            path = self.folder / BEST
+            state = read_checkpoint(path, ("accuracy", "epoch"))["model"]
+            with blamed(path):
+                check_model("model", state, self.model)
+                self.pruner.check_state(state, self.options.admm_epochs, True)
+            self.model.load_state_dict(state)
         pruned = self.pruner.finalize()
         accuracy = evaluate(self.model, self.data)[1]
         self.model.to("cpu").eval()
         return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms))
 
 
-def _load(path: Path, needed: Collection[str]) -> dict[str, Any]:
-    if not path.is_file():
-        raise PatcError("expected the checkpoint of a run, found no such file", str(path))
+def _check_line(place: str, line: Any, number: int, phase: str) -> None:
+    """Require a line of the log."""
+    check_dict(place, line, COLUMNS)
+    if repr((line["epoch"], line["phase"])) != repr((number, phase)):
+        raise Fault(place, f"epoch {number} of phase '{phase}'", (line["epoch"], line["phase"]))
+    for name in COLUMNS[2:]:
+        if line[name] is not None or name not in ("rho", "distance"):
+            check_number(f"{place}.{name}", line[name], 0.0, 1.0 if name == "test_accuracy" else math.inf)
+
+
+def _check_extractor(state: Any, extractor: LibraryExtractor) -> None:
+    """Require the state of an extractor that started like this one."""
+    check_dict("extractor", state, ("library", "histograms"))
+    check_list("extractor.library", state["library"])
+    check_list("extractor.histograms", state["histograms"])
+    for index, histogram in enumerate(state["histograms"]):
+        check_histogram(f"extractor.histograms.{index}", histogram)
+    steps = len(state["histograms"])
+    if steps > len(extractor.sizes):
+        raise Fault("extractor.histograms", f"a list of at most {len(extractor.sizes)}", state["histograms"])
+    check_list("extractor.library", state["library"], extractor.sizes[steps - 1] if steps else len(extractor.library))
+    for mask in state["library"]:
+        if mask not in extractor.library or list(state["library"]).count(mask) > 1:
+            raise Fault("extractor.library", "different patterns of those that it started with", mask)
+
+
+def _read_spec(state: Any, own: PatternSpec) -> PatternSpec:
+    """Return the spec of a checkpoint, whose library and rates the run has chosen."""
+    check_dict("spec", state, asdict(own))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        reason = first_line(error).split(". ")[0]
-        raise PatcError(f"expected a readable checkpoint, found: {reason}", str(path)) from None
-    if not isinstance(state, dict) or not state.keys() >= set(needed):
-        raise PatcError("expected the checkpoint of a run, found another file", str(path))
-    return state
+        spec = PatternSpec(**state)
+    except (PatcError, TypeError, ValueError) as error:
+        raise Fault("spec", "one to prune to", Words(first_line(error))) from None
+    chosen = {name: getattr(spec, name) for name in ("library", "connectivity", "compression", "rates")}
+    if replace(own, **chosen) != spec:
+        raise Fault("spec", "that of the run but for the library and the rates", Words("another"))
+    return spec

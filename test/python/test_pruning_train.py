@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import re
 import subprocess
 import sys
@@ -139,6 +140,131 @@ def test_resume_equals_uninterrupted(shapes: Data, tmp_path: Path, extract: int 
     assert len(report.pruned.library) == (4 if extract else 8)
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, shapes: Data) -> dict[str, dict[str, Any]]:
+    """The checkpoints after the first epoch of each phase, the last one, and the best weights."""
+    folder, states = tmp_path_factory.mktemp("stopped"), {}
+
+    def keep(phase: Any, epoch: Any) -> None:
+        states["last"] = torch.load(folder / "run" / "last.pt", weights_only=True)
+        states.setdefault(phase.kind, states["last"])
+
+    train(make_small(num_classes=4), shapes, SPEC, STOPPED, folder / "run", tell=keep)
+    states["best"] = torch.load(folder / "run" / "best.pt", weights_only=True)
+    return states
+
+
+SPEC = PatternSpec(connectivity=2)
+STOPPED = TrainOptions(
+    dense_epochs=2, extract=32, extract_epochs=2, admm_epochs=2, retrain_epochs=2, batch_size=64, learning_rate=0.01
+)
+MASK = "model.conv2.parametrizations.weight.0.mask"
+SECRET = "model.conv2.parametrizations.weight.0._extra_state"
+
+
+@pytest.mark.parametrize(
+    ("phase", "field", "value", "expected"),
+    [
+        ("dense", "identity", [1], "expected 'identity' to be a dictionary, found a list of 1"),
+        ("dense", "identity.seed", torch.zeros(2), "a run with seed 0, found one with a tensor of 2 float32"),
+        ("dense", "identity.seed", "line\nline", r"a run with seed 0, found one with line\\nline"),
+        ("dense", "shapes", None, "model of the same weights, found another"),
+        ("dense", "epoch", None, "expected 'epoch' to be a whole number from 1 to 8, found None"),
+        ("dense", "epoch", True, "expected 'epoch' to be a whole number from 1 to 8, found True"),
+        ("dense", "epoch", 0, "expected 'epoch' to be a whole number from 1 to 8, found 0"),
+        ("dense", "epoch", 9, "expected 'epoch' to be a whole number from 1 to 8, found 9"),
+        ("dense", "epoch", 1.0, "expected 'epoch' to be a whole number from 1 to 8, found 1.0"),
+        ("dense", "epoch", 2, "expected 'log' to be a list of 2, found a list of 1"),
+        ("dense", "log", 3, "expected 'log' to be a list of 1, found 3"),
+        ("dense", "log.0", {}, "expected 'log.0' to be a dictionary with 'epoch', found none"),
+        ("dense", "log.0.epoch", 5, "expected 'log.0' to be epoch 0 of phase 'dense', found a tuple of 2"),
+        ("dense", "log.0.train_loss", math.nan, "expected 'log.0.train_loss' to be a finite number of 0.0 or more, found nan"),
+        ("dense", "log.0.test_accuracy", 2.0, "expected 'log.0.test_accuracy' to be a finite number from 0.0 to 1.0, found 2.0"),
+        ("dense", "log.0.rho", "x", "expected 'log.0.rho' to be a finite number of 0.0 or more, found 'x'"),
+        ("dense", "best", None, "expected 'best' to be a finite number from -1.0 to 1.0, found None"),
+        ("dense", "histograms", 1, "expected 'histograms' to be a list, found 1"),
+        ("dense", "histograms", [{0: 1}], "expected 'histograms.0' to be of masks from 1 to 511, found 0"),
+        ("dense", "extractor", {}, "expected 'extractor' to be that of the phase 'dense', found a dict of 0"),
+        ("dense", "model", None, "expected 'model' to be a dictionary, found None"),
+        ("dense", "model.fc.bias", None, "expected 'model.fc.bias' to be a tensor of 4 float32, found 'model.fc.bias' holding a NoneType"),
+        ("dense", "model.fc.bias", torch.zeros(5), "expected 'model.fc.bias' to be a tensor of 4 float32, found a tensor of 5 float32"),
+        ("dense", "model.fc.bias", torch.zeros(4).double(), "found a tensor of 4 float64"),
+        ("dense", "model.fc.bias", torch.zeros(4).to_sparse(), "found 'model.fc.bias' sparse"),
+        ("dense", "model.fc.bias", torch.full((4,), math.inf), "expected 'model.fc.bias' to be finite, found NaN or infinity"),
+        ("dense", "model.more", torch.zeros(1), "expected 'model' to be a dictionary of [0-9]* keys, found also 'more'"),
+        ("dense", "optimizer", [], "expected 'optimizer' to be a dictionary, found a list of 0"),
+        ("dense", "optimizer.param_groups", [], "expected 'optimizer.param_groups' to be a list of 2, found a list of 0"),
+        ("dense", "optimizer.param_groups.0.lr", -1.0, "expected 'optimizer.param_groups.0.lr' to be a finite number of 0.0 or more"),
+        ("dense", "optimizer.param_groups.0.momentum", 0.5, "expected 'optimizer.param_groups.0.momentum' to be 0.9, found 0.5"),
+        ("dense", "optimizer.param_groups.0.params", [0], "expected 'optimizer.param_groups.0.params' to be "),
+        ("dense", "optimizer.state.99", {}, "expected 'optimizer.state' to be of parameters 0 to [0-9]*, found 99"),
+        ("dense", "optimizer.state.0", {}, "expected 'optimizer.state.0' to be a dictionary with 'momentum_buffer'"),
+        ("dense", "optimizer.state.0.momentum_buffer", torch.zeros(3), "expected 'optimizer.state.0.momentum_buffer' to be a tensor of"),
+        ("dense", "scaler", {"scale": 1.0}, "expected 'scaler' to be a dictionary of 0 keys, found also 'scale'"),
+        ("dense", "spec", None, "expected 'spec' to be a dictionary, found None"),
+        ("dense", "spec.connectivity", "x", "expected 'spec' to be one to prune to, found expected connectivity to be a finite rate"),
+        ("dense", "spec.library", 7, "expected 'spec' to be one to prune to, found expected a library name"),
+        ("dense", "spec.balanced", True, "expected 'spec' to be that of the run but for the library and the rates"),
+        ("extract", "extractor", None, "expected 'extractor' to be that of the phase 'extract', found None"),
+        ("extract", "extractor.library", (1, 2), "expected 'extractor.library' to be a list of 126, found a tuple of 2"),
+        ("extract", "extractor.library", (600,) * 126, "expected 'extractor.library' to be different patterns of those"),
+        ("extract", "extractor.histograms", [{}] * 9, "expected 'extractor.histograms' to be a list of at most 1"),
+        ("admm", SECRET, torch.tensor([1, 2, 3, 4]), f"expected '{SECRET.removeprefix('model.')}' to be "),
+        ("admm", MASK, torch.zeros(32, 16, 3, 3), f"expected '{MASK}' to be a tensor of 32x16x3x3 bool"),
+        ("retrain", SECRET, torch.zeros(4, dtype=torch.int64), f"expected '{SECRET.removeprefix('model.')}' to be "),
+    ],
+)  # fmt: skip
+def test_fields_of_a_checkpoint_are_checked(
+    shapes: Data, tmp_path: Path, stopped: dict[str, Any], phase: str, field: str, value: Any, expected: str
+) -> None:
+    resume_damaged(shapes, tmp_path / "run", changed(stopped[phase], field, value), expected)
+
+
+@pytest.mark.parametrize("phase", ["dense", "extract", "admm"])
+def test_missing_fields_of_a_checkpoint_are_named(
+    shapes: Data, tmp_path: Path, stopped: dict[str, Any], phase: str
+) -> None:
+    for field in stopped[phase]:
+        left = {name: value for name, value in stopped[phase].items() if name != field}
+        what = "found another file" if field == "model" else f"with '{field}', found none"
+        resume_damaged(shapes, tmp_path / field, left, f"expected the checkpoint of a run.* {what}")
+
+
+def test_the_best_weights_are_checked(shapes: Data, tmp_path: Path, stopped: dict[str, Any]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save(stopped["last"], folder / "last.pt")
+    for state, expected in (
+        (changed(stopped["best"], "model.fc.bias", torch.zeros(1)), "expected 'model.fc.bias' to be a tensor of 4"),
+        (changed(stopped["best"], SECRET, torch.zeros(4, dtype=torch.int64)), "_extra_state' to be "),
+        ({"accuracy": 1.0}, "expected the checkpoint of a run, found another file"),
+    ):
+        torch.save(state, folder / "best.pt")
+        with pytest.raises(PatcError, match=f"best.pt: .*{expected}"):
+            train(make_small(num_classes=4), shapes, SPEC, STOPPED, folder, resume=True)
+
+
+def changed(state: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a checkpoint with one field replaced; names of tensors have dots."""
+    state = copy.deepcopy(state)
+    first, _, rest = field.partition(".")
+    keys: list[Any] = [first, *([rest] if first == "model" and rest else rest.split(".") if rest else [])]
+    keys = [int(key) if key.isdecimal() else key for key in keys]
+    part: Any = state
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    return state
+
+
+def resume_damaged(data: Data, folder: Path, state: Any, expected: str) -> None:
+    folder.mkdir()
+    torch.save(state, folder / "last.pt")
+    with pytest.raises(PatcError, match=f"last.pt: .*{expected}") as caught:
+        train(make_small(num_classes=4), data, SPEC, STOPPED, folder, resume=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tmp_path: Path) -> None:
     class Breaks(TensorSplit):
         def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Any:
@@ -203,7 +329,7 @@ def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> 
     with pytest.raises(PatcError, match="expected a readable checkpoint, found: "):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
     torch.save({"model": {}, "accuracy": 0.5}, folder / "last.pt")  # as best.pt is
-    with pytest.raises(PatcError, match="expected the checkpoint of a run, found another file"):
+    with pytest.raises(PatcError, match="expected the checkpoint of a run with 'identity', found none"):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(PatcError, match="cannot make the folder"):
