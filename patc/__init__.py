@@ -14,9 +14,11 @@ Importing patc loads neither torch nor MLIR; the first use of a name does.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing's, which takes longer to load than all that a command does before it is guarded
 if TYPE_CHECKING:
+    from typing import Any
+
     from patc.compiler import compile_model as compile
     from patc.diagnostics import PatcError
     from patc.pipeline import Pipeline

@@ -10,7 +10,6 @@ The code needs no operating system service, allocates nothing and keeps no state
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from patc.codegen.c_interface import Interface, c_identifier, describe_interface
 from patc.codegen.entry_points import entry_points, weights_section
 from patc.compiler import Report, compile_program, find_target
 from patc.diagnostics import Diagnostic, PatcError
-from patc.files import atomic_write_all
+from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.runtime import elf
 from patc.runtime.model import Program
 from patc.targets import AARCH64_SYSTEMS, Target
@@ -56,19 +55,8 @@ class Library:
         Raises:
             PatcError: there is no linker, or a file cannot be written; nothing is left behind.
         """
-        place, name = Path(folder), self.interface.name
-        shared = link.link_shared(self.object_file(), f"lib{name}.so")
-        made = [path for path in (place, *place.parents) if not path.exists()]
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            return self._write(place / f"lib{name}.so", shared)
-        except (OSError, PatcError) as error:
-            for path in made:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-            if isinstance(error, PatcError):
-                raise
-            raise PatcError(f"cannot make the folder: {error.strerror or error}", str(folder)) from None
+        name = f"lib{self.interface.name}.so"
+        return write_folder(folder, self._files(name, link.link_shared(self.object_file(), name)))
 
     def write_object(self, path: str | os.PathLike[str]) -> list[Path]:
         """Write an object file and, beside it, header and weights as `write` does; return the paths.
@@ -77,16 +65,18 @@ class Library:
             PatcError: a file cannot be written, or the name is that of another file; nothing is left behind.
         """
         require_object_name(path)
-        return self._write(Path(path), self.object_file())
-
-    def _write(self, code_path: Path, code: bytes) -> list[Path]:
-        files: dict[str | os.PathLike[str], bytes | memoryview | str] = {code_path: code}
-        files[code_path.with_name(f"{self.interface.name}.h")] = header(self.interface)
-        if not self.interface.embedded:
-            weights = padded_weights(self.program.weights).data
-            files[code_path.with_name(f"{self.interface.name}.weights")] = weights
+        place = Path(path)
+        files: dict[AnyPath, Data] = {
+            place.with_name(name): data for name, data in self._files(place.name, self.object_file()).items()
+        }
         atomic_write_all(files)
         return [Path(path) for path in files]
+
+    def _files(self, code_name: str, code: bytes) -> dict[str, Data]:
+        files: dict[str, Data] = {code_name: code, f"{self.interface.name}.h": header(self.interface)}
+        if not self.interface.embedded:
+            files[f"{self.interface.name}.weights"] = padded_weights(self.program.weights).data
+        return files
 
     def object_file(self) -> bytes:
         """Return a relocatable ELF file that offers `interface.functions`."""

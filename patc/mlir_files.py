@@ -8,10 +8,9 @@ The attribute names a safetensors file relative to the text. A file without it m
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.pattern import ParameterOp
-from patc.files import atomic_write
+from patc.files import atomic_write, atomic_write_all, is_stream
 from patc.ir_diagnostics import verifier_errors
+from patc.mlir_limits import check_text
 from patc.parameters import ParameterStore
 
 SIDECAR_ATTRIBUTE = "pattern.parameters"
@@ -37,9 +37,13 @@ def read_module(path: str | os.PathLike[str], context: ir.Context) -> tuple[ir.M
     Raises:
         PatcError: the file is missing, unreadable or not valid MLIR, or its parameters do not fit.
     """
-    check_readable(path)
+    text = _read(path)
+    check_text(text, os.fspath(path))
     with context, verifier_errors():
-        module = ir.Module.parseFile(os.fspath(path), context)
+        if _is_utf8(path) and os.path.isfile(path):
+            module = ir.Module.parseFile(os.fspath(path), context)
+        else:  # a pipe, which can be read once, or a name that the bindings do not take
+            module = ir.Module.parse(text.decode(errors="replace"), context)
     return module, _load_parameters(module, Path(path).parent)
 
 
@@ -57,6 +61,7 @@ def parse_module(
     Raises:
         PatcError: the text is not valid MLIR, or its parameters do not fit.
     """
+    check_text(text.encode(errors="replace"), TEXT_NAME)
     with context, verifier_errors():
         module = ir.Module.parse("\n" * (first_line - 1) + text, context)
     return module, _load_parameters(module, Path(folder))
@@ -68,8 +73,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         PatcError: the file is missing or unreadable.
     """
-    check_readable(path)
-    return Path(path).read_bytes().decode(errors="replace")
+    return _read(path).decode(errors="replace")
 
 
 def split_text(text: str) -> list[tuple[int, str]]:
@@ -93,38 +97,51 @@ def print_modules(modules: Sequence[ir.Module], **print_options: Any) -> str:
     return f"{SPLIT_MARKER}\n".join(text.rstrip("\n") + "\n" for text in texts)
 
 
-def write_module(module: ir.Module, store: ParameterStore, path: str | os.PathLike[str], **print_options: Any) -> None:
+def sidecar_path(path: str | os.PathLike[str], index: int = 0) -> Path:
+    """Return where the parameters of part `index` of an MLIR file lie."""
+    return Path(path).with_suffix(f".{index}.safetensors" if index else ".safetensors")
+
+
+def write_module(
+    module: ir.Module, store: ParameterStore, path: str | os.PathLike[str], **print_options: Any
+) -> list[str]:
     """Write a module to `path` and the parameters it still uses to a `.safetensors` file of the same name.
 
-    The module gets, or loses, the attribute that names the file.
+    The module gets, or loses, the attribute that names the file. Nothing lies beside a device or pipe: it gets the text
+    alone.
+
+    Returns:
+        The names of parameters that were not written.
 
     Raises:
         PatcError: a file cannot be written, or some parameters have data and others have none.
     """
-    write_modules([(module, store)], path, **print_options)
+    return write_modules([(module, store)], path, **print_options)
 
 
 def write_modules(
     modules: Sequence[tuple[ir.Module, ParameterStore]], path: str | os.PathLike[str], **print_options: Any
-) -> None:
+) -> list[str]:
     """As `write_module`, for the parts of a split file; part n > 0 has parameters in `.<n>.safetensors`."""
     target = Path(path)
+    if is_stream(path):
+        atomic_write(path, print_modules([module for module, _ in modules], **print_options))
+        return [name for module, store in modules for name in used_parameters(module, store)]
     sidecars: dict[Path, ParameterStore] = {}
     for index, (module, store) in enumerate(modules):
-        suffix = f".{index}.safetensors" if index else ".safetensors"
-        sidecar = target.with_suffix(suffix)
+        sidecar = sidecar_path(target, index)
         used = used_parameters(module, store)
         _check_complete(module, used)
+        if len(used) and not _is_utf8(sidecar.name):
+            raise PatcError("expected a name in UTF-8, since the text has that of its parameters", os.fspath(path))
         _name_sidecar(module, sidecar.name if len(used) else None)
         if len(used):
             sidecars[sidecar] = used
     if target in sidecars:
         raise PatcError("expected the name of an MLIR file, got that of its parameters", os.fspath(path))
     text = print_modules([module for module, _ in modules], **print_options)
-    with _removed_on_error([sidecar for sidecar in sidecars if not sidecar.exists()]):
-        for sidecar, used in sidecars.items():
-            used.save(sidecar)
-        atomic_write(target, text)
+    atomic_write_all({**{sidecar: used.to_bytes() for sidecar, used in sidecars.items()}, target: text})
+    return []
 
 
 def used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
@@ -140,18 +157,27 @@ def used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
     return ParameterStore({name: store[name] for name in [*names, WEIGHTS] if name in store})
 
 
-def check_readable(path: str | os.PathLike[str]) -> None:
-    """Raise a `PatcError` where `path` is no file that can be read."""
+def _read(path: str | os.PathLike[str]) -> bytes:
     place = os.fspath(path)
-    if Path(path).is_dir():
-        raise PatcError("expected an MLIR file, found a folder", place)
     try:
-        with open(path, "rb"):
-            return
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
         raise PatcError("expected an MLIR file, found none", place) from None
+    except IsADirectoryError:
+        raise PatcError("expected an MLIR file, found a folder", place) from None
+    except ValueError:
+        raise PatcError("expected a name without null characters", place.replace("\0", "\\0")) from None
     except OSError as error:
         raise PatcError(f"cannot read the file: {error.strerror or error}", place) from None
+
+
+def _is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path can be part of a text, which one of a command line need not be."""
+    try:
+        return bool(os.fspath(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
@@ -204,13 +230,3 @@ def _name_sidecar(module: ir.Module, name: str | None) -> None:
         attributes[SIDECAR_ATTRIBUTE] = ir.StringAttr.get(name, context=module.context)
     elif SIDECAR_ATTRIBUTE in attributes:
         del attributes[SIDECAR_ATTRIBUTE]
-
-
-@contextlib.contextmanager
-def _removed_on_error(paths: list[Path]) -> Iterator[None]:
-    try:
-        yield
-    except PatcError:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        raise

@@ -62,9 +62,13 @@ class ParameterStore:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file; the file appears whole or not at all."""
+        atomic_write(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what a safetensors file of these arrays holds."""
         from safetensors.numpy import save
 
-        atomic_write(path, save(self._arrays))
+        return save(self._arrays)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> ParameterStore:

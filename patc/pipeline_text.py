@@ -33,6 +33,10 @@ class Element:
     anchors: tuple[str, ...]
 
 
+MOST_NESTED = 64
+_SHOWN = 200  # characters of a pipeline in errors
+
+
 def parse_elements(text: str) -> list[Element]:
     """Return the passes that a pipeline runs, in order.
 
@@ -60,9 +64,8 @@ class _Parser:
 
     def error(self, expected: str) -> PatcError:
         found = repr(self.text[self.position]) if self.position < len(self.text) else "its end"
-        return PatcError(
-            f"expected {expected} at column {self.position + 1} of the pipeline '{self.text}', found {found}"
-        )
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}..."
+        return PatcError(f"expected {expected} at column {self.position + 1} of the pipeline '{text}', found {found}")
 
     def skip_blanks(self) -> None:
         self.position = _BLANKS.match(self.text, self.position).end()  # type: ignore[union-attr]
@@ -92,6 +95,8 @@ class _Parser:
             raise self.error("the name of a pass")
         self.position = name.end()
         if self.at("("):
+            if len(anchors) == MOST_NESTED:
+                raise self.error(f"at most {MOST_NESTED} parentheses in each other")
             self.position += 1
             elements = self.parse_list((*anchors, name[0]))
             self.expect(")")

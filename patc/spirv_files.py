@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from patc.files import atomic_write_all, make_folder
+from patc.files import write_folder
 from patc.runtime.gpu_code import BUFFERS, HALF_FEATURES, Dispatch, GpuCode, GpuKernel
 from patc.runtime.model import Program, TensorInfo
 
@@ -33,16 +33,11 @@ def write_spirv(program: Program, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         PatcError: the folder cannot be made or written to; no file is left behind.
     """
-    target = Path(folder)
-    make_folder(folder)
     code = GpuCode.from_bytes(program.code)
-    files: dict[str | os.PathLike[str], bytes | str] = {
-        target / f"{name}.spv": module for name, module in code.modules.items()
-    }
-    files[target / WEIGHTS] = program.weights.tobytes()
-    files[target / MANIFEST] = _text(manifest(program, code))
-    atomic_write_all(files)
-    return [Path(name) for name in files]
+    files: dict[str, bytes | str] = {f"{name}.spv": module for name, module in code.modules.items()}
+    files[WEIGHTS] = program.weights.tobytes()
+    files[MANIFEST] = _text(manifest(program, code))
+    return write_folder(folder, files)
 
 
 def _text(values: dict[str, Any]) -> str:

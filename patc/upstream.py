@@ -92,6 +92,8 @@ class UpstreamPass:
         Args:
             candidates: names that an unknown one may be meant for.
         """
+        if not _is_text(self._pipeline):
+            raise PatcError(f"expected the name and options of a pass as text, got '{self}'")
         reason = _rejection(self._pipeline)
         if f"'{self.name}' does not refer to a registered pass" in reason:
             raise PatcError(f"unknown pass '{self.name}'{nearest(self.name, candidates)}")
@@ -104,7 +106,7 @@ class UpstreamPass:
 
     def nested(self) -> UpstreamPass:
         """Return the pass inside the op that it is restricted to, if any, as flags of mlir-opt nest it."""
-        place = _RESTRICTION.search(_rejection(self._pipeline))
+        place = _RESTRICTION.search(_rejection(self._pipeline)) if _is_text(self._pipeline) else None
         return replace(self, anchors=(*self.anchors, place[1])) if place else self
 
     @property
@@ -117,6 +119,14 @@ class UpstreamPass:
     def __str__(self) -> str:
         """Return name and options, without the anchors."""
         return f"{self.name}{{{self.options}}}" if self.options else self.name
+
+
+def _is_text(text: str) -> bool:
+    """Return whether the bindings take `text`, which a word of a command line with bytes that are no UTF-8 is not."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 @functools.cache

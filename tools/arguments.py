@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from patc.diagnostics import PatcError, nearest
+from patc.files import STANDARD_OUTPUT, check_file, check_folder, is_stream
 from patc.targets import MOST_THREADS
 
 if TYPE_CHECKING:  # `--help` must not load torch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # `--help` must not load torch
 MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet18_cifar", "vgg16_cifar")
 MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
+MOST_ELEMENTS = 2**40  # whose bytes can still be counted
 MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
 WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
@@ -27,6 +30,13 @@ DTYPE_HELP = "element type to compute in: f32, or f16 on a CPU or GPU that can; 
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 
 _PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of patc; sub-commands get parsers of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        raise PatcError(f"{message}; {self.prog} --help says more")
 
 
 @dataclass(frozen=True)
@@ -198,37 +208,32 @@ def check_dtype(dtype: str, target: str) -> None:
     check_dtype(dtype, find_target(target))
 
 
+def output_path(text: str) -> str:
+    """Return the path of an output file; "-" is standard output."""
+    return STANDARD_OUTPUT if text == "-" else text
+
+
 def check_output(path: str, suffixes: Sequence[str] = ()) -> None:
     """Refuse a file that could not be written, before anything takes time.
 
     Raises:
-        PatcError: the folder is missing or read-only, the path is that of a folder, or ends in none of `suffixes`.
+        PatcError: as for `check_file`, or a file's name ends in none of `suffixes`.
     """
-    target = Path(path)
-    if suffixes and target.suffix not in suffixes:
-        raise PatcError(f"expected a file named {' or '.join(suffixes)}, got '{target.suffix}'", path)
-    if target.is_dir():
-        raise PatcError("expected a file to write, got a folder", path)
-    if not target.absolute().parent.is_dir():
-        raise PatcError("expected a file in a folder that exists", path)
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise PatcError("expected a file in a folder that can be written to", path)
+    check_file(path)
+    if suffixes and Path(path).suffix not in suffixes and not is_stream(path):
+        raise PatcError(f"expected a file named {' or '.join(suffixes)}, got '{Path(path).suffix}'", path)
 
 
-def check_folder(path: str) -> None:
-    """Refuse a folder that could not be made or written to, before anything takes time.
+def check_library_folder(path: str, files: Sequence[str] = ()) -> None:
+    """Refuse a folder that could not be made, or where `files` could not be written, before anything takes time.
 
     Raises:
-        PatcError: the path is that of a file or looks like one, or the folder it would be made in is read-only.
+        PatcError: as for `check_folder`, or the path looks like that of a file.
     """
-    target = Path(path).absolute()
-    if target.suffix in LIBRARY_SUFFIXES:
-        raise PatcError(f"expected a folder for a library and its header, got the name of a {target.suffix} file", path)
-    existing = next(folder for folder in (target, *target.parents) if folder.exists())
-    if not existing.is_dir():
-        raise PatcError("expected a folder for a library and its header, got a file", path)
-    if not os.access(existing, os.W_OK):
-        raise PatcError("expected a folder that can be written to", path)
+    what = "a folder for a library and its header"
+    if Path(path).suffix in LIBRARY_SUFFIXES:
+        raise PatcError(f"expected {what}, got the name of a {Path(path).suffix} file", path)
+    check_folder(path, files, what)
 
 
 def _open_file(path: Path, trust_pickle: bool) -> Any:
@@ -270,4 +275,6 @@ def _shape(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if len(words) != 4 or not all(word.isdecimal() and int(word) > 0 for word in words):
         raise argparse.ArgumentTypeError(f"expected four sizes such as 1,3,224,224, got '{text}'")
+    if any(len(word) > 9 for word in words) or math.prod(map(int, words)) > MOST_ELEMENTS:
+        raise argparse.ArgumentTypeError(f"expected sizes of at most {MOST_ELEMENTS} elements, got '{text[:60]}'")
     return tuple(int(word) for word in words)

@@ -61,7 +61,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
     add("--peers", metavar="NAME,NAME", default="", help=_PEERS_HELP)
-    add("--json", metavar="FILE", help="write everything that was measured or modelled to FILE")
+    add(
+        "--json",
+        metavar="FILE",
+        type=arguments.output_path,
+        help="write everything that was measured or modelled to FILE, - for standard output",
+    )
     group = parser.add_argument_group("cycles without a device")
     group.add_argument("--model-cycles", action="store_true", help="model the cycles of each layer on an AArch64 CPU")
     group.add_argument("--target", metavar="T", default="host", help="with --model-cycles, such as aarch64-linux")

@@ -50,7 +50,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     arguments.add_model(parser, weights=False)
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write; --emit so, spirv: folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        type=arguments.output_path,
+        help="file to write, - for standard output; --emit so, spirv: folder",
+    )
     parser.add_argument(
         "--emit",
         metavar="FORMAT",
@@ -148,7 +155,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     from patc.codegen.link import find_linker
     from patc.compiler import find_target
     from patc.files import atomic_write
-    from patc.library import compile_library, require_library_target, require_object_name
+    from patc.library import compile_library, require_library_target
     from patc.tools.console import compilation_progress
 
     start = time.perf_counter()
@@ -156,13 +163,9 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_tuning(tune, args.target)
     arguments.check_dtype(dtype, args.target)
+    _check_library_output(args, place)
     if args.emit == "so":
-        arguments.check_folder(args.output)
         find_linker()
-    else:
-        arguments.check_output(args.output)
-    if args.emit == "obj":
-        require_object_name(args.output)
     # Text holds no weights: its code takes them from a file.
     is_text = args.emit in ("asm", "llvm")
     if is_text and place == "embed":
@@ -189,14 +192,34 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
         _print_library(files, library, time.perf_counter() - start)
 
 
+def _check_library_output(args: argparse.Namespace, place: str | None) -> None:
+    """Refuse what the files of a library could not be written to, before anything takes time."""
+    from patc.files import is_stream
+    from patc.library import require_object_name
+
+    stem = Path(args.model).stem
+    beside = [f"{stem}.h", *([f"{stem}.weights"] if place == "file" else [])]
+    if args.emit == "so":
+        arguments.check_library_folder(args.output, [f"lib{stem}.so", *beside])
+        return
+    arguments.check_output(args.output)
+    if args.emit == "obj":
+        require_object_name(args.output)
+        if is_stream(args.output):
+            raise PatcError("expected a file that a header can lie beside, got a device or pipe", args.output)
+        for name in beside:
+            arguments.check_output(str(Path(args.output).with_name(name)))
+
+
 def _emit_spirv(args: argparse.Namespace) -> None:
     """Write SPIR-V modules, weights and the manifest to a folder."""
-    from patc.spirv_files import write_spirv
+    from patc.files import check_folder
+    from patc.spirv_files import MANIFEST, WEIGHTS, write_spirv
     from patc.targets import SPIRV_VULKAN
 
     if args.target != SPIRV_VULKAN.name:
         raise PatcError(f"expected --target {SPIRV_VULKAN.name} together with --emit {SPIRV}, got '{args.target}'")
-    arguments.check_folder(args.output)
+    check_folder(args.output, [MANIFEST, WEIGHTS])
     start = time.perf_counter()
     compiled = compile_arguments(args, quiet=args.quiet)
     files = write_spirv(compiled.program, args.output)
@@ -207,16 +230,22 @@ def _emit_spirv(args: argparse.Namespace) -> None:
 
 def _emit_mlir(args: argparse.Namespace) -> None:
     from patc.compiler import find_measure, find_target, host_pipeline, lower_model
-    from patc.mlir_files import write_module
+    from patc.files import is_stream
+    from patc.mlir_files import sidecar_path, write_module
+    from patc.tools.console import plural
 
+    if not is_stream(args.output):
+        arguments.check_output(str(sidecar_path(args.output)))
     stage = args.emit.removeprefix(MLIR_PREFIX)
     pipeline = host_pipeline(args.target, args.threads, args.dtype or "f32").until(stage)
     measure = find_measure(args.tune or "cost", find_target(args.target), args.threads)
     loaded = arguments.load_model(args)
     module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, measure)
-    write_module(module, state.parameters, args.output)
+    lost = write_module(module, state.parameters, args.output)
     if not args.quiet:
         _print_diagnostics(state.diagnostics)
+        if lost:
+            print(f"remark: {plural(len(lost), 'parameter')} were not written; -o FILE writes them")
 
 
 def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
@@ -251,10 +280,11 @@ def _print_line(files: Sequence[Path], program: Program, where: str, seconds: fl
     dense = [layer for layer in layers if layer.weights and layer.kept_weights == layer.weights]
     weights = sum(layer.weights for layer in layers)
     kept = sum(layer.kept_weights for layer in layers)
-    size = sum(path.stat().st_size for path in files)
+    sizes = [path.stat().st_size for path in files if path.is_file()]
+    size = f", {describe_bytes(sum(sizes))}" if sizes else ""  # a pipe has none
     make_console().print(
         f"{', '.join(map(str, files))}: {plural(len(layers), 'layer')} ({len(dense)} with dense weights), "
-        f"{shorten(kept)} of {shorten(weights)} weights, {describe_bytes(size)}; {where}, {seconds:.1f} s",
+        f"{shorten(kept)} of {shorten(weights)} weights{size}; {where}, {seconds:.1f} s",
         markup=False,
         soft_wrap=True,
     )

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from patc.tools import guard
+
 if TYPE_CHECKING:
     from patc.compiler import Report
     from patc.layers import LayerReport
@@ -51,7 +53,7 @@ def make_table(titles: Sequence[str], words: int) -> Table:
 
 
 @contextlib.contextmanager
-def compilation_progress(quiet: bool = False) -> Iterator[Report | None]:
+def compilation_progress(quiet: bool = False) -> Iterator[Report]:
     """Show the steps of a compilation on standard error while it lasts; nothing where that is no terminal.
 
     Yields:
@@ -59,13 +61,14 @@ def compilation_progress(quiet: bool = False) -> Iterator[Report | None]:
     """
     console = make_console(stderr=True)
     if quiet or not console.is_terminal:
-        yield None
+        yield lambda step, index, total: guard.note(_STEPS.get(step, step))
         return
     columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=None)
 
         def report(step: str, index: int, total: int) -> None:
+            guard.note(_STEPS.get(step, step))
             progress.update(task, description=_STEPS.get(step, step), completed=index, total=total)
             # Steps hold the interpreter's lock for seconds: what is not shown now would not be shown.
             progress.refresh()

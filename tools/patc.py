@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
-from patc import __version__
-from patc.diagnostics import PatcError
-from patc.tools import bench, compile, demo, devices, prune, report, run, sign, verify
+TYPE_CHECKING = False  # as typing's, which takes longer to load than all that comes before the guard
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
-COMMANDS = (demo, compile, run, report, prune, bench, devices, sign, verify)
+COMMANDS = ("demo", "compile", "run", "report", "prune", "bench", "devices", "sign", "verify")
 
 _EPILOG = """\
 examples:
@@ -25,30 +22,22 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit status; every error is one line on standard error."""
     try:
-        status = _dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-        return status
-    except PatcError as error:
-        print(f"patc: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Whoever reads the output has seen enough; without this Python complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130  # 128 and the number of the signal, as shells have it
+        from patc.tools import guard
 
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are those of patc; sub-commands get parsers of the same class."""
-
-    def error(self, message: str) -> NoReturn:
-        raise PatcError(f"{message}; {self.prog} --help says more")
+        return guard.main("patc", _dispatch, argv)
+    except KeyboardInterrupt:  # before the guard stands
+        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, with every sub-command."""
-    parser = _Parser(
+    import argparse
+    import importlib
+
+    from patc import __version__
+    from patc.tools.arguments import Parser
+
+    parser = Parser(
         prog="patc",
         description="Compile pattern-pruned convolutional networks to fast native code.",
         epilog=_EPILOG,
@@ -57,18 +46,29 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"patc {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in COMMANDS:
+    for name in COMMANDS:
+        command = importlib.import_module(f"patc.tools.{name}")
         command.add_parser(subparsers).set_defaults(run=command.run)
     return parser
 
 
 def _dispatch(argv: Sequence[str]) -> int:
+    import contextlib
+
+    from patc.files import is_standard_output
+    from patc.tools import guard
+
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
-    status: int = arguments.run(arguments)
+    guard.note(f"patc {arguments.command}")
+    outputs = [getattr(arguments, name, None) for name in ("output", "json")]
+    to_stdout = any(path is not None and is_standard_output(path) for path in outputs)
+    # Nothing may mix with the data.
+    with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
+        status: int = arguments.run(arguments)
     return status
 
 

@@ -56,7 +56,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(arguments.MODEL_NAMES)}")
     parser.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="save the state dict: .safetensors or .pth")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=arguments.output_path,
+        help="save the state dict: .safetensors or .pth; - for standard output",
+    )
     arguments.add_trust(parser)
     arguments.add_pruning(parser, "what to prune to")
     _add_target(parser)
@@ -127,8 +133,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         print("nothing saved: -o FILE saves the weights")
     else:
-        _save(model, args.output)
-        print(f"{args.output}: {describe_bytes(Path(args.output).stat().st_size)}")
+        size = _save(model, args.output)
+        print(f"{args.output}: {describe_bytes(size)}")
     return 0
 
 
@@ -168,15 +174,17 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
 
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc import models
+    from patc.files import check_folder
     from patc.pruning import AdmmSchedule, resolve
     from patc.pruning.data import open_data
-    from patc.pruning.train import evaluate, make_run_folder, train
+    from patc.pruning.train import LAST, LOG, evaluate, make_run_folder, train
     from patc.pruning.train_options import TrainOptions, plan_phases
     from patc.tools.layer_times import modelled_times
 
     options = TrainOptions(**_given(args, _TRAINING), schedule=AdmmSchedule(**_given(args, _PENALTY)))
     info = models.find(args.model)
     folder = args.run_folder or f"prune-{args.model}"
+    check_folder(folder, (LAST, LOG))
     data = open_data(args.data, info.input_shape[2], options.seed)
     weights = arguments.read_weights(args.weights, args.trust_pickle)
     model = info.build(weights, seed=options.seed, num_classes=data.classes)
@@ -299,19 +307,20 @@ def _make_table(report: PruneReport) -> Table:
     return table
 
 
-def _save(model: nn.Module, path: str) -> None:
-    """Write the state dict as torchvision's checkpoints are; the file appears whole or not at all."""
+def _save(model: nn.Module, path: str) -> int:
+    """Write the state dict as torchvision's checkpoints are; return its size in bytes."""
+    from patc.files import atomic_write, is_stream
+    from patc.pruning.train import state_bytes
+
     state = model.state_dict()
-    if Path(path).suffix == ".safetensors":
+    if Path(path).suffix == ".safetensors" or is_stream(path):
         from safetensors.torch import save
 
-        from patc.files import atomic_write
-
-        atomic_write(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
+        data = save({name: tensor.contiguous() for name, tensor in state.items()})
     else:
-        from patc.pruning.train import save_state
-
-        save_state(path, state)
+        data = state_bytes(state)
+    atomic_write(path, data)
+    return len(data)
 
 
 def _layer_rate(text: str) -> tuple[str, float]:

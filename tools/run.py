@@ -45,7 +45,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--input", metavar="X.npy", nargs="+", help="one float32 array for each input")
     given.add_argument("--image", metavar="FILE", help="a picture, scaled, cropped and normalized as for ImageNet")
-    parser.add_argument("--output", metavar="Y.npy", help="save the output; .npz for several")
+    parser.add_argument(
+        "--output",
+        metavar="Y.npy",
+        type=arguments.output_path,
+        help="save the output, - for standard output; .npz for several",
+    )
     parser.add_argument(
         "--device",
         metavar="INDEX|NAME",
@@ -171,10 +176,10 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _save(path: str, outputs: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    from patc.files import atomic_write
+    from patc.files import atomic_write, is_stream
 
     stream = io.BytesIO()
-    if Path(path).suffix == ".npz":
+    if Path(path).suffix == ".npz" or (len(outputs) > 1 and is_stream(path)):
         np.savez(stream, **outputs)  # type: ignore[arg-type] # the keys are no other arguments
     elif len(outputs) == 1:
         np.save(stream, next(iter(outputs.values())))

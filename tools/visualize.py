@@ -7,6 +7,7 @@ import copy
 from pathlib import Path
 
 from patc.diagnostics import PatcError
+from patc.files import check_folder
 from patc.tools import arguments
 
 
@@ -29,6 +30,7 @@ def draw(args: argparse.Namespace) -> int:
         raise PatcError("expected the name of a model together with --visualize, got another", args.model)
     if spec is not None and args.against is not None:
         raise PatcError("expected --against or options of pruning together with --visualize, got both")
+    check_folder(args.visualize)
     import torch
 
     from patc import models, pruning

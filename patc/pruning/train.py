@@ -163,9 +163,14 @@ def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     Raises:
         PatcError: the file cannot be written.
     """
+    atomic_write(path, state_bytes(state))
+
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """Return what `torch.save` writes."""
     stream = io.BytesIO()
     torch.save(state, stream)
-    atomic_write(path, stream.getvalue())
+    return stream.getvalue()
 
 
 class _Run:

@@ -410,8 +410,7 @@ def test_numbers_are_short() -> None:
 
 
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.compilation_progress() as report:
-        assert report is None
-    with console.compilation_progress(quiet=True) as report:
-        assert report is None
+    for quiet in (False, True):
+        with console.compilation_progress(quiet) as report:
+            report("codegen", 1, 2)
     assert capsys.readouterr().err == ""

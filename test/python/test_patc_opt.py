@@ -226,10 +226,15 @@ def test_parts_of_a_split_file_have_their_own_parameters(layer: Path) -> None:
 def test_output_that_cannot_be_written_leaves_nothing_behind(layer: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = sorted(os.listdir(layer.parent))
     missing = layer.parent / "missing" / "out.mlir"
-    assert run_with_error(capfd, layer, "-o", missing).startswith(f"{missing.with_suffix('.safetensors')}: error:")
+    assert run_with_error(capfd, layer, "-o", missing) == f"{missing}: error: expected a file in a folder that exists"
     folder = layer.parent / "folder.mlir"
     folder.mkdir()
-    assert run_with_error(capfd, layer, "-o", folder).startswith(f"{folder}: error: cannot write the file")
+    assert run_with_error(capfd, layer, "-o", folder) == f"{folder}: error: expected a file to write, got a folder"
+    blocked = layer.with_name("blocked.safetensors")
+    blocked.mkdir()
+    line = run_with_error(capfd, layer, "-o", blocked.with_suffix(".mlir"))
+    assert line == f"{blocked}: error: cannot write the file: Is a directory"
+    blocked.rmdir()
     assert sorted(os.listdir(layer.parent)) == sorted([*before, "folder.mlir"])
 
 

@@ -1,0 +1,137 @@
+"""Limits of MLIR text, checked before it is parsed.
+
+The parser, and what works on its result, recurse as deeply as the text nests, and end the process where that is too
+deep for the stack. A stack of 1 MB holds more than twice `MOST_NESTED` levels; IR of real programs has some ten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from patc.diagnostics import PatcError
+
+MOST_NESTED = 256
+MOST_OPERATORS = 1000  # of an affine expression
+MOST_EXPANDED = 1_000_000  # types, attributes and locations that one alias stands for, all that it names written out
+
+_BYTECODE = b"ML\xefR"
+# Strings and comments hold no brackets that count; arrows and comparisons no closing ones.
+# (One class in front is three times as fast as alternatives alone.)
+_SKIPPED = re.compile(rb'["/<=>-](?:(?<=")(?:[^"\\\n]|\\.)*"|(?<=/)/[^\n]*|(?<=[-<=>])=|(?<=-)>)')
+_OPERATOR = re.compile(rb"[-+*]|\b(?:mod|floordiv|ceildiv)\b")
+_ALIAS = re.compile(rb"^[ \t]*[#!]", re.MULTILINE)
+# A line that begins an alias or an op, and not what an alias stands for.
+_STATEMENT = re.compile(rb'\s*(?:[#!][\w$.]+\s*=|module\b|func\b|[A-Za-z_]\w*\.\w|["%{])')
+_NAME = re.compile(rb"([#!][\w$.]+)(\s*=)?")
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"([{<")] = 1
+_STEPS[list(b")]}>")] = -1
+_ENDS = np.zeros(256, bool)
+_ENDS[list(b",:={}<>@!")] = True
+
+
+def check_text(text: bytes, place: str) -> None:
+    """Refuse text that the bindings could not survive.
+
+    Args:
+        text: MLIR text; other text is left to the parser.
+        place: the file's name.
+
+    Raises:
+        PatcError: it nests too deeply, by brackets or by aliases, or is bytecode.
+    """
+    if text.startswith(_BYTECODE):
+        raise PatcError("expected MLIR text, found bytecode", place)
+    code = _SKIPPED.sub(lambda match: b'"' if match[0].startswith(b'"') else b" ", text)
+    brackets = np.flatnonzero(_steps(code))
+    levels = _levels(_steps(code)[brackets])
+    deepest = int(levels.max(initial=0))
+    if deepest > MOST_NESTED:
+        line = 1 + code.count(b"\n", 0, int(brackets[np.argmax(levels > MOST_NESTED)]))
+        found = f"{deepest} (too many from line {line} on)"
+        raise PatcError(f"expected at most {MOST_NESTED} brackets in each other, found {found}", place)
+    _check_expressions(code, place)
+    if _ALIAS.search(code):
+        _check_aliases(code, place)
+
+
+def _steps(code: bytes) -> np.ndarray:
+    """Return 1 for each opening bracket, -1 for each closing one, and 0 for other bytes."""
+    return np.frombuffer(code.translate(_STEPS.tobytes()), np.int8)
+
+
+def _levels(steps: np.ndarray) -> np.ndarray:
+    """Return in how many brackets one is after each step; closing ones that nothing opens do not count."""
+    sums = np.cumsum(steps, dtype=np.int32)
+    return sums - np.minimum(np.minimum.accumulate(sums), 0)
+
+
+def _check_expressions(code: bytes, place: str) -> None:
+    """Refuse affine expressions of very many operators: each nests in the next, without a bracket."""
+    ends = np.flatnonzero(_ENDS[np.frombuffer(code, np.uint8)])
+    bounds = np.concatenate(([0], ends, [len(code)]))
+    for index in np.flatnonzero(np.diff(bounds) > MOST_OPERATORS).tolist():
+        count = len(_OPERATOR.findall(code, int(bounds[index]), int(bounds[index + 1])))
+        if count > MOST_OPERATORS:
+            raise PatcError(f"expected expressions of at most {MOST_OPERATORS} operators, found {count}", place)
+
+
+def _check_aliases(code: bytes, place: str) -> None:
+    """Refuse aliases that nest too deeply, or would take too much room, with what they name put in."""
+    uses = dict(_definitions(code, _levels(_steps(code))))
+    depths: dict[bytes, int] = {}
+    sizes: dict[bytes, int] = {}
+    for name in _inner_first({name: used for name, (_, used) in uses.items()}):
+        own, used = uses[name]
+        depths[name] = own + max((depths.get(other, 0) for other in used), default=0)
+        sizes[name] = 1 + sum(sizes.get(other, 0) for other in used)
+        if depths[name] > MOST_NESTED:
+            found = f"{depths[name]} with all that alias {name.decode()} stands for"
+            raise PatcError(f"expected at most {MOST_NESTED} brackets in each other, found {found}", place)
+        if sizes[name] > MOST_EXPANDED:
+            found = f"alias {name.decode()} of {sizes[name]} parts"
+            raise PatcError(f"expected aliases of at most {MOST_EXPANDED} parts, all written out, found {found}", place)
+
+
+def _definitions(code: bytes, levels: np.ndarray) -> Iterator[tuple[bytes, tuple[int, list[bytes]]]]:
+    """Yield each alias with the levels of its brackets and the aliases that it names."""
+    outside = np.flatnonzero((np.frombuffer(code, np.uint8) == ord("\n")) & (levels == 0))
+    start = 0
+    for end in (*(place for place in outside.tolist() if _STATEMENT.match(code, place)), len(code)):
+        if code[start:end].lstrip()[:1] in (b"#", b"!"):
+            yield from _split(code[start:end], levels[start:end])
+        start = end
+
+
+def _split(statement: bytes, levels: np.ndarray) -> Iterator[tuple[bytes, tuple[int, list[bytes]]]]:
+    """Yield the aliases that one or more definitions on a line define."""
+    name, begin, used = b"", 0, list[bytes]()
+    for match in _NAME.finditer(statement):
+        if match[2] is None:
+            used.append(match[1])
+            continue
+        if name:
+            yield name, (int(levels[begin : match.start()].max(initial=0)), used)
+        name, begin, used = match[1], match.start(), []
+    if name:
+        yield name, (int(levels[begin:].max(initial=0)), used)
+
+
+def _inner_first(uses: dict[bytes, list[bytes]]) -> Iterable[bytes]:
+    """Return names so that each comes after those it uses; locations may be used before they are defined."""
+    order: dict[bytes, None] = {}
+    for root in uses:
+        path = [root]
+        entered = set[bytes]()
+        while path:
+            name = path[-1]
+            waiting = [] if name in entered else [other for other in uses[name] if other in uses and other not in order]
+            entered.add(name)
+            if waiting:
+                path += waiting
+            else:
+                order[path.pop()] = None
+    return order

@@ -1,0 +1,104 @@
+"""Text that the bindings could not survive is refused in one line; what nests less goes through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import fail
+
+from patc.diagnostics import PatcError
+from patc.mlir_limits import MOST_NESTED, MOST_OPERATORS, check_text
+from patc.tools.patc_opt import main
+
+DEEP = MOST_NESTED + 1
+
+
+def nest(before: str, inside: str, after: str, depth: int = DEEP) -> str:
+    return before * depth + inside + after * depth
+
+
+def chain(first: str, next_: str, count: int, separator: str = "\n") -> str:
+    """Return aliases that each use the one before: `next_` has {0} for the one to define and {1} for the other."""
+    return separator.join([first, *(next_.format(i, i - 1) for i in range(1, count))]) + "\n"
+
+
+TOO_DEEP = {
+    "regions": "func.func @f(%c: i1) {\n" + nest("scf.if %c {\n", "", "}\n", 8000) + "return }",
+    "attributes": "module attributes {x.a = " + nest("[", "", "]", 100_000) + "} {}",
+    "dictionaries": "module attributes {x.a = " + nest("{a=", "1", "}") + "} {}",
+    "tuples": "func.func private @f(" + nest("tuple<", "i1", ">", 100_000) + ")",
+    "functions": "func.func private @f(" + nest("(", "i1", ") -> ()") + ")",
+    "locations": "module {} loc(" + nest("fused[", '"a"', "]") + ")",
+    "call sites": "module {} loc(" + nest('callsite("a" at ', '"a"', ")") + ")",
+    "affine parentheses": "#m = affine_map<(d0) -> (" + nest("(", "d0", ")") + ")>",
+    "elements": "module attributes {x.a = dense<" + nest("[", "1", "]") + "> : tensor<1xi8>} {}",
+    "type aliases": chain("!a0 = tuple<i1>", "!a{} = tuple<!a{}>", DEEP),
+    "aliases on one line": chain("!a0 = tuple<i1>", "!a{} = tuple<!a{}>", DEEP, " "),
+    "aliases on many lines": chain("!a0 = tuple<i1>", "!a{} =\n tuple<\n!a{}>", DEEP),
+    "attribute aliases": chain("#a0 = []", "#a{} = [#a{}]", DEEP),
+    "locations that are defined later": "\n".join(f"#loc{i} = loc(fused[#loc{i + 1}])" for i in range(DEEP)),
+    "after what looks like a string": r'module attributes {x.a = "\"", x.b = ' + nest("[", "", "]") + "} {}",
+    "after closing brackets": ">>>>" * 400 + nest("[", "", "]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TOO_DEEP.values(), ids=TOO_DEEP)
+def test_text_that_nests_too_deeply_is_refused(text: str) -> None:
+    with pytest.raises(PatcError, match=rf"^x.mlir: expected at most {MOST_NESTED} brackets in each other, found \d+ "):
+        check_text(text.encode(), "x.mlir")
+
+
+@pytest.mark.parametrize(
+    "terms", ["d0" + " floordiv 3 + d1" * MOST_OPERATORS, "- " * (MOST_OPERATORS + 1) + "d0", "(d0) * " * 2000 + "1"]
+)
+def test_expressions_of_very_many_operators_are_refused(terms: str) -> None:
+    with pytest.raises(PatcError, match=f"^x: expected expressions of at most {MOST_OPERATORS} operators, found "):
+        check_text(f"#m = affine_map<(d0, d1) -> ({terms})>".encode(), "x")
+
+
+def test_aliases_that_double_are_refused() -> None:
+    with pytest.raises(PatcError, match=r"expected aliases of at most 1000000 parts, .*, found alias !a\d+ of \d+"):
+        check_text(chain("!a0 = tuple<i1>", "!a{0} = tuple<!a{1}, !a{1}>", 60).encode(), "x")
+
+
+def test_bytecode_is_refused() -> None:
+    with pytest.raises(PatcError, match="x: expected MLIR text, found bytecode"):
+        check_text(b"ML\xefR\x06", "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'module attributes {x.a = "' + "[" * 1000 + '"} {}',
+        "// " + "[" * 1000 + "\nmodule {}",
+        "func.func private @f() -> ()\n" * 1000,
+        "#s = affine_set<(d0) : (d0 >= 0, d0 - 5 <= 0, d0 == 3)>\n" * 1000,
+        "%0 = arith.addi %a, %b : i32\n" * 5000,
+        "module attributes {x.a = dense<[" + ", ".join(["-1"] * 5000) + "]> : tensor<5000xi8>} {}",
+        '#loc = loc("a")\n' + "".join(f'#loc{i} = loc("a"(#loc))\n' for i in range(1, 3000)),
+        "!a = !a\n#b = #c\n#c = #b\n",
+        '"unterminated',
+        "",
+    ],
+)
+def test_other_text_is_left_to_the_parser(text: str) -> None:
+    check_text(text.encode(), "x.mlir")
+
+
+def test_text_that_nests_as_deeply_as_allowed_goes_through(tmp_path: Path) -> None:
+    path = tmp_path / "x.mlir"
+    body = nest("scf.if %c {\n", "func.call @g() : () -> ()\n", "}\n", 250)
+    path.write_text(f"func.func private @g()\nfunc.func @f(%c: i1) {{\n{body}return }}")
+    assert main(["--canonicalize", "--cse", "--inline", str(path), "-o", str(tmp_path / "y.mlir")]) == 0
+
+
+def test_both_tools_refuse_it_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "x.mlir"
+    path.write_text(TOO_DEEP["regions"])
+    line = f"expected at most {MOST_NESTED} brackets in each other, found 8001 (too many from line 257 on)\n"
+    for words in ([str(path)], ["--split-input-file", str(path)]):
+        assert main(words) == 1
+        assert capsys.readouterr().err == f"{path}: error: {line}"
+    assert f"{fail(capsys, 'compile', path, '-o', tmp_path / 'x.patc')}\n" == f"{path}: {line}"
+    assert [name.name for name in tmp_path.iterdir()] == ["x.mlir"]
