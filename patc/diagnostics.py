@@ -30,7 +30,8 @@ class PatcError(Exception):
 
     def __str__(self) -> str:
         place = describe_location(self.location)
-        return f"{place}: {self.message}" if place else self.message
+        line = f"{place}: {self.message}" if place else self.message
+        return " ".join(line.splitlines())  # what it quotes may have several
 
     def __reduce__(self) -> Any:
         # Locations of MLIR live in one process only; their text goes everywhere.

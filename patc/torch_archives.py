@@ -107,7 +107,7 @@ class TorchArchive:
 
     def _check_entries(self) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
-        infos = [info for info in self._file.infolist() if not info.is_dir()]
+        infos = [info for info in self._file.infolist() if not info.filename.endswith("/")]
         # Before PyTorch 2.8 programs were in no folder: their version is at the top.
         folders = {info.filename.partition("/")[0] for info in infos}
         depth = 0 if "version" in folders or not folders else 1

@@ -41,9 +41,18 @@ def main(prog: str, work: Work, argv: Sequence[str] | None) -> int:
     if argv is not None:
         return _guarded(prog, work, argv)
     _open_streams()
+    _silence_warnings()
     if _shows_tracebacks() or not hasattr(os, "fork"):
         return _guarded(prog, work, sys.argv[1:])
     return _supervise(prog, work)
+
+
+def _silence_warnings() -> None:
+    """Keep what libraries tell developers off the screen, unless Python is asked to show it."""
+    if not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter("ignore")
 
 
 def note(step: str) -> None:

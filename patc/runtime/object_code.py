@@ -174,7 +174,7 @@ def _check_defined(symbol: Symbol, section: Section) -> None:
 
 def _check_names(symbols: Sequence[Symbol], outside: Collection[str]) -> None:
     defined = [symbol.name for symbol in symbols if symbol.binding != _LOCAL and symbol.section != elf.UNDEFINED]
-    _require(len(set(defined)) == len(defined), "names that are defined once")
+    _require(len(set(defined)) == len(defined) and "" not in defined, "names that are defined once")
     used = [symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED]
     _require(len(set(used)) == len(used), "names that are used once")
     unknown = sorted(set(used) - set(outside))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,9 +171,7 @@ def build_network(layers: Sequence[Layer], shape: Sequence[int], seed: int, extr
             continue
         module, source = made
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about "same" padding
-                result = module(values[-1]) if source is None else module(values[-1], values[source])
+            result = module(values[-1]) if source is None else module(values[-1], values[source])
         except (RuntimeError, ValueError):
             continue  # a window larger than its input, or groups that do not divide the channels
         if not 0 < result.numel() <= MOST_ELEMENTS:

@@ -12,8 +12,10 @@ from outcome import Case
 from workers import Result, Worker
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
-# Cases of each kind, from seed 0 on: seconds in all.
-SHORT = {"safetensors": 200}
+# Cases of each kind, from seed 0 on: half a minute in all.
+SHORT = {
+    "artefact": 150, "checkpoint": 60, "commands": 25, "exported": 8, "mlir": 50, "pipelines": 60, "safetensors": 100
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,12 @@ class Worker:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    requests = sys.stdin
+    requests = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # for commands that read standard input
     answers = os.fdopen(os.dup(1), "w")
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")  # as commands do
     worker = Worker(folder)
     for line in requests:
         for answer in worker.answer(json.loads(line)):

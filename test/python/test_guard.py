@@ -105,6 +105,10 @@ def test_a_command_ends_with_its_own_status(tmp_path: Path) -> None:
     assert run("print('done'); tempfile.mkdtemp(); return 3", tmp_path) == (3, "done\n", "")
 
 
+def test_warnings_of_libraries_are_silent(tmp_path: Path) -> None:
+    assert run("import warnings; warnings.warn('old')", tmp_path) == (0, "", "")
+
+
 def test_native_messages_come_in_their_place(tmp_path: Path) -> None:
     body = """
         os.write(2, b"native\\n")

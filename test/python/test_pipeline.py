@@ -262,6 +262,7 @@ def test_pipelines_parse_and_print(text: str, printed: str) -> None:
             "expected ')' at column 19 of the pipeline 'builtin.module(cse', found its end",
         ),
         ("builtin.module(cse))", "expected the end of the pipeline at column 20 "),
+        ("cse{\n", "expected '}' at column 6 of the pipeline 'cse{ ', found its end"),
         ("cse,,cse", "expected the name of a pass at column 5 of the pipeline 'cse,,cse', found ','"),
         ("cse,", "expected the name of a pass at column 5 of the pipeline 'cse,', found its end"),
         ("cse canonicalize", "expected the end of the pipeline at column 5 "),

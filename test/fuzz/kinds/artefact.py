@@ -23,6 +23,7 @@ from outcome import Case, Fault, attempt
 
 import patc
 from patc.runtime import artefact
+from patc.runtime.description import interface
 
 _FILES = {
     "plain": ("plain", {"threads": 1}),
@@ -65,6 +66,8 @@ class Kind:
         return {"base": base, "edits": edits}
 
     def _draw_edit(self, choices: random.Random, base: str, parts: artefact.Parts) -> Edit:
+        if base != "gpu" and choices.random() < 0.15:
+            return ["stated", *_draw_described(choices, _values(parts.description))]
         kinds = ["json"] * 8 + ["description", "weights", "size", "signature"]
         kinds += (
             ["gpu"] * 6 if base == "gpu" else ["elf"] * 3 + ["section"] * 4 + ["symbol"] * 4 + ["relocation", "code"]
@@ -160,6 +163,8 @@ def _edit_parts(parts: artefact.Parts, kind: str, edit: Edit) -> artefact.Parts:
             return replace(parts, description=dump(edit_json(_values(parts.description), edit)))
         except ValueError:
             return parts  # its bytes were edited before
+    if kind == "stated":
+        return _state(parts, edit)
     if kind == "gpu":
         return replace(parts, code=_edit_gpu(parts.code, edit))
     if kind == "description":
@@ -173,6 +178,28 @@ def _edit_parts(parts: artefact.Parts, kind: str, edit: Edit) -> artefact.Parts:
     if kind in ("elf", "section", "symbol", "relocation"):
         return replace(parts, code=_edit_elf(parts.code, kind, edit))
     return parts
+
+
+def _draw_described(choices: random.Random, values: Any) -> Edit:
+    """Draw an edit of what a description says beside sizes, threads and numbers, which code is compiled for."""
+    while True:
+        edit = draw_json_edit(choices, values)
+        place = edit[1]
+        is_name = len(place) == 3 and place[0] in ("inputs", "outputs") and place[2] == "name"
+        if place and (
+            is_name or place[0] in ("structure", "target", "features") or (place[0] == "layers" and len(place) > 2)
+        ):
+            return edit
+
+
+def _state(parts: artefact.Parts, edit: Edit) -> artefact.Parts:
+    """Edit the description, and let the code say that it was compiled for that."""
+    try:
+        edited = replace(parts, description=dump(edit_json(_values(parts.description), edit)))
+    except ValueError:
+        return parts  # its bytes were edited before
+    old, new = (interface(item.description, parts.weights_digest) for item in (parts, edited))
+    return replace(edited, code=parts.code.replace(old, new))
 
 
 def _values(description: bytes) -> Any:

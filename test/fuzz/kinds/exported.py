@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import random
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,7 @@ def _with_samples_of(data: bytes, original: bytes) -> bytes:
 def _silent() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -23,7 +23,7 @@ from patc.context import make_context
 from patc.mlir_files import read_module, write_module
 from patc.passes.registry import PASS_NAMES
 
-_STAGES = ("linalg", "fold-batch-norm", "raise", "encode", "reorder", "layout", "schedule", "specialize", "vectorize")
+_STAGES = ("linalg", "raise", "encode", "schedule", "specialize")
 _BOUND = 1e-4
 _UPSTREAM = ("canonicalize", "cse", "symbol-dce", "inline", "one-shot-bufferize", "convert-linalg-to-loops")
 _SEVERAL = ("pattern-raise,pattern-encode,pattern-reorder", "pattern-layout,pattern-schedule,pattern-specialize")

@@ -75,7 +75,7 @@ def _draw_edit(choices: random.Random, text: str) -> Edit:
 def _edit(text: str, edit: Edit) -> str:
     kind, *rest = edit
     if kind == "bytes":
-        return edit_bytes(text.encode(errors="surrogateescape"), rest).decode(errors="surrogateescape")
+        return edit_bytes(text.encode(errors="surrogatepass"), rest).decode(errors="surrogateescape")
     if kind == "nest":
         opening, depth = rest
         closing = "".join({"(": ")", "{": "}"}[char] for char in opening if char in "({")
