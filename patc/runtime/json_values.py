@@ -65,7 +65,7 @@ class JsonValue:
         """Raise an error that says what was expected and what is there."""
         found = json.dumps(self.value)
         found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
-        raise ValueError(f"{self.place}: expected {expected}, found {found}")
+        raise ValueError(f"{self.place or 'description'}: expected {expected}, found {found}")
 
     def integer(self, low: int, high: int) -> int:
         """Return an integer from `low` to `high`."""

@@ -6,6 +6,7 @@ What instructions do is not checked, and cannot be: an object file is a program.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Collection, Sequence
 
@@ -22,6 +23,7 @@ _MATH = (
 LIBRARY_FUNCTIONS = frozenset(["memcpy", "memmove", "memset", *_MATH.split(), *(f"{name}f" for name in _MATH.split())])
 _RELOCATABLE = 1
 _LARGEST_ALIGNMENT = 4096
+_NAME = re.compile("[!-~]+")
 _VECTOR_ALIGNMENT = 64
 _LARGEST_ZEROS = 1 << 20  # bytes of sections without content
 _TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
@@ -154,6 +156,7 @@ def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> No
             _require(file, f"symbol '{symbol.name}' in a section")
         else:
             _require(symbol.section < len(sections), f"symbol '{symbol.name}' in a section")
+            _require(bool(_NAME.fullmatch(symbol.name)) or symbol.type == _SECTION, "symbols with names")
             _check_defined(symbol, sections[symbol.section])
     whole = [symbol.section for symbol in symbols if symbol.type == _SECTION]
     _require(all(one < other for one, other in itertools.pairwise(whole)), "sections with one symbol each")
