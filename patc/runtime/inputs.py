@@ -9,6 +9,8 @@ import numpy as np
 from patc.diagnostics import PatcError
 from patc.runtime.program import TensorInfo
 
+_BYTES = 4  # of a number
+
 
 def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     """Return a torch tensor as a contiguous one, and its address.
@@ -18,18 +20,21 @@ def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     """
     if type(value) is not torch.Tensor:
         value = _without_subclass(info, value, torch)
-    if value.is_nested or tuple(value.shape) != info.shape or value.dtype != torch.float32:
+    if value.is_nested or value.shape != info.shape or value.dtype != torch.float32:
         shape = "nested tensors of" if value.is_nested else f"shape {list(value.shape)}"
         raise PatcError(f"expected input {info}, got {shape} {str(value.dtype).removeprefix('torch.')}")
-    if value.device.type != "cpu" or value.layout != torch.strided:
+    if not value.is_cpu or value.layout != torch.strided:
         raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
     try:
         _require_memory(info, value)
-        value = value.detach().resolve_neg().contiguous()
+        if value.is_neg() or not value.is_contiguous():
+            value = value.detach().resolve_neg().contiguous()
+        address: int = value.data_ptr()
         # Zeros that torch does not store have the address 0; a tensor on bytes of something else can be anywhere.
-        if value.data_ptr() == 0 or value.data_ptr() % value.element_size():
-            value = value.clone()
-        return value, value.data_ptr()
+        if address == 0 or address % _BYTES:
+            value = value.detach().clone()
+            address = value.data_ptr()
+        return value, address
     except RuntimeError:
         # What transforms of torch.func and modes without numbers hand out looks like a tensor.
         raise PatcError(f"expected input {info} with its numbers in memory, got a tensor without") from None
@@ -46,9 +51,10 @@ def _without_subclass(info: TensorInfo, value: Any, torch: Any) -> Any:
 
 def _require_memory(info: TensorInfo, value: Any) -> None:
     """Refuse a tensor whose memory was given back."""
-    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
-    needed = value.element_size() * (value.storage_offset() + last + 1)
-    found = value.untyped_storage().nbytes()
+    found, count = value.untyped_storage().nbytes(), value.numel()
+    if not value.is_contiguous():
+        count = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    needed = _BYTES * (value.storage_offset() + count)
     if found < needed:
         raise PatcError(f"expected input {info} with its numbers in memory, got {found} of {needed} bytes")
 
@@ -66,5 +72,8 @@ def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
     if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
         raise PatcError(f"expected input {info} without a mask, got {type(value).__name__} with one")
     value = np.ascontiguousarray(value)
-    value = value if value.flags.aligned else value.copy()
-    return value, value.ctypes.data
+    address = value.ctypes.data
+    if address % _BYTES:
+        value = value.copy()
+        address = value.ctypes.data
+    return value, address

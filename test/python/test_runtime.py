@@ -110,6 +110,114 @@ def test_takes_every_kind_of_dense_tensor(compiled: CompiledModel, arrange: Any)
     assert torch.equal(compiled(arrange(x)), compiled(x))
 
 
+class Subclass(torch.Tensor):
+    """A tensor whose functions are its own business."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        raise AssertionError("a call of the model calls none of them")
+
+
+def conjugated(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that is the imaginary part of a conjugate: its negative bit is set."""
+    view = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert view.is_neg()
+    return view
+
+
+def at_odd_address(x: torch.Tensor) -> torch.Tensor:
+    data = bytearray(1 + 4 * x.numel())
+    data[1:] = x.numpy().tobytes()
+    return torch.frombuffer(data, dtype=torch.float32, offset=1).view(x.shape)
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: torch._neg_view(-x),
+        conjugated,
+        lambda x: x.clone().as_subclass(Subclass),
+        at_odd_address,
+        lambda x: torch.zeros(100, *SHAPE).copy_(x)[7],
+        lambda x: x.flip(3).flip(3),
+    ],
+    ids=["negative bit", "conjugate", "subclass", "odd address", "view", "flipped"],
+)
+def test_takes_numbers_however_they_are_stored(compiled: CompiledModel, arrange: Any) -> None:
+    x = random_input()
+    assert torch.equal(compiled(arrange(x)), compiled(x))
+
+
+def test_takes_numbers_that_are_stored_once(compiled: CompiledModel) -> None:
+    one = torch.full(SHAPE, 0.5)
+    assert torch.equal(compiled(torch.full((1,), 0.5).expand(SHAPE)), compiled(one))
+    assert torch.equal(compiled(torch._efficientzerotensor(SHAPE)), compiled(torch.zeros(SHAPE)))
+    array = np.broadcast_to(np.float32(0.5), SHAPE)
+    assert not array.flags.writeable
+    np.testing.assert_array_equal(compiled(array), compiled(one.numpy()))
+
+
+def freed(turned: bool = False) -> torch.Tensor:
+    x = torch.zeros(SHAPE).transpose(2, 3) if turned else torch.zeros(SHAPE)
+    x.untyped_storage().resize_(0)
+    return x
+
+
+def fake() -> torch.Tensor:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return torch.zeros(SHAPE)
+
+
+def nested() -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.zeros(SHAPE[1:])])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (freed, r" with its numbers in memory, got 0 of 2304 bytes"),
+        (lambda: freed(turned=True), r" with its numbers in memory, got 0 of 2304 bytes"),
+        (fake, " as a plain tensor, got FakeTensor"),
+        (nested, ", got nested tensors of float32"),
+        (lambda: np.ma.masked_less(random_input().numpy(), 0), " without a mask, got MaskedArray with one"),
+        (lambda: np.zeros(SHAPE, ">f4"), r", got shape \[1, 4, 12, 12\] >f4"),
+        (lambda: np.zeros(SHAPE, object), r", got shape \[1, 4, 12, 12\] object"),
+    ],
+)  # fmt: skip
+def test_refuses_what_holds_no_numbers(compiled: CompiledModel, make: Any, found: str) -> None:
+    with pytest.raises(PatcError, match=rf"^expected input 'x' of shape \[1, 4, 12, 12\] float32{found}$"):
+        compiled(make())
+
+
+def test_refuses_tensors_of_transforms(compiled: CompiledModel) -> None:
+    with pytest.raises(PatcError, match="with its numbers in memory, got a tensor without"):
+        torch.func.vmap(compiled)(torch.zeros(3, *SHAPE))
+    with pytest.raises(PatcError, match="with its numbers in memory, got a tensor without"):
+        torch.func.grad(lambda x: compiled(x).sum())(torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: np.frombuffer(b"0" + x.tobytes(), np.float32, offset=1).reshape(SHAPE),
+        lambda x: x[:, ::-1][:, ::-1],
+        lambda x: np.concatenate([x, x], axis=3)[..., : SHAPE[3]],
+        lambda x: x.view(type("Array", (np.ndarray,), {})),
+        lambda x: np.ma.array(x, mask=False),
+        lambda x: np.asfortranarray(x),
+    ],
+    ids=["odd address", "backwards", "view", "subclass", "mask of nothing", "other order"],
+)
+def test_takes_arrays_however_they_are_stored(compiled: CompiledModel, arrange: Any) -> None:
+    x = random_input().numpy()
+    y = compiled(arrange(x))
+    assert type(y) is np.ndarray
+    np.testing.assert_array_equal(y, compiled(x))
+
+
 def test_copies_arrays_that_are_not_contiguous(compiled: CompiledModel) -> None:
     x = random_input().numpy()
     turned = np.ascontiguousarray(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
