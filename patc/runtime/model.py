@@ -10,7 +10,6 @@ import time
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,8 +304,8 @@ def read_parts(place: str) -> Parts:
     Raises:
         PatcError: the file is missing, damaged, no saved model, of another version, or too large for the memory.
     """
-    if not Path(place).is_file():
-        found = "a folder" if Path(place).is_dir() else "no such file"
+    if not os.path.isfile(place):
+        found = "a folder" if os.path.isdir(place) else "no such file"
         raise PatcError(f"expected a compiled model, found {found}", place)
     try:
         with open(place, "rb") as stream:
