@@ -8,7 +8,6 @@ Every op carries the path of its layer and the source line of the call.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import logging
 import warnings
@@ -31,6 +30,16 @@ from patc.diagnostics import PatcError, describe_location
 from patc.dialects.pattern import ParameterOp
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, pt2
+from patc.frontend.modules import (
+    check_inputs,
+    check_module,
+    check_program,
+    describe_dtype,
+    refuse_script,
+    require_float32,
+    require_plain,
+    without_inference_tensors,
+)
 from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
@@ -116,14 +125,16 @@ def _as_program(model: Any, example_inputs: Sequence[Any] | None) -> ExportedPro
         model = _load_program(Path(model))
     if isinstance(model, ExportedProgram):
         _require_shapes(_input_specs(model), example_inputs)
+        check_program(model)
         return model
     if not isinstance(model, torch.nn.Module):
         raise PatcError(f"expected {ACCEPTED}, found {type(model).__name__}")
     if example_inputs is None:
         raise PatcError("expected example inputs for a torch.nn.Module, found none")
-    inputs = _check_inputs(model, example_inputs)
-    _check_module(model)
-    return _export(model, inputs)
+    refuse_script(model)
+    inputs = check_inputs(model, example_inputs)
+    check_module(model)
+    return _export(without_inference_tensors(model), inputs)
 
 
 def _load_program(path: Path) -> ExportedProgram:
@@ -132,38 +143,6 @@ def _load_program(path: Path) -> ExportedProgram:
         raise PatcError(f"expected a .pt2 file, found one named '{path.suffix}'", str(path))
     with _quiet():
         return pt2.load_program(path)
-
-
-def _check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, Sequence):
-        raise PatcError(f"expected a tuple of example inputs, found {type(example_inputs).__name__}")
-    for name, value in zip(_argument_names(model, len(example_inputs)), example_inputs, strict=True):
-        if not isinstance(value, torch.Tensor):
-            raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}")
-        _require_float32(f"input '{name}'", value.dtype)
-    return tuple(example_inputs)
-
-
-def _argument_names(model: torch.nn.Module, count: int) -> list[str]:
-    names = list(inspect.signature(model.forward).parameters)[:count]
-    return names + [str(i) for i in range(len(names), count)]
-
-
-def _check_module(model: torch.nn.Module) -> None:
-    for name, module in model.named_modules():
-        # Other modules compute the same in both modes, so that only these need to be right below the root.
-        by_mode = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd)
-        if module.training and (module is model or isinstance(module, by_mode)):
-            found = f"layer '{name}' in training mode" if name else "training mode"
-            raise PatcError(f"expected a model in eval mode, found {found}; call model.eval()")
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point():
-            _require_float32(f"parameter '{name}'", tensor.dtype)
-
-
-def _require_float32(what: str, dtype: torch.dtype) -> None:
-    if dtype != torch.float32:
-        raise PatcError(f"expected {what} to be float32, found {_describe_dtype(dtype)}")
 
 
 def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
@@ -240,7 +219,7 @@ def _input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
         value = values.get(name) if isinstance(name, str) else name
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected inputs to be tensors, found a {type(value).__name__} ({name})")
-        _require_float32(f"input '{name}'", value.dtype)
+        require_float32(f"input '{name}'", value.dtype)
         specs.append(_spec(name, value))
     return tuple(specs)
 
@@ -249,7 +228,7 @@ def _spec(name: str, value: torch.Tensor) -> TensorSpec:
     if not all(isinstance(size, int) for size in value.shape):
         shape = _describe_shape(value.shape)
         raise PatcError(f"expected static shapes, found '{name}' of shape {shape}; export with static shapes")
-    return TensorSpec(name, tuple(value.shape), _describe_dtype(value.dtype))
+    return TensorSpec(name, tuple(value.shape), describe_dtype(value.dtype))
 
 
 def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: Sequence[Any] | None) -> None:
@@ -260,7 +239,7 @@ def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: Sequence[Any]
     for spec, value in zip(specs, example_inputs, strict=True):
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")
-        found = TensorSpec(spec.name, tuple(value.shape), _describe_dtype(value.dtype))
+        found = TensorSpec(spec.name, tuple(value.shape), describe_dtype(value.dtype))
         if found != spec:
             raise PatcError(f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}")
 
@@ -293,10 +272,6 @@ def _require_dependent(outputs: tuple[TensorSpec, ...], weights: set[torch.fx.No
 
 def _describe_shape(shape: Sequence[Any]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _describe_dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 # -- From a graph to linalg ------------------------------------------------------------------------
@@ -395,10 +370,9 @@ def _name_parameters(module: ir.Module, names: list[str], inputs: int) -> list[s
 
 def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor as an array that shares its memory where it is contiguous and on the CPU."""
-    _require_float32(f"parameter '{name}'", tensor.dtype)
-    if tensor.device.type == "meta":
-        raise PatcError(f"expected parameter '{name}' to have values, found a tensor on the meta device")
-    values = tensor.detach().cpu()
+    require_float32(f"parameter '{name}'", tensor.dtype)
+    require_plain(f"parameter '{name}'", tensor)
+    values = tensor.detach().cpu().resolve_neg()
     # One pass without a copy: the smallest and the largest are not finite when any value is not.
     if values.numel() and not all(bound.isfinite() for bound in torch.aminmax(values)):
         bad = int((~values.isfinite()).sum())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch_mlir import ir
@@ -524,3 +525,118 @@ def test_paths_of_other_things(tmp_path: Path) -> None:
     assert error_of(tmp_path) == f"{tmp_path}: {expected} a folder"
     assert error_of(tmp_path / "net.pth") == f"{tmp_path / 'net.pth'}: {expected} one named '.pth'"
     assert error_of("net.onnx").startswith("net.onnx: ONNX import is not part of this version")
+
+
+# Tensors and modules of other kinds.
+
+
+def with_weight(weight: Tensor) -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).eval()
+    net[0].weight = nn.Parameter(weight, requires_grad=False)
+    return net
+
+
+def with_buffer(buffer: Tensor) -> nn.Module:
+    net = Model(lambda x, layer: layer(x) * layer.scale, conv()).eval()
+    net.layers[0].register_buffer("scale", buffer)
+    return net
+
+
+COMPLEX = torch.randn(4, 3, 3, 3, dtype=torch.complex64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        with_weight(COMPLEX.conj().imag),
+        with_weight(COMPLEX.conj().real),
+        with_weight(torch._neg_view(COMPLEX.real.clone())),
+        with_weight(COMPLEX.real[:1].expand(4, 3, 3, 3)),
+        with_weight(COMPLEX.real.permute(0, 1, 3, 2)),
+        with_weight(COMPLEX.real.to(memory_format=torch.channels_last)),
+        with_buffer(torch._neg_view(torch.tensor(2.0))),
+        with_buffer(torch._neg_view(torch.full((4, 1, 1), 2.0))),
+    ],
+)
+@pytest.mark.parametrize("exported", [False, True])
+def test_weights_that_are_views(model: nn.Module, exported: bool) -> None:
+    with torch.no_grad():
+        expected = model(IMAGE)
+    imported = load(torch.export.export(model, (IMAGE,)) if exported else model)
+    found = imported.structured(execute(imported.module, imported.parameters, [IMAGE.numpy()]))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_weights_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        net = Net().eval()
+        state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert next(net.parameters()).is_inference()
+    imported = load(net)
+    assert next(net.parameters()).is_inference()
+    np.testing.assert_array_equal(imported.parameters["head.weight"], state["head.weight"].numpy())
+    with torch.inference_mode():
+        assert str(load(Net()).module) == str(imported.module)
+        program = torch.export.export(Net().eval(), (IMAGE,))
+    assert error_of(program).startswith("expected parameter 'features.0.conv.weight' of normal use, found one made in")
+
+
+def test_modules_of_exported_programs() -> None:
+    program = torch.export.export(Net().eval(), (IMAGE,))
+    wanted = load(program)
+    for model in (program.module(), program.run_decompositions().module()):
+        assert model.training  # and it cannot be told otherwise
+        found = import_model(model, (IMAGE,), make_context())
+        for name in ("features.0.conv.weight", "head.bias"):
+            np.testing.assert_array_equal(found.parameters[name], wanted.parameters[name])
+    program = torch.export.export(Net().train(), (IMAGE,))
+    with pytest.raises(
+        PatcError, match=r"found one that updates buffer '.*'; call model\.eval\(\) before torch\.export"
+    ):
+        import_model(program.module(), (IMAGE,), make_context())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript() -> None:
+    expected = "expected a torch.nn.Module that is no TorchScript, found {}; compile the module that it was made of"
+    assert error_of(torch.jit.trace(conv().eval(), IMAGE)) == expected.format("one")
+    assert error_of(torch.jit.script(conv().eval())) == expected.format("one")
+    net = nn.Sequential(conv(), torch.jit.script(nn.ReLU())).eval()
+    assert error_of(net) == expected.format("layer '1' to be one")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_weights_that_are_no_numbers_in_memory() -> None:
+    expected = "expected parameter '0.weight' to "
+    assert error_of(with_weight(COMPLEX.real.to_sparse())).startswith(
+        expected + "be dense, found a tensor of layout sparse_coo; call to_dense()"
+    )
+    assert error_of(with_weight(COMPLEX.real.to("meta"))) == expected + "have values, found a tensor on the meta device"
+    with FakeTensorMode():
+        fake = with_weight(torch.zeros(4, 3, 3, 3))
+    assert error_of(fake) == expected + "have values, found a fake tensor"
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3)).eval()
+    assert error_of(lazy) == expected + "have a shape, found a lazy one; call the model once"
+    quantized = with_buffer(torch.quantize_per_tensor(torch.ones(4, 1, 1), 1.0, 0, torch.qint8))
+    assert error_of(quantized) == "expected buffer 'layers.0.scale' to be float32, found qint8; call dequantize()"
+
+
+def test_programs_whose_weights_were_replaced() -> None:
+    program = torch.export.export(nn.Sequential(conv()).eval(), (IMAGE,))
+    weight = program.state_dict["0.weight"]
+    for other, expected in (
+        (torch.zeros(4, 3, 5, 5), "of shape [4, 3, 3, 3] as exported, found one of shape [4, 3, 5, 5]"),
+        (weight.detach().to_sparse(), "to be dense, found a tensor of layout sparse_coo; call to_dense()"),
+        (None, "in the program, found none"),
+    ):
+        program.state_dict["0.weight"] = other
+        assert error_of(program) == f"expected parameter '0.weight' {expected}"
+
+
+def test_example_inputs_without_values() -> None:
+    net = conv().eval()
+    assert error_of(net, IMAGE.to("meta")) == "expected input 'input' to have values, found a tensor on the meta device"
+    assert error_of(net, IMAGE.to_sparse()).startswith("expected input 'input' to be dense, found a tensor of layout")
+    assert error_of(net, torch.nested.as_nested_tensor([IMAGE[0]])) == (
+        "expected input 'input' to be one tensor, found a nested one"
+    )
