@@ -7,10 +7,14 @@ line and exit with status 1; Python callers catch it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+_LONGEST = 400  # characters of what another library says: some quote a file's content
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 Severity = Literal["error", "warning", "remark", "note"]
 
@@ -31,7 +35,8 @@ class PatcError(Exception):
     def __str__(self) -> str:
         place = describe_location(self.location)
         line = f"{place}: {self.message}" if place else self.message
-        return " ".join(line.splitlines())  # what it quotes may have several
+        # What it quotes may have several lines, or move a terminal's cursor.
+        return _UNPRINTABLE.sub("?", " ".join(line.splitlines()))
 
     def __reduce__(self) -> Any:
         # Locations of MLIR live in one process only; their text goes everywhere.
@@ -64,8 +69,9 @@ class Diagnostic:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what another library's error says, or its type where that is nothing."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    """Return the first line of what another library's error says, shortened, or its type where that is nothing."""
+    line = (str(error)[:_LONGEST].splitlines() or [""])[0] or type(error).__name__
+    return f"{line}..." if len(line) == _LONGEST else line
 
 
 def describe_location(location: Any) -> str:

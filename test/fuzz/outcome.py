@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from patc.diagnostics import PatcError
+
+LONGEST_LINE = 20_000  # names of files and the texts of pipelines may be long
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 # A case: JSON values that its kind draws, runs and shrinks.
 Case = dict[str, Any]
@@ -54,8 +58,10 @@ def attempt(call: Callable[[], Any], file: str = "") -> Any:
 
 def check_line(line: str, file: str = "") -> None:
     """Require of an error that it is one line, that it can be printed, and that it has a file's name."""
-    if not line.strip() or len(line.splitlines()) != 1:
-        raise Fault("an error that is not one line", line)
+    if not line.strip() or len(line.splitlines()) != 1 or _CONTROLS.search(line):
+        raise Fault("an error that is not one line", line[:1000])
+    if len(line) > LONGEST_LINE:
+        raise Fault("an error of many pages", line[:1000])
     if file and file not in line:
         raise Fault("an error without the file's name", line)
 

@@ -108,7 +108,8 @@ class Worker:
         deadline = time.monotonic() + self.seconds + (START_SECONDS if self.fresh else 0)
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self.pending:
+            piece = self.pending
+            while b"\n" not in piece:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self.close()
                     return {"fault": "a hang", "detail": f"no end within {self.seconds:g} s"}

@@ -35,6 +35,7 @@ def outcome(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[i
     ("error", "line"),
     [
         (PatcError("expected two\nlines", "x.mlir"), "error: x.mlir: expected two lines"),
+        (PatcError("expected two, found \x1b[31m\0", "x.mlir"), "error: x.mlir: expected two, found ?[31m?"),
         (MemoryError("Unable to allocate 9. GiB for an array"), "error: out of memory: Unable to allocate 9. GiB for an array; "),
         (MemoryError(), "error: out of memory: an allocation failed; "),
         (
