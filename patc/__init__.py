@@ -41,9 +41,13 @@ __all__ = ["CompiledModel", "PatcError", "Pipeline", "Target", "compile", "load"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"patc.{name}")
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'patc' has no attribute '{name}'")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+    from patc.locks import loading
+
+    with loading():
+        if name in _MODULES:
+            return importlib.import_module(f"patc.{name}")
+        module, attribute = _HOMES[name]
+        globals()[name] = getattr(importlib.import_module(module), attribute)
+    return globals()[name]

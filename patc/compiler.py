@@ -19,6 +19,7 @@ from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.frontend import import_model
 from patc.instruments import Progress
 from patc.layers import CollectLayers
+from patc.locks import compiling
 from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
@@ -93,6 +94,7 @@ def compile_model(
     return make_model(program, diagnostics)
 
 
+@compiling()
 def compile_program(
     model: Any,
     example_inputs: Sequence[Any] | None,
@@ -166,6 +168,7 @@ def check_dtype(dtype: str, target: Target) -> None:
     raise PatcError(f"{expected}: choose dtype f32, or a target of {', '.join(AARCH64_SYSTEMS)}")
 
 
+@compiling()
 def lower_model(
     model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline, measure: Measure | None = None
 ) -> tuple[ir.Module, PassState]:
@@ -203,6 +206,7 @@ def find_measure(
     return Tuner(threads or available_threads(), notify=notify)
 
 
+@compiling()
 def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> Source:
     """Return a model of any accepted kind as a module. See `compile_model` for the arguments.
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from torch_mlir import ir
 
 from patc.dialects import pattern
+from patc.locks import compiling
 
 
+@compiling()
 def make_context() -> ir.Context:
-    """Return a context with the upstream dialects and the `pattern` dialect."""
+    """Return a context with the upstream dialects and the `pattern` dialect; its passes run in the calling thread."""
     context = ir.Context()
+    # A program is one function, so that a pool gains nothing, and a forked child would wait for its threads forever.
+    context.enable_multithreading(False)
     pattern.load(context)
     return context

@@ -21,6 +21,7 @@ from patc.diagnostics import PatcError
 from patc.dialects.pattern import ParameterOp
 from patc.files import atomic_write, atomic_write_all, is_stream
 from patc.ir_diagnostics import verifier_errors
+from patc.locks import compiling
 from patc.mlir_limits import check_text
 from patc.parameters import ParameterStore
 
@@ -31,6 +32,7 @@ SPLIT_MARKER = "// -----"
 TEXT_NAME = "-"
 
 
+@compiling()
 def read_module(path: str | os.PathLike[str], context: ir.Context) -> tuple[ir.Module, ParameterStore]:
     """Read a module and its parameters; its locations carry the file's name.
 
@@ -47,6 +49,7 @@ def read_module(path: str | os.PathLike[str], context: ir.Context) -> tuple[ir.M
     return module, _load_parameters(module, Path(path).parent)
 
 
+@compiling()
 def parse_module(
     text: str, context: ir.Context, first_line: int = 1, folder: str | os.PathLike[str] = "."
 ) -> tuple[ir.Module, ParameterStore]:
@@ -86,6 +89,7 @@ def split_text(text: str) -> list[tuple[int, str]]:
     return [*parts, (first_line, text[start:])]
 
 
+@compiling()
 def print_modules(modules: Sequence[ir.Module], **print_options: Any) -> str:
     """Return the text of valid modules, with `// -----` lines between them.
 
@@ -119,6 +123,7 @@ def write_module(
     return write_modules([(module, store)], path, **print_options)
 
 
+@compiling()
 def write_modules(
     modules: Sequence[tuple[ir.Module, ParameterStore]], path: str | os.PathLike[str], **print_options: Any
 ) -> list[str]:

@@ -18,6 +18,7 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError, nearest
 from patc.instruments import Instrument
 from patc.ir_diagnostics import IRError, collecting, mlir_errors, verifier_errors
+from patc.locks import compiling
 from patc.passes.base import Pass, PassState
 from patc.passes.registry import PASS_NAMES, find_pass
 from patc.pipeline_text import Element, parse_elements
@@ -126,6 +127,7 @@ class Pipeline:
         """The stages that `until` knows, in order."""
         return ("linalg", *(_stage(item) for item in self.passes if isinstance(item, Pass)))
 
+    @compiling()
     def run(
         self, module: ir.Module, state: PassState | None = None, instruments: Sequence[Instrument] = ()
     ) -> PassState:

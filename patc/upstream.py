@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch_mlir import ir
@@ -17,6 +13,7 @@ from torch_mlir.passmanager import PassManager
 
 from patc.diagnostics import PatcError, nearest
 from patc.ir_diagnostics import mlir_errors, one_line
+from patc.locks import compiling
 
 # The bindings cannot list their passes; these are the ones a misspelt name is compared with.
 _NAMES = """
@@ -89,6 +86,8 @@ class UpstreamPass:
     def check(self, candidates: Iterable[str] = COMMON_PASSES) -> None:
         """Raise a `PatcError` where the bindings know no such pass, options, or place for it.
 
+        What is wrong with the value of an option is told by LLVM alone, on the standard error of the process.
+
         Args:
             candidates: names that an unknown one may be meant for.
         """
@@ -102,7 +101,8 @@ class UpstreamPass:
         if place := _RESTRICTION.search(reason):
             raise PatcError(f"pass '{self.name}' expected to run on {place[1]}, got {place[2]}")
         if reason:
-            raise PatcError(f"pass '{self.name}' expected legal options, got '{self.options}' ({reason})")
+            why = "" if reason.startswith("failed to add") else f" ({reason})"
+            raise PatcError(f"pass '{self.name}' expected legal options, got '{self.options}'{why}")
 
     def nested(self) -> UpstreamPass:
         """Return the pass inside the op that it is restricted to, if any, as flags of mlir-opt nest it."""
@@ -130,30 +130,12 @@ def _is_text(text: str) -> bool:
 
 
 @functools.cache
+@compiling()
 def _rejection(pipeline: str) -> str:
     """Return why the bindings do not take a pipeline, or ""."""
-    with _native_stderr() as printed:
-        try:
-            # Pass names are global: any context will do, and an empty one is cheap.
-            PassManager.parse(pipeline, context=ir.Context(load_on_create_dialects=[]))
-            return ""
-        except ValueError as error:
-            reason = str(error)
-    return one_line("".join(printed).strip().removeprefix(": ") or reason)
-
-
-@contextlib.contextmanager
-def _native_stderr() -> Iterator[list[str]]:
-    """Collect what native code prints to standard error; LLVM explains bad option values there."""
-    printed: list[str] = []
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as stream:
-        saved = os.dup(2)
-        os.dup2(stream.fileno(), 2)
-        try:
-            yield printed
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            stream.seek(0)
-            printed.append(stream.read().decode(errors="replace"))
+    try:
+        # Pass names are global: any context will do, and an empty one is cheap.
+        PassManager.parse(pipeline, context=ir.Context(load_on_create_dialects=[]))
+    except ValueError as error:
+        return one_line(str(error))
+    return ""

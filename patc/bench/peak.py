@@ -29,6 +29,7 @@ from patc.bench.machine import MIB, Caches, find_caches
 from patc.codegen import host
 from patc.context import make_context
 from patc.diagnostics import PatcError
+from patc.locks import compiling
 from patc.passes.kernels.builder import Builder, Vectors
 from patc.runtime.memory import aligned_bytes
 from patc.runtime.native import NativeFunction
@@ -166,6 +167,7 @@ def _chains(target: Target) -> int:
 
 
 @functools.lru_cache(maxsize=8)
+@compiling()
 def _compile(target: Target, sizes: _Sizes) -> bytes:
     """Return an object file with the functions `main` (FMA chains) and `read_<level>`."""
     with make_context(), ir.Location.unknown():

@@ -21,6 +21,7 @@ from torch_mlir.runtime import get_ranked_memref_descriptor
 
 from patc.diagnostics import PatcError, first_line
 from patc.dialects.pattern import ParameterOp
+from patc.locks import compiling
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
@@ -43,6 +44,7 @@ _ELEMENTS = {
 _ALIGNMENT = 64
 
 
+@compiling()
 def execute(
     module: ir.Module,
     parameters: ParameterStore | None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError
+from patc.locks import compiling
 
 if TYPE_CHECKING:
     from torch_mlir import ir
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ACCEPTED = "a torch.nn.Module, a torch.export.ExportedProgram or the path of a .pt2 file"
 
 
+@compiling()
 def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
     """Import a model as linalg ops on tensors.
 

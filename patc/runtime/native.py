@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 import platform
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from patc.diagnostics import PatcError, first_line
+from patc.locks import once
 from patc.runtime import openmp
 from patc.runtime.json_values import printable
 from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_number, with_aligned_sections
@@ -18,8 +18,9 @@ from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_numb
 _COUNTER = itertools.count()
 
 
-@functools.cache
+@once
 def _linker() -> Any:
+    """Return the one linker of this process, which owns the code of all models."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.create_lljit_compiler()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from patc.diagnostics import PatcError
+from patc.locks import once
 
 # A team that spins for long after a call takes its cores from whatever runs next, torch's own team included.
 BLOCK_TIME_MS = 1
@@ -34,7 +34,7 @@ ENTRY_POINTS = (
 _NAMES = ("libiomp5.so", "libomp.so", "libomp.so.5", "libomp.dylib")
 
 
-@functools.cache
+@once
 def entry_points() -> Mapping[str, int]:
     """Load the runtime and return the addresses of its functions; later calls return the same.
 
@@ -45,15 +45,13 @@ def entry_points() -> Mapping[str, int]:
         PatcError: neither intel-openmp nor a system libomp is installed.
     """
     library = _load()
-    # scikit-learn sets this to FALSE for the whole process, and then a forked child waits for threads that it does not
-    # have. The runtime reads it once, when it starts.
-    at_fork = os.environ.pop("KMP_INIT_AT_FORK", None)
+    # scikit-learn sets the variable of this name to FALSE, and then a forked child waits for threads that it does not
+    # have. What is set here, before the runtime starts, counts more than the environment.
+    library.kmp_set_defaults(b"KMP_INIT_AT_FORK=TRUE")
     sleeps_soon = "KMP_BLOCKTIME" not in os.environ
     if sleeps_soon:  # for the Python threads that call a model later on
         library.kmp_set_defaults(f"KMP_BLOCKTIME={BLOCK_TIME_MS}".encode())
     library.kmp_get_blocktime()  # starts the runtime
-    if at_fork is not None:
-        os.environ["KMP_INIT_AT_FORK"] = at_fork
     if sleeps_soon:  # for this thread
         library.kmp_set_blocktime(BLOCK_TIME_MS)
     addresses = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in ENTRY_POINTS}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import functools
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patc.diagnostics import PatcError, nearest
+from patc.locks import once
 from patc.runtime import vulkan_structures as vk
 
 API_VERSION = (1 << 22) | (1 << 12)  # 1.1
@@ -250,7 +250,7 @@ def _limits(data: Any) -> Limits:
     )
 
 
-@functools.cache
+@once
 def instance() -> Instance:
     """Return the instance of this process.
 

@@ -277,7 +277,7 @@ def test_pipelines_parse_and_print(text: str, printed: str) -> None:
         ("canonicalize{no-such=1}", "pass 'canonicalize' has no option 'no-such'"),
         (
             "canonicalize{max-iterations=many}",
-            "pass 'canonicalize' expected legal options, got 'max-iterations=many' (for the --max-iterations",
+            "pass 'canonicalize' expected legal options, got 'max-iterations=many'",
         ),
         (
             "pattern-schedule{threads=0}",
@@ -290,7 +290,8 @@ def test_bad_pipelines_are_an_error(text: str, message: str, capfd: pytest.Captu
         Pipeline.parse(text)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
-    assert capfd.readouterr().err == ""  # LLVM prints what is wrong with an option
+    # LLVM prints what is wrong with a value, and nothing of the process is changed to keep it from that.
+    assert (capfd.readouterr().err == "") == ("many" not in text)
 
 
 def test_add_takes_names_with_options_texts_and_passes() -> None:
