@@ -8,17 +8,16 @@ Every op carries the path of its layer and the source line of the call.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import warnings
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 from torch_mlir import ir, passmanager
@@ -42,6 +41,7 @@ from patc.frontend.modules import (
 )
 from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import fold_constants, simplify
+from patc.frontend.tracing import ForwardError, copy_for_tracing
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.parameters import ParameterStore
 
@@ -101,6 +101,7 @@ class ImportedModel:
 def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
     """Import a torch model. See `patc.frontend.import_model` for arguments and errors."""
     program = _as_program(model, example_inputs)
+    structure = program.call_spec.out_spec
     program = _decompose(program)
     inputs = _input_specs(program)
     outputs, constants = _split_outputs(program)
@@ -114,7 +115,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     _lower_to_linalg(module)
     names = _name_parameters(module, list(hooks.parameters), len(inputs))
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name]) for name in names})
-    return ImportedModel(module, parameters, inputs, outputs, program.call_spec.out_spec, constants)
+    return ImportedModel(module, parameters, inputs, outputs, structure, constants)
 
 
 # -- From a model to an exported program -----------------------------------------------------------
@@ -146,19 +147,20 @@ def _load_program(path: Path) -> ExportedProgram:
 
 
 def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    twin = copy_for_tracing(model)
     try:
-        with _quiet(), torch.no_grad():
-            return torch.export.export(model, inputs, strict=False)
+        with torch.no_grad():
+            return torch.export.export(twin, inputs, strict=False)
     except Exception as error:  # whatever the model's own code raises
-        message = f"torch cannot export the model: {_first_line(error)}"
-        raise PatcError(message, _blame(error, model)) from error
+        cause = error.__cause__ if isinstance(error, ForwardError) and error.__cause__ else error
+        message = f"torch cannot export the model: {_first_line(cause)}"
+        raise PatcError(message, _blame(cause, twin)) from cause
 
 
 def _decompose(program: ExportedProgram) -> ExportedProgram:
     """Return the program in core operations that torch-mlir reads; the given one stays as it is."""
     try:
-        with _quiet():
-            program = program.run_decompositions(get_decomposition_table())
+        program = _with_plain_leaves(program).run_decompositions(get_decomposition_table())
     except Exception as error:
         raise PatcError(f"torch cannot decompose the model: {_first_line(error)}") from error
     signature = program.graph_signature
@@ -174,25 +176,50 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
+def _with_plain_leaves(program: ExportedProgram) -> ExportedProgram:
+    """Return a program whose `run_decompositions` does not warn: it copies specifications of trees, and the class of
+    their leaves is one that torch itself has deprecated.
+    """
+    calls = program.module_call_graph[0].signature
+    signature = replace(calls, in_spec=_plain_leaves(calls.in_spec), out_spec=_plain_leaves(calls.out_spec))
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=[ModuleCallEntry("", signature)],
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def _plain_leaves(spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    return pytree.TreeSpec(spec.type, spec.context, [_plain_leaves(child) for child in spec.children()])
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch prints off the screen: what matters in it comes back as an exception."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    """Drop what torch logs about damaged files in this thread: what matters in it comes back as an exception."""
+    thread = threading.get_ident()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("torch.export")
+    logger.addFilter(is_other)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        logger.removeFilter(is_other)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _blame(error: Exception, model: torch.nn.Module) -> str | None:
+def _blame(error: BaseException, model: torch.nn.Module) -> str | None:
     """Return the innermost layer and the user's line in the traceback of an error raised under `model`."""
     names = {id(module): name for name, module in model.named_modules()}
     layer, place, inside = "", None, False
