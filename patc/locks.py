@@ -22,6 +22,7 @@ Made = TypeVar("Made")
 _compiling = threading.RLock()
 _loading = threading.RLock()
 _compiler: int | None = None  # the thread that compiles
+_PATIENCE = 60.0  # seconds
 _CONVERT_FRAME = "torch._dynamo.convert_frame"
 
 
@@ -43,6 +44,11 @@ def compiling() -> Iterator[None]:
 def loading() -> contextlib.AbstractContextManager[Any]:
     """Keep forks waiting, and others that import modules of patc or load libraries."""
     return _loading
+
+
+def compile_no_more() -> None:
+    """Wait for the compilation of a daemon thread, and keep the next ones waiting: for the end of the process."""
+    _compiling.acquire(timeout=_PATIENCE)
 
 
 def once(make: Callable[[], Made]) -> Callable[[], Made]:

@@ -7,6 +7,7 @@ Every op carries the path of its layer and the source line of the call.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import threading
@@ -43,7 +44,11 @@ from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import fold_constants, simplify
 from patc.frontend.tracing import ForwardError, copy_for_tracing
 from patc.frontend.source import describe_place, is_torch_file, node_location
+from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
+
+# Before torch takes down what a daemon thread may be compiling with.
+atexit.register(compile_no_more)
 
 _PIPELINE = (
     "builtin.module(torchdynamo-export-to-torch-backend-pipeline{extra-library=},"
