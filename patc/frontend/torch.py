@@ -42,8 +42,8 @@ from patc.frontend.modules import (
 )
 from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import fold_constants, simplify
-from patc.frontend.tracing import ForwardError, copy_for_tracing
 from patc.frontend.source import describe_place, is_torch_file, node_location
+from patc.frontend.tracing import ForwardError, copy_for_tracing
 from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
 

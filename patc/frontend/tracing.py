@@ -23,8 +23,6 @@ def copy_for_tracing(model: nn.Module) -> nn.Module:
     that cannot be copied is returned as it is.
     """
     modules = list(model.modules())
-    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
-        return model
     attributes = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Tensor)]
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers(), *attributes)}
     try:
