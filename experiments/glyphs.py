@@ -31,6 +31,7 @@ from patc import models
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
+from patc.pruning.checkpoint import read_checkpoint
 from patc.pruning.data import Data, normalise, open_data
 from patc.pruning.plots import save_spreads
 from patc.pruning.train import evaluate, save_state
@@ -257,7 +258,7 @@ def run_dense(preset: Preset, data: Data, task: dict[str, object], seed: int, pa
     """Return the dense net of a seed: from its file, or trained and saved."""
     model = preset.net(data.classes, seed)
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path, ("task",))
         require_task(task, state["task"], path)
         model.load_state_dict(state["model"])
         return model.to(device)

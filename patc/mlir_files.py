@@ -27,6 +27,7 @@ from patc.parameters import ParameterStore
 
 SIDECAR_ATTRIBUTE = "pattern.parameters"
 SPLIT_MARKER = "// -----"
+MOST_BYTES = 1 << 30  # devices never end
 
 # What the bindings call a text that does not come from a file.
 TEXT_NAME = "-"
@@ -166,7 +167,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     place = os.fspath(path)
     try:
         with open(path, "rb") as file:
-            return file.read()
+            text = file.read(MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise PatcError("expected an MLIR file, found none", place) from None
     except IsADirectoryError:
@@ -175,6 +176,9 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         raise PatcError("expected a name without null characters", place.replace("\0", "\\0")) from None
     except OSError as error:
         raise PatcError(f"cannot read the file: {error.strerror or error}", place) from None
+    if len(text) > MOST_BYTES:
+        raise PatcError(f"expected an MLIR file of at most {MOST_BYTES >> 20} MB, found more", place)
+    return text
 
 
 def _is_utf8(path: str | os.PathLike[str]) -> bool:
@@ -192,6 +196,9 @@ def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
     name = attributes[SIDECAR_ATTRIBUTE]
     if not isinstance(name, ir.StringAttr):
         raise PatcError(f"expected '{SIDECAR_ATTRIBUTE}' to be a file name, got {name}", module.operation.location)
+    if os.path.basename(name.value) != name.value or name.value in ("", os.curdir, os.pardir) or "\0" in name.value:
+        expected = f"expected '{SIDECAR_ATTRIBUTE}' to be the name of a file beside this one"
+        raise PatcError(f"{expected}, got {name.value!a}", module.operation.location)
     store = ParameterStore.load(folder / name.value)
     for op in ir.get_ops_of_type(module, ParameterOp):
         _check_parameter(op, store, name.value)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from patc.diagnostics import PatcError
-from patc.files import atomic_write
+from patc.diagnostics import PatcError, first_line
+from patc.files import atomic_write, check_regular
 
 
 class ParameterStore:
@@ -77,12 +76,12 @@ class ParameterStore:
         Raises:
             PatcError: the file is missing, truncated, or not safetensors.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        if not Path(path).is_file():
-            raise PatcError("expected a safetensors file with the parameters, found none", str(path))
+        check_regular(path, "a safetensors file with the parameters")
         try:
             return ParameterStore(load_file(path))
-        except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
-            raise PatcError(f"expected a safetensors file, found damaged data ({error})", str(path)) from None
+        except Exception as error:  # KeyError: element types that numpy has none for
+            raise PatcError(
+                f"expected a safetensors file, found damaged data ({first_line(error)})", str(path)
+            ) from None

@@ -43,10 +43,12 @@ class TuningCache:
         if name not in self._known:
             path = self._path(name)
             try:
+                if not path.is_file():  # a pipe would never end
+                    return None
                 self._known[name] = _parse(path.read_bytes(), name, count)
             except OSError:
                 return None  # `store` says what is wrong with the folder
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
                 raise PatcError("expected measured times, found damaged data", str(path)) from None
         return self._known[name]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from patc.diagnostics import PatcError
+from patc.picture_files import open_picture
 
 # What torchvision's ImageNet networks were trained with: red, green, blue.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -20,7 +21,7 @@ def picture_input(path: str, shape: Sequence[int]) -> np.ndarray:
     """Read a picture as a network's input: scaled, cropped at the centre, normalized as for ImageNet.
 
     Args:
-        path: a file in any format that Pillow reads.
+        path: a file in one of `patc.picture_files.FORMATS`.
         shape: N, 3, H, W; all N images become the picture.
 
     Raises:
@@ -63,10 +64,8 @@ def _read(path: str, width: int, height: int) -> np.ndarray:
         # Pillow warns about pictures of odd metadata and of very many pixels: both can be read.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with open_picture(path) as file:
                 picture = ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError:
-        raise PatcError("expected a picture, found no such file", path) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise PatcError("expected a picture, found another format or damaged data", path) from None
     scale = max(width / picture.width, height / picture.height) / CROP

@@ -140,16 +140,19 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
 def _read_array(path: str) -> np.ndarray:
     import numpy as np
 
+    from patc.files import check_regular
+
+    check_regular(path, "a .npy file")
     try:
-        with open(path, "rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except OSError as error:
+        # Mapped first: a header can ask for any amount of memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PermissionError as error:
         raise PatcError(f"cannot read the input: {error.strerror or error}", path) from None
-    except (ValueError, EOFError):
+    except Exception:  # numpy raises nearly anything on damaged data
         raise PatcError("expected a .npy file of numbers, found damaged data or another format", path) from None
     if not isinstance(array, np.ndarray):
         raise PatcError("expected a .npy file of one array, found several", path)
-    return array
+    return np.array(array)
 
 
 def _read_picture(path: str, compiled: CompiledModel) -> np.ndarray:

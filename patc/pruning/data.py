@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from patc.diagnostics import PatcError, nearest
+from patc.files import check_regular
 
 KINDS = ("cifar10", "imagenet", "folder", "glyphs", "digits")
 FORMS = "cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES or digits"
@@ -181,6 +182,7 @@ def _cifar10(folder: Path, name: str) -> Data:
 
 def _read_cifar(path: Path) -> tuple[Tensor, Tensor]:
     """Return images and labels of one file: records of a label and 3 x 32 x 32 bytes."""
+    check_regular(path, "a file of CIFAR-10")
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:

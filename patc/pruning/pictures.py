@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from patc.diagnostics import PatcError
+from patc.picture_files import open_picture
 from patc.pruning.data import Data, epoch_seed, trained_images
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -117,7 +118,7 @@ def _read(path: str, size: int, random: np.random.Generator | None) -> np.ndarra
     """Return a picture scaled to 3 x size x size: the centre, or for training a random part, mirrored or not."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as file:
+    with open_picture(path) as file:
         picture = file.convert("RGB")
     if random is None:
         picture = ImageOps.fit(picture, (round(size * _TEST_SCALE),) * 2, Image.Resampling.BILINEAR)

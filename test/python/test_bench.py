@@ -604,4 +604,4 @@ def test_damaged_file_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "damaged.pt2"
     path.write_bytes(b"nothing")
     assert main(["bench", str(path)]) == 1
-    assert "found another format" in capsys.readouterr().err
+    assert "expected a .pt2 file, found damaged data or another format" in capsys.readouterr().err

@@ -239,7 +239,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("run scorer.patc --dtype f16", "scorer.patc: expected a model to compile together with --dtype, got a compiled one"),
         ("run scorer.patc --threads 2", "scorer.patc: expected a model to compile together with --threads, got a compiled one"),
         ("run scorer.patc --target x86-64-v3", "expected a model to compile together with --target, got a compiled one"),
-        ("run scorer.patc --input none.npy", "none.npy: cannot read the input: No such file or directory"),
+        ("run scorer.patc --input none.npy", "none.npy: expected a .npy file, found no such file"),
         ("run scorer.patc --input red.png", "red.png: expected a .npy file of numbers, found damaged data or another format"),
         ("run scorer.patc --input x.npy x.npy", r"expected 1 input \('input' of shape \[2, 3, 8, 8\] float32\), got 2"),
         ("run scorer.patc --input double.npy", r"expected input .*, got shape \[1, 3, 8, 8\] float64"),

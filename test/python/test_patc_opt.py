@@ -187,7 +187,7 @@ def test_a_missing_parameter_file_is_an_error(layer: Path, capfd: pytest.Capture
     data = layer.with_suffix(".safetensors")
     data.unlink()
     line = run_with_error(capfd, layer)
-    assert line == f"{data}: error: expected a safetensors file with the parameters, found none"
+    assert line == f"{data}: error: expected a safetensors file with the parameters, found no such file"
 
 
 def test_a_damaged_parameter_file_is_an_error(layer: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -519,7 +519,7 @@ def test_bad_data_is_named_before_training(tmp_path: Path) -> None:
     batch.write_bytes(b"\x0b" + good[1:])
     assert "expected labels from 0 to 9, found 11" in message(f"cifar10:{tmp_path}/cifar")
     batch.unlink()
-    assert "data_batch_3.bin: cannot read CIFAR-10: No such file" in message(f"cifar10:{tmp_path}/cifar")
+    assert "data_batch_3.bin: expected a file of CIFAR-10, found no such file" in message(f"cifar10:{tmp_path}/cifar")
 
 
 # The command

@@ -47,5 +47,5 @@ func.func private @twice()
 
 // -----
 
-// expected-error @unknown {{expected a safetensors file with the parameters, found none}}
+// expected-error @unknown {{expected a safetensors file with the parameters, found no such file}}
 module attributes {pattern.parameters = "missing.safetensors"} {}
