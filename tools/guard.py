@@ -24,6 +24,8 @@ CLEANUP_SECONDS = 1.0  # for what has
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
 _BOARD_BYTES = 4096
+_RESERVE_BYTES = 1 << 20  # for the words that say that memory ran out
+_ABORTED = 127  # the status that libc ends a process with where it cannot go on
 _INTERRUPTED = 0  # where the board has the number of the signal that the child reacts to; what it does follows
 
 _board: mmap | None = None
@@ -75,7 +77,10 @@ def relay_noise() -> None:
 
 
 def _guarded(prog: str, work: Work, argv: Sequence[str]) -> int:
+    reserve = bytearray(_RESERVE_BYTES)
     try:
+        from patc.tools import memory  # noqa: F401 (nothing can be loaded once memory has run out)
+
         try:
             status = work(argv)
         except SystemExit:  # of argparse, after --help
@@ -95,6 +100,7 @@ def _guarded(prog: str, work: Work, argv: Sequence[str]) -> int:
     except Exception as error:
         if _interruption():
             return _interruption()
+        reserve.clear()
         return _fail(prog, error)
 
 
@@ -105,21 +111,25 @@ def _fail(prog: str, error: Exception) -> int:
     if _shows_tracebacks() and not isinstance(error, PatcError):
         raise error
     try:
-        line = f"error: {error}" if isinstance(error, PatcError) else _describe(error)
-        print(f"{prog}: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        print(f"{prog}: {' '.join(_describe(error).split())}", file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody can be told
+    except MemoryError:
+        os.write(2, f"{prog}: error: out of memory\n".encode())
     _discard_output()
     return 1
 
 
 def _describe(error: Exception) -> str:
+    from patc.diagnostics import PatcError
     from patc.tools.memory import describe_shortage
 
     shortage = describe_shortage(error)
     if shortage is not None:
         step = _step()
         return f"error: out of memory{f' in {step}' if step else ''}: {shortage}"
+    if isinstance(error, PatcError):
+        return f"error: {error}"
     if isinstance(error, RecursionError):
         return "error: expected input that nests less deeply"
     if isinstance(error, OSError):
@@ -200,10 +210,10 @@ def _supervise(prog: str, work: Work) -> int:
         return _guarded(prog, _interruptible(work, heard), sys.argv[1:])
     code, received = _wait(child, heard)
     _remove_scratch(folder)
-    if code >= 0 or received or -code in _SIGNALS:
+    if (code >= 0 and code != _ABORTED) or received or -code in _SIGNALS:
         relay_noise()
         return code if code >= 0 else 128 + (received or -code)
-    print(f"{prog}: error: {_describe_crash(-code)}", file=sys.stderr)
+    print(f"{prog}: error: {_describe_crash(code)}", file=sys.stderr)
     return 1
 
 
@@ -286,20 +296,25 @@ def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
-def _describe_crash(number: int) -> str:
-    """Return why the child ended, which a signal did."""
+def _describe_crash(code: int) -> str:
+    """Return why the child ended, which a signal or libc did."""
     try:
-        name = signal.Signals(number).name
+        name = signal.Signals(-code).name
     except ValueError:
-        name = f"signal {number}"
+        name = f"exit status {code}" if code > 0 else f"signal {-code}"
+    from patc.tools.memory import memory_limit
+
     step, said = _step() or "the command", _last_words()
-    if "bad_alloc" in said or "out of memory" in said.lower():
+    if any(words in said.lower() for words in ("bad_alloc", "out of memory", "allocate memory")):
         return f"out of memory in {step} ({name}: {said})"
     if name == "SIGKILL":
         return f"{step} was killed (SIGKILL), as is done where memory runs out"
     if name == "SIGXCPU":
         return f"{step} ran out of CPU time (SIGXCPU)"
-    return f"{step} crashed ({name}{f': {said}' if said else ''}); this is a fault of patc or of a library it uses"
+    crash = f"{step} crashed ({name}{f': {said}' if said else ''})"
+    if limit := memory_limit():
+        return f"{crash}; {limit / 1e9:.2f} GB of memory are allowed (ulimit -v), which may be why"
+    return f"{crash}; this is a fault of patc or of a library it uses"
 
 
 def _last_words() -> str:

@@ -92,14 +92,23 @@ def _require_lowered(module: ir.Module) -> None:
 
 def compile_object(module: ir.Module) -> bytes:
     """Compile a module in the LLVM dialect and return an object file for this machine."""
+    engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True)
+    # The engine wants to know every function before it shows the object; nothing of this is called.
+    anything = ctypes.cast(_nothing, ctypes.c_void_p)
+    for name in ENTRY_POINTS:
+        engine.raw_register_runtime(name, anything)
+    engine.raw_lookup("main")
+    return _dump(engine)
+
+
+def _dump(engine: ExecutionEngine) -> bytes:
+    """Return the object file of an engine, which can only write it to a file, and ends the process where it cannot."""
+    if hasattr(os, "memfd_create"):
+        with open(os.memfd_create("object"), "rb") as file:
+            engine.dump_to_object_file(f"/proc/self/fd/{file.fileno()}")
+            return file.read()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "module.o"
-        engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True)
-        # The engine wants to know every function before it shows the object; nothing of this is called.
-        anything = ctypes.cast(_nothing, ctypes.c_void_p)
-        for name in ENTRY_POINTS:
-            engine.raw_register_runtime(name, anything)
-        engine.raw_lookup("main")
         engine.dump_to_object_file(os.fspath(path))
         return path.read_bytes()
 

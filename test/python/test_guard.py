@@ -42,6 +42,8 @@ def outcome(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[i
             RuntimeError("[enforce fail at alloc.cpp]\nyou tried to allocate 411041792 bytes. Error code 12"),
             "error: out of memory: unable to allocate 411.0 MB; ",
         ),
+        (ImportError("libx.so: failed to map segment from shared object"), "error: out of memory: libx.so: failed to map"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: out of memory: Cannot allocate memory; "),
         (RecursionError("maximum recursion depth"), "error: expected input that nests less deeply"),
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
         (OSError(errno.EIO, "I/O error", "x.patc"), "error: x.patc: I/O error"),
@@ -52,6 +54,20 @@ def outcome(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[i
 def test_every_error_is_one_line(capsys: pytest.CaptureFixture[str], error: Exception, line: str) -> None:
     status, found = outcome(capsys, error)
     assert status == 1 and found.startswith(f"tool: {line}") and found.count("\n") == 1
+
+
+def test_memory_that_ran_out_inside_a_library_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(argv: Sequence[str]) -> int:
+        try:
+            try:
+                raise MemoryError("std::bad_alloc")
+            except MemoryError as error:
+                raise ValueError("a library") from error
+        except ValueError:
+            raise PatcError("cannot export the model") from None
+
+    assert guard.main("tool", work, []) == 1
+    assert capsys.readouterr().err.startswith("tool: error: out of memory: std::bad_alloc; ")
 
 
 def test_interrupts_and_closed_pipes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +142,7 @@ def test_native_messages_come_in_their_place(tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGSEGV)", "the second step crashed (SIGSEGV); this is a fault of patc or"),
         ("os.write(2, b'LLVM ERROR: no\\nPLEASE submit a bug\\nStack dump:\\n'); os.abort()", "the second step crashed (SIGABRT: LLVM ERROR: no); "),
         ("os.write(2, b'terminate called\\n  what():  std::bad_alloc\\n'); os.abort()", "out of memory in the second step (SIGABRT: terminate called what(): std::bad_alloc)"),
+        ("os.write(2, b'cannot allocate memory for thread-local data: ABORT\\n'); os._exit(127)", "out of memory in the second step (exit status 127: cannot allocate memory for"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "the second step was killed (SIGKILL), as is done where memory runs out"),
     ],
 )  # fmt: skip

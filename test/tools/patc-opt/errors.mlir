@@ -26,7 +26,7 @@
 // BOTH: patc-opt: error: expected either --pass-pipeline or passes as flags, got both (--cse)
 // MISSING: {{.*}}none.mlir: error: expected an MLIR file, found none
 // FOLDER: {{.*}}patc-opt: error: expected an MLIR file, found a folder
-// UNWRITABLE: {{.*}}out.mlir: error: cannot write the file: No such file or directory
+// UNWRITABLE: {{.*}}out.mlir: error: expected a file in a folder that exists
 // NUMBER: patc-opt: error: argument --mlir-elide-elementsattrs-if-larger: invalid int value: 'few'
 
 func.func @not_bufferizable(%x: tensor<4xf32>) -> tensor<4xf32> {
