@@ -245,7 +245,8 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     if not args.quiet:
         _print_diagnostics(state.diagnostics)
         if lost:
-            print(f"remark: {plural(len(lost), 'parameter')} were not written; -o FILE writes them")
+            were, them = ("was", "it") if len(lost) == 1 else ("were", "them")
+            print(f"remark: {plural(len(lost), 'parameter')} {were} not written; -o FILE writes {them}")
 
 
 def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:

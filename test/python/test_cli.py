@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +301,90 @@ def test_a_closed_pipe_is_silent(folder: Path) -> None:
     command = f"'{sys.executable}' -m patc.tools.patc report '{folder / 'two.patc'}' | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stdout.startswith("input 'x'") and result.stderr == ""
+
+
+# -- Where outputs go --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A model of one convolution."""
+    path = tmp_path / "net.mlir"
+    path.write_text("""\
+func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x3x8x8xf32> {
+  %w = arith.constant dense<0.5> : tensor<3x3x1x1xf32>
+  %e = tensor.empty() : tensor<1x3x8x8xf32>
+  %z = arith.constant 0.0 : f32
+  %i = linalg.fill ins(%z : f32) outs(%e : tensor<1x3x8x8xf32>) -> tensor<1x3x8x8xf32>
+  %y = linalg.conv_2d_nchw_fchw ins(%x, %w : tensor<1x3x8x8xf32>, tensor<3x3x1x1xf32>)
+    outs(%i : tensor<1x3x8x8xf32>) -> tensor<1x3x8x8xf32>
+  return %y : tensor<1x3x8x8xf32>
+}
+""")
+    return path
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "link"])
+def test_standard_output_gets_nothing_but_the_data(
+    capfdbinary: pytest.CaptureFixture[bytes], text: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(text.parent)
+    Path("link").symlink_to("/dev/stdout")
+    assert main(["compile", "net.mlir", "-o", name]) == 0
+    compiled, messages = capfdbinary.readouterr()
+    Path("net.patc").write_bytes(compiled)
+    assert b"2 layers" in messages
+    assert main(["run", "net.patc", "--output", name]) == 0
+    output, messages = capfdbinary.readouterr()
+    assert np.load(io.BytesIO(output)).shape == (1, 3, 8, 8) and b"output [1, 3, 8, 8] float32" in messages
+    assert main(["compile", "net.mlir", "-o", name, "--emit", "mlir@plan-memory"]) == 0
+    module, messages = capfdbinary.readouterr()
+    assert module.startswith(b"module") and b"remark: 1 parameter was not written; -o FILE writes it" in messages
+    assert sorted(os.listdir()) == ["link", "net.mlir", "net.patc"] and Path("link").is_symlink()
+
+
+def test_links_and_pipes_stay_what_they_are(capsys: pytest.CaptureFixture[str], text: Path) -> None:
+    link, target, pipe = (text.with_name(name) for name in ("link.mlir", "target.mlir", "pipe"))
+    link.symlink_to(target)
+    target.write_text("old")
+    os.mkfifo(pipe)
+    run(capsys, "compile", text, "-o", link, "--emit", "mlir@linalg")
+    assert link.is_symlink() and target.read_text().startswith("module")
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    run(capsys, "compile", text, "-o", pipe, "--emit", "mlir@linalg")
+    reader.join()
+    assert found == [target.read_text()] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "x" * 300], "x: cannot write the file: File name too long"),
+        (["-o", "x/" * 2500], "cannot write the file: File name too long|expected a file to write, got a folder"),
+        (["-o", "a\0b"], r"a\\0b: expected a name without null characters"),
+        (["-o", ""], "expected the name of a file or folder, got an empty one"),
+        (["-o", "net.mlir/"], "net.mlir/: expected a file to write, got a folder"),
+        (["-o", "loop"], "loop: cannot write the file: Too many levels of symbolic links"),
+        (["-o", "blocked.mlir", "--emit", "mlir@raise"], "blocked.safetensors: expected a file to write, got a folder"),
+        (["-o", "a.o", "--emit", "obj", "--target", "aarch64-linux"], "net.h: expected a file to write, got a folder"),
+        (["-o", "/dev/null", "--emit", "obj", "--target", "aarch64-linux"], "/dev/null: expected a file that a header can lie beside, got a device or pipe"),
+        (["-o", ".", "--target", "aarch64-linux"], "net.h: expected a file to write, got a folder"),
+        (["-o", "x" * 300, "--target", "aarch64-linux"], "cannot make the folder: File name too long"),
+        (["-o", "x" * 300, "--target", "spirv-vulkan", "--emit", "spirv"], "cannot make the folder: File name too long"),
+    ],
+)  # fmt: skip
+def test_outputs_are_checked_before_anything_takes_time(
+    capsys: pytest.CaptureFixture[str], text: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(text.parent)
+    Path("loop").symlink_to("loop")
+    Path("net.h").mkdir()
+    Path("blocked.safetensors").mkdir()
+    monkeypatch.setattr("patc.tools.arguments.load_model", None)
+    assert re.search(message, fail(capsys, "compile", "net.mlir", *words))
+    assert sorted(os.listdir()) == ["blocked.safetensors", "loop", "net.h", "net.mlir"]
 
 
 # -- run ---------------------------------------------------------------------------------------------
