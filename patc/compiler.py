@@ -216,6 +216,7 @@ def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.
     if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".mlir":
         source = _read_source(Path(model), context)
         _require_shapes(source, example_inputs)
+        _require_elements(source)
         return source
     imported = import_model(model, example_inputs, context)
     source = Source(
@@ -225,10 +226,14 @@ def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.
         tuple(TensorInfo(spec.name, spec.shape) for spec in imported.outputs),
         _describe_structure(imported.structure, imported.constants),
     )
+    _require_elements(source)
+    return source
+
+
+def _require_elements(source: Source) -> None:
     for info in (*source.inputs, *source.outputs):
         if 0 in info.shape:
             raise PatcError(f"expected tensors with elements, got {info}")
-    return source
 
 
 def find_target(target: str | Target) -> Target:

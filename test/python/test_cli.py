@@ -343,6 +343,12 @@ def test_standard_output_gets_nothing_but_the_data(
     assert sorted(os.listdir()) == ["link", "net.mlir", "net.patc"] and Path("link").is_symlink()
 
 
+def test_a_text_of_empty_tensors_is_refused(capsys: pytest.CaptureFixture[str], text: Path) -> None:
+    text.write_text("func.func @main(%x: tensor<0x3xf32>) -> tensor<0x3xf32> { return %x : tensor<0x3xf32> }")
+    found = fail(capsys, "compile", text, "-o", text.with_name("x.patc"))
+    assert found == "expected tensors with elements, got 'arg0' of shape [0, 3] float32"
+
+
 def test_links_and_pipes_stay_what_they_are(capsys: pytest.CaptureFixture[str], text: Path) -> None:
     link, target, pipe = (text.with_name(name) for name in ("link.mlir", "target.mlir", "pipe"))
     link.symlink_to(target)
