@@ -41,7 +41,7 @@ import numpy as np
 
 from patc.passes import cost_model
 from patc.passes.kernels import tiling
-from patc.passes.kernels.winograd_transforms import TILE, TRANSFORMS, Label, Transform
+from patc.passes.kernels.winograd_transforms import TAPS, TILE, Label, weight_matrix
 from patc.targets import Target
 
 LINE = tiling.LINE_BYTES // 4  # f32 elements of a cache line
@@ -52,7 +52,7 @@ def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[i
     stride = strides[0]
     square = len({*kernel}) == 1 and tuple(strides) == (stride, stride)
     plain = (*dilations, groups) == (1, 1, 1) and phases == stride <= 2
-    return square and plain and -(-kernel[0] // stride) in TRANSFORMS
+    return square and plain and -(-kernel[0] // stride) in TAPS
 
 
 # Phases
@@ -75,12 +75,12 @@ class Phase:
     @property
     def lines(self) -> int:
         """Rows of inputs of a tile, and of positions that they are transformed to."""
-        return TILE - 1 + max(self.height, min(TRANSFORMS))
+        return TILE - 1 + max(self.height, min(TAPS))
 
     @property
     def shifts(self) -> int:
         """Columns of inputs of a tile, and of positions that they are transformed to."""
-        return TILE - 1 + max(self.width, min(TRANSFORMS))
+        return TILE - 1 + max(self.width, min(TAPS))
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def transform_weights(weight: np.ndarray, stride: int = 1) -> np.ndarray:
     for number, part in enumerate(parts):
         own = weight[:, :, part.row :: stride, part.column :: stride].astype(np.float64)
         down, across = (
-            TRANSFORMS[taps].weights(count - TILE + 1)[:, :present]
+            weight_matrix(count - TILE + 1)[:, :present]
             for count, present in ((part.lines, part.height), (part.shifts, part.width))
         )
         transformed = np.einsum("ij,fcjk,lk->ilfc", down, own, across, optimize=True)
@@ -175,10 +175,6 @@ class Layer:
     def taps(self) -> int:
         """Rows, and columns, of the largest phase of a kernel."""
         return -(-self.kernel // self.stride)
-
-    @property
-    def transform(self) -> Transform:
-        return TRANSFORMS[self.taps]
 
     @property
     def read(self) -> int:

@@ -14,7 +14,7 @@ from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work
 from patc.passes.kernels.tiling import Tensor
 from patc.passes.kernels.winograd import Layer, Phase, Strip, inputs_of
-from patc.passes.kernels.winograd_transforms import TILE, Label, Named, regroup
+from patc.passes.kernels.winograd_transforms import TILE, Label, Named, regroup, transform_inputs, transform_outputs
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def transform_input(
                 for line in range(phase.lines):
                     parts = [part for row in rows for part in row[line]]
                     vectors = _columns_of_tiles(b, layer, phase, strip, parts)
-                    for shift, value in enumerate(layer.transform.inputs(b, vectors)):
+                    for shift, value in enumerate(transform_inputs(b, vectors)):
                         b.store(value, transformed, tile, (layer.read * line + shift) * layer.plane)
 
             _for_vectors(b, layer, one_vector)
@@ -191,7 +191,7 @@ def _transformed_rows(
         if distant:  # ask for the same rows of the next channel
             for base in bases:
                 b.prefetch(source.memory, base, corner + chunk.column + layout.plane)
-        for line, value in zip(lines, layer.transform.inputs(b, values), strict=True):
+        for line, value in zip(lines, transform_inputs(b, values), strict=True):
             line.append(Named(value, labels))
     return lines
 
@@ -318,11 +318,11 @@ def transform_output(
             for shift in range(layer.read):
                 offsets = [(layer.read * line + shift) * layer.plane for line in range(layer.read)]
                 values = [b.load(products.memory, place, offset, strip.lanes) for offset in offsets]
-                for line, value in zip(lines, layer.transform.outputs(b, values), strict=True):
+                for line, value in zip(lines, transform_outputs(b, values), strict=True):
                     line.append(value)
             valid = min(TILE * strip.columns, layer.width - TILE * strip.start if strip.is_last else layer.width)
             chunks = tiling.cut(valid, layer.lanes)
-            rows = [_rows_of_outputs(b, strip, chunks, layer.transform.outputs(b, line)) for line in lines]
+            rows = [_rows_of_outputs(b, strip, chunks, transform_outputs(b, line)) for line in lines]
             for row in range(strip.rows):
                 image, index = b.divide(b.add(b.add(start, first), row), layer.rows)
                 tile = Tile(image, b.mul(index, TILE), b.mul(column, TILE), TILE, chunks)

@@ -19,7 +19,7 @@ from test_kernels import ACTIVATIONS, random_bias, random_readers, random_residu
 
 from patc.dialects.attributes import Layout, Schedule
 from patc.passes.kernels import winograd
-from patc.passes.kernels.winograd_transforms import TRANSFORMS
+from patc.passes.kernels.winograd_transforms import POINTS
 from patc.targets import get_target
 
 RANDOMS = st.randoms(use_true_random=False)
@@ -52,10 +52,9 @@ def by_winograd(**fields: Any) -> Retile:
 def test_transformed_weights_are_values_of_polynomials(taps: int, filters: int, channels: int) -> None:
     """A kernel's rows and columns as polynomials, at the points; each point has a scale of its own."""
     weight = weights(filters, channels, taps, taps)
-    transform = TRANSFORMS[taps]
     found = winograd.transform_weights(weight).reshape(taps + 3, taps + 3, filters, channels)
     assert found.dtype == np.float32
-    points = np.array([0, transform.near, -transform.near, transform.far, -transform.far, -1][: taps + 2])
+    points = np.array(POINTS[: taps + 2])
     places = [0, 1, 2, 3, 4, 6][: taps + 2]
     scales = [np.prod([point - other for other in points if other != point]) for point in points]
     powers = np.vander(points, taps, increasing=True) / np.array(scales)[:, None]
