@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import func, memref, scf
+from torch_mlir.dialects import arith, func, memref, scf
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
@@ -23,7 +23,7 @@ from patc.passes.channel_major import by_channel, cut_evenly
 from patc.passes.constants import constant_name, read_constant
 from patc.passes.elements import element_bytes, require_elements
 from patc.passes.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
-from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_stages
+from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_repair, winograd_stages
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.tiling import Tensor
@@ -187,6 +187,7 @@ class _Specializer:
             self._choose_outputs(results, list(block.arguments)[len(inputs) : len(inputs) + len(outputs)])
             declare_function(self._module, CLOCK, "i64")
             self._b = Builder(block)
+            self._block = block
             ticks = block.arguments[len(types) - 1]
             self._timestamp(ticks, 0)
             for op in old.operations:
@@ -276,6 +277,14 @@ class _Specializer:
             symbol, type_ = self._kernels.add_global(label, array, inline=name is None)
             self._constants[key] = memref.GetGlobalOp(type_, symbol).result
         return self._constants[key]
+
+    def status(self, element: ir.Type) -> ir.Value:
+        """Return memory of one element, zero when the function starts."""
+        with ir.InsertionPoint.at_block_begin(self._block):
+            memory = memref.AllocOp(_flat(1, element), [], []).result
+            zero = arith.ConstantOp(element, 0.0).result
+            memref.StoreOp(zero, memory, [arith.ConstantOp(self._b.index_type, 0).result])
+        return memory
 
     def call(
         self,
@@ -489,15 +498,26 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     planes, sums = (memref.AllocOp(_flat(size, element), [], []).result for size in sizes)
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
+    status = specializer.status(element)
+
+    def emit_repair(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
+        given, weights, status, made, *rest = arguments
+        tensors = source.tensor(given), weights, status, output.tensor(made)
+        winograd_repair.repair(b, work, layer, *tensors, epilogue(rest), window, again)
+
+    again = winograd_repair.repair_schedule(layer, schedule)
 
     def emit_bands(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        given, planes, weights, sums, made, *rest = arguments
+        given, planes, weights, sums, status, made, *rest = arguments
         tensors = source.tensor(given), planes, weights, sums, output.tensor(made)
-        winograd_stages.compute_bands(b, work, layer, schedule.threads, *tensors, epilogue(rest), window)
+        seen = winograd_stages.compute_bands(b, work, layer, schedule.threads, *tensors, epilogue(rest), window)
+        winograd_repair.report(b, seen, status)
 
     if own_bands:
-        memories = [source.memory, planes, packed, sums, output.memory, *extra]
+        memories = [source.memory, planes, packed, sums, status, output.memory, *extra]
         specializer.call(op, schedule, memories, [1.0], layer.bands, emit_bands)
+        memories = [source.memory, packed, status, output.memory, *extra]
+        specializer.call(op, again, memories, [1.0] * filters, row_tiles(op, again), emit_repair)
         return
 
     def emit_input(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -510,10 +530,12 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
         winograd_stages.multiply(b, layer, positions, part, planes, 0, weights, winograd_stages.Products(sums))
 
     def emit_output(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        sums, made, *rest = arguments
+        sums, status, made, *rest = arguments
         part, start = (work.first_filter, work.last_filter), winograd_stages.first_row(b, layer, work.first_tile)
-        made = output.tensor(made)
-        winograd_stages.transform_output(b, layer, part, start, winograd_stages.Products(sums), made, epilogue(rest))
+        products, seen = winograd_stages.Products(sums), winograd_stages.nothing_seen(b, layer)
+        tensors = products, output.tensor(made), epilogue(rest)
+        seen = winograd_stages.transform_output(b, layer, part, start, *tensors, seen)
+        winograd_repair.report(b, seen, status)
 
     even = layer.positions % schedule.threads == 0 or layer.blocks % schedule.threads != 0
     stages = {
@@ -525,8 +547,10 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
         specializer.call(op, stages["input"], memories, [1.0] * channels, 1, emit_input, number)
         memories, positions = [planes, packed, sums], layer.positions
         specializer.call(op, stages["products"], memories, [1.0] * layer.blocks, positions, emit_products)
-        memories = [sums, output.memory, *extra]
+        memories = [sums, status, output.memory, *extra]
         specializer.call(op, stages["output"], memories, [1.0] * filters, 1, emit_output, number)
+    memories = [source.memory, packed, status, output.memory, *extra]
+    specializer.call(op, again, memories, [1.0] * filters, row_tiles(op, again), emit_repair)
 
 
 def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:

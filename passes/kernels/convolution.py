@@ -328,7 +328,7 @@ def sparse_convolution(
                     b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry)) for entry in range(entries)
                 ]
                 taps = weights.library.places(pattern)
-                return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
+                return accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
             if in_parts and pattern > 0:
                 part = b.loop(bounds[pattern], bounds[pattern + 1], _zeros(b, sums), one_kernel)
@@ -355,7 +355,7 @@ def _join(b: Builder, sums: Vectors, sets: int) -> Vectors:
     return joined
 
 
-def _accumulate(
+def accumulate(
     b: Builder,
     tile: Tile,
     sums: Vectors,

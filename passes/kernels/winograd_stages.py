@@ -9,7 +9,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
 from patc.passes.cost_model import SECOND_LEVEL_BYTES
-from patc.passes.kernels import tiling
+from patc.passes.kernels import tiling, winograd_repair
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work
 from patc.passes.kernels.tiling import Tensor
@@ -44,8 +44,8 @@ def compute_bands(
     output: Tensor,
     epilogue: Epilogue,
     window: Window,
-) -> None:
-    """Emit the bands `work.first_tile` .. `work.last_tile` - 1.
+) -> ir.Value:
+    """Emit the bands `work.first_tile` .. `work.last_tile` - 1, and return what `winograd_repair.watch` saw.
 
     Args:
         threads: among which the bands of the layer are divided evenly; each has its own part of `transformed` and
@@ -58,23 +58,26 @@ def compute_bands(
     inputs = b.mul(slot, layer.depth * layer.channel)
     sums = b.mul(slot, layer.kept * layer.channel)
 
-    def one_band(number: ir.Value, _: Vectors) -> Vectors:
+    def one_band(number: ir.Value, seen: Vectors) -> Vectors:
         start = first_row(b, layer, number)
         transform_input(b, layer, (0, layer.channels), start, source, transformed, inputs, window)
 
-        def one_group(group: Index, _: Vectors) -> Vectors:
+        def one_group(group: Index, seen: Vectors) -> Vectors:
             first, end = (b.mul(b.add(group, step), layer.group) for step in (0, 1))
             blocks = first, b.minimum(end, layer.blocks)
             filters = b.mul(first, layer.block), b.minimum(b.mul(end, layer.block), layer.filters)
             kept = Products(products, sums, b.minimum(filters[0], layer.filters - layer.block))
             multiply(b, layer, (0, layer.positions), blocks, transformed, inputs, weights, kept)
-            transform_output(b, layer, filters, start, kept, output, epilogue)
-            return []
+            return [transform_output(b, layer, filters, start, kept, output, epilogue, seen[0])]
 
-        _repeat(b, -(-layer.blocks // layer.group), one_group)
-        return []
+        return _repeat(b, -(-layer.blocks // layer.group), one_group, seen)
 
-    b.loop(work.first_tile, work.last_tile, [], one_band)
+    return b.loop(work.first_tile, work.last_tile, [nothing_seen(b, layer)], one_band)[0]
+
+
+def nothing_seen(b: Builder, layer: Layer) -> ir.Value:
+    """Return what `winograd_repair.watch` starts with."""
+    return b.splat(0.0, winograd_repair.watched_lanes(layer))
 
 
 def first_row(b: Builder, layer: Layer, band: Index) -> Index:
@@ -82,34 +85,34 @@ def first_row(b: Builder, layer: Layer, band: Index) -> Index:
     return b.minimum(b.mul(band, layer.band), layer.images * layer.rows - layer.band)
 
 
-def _for_vectors(b: Builder, layer: Layer, body: Callable[[Index, Index, Strip], None]) -> None:
-    """Emit the loops over the vectors of a band; `body(first row of tiles in the band, first column, strip)`.
+def _for_vectors(
+    b: Builder, layer: Layer, carried: Vectors, body: Callable[[Index, Index, Strip, Vectors], Vectors]
+) -> Vectors:
+    """Emit the loops over the vectors of a band; `body(first row of tiles in the band, first column, strip, carried)`.
 
     Vectors come in the order of their tiles in memory: what one stores behind its tiles is overwritten by the next.
     """
     strips = layer.strips()
     rows = strips[0].rows
 
-    def some_rows(number: Index, _: Vectors) -> Vectors:
+    def some_rows(number: Index, carried: Vectors) -> Vectors:
         first = b.minimum(b.mul(number, rows), layer.band - rows)
         for strip in strips:
 
-            def one_vector(position: Index, _: Vectors, strip: Strip = strip) -> Vectors:
-                body(first, b.add(b.mul(position, strip.columns), strip.start), strip)
-                return []
+            def one_vector(position: Index, carried: Vectors, strip: Strip = strip) -> Vectors:
+                return body(first, b.add(b.mul(position, strip.columns), strip.start), strip, carried)
 
-            _repeat(b, strip.count, one_vector)
-        return []
+            carried = _repeat(b, strip.count, one_vector, carried)
+        return carried
 
-    _repeat(b, -(-layer.band // rows), some_rows)
+    return _repeat(b, -(-layer.band // rows), some_rows, carried)
 
 
-def _repeat(b: Builder, count: int, body: Callable[[Index, Vectors], Vectors]) -> None:
+def _repeat(
+    b: Builder, count: int, body: Callable[[Index, Vectors], Vectors], carried: Sequence[ir.Value] = ()
+) -> Vectors:
     """Emit a loop of `count` turns, or its body."""
-    if count == 1:
-        body(0, [])
-    else:
-        b.loop(0, count, [], body)
+    return body(0, [*carried]) if count == 1 else b.loop(0, count, [*carried], body)
 
 
 def transform_input(
@@ -134,7 +137,7 @@ def transform_input(
             plane = b.mul(channel, source.layout.plane)
             target = b.add(first_element, b.mul(b.add(channel, number * layer.channels), layer.channel))
 
-            def one_vector(first: Index, column: Index, strip: Strip) -> None:
+            def one_vector(first: Index, column: Index, strip: Strip, _: Vectors) -> Vectors:
                 places = [b.add(b.add(start, first), row) for row in range(strip.rows)]
                 rows = [
                     _transformed_rows(b, layer, phase, strip, row, place, plane, column, source, window)
@@ -146,9 +149,9 @@ def transform_input(
                     vectors = _columns_of_tiles(b, layer, phase, strip, parts)
                     for shift, value in enumerate(transform_inputs(b, vectors)):
                         b.store(value, transformed, tile, (layer.read * line + shift) * layer.plane)
+                return []
 
-            _for_vectors(b, layer, one_vector)
-            return []
+            return _for_vectors(b, layer, [], one_vector)
 
         b.loop(*channels, [], one_channel)
 
@@ -302,17 +305,22 @@ def transform_output(
     products: Products,
     output: Tensor,
     epilogue: Epilogue,
-) -> None:
+    seen: ir.Value,
+) -> ir.Value:
     """Emit A^T m A of a band and the epilogue for the filters from `filters[0]` to before `filters[1]`.
 
     Args:
         start: first row of tiles of the band, counted through all images.
+        seen: by `winograd_repair.watch` so far.
+
+    Returns:
+        what it has seen then.
     """
 
-    def one_filter(filter_: ir.Value, _: Vectors) -> Vectors:
+    def one_filter(filter_: ir.Value, seen: Vectors) -> Vectors:
         plane = products.of_filter(b, layer, filter_)
 
-        def one_vector(first: Index, column: Index, strip: Strip) -> None:
+        def one_vector(first: Index, column: Index, strip: Strip, seen: Vectors) -> Vectors:
             place = b.add(b.add(plane, b.mul(first, layer.columns)), column)
             lines: list[Vectors] = [[] for _ in range(TILE)]
             for shift in range(layer.read):
@@ -322,17 +330,18 @@ def transform_output(
                     line.append(value)
             valid = min(TILE * strip.columns, layer.width - TILE * strip.start if strip.is_last else layer.width)
             chunks = tiling.cut(valid, layer.lanes)
-            rows = [_rows_of_outputs(b, strip, chunks, transform_outputs(b, line)) for line in lines]
+            outputs = [transform_outputs(b, line) for line in lines]
+            rows = [_rows_of_outputs(b, strip, chunks, columns) for columns in outputs]
             for row in range(strip.rows):
                 image, index = b.divide(b.add(b.add(start, first), row), layer.rows)
                 tile = Tile(image, b.mul(index, TILE), b.mul(column, TILE), TILE, chunks)
                 sums = [line[row * len(chunks) : (row + 1) * len(chunks)] for line in rows]
                 _store_row_of_tiles(b, layer, tile, index, sums, filter_, output, epilogue, ends_row=strip.is_last)
+            return [winograd_repair.watch(b, strip, outputs, seen[0])]
 
-        _for_vectors(b, layer, one_vector)
-        return []
+        return _for_vectors(b, layer, seen, one_vector)
 
-    b.loop(*filters, [], one_filter)
+    return b.loop(*filters, [seen], one_filter)[0]
 
 
 def _rows_of_outputs(b: Builder, strip: Strip, chunks: Sequence[tiling.Chunk], columns: Vectors) -> Vectors:

@@ -7,6 +7,7 @@ Neural Networks, CVPR 2016).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def transform_inputs(b: Builder, given: Vectors) -> Vectors:
     def less(one: ir.Value, other: ir.Value) -> ir.Value:
         return arith.SubFOp(one, other).result
 
-    def first_less(terms: Vectors) -> ir.Value:
+    def by_others(terms: Vectors) -> ir.Value:
         """Return the coefficient of x^2 in (x^2 - 1.5 x - 1) of three."""
         return b.fma(b.splat(-1.5, lanes), terms[1], less(terms[2], terms[0]))
 
@@ -59,21 +60,21 @@ def transform_inputs(b: Builder, given: Vectors) -> Vectors:
     differences = [less(given[place + 1], given[place]) for place in range(2, len(given) - 3)]
     extra = []
     if len(given) == 7:
-        extra = [first_less(steps[1:4])]
+        extra = [by_others(steps[1:4])]
         # The polynomials of the other points have one factor more.
         factor = b.splat(-POINTS[5], lanes)
         steps, sums, differences = (
-            [b.fma(factor, sooner, later) for sooner, later in zip(terms, terms[1:], strict=False)]
+            [b.fma(factor, sooner, later) for sooner, later in itertools.pairwise(terms)]
             for terms in (steps, sums, differences)
         )
     factor = b.splat(-1.5, lanes)
     return [
-        first_less(steps[:3]),
+        by_others(steps[:3]),
         b.fma(factor, sums[0], b.plus(steps[2], steps[1])),
         b.fma(factor, differences[0], less(steps[2], steps[1])),
         b.fma(b.splat(0.5, lanes), steps[1], steps[2]),
         b.fma(b.splat(-2.0, lanes), steps[1], steps[2]),
-        first_less(steps[1:]),
+        by_others(steps[1:]),
         *extra,
     ]
 
