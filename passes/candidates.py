@@ -21,6 +21,7 @@ from patc.passes.constants import read_constant
 from patc.passes.elements import element_bytes, vector_lanes
 from patc.passes.kernels import convolution, tiling, winograd
 from patc.passes.kernels.winograd_transforms import TILE
+from patc.passes.layer_weights import FKW_ROLES, read_dense_weight
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.targets import Target
 
@@ -79,6 +80,19 @@ def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
     firsts = [candidate for group in algorithms.values() for candidate in group[:share]]
     kept = list(dict.fromkeys([*firsts, *widths.values(), *ranked]))[:limit]
     return sorted(kept, key=lambda candidate: astuple(candidate.schedule))
+
+
+def without_inaccurate(found: list[Candidate], op: Any, state: PassState) -> list[Candidate]:
+    """Return the candidates without those of Winograd convolution if one of them may be chosen and the layer's weights
+    make its errors too large."""
+    ranked = sorted(found, key=lambda candidate: candidate.cost)
+    others = [candidate for candidate in found if candidate.schedule.algorithm != "winograd"]
+    if len(others) == len(found) or (state.measure is None and ranked[0].schedule.algorithm != "winograd"):
+        return found
+    weights = [op.weight] if isinstance(op, pattern.Conv2dOp) else [getattr(op, role) for role in FKW_ROLES]
+    if any(read_constant(weight, state) is None for weight in weights):
+        return found  # a layer without its weights can be scheduled, but not compiled
+    return others if winograd.cancels(read_dense_weight(op, state).array, op.strides[0]) else found
 
 
 def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:

@@ -17,7 +17,7 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
-from patc.passes.candidates import Candidate, candidates, shortlist
+from patc.passes.candidates import Candidate, candidates, shortlist, without_inaccurate
 from patc.passes.elements import element_bytes
 from patc.passes.functions import defined_functions, top_level_ops
 from patc.passes.gpu_candidates import gpu_candidates
@@ -26,6 +26,7 @@ from patc.targets import get_target
 
 REMOTE_BYTES_PER_CYCLE = 1.5  # from the cache of another core
 SHARED_BAND = 1.2  # what threads lose that share the stages of Winograd's bands instead of having bands of their own
+CANCELS = "; no winograd: filters cancel where channels are equal, and rounding errors would show"
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,17 @@ class PatternSchedule(Pass):
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if not found:
                     continue
-                alone = found
+                accurate = without_inaccurate(found, op, state)
+                note = CANCELS if len(accurate) < len(found) else ""
+                alone = found = accurate
                 if self.threads > 1 and state.measure is None:
                     if is_flat(op):  # cut in another way for several threads
                         alone = candidates(op, target, state)
                     found = _same_sums(found, alone)
                 divided = [way for one in found for way in _divide(one, op, self.threads)]
                 chosen, reason = _choose(op, divided, state)
-                set_schedule(op, chosen, reason if state.measure else reason + _other_algorithms(alone))
+                reason += "" if state.measure else _other_algorithms(alone)
+                set_schedule(op, chosen, reason + note)
 
 
 def _schedule_for_gpu(op: Any, state: PassState) -> None:

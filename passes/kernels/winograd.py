@@ -110,6 +110,23 @@ def transform_weights(weight: np.ndarray, stride: int = 1) -> np.ndarray:
     return found.reshape(-1, filters, len(parts) * channels)
 
 
+# Accuracy
+
+RANDOM_ERRORS = {3: 3e-6, 4: 6e-6}  # over the largest output, of random kernels on random inputs, by taps
+TOLERABLE_ERROR = 1e-4 / 3
+
+
+def cancels(weight: np.ndarray, stride: int) -> bool:
+    """Whether all filters of F x C x K x K weights nearly cancel where channels are equal, as those of a grey picture.
+
+    Rounding errors are as large as elsewhere then, and too large for what is left of the outputs. What cancels within a
+    channel, as filters that look for edges do on a plain page, needs no such care: see `winograd_transforms.POINTS`.
+    """
+    found = np.sqrt(np.square(weight.sum(1, dtype=np.float64)).sum((1, 2)).max())
+    scale = np.sqrt(np.einsum("fcij,fcij->f", weight, weight).max())
+    return bool(RANDOM_ERRORS[-(-weight.shape[2] // stride)] * scale > TOLERABLE_ERROR * found)
+
+
 # Tiles
 
 NEAR_BYTES = 512 * 1024  # inputs of a band that the second-level cache holds, beside the products of a group
