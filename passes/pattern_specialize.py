@@ -499,13 +499,17 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
     status = specializer.status(element)
+    again = winograd_repair.repair_schedule(layer, schedule)
+    matrices = specializer.constant(winograd_repair.restoring_matrices(layer), weight.origin, "restoring")
+    places = winograd_repair.places(layer, source.tensor(source.memory).layout, window)
+    places = specializer.constant(places, op.result, "places")
+    kernels = [packed, matrices, places]
 
     def emit_repair(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
-        given, weights, status, made, *rest = arguments
-        tensors = source.tensor(given), weights, status, output.tensor(made)
+        given, packed, matrices, places, status, made, *rest = arguments
+        arrays = winograd_repair.Weights(packed, matrices, places)
+        tensors = source.tensor(given), arrays, status, output.tensor(made)
         winograd_repair.repair(b, work, layer, *tensors, epilogue(rest), window, again)
-
-    again = winograd_repair.repair_schedule(layer, schedule)
 
     def emit_bands(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         given, planes, weights, sums, status, made, *rest = arguments
@@ -516,7 +520,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     if own_bands:
         memories = [source.memory, planes, packed, sums, status, output.memory, *extra]
         specializer.call(op, schedule, memories, [1.0], layer.bands, emit_bands)
-        memories = [source.memory, packed, status, output.memory, *extra]
+        memories = [source.memory, *kernels, status, output.memory, *extra]
         specializer.call(op, again, memories, [1.0] * filters, row_tiles(op, again), emit_repair)
         return
 
@@ -549,7 +553,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
         specializer.call(op, stages["products"], memories, [1.0] * layer.blocks, positions, emit_products)
         memories = [sums, status, output.memory, *extra]
         specializer.call(op, stages["output"], memories, [1.0] * filters, 1, emit_output, number)
-    memories = [source.memory, packed, status, output.memory, *extra]
+    memories = [source.memory, *kernels, status, output.memory, *extra]
     specializer.call(op, again, memories, [1.0] * filters, row_tiles(op, again), emit_repair)
 
 

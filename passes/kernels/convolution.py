@@ -208,8 +208,16 @@ def store_tile(
     epilogue: Epilogue,
     schedule: Schedule,
 ) -> None:
-    """Add the residual, apply the activation, and store one channel's rows x chunks of sums; the last strip of a row
-    writes the halo as well."""
+    """Do what `store_sums` does; the last strip of a row writes the halo as well."""
+    store_sums(b, tile, sums, channel, output, epilogue)
+    if strip.start + strip.count * strip.columns >= output.width:
+        _finish_rows(b, tile, index, output, channel, schedule)
+
+
+def store_sums(
+    b: Builder, tile: Tile, sums: list[list[ir.Value]], channel: Index, output: Tensor, epilogue: Epilogue
+) -> None:
+    """Add the residual, apply the activation, and store one channel's rows x chunks of sums."""
     base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
     residual = epilogue.residual
     residual_base: Index = 0
@@ -222,8 +230,6 @@ def store_tile(
                 value = b.plus(value, tiling.load_chunk(b, residual, residual_base, row, chunk))
             values.append(tiling.apply_activation(b, value, epilogue.activation, chunk.lanes))
         tiling.store_chunks(b, values, output, base, row, tile.chunks)
-    if strip.start + strip.count * strip.columns >= output.width:
-        _finish_rows(b, tile, index, output, channel, schedule)
 
 
 def prefetch_ends(
@@ -328,7 +334,7 @@ def sparse_convolution(
                     b.load_scalar(weights.values, b.add(b.mul(kernel, entries), entry)) for entry in range(entries)
                 ]
                 taps = weights.library.places(pattern)
-                return accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
+                return _accumulate(b, tile, sums, source, b.add(base, plane), window, taps, scalars)
 
             if in_parts and pattern > 0:
                 part = b.loop(bounds[pattern], bounds[pattern + 1], _zeros(b, sums), one_kernel)
@@ -355,7 +361,7 @@ def _join(b: Builder, sums: Vectors, sets: int) -> Vectors:
     return joined
 
 
-def accumulate(
+def _accumulate(
     b: Builder,
     tile: Tile,
     sums: Vectors,

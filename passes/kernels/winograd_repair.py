@@ -10,26 +10,25 @@ The layer as a whole is computed again, so that results have the same bits for a
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, scf
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.attributes import Layout, Schedule
 from patc.passes.kernels import convolution, tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work
 from patc.passes.kernels.tiling import Tensor
-from patc.passes.kernels.winograd import Layer, Phase, Strip
+from patc.passes.kernels.winograd import Layer, Strip
 from patc.passes.kernels.winograd_transforms import TILE, weight_matrix
 
+ROWS = 4  # of a tile of direct convolution
 LEAST_TAP = 2.0**-20  # of the largest of a kernel; what is less is what rounding left of zero
-CODE = 40  # multiply-adds of the loop's body
-
-# Transformed kernels are read at the points 0, 1, -1 and infinity alone.
-_READ = (0, 1, 2, 5)
+READ = (0, 1, 2, 5)  # of the points of an axis: 0, 1, -1 and infinity say all of a kernel
 
 
 def watched_lanes(layer: Layer) -> int:
@@ -69,10 +68,49 @@ def report(b: Builder, seen: ir.Value, status: ir.Value) -> None:
 
 def repair_schedule(layer: Layer, schedule: Schedule) -> Schedule:
     """Return how the layer is computed again: in little code rather than in little time."""
-    rows = max(1, min(layer.height, CODE // layer.kernel**2))
-    return Schedule(
-        "winograd-repair", rows, schedule.lanes, schedule.lanes, 1, threads=schedule.threads, split="filters"
-    )
+    rows, lanes = min(ROWS, layer.height), schedule.lanes
+    return Schedule("winograd-repair", rows, lanes, lanes, 1, threads=schedule.threads, split="filters")
+
+
+def restoring_matrices(layer: Layer) -> np.ndarray:
+    """Return what makes kernels again of their transforms: taps, phase after phase, x the 16 products of READ."""
+    found = []
+    for phase in layer.phases:
+        down, across = (
+            np.linalg.pinv(weight_matrix(positions - TILE + 1)[READ, :taps])
+            for positions, taps in ((phase.lines, phase.height), (phase.shifts, phase.width))
+        )
+        found.append(np.kron(down, across))
+    return np.concatenate(found).astype(np.float32)
+
+
+def places(layer: Layer, source: Layout, window: Window) -> np.ndarray:
+    """Return the number of taps before each phase, and of all; then where each tap is in the plane of an input channel,
+    phase after phase."""
+    found = []
+    for phase in layer.phases:
+        for dy in range(phase.row, layer.kernel, layer.stride):
+            for dx in range(phase.column, layer.kernel, layer.stride):
+                position, part = divmod(dx - window.left + source.left, source.phases)
+                found.append((dy - window.top + source.top) * source.pitch + part * source.row + position)
+    counts = [phase.height * phase.width for phase in layer.phases]
+    return np.array([0, *itertools.accumulate(counts), *found], np.int32)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Kernels in memory.
+
+    Attributes:
+        transformed: [position][block][phase][channel][filter of the block].
+        matrices: `restoring_matrices`.
+        places: as of the function `places`. Numbers of taps are read from there as well: what is not constant is not
+            unrolled, and this is code that hardly ever runs.
+    """
+
+    transformed: ir.Value
+    matrices: ir.Value
+    places: ir.Value
 
 
 def repair(
@@ -80,38 +118,38 @@ def repair(
     work: Work,
     layer: Layer,
     source: Tensor,
-    weights: ir.Value,
+    weights: Weights,
     status: ir.Value,
     output: Tensor,
     epilogue: Epilogue,
     window: Window,
     schedule: Schedule,
 ) -> None:
-    """Emit direct convolution for the filters of `work`, to be done if `status` says so.
-
-    Args:
-        weights: [position][block][phase][channel][filter of the block], transformed.
-    """
-    entries = layer.kernel**2
-    kernels = b.scratch(layer.channels * entries)
-    taps = tuple((0, dy, dx) for dy in range(layer.kernel) for dx in range(layer.kernel))
+    """Emit direct convolution for the filters of `work`, to be done if `status` says so."""
+    kernels = b.scratch(layer.channels * layer.kernel**2)
 
     def one_filter(filter_: ir.Value, _: Vectors) -> Vectors:
-        for number, phase in enumerate(layer.phases):
-            _restore_kernels(b, layer, number, phase, filter_, weights, kernels)
+        _restore_kernels(b, layer, filter_, weights, kernels)
+        entries = b.load_index(weights.places, len(layer.phases))
 
         def one_tile(tile: Tile, strip: tiling.Strip, index: Index, _: ir.Value) -> None:
             base = tile.base(b, source, window.strides)
 
-            def one_channel(channel: ir.Value, sums: Vectors) -> Vectors:
-                first = b.mul(channel, entries)
-                scalars = [b.load_scalar(kernels, b.add(first, entry)) for entry in range(entries)]
-                plane = b.add(base, b.mul(channel, source.layout.plane))
-                return convolution.accumulate(b, tile, sums, source, plane, window, taps, scalars)
+            def one_tap(number: ir.Value, sums: Vectors) -> Vectors:
+                channel, entry = arith.DivUIOp(number, entries).result, arith.RemUIOp(number, entries).result
+                place = b.load_index(weights.places, b.add(entry, len(layer.phases) + 1))
+                address = b.add(b.add(base, place), b.mul(channel, source.layout.plane))
+                scalar = b.load_scalar(kernels, number)
+                found = []
+                for row, total in enumerate(sums):
+                    lanes = total.type.shape[0]
+                    vector = b.load(source.memory, address, row * window.strides[0] * source.layout.pitch, lanes)
+                    found.append(b.fma(b.broadcast(scalar, lanes), vector, total))
+                return found
 
             first_sums = convolution.first_sums(b, tile, epilogue.bias, filter_)
-            sums = convolution.by_row(b.loop(0, layer.channels, first_sums, one_channel), tile)
-            convolution.store_tile(b, tile, strip, index, sums, filter_, output, epilogue, schedule)
+            sums = b.loop(0, b.mul(entries, layer.channels), first_sums, one_tap)
+            convolution.store_sums(b, tile, convolution.by_row(sums, tile), filter_, output, epilogue)
 
         one = Work(work.first_tile, work.last_tile, filter_, b.add(filter_, 1))
         convolution.for_work(b, one, output, schedule, one_tile)
@@ -123,58 +161,42 @@ def repair(
         scf.YieldOp([])
 
 
-def restoring_matrix(phase_taps: int, lines: int) -> np.ndarray:
-    """Return the inverse of G as far as it is read, taps x 4.
-
-    Args:
-        phase_taps: of the phase.
-        lines: positions of the phase.
-    """
-    return np.linalg.pinv(weight_matrix(lines - TILE + 1)[_READ, :phase_taps])
-
-
-def _restore_kernels(
-    b: Builder, layer: Layer, number: int, phase: Phase, filter_: ir.Value, weights: ir.Value, kernels: ir.Value
-) -> None:
-    """Emit the kernels of a filter, [channel][tap], as far as they belong to a phase.
-
-    Args:
-        number: of the phase.
-    """
-    down, across = restoring_matrix(phase.height, phase.lines), restoring_matrix(phase.width, phase.shifts)
+def _restore_kernels(b: Builder, layer: Layer, filter_: ir.Value, weights: Weights, kernels: ir.Value) -> None:
+    """Emit the kernels of a filter, [channel][tap], phase after phase."""
     # The last block of filters may overlap its neighbour.
     block = b.divide(filter_, layer.block)[0]
     member = b.subtract(filter_, b.index(b.minimum(b.mul(block, layer.block), layer.filters - layer.block)))
     pitch = layer.depth * layer.block
+    base = b.add(b.mul(block, pitch), member)
+    count = len(READ) ** 2
+    read = b.scratch(count)
 
     def one_channel(channel: ir.Value, _: Vectors) -> Vectors:
-        first = b.add(b.mul(block, pitch), b.mul(b.add(channel, number * layer.channels), layer.block))
-        first = b.add(first, member)
-        rows = []
-        for line in _READ:
-            places = [b.add(first, (layer.read * line + shift) * layer.blocks * pitch) for shift in _READ]
-            rows.append(_weighted(b, across, [b.load_scalar(weights, place) for place in places]))
-        columns = [_weighted(b, down, [row[place] for row in rows]) for place in range(phase.width)]
-        sizes = [math.AbsFOp(tap).result for column in columns for tap in column]
-        least = b.times(functools.reduce(b.at_least, sizes), b.scalar(LEAST_TAP))
         target = b.mul(channel, layer.kernel**2)
-        for dx, column in enumerate(columns):
-            for dy, tap in enumerate(column):
+        for number in range(len(layer.phases)):
+            first = b.add(base, b.mul(b.add(channel, number * layer.channels), layer.block))
+            for place, (line, shift) in enumerate(itertools.product(READ, READ)):
+                position = (layer.read * line + shift) * layer.blocks * pitch
+                b.store(b.load_scalar(weights.transformed, b.add(first, position)), read, place, 0)
+            products = b.load(read, 0, 0, count)
+            start, end = (b.load_index(weights.places, place) for place in (number, number + 1))
+
+            def one_tap(entry: ir.Value, largest: Vectors, products: ir.Value = products) -> Vectors:
+                factors = b.load(weights.matrices, b.mul(entry, count), 0, count)
+                tap = b.sum_lanes(b.times(factors, products))
+                b.store(tap, kernels, b.add(target, entry), 0)
+                return [b.at_least(largest[0], math.AbsFOp(tap).result)]
+
+            (largest,) = b.loop(start, end, [b.scalar(0.0)], one_tap)
+            least = b.times(largest, b.scalar(LEAST_TAP))
+
+            def round_tap(entry: ir.Value, _: Vectors, least: ir.Value = least) -> Vectors:
+                tap = b.load_scalar(kernels, b.add(target, entry))
                 is_zero = arith.CmpFOp(arith.CmpFPredicate.OLT, math.AbsFOp(tap).result, least).result
-                value = arith.SelectOp(is_zero, b.scalar(0.0), tap).result
-                place = (phase.row + layer.stride * dy) * layer.kernel + phase.column + layer.stride * dx
-                b.store(value, kernels, target, place)
+                b.store(arith.SelectOp(is_zero, b.scalar(0.0), tap).result, kernels, b.add(target, entry), 0)
+                return []
+
+            b.loop(start, end, [], round_tap)
         return []
 
     b.loop(0, layer.channels, [], one_channel)
-
-
-def _weighted(b: Builder, matrix: np.ndarray, values: Vectors) -> Vectors:
-    """Return the product of a matrix and a vector of scalars."""
-    found = []
-    for row in matrix:
-        total = b.times(b.scalar(float(row[0])), values[0])
-        for factor, value in zip(row[1:], values[1:], strict=True):
-            total = b.plus(total, b.times(b.scalar(float(factor)), value))
-        found.append(total)
-    return found
