@@ -123,7 +123,9 @@ class _Kernels:
         """Return the name of the function that `emit(builder, arguments)` writes, to compute in `element`."""
         with ir.InsertionPoint(self._module.body), ir.Location.name(algorithm):
             function = func.FuncOp("kernel", (types, []), visibility="private")
-            function.attributes["no_inline"] = ir.UnitAttr.get()
+            function.attributes["llvm.no_inline"] = ir.UnitAttr.get()
+            if algorithm == winograd_repair.ALGORITHM:
+                function.attributes["llvm.minsize"] = ir.UnitAttr.get()
             block = function.add_entry_block()
             with ir.InsertionPoint(block):
                 emit(Builder(block, element), list(block.arguments))

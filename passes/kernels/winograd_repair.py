@@ -26,7 +26,8 @@ from patc.passes.kernels.tiling import Tensor
 from patc.passes.kernels.winograd import Layer, Strip
 from patc.passes.kernels.winograd_transforms import TILE, weight_matrix
 
-ROWS = 4  # of a tile of direct convolution
+ALGORITHM = "winograd-repair"  # of the kernels; they are compiled for little code
+ROWS = 2  # of a tile of direct convolution
 LEAST_TAP = 2.0**-20  # of the largest of a kernel; what is less is what rounding left of zero
 READ = (0, 1, 2, 5)  # of the points of an axis: 0, 1, -1 and infinity say all of a kernel
 
@@ -67,9 +68,13 @@ def report(b: Builder, seen: ir.Value, status: ir.Value) -> None:
 
 
 def repair_schedule(layer: Layer, schedule: Schedule) -> Schedule:
-    """Return how the layer is computed again: in little code rather than in little time."""
-    rows, lanes = min(ROWS, layer.height), schedule.lanes
-    return Schedule("winograd-repair", rows, lanes, lanes, 1, threads=schedule.threads, split="filters")
+    """Return how the layer is computed again: in little code rather than in little time. All vectors of a row have the
+    same length where one divides it."""
+    rows, width = min(ROWS, layer.height), layer.width
+    lengths = [schedule.lanes, schedule.lanes // 2, tiling.NARROWEST]
+    lanes = next((length for length in lengths if width <= length or width % length == 0), schedule.lanes)
+    lanes = max(lanes, tiling.NARROWEST)
+    return Schedule(ALGORITHM, rows, lanes, lanes, 1, threads=schedule.threads, split="filters")
 
 
 def restoring_matrices(layer: Layer) -> np.ndarray:
@@ -85,16 +90,24 @@ def restoring_matrices(layer: Layer) -> np.ndarray:
 
 
 def places(layer: Layer, source: Layout, window: Window) -> np.ndarray:
-    """Return the number of taps before each phase, and of all; then where each tap is in the plane of an input channel,
-    phase after phase."""
-    found = []
+    """Return where things are, in three parts.
+
+    Returns:
+        the number of taps before each phase, and of all; where in the transformed weights the products of READ are;
+        where each tap is in the plane of an input channel, phase after phase.
+    """
+    counts = [phase.height * phase.width for phase in layer.phases]
+    products = [
+        (layer.read * line + shift) * layer.blocks * layer.depth * layer.block
+        for line, shift in itertools.product(READ, READ)
+    ]
+    taps = []
     for phase in layer.phases:
         for dy in range(phase.row, layer.kernel, layer.stride):
             for dx in range(phase.column, layer.kernel, layer.stride):
                 position, part = divmod(dx - window.left + source.left, source.phases)
-                found.append((dy - window.top + source.top) * source.pitch + part * source.row + position)
-    counts = [phase.height * phase.width for phase in layer.phases]
-    return np.array([0, *itertools.accumulate(counts), *found], np.int32)
+                taps.append((dy - window.top + source.top) * source.pitch + part * source.row + position)
+    return np.array([0, *itertools.accumulate(counts), *products, *taps], np.int32)
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,7 @@ class Weights:
     Attributes:
         transformed: [position][block][phase][channel][filter of the block].
         matrices: `restoring_matrices`.
-        places: as of the function `places`. Numbers of taps are read from there as well: what is not constant is not
-            unrolled, and this is code that hardly ever runs.
+        places: as of the function `places`.
     """
 
     transformed: ir.Value
@@ -131,13 +143,14 @@ def repair(
     def one_filter(filter_: ir.Value, _: Vectors) -> Vectors:
         _restore_kernels(b, layer, filter_, weights, kernels)
         entries = b.load_index(weights.places, len(layer.phases))
+        first_tap = len(layer.phases) + 1 + len(READ) ** 2
 
         def one_tile(tile: Tile, strip: tiling.Strip, index: Index, _: ir.Value) -> None:
             base = tile.base(b, source, window.strides)
 
             def one_tap(number: ir.Value, sums: Vectors) -> Vectors:
                 channel, entry = arith.DivUIOp(number, entries).result, arith.RemUIOp(number, entries).result
-                place = b.load_index(weights.places, b.add(entry, len(layer.phases) + 1))
+                place = b.load_index(weights.places, b.add(entry, first_tap))
                 address = b.add(b.add(base, place), b.mul(channel, source.layout.plane))
                 scalar = b.load_scalar(kernels, number)
                 found = []
@@ -166,22 +179,26 @@ def _restore_kernels(b: Builder, layer: Layer, filter_: ir.Value, weights: Weigh
     # The last block of filters may overlap its neighbour.
     block = b.divide(filter_, layer.block)[0]
     member = b.subtract(filter_, b.index(b.minimum(b.mul(block, layer.block), layer.filters - layer.block)))
-    pitch = layer.depth * layer.block
-    base = b.add(b.mul(block, pitch), member)
+    base = b.add(b.mul(block, layer.depth * layer.block), member)
     count = len(READ) ** 2
     read = b.scratch(count)
 
     def one_channel(channel: ir.Value, _: Vectors) -> Vectors:
         target = b.mul(channel, layer.kernel**2)
-        for number in range(len(layer.phases)):
-            first = b.add(base, b.mul(b.add(channel, number * layer.channels), layer.block))
-            for place, (line, shift) in enumerate(itertools.product(READ, READ)):
-                position = (layer.read * line + shift) * layer.blocks * pitch
-                b.store(b.load_scalar(weights.transformed, b.add(first, position)), read, place, 0)
-            products = b.load(read, 0, 0, count)
-            start, end = (b.load_index(weights.places, place) for place in (number, number + 1))
 
-            def one_tap(entry: ir.Value, largest: Vectors, products: ir.Value = products) -> Vectors:
+        def one_phase(phase: ir.Value, _: Vectors) -> Vectors:
+            first = b.add(base, b.mul(b.add(channel, b.mul(phase, layer.channels)), layer.block))
+
+            def one_product(place: ir.Value, _: Vectors) -> Vectors:
+                position = b.load_index(weights.places, b.add(place, len(layer.phases) + 1))
+                b.store(b.load_scalar(weights.transformed, b.add(first, position)), read, place, 0)
+                return []
+
+            b.loop(0, count, [], one_product)
+            products = b.load(read, 0, 0, count)
+            start, end = (b.load_index(weights.places, place) for place in (phase, b.add(phase, 1)))
+
+            def one_tap(entry: ir.Value, largest: Vectors) -> Vectors:
                 factors = b.load(weights.matrices, b.mul(entry, count), 0, count)
                 tap = b.sum_lanes(b.times(factors, products))
                 b.store(tap, kernels, b.add(target, entry), 0)
@@ -190,13 +207,14 @@ def _restore_kernels(b: Builder, layer: Layer, filter_: ir.Value, weights: Weigh
             (largest,) = b.loop(start, end, [b.scalar(0.0)], one_tap)
             least = b.times(largest, b.scalar(LEAST_TAP))
 
-            def round_tap(entry: ir.Value, _: Vectors, least: ir.Value = least) -> Vectors:
+            def round_tap(entry: ir.Value, _: Vectors) -> Vectors:
                 tap = b.load_scalar(kernels, b.add(target, entry))
                 is_zero = arith.CmpFOp(arith.CmpFPredicate.OLT, math.AbsFOp(tap).result, least).result
                 b.store(arith.SelectOp(is_zero, b.scalar(0.0), tap).result, kernels, b.add(target, entry), 0)
                 return []
 
-            b.loop(start, end, [], round_tap)
-        return []
+            return b.loop(start, end, [], round_tap)
+
+        return b.loop(0, len(layer.phases), [], one_phase)
 
     b.loop(0, layer.channels, [], one_channel)
