@@ -231,3 +231,23 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
     module = net.build(net.activate(net.input))
     with pytest.raises(PatcError, match=message), module.context, ir.Location.unknown():
         PatternSchedule(**options).run(module, PassState())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2)])
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4", "aarch64-linux"])
+def test_no_winograd_where_channels_cancel(kernel: int, stride: int, target: str) -> None:
+    rng = np.random.default_rng(0)
+    colours = rng.standard_normal((64, 3, kernel, kernel))
+    colours -= colours.mean(1, keepdims=True)
+    edges = rng.standard_normal((64, 3, kernel, kernel))
+    edges -= edges.mean((1, 2, 3), keepdims=True)
+    found = []
+    for weight in (colours, edges, np.concatenate([colours[:48], edges[:16]])):
+        net = Net((1, 3, 112 * stride, 112 * stride))
+        y = net.conv(net.input, weight, strides=(stride, stride), pads=(kernel // 2,) * 4)
+        module = net.build(y)
+        schedule(module, net, target)
+        op, chosen = list(scheduled_ops(module))[-1]
+        found.append(chosen.algorithm)
+        assert ("no winograd: filters cancel" in op.attributes["reason"].value) == (weight is colours)
+    assert found[0] != "winograd" and found[1:] == ["winograd", "winograd"]

@@ -5,21 +5,29 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import interpret
 from native import NATIVE_TARGETS, Net, Retile, check, compile_native
-from networks import Value
+from networks import Network, Value, pattern_weight
 from test_kernels import ACTIVATIONS, random_bias, random_readers, random_residual, random_source
+from torch.nn import functional
+from torch_mlir import ir
 
 from patc.dialects.attributes import Layout, Schedule
-from patc.passes.kernels import winograd
+from patc.passes.base import PassState
+from patc.passes.kernels import winograd, winograd_repair
+from patc.passes.kernels.winograd_repair import READ
 from patc.passes.kernels.winograd_transforms import POINTS
+from patc.passes.pattern_encode import PatternEncode
 from patc.targets import get_target
 
 RANDOMS = st.randoms(use_true_random=False)
@@ -118,10 +126,12 @@ def test_random_layers(kernel: int, choices: random.Random) -> None:
         )
 
 
-def conv(net: Net, x: Value, filters: int, kernel: int = 3, **rest: Any) -> Value:
+def conv(net: Net, x: Value, filters: int | np.ndarray, kernel: int = 3, **rest: Any) -> Value:
+    """Add a convolution with random weights for so many filters, or with these weights."""
     stride = KERNELS[kernel]
     rest = {"strides": (stride, stride), "pads": (kernel // 2,) * 4, **rest}
-    return net.conv(x, weights(filters, x.shape[1], kernel, kernel), **rest)
+    weight = weights(filters, x.shape[1], kernel, kernel) if isinstance(filters, int) else filters
+    return net.conv(x, weight, **rest)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 8, 13, 16, 20, 28, 62, 63, 64, 65, 126, 130])
@@ -189,6 +199,224 @@ def run_fenced() -> None:
     for size in ((7, 7), (15, 124), (30, 32)):
         net = Net((1, 2, *size))
         check(net, [conv(net, net.activate(net.input), 3, 7, pads=(0, 1, 0, 2))], fenced=True, retile=by_winograd())
+
+
+# Numbers that are not finite
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, stride: int, dtype: torch.dtype, pads: Sequence[int] = (0,) * 4) -> Any:
+    """Return a convolution by PyTorch; float32 overflows as compiled code does."""
+    top, left, bottom, right = pads
+    padded = functional.pad(torch.tensor(x, dtype=dtype), (left, right, top, bottom))
+    return functional.conv2d(padded, torch.tensor(weight, dtype=dtype), stride=stride).numpy()
+
+
+def check_not_finite(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Require the same outputs to be infinite and NaN, and the others to be right."""
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    np.testing.assert_array_equal(found[np.isinf(wanted)], wanted[np.isinf(wanted)])
+    finite = np.isfinite(wanted)
+    assert np.abs(found[finite] - wanted[finite]).max() <= 1e-4 * np.abs(wanted[finite]).max()
+
+
+ODD = (np.inf, -np.inf, np.nan, 3e38, -3e38, 1e38, 3e37)
+ODD_CASES = {
+    "one strip": ((1, 6, 20, 20), 3, (1, 1, 1, 1), {}),
+    "two strips, two threads": ((1, 6, 9, 70), 3, (1, 1, 1, 1), {"threads": 2}),
+    "shared stages, two images": ((2, 6, 13, 28), 3, (0, 2, 1, 0), {"threads": 2, "split": "filters"}),
+    "several rows of tiles in a vector": ((2, 9, 7, 7), 3, (1, 1, 1, 1), {"threads": 3}),
+    "4x4": ((1, 4, 17, 17), 4, (1, 2, 2, 1), {}),
+    "phases": ((1, 3, 33, 44), 7, (3, 3, 3, 3), {"threads": 2}),
+    "phases of few taps": ((1, 4, 30, 31), 5, (0, 1, 0, 2), {}),
+}
+
+
+def odd_inputs(shape: Sequence[int], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield inputs with one element that is infinite, NaN or nearly too large."""
+    for value in ODD:
+        x = rng.standard_normal(shape).astype(np.float32)
+        x[tuple(rng.integers(size) for size in shape)] = value
+        yield x
+
+
+@pytest.mark.parametrize("case", ODD_CASES)
+def test_what_is_not_finite_reaches_its_windows_alone(case: str) -> None:
+    """Of the weights, one in each kernel is zero: it makes NaN of an infinite input."""
+    shape, kernel, pads, how = ODD_CASES[case]
+    rng = np.random.default_rng(0)
+    net = Net(shape)
+    weight = rng.standard_normal((6, shape[1], kernel, kernel)).astype(np.float32)
+    weight[:, :, 0, 1] = 0.0
+    bias = rng.standard_normal(6).astype(np.float32)
+    wanted_shape = convolve(np.zeros(shape), weight, KERNELS[kernel], torch.float32, pads).shape
+    residual = net.new_input(wanted_shape)
+    y = conv(net, net.input, weight, kernel, bias=bias, residual=residual, pads=pads, activation='"relu"')
+    how = {"threads": 1, "split": "rows", **how}
+    schedule = by_winograd(split=how["split"], rows=8, filters=4)
+    compiled = compile_native(net.build(y), net.copy_parameters(), retile=schedule, threads=how["threads"])
+    for x in odd_inputs(shape, rng):
+        other = rng.standard_normal(wanted_shape).astype(np.float32)
+        sums = convolve(x, weight, KERNELS[kernel], torch.float32, pads) + bias[:, None, None] + other
+        check_not_finite(compiled(x, other)[0], np.where(np.isnan(sums), sums, np.maximum(sums, 0.0)))
+
+
+def test_an_infinite_input_of_a_pruned_layer() -> None:
+    """Where a pruned layer is computed dense, its zeros make NaN of infinite inputs, as in PyTorch."""
+    rng = np.random.default_rng(0)
+    net = Network((1, 8, 12, 20))
+    weight = pattern_weight(rng, 8, 8, 0.9).astype(np.float32)
+    module = net.build(net.conv(net.input, weight))
+    state = PassState(net.copy_parameters())
+    with module.context, ir.Location.unknown():
+        PatternEncode().run(module, state)
+    ops = []
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if "library" not in op.attributes:
+            return chosen
+        ops.append(op.operation.name)
+        return replace(chosen, algorithm="winograd", rows=8, columns=16, filters=4, sums=1)
+
+    compiled = compile_native(module, state.parameters, retile=retile)
+    assert ops == ["pattern.sparse_conv2d"]
+    for x in odd_inputs(net.input.shape, rng):
+        check_not_finite(compiled(x)[0], convolve(x, weight, 1, torch.float32, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("split", ["rows", "filters"])
+def test_threads_give_the_same_bits_where_a_layer_is_computed_again(split: str) -> None:
+    net = Net((2, 5, 22, 30))
+    y = conv(net, net.input, 11)
+    x = RNG.standard_normal(net.input.shape, np.float32)
+    x[1, 2, 3, 4] = np.nan
+    retile = by_winograd(split=split, rows=8, filters=4)
+    one, *others = [
+        compile_native(net.build(y), net.copy_parameters(), retile=retile, threads=threads)(x)[0]
+        for threads in (1, 2, 4)
+    ]
+    assert np.isnan(one).sum() == 11 * 9
+    for other in others:
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_are_restored(kernel: int) -> None:
+    """With errors that are far below what is taken for zero."""
+    layer = winograd.Layer(1, 3, 8, 8, 8, 2, 8, 8, 8, kernel, KERNELS[kernel])
+    weight = weights(8, 3, kernel, kernel)
+    shape = layer.read, layer.read, 8, len(layer.phases), 3
+    transformed = (
+        winograd.transform_weights(weight, layer.stride).reshape(shape)[np.ix_(READ, READ)].reshape(16, *shape[2:])
+    )
+    matrices = iter(winograd_repair.restoring_matrices(layer))
+    for number, phase in enumerate(layer.phases):
+        for dy in range(phase.row, kernel, layer.stride):
+            for dx in range(phase.column, kernel, layer.stride):
+                found = np.tensordot(next(matrices), transformed[:, :, number], 1)
+                largest = np.abs(weight).max((2, 3))
+                assert (np.abs(found - weight[:, :, dy, dx]) < winograd_repair.LEAST_TAP / 2 * largest).all()
+
+
+# Accuracy
+
+
+def edges(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return kernels that look for edges: derivatives of Gaussians in any direction."""
+    y, x = np.mgrid[: shape[2], : shape[3]] - (shape[2] - 1) / 2
+    angle = rng.uniform(0, 2 * np.pi, (shape[0], 1, 1, 1))
+    return (
+        (np.cos(angle) * x + np.sin(angle) * y) * np.exp(-(x**2 + y**2) / 3) * rng.uniform(0.5, 1.5, (*shape[:2], 1, 1))
+    )
+
+
+def spots(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return kernels that look for spots: differences of two Gaussians."""
+    y, x = np.mgrid[: shape[2], : shape[3]] - (shape[2] - 1) / 2
+    size = rng.uniform(0.5, 1.5, (*shape[:2], 1, 1))
+    small, large = (np.exp(-(x**2 + y**2) / (2 * size * factor)) for factor in (1, 2))
+    return small / small.sum((2, 3), keepdims=True) - large / large.sum((2, 3), keepdims=True)
+
+
+def laplacians(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    kernel = np.full(shape[2:], -1.0)
+    kernel[shape[2] // 2, shape[3] // 2] = kernel.size - 1
+    return kernel * rng.standard_normal((*shape[:2], 1, 1))
+
+
+def without_mean(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    kernels = rng.standard_normal(shape)
+    return kernels - kernels.mean((1, 2, 3), keepdims=True)
+
+
+def without_means(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    kernels = rng.standard_normal(shape)
+    return kernels - kernels.mean((2, 3), keepdims=True)
+
+
+def opponents(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return kernels whose channels cancel: they see colours alone."""
+    kernels = rng.standard_normal(shape)
+    return kernels - kernels.mean(1, keepdims=True)
+
+
+FILTERS = [edges, spots, laplacians, without_mean, without_means, lambda rng, shape: rng.standard_normal(shape)]
+
+
+def pages(rng: np.random.Generator, channels: int, size: int) -> Iterator[np.ndarray]:
+    """Yield pictures: plain, nearly plain, of one colour, of colours of both signs, gradients, grey and any noise."""
+    shape, one = (channels, size, size), np.ones((channels, 1, 1))
+    y, x = np.mgrid[:size, :size]
+    yield 255.0 - np.abs(np.round(0.7 * rng.standard_normal(shape)))
+    yield 0.7 + 1e-3 * rng.standard_normal(shape)
+    yield 0.9 * np.eye(channels)[0][:, None, None] + 1e-3 * rng.standard_normal(shape)
+    yield rng.standard_normal((channels, 1, 1)) + 1e-3 * rng.standard_normal(shape)
+    yield (3 * x + 2 * y) * one + rng.integers(0, 2, shape)
+    yield 255.0 * rng.random((1, size, size)) * one
+    yield rng.standard_normal(shape)
+
+
+def largest_errors(kernel: int, channels: int, weight: np.ndarray, seed: int) -> Iterator[tuple[float, float]]:
+    """Yield the largest error on each page, of compiled code and of PyTorch in float32, over the largest output."""
+    size, stride = 28 * KERNELS[kernel], KERNELS[kernel]
+    net = Net((1, channels, size, size))
+    y = net.conv(net.input, weight, strides=(stride, stride), pads=(0, 0, 0, 0))
+    compiled = compile_native(net.build(y), net.copy_parameters(), retile=by_winograd())
+    for page in pages(np.random.default_rng(seed), channels, size):
+        x = page[None].astype(np.float32)
+        wanted = convolve(x, weight, stride, torch.float64)
+        errors = [compiled(x)[0] - wanted, convolve(x, weight, stride, torch.float32) - wanted]
+        yield tuple(np.abs(error).max() / np.abs(wanted).max() for error in errors)
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize(("kernel", "channels"), [(3, 3), (3, 32), (4, 3), (5, 3), (7, 3)])
+def test_filters_that_cancel_are_accurate(filters: Any, kernel: int, channels: int) -> None:
+    weight = filters(np.random.default_rng(kernel), (16, channels, kernel, kernel)).astype(np.float32)
+    assert not winograd.cancels(weight, KERNELS[kernel])
+    for found, plain in largest_errors(kernel, channels, weight, 1):
+        assert found <= max(1e-4, 3 * plain)
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 7])
+def test_channels_that_cancel(kernel: int) -> None:
+    """What is left of a filter where channels are equal decides whether it is computed this way."""
+    rng = np.random.default_rng(0)
+    shape = (16, 3, kernel, kernel)
+    grey = rng.standard_normal((16, 1, kernel, kernel))
+    accurate = []
+    for share in (0.0, 0.03, 0.3):
+        weight = (opponents(rng, shape) + share * grey).astype(np.float32)
+        accurate.append(not winograd.cancels(weight, KERNELS[kernel]))
+        if accurate[-1]:
+            assert all(found <= max(1e-4, 3 * plain) for found, plain in largest_errors(kernel, 3, weight, 1))
+    assert accurate == [False, False, True]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_random_errors(kernel: int) -> None:
+    weight = np.random.default_rng(kernel).standard_normal((16, 16, kernel, kernel)).astype(np.float32)
+    *_, (found, _) = largest_errors(kernel, 16, weight, 2)
+    assert found < winograd.RANDOM_ERRORS[-(-kernel // KERNELS[kernel])]
 
 
 # Cost

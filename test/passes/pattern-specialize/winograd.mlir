@@ -1,7 +1,8 @@
 // RUN: patc-opt --pattern-layout=target=x86-64-v4 --pattern-specialize --split-input-file %s | filecheck %s
 
-// One thread: one kernel does all three stages of each band. The transformed weights are constants; tiles lie along
-// vectors, and the outputs that do not exist (rows 6 and 7 of the last row of tiles) are not stored.
+// One thread: one kernel does all three stages of each band; another one computes the layer again if an output is not
+// finite. The transformed weights are constants; tiles lie along vectors, and the outputs that do not exist (rows 6 and 7
+// of the last row of tiles) are not stored.
 
 #tile = #pattern.schedule<{algorithm = "winograd", columns = 16 : i64, filters = 2 : i64, lanes = 16 : i64, rows = 8 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
 #input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 144 : i64, row = 16 : i64}>
@@ -11,8 +12,9 @@
 // CHECK:         %[[TRANSFORMED:.*]] = memref.alloc() : memref<1184xf32>
 // CHECK:         %[[PRODUCTS:.*]] = memref.alloc() : memref<1184xf32>
 // CHECK:         call @winograd_0(
+// CHECK:         call @winograd_repair_0(
 // CHECK-LABEL: func.func private @winograd_0
-// CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[V:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %[[M:[a-z0-9]+]]: {{[^,]*}}, %[[Y:[a-z0-9]+]]: {{[^,]*}}, %[[BIAS:[a-z0-9]+]]: {{[^,]*}}, %[[FIRST:[a-z0-9]+]]: index, %[[LAST:[a-z0-9]+]]: index,
+// CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[V:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %[[M:[a-z0-9]+]]: {{[^,]*}}, %[[STATUS:[a-z0-9]+]]: {{[^,]*}}, %[[Y:[a-z0-9]+]]: {{[^,]*}}, %[[BIAS:[a-z0-9]+]]: {{[^,]*}}, %[[FIRST:[a-z0-9]+]]: index, %[[LAST:[a-z0-9]+]]: index,
 // CHECK:         scf.for %[[BAND:.*]] = %[[FIRST]] to %[[LAST]]
 // CHECK:           scf.for %[[CHANNEL:.*]] =
 // CHECK-COUNT-6:     vector.load %[[X]]
@@ -28,12 +30,21 @@
 // CHECK:                 math.fma %{{.*}}, %[[TILES]]
 // CHECK:               vector.store %[[SUMS]]#0, %[[M]]
 // CHECK:               vector.store %[[SUMS]]#1, %[[M]]
-// CHECK:           scf.for %[[FILTER:.*]] =
+// CHECK:           scf.for %[[FILTER:[a-z0-9]+]] =
 // CHECK-COUNT-36:    vector.load %[[M]]
 // CHECK:             memref.load %[[BIAS]][%[[FILTER]]]
 // CHECK-COUNT-2:     vector.store %{{.*}}, %[[Y]]
 // CHECK:             scf.if
 // CHECK-COUNT-2:       vector.store %{{.*}}, %[[Y]]
+// CHECK:         arith.cmpf uno
+// CHECK:         scf.if
+// CHECK:           memref.store %{{.*}}, %[[STATUS]]
+// CHECK-LABEL: func.func private @winograd_repair_0
+// CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %{{[^,]*}}, %{{[^,]*}}, %[[STATUS:[a-z0-9]+]]:
+// CHECK-SAME:    llvm.minsize
+// CHECK:         %[[BAD:.*]] = memref.load %[[STATUS]]
+// CHECK:         arith.cmpf une, %[[BAD]]
+// CHECK:         scf.if
 func.func @three_stages_in_one_kernel(%x: tensor<1x2x6x16xf32, #input>) -> tensor<1x2x6x16xf32> {
   %w = arith.constant dense<1.0> : tensor<2x2x3x3xf32>
   %bias = arith.constant dense<2.0> : tensor<2xf32>
@@ -60,6 +71,8 @@ func.func @three_stages_in_one_kernel(%x: tensor<1x2x6x16xf32, #input>) -> tenso
 // CHECK:           func.call @winograd_products_0
 // CHECK:         scf.parallel
 // CHECK:           func.call @winograd_output_0
+// CHECK:         scf.parallel
+// CHECK:           func.call @winograd_repair_0
 // CHECK-NOT:     scf.parallel
 // CHECK:         return
 func.func @threads_share_the_stages_of_one_band(%x: tensor<1x4x8x16xf32, #input>) -> tensor<1x2x8x16xf32> {
@@ -82,6 +95,8 @@ func.func @threads_share_the_stages_of_one_band(%x: tensor<1x4x8x16xf32, #input>
 // CHECK-COUNT-2: memref.alloc() : memref<1184xf32>
 // CHECK:         scf.parallel
 // CHECK:           func.call @winograd_0
+// CHECK:         scf.parallel
+// CHECK:           func.call @winograd_repair_0
 // CHECK-NOT:     scf.parallel
 // CHECK:         return
 func.func @threads_compute_bands_of_their_own(%x: tensor<1x1x8x16xf32, #input>) -> tensor<1x1x8x16xf32> {
@@ -101,7 +116,7 @@ func.func @threads_compute_bands_of_their_own(%x: tensor<1x1x8x16xf32, #input>) 
 #input = #pattern.layout<{fill = "zero", halo = array<i64: 3, 3, 3, 3>, phases = 2 : i64, plane = 464 : i64, row = 32 : i64}>
 
 // CHECK-LABEL: func.func private @winograd_0
-// CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[V:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %[[M:[a-z0-9]+]]: {{[^,]*}}, %[[Y:[a-z0-9]+]]: {{[^,]*}},
+// CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[V:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %[[M:[a-z0-9]+]]: {{[^,]*}}, %{{[^,]*}}, %[[Y:[a-z0-9]+]]: {{[^,]*}},
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
 // CHECK-DAG:     %[[C3:.*]] = arith.constant 3 : index
