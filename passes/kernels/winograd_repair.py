@@ -27,7 +27,7 @@ from patc.passes.kernels.winograd import Layer, Strip
 from patc.passes.kernels.winograd_transforms import TILE, weight_matrix
 
 ALGORITHM = "winograd-repair"  # of the kernels; they are compiled for little code
-ROWS = 2  # of a tile of direct convolution
+ROWS = 4  # of a tile of direct convolution
 LEAST_TAP = 2.0**-20  # of the largest of a kernel; what is less is what rounding left of zero
 READ = (0, 1, 2, 5)  # of the points of an axis: 0, 1, -1 and infinity say all of a kernel
 
@@ -71,9 +71,8 @@ def repair_schedule(layer: Layer, schedule: Schedule) -> Schedule:
     """Return how the layer is computed again: in little code rather than in little time. All vectors of a row have the
     same length where one divides it."""
     rows, width = min(ROWS, layer.height), layer.width
-    lengths = [schedule.lanes, schedule.lanes // 2, tiling.NARROWEST]
-    lanes = next((length for length in lengths if width <= length or width % length == 0), schedule.lanes)
-    lanes = max(lanes, tiling.NARROWEST)
+    lengths = [schedule.lanes, max(schedule.lanes // 2, tiling.NARROWEST)]
+    lanes = next((length for length in lengths if width <= length or width % length == 0), lengths[0])
     return Schedule(ALGORITHM, rows, lanes, lanes, 1, threads=schedule.threads, split="filters")
 
 
@@ -142,26 +141,28 @@ def repair(
 
     def one_filter(filter_: ir.Value, _: Vectors) -> Vectors:
         _restore_kernels(b, layer, filter_, weights, kernels)
-        entries = b.load_index(weights.places, len(layer.phases))
         first_tap = len(layer.phases) + 1 + len(READ) ** 2
 
         def one_tile(tile: Tile, strip: tiling.Strip, index: Index, _: ir.Value) -> None:
             base = tile.base(b, source, window.strides)
 
-            def one_tap(number: ir.Value, sums: Vectors) -> Vectors:
-                channel, entry = arith.DivUIOp(number, entries).result, arith.RemUIOp(number, entries).result
-                place = b.load_index(weights.places, b.add(entry, first_tap))
-                address = b.add(b.add(base, place), b.mul(channel, source.layout.plane))
-                scalar = b.load_scalar(kernels, number)
-                found = []
-                for row, total in enumerate(sums):
-                    lanes = total.type.shape[0]
-                    vector = b.load(source.memory, address, row * window.strides[0] * source.layout.pitch, lanes)
-                    found.append(b.fma(b.broadcast(scalar, lanes), vector, total))
-                return found
+            def one_channel(channel: ir.Value, sums: Vectors) -> Vectors:
+                plane, first = b.add(base, b.mul(channel, source.layout.plane)), b.mul(channel, layer.kernel**2)
+
+                def one_tap(entry: ir.Value, sums: Vectors) -> Vectors:
+                    address = b.add(plane, b.load_index(weights.places, b.add(entry, first_tap)))
+                    scalar = b.load_scalar(kernels, b.add(first, entry))
+                    found = []
+                    for row, total in enumerate(sums):
+                        lanes = total.type.shape[0]
+                        vector = b.load(source.memory, address, row * window.strides[0] * source.layout.pitch, lanes)
+                        found.append(b.fma(b.broadcast(scalar, lanes), vector, total))
+                    return found
+
+                return b.loop(0, layer.kernel**2, sums, one_tap)
 
             first_sums = convolution.first_sums(b, tile, epilogue.bias, filter_)
-            sums = b.loop(0, b.mul(entries, layer.channels), first_sums, one_tap)
+            sums = b.loop(0, layer.channels, first_sums, one_channel)
             convolution.store_sums(b, tile, convolution.by_row(sums, tile), filter_, output, epilogue)
 
         one = Work(work.first_tile, work.last_tile, filter_, b.add(filter_, 1))
