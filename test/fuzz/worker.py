@@ -9,6 +9,7 @@ Whatever else is printed goes to a file, and is a fault: nothing that patc reads
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import itertools
 import json
@@ -16,6 +17,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -123,6 +125,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")  # as commands do
     worker = Worker(folder)
+    faulthandler.register(signal.SIGUSR1)  # for cases that hang
     for line in requests:
         for answer in worker.answer(json.loads(line)):
             answers.write(json.dumps(answer) + "\n")

@@ -19,6 +19,7 @@ from outcome import Case
 
 HERE = Path(__file__).parent
 START_SECONDS = 300.0
+TRACEBACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,7 @@ class Worker:
             piece = self.pending
             while b"\n" not in piece:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    self.close()
-                    return {"fault": "a hang", "detail": f"no end within {self.seconds:g} s"}
+                    return self._interrupt()
                 piece = os.read(self.process.stdout.fileno(), 1 << 16)
                 if not piece:
                     return self._bury()
@@ -122,11 +122,23 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def _interrupt(self) -> dict[str, Any]:
+        """End a process that hangs, and say where it does."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)  # prints a traceback
+        time.sleep(TRACEBACK_SECONDS)
+        detail = self._read_printed()
+        self.close()
+        return {"fault": "a hang", "detail": f"no end within {self.seconds:g} s\n{detail}"}
+
+    def _read_printed(self) -> str:
+        said = [self.folder / name for name in ("startup", "printed") if (self.folder / name).exists()]
+        return "\n".join(path.read_bytes()[-4000:].decode(errors="replace") for path in said)
+
     def _bury(self) -> dict[str, Any]:
         assert self.process is not None
         status = self.process.wait()
-        said = [self.folder / name for name in ("startup", "printed") if (self.folder / name).exists()]
-        detail = "\n".join(path.read_bytes()[-4000:].decode(errors="replace") for path in said)
+        detail = self._read_printed()
         self.close()
         if self.fresh:
             raise RuntimeError(f"a worker does not start: {detail}")
