@@ -196,17 +196,20 @@ def _interruption() -> int:
 
 def _supervise(prog: str, work: Work) -> int:
     global _board, _noise
+    import gc
     import mmap
 
     _board, _noise = mmap.mmap(-1, _BOARD_BYTES), _open_noise()
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    parent = os.getpid()
+    parent, leash = os.getpid(), os.pipe()
     # Signals wait until both processes know what to do about them.
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     folder = _make_scratch()
+    gc.freeze()  # a collection in the child would copy every page
     child = os.fork()
     if child == 0:
-        _become_child(parent, folder)
+        _end_with(parent, leash)
+        _become_child(folder)
         return _guarded(prog, _interruptible(work, heard), sys.argv[1:])
     code, received = _wait(child, heard)
     _remove_scratch(folder)
@@ -248,8 +251,7 @@ def _wait(child: int, heard: Sequence[int]) -> tuple[int, int]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), received
 
 
-def _become_child(parent: int, folder: str | None) -> None:
-    _end_with(parent)
+def _become_child(folder: str | None) -> None:
     if folder is not None:
         os.environ["TMPDIR"] = folder
     if _noise is not None:
@@ -258,13 +260,16 @@ def _become_child(parent: int, folder: str | None) -> None:
         os.dup2(_noise, 2)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is killed."""
-    if sys.platform == "linux":
-        import ctypes
+def _end_with(parent: int, leash: tuple[int, int]) -> None:
+    """Let the system kill this process when its parent ends, however: then nobody holds the writing end of a pipe."""
+    import fcntl
 
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    reading, writing = leash
+    os.close(writing)
+    if hasattr(fcntl, "F_SETSIG"):  # Linux
+        fcntl.fcntl(reading, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(reading, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(reading, fcntl.F_SETFL, os.O_ASYNC)
     if os.getppid() != parent:
         os._exit(1)
 
