@@ -118,6 +118,7 @@ class PhysicalDevice:
         version: of Vulkan, as in (1, 3).
         capabilities: of SPIR-V, beside Shader, of those that patc knows.
         queue_family: the one to compute on; None where there is none.
+        keeps_to_buffers: whether kernels can be kept from memory outside their buffers (robustBufferAccess).
         stamp_bits: that count in a time stamp of that family; 0 where there are none.
     """
 
@@ -129,6 +130,7 @@ class PhysicalDevice:
     limits: Limits
     capabilities: frozenset[str]
     queue_family: int | None
+    keeps_to_buffers: bool
     stamp_bits: int
 
     @property
@@ -175,8 +177,14 @@ class Instance:
             _limits(data),
             self._capabilities(handle) if major_minor >= (1, 1) else frozenset(),
             family,
+            self._keeps_to_buffers(handle),
             0 if family is None else families[family].timestampValidBits,
         )
+
+    def _keeps_to_buffers(self, handle: int) -> bool:
+        features = (ctypes.c_uint32 * vk.FEATURES)()
+        self.api.vkGetPhysicalDeviceFeatures(handle, features)
+        return bool(features[0])
 
     def _capabilities(self, handle: int) -> frozenset[str]:
         extensions = {

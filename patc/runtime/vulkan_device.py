@@ -71,12 +71,15 @@ class Device:
         storage = vk.PhysicalDevice16BitStorageFeatures(storageBuffer16BitAccess=1)
         arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage), shaderFloat16=1)
         names = (ctypes.c_char_p * 1)(b"VK_KHR_shader_float16_int8")
+        # Kernels that were changed cannot leave their buffers.
+        features = (ctypes.c_uint32 * vk.FEATURES)(int(physical.keeps_to_buffers))
         info = vk.DeviceCreateInfo(
             pNext=ctypes.addressof(arithmetic) if half else None,
             queueCreateInfoCount=1,
             pQueueCreateInfos=ctypes.addressof(queue),
             enabledExtensionCount=int(half),
             ppEnabledExtensionNames=ctypes.addressof(names) if half else None,
+            pEnabledFeatures=ctypes.addressof(features),
         )
         return self.api.create("vkCreateDevice", physical.handle, ctypes.byref(info))
 

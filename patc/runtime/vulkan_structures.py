@@ -9,6 +9,7 @@ import ctypes
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, ClassVar
 
+FEATURES = 55  # of Vulkan 1.0; the first one is robustBufferAccess
 Handle = c_uint64  # of any object; those that are pointers are as wide on every machine with 64 bits
 
 
@@ -181,7 +182,7 @@ CommandBufferAllocateInfo = _numbered(
 CommandBufferBeginInfo = _numbered("CommandBufferBeginInfo", 42, [("flags", c_uint32), ("pInheritanceInfo", c_void_p)])
 MemoryBarrier = _numbered("MemoryBarrier", 46, [("srcAccessMask", c_uint32), ("dstAccessMask", c_uint32)])
 
-PhysicalDeviceFeatures2 = _numbered("PhysicalDeviceFeatures2", 1000059000, [("features", c_uint32 * 55)])
+PhysicalDeviceFeatures2 = _numbered("PhysicalDeviceFeatures2", 1000059000, [("features", c_uint32 * FEATURES)])
 PhysicalDevice16BitStorageFeatures = _numbered(
     "PhysicalDevice16BitStorageFeatures",
     1000083000,
