@@ -300,11 +300,25 @@ class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
 
 
 class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
-    """The mean over a window; a window of the input's size is global average pooling.
+    """The mean over a window: y = sum(window) / divisor; a window of the input's size is global average pooling.
 
-    Attributes: kernel, strides, pads, dilations, count_include_pad (whether padding counts in the divisor).
+    Attributes:
+        kernel, strides, pads, dilations: of the window.
+        count_include_pad: i1, whether the divisor counts the padding in the window as well, or its part of the input.
+        uncounted_pads: array<i64: bottom, right>, optional: how many of the last rows and columns of the padding do not
+            count even so, as those that rounding up adds.
+        divisor: f32, optional: what every sum is divided by instead.
 
-    Verifier: the rules of every window, see `_verify_window`.
+    Example:
+        %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+          kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 2, 2>, strides = array<i64: 2, 2>,
+          uncounted_pads = array<i64: 1, 1>} : (tensor<1x8x8x8xf32>) -> tensor<1x8x5x5xf32>
+
+    Verifier:
+        'pattern.avg_pool2d' op expected 'divisor' to be a finite f32 other than 0, got <value>
+        'pattern.avg_pool2d' op expected 'uncounted_pads' to be array<i64> of 2 values of 0 or more, got <value>
+        'pattern.avg_pool2d' op expected 'uncounted_pads' of <bottom>, <right> or less, the padding, got <value>
+        and the rules of every window, see `_verify_window`.
     """
 
     input: Operand[Tensor]
@@ -317,7 +331,7 @@ class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
 
     @_when_complete
     def verify_invariants(self) -> bool:
-        return _verify_pool(self)
+        return _verify_pool(self) and _verify_divisor(self) and _verify_uncounted_pads(self)
 
 
 class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
@@ -473,6 +487,26 @@ def _verify_pool(op: Any) -> bool:
         return False
     channels, made = op.input.type.shape[1], op.result.type.shape[1]
     return _rule(op, channels == made, f"{channels} result channels", made)
+
+
+def _verify_divisor(op: Any) -> bool:
+    if "divisor" not in op.attributes:
+        return True
+    attr = op.attributes["divisor"]
+    is_f32 = isinstance(attr, ir.FloatAttr) and isinstance(attr.type, ir.F32Type)
+    fits = is_f32 and attr.value != 0 and math.isfinite(attr.value)
+    return _rule(op, fits, "'divisor' to be a finite f32 other than 0", attr)
+
+
+def _verify_uncounted_pads(op: Any) -> bool:
+    if "uncounted_pads" not in op.attributes:
+        return True
+    if not _verify_integers(op, "uncounted_pads", 2, 0):
+        return False
+    rows, columns = op.attributes["uncounted_pads"]
+    _, _, bottom, right = op.pads
+    fits = rows <= bottom and columns <= right
+    return _rule(op, fits, f"'uncounted_pads' of {bottom}, {right} or less, the padding", f"{rows}, {columns}")
 
 
 def _verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:

@@ -15,7 +15,7 @@ from patc.dialects.pattern import LayoutAttr, ParameterOp
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.constants import constant_name, make_constant, read_constant
 from patc.passes.fkw import Fkw, decode, find_violation
-from patc.passes.windows import Window
+from patc.passes.windows import average_divisors
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,11 @@ def _lower_max_pool2d(op: Any, state: PassState) -> ir.Value:
 
 def _lower_avg_pool2d(op: Any, state: PassState) -> ir.Value:
     total = _pool(op, linalg.pooling_nchw_sum, _scalar(0.0, op))
-    if op.count_include_pad.value:
-        divisor = _scalar(float(np.prod(op.kernel)), op)
+    divisors = average_divisors(op)
+    if np.all(divisors == divisors[0, 0]):
+        divisor = _scalar(float(divisors[0, 0]), op)
         return _elementwise([total], lambda value: arith.divf(value, divisor))
-    size = op.input.type.shape[2:]
-    counts = np.maximum(_window(op, tuple(op.kernel)).taps_inside(size), 1).astype(np.float32)
-    divisors = make_constant(counts, None, state)
-    return _elementwise([total, divisors], arith.divf)
+    return _elementwise([total, make_constant(divisors.astype(np.float32), None, state)], arith.divf)
 
 
 def _lower_add(op: Any, state: PassState) -> ir.Value:
@@ -138,10 +136,6 @@ def _pool(op: Any, pooling: Callable[..., ir.Value], fill: ir.Value) -> ir.Value
     init = linalg.fill(fill, outs=[_empty(op.result.type.shape, op)])
     window = _empty(list(op.kernel), op)
     return pooling(padded, window, outs=[init], strides=list(op.strides), dilations=list(op.dilations))
-
-
-def _window(op: Any, kernel: tuple[int, int]) -> Window:
-    return Window(kernel, tuple(op.strides), tuple(op.pads), tuple(op.dilations))
 
 
 def _activate(op: Any, value: ir.Value) -> ir.Value:

@@ -79,7 +79,9 @@ class _Use:
 
 def is_global_pool(op: Any) -> bool:
     """Whether the op is an average over whole planes."""
-    return isinstance(op, pattern.AvgPool2dOp) and list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
+    if not isinstance(op, pattern.AvgPool2dOp) or "divisor" in op.attributes:
+        return False
+    return list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
 
 
 def is_flat(op: Any) -> bool:
@@ -181,11 +183,15 @@ def _is_non_negative(value: ir.Value) -> bool:
         return False
     op = value.owner.opview
     if isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp, pattern.RelayoutOp)):
-        return _is_non_negative(op.input)
+        divides_by_less = "divisor" in op.attributes and op.attributes["divisor"].value < 0
+        return not divides_by_less and _is_non_negative(op.input)
     if "activation" not in op.attributes:
         return False
     activation = Activation.from_attr(op.activation)
-    return activation.kind == "relu" or (activation.kind == "clamp" and activation.minimum >= 0)
+    # Where the bounds are in the wrong order, the upper one is all there is.
+    return activation.kind == "relu" or (
+        activation.kind == "clamp" and min(activation.minimum, activation.maximum) >= 0
+    )
 
 
 def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:

@@ -442,9 +442,10 @@ def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
         return
     window, kernel = _window(op), (op.kernel[0], op.kernel[1])
     maximum = isinstance(op, pattern.MaxPool2dOp)
-    scale: float | GpuTensor = 1.0 / (kernel[0] * kernel[1])
-    if not maximum and any(op.pads) and not op.count_include_pad.value:
-        scale = _reciprocal_counts(mapper, op, output)
+    divisors = np.ones((1, 1)) if maximum else windows.average_divisors(op)
+    scale: float | GpuTensor = 1.0 / float(divisors[0, 0])
+    if np.any(divisors != divisors[0, 0]):
+        scale = _reciprocals(mapper, op, divisors, output)
 
     def emit(k: Kernel) -> None:
         gpu_pooling.pool(k, source, output, kernel, window, schedule, maximum=maximum, scale=scale)
@@ -452,13 +453,12 @@ def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     mapper.launch(schedule, output.element, _grid(output, schedule, output.channels), emit)
 
 
-def _reciprocal_counts(mapper: _Mapper, op: Any, output: GpuTensor) -> GpuTensor:
-    """Return one over the elements inside the input for each output place, as a single plane."""
-    inside = windows.Window.of(op).taps_inside(op.input.type.shape[2:])
+def _reciprocals(mapper: _Mapper, op: Any, divisors: np.ndarray, output: GpuTensor) -> GpuTensor:
+    """Return one over the divisor of each output place, as a single plane."""
     row = LANES * output.vectors
     # Rows too many at the end, for threads that compute several.
     table = np.zeros((output.height + 16, row), np.float16 if element_bytes(output.element) == 2 else np.float32)
-    table[: output.height, : output.width] = 1.0 / np.maximum(inside, 1)
+    table[: output.height, : output.width] = 1.0 / divisors
     array = mapper.constant(table, op.result, "reciprocals")
     layout = Layout(row=row, plane=table.size)
     return GpuTensor(Memory.WEIGHTS, array.start, array.element, 1, 1, output.height, output.width, layout)

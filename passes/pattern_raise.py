@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import tensor
 
 from patc.diagnostics import PatcError, describe_location
-from patc.dialects.attributes import Activation, i64, i64_array
+from patc.dialects.attributes import Activation, f32, i64, i64_array
 from patc.dialects.pattern import ActivateOp, AddOp, AvgPool2dOp, Conv2dOp, LinearOp, MaxPool2dOp
 from patc.passes.base import Pass, PassState
 from patc.passes.constants import constant_name, make_constant
@@ -31,6 +32,8 @@ from patc.passes.linalg_layers import (
     sum_window,
 )
 from patc.passes.windows import Window
+
+_Raiser = Callable[[Any, PassState], "ir.Value | None"]
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,19 @@ class PatternRaise(Pass):
         functions = [function for function in functions if not function.is_external]
         with module.context:
             for function in functions:
-                _raise_layers(function.entry_block, state)
+                _raise_layers(function.entry_block, state, _RAISERS)
                 _erase_dead(function.entry_block)  # dead users would keep values from being fused
+                _raise_layers(function.entry_block, state, _LATE_RAISERS)
+                _erase_dead(function.entry_block)
                 fuse_epilogues(function.entry_block)
                 _erase_dead(function.entry_block)
         _report_left(functions)
 
 
-def _raise_layers(block: ir.Block, state: PassState) -> None:
+def _raise_layers(block: ir.Block, state: PassState, raisers: Mapping[str, _Raiser]) -> None:
     """Replace each linalg op by the pattern op with the same result; the ops in front of it become dead."""
     for op in list(block.operations):
-        raiser = _RAISERS.get(op.operation.name)
+        raiser = raisers.get(op.operation.name)
         if raiser is None or _unsupported_type(op) is not None:
             continue
         with op.location, ir.InsertionPoint(op):
@@ -158,6 +163,14 @@ def _raise_sum(op: Any, state: PassState) -> ir.Value | None:
     return _flat_like(source, op.result)
 
 
+def _raise_undivided_sum(op: Any, state: PassState) -> ir.Value | None:
+    """Raise a sum pool, or a sum over height and width, that nothing divides."""
+    source, window = sum_window(op)
+    if source is None or window is None:
+        return None
+    return _flat_like(_build_average(source, window, _divided_by(1.0)), op.result)
+
+
 def _raise_generic(op: Any, state: PassState) -> ir.Value | None:
     meaning = read_elementwise(op, state)
     if meaning is None:
@@ -183,19 +196,44 @@ def _raise_average(meaning: Elementwise) -> ir.Value | None:
     source, window = sum_window(pool)
     if source is None or window is None:
         return None
-    size = source.type.shape[2:]
-    includes_pad = bool(np.allclose(meaning.divisor, math.prod(window.kernel)))
-    if not includes_pad and not _same_everywhere(meaning.divisor, window.taps_inside(size)):
+    divisor = _read_divisor(meaning.divisor, window, source.type.shape[2:])
+    if divisor is None:
         return None
     with pool.location:
-        average = AvgPool2dOp(
-            input=source,
-            result=_tensor([*source.type.shape[:2], *window.result_size(size)], source),
-            kernel=i64_array(window.kernel),
-            count_include_pad=_bool_attr(includes_pad),
-            **_window_attributes(window),
-        ).result
-        return _flat_like(average, pool.result)
+        return _flat_like(_build_average(source, window, divisor), pool.result)
+
+
+def _build_average(source: ir.Value, window: Window, divisor: dict[str, ir.Attribute]) -> ir.Value:
+    """Build average pooling; `divisor` holds the attributes that say what is counted."""
+    optional = {name: divisor[name] for name in divisor if name != "count_include_pad"}
+    average = AvgPool2dOp(
+        input=source,
+        result=_tensor([*source.type.shape[:2], *window.result_size(source.type.shape[2:])], source),
+        kernel=i64_array(window.kernel),
+        count_include_pad=divisor["count_include_pad"],
+        **_window_attributes(window),
+    )
+    for name, attribute in optional.items():
+        average.operation.attributes[name] = attribute
+    return average.result
+
+
+def _read_divisor(divisor: np.ndarray, window: Window, size: Sequence[int]) -> dict[str, ir.Attribute] | None:
+    """Return the attributes of the average pooling that divides by `divisor`, which is of any shape that broadcasts to
+    the positions of the window, or None."""
+    if np.allclose(divisor, math.prod(window.kernel)):
+        return {"count_include_pad": _bool_attr(True)}
+    if _same_everywhere(divisor, window.taps_inside(size)):
+        return {"count_include_pad": _bool_attr(False)}
+    _, _, bottom, right = window.pads
+    for uncounted in itertools.product(range(bottom + 1), range(right + 1)):
+        if _same_everywhere(divisor, window.divisors(size, uncounted)):
+            return {"count_include_pad": _bool_attr(True), "uncounted_pads": i64_array(uncounted)}
+    return _divided_by(float(divisor.flat[0])) if np.all(divisor == divisor.flat[0]) else None
+
+
+def _divided_by(number: float) -> dict[str, ir.Attribute]:
+    return {"count_include_pad": _bool_attr(True), "divisor": f32(number)}
 
 
 def _raise_bias(op: Any, meaning: Elementwise, state: PassState) -> ir.Value | None:
@@ -230,7 +268,7 @@ def _raise_reshape(op: Any, state: PassState) -> ir.Value | None:
     return _flat_like(root, op.result)
 
 
-_RAISERS: dict[str, Callable[[Any, PassState], ir.Value | None]] = {
+_RAISERS: dict[str, _Raiser] = {
     "linalg.conv_2d_nchw_fchw": _raise_conv2d,
     "linalg.conv_2d_ngchw_gfchw": _raise_grouped,
     "linalg.depthwise_conv_2d_nchw_chw": _raise_depthwise,
@@ -241,6 +279,8 @@ _RAISERS: dict[str, Callable[[Any, PassState], ir.Value | None]] = {
     "tensor.collapse_shape": _raise_reshape,
     "tensor.expand_shape": _raise_reshape,
 }
+# For what is left when everything else is raised.
+_LATE_RAISERS: dict[str, _Raiser] = dict.fromkeys(("linalg.pooling_nchw_sum", "linalg.generic"), _raise_undivided_sum)
 
 
 # Types and attributes.

@@ -592,11 +592,11 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     window, kernel = _window(op), (op.kernel[0], op.kernel[1])
     maximum = isinstance(op, pattern.MaxPool2dOp)
     memories = [source.memory, output.memory]
-    scale = 1.0 / (kernel[0] * kernel[1])
-    table = None
-    if not maximum and any(op.pads) and not op.count_include_pad.value:
-        covered = tiling.covered(output.shape[3], schedule.lanes)
-        table = _reciprocal_counts(op, covered)
+    divisors = np.ones((1, 1)) if maximum else windows.average_divisors(op)
+    scale = 1.0 / float(divisors[0, 0])
+    is_table = bool(np.any(divisors != divisors[0, 0]))
+    if is_table:
+        table = _reciprocals(divisors, tiling.covered(output.shape[3], schedule.lanes), op.result.type)
         memories.append(specializer.constant(table, op.result, "reciprocals"))
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
@@ -609,17 +609,16 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
             window,
             schedule,
             maximum=maximum,
-            scale=scale if table is None else arguments[2],
+            scale=arguments[2] if is_table else scale,
         )
 
     specializer.call(op, schedule, memories, [1.0] * output.shape[1], row_tiles(op, schedule), emit)
 
 
-def _reciprocal_counts(op: Any, covered: int) -> np.ndarray:
-    """Return one over the elements inside the input, for each output place; columns beyond the row hold zero."""
-    inside = windows.Window.of(op).taps_inside(op.input.type.shape[2:])
-    table = np.zeros((inside.shape[0], covered), np.float16 if element_bytes(op.result.type) == 2 else np.float32)
-    table[:, : inside.shape[1]] = 1.0 / np.maximum(inside, 1)
+def _reciprocals(divisors: np.ndarray, covered: int, type_: Any) -> np.ndarray:
+    """Return one over the divisor of each output place; columns beyond the row hold zero."""
+    table = np.zeros((divisors.shape[0], covered), np.float16 if element_bytes(type_) == 2 else np.float32)
+    table[:, : divisors.shape[1]] = 1.0 / divisors
     return table
 
 

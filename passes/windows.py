@@ -31,20 +31,31 @@ class Window:
     def with_result_size(self, size: Sequence[int], result: Sequence[int]) -> Window | None:
         """Return the window with `result` positions on an input of `size`, or None.
 
-        Padding at the bottom and on the right that no position needs may be more than is left of a stride;
-        that is cut off.
+        Padding at the bottom and on the right that no position needs is cut off where what is unread is a stride or
+        more.
         """
-        top, left, bottom, right = self.pads
-        unread = [self._unread(size[axis], result[axis], axis) for axis in (0, 1)]
-        cut = [rows if rows >= self.strides[axis] else 0 for axis, rows in enumerate(unread)]
-        if min(unread) < 0 or cut[0] > bottom or cut[1] > right:
-            return None
-        return replace(self, pads=(top, left, bottom - cut[0], right - cut[1]))
+        top, left, *ends = self.pads
+        for axis in (0, 1):
+            unread = self._unread(size[axis], result[axis], axis)
+            if unread >= self.strides[axis]:
+                cut = min(unread, ends[axis])
+                unread, ends[axis] = unread - cut, ends[axis] - cut
+            if not 0 <= unread < self.strides[axis]:
+                return None
+        return replace(self, pads=(top, left, ends[0], ends[1]))
 
     def taps_inside(self, size: Sequence[int]) -> np.ndarray:
         """Return, for each position of the window (height x width), how many taps do not read padding."""
         rows, columns = (self._axis_taps_inside(size[axis], axis) for axis in (0, 1))
         return np.outer(rows, columns)
+
+    def divisors(self, size: Sequence[int], uncounted: Sequence[int] = (0, 0)) -> np.ndarray:
+        """Return, for each position, how many taps count where padding does: all but those on the last `uncounted` rows
+        and columns of the padding."""
+        top, left, bottom, right = self.pads
+        rows, columns = uncounted
+        counted = (size[0] + top + bottom - rows, size[1] + left + right - columns)
+        return replace(self, pads=(0, 0, rows, columns)).taps_inside(counted)
 
     @property
     def is_identity(self) -> bool:
@@ -64,3 +75,21 @@ class Window:
         first = np.arange(self._positions(size, axis)) * self.strides[axis] - self.pads[axis]
         taps = first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
         return ((taps >= 0) & (taps < size)).sum(axis=1)
+
+
+def average_divisors(op: Any) -> np.ndarray:
+    """Return what an average pooling divides the sum at each position by, height x width."""
+    window, size = Window.of(op), op.input.type.shape[2:]
+    if "divisor" in op.attributes:
+        return np.full(window.result_size(size), op.attributes["divisor"].value)
+    if op.count_include_pad.value:
+        return window.divisors(size, uncounted_pads(op))
+    return np.maximum(window.taps_inside(size), 1)
+
+
+def uncounted_pads(op: Any) -> tuple[int, int]:
+    """Return how many rows at the bottom and columns on the right of the padding an average pooling does not count."""
+    if "uncounted_pads" not in op.attributes:
+        return 0, 0
+    rows, columns = op.attributes["uncounted_pads"]
+    return rows, columns

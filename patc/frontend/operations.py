@@ -119,7 +119,7 @@ def _reject(node: Node, constants: set[Node]) -> str:
     return ""
 
 
-def _check_rank(node: Node) -> str | None:
+def _check_rank(node: Node, constants: set[Node]) -> str | None:
     rank = len(shape_of(node.args[0]))
     return None if rank == 4 else f"{rank}-D input"
 
@@ -130,7 +130,7 @@ def _check_convolution(node: Node, constants: set[Node]) -> str | None:
         return "transposed"
     if weight not in constants or (bias is not None and bias not in constants):
         return "weights computed at run time"
-    return _check_rank(node)
+    return _check_rank(node, constants)
 
 
 def _check_clamp(node: Node, constants: set[Node]) -> str | None:
@@ -141,15 +141,13 @@ def _check_clamp(node: Node, constants: set[Node]) -> str | None:
 def _check_max_pool(node: Node, constants: set[Node]) -> str | None:
     if any(user.args[1] != 0 for user in node.users):
         return "indices used"
-    return _check_rank(node)
+    return _check_rank(node, constants)
 
 
-def _check_average_pool(node: Node, constants: set[Node]) -> str | None:
-    # `simplify` has written out all arguments.
-    _, _, _, pads, ceil_mode, count_include_pad, divisor = node.args
-    if ceil_mode and count_include_pad and any(pads):
-        return "ceil_mode with count_include_pad"
-    return _check_rank(node) if divisor is None else "divisor_override"
+def _check_adaptive_pool(node: Node, constants: set[Node]) -> str | None:
+    """Name the sizes: where all windows are alike, decomposition has made an ordinary pool of it."""
+    before, after = ("x".join(map(str, sizes[-2:])) for sizes in (shape_of(node.args[0]), node.args[1]))
+    return f"{before} to {after}, which takes windows of several sizes"
 
 
 def _check_pad(node: Node, constants: set[Node]) -> str | None:
@@ -159,12 +157,12 @@ def _check_pad(node: Node, constants: set[Node]) -> str | None:
         return "not in front of a convolution"
     if len(pads) > 4 or min(pads) < 0 or any(value):
         return "not zeros around height and width"
-    return _check_rank(node)
+    return _check_rank(node, constants)
 
 
 def _check_mean(node: Node, constants: set[Node]) -> str | None:
     axes = {axis % 4 for axis in node.args[1] or ()}
-    return _check_rank(node) or (None if axes == {2, 3} else "not over height and width")
+    return _check_rank(node, constants) or (None if axes == {2, 3} else "not over height and width")
 
 
 def _check_view(node: Node, constants: set[Node]) -> str | None:
@@ -190,7 +188,7 @@ def _check_arithmetic(node: Node, constants: set[Node]) -> str | None:
     lhs, rhs = node.args
     data = [operand for operand in (lhs, rhs) if isinstance(operand, Node) and operand not in constants]
     if len(data) == 2:
-        return _check_sum(node, lhs, rhs)
+        return _check_sum(node, lhs, rhs, constants)
     if _is_times_one(node):
         return None
     other = rhs if data[0] is lhs else lhs
@@ -206,14 +204,14 @@ def _check_arithmetic(node: Node, constants: set[Node]) -> str | None:
     return None if _follows_convolution(data[0], constants) else "not after a convolution"
 
 
-def _check_sum(node: Node, lhs: Node, rhs: Node) -> str | None:
+def _check_sum(node: Node, lhs: Node, rhs: Node, constants: set[Node]) -> str | None:
     if node.target is not aten.add.Tensor:
         return ""
     if node.kwargs.get("alpha", 1) != 1:
         return "alpha"
     if shape_of(lhs) != shape_of(rhs):
         return "operands of two shapes"
-    return _check_rank(node)
+    return _check_rank(node, constants)
 
 
 def _is_times_one(node: Node) -> bool:
@@ -266,7 +264,8 @@ _RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.clamp.default, aten.hardtanh.default), _check_clamp),
     aten.convolution.default: _check_convolution,
     aten.max_pool2d_with_indices.default: _check_max_pool,
-    aten.avg_pool2d.default: _check_average_pool,
+    aten.avg_pool2d.default: _check_rank,
+    **dict.fromkeys((aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default), _check_adaptive_pool),
     aten.constant_pad_nd.default: _check_pad,
     aten.mean.dim: _check_mean,
     aten.mm.default: _check_matmul,

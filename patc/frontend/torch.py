@@ -30,6 +30,7 @@ from patc.diagnostics import PatcError, describe_location
 from patc.dialects.pattern import ParameterOp
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, pt2
+from patc.frontend.decompositions import DECOMPOSITIONS
 from patc.frontend.modules import (
     check_inputs,
     check_module,
@@ -165,7 +166,8 @@ def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Exporte
 def _decompose(program: ExportedProgram) -> ExportedProgram:
     """Return the program in core operations that torch-mlir reads; the given one stays as it is."""
     try:
-        program = _with_plain_leaves(program).run_decompositions(get_decomposition_table())
+        table = {**get_decomposition_table(), **DECOMPOSITIONS}
+        program = _with_plain_leaves(program).run_decompositions(table)
     except Exception as error:
         raise PatcError(f"torch cannot decompose the model: {_first_line(error)}") from error
     signature = program.graph_signature

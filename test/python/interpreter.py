@@ -130,8 +130,11 @@ def _linear(op: Any, operands: list[Tensor]) -> Tensor:
 
 def _windows(op: Any, x: Tensor, fill: float) -> Tensor:
     """Return N x C x H x W x window: what each output of a pool sees."""
+    return _slide(op, _pad(op, x, fill))
+
+
+def _slide(op: Any, padded: Tensor) -> Tensor:
     kernel, strides, dilations = (list(op.operation.attributes[name]) for name in ("kernel", "strides", "dilations"))
-    padded = _pad(op, x, fill)
     rows, columns = (
         torch.arange(0, padded.shape[2 + axis] - dilations[axis] * (kernel[axis] - 1), strides[axis])[:, None]
         + torch.arange(kernel[axis])[None, :] * dilations[axis]
@@ -145,10 +148,17 @@ def _max_pool2d(op: Any, operands: list[Tensor]) -> Tensor:
 
 
 def _avg_pool2d(op: Any, operands: list[Tensor]) -> Tensor:
-    windows = _windows(op, operands[0], torch.nan)
-    counts = (~windows.isnan()).sum(-1).clamp(min=1)
-    counts_pads = op.operation.attributes["count_include_pad"].value
-    return windows.nansum(-1) / (windows.shape[-1] if counts_pads else counts)
+    x, attributes = operands[0], op.operation.attributes
+    total = _windows(op, x, 0.0).sum(-1)
+    if "divisor" in attributes:
+        return total / attributes["divisor"].value
+    counted = torch.ones_like(x)
+    if attributes["count_include_pad"].value:
+        counted = _pad(op, counted, 1.0)
+        rows, columns = attributes.get("uncounted_pads", (0, 0))
+        counted[:, :, counted.shape[2] - rows :] = counted[..., counted.shape[3] - columns :] = 0.0
+        return total / _slide(op, counted).sum(-1)
+    return total / _windows(op, counted, 0.0).sum(-1).clamp(min=1)
 
 
 def _collapse_shape(op: Any, operands: list[Tensor]) -> Tensor:
