@@ -9,16 +9,11 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
+from patc.diagnostics import layer_name
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.channel_affine import Chain, only_user, per_channel, read_affine, read_chain
 from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.evaluate import (
-    NotConstant,
-    evaluate,
-    evaluate_region,
-    is_elementwise,
-    spread_operand,
-    used_arguments,
-)
+from patc.passes.evaluate import NotConstant, evaluate, is_elementwise, used_arguments
 
 # Number of leading weight axes that make up the filters: G x F of a grouped convolution.
 _FILTER_AXES = {
@@ -39,12 +34,12 @@ class PatternFoldBatchNorm(Pass):
     computed in float64 and rounded once; weights that are zero stay zero. Parameter "conv1.weight" becomes
     "conv1.weight.folded". The bias is the convolution's initial value, `linalg.broadcast` of F values.
 
-    What follows no convolution stays, and a remark says why, as it does where the convolution's result has
-    other users or its weights are not constant.
+    What follows no convolution becomes a depthwise 1x1 convolution of its own, and a remark says why, as it does
+    where the convolution's result has other users or its weights are not constant.
 
     Requires: linalg on tensors of static shape.
-    Ensures: no per-channel arithmetic with constants is the only user of a convolution with constant weights.
-        A second run changes nothing.
+    Ensures: no per-channel arithmetic with constants on N x C x H x W tensors is left, but for the division of a sum
+        by one number, which makes a mean. A second run changes nothing.
 
     Before:
         %c = linalg.conv_2d_nchw_fchw ins(%x, %w) outs(%zero)
@@ -69,65 +64,14 @@ class PatternFoldBatchNorm(Pass):
                 folded = [_fold_into(conv, state) for conv in convolutions]
                 if any(folded):
                     _erase_dead(block)
-                for op in block.operations:
-                    _report_unfolded(op.operation, state)
-
-
-class Affine:
-    """a * x + b, where x is the convolution's result and a and b broadcast to its shape."""
-
-    # Makes numpy leave `array * affine` to this class.
-    __array_ufunc__ = None
-
-    def __init__(self, scale: Any, shift: Any) -> None:
-        self.scale = scale
-        self.shift = shift
-
-    def __add__(self, other: Any) -> Affine:
-        return Affine(self.scale, self.shift + _known(other))
-
-    def __sub__(self, other: Any) -> Affine:
-        return Affine(self.scale, self.shift - _known(other))
-
-    def __rsub__(self, other: Any) -> Affine:
-        return -self + other
-
-    def __mul__(self, other: Any) -> Affine:
-        return Affine(self.scale * _known(other), self.shift * _known(other))
-
-    def __truediv__(self, other: Any) -> Affine:
-        return Affine(self.scale / _known(other), self.shift / _known(other))
-
-    def __neg__(self) -> Affine:
-        return Affine(-self.scale, -self.shift)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-
-def _known(value: Any) -> Any:
-    if isinstance(value, Affine):
-        raise NotConstant
-    return value
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """The per-channel arithmetic after a convolution.
-
-    Attributes:
-        end: what the convolution shall compute instead.
-        scale, shift: F values each, float64.
-    """
-
-    end: ir.Value
-    scale: np.ndarray
-    shift: np.ndarray
+                if _separate_left(block, state):
+                    _erase_dead(block)
 
 
 def _fold_into(conv: ir.Operation, state: PassState) -> bool:
     """Fold what follows one convolution; return whether anything did."""
     result = _channels_first_result(conv)
-    chain = _read_chain(result, state) if _is_static_f32(result) else None
+    chain = read_chain(result, state) if _is_static_f32(result) else None
     if chain is None or chain.end == result:
         return False
     weight, bias = _read_weight(conv.operands[1], state), _read_bias(conv.operands[2], result, state)
@@ -141,7 +85,7 @@ def _fold_into(conv: ir.Operation, state: PassState) -> bool:
         # Adding zero turns the -0.0 of a pruned weight times a negative scale into 0.0.
         new_weight = (weight * scale + 0.0).astype(np.float32)
         new_bias = (bias * chain.scale + chain.shift).astype(np.float32)
-    _require_finite(conv, new_weight.reshape(len(new_bias), -1), new_bias)
+    _require_finite(conv, new_weight.reshape(len(new_bias), -1), new_bias, "weights after folding batch norm")
     name = _bias_name(conv)
     with conv.location, ir.InsertionPoint(conv):
         conv.operands[1] = _make_weight(conv.operands[1], new_weight, state)
@@ -150,69 +94,15 @@ def _fold_into(conv: ir.Operation, state: PassState) -> bool:
     return True
 
 
-# What follows a convolution.
-
-
 def _channels_first_result(conv: ir.Operation) -> ir.Value:
     """Return the N x F x H x W result of a convolution; a grouped one makes N x G x F x H x W first."""
     result = conv.result
-    user = _only_user(result)
+    user = only_user(result)
     if result.type.rank != 5 or user is None or user.name != "tensor.collapse_shape":
         return result
     batch, groups, filters, *size = result.type.shape
     flat = [batch, groups * filters, *size]
     return user.result if list(user.result.type.shape) == flat else result
-
-
-def _read_chain(result: ir.Value, state: PassState) -> _Chain:
-    channels = result.type.shape[1]
-    chain = _Chain(result, np.ones(channels), np.zeros(channels))
-    while True:
-        user = _only_user(chain.end)
-        step = _read_affine(user, chain.end, state) if user is not None else None
-        if user is None or step is None:
-            return chain
-        scale, shift = step
-        chain = _Chain(user.result, chain.scale * scale, chain.shift * scale + shift)
-
-
-def _read_affine(op: ir.Operation, data: ir.Value, state: PassState) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return scale and shift of a linalg.generic that computes scale * data + shift for each channel."""
-    if not is_elementwise(op) or op.result.type != data.type or data.type.rank != 4:
-        return None
-    maps = [attr.value for attr in op.attributes["indexing_maps"]]
-    arguments: dict[int, Any] = {}
-    try:
-        for number in used_arguments(op):
-            operand = op.operands[number]
-            if operand == data and maps[number] == maps[-1]:
-                arguments[number] = Affine(1.0, 0.0)
-            else:
-                arguments[number] = spread_operand(op, number, evaluate(operand, state))
-        result = evaluate_region(op, arguments)
-    except NotConstant:
-        return None
-    if not isinstance(result, Affine):
-        return None
-    scale, shift = (_per_channel(values, data.type.shape[1]) for values in (result.scale, result.shift))
-    return None if scale is None or shift is None else (scale, shift)
-
-
-def _per_channel(values: Any, channels: int) -> np.ndarray | None:
-    """Return N x C x H x W values (or what broadcasts to them) as C values, if they vary along C only."""
-    array = np.asarray(values)
-    array = array.reshape((1,) * (4 - array.ndim) + array.shape)
-    # The axes of a broadcast view have stride 0: their elements are the same without looking.
-    array = array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
-    first = array[:1, :, :1, :1]
-    if array.shape != first.shape and not np.array_equal(array, np.broadcast_to(first, array.shape)):
-        return None
-    return np.broadcast_to(first.reshape(-1), channels)
-
-
-def _only_user(value: ir.Value) -> ir.Operation | None:
-    owners = [use.owner.operation for use in value.uses]
-    return owners[0] if owners and all(owner == owners[0] for owner in owners) else None
 
 
 # Weights and bias.
@@ -235,16 +125,16 @@ def _read_bias(init: ir.Value, result: ir.Value, state: PassState) -> np.ndarray
         values = evaluate(init, state)
     except NotConstant:
         return None
-    return _per_channel(values.reshape(result.type.shape), result.type.shape[1])
+    return per_channel(values.reshape(result.type.shape), result.type.shape[1])
 
 
-def _require_finite(conv: ir.Operation, weight: np.ndarray, bias: np.ndarray) -> None:
+def _require_finite(op: ir.Operation, weight: np.ndarray, bias: np.ndarray, what: str) -> None:
     finite = np.isfinite(weight).all(axis=1) & np.isfinite(bias)
     if not finite.all():
         channel = int(np.argmin(finite))
         values = np.append(weight[channel], bias[channel])
         value = values[~np.isfinite(values)][0]
-        raise fail(conv, "finite weights after folding batch norm", f"{value} in channel {channel}")
+        raise fail(op, f"finite {what}", f"{value} in channel {channel}")
 
 
 def _folded_name(name: str | None) -> str | None:
@@ -284,40 +174,72 @@ def _make_init(type_: Any, flat_type: Any, bias: ir.Value) -> ir.Value:
     return tensor.expand_shape(type_, init, [[0], [1, 2], [3], [4]], [], type_.shape)
 
 
-# What is left.
+# What follows no convolution.
 
 
-def _report_unfolded(op: ir.Operation, state: PassState) -> None:
-    """Remark on the first op of per-channel arithmetic that is not folded."""
-    data = _data_operand(op, state)
-    if data is None:
-        return
-    producer = None if isinstance(data.owner, ir.Block) else data.owner.operation
-    if producer is None:
-        state.remark(op, "not folded into a convolution: its input is an argument")
-        return
-    if _data_operand(producer, state) is not None:
-        return  # not the first
-    source = producer if producer.name not in _RESHAPES else _root(data).owner.operation
-    if source.name not in _FILTER_AXES:
-        state.remark(op, f"not folded into a convolution: its input is the result of '{source.name}'")
-    elif _only_user(data) is None:
-        state.remark(op, "not folded into the convolution: its result has other users")
+def _separate_left(block: ir.Block, state: PassState) -> bool:
+    """Give each chain of per-channel arithmetic that is left a convolution of its own; return whether there was one."""
+    done: set[ir.Operation] = set()
+    for op in [op.operation for op in block.operations]:
+        data = _scaled_operand(op, state) if op not in done else None
+        if data is not None:
+            chain = read_chain(data, state, op)
+            _separate(chain, data, state)
+            done.update(chain.ops)
+    return bool(done)
 
 
-def _data_operand(op: ir.Operation, state: PassState) -> ir.Value | None:
-    """Return the operand that an op scales or shifts for each channel with a constant tensor."""
-    if not is_elementwise(op) or op.result.type.rank != 4:
+def _separate(chain: Chain, data: ir.Value, state: PassState) -> None:
+    """Compute a chain by a depthwise 1x1 convolution."""
+    op, channels = chain.ops[0], data.type.shape[1]
+    with np.errstate(all="ignore"):
+        weight, bias = (values.astype(np.float32) for values in (chain.scale, chain.shift))
+    _require_finite(op, weight.reshape(channels, 1), bias, "factors and terms")
+    _report_separated(op, data, state)
+    name = layer_name(op.location)
+    with op.location, ir.InsertionPoint(op):
+        weights = make_constant(weight.reshape(channels, 1, 1), name and f"{name}.scale", state)
+        init = _make_init(data.type, data.type, make_constant(bias, name and f"{name}.shift", state))
+        result = linalg.depthwise_conv_2d_nchw_chw(data, weights, outs=[init])
+    chain.end.replace_all_uses_with(result)
+
+
+def _scaled_operand(op: ir.Operation, state: PassState) -> ir.Value | None:
+    """Return the operand that an op scales and shifts for each channel; what leaves it as it is does not count, nor
+    does the division that makes a mean of a sum."""
+    if not is_elementwise(op) or not _is_static_f32(op.result):
         return None
-    used = [op.operands[number] for number in used_arguments(op)]
-    same = [operand for operand in used if operand.type == op.result.type]
-    if len(used) < 2 or len(same) != 1 or all(_elements(value) == 1 for value in used if value != same[0]):
-        return None
-    return same[0] if _read_affine(op, same[0], state) is not None else None
+    for operand in dict.fromkeys(op.operands[number] for number in used_arguments(op)):
+        affine = read_affine(op, operand, state)
+        if affine is None:
+            continue
+        scale, shift = affine
+        if np.any(shift) or np.any(scale != (scale[0] if _is_sum(operand) and scale[0] else 1.0)):
+            return operand
+    return None
 
 
-def _elements(value: ir.Value) -> int:
-    return int(np.prod(value.type.shape, dtype=np.int64))
+def _is_sum(value: ir.Value) -> bool:
+    """Whether a value is a sum over windows, or over height and width."""
+    value = _root(value)
+    if isinstance(value.owner, ir.Block):
+        return False
+    op = value.owner.operation
+    kinds = [str(kind) for kind in op.attributes["iterator_types"]] if op.name == "linalg.generic" else []
+    return op.name == "linalg.pooling_nchw_sum" or any("reduction" in kind for kind in kinds)
+
+
+def _report_separated(op: ir.Operation, data: ir.Value, state: PassState) -> None:
+    root = _root(data)
+    if isinstance(root.owner, ir.Block):
+        reason = "into a convolution: its input is an argument"
+    elif root.owner.operation.name not in _FILTER_AXES:
+        reason = f"into a convolution: its input is the result of '{root.owner.operation.name}'"
+    elif only_user(data) is None:
+        reason = "into the convolution: its result has other users"
+    else:
+        return  # there is a remark on the convolution
+    state.remark(op, f"not folded {reason}")
 
 
 def _is_static_f32(value: ir.Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def _equal_window(size: Any, count: Any) -> tuple[int, int] | None:
         return None
     starts = [i * size // count for i in range(count)]
     kernels = {-(-(i + 1) * size // count) - starts[i] for i in range(count)}
-    strides = {after - before for before, after in zip(starts, starts[1:], strict=False)} or {*kernels}
+    strides = {after - before for before, after in itertools.pairwise(starts)} or {*kernels}
     return (kernels.pop(), strides.pop()) if len(kernels) == len(strides) == 1 else None
 
 

@@ -31,12 +31,12 @@ class _Unsupported:
     A call's place is its source line, or its layer where only torch's modules, as nn.Sequential, lead to it.
     """
 
-    reasons: set[str] = field(default_factory=set)
+    reasons: dict[str, None] = field(default_factory=dict)
     calls: set[str] = field(default_factory=set)
-    places: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
+    places: dict[str, None] = field(default_factory=dict)  # as `reasons`, a set that keeps the order
 
     def describe(self, name: str) -> str:
-        reason = f" ({next(iter(self.reasons))})" if len(self.reasons) == 1 and "" not in self.reasons else ""
+        reason = f" ({', '.join(self.reasons)})" if "" not in self.reasons else ""
         places = f" ({', '.join(self.places)})" if self.places else ""
         return f"{name}{reason} x{len(self.calls)}{places}"
 
@@ -56,6 +56,8 @@ def check_operations(graph: torch.fx.Graph, constants: set[Node]) -> None:
         if node.op != "call_function" or node in constants:
             continue
         reason = _RULES.get(node.target, _reject)(node, constants)
+        if not reason:
+            reason = _check_type(node, constants) or reason
         if reason is not None:
             _record(found.setdefault(_name(node), _Unsupported()), node, reason)
     if found:
@@ -99,7 +101,7 @@ def _name(node: Node) -> str:
 def _record(uses: _Unsupported, node: Node, reason: str) -> None:
     origin = node.meta.get("from_node")
     place = source_place(node)
-    uses.reasons.add(reason)
+    uses.reasons[reason] = None
     uses.calls.add(origin[-1].name if origin else node.name)
     where = describe_place(place) if place is not None else _layer(node)
     if where:
@@ -134,8 +136,10 @@ def _check_convolution(node: Node, constants: set[Node]) -> str | None:
 
 
 def _check_clamp(node: Node, constants: set[Node]) -> str | None:
-    bounds = (*node.args[1:], *node.kwargs.values())
-    return None if all(bound is None or isinstance(bound, (int, float)) for bound in bounds) else ""
+    bounds = [bound for bound in (*node.args[1:], *node.kwargs.values()) if bound is not None]
+    if not all(isinstance(bound, (int, float)) for bound in bounds):
+        return ""
+    return "a bound that is NaN" if any(math.isnan(bound) for bound in bounds) else None
 
 
 def _check_max_pool(node: Node, constants: set[Node]) -> str | None:
@@ -180,11 +184,24 @@ def _check_matmul(node: Node, constants: set[Node]) -> str | None:
 
 
 def _check_no_cast(node: Node, constants: set[Node]) -> str | None:
-    return None if node.meta["val"].dtype == node.args[0].meta["val"].dtype else "changes the element type"
+    before, after = (_describe_type(value.meta["val"].dtype) for value in (node.args[0], node))
+    return None if before == after else f"{before} to {after}"
+
+
+def _check_type(node: Node, constants: set[Node]) -> str | None:
+    """Take f32 only; what follows from another type is not another fault."""
+    values = [used.meta.get("val") for used in (node, *node.all_input_nodes) if used not in constants]
+    made, *given = [getattr(value, "dtype", torch.float32) for value in values]
+    is_first = made != torch.float32 and all(dtype == torch.float32 for dtype in given)
+    return f"{_describe_type(made)} result" if is_first else None
+
+
+def _describe_type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_arithmetic(node: Node, constants: set[Node]) -> str | None:
-    """Take residual sums, per-channel arithmetic after a convolution, and the bias of a linear layer."""
+    """Take residual sums, per-channel arithmetic, and the bias of a linear layer."""
     lhs, rhs = node.args
     data = [operand for operand in (lhs, rhs) if isinstance(operand, Node) and operand not in constants]
     if len(data) == 2:
@@ -199,9 +216,7 @@ def _check_arithmetic(node: Node, constants: set[Node]) -> str | None:
         return f"{rank}-D input"
     if not _is_per_channel(other) or shape_of(node) != shape_of(data[0]):
         return "not per channel"
-    if node.target is aten.div.Tensor and data[0] is rhs:
-        return "division by activations"
-    return None if _follows_convolution(data[0], constants) else "not after a convolution"
+    return "division by activations" if node.target is aten.div.Tensor and data[0] is rhs else None
 
 
 def _check_sum(node: Node, lhs: Node, rhs: Node, constants: set[Node]) -> str | None:
@@ -234,16 +249,6 @@ def _is_per_channel(operand: Any) -> bool:
     return batch == height == width == 1
 
 
-def _follows_convolution(node: Node, constants: set[Node]) -> bool:
-    """Return whether a node is a convolution, or per-channel arithmetic on one, with one use."""
-    while len(node.users) == 1 and node.target in _ARITHMETIC:
-        data = [used for used in node.all_input_nodes if used not in constants]
-        if len(data) != 1:
-            return False
-        node = data[0]
-    return len(node.users) == 1 and node.target is aten.convolution.default
-
-
 _VIEWS = (
     aten.view.default,
     aten._unsafe_view.default,
@@ -251,10 +256,10 @@ _VIEWS = (
     aten.squeeze.dims,
     prims.squeeze.default,
 )
-_ARITHMETIC = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
+ARITHMETIC = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 _RULES: dict[Any, Rule] = {
-    **dict.fromkeys(_ARITHMETIC, _check_arithmetic),
+    **dict.fromkeys(ARITHMETIC, _check_arithmetic),
     **dict.fromkeys(_VIEWS, _check_view),
     **dict.fromkeys((prims.convert_element_type.default, aten._to_copy.default), _check_no_cast),
     **dict.fromkeys(

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from patc.frontend.operations import shape_of
+from patc.frontend.operations import ARITHMETIC, shape_of
 from patc.frontend.source import layer_path
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -62,6 +62,26 @@ def _simplify_average_pool(node: Node) -> None:
 def _pair(value: Any) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * 2 if len(values) == 1 else values
+
+
+def cast_constants(graph: torch.fx.Graph, constants: set[Node]) -> None:
+    """Give the constant operands of arithmetic the element type of the result, as torch's type promotion does.
+
+    Args:
+        constants: the nodes that do not depend on the inputs; the casts are added.
+    """
+    for node in graph.nodes:
+        if node in constants or node.target not in ARITHMETIC:
+            continue
+        dtype = node.meta["val"].dtype
+        for operand in node.all_input_nodes:
+            if operand in constants and operand.meta["val"].dtype != dtype:
+                target, arguments = prims.convert_element_type.default, (operand, dtype)
+                with graph.inserting_before(node):
+                    cast = graph.create_node("call_function", target, arguments, name=operand.name)
+                cast.meta = {**node.meta, "val": operand.meta["val"].to(dtype)}
+                constants.add(cast)
+                node.replace_input_with(operand, cast)
 
 
 def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, str]:
@@ -131,6 +151,8 @@ class _Values(dict[Node, Any]):
 
 def _stays(node: Node) -> bool:
     """Return whether a constant node is a stored tensor, only rearranges one, or is part of a batch norm."""
+    if node.target is prims.convert_element_type.default and node.meta["val"].dtype != node.args[0].meta["val"].dtype:
+        return False
     from_batch_norm = "batch_norm" in str(node.meta.get("original_aten"))
     times_one = node.target is aten.mul.Tensor and node.args[1] == 1
     return node.op != "call_function" or node.target in _VIEWS or from_batch_norm or times_one

@@ -42,7 +42,7 @@ from patc.frontend.modules import (
     without_inference_tensors,
 )
 from patc.frontend.operations import check_operations, constant_nodes
-from patc.frontend.rewrites import fold_constants, simplify
+from patc.frontend.rewrites import cast_constants, fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.frontend.tracing import ForwardError, copy_for_tracing
 from patc.locks import compile_no_more
@@ -116,6 +116,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     _require_dependent(outputs, weights)
     check_operations(program.graph, weights)
+    cast_constants(program.graph, weights)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
     _lower_to_linalg(module)

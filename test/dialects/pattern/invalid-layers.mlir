@@ -129,6 +129,46 @@ func.func @pool_pads(%x: tensor<1x8x6x6xf32>) {
 
 // -----
 
+func.func @pool_divisor_of_zero(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'divisor' to be a finite f32 other than 0, got 0.000000e+00 : f32}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    divisor = 0.0 : f32, kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 2, 1>, strides = array<i64: 1, 1>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x7x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_divisor_type(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'divisor' to be a finite f32 other than 0, got 4 : i64}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    divisor = 4 : i64, kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 2, 1>, strides = array<i64: 1, 1>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x7x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_uncounted_pads_type(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'uncounted_pads' to be array<i64> of 2 values of 0 or more, got array<i64: 1>}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 2, 1>, strides = array<i64: 1, 1>, uncounted_pads = array<i64: 1>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x7x6xf32>
+  return
+}
+
+// -----
+
+func.func @pool_uncounted_pads(%x: tensor<1x8x6x6xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'uncounted_pads' of 2, 1 or less, the padding, got 2, 2}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
+    kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 2, 1>, strides = array<i64: 1, 1>, uncounted_pads = array<i64: 2, 2>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x7x6xf32>
+  return
+}
+
+// -----
+
 // Elementwise ops.
 
 func.func @add_shapes(%a: tensor<1x4xf32>, %b: tensor<1x5xf32>) {

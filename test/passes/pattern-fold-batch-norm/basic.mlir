@@ -193,13 +193,12 @@ func.func @folds_into_grouped_weights(%x: tensor<1x2x2x2xf32>) -> tensor<1x4x2x2
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
-// The product folds, the sum does not: the product has another user.
+// The product folds, the sum is computed apart: the product has another user.
 
 // CHECK-LABEL: func.func @folds_up_to_a_value_with_two_users
 // CHECK:         arith.constant dense<[{{.*}}2.0{{.*}}3.0{{.*}}]> : tensor<2x1x1x1xf32>
 // CHECK:         %[[CONV:.*]] = linalg.conv_2d_nchw_fchw
-// CHECK:         %[[SUM:.*]] = linalg.generic
-// CHECK:         arith.addf
+// CHECK:         %[[SUM:.*]] = linalg.depthwise_conv_2d_nchw_chw ins(%[[CONV]]
 // CHECK:         return %[[CONV]], %[[SUM]]
 func.func @folds_up_to_a_value_with_two_users(
     %x: tensor<1x1x2x2xf32>) -> (tensor<1x2x2x2xf32>, tensor<1x2x2x2xf32>) {

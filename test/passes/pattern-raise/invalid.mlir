@@ -75,27 +75,6 @@ func.func @max_pool_that_starts_from_zero(%input: tensor<1x2x4x4xf32>) -> tensor
 
 // -----
 
-#map4 = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
-
-func.func @average_with_another_divisor(%input: tensor<1x2x4x4xf32>) -> tensor<1x2x3x3xf32> {
-  %zero = arith.constant dense<0.0> : tensor<1x2x3x3xf32>
-  %three = arith.constant 3.0 : f32
-  %window = tensor.empty() : tensor<2x2xf32>
-  // expected-error-re @below {{cannot raise: linalg.pooling_nchw_sum ({{.*}}), linalg.generic ({{.*}})}}
-  %sum = linalg.pooling_nchw_sum ins(%input, %window : tensor<1x2x4x4xf32>, tensor<2x2xf32>)
-    outs(%zero : tensor<1x2x3x3xf32>) -> tensor<1x2x3x3xf32>
-  %mean = linalg.generic {indexing_maps = [#map4, #map4],
-                          iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
-      ins(%sum : tensor<1x2x3x3xf32>) outs(%zero : tensor<1x2x3x3xf32>) {
-  ^bb0(%a: f32, %out: f32):
-    %d = arith.divf %a, %three : f32
-    linalg.yield %d : f32
-  } -> tensor<1x2x3x3xf32>
-  return %mean : tensor<1x2x3x3xf32>
-}
-
-// -----
-
 // The right operand is no constant, so that there is no F x C weight.
 
 func.func @product_of_activations(%lhs: tensor<2x3xf32>, %rhs: tensor<3x2xf32>) -> tensor<2x2xf32> {

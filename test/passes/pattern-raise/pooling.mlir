@@ -158,3 +158,99 @@ func.func @pools_of_single_elements_vanish(%input: tensor<1x4x1x1xf32>) -> tenso
   } -> tensor<1x4x1x1xf32>
   return %sum : tensor<1x4x1x1xf32>
 }
+
+// CHECK-LABEL: func.func @average_with_another_divisor
+// CHECK-NEXT:    "pattern.avg_pool2d"(%{{.*}}) {count_include_pad = true, {{.*}}divisor = 3.000000e+00 : f32,
+func.func @average_with_another_divisor(%input: tensor<1x2x4x4xf32>) -> tensor<1x2x3x3xf32> {
+  %zero = arith.constant dense<0.0> : tensor<1x2x3x3xf32>
+  %three = arith.constant 3.0 : f32
+  %window = tensor.empty() : tensor<2x2xf32>
+  %sum = linalg.pooling_nchw_sum ins(%input, %window : tensor<1x2x4x4xf32>, tensor<2x2xf32>)
+    outs(%zero : tensor<1x2x3x3xf32>) -> tensor<1x2x3x3xf32>
+  %mean = linalg.generic {indexing_maps = [#map, #map],
+                          iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%sum : tensor<1x2x3x3xf32>) outs(%zero : tensor<1x2x3x3xf32>) {
+  ^bb0(%a: f32, %out: f32):
+    %d = arith.divf %a, %three : f32
+    linalg.yield %d : f32
+  } -> tensor<1x2x3x3xf32>
+  return %mean : tensor<1x2x3x3xf32>
+}
+
+// Sums that nothing divides, one of which only picks elements.
+
+// CHECK-LABEL: func.func @sums
+// CHECK-NEXT:    "pattern.avg_pool2d"(%{{.*}}) {{.*}}divisor = 1.000000e+00 : f32, kernel = array<i64: 1, 1>,
+// CHECK-SAME:      strides = array<i64: 2, 2>
+// CHECK-NEXT:    "pattern.avg_pool2d"(%{{.*}}) {{.*}}divisor = 1.000000e+00 : f32, kernel = array<i64: 4, 4>,
+func.func @sums(%input: tensor<1x2x4x4xf32>) -> (tensor<1x2x2x2xf32>, tensor<1x2x1x1xf32>) {
+  %zero = arith.constant dense<0.0> : tensor<1x2x2x2xf32>
+  %zero_1x1 = arith.constant dense<0.0> : tensor<1x2x1x1xf32>
+  %window = tensor.empty() : tensor<1x1xf32>
+  %picked = linalg.pooling_nchw_sum {strides = dense<2> : vector<2xi64>}
+    ins(%input, %window : tensor<1x2x4x4xf32>, tensor<1x1xf32>)
+    outs(%zero : tensor<1x2x2x2xf32>) -> tensor<1x2x2x2xf32>
+  %sum = linalg.generic {indexing_maps = [#map, #channels_1x1],
+                         iterator_types = ["parallel", "parallel", "reduction", "reduction"]}
+      ins(%input : tensor<1x2x4x4xf32>) outs(%zero_1x1 : tensor<1x2x1x1xf32>) {
+  ^bb0(%a: f32, %out: f32):
+    %s = arith.addf %a, %out : f32
+    linalg.yield %s : f32
+  } -> tensor<1x2x1x1xf32>
+  return %picked, %sum : tensor<1x2x2x2xf32>, tensor<1x2x1x1xf32>
+}
+
+// Padding is cut off where no window reads a stride of it or more; what is left unread may be a part of the input.
+
+// CHECK-LABEL: func.func @strides_beyond_the_window
+// CHECK-NEXT:    "pattern.max_pool2d"(%{{.*}}) {{.*}}kernel = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 3>,
+func.func @strides_beyond_the_window(%input: tensor<1x2x6x7xf32>) -> tensor<1x2x2x3xf32> {
+  %lowest = arith.constant 0xFF800000 : f32
+  %padded = tensor.pad %input low[0, 0, 0, 0] high[0, 0, 3, 3] {
+  ^bb0(%n: index, %c: index, %y: index, %x: index):
+    tensor.yield %lowest : f32
+  } : tensor<1x2x6x7xf32> to tensor<1x2x9x10xf32>
+  %init = arith.constant dense<0xFF800000> : tensor<1x2x2x3xf32>
+  %window = tensor.empty() : tensor<2x2xf32>
+  %pool = linalg.pooling_nchw_max {strides = dense<3> : vector<2xi64>}
+    ins(%padded, %window : tensor<1x2x9x10xf32>, tensor<2x2xf32>)
+    outs(%init : tensor<1x2x2x3xf32>) -> tensor<1x2x2x3xf32>
+  return %pool : tensor<1x2x2x3xf32>
+}
+
+// The first window counts its padding, the second not what rounding up has added: 2 and 1 elements.
+
+// CHECK-LABEL: func.func @average_that_counts_a_part_of_the_padding
+// CHECK-NEXT:    "pattern.avg_pool2d"(%{{.*}}) {count_include_pad = true, {{.*}}pads = array<i64: 0, 1, 0, 2>,
+// CHECK-SAME:      uncounted_pads = array<i64: 0, 1>}
+func.func @average_that_counts_a_part_of_the_padding(%input: tensor<1x2x1x1xf32>) -> tensor<1x2x1x2xf32> {
+  %zero = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : i64
+  %c2 = arith.constant 2 : i64
+  %c3 = arith.constant 3 : i64
+  %padded = tensor.pad %input low[0, 0, 0, 1] high[0, 0, 0, 2] {
+  ^bb0(%n: index, %c: index, %y: index, %x: index):
+    tensor.yield %zero : f32
+  } : tensor<1x2x1x1xf32> to tensor<1x2x1x4xf32>
+  %init = arith.constant dense<0.0> : tensor<1x2x1x2xf32>
+  %window = tensor.empty() : tensor<1x2xf32>
+  %sum = linalg.pooling_nchw_sum {strides = dense<[1, 2]> : vector<2xi64>}
+    ins(%padded, %window : tensor<1x2x1x4xf32>, tensor<1x2xf32>)
+    outs(%init : tensor<1x2x1x2xf32>) -> tensor<1x2x1x2xf32>
+  %mean = linalg.generic {indexing_maps = [#map, #map],
+                          iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%sum : tensor<1x2x1x2xf32>) outs(%init : tensor<1x2x1x2xf32>) {
+  ^bb0(%a: f32, %out: f32):
+    %x = linalg.index 3 : index
+    %column = arith.index_cast %x : index to i64
+    %begin = arith.muli %column, %c2 : i64
+    %next = arith.addi %begin, %c2 : i64
+    %end = arith.minsi %next, %c3 : i64
+    %columns = arith.subi %end, %begin : i64
+    %count = arith.maxsi %columns, %c0 : i64
+    %divisor = arith.sitofp %count : i64 to f32
+    %d = arith.divf %a, %divisor : f32
+    linalg.yield %d : f32
+  } -> tensor<1x2x1x2xf32>
+  return %mean : tensor<1x2x1x2xf32>
+}

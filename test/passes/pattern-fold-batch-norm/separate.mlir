@@ -1,8 +1,17 @@
-// RUN: patc-opt --pattern-fold-batch-norm --split-input-file --verify-diagnostics %s
+// RUN: patc-opt --pattern-fold-batch-norm --split-input-file --verify-diagnostics %s | filecheck %s
+
+// What cannot be folded into a convolution is one of its own.
 
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
+// CHECK-LABEL: func.func @no_convolution_before
+// CHECK-SAME:    %[[X:[a-z0-9]+]]: tensor
+// CHECK-DAG:     %[[W:.*]] = arith.constant dense<{{.*}}2.0{{.*}}3.0{{.*}}> : tensor<2x1x1xf32>
+// CHECK-DAG:     %[[B:.*]] = arith.constant dense<[2.000000e+00, 3.000000e+00]> : tensor<2xf32>
+// CHECK:         %[[INIT:.*]] = linalg.broadcast ins(%[[B]]
+// CHECK-NEXT:    %[[Y:.*]] = linalg.depthwise_conv_2d_nchw_chw ins(%[[X]], %[[W]] :{{.*}} outs(%[[INIT]]
+// CHECK-NEXT:    return %[[Y]]
 func.func @no_convolution_before(%x: tensor<1x2x2x2xf32>) -> tensor<1x2x2x2xf32> {
   %scale = arith.constant dense<[2., 3.]> : tensor<2xf32>
   %e = tensor.empty() : tensor<1x2x2x2xf32>
@@ -28,6 +37,9 @@ func.func @no_convolution_before(%x: tensor<1x2x2x2xf32>) -> tensor<1x2x2x2xf32>
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
+// CHECK-LABEL: func.func @after_pooling
+// CHECK:         %[[POOL:.*]] = linalg.pooling_nchw_max
+// CHECK:         linalg.depthwise_conv_2d_nchw_chw ins(%[[POOL]],
 func.func @after_pooling(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x2x2xf32> {
   %least = arith.constant 0xFF800000 : f32
   %scale = arith.constant dense<[2., 3.]> : tensor<2xf32>
@@ -51,6 +63,9 @@ func.func @after_pooling(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x2x2xf32> {
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
+// CHECK-LABEL: func.func @other_users
+// CHECK:         %[[CONV:.*]] = linalg.conv_2d_nchw_fchw
+// CHECK:         linalg.depthwise_conv_2d_nchw_chw ins(%[[CONV]],
 func.func @other_users(%x: tensor<1x1x2x2xf32>) -> (tensor<1x2x2x2xf32>, tensor<1x2x2x2xf32>) {
   %zero = arith.constant 0.0 : f32
   %w = arith.constant dense<1.> : tensor<2x1x1x1xf32>
@@ -74,6 +89,9 @@ func.func @other_users(%x: tensor<1x1x2x2xf32>) -> (tensor<1x2x2x2xf32>, tensor<
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
+// CHECK-LABEL: func.func @weights_at_run_time
+// CHECK:         %[[CONV:.*]] = linalg.conv_2d_nchw_fchw
+// CHECK:         linalg.depthwise_conv_2d_nchw_chw ins(%[[CONV]],
 func.func @weights_at_run_time(%x: tensor<1x1x2x2xf32>, %w: tensor<2x1x1x1xf32>) -> tensor<1x2x2x2xf32> {
   %zero = arith.constant 0.0 : f32
   %scale = arith.constant dense<[2., 3.]> : tensor<2xf32>
@@ -96,6 +114,9 @@ func.func @weights_at_run_time(%x: tensor<1x1x2x2xf32>, %w: tensor<2x1x1x1xf32>)
 #all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
 #channel = affine_map<(d0, d1, d2, d3) -> (d1)>
 
+// CHECK-LABEL: func.func @added_to_a_tensor
+// CHECK:         %[[CONV:.*]] = linalg.conv_2d_nchw_fchw
+// CHECK:         linalg.depthwise_conv_2d_nchw_chw ins(%[[CONV]],
 func.func @added_to_a_tensor(%x: tensor<1x1x2x2xf32>, %init: tensor<1x2x2x2xf32>) -> tensor<1x2x2x2xf32> {
   %w = arith.constant dense<1.> : tensor<2x1x1x1xf32>
   %scale = arith.constant dense<[2., 3.]> : tensor<2xf32>
@@ -118,6 +139,10 @@ func.func @added_to_a_tensor(%x: tensor<1x1x2x2xf32>, %init: tensor<1x2x2x2xf32>
 
 // A constant that differs between pixels, and a product of activations: neither is per-channel arithmetic.
 
+// CHECK-LABEL: func.func @not_per_channel
+// CHECK:         linalg.conv_2d_nchw_fchw
+// CHECK:         linalg.generic
+// CHECK:         linalg.generic
 func.func @not_per_channel(%x: tensor<1x1x1x2xf32>) -> tensor<1x1x1x2xf32> {
   %zero = arith.constant 0.0 : f32
   %w = arith.constant dense<1.> : tensor<1x1x1x1xf32>
@@ -139,4 +164,37 @@ func.func @not_per_channel(%x: tensor<1x1x1x2xf32>) -> tensor<1x1x1x2xf32> {
     linalg.yield %0 : f32
   } -> tensor<1x1x1x2xf32>
   return %square : tensor<1x1x1x2xf32>
+}
+
+// -----
+
+#all = affine_map<(d0, d1, d2, d3) -> (d0, d1, d2, d3)>
+
+// Numbers are the same for every channel; what changes nothing is left to others.
+
+// CHECK-LABEL: func.func @numbers
+// CHECK:         arith.constant dense<-2.000000e+00> : tensor<2x1x1xf32>
+// CHECK:         arith.constant dense<1.000000e+00> : tensor<2xf32>
+// CHECK:         linalg.depthwise_conv_2d_nchw_chw
+// CHECK:         linalg.generic
+// CHECK:         arith.mulf
+func.func @numbers(%x: tensor<1x2x1x2xf32>) -> (tensor<1x2x1x2xf32>, tensor<1x2x1x2xf32>) {
+  %one = arith.constant 1.0 : f32
+  %two = arith.constant 2.0 : f32
+  %e = tensor.empty() : tensor<1x2x1x2xf32>
+  // expected-remark @+1 {{not folded into a convolution: its input is an argument}}
+  %y = linalg.generic {indexing_maps = [#all, #all], iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%x : tensor<1x2x1x2xf32>) outs(%e : tensor<1x2x1x2xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    %0 = arith.mulf %in, %two : f32
+    %1 = arith.subf %one, %0 : f32
+    linalg.yield %1 : f32
+  } -> tensor<1x2x1x2xf32>
+  %z = linalg.generic {indexing_maps = [#all, #all], iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%x : tensor<1x2x1x2xf32>) outs(%e : tensor<1x2x1x2xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    %0 = arith.mulf %in, %one : f32
+    linalg.yield %0 : f32
+  } -> tensor<1x2x1x2xf32>
+  return %y, %z : tensor<1x2x1x2xf32>, tensor<1x2x1x2xf32>
 }
