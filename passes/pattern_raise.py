@@ -237,11 +237,11 @@ def _divided_by(number: float) -> dict[str, ir.Attribute]:
 
 
 def _raise_bias(op: Any, meaning: Elementwise, state: PassState) -> ir.Value | None:
-    """Give a sum with one value a channel to the layer before it."""
+    """Give a sum with one value a channel to the layer before it, or to a second one where others read its result."""
     if len(meaning.terms) != 1 or len(meaning.channel_terms) != 1:
         return None
     layer = meaning.terms[0].owner
-    takes_bias = isinstance(layer, (Conv2dOp, LinearOp)) and is_linear(layer) and has_one_use(layer.result)
+    takes_bias = isinstance(layer, (Conv2dOp, LinearOp)) and is_linear(layer)
     channels = op.result.type.shape[1]
     bias = in_shape(meaning.channel_terms[0], [channels], state) if takes_bias else None
     if bias is None:
@@ -251,6 +251,8 @@ def _raise_bias(op: Any, meaning: Elementwise, state: PassState) -> ir.Value | N
         if arrays[0] is None or arrays[1] is None:
             return None
         bias = make_constant(arrays[0] + arrays[1], constant_name(layer.bias), state)
+    if not has_one_use(layer.result):
+        layer = layer.operation.clone().opview
     return rebuild_layer(layer, bias=bias)
 
 

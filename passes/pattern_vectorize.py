@@ -13,6 +13,7 @@ from torch_mlir import ir
 from patc.passes import neon_vectors, shifted_loads
 from patc.passes.base import Pass, PassState
 from patc.passes.functions import defined_functions
+from patc.passes.maxima import expand_maxima
 from patc.passes.vector_addresses import Offsets
 from patc.targets import get_target
 
@@ -53,7 +54,10 @@ class PatternVectorize(Pass):
         for function in defined_functions(module):
             if target.is_aarch64:
                 neon_vectors.rewrite(module, function, _loop_bodies(function))
-            elif target.cheap_shift:
+                continue
+            for block in _loop_bodies(function):
+                expand_maxima(block)
+            if target.cheap_shift:
                 offsets = Offsets(function)
                 for block in _loop_bodies(function):
                     shifted_loads.shift_loads(block, offsets, target.lanes)

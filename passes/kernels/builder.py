@@ -242,13 +242,19 @@ class Builder:
         fast = ir.Attribute.parse("#arith.fastmath<reassoc>")
         return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
+    def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return max(a, b), NaN where either is; of two zeros it may be any."""
+        fast = ir.Attribute.parse("#arith.fastmath<nsz>")
+        return arith.MaximumFOp(a, b, fastmath=fast).result
+
     def at_least(self, value: ir.Value, bound: ir.Value) -> ir.Value:
-        """Return max(value, bound); NaN stays NaN. This form is a single instruction on x86."""
+        """Return max(value, bound) for a bound that is not NaN; NaN stays NaN. This form is a single instruction on
+        x86."""
         below = arith.CmpFOp(arith.CmpFPredicate.OGT, bound, value).result
         return arith.SelectOp(below, bound, value).result
 
     def at_most(self, value: ir.Value, bound: ir.Value) -> ir.Value:
-        """Return min(value, bound); NaN stays NaN."""
+        """Return min(value, bound) for a bound that is not NaN; NaN stays NaN."""
         above = arith.CmpFOp(arith.CmpFPredicate.OLT, bound, value).result
         return arith.SelectOp(above, bound, value).result
 

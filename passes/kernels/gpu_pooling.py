@@ -54,7 +54,7 @@ def pool(
             for row in range(rows):
                 for _, dy, dx in own:
                     vector = taps.read(plane, Taps.input_row(window, row, dy), dx)
-                    sums[row] = k.at_least(sums[row], vector) if maximum else k.plus(sums[row], vector)
+                    sums[row] = k.maximum(sums[row], vector) if maximum else k.plus(sums[row], vector)
             return sums
 
         sums: Vectors = [k.splat(tiling.LOWEST if maximum else 0.0, LANES)] * rows

@@ -65,7 +65,7 @@ def pool(
         ]
 
     def combine(vectors: Vectors) -> ir.Value:
-        return functools.reduce(b.at_least if maximum else b.plus, vectors)
+        return functools.reduce(b.maximum if maximum else b.plus, vectors)
 
     def reduce(tile: Tile, base: Index, row: int, position: int, rows: dict[tuple[int, int], ir.Value]) -> ir.Value:
         # First along each input row: neighbouring output rows share those results.

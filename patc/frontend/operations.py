@@ -173,6 +173,8 @@ def _check_view(node: Node, constants: set[Node]) -> str | None:
     before, after = shape_of(node.args[0]), shape_of(node)
     flat = [before[0], math.prod(before[1:])] if before else before
     squeezed = before[:2] == after[:2] and math.prod(before[2:]) == 1 and len(before) > len(after)
+    if len(after) != 2:  # half way to a flat tensor
+        squeezed = squeezed and all(user.target in _VIEWS for user in node.users)
     if after == before or (len(before) == 4 and after == flat) or squeezed:
         return None
     return "not a flatten of N x C x H x W"

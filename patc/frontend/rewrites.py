@@ -76,9 +76,8 @@ def cast_constants(graph: torch.fx.Graph, constants: set[Node]) -> None:
         dtype = node.meta["val"].dtype
         for operand in node.all_input_nodes:
             if operand in constants and operand.meta["val"].dtype != dtype:
-                target, arguments = prims.convert_element_type.default, (operand, dtype)
                 with graph.inserting_before(node):
-                    cast = graph.create_node("call_function", target, arguments, name=operand.name)
+                    cast = graph.call_function(prims.convert_element_type.default, (operand, dtype))
                 cast.meta = {**node.meta, "val": operand.meta["val"].to(dtype)}
                 constants.add(cast)
                 node.replace_input_with(operand, cast)

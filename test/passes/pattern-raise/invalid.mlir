@@ -87,28 +87,6 @@ func.func @product_of_activations(%lhs: tensor<2x3xf32>, %rhs: tensor<3x2xf32>) 
 
 // -----
 
-// The layer has another user, which wants it without the bias.
-
-#matrix = affine_map<(d0, d1) -> (d0, d1)>
-#feature = affine_map<(d0, d1) -> (d1)>
-
-func.func @bias_after_two_uses(%input: tensor<2x3xf32>, %weight: tensor<2x3xf32>, %bias: tensor<2xf32>)
-    -> (tensor<2x2xf32>, tensor<2x2xf32>) {
-  %linear = "pattern.linear"(%input, %weight) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
-    : (tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<2x2xf32>
-  %empty = tensor.empty() : tensor<2x2xf32>
-  // expected-error @below {{cannot raise: linalg.generic}}
-  %sum = linalg.generic {indexing_maps = [#matrix, #feature, #matrix], iterator_types = ["parallel", "parallel"]}
-      ins(%linear, %bias : tensor<2x2xf32>, tensor<2xf32>) outs(%empty : tensor<2x2xf32>) {
-  ^bb0(%a: f32, %b: f32, %out: f32):
-    %s = arith.addf %a, %b : f32
-    linalg.yield %s : f32
-  } -> tensor<2x2xf32>
-  return %linear, %sum : tensor<2x2xf32>, tensor<2x2xf32>
-}
-
-// -----
-
 // Nothing but a destination is left.
 
 func.func @undefined_result() -> tensor<2x2xf32> {
