@@ -155,26 +155,20 @@ def _raise_max_pool(op: Any, state: PassState) -> ir.Value | None:
     return MaxPool2dOp(input=source, result=op.result.type, kernel=kernel, **geometry).result
 
 
-def _raise_sum(op: Any, state: PassState) -> ir.Value | None:
-    """Remove a sum of single elements; any other sum waits for its division."""
-    source, window = sum_window(op)
-    if source is None or window is None or not window.is_identity:
-        return None
-    return _flat_like(source, op.result)
-
-
 def _raise_undivided_sum(op: Any, state: PassState) -> ir.Value | None:
-    """Raise a sum pool, or a sum over height and width, that nothing divides."""
+    """Raise a sum pool, or a sum over height and width, that nothing divides; remove one of single elements."""
     source, window = sum_window(op)
     if source is None or window is None:
         return None
+    if window.is_identity:
+        return _flat_like(source, op.result)
     return _flat_like(_build_average(source, window, _divided_by(1.0)), op.result)
 
 
 def _raise_generic(op: Any, state: PassState) -> ir.Value | None:
     meaning = read_elementwise(op, state)
     if meaning is None:
-        return _raise_sum(op, state)
+        return None
     activation = clamp(meaning.minimum, meaning.maximum)
     if np.any(meaning.divisor != 1.0):
         return _activate(_raise_average(meaning), activation)
@@ -276,7 +270,6 @@ _RAISERS: dict[str, _Raiser] = {
     "linalg.depthwise_conv_2d_nchw_chw": _raise_depthwise,
     "linalg.matmul": _raise_matmul,
     "linalg.pooling_nchw_max": _raise_max_pool,
-    "linalg.pooling_nchw_sum": _raise_sum,
     "linalg.generic": _raise_generic,
     "tensor.collapse_shape": _raise_reshape,
     "tensor.expand_shape": _raise_reshape,
@@ -364,7 +357,7 @@ def _may_stay(op: Any) -> bool:
 def _describe(op: Any) -> str:
     """Return the name of an op, and the type that keeps a layer from being raised."""
     name = op.operation.name
-    is_layer = name in _RAISERS and name.startswith("linalg.") and name != "linalg.generic"
+    is_layer = name in (*_RAISERS, *_LATE_RAISERS) and name.startswith("linalg.") and name != "linalg.generic"
     wrong = _unsupported_type(op) if is_layer else None
     return name if wrong is None else f"{name} of {wrong}"
 

@@ -1,6 +1,6 @@
 """`pattern-vectorize`: rewrite the vector ops of the loop nests into what the target does best.
 
-See `shifted_loads` for AVX-512 and `neon_vectors` for NEON.
+See `maxima` for x86-64, `shifted_loads` for AVX-512 and `neon_vectors` for NEON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class PatternVectorize(Pass):
 
     Requires: vector loads at `base + constant`, where `base` is a multiple of the vector (`pattern-specialize` on the
         rows that `pattern-layout` aligned).
-    Ensures: the same values. With AVX-512 each aligned vector is loaded once a block:
+    Ensures: the same values. On x86-64 maxima keep NaN by comparisons of pairs, see `maxima`. With AVX-512 each aligned
+        vector is loaded once a block:
 
         %a = vector.load %m[%base] : vector<16xf32>
         %b = vector.load %m[%base + 1] : vector<16xf32>
@@ -42,7 +43,7 @@ class PatternVectorize(Pass):
         %w0 = vector.extract %w[0]
         %w1 = vector.extract %w[1]
 
-    Idempotent. No-op on other targets.
+    Idempotent.
     """
 
     name: ClassVar[str] = "pattern-vectorize"

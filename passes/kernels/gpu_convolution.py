@@ -146,7 +146,7 @@ class Taps:
         numbers = sorted({number for number, _ in places})
         vectors = {number: self._load(plane, row, number) for number in numbers}
         k = self._k
-        if [lane for _, lane in places] == [*range(LANES)]:
+        if len(numbers) == 1 and [lane for _, lane in places] == [*range(LANES)]:
             return vectors[numbers[0]]
         if len(numbers) <= 2:
             shift = {number: LANES * order for order, number in enumerate(numbers)}

@@ -191,7 +191,9 @@ def _check_no_cast(node: Node, constants: set[Node]) -> str | None:
 
 
 def _check_type(node: Node, constants: set[Node]) -> str | None:
-    """Take f32 only; what follows from another type is not another fault."""
+    """Take f32 only; what follows from another type is not another fault, and one of several results is known."""
+    if node.target is operator.getitem:
+        return None
     values = [used.meta.get("val") for used in (node, *node.all_input_nodes) if used not in constants]
     made, *given = [getattr(value, "dtype", torch.float32) for value in values]
     is_first = made != torch.float32 and all(dtype == torch.float32 for dtype in given)

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
+import patc
 from patc import models
 from patc.codegen.reference import execute
 from patc.context import make_context
@@ -118,6 +120,55 @@ def test_per_channel_arithmetic(function: Callable[..., Any], layers: list[nn.Mo
     layers = layers or [nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3)]
     x = torch.randn(2, 4, 5, 6)
     assert_folds(randomise(Model(function, *layers), seed=1), x)
+
+
+COLUMN = torch.tensor([1.0, -2.0, 3.0, 0.5]).reshape(4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "kinds"),
+    [
+        (lambda x, c, n: (lambda y: (y, n(y)))(c(x)), [nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)], ["conv", "depthwise"]),
+        (
+            lambda x, c, n, m: (lambda y: n(y).relu() + m(y))(c(x)),
+            [nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8), nn.BatchNorm2d(8)],
+            ["conv", "depthwise", "depthwise"],
+        ),
+        (lambda x, n, c: c(n(x)), [nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3, padding=1)], ["depthwise", "conv"]),
+        (lambda x, c: c((x - COLUMN) / 0.25), [nn.Conv2d(4, 3, 3, padding=1)], ["depthwise", "conv"]),
+        (lambda x, n, c: x + c(n(x).relu()), [nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)], ["depthwise", "conv"]),
+        (lambda x, n: n(functional.max_pool2d(x, 2)), [nn.BatchNorm2d(4)], ["depthwise"]),
+        (lambda x: functional.avg_pool2d(x, 2) * COLUMN + 1, [], ["depthwise"]),
+        (lambda x, n: n(x + x.relu()), [nn.BatchNorm2d(4)], ["depthwise"]),
+        (lambda x: 1 - x, [], ["depthwise"]),
+    ],
+    ids=["returned too", "shared", "first", "input", "before relu", "after a pool", "after a mean", "sum", "number"],
+)
+def test_what_follows_no_convolution_is_one(
+    function: Callable[..., Any], layers: list[nn.Module], kinds: list[str]
+) -> None:
+    """Channels are scaled and shifted by a depthwise 1x1 convolution where there is none that could do it alone."""
+    model, x = randomise(Model(function, *layers), seed=6).eval(), torch.randn(2, 4, 6, 7)
+    imported, state = fold(model, x)
+    found = [name for name in names_of_ops(imported) if "conv" in name]
+    assert ["depthwise" if "depthwise" in name else "conv" for name in found] == kinds
+    assert all("not folded into" in item.message for item in state.diagnostics)
+    results = execute(imported.module, imported.parameters, [x.numpy()])
+    compiled = patc.compile(model, (x,))(x)
+    compiled = compiled if isinstance(compiled, tuple) else (compiled,)
+    with torch.no_grad():
+        wanted = model.double()(x.double())
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for one, other, expected in zip(results, compiled, wanted, strict=True):
+        bound = BOUND * expected.abs().max().item()
+        np.testing.assert_allclose(one, expected.numpy(), rtol=0, atol=bound)
+        np.testing.assert_allclose(other.numpy(), expected.numpy(), rtol=0, atol=bound)
+
+
+def test_factors_that_are_not_finite_are_an_error() -> None:
+    model = Model(lambda x: x / torch.tensor([1.0, 0.0, 2.0]).reshape(3, 1, 1)).eval()
+    with pytest.raises(PatcError, match="op expected finite factors and terms, got inf in channel 1"):
+        fold(model, torch.randn(1, 3, 4, 4))
 
 
 def test_weights_are_those_of_torchs_own_fusion() -> None:

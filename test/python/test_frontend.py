@@ -139,7 +139,10 @@ def test_network_computes_the_same() -> None:
         nn.AvgPool2d(3, 2, 1),
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
         nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.BatchNorm2d(3),
         nn.AdaptiveAvgPool2d((4, 2)),
+        nn.AdaptiveAvgPool2d(7),
+        nn.AdaptiveMaxPool2d((2, 1)),
         nn.AdaptiveAvgPool2d(8),
         nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)),
     ],
@@ -341,8 +344,6 @@ def test_layers_stand_for_lines_that_are_not_there() -> None:
         (Model(lambda x: functional.conv2d(x, x)), "aten.conv2d.default (weights computed at run time)"),
         (Model(lambda x: x.flatten(1) @ x.flatten(1).T), "aten.matmul.default"),
         (nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3)), "aten.conv1d.default (3-D input)"),
-        (nn.BatchNorm2d(3), "aten.batch_norm.default (not after a convolution)"),
-        (Model(lambda x: (x - 0.5) / 0.25), "aten.sub.Tensor (not after a convolution)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4)), "(2-D input)"),
         (Model(lambda x, layer: layer(x) * torch.ones(6), conv()), "aten.mul.Tensor (not per channel)"),
         (Model(lambda x, layer: torch.ones(4, 1, 1) / layer(x), conv()), "(division by activations)"),
@@ -351,14 +352,18 @@ def test_layers_stand_for_lines_that_are_not_there() -> None:
         (Model(lambda x: x * x), "aten.mul.Tensor"),
         (Model(lambda x: x.reshape(2, 3, 64)), "(not a flatten of N x C x H x W)"),
         (Model(lambda x: x.mean((1, 2))), "aten.mean.dim (not over height and width)"),
-        (nn.AvgPool2d(3, 2, 1, ceil_mode=True), "(ceil_mode with count_include_pad)"),
-        (nn.AvgPool2d(2, divisor_override=3), "(divisor_override)"),
-        (nn.AdaptiveAvgPool2d(3), "aten.adaptive_avg_pool2d.default x1"),
+        (
+            nn.AdaptiveAvgPool2d(3),
+            "aten.adaptive_avg_pool2d.default (8x8 to 3x3, which takes windows of several sizes) x1",
+        ),
+        (nn.AdaptiveMaxPool2d((2, 9)), "aten.adaptive_max_pool2d.default (8x8 to 2x9, which takes windows of several"),
+        (Model(lambda x: functional.avg_pool2d(x[0], 2)), "aten.avg_pool2d.default (3-D input) x1"),
+        (Model(lambda x: x.mean((2, 3), keepdim=True).squeeze(-1)), "(not a flatten of N x C x H x W)"),
         (nn.MaxPool2d(2, return_indices=True), "(indices used)"),
         (nn.ZeroPad2d(1), "(not in front of a convolution)"),
         (nn.Sequential(nn.ConstantPad2d(1, 2.0), conv()), "(not zeros around height and width)"),
         (Model(lambda x: torch.maximum(torch.clamp(x, max=x.mean()), x)), "aten.clamp.Tensor"),
-        (Model(lambda x: x.to(torch.float64)), "(changes the element type)"),
+        (Model(lambda x: torch.clamp(x, 0.0, float("nan"))), "aten.clamp.default (a bound that is NaN)"),
         (Model(lambda x: x + torch.rand(2, 3, 8, 8)), "aten.rand.default x1"),
         (
             Model(lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))),
@@ -370,6 +375,47 @@ def test_unsupported_operations_say_why(model: nn.Module, expected: str) -> None
     assert expected in unsupported(model)
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x + torch.tensor([1.5], dtype=torch.float64), "aten.add.Tensor (float64 result) x1"),
+        (lambda x: x.mean((2, 3), dtype=torch.float64), "aten.mean.dim (float64 result) x1"),
+        (lambda x: functional.relu(x.double()).float(), "aten.to.dtype (float32 to float64, float64 to float32) x2"),
+        (lambda x: x.half(), "aten.to.dtype (float32 to float16) x1"),
+        (lambda x: x.to(torch.int64), "aten.to.dtype (float32 to int64) x1"),
+        (lambda x: x * 1j, "aten.mul.Tensor (complex64 result) x1"),
+        (lambda x: x > 0, "aten.gt.Scalar (bool result) x1"),
+        (lambda x: x.argmax(1), "aten.argmax.default (int64 result) x1"),
+    ],
+)
+def test_results_of_other_types_are_named(function: Callable[..., Any], expected: str) -> None:
+    assert unsupported(Model(function)).startswith(f"{expected} (test_frontend.py:")
+
+
+COLUMN = (4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        torch.tensor(np.sqrt(2)),
+        torch.tensor(3),
+        torch.tensor(True),
+        torch.tensor(1.1, dtype=torch.float16),
+        torch.tensor(1.1, dtype=torch.bfloat16),
+        torch.tensor([1, 2, 3, 5], dtype=torch.uint8).reshape(COLUMN),
+        torch.tensor([True, False, True, True]).reshape(COLUMN),
+        torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.bfloat16).reshape(COLUMN),
+        np.float64(1.5),
+        2**24 + 1,
+        True,
+    ],
+    ids=str,
+)
+def test_constants_of_other_types_are_promoted(constant: Any) -> None:
+    assert_same_numbers(Model(lambda x, layer: layer(x) * constant + constant, conv()))
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
 def test_inputs_of_other_element_types(kind: torch.dtype) -> None:
     found = str(kind).removeprefix("torch.")
@@ -378,10 +424,9 @@ def test_inputs_of_other_element_types(kind: torch.dtype) -> None:
 
 def test_parameters_of_other_element_types() -> None:
     assert error_of(Net().double()).startswith("expected parameter 'features.0.conv.weight' to be float32, found")
-    model = Model(lambda x, layer: layer(x), conv())
-    model.layers[0].register_buffer("scale", torch.ones(4, 1, 1, dtype=torch.int64))
-    model.function = lambda x, layer: layer(x) * layer.scale
-    assert error_of(model) == "expected parameter 'layers.0.scale' to be float32, found int64"
+    scaled = Model(lambda x, layer: layer(x) * layer.scale, conv())
+    scaled.layers[0].register_buffer("scale", torch.arange(4).reshape(4, 1, 1))
+    assert_same_numbers(scaled)
 
 
 def test_example_inputs_of_other_kinds() -> None:

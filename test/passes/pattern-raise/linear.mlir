@@ -78,3 +78,23 @@ func.func @second_bias_is_added_to_the_first(%input: tensor<2x3xf32>, %weight: t
   } -> tensor<2x2xf32>
   return %sum : tensor<2x2xf32>
 }
+
+// Another user wants the layer without its bias: it is computed twice.
+
+// CHECK-LABEL: func.func @bias_after_two_uses
+// CHECK-NEXT:    %[[PLAIN:.*]] = "pattern.linear"(%{{.*}}, %{{.*}}) {
+// CHECK-NEXT:    %[[BIASED:.*]] = "pattern.linear"(%{{.*}}, %{{.*}}, %{{.*}}) {
+// CHECK-NEXT:    return %[[PLAIN]], %[[BIASED]]
+func.func @bias_after_two_uses(%input: tensor<2x3xf32>, %weight: tensor<2x3xf32>, %bias: tensor<2xf32>)
+    -> (tensor<2x2xf32>, tensor<2x2xf32>) {
+  %linear = "pattern.linear"(%input, %weight) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+    : (tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<2x2xf32>
+  %empty = tensor.empty() : tensor<2x2xf32>
+  %sum = linalg.generic {indexing_maps = [#map, #feature, #map], iterator_types = ["parallel", "parallel"]}
+      ins(%linear, %bias : tensor<2x2xf32>, tensor<2xf32>) outs(%empty : tensor<2x2xf32>) {
+  ^bb0(%a: f32, %b: f32, %out: f32):
+    %s = arith.addf %a, %b : f32
+    linalg.yield %s : f32
+  } -> tensor<2x2xf32>
+  return %linear, %sum : tensor<2x2xf32>, tensor<2x2xf32>
+}
