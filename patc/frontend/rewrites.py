@@ -9,10 +9,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from patc.diagnostics import PatcError, first_line
 from patc.frontend.operations import ARITHMETIC, shape_of
 from patc.frontend.source import layer_path
 
 aten, prims = torch.ops.aten, torch.ops.prims
+
+_MOST_BYTES = 16 << 30
 
 # Ops that only rearrange a constant: they are lowered with it, and the parameter keeps its name and form.
 _VIEWS = (
@@ -143,9 +146,22 @@ class _Values(dict[Node, Any]):
         if node.op == "get_attr":
             return getattr(node.graph.owning_module, node.target)
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.__getitem__)
-        with torch.no_grad():
-            self[node] = node.target(*args, **kwargs)
+        _check_size(node)
+        try:
+            with torch.no_grad():
+                self[node] = node.target(*args, **kwargs)
+        except Exception as error:  # of torch: memory, or a program that says what it cannot compute
+            raise PatcError(f"torch cannot evaluate {node.target} of constants: {first_line(error)}") from error
         return self[node]
+
+
+def _check_size(node: Node) -> None:
+    """Refuse a constant that would take more memory than any network has weights."""
+    value = node.meta.get("val")
+    size = value.numel() * value.itemsize if isinstance(value, torch.Tensor) else 0
+    if size > _MOST_BYTES:
+        expected = f"expected constants of at most {_MOST_BYTES >> 30} GB"
+        raise PatcError(f"{expected}, found {node.target} of {size >> 30} GB", layer_path(node) or None)
 
 
 def _stays(node: Node) -> bool:

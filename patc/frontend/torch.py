@@ -168,7 +168,8 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
     """Return the program in core operations that torch-mlir reads; the given one stays as it is."""
     try:
         table = {**get_decomposition_table(), **DECOMPOSITIONS}
-        program = _with_plain_leaves(program).run_decompositions(table)
+        with _quiet():
+            program = _with_plain_leaves(program).run_decompositions(table)
     except Exception as error:
         raise PatcError(f"torch cannot decompose the model: {_first_line(error)}") from error
     signature = program.graph_signature
@@ -208,13 +209,13 @@ def _plain_leaves(spec: pytree.TreeSpec) -> pytree.TreeSpec:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what torch logs about damaged files in this thread: what matters in it comes back as an exception."""
+    """Drop what torch logs about programs of damaged files in this thread: an exception says what matters in it."""
     thread = threading.get_ident()
 
     def is_other(record: logging.LogRecord) -> bool:
         return record.thread != thread
 
-    logger = logging.getLogger("torch.export")
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
     logger.addFilter(is_other)
     try:
         yield

@@ -678,6 +678,12 @@ def test_programs_whose_weights_were_replaced() -> None:
         assert error_of(program) == f"expected parameter '0.weight' {expected}"
 
 
+def test_constants_of_any_size_take_no_memory() -> None:
+    net = Model(lambda x, layer: layer(x) * torch.full((1 << 36,), 1.0).sum(), conv()).eval()
+    message = error_of(net)
+    assert message.startswith("expected constants of at most 16 GB, found aten.") and message.endswith(" of 256 GB")
+
+
 def test_example_inputs_without_values() -> None:
     net = conv().eval()
     assert error_of(net, IMAGE.to("meta")) == "expected input 'input' to have values, found a tensor on the meta device"

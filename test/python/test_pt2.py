@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
 import random
@@ -334,6 +335,16 @@ def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
     assert error_of(tmp_path / "pipe.pt2") == "expected a .pt2 file, found a pipe, device or socket"
     os.symlink("/dev/zero", tmp_path / "zero.pt2")
     assert error_of(tmp_path / "zero.pt2") == "expected a .pt2 file, found a pipe, device or socket"
+
+
+def test_operations_on_other_shapes_are_not_logged(
+    entries: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A traceback of torch's own, at the level of errors, would be on the screen as well."""
+    damaged = changed(entries, MODEL, *NODE, "inputs", 1, "arg", "as_tensor", "name", to="p_norm_weight")
+    with pytest.raises(PatcError, match=r"^torch cannot decompose the model: "):
+        import_model(write(tmp_path / "net.pt2", damaged), None, make_context())
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 VALUES = (
