@@ -515,7 +515,7 @@ def test_torch_compile_has_no_backward() -> None:
     ("options", "message"),
     [
         ({}, "model has operations patc cannot compile: aten.softmax.int x1"),
-        ({"options": {"speed": 3}}, "expected options of target, threads, tune, dtype, got 'speed'"),
+        ({"options": {"speed": 3}}, "expected options of target, threads, tune, dtype, freeze, got 'speed'"),
         ({"options": {"threads": 0}}, "expected threads of 1 or more, got 0"),
         ({"mode": "max-autotune"}, "expected no mode for backend 'patc', got 'max-autotune'"),
     ],
