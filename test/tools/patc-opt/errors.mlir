@@ -11,6 +11,7 @@
 // RUN: not patc-opt %S 2>&1 | filecheck %s --check-prefix=FOLDER
 // RUN: not patc-opt %s -o %t.none/out.mlir 2>&1 | filecheck %s --check-prefix=UNWRITABLE
 // RUN: not patc-opt --mlir-elide-elementsattrs-if-larger few %s 2>&1 | filecheck %s --check-prefix=NUMBER
+// RUN: not patc-opt --mlir-elide-elementsattrs-if-larger 99999999999999999999 %s 2>&1 | filecheck %s --check-prefix=SIZE
 // RUN: not patc-opt --one-shot-bufferize %s 2>&1 | filecheck %s --check-prefix=FAILED
 
 // Every error is one line.
@@ -27,7 +28,8 @@
 // MISSING: {{.*}}none.mlir: error: expected an MLIR file, found none
 // FOLDER: {{.*}}patc-opt: error: expected an MLIR file, found a folder
 // UNWRITABLE: {{.*}}out.mlir: error: expected a file in a folder that exists
-// NUMBER: patc-opt: error: argument --mlir-elide-elementsattrs-if-larger: invalid int value: 'few'
+// NUMBER: patc-opt: error: argument --mlir-elide-elementsattrs-if-larger: expected a number of elements, got 'few'
+// SIZE: patc-opt: error: argument --mlir-elide-elementsattrs-if-larger: expected a number of elements, got '99999999999999999999'
 
 func.func @not_bufferizable(%x: tensor<4xf32>) -> tensor<4xf32> {
   // FAILED: {{.*}}errors.mlir:[[# @LINE + 1]]:8: error: op was not bufferized (in pass 'one-shot-bufferize')
