@@ -160,6 +160,9 @@ def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> No
             _check_defined(symbol, sections[symbol.section])
     whole = [symbol.section for symbol in symbols if symbol.type == _SECTION]
     _require(all(one < other for one, other in itertools.pairwise(whole)), "sections with one symbol each")
+    # The linker takes a section for what has its name.
+    names = {symbol.name for symbol in symbols[1:] if symbol.type != _SECTION}
+    _require(names.isdisjoint(section.name for section in sections), "names of sections that nothing else has")
     named = {symbol.section for symbol in symbols}
     for place, section in enumerate(sections):
         _require(place in named or not section.size * (section.flags & elf.ALLOCATED), f"a use of {section.name}")

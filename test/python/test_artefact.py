@@ -432,6 +432,28 @@ def test_code_for_another_machine(parts: Parts, tmp_path: Path) -> None:
     assert found.endswith("found machine 243")
 
 
+def test_a_section_called_like_a_function(parts: Parts, tmp_path: Path) -> None:
+    """The linker would take what refers to the one for the other."""
+    (table,), sections = struct.unpack_from("<Q", parts.code, 40), elf.sections(parts.code)
+    (names,) = (section for section in sections if section.type == elf.STRING_TABLE)
+    texts = parts.code[names.offset : names.offset + names.size]
+    changed = {section.info for section in sections if section.type == elf.RELOCATIONS}
+    constants = next(i for i, item in enumerate(sections) if item.flags & 6 == 2 and item.size and i not in changed)
+    code = set_number(parts.code, table + 64 * constants, 4, texts.index(b"main\0"))
+    found = load_error(tmp_path / "x", artefact.join(replace(parts, code=code)))
+    assert found.endswith("cannot link the compiled code: expected names of sections that nothing else has")
+
+
+def test_a_symbol_that_means_another_section(parts: Parts, tmp_path: Path) -> None:
+    sections = elf.sections(parts.code)
+    (symbols,) = (section for section in sections if section.type == elf.SYMBOL_TABLE)
+    (interface,) = (symbol.section for symbol in elf.symbols(parts.code, sections) if symbol.name == "patc_interface")
+    for place, symbol in enumerate(elf.symbols(parts.code, sections)):
+        if symbol.type == 3 and symbol.section != interface:
+            code = set_number(parts.code, symbols.offset + 24 * place + 6, 2, interface)
+            load_error(tmp_path / "x", artefact.join(replace(parts, code=code)))
+
+
 def test_a_name_that_nothing_defines(parts: Parts, single: CompiledModel, tmp_path: Path) -> None:
     """And the linker stays usable."""
     code = parts.code.replace(b"__kmpc_barrier", b"__kmpc_barriex")
