@@ -184,7 +184,10 @@ def _separate_left(block: ir.Block, state: PassState) -> bool:
         data = _scaled_operand(op, state) if op not in done else None
         if data is not None:
             chain = read_chain(data, state, op)
-            _separate(chain, data, state)
+            if np.all(chain.scale == 1) and not np.any(chain.shift):
+                chain.end.replace_all_uses_with(data)
+            else:
+                _separate(chain, data, state)
             done.update(chain.ops)
     return bool(done)
 
@@ -205,8 +208,8 @@ def _separate(chain: Chain, data: ir.Value, state: PassState) -> None:
 
 
 def _scaled_operand(op: ir.Operation, state: PassState) -> ir.Value | None:
-    """Return the operand that an op scales and shifts for each channel; what leaves it as it is does not count, nor
-    does the division that makes a mean of a sum."""
+    """Return the operand that an op scales and shifts for each channel, but for the division that makes a mean of a
+    sum."""
     if not is_elementwise(op) or not _is_static_f32(op.result):
         return None
     for operand in dict.fromkeys(op.operands[number] for number in used_arguments(op)):
@@ -214,7 +217,8 @@ def _scaled_operand(op: ir.Operation, state: PassState) -> ir.Value | None:
         if affine is None:
             continue
         scale, shift = affine
-        if np.any(shift) or np.any(scale != (scale[0] if _is_sum(operand) and scale[0] else 1.0)):
+        is_division = np.all(scale == scale[0]) and scale[0] not in (0, 1) and not np.any(shift)
+        if not is_division or not _is_sum(operand):
             return operand
     return None
 

@@ -165,6 +165,13 @@ def test_what_follows_no_convolution_is_one(
         np.testing.assert_allclose(other.numpy(), expected.numpy(), rtol=0, atol=bound)
 
 
+def test_a_batch_norm_that_nothing_trained() -> None:
+    """It subtracts zero, which is no step of its own."""
+    model, x = Model(lambda x, n: n(x.relu()) * 1.0, nn.BatchNorm2d(4)).eval(), torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(patc.compile(model, (x,))(x).numpy(), model(x).numpy(), rtol=0, atol=1e-5)
+
+
 def test_factors_that_are_not_finite_are_an_error() -> None:
     model = Model(lambda x: x / torch.tensor([1.0, 0.0, 2.0]).reshape(3, 1, 1)).eval()
     with pytest.raises(PatcError, match="op expected finite factors and terms, got inf in channel 1"):
