@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from patc.context import make_context
@@ -21,6 +22,7 @@ from patc.parameters import ParameterStore
 from patc.pruning.data import open_data
 from patc.tools.images import picture_input
 from patc.tools.run import _read_array
+from patc.torch_archives import describe_content
 from patc.tuning_cache import TuningCache
 
 NO_FILE = "a pipe, device or socket"
@@ -134,3 +136,19 @@ def test_damaged_tuning_records(tmp_path: Path, text: str) -> None:
     path.unlink()
     make_pipe(path)
     assert TuningCache(tmp_path).load("key", 1) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_other_files_of_torch_are_told_apart(tmp_path: Path) -> None:
+    path, layer = tmp_path / "x.pth", torch.nn.Conv2d(3, 4, 3)
+    torch.save(layer, path)
+    assert describe_content(path) == (
+        "a pickled 'torch.nn.modules.conv.Conv2d' of torch.save: export the module to a .pt2 file, "
+        "with torch.export.save"
+    )
+    torch.save(layer.state_dict(), path)
+    assert str(describe_content(path)).startswith("weights of torch.save: give them as --weights together with")
+    torch.jit.script(layer).save(str(path))
+    assert str(describe_content(path)).startswith("a TorchScript archive: export the module")
+    path.write_bytes(b"text")
+    assert describe_content(path) is None
