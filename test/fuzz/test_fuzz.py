@@ -14,7 +14,7 @@ from workers import Result, Worker
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
 # Cases of each kind, from seed 0 on: half a minute in all.
 SHORT = {
-    "artefact": 150, "checkpoint": 60, "commands": 25, "exported": 8, "mlir": 50, "pipelines": 60, "safetensors": 100
+    "artefact": 150, "checkpoint": 60, "commands": 25, "exported": 8, "mlir": 40, "nets": 8, "pipelines": 60, "safetensors": 100
 }  # fmt: skip
 
 

@@ -49,6 +49,17 @@ def test_text_that_nests_too_deeply_is_refused(text: str) -> None:
         check_text(text.encode(), "x.mlir")
 
 
+@pytest.mark.parametrize("name", [b"\x80", b"\\80", b"\\C3x", b'\\"\\FF'])
+def test_names_that_are_not_utf8_are_refused(name: bytes) -> None:
+    with pytest.raises(PatcError, match=r"^x: expected names in UTF-8, found other bytes in line 2$"):
+        check_text(b'// "\xff\nmodule attributes {x.a = "' + name + b'"} {}', "x")
+
+
+@pytest.mark.parametrize("name", ["\u00e9", r"\C3\A9", r"\\80", r"\"\n\t", "80"])
+def test_names_in_utf8_are_taken(name: str) -> None:
+    check_text(f'module attributes {{x.a = "{name}"}} {{}}'.encode(), "x")
+
+
 @pytest.mark.parametrize(
     "terms", ["d0" + " floordiv 3 + d1" * MOST_OPERATORS, "- " * (MOST_OPERATORS + 1) + "d0", "(d0) * " * 2000 + "1"]
 )
