@@ -97,6 +97,16 @@ def test_other_text_is_left_to_the_parser(text: str) -> None:
     check_text(text.encode(), "x.mlir")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['"' + r"\"" * 300_000, "!a = i1" + "\n" * 300_000, "!a = i1\n" + "// a comment\n" * 300_000],
+    ids=["a string without an end", "empty lines", "comments"],
+)
+def test_long_text_is_read_once(text: str) -> None:
+    """Whatever reads the rest again at each line or quote takes hours."""
+    check_text(text.encode(), "x.mlir")
+
+
 def test_text_that_nests_as_deeply_as_allowed_goes_through(tmp_path: Path) -> None:
     path = tmp_path / "x.mlir"
     body = nest("scf.if %c {\n", "func.call @g() : () -> ()\n", "}\n", 250)
