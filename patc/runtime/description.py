@@ -9,6 +9,7 @@ import hashlib
 import json
 import keyword
 import math
+import unicodedata
 from dataclasses import asdict
 from typing import Any
 
@@ -172,7 +173,9 @@ def _key(value: JsonValue) -> Any:
 
 
 def _identifier(value: JsonValue) -> str:
-    if not value.text(256).isidentifier() or keyword.iskeyword(value.value):
+    # Python takes names of the same normal form for one.
+    normal = unicodedata.normalize("NFKC", value.text(256))
+    if normal != value.value or not normal.isidentifier() or keyword.iskeyword(normal):
         value.refuse("a name")
     name: str = value.value
     return name

@@ -18,6 +18,8 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQq")
+_MOST_SECTIONS = 0xFF00  # numbers from here on mean something else
+_LONGEST_NAME = 4096
 _ENTRY_SIZES = {SYMBOL_TABLE: _SYMBOL.size, RELOCATIONS: _RELOCATION.size}
 
 
@@ -109,8 +111,8 @@ def sections(image: bytes) -> list[Section]:
     read_header(image)
     (table,) = struct.unpack_from("<Q", image, 40)
     count, names = struct.unpack_from("<HH", image, 60)
-    inside = count > 0 and table % 8 == 0 and table + count * _SECTION.size <= len(image) and names < count
-    _require(inside, "a table of sections inside the file")
+    inside = table % 8 == 0 and table + count * _SECTION.size <= len(image) and names < count
+    _require(inside and 0 < count < _MOST_SECTIONS, "a table of sections inside the file")
     rows = [_SECTION.unpack_from(image, table + i * _SECTION.size) for i in range(count)]
     _require(rows[names][1] == STRING_TABLE, "a table of the sections' names")
     start, size = rows[names][4:6]
@@ -188,7 +190,10 @@ def _texts(image: bytes, start: int, size: int) -> bytes:
 
 def _text(texts: bytes, start: int) -> str:
     _require(start < len(texts), "a name inside its table")
-    return texts[start : texts.index(b"\0", start)].decode()
+    # Without a limit, many names that end at the same place would take very long.
+    end = texts.find(b"\0", start, start + _LONGEST_NAME + 1)
+    _require(end >= 0, f"names of at most {_LONGEST_NAME} bytes")
+    return texts[start:end].decode()
 
 
 def _require(condition: bool, expected: str) -> None:

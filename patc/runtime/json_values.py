@@ -63,7 +63,10 @@ class JsonValue:
 
     def refuse(self, expected: str) -> NoReturn:
         """Raise an error that says what was expected and what is there."""
-        found = json.dumps(self.value)
+        try:
+            found = json.dumps(self.value)
+        except RecursionError:
+            found = "one nested too deep"
         found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
         raise ValueError(f"{self.place or 'description'}: expected {expected}, found {found}")
 

@@ -25,6 +25,8 @@ _RELOCATABLE = 1
 _LARGEST_ALIGNMENT = 4096
 _NAME = re.compile("[!-~]+")
 _VECTOR_ALIGNMENT = 64
+# What the process gets; of others, such as .eh_frame, the linker and the C library take the content on trust.
+_ALLOCATED_NAME = re.compile(r"\.(l?text|l?rodata|l?bss)(\..*)?")
 _LARGEST_ZEROS = 1 << 20  # bytes of sections without content
 _TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
 _MERGE, _STRINGS, _LINKS, _LARGE = 0x10, 0x20, 0x40, 0x10000000  # flags of sections
@@ -110,7 +112,8 @@ def _check_sections(code: bytes, sections: Sequence[Section]) -> None:
         name = section.name
         _require(section.type in _TYPES and not section.flags & ~_FLAGS, f"section {name} of a known kind")
         content = section.type in (elf.PROGRAM_BITS, elf.NO_BITS)
-        _require(content or not section.flags & elf.ALLOCATED, f"content in section {name}")
+        allocated = content and _ALLOCATED_NAME.fullmatch(name) is not None
+        _require(allocated or not section.flags & elf.ALLOCATED, f"code, constants or zeros in section {name}")
         # Constants stay constants, and zeros are no constants.
         _require(bool(section.flags & elf.WRITABLE) == (section.type == elf.NO_BITS), f"section {name} of constants")
         _require(section.address == 0, f"section {name} without an address")

@@ -34,12 +34,12 @@ def check_module(
     found = list(_instructions(data))
     for code, words in found:
         if code == _CAPABILITY:
-            allowed = {_CAPABILITIES[name] for name in ("Matrix", *capabilities) if name in _CAPABILITIES}
-            _require(words[0] in allowed, f"a module '{entry}' of the capabilities that its kernel tells")
+            allowed = {(_CAPABILITIES[name],) for name in ("Matrix", *capabilities) if name in _CAPABILITIES}
+            _require(words in allowed, f"a module '{entry}' of the capabilities that its kernel tells")
         if code == _EXTENSION:
             _require(_text(words) in extensions, f"a module '{entry}' of the extensions that its kernel tells")
     entries = [words for code, words in found if code == _ENTRY_POINT]
-    right = len(entries) == 1 and entries[0][0] == _COMPUTE and _text(entries[0][2:]) == entry
+    right = len(entries) == 1 and entries[0][:1] == (_COMPUTE,) and _text(entries[0][2:]) == entry
     _require(right, f"a module of one kernel '{entry}'")
     modes = [words for code, words in found if code == _EXECUTION_MODE]
     _require(modes == [(entries[0][1], _LOCAL_SIZE, threads, 1, 1)], f"a module '{entry}' of {threads} threads")

@@ -26,6 +26,7 @@ import patc
 from patc.diagnostics import PatcError
 from patc.runtime import artefact, elf
 from patc.runtime.artefact import FORMAT, Parts
+from patc.runtime.description import parse
 from patc.runtime.gpu_code import GpuCode
 from patc.runtime.model import CompiledModel
 from patc.runtime.spirv_module import check_module
@@ -267,6 +268,11 @@ def test_refuses_every_other_description(name: str, tmp_path: Path, request: pyt
         ),
         (
             ("structure",),
+            {"namedtuple": ["Two", ["fi", "\ufb01"], [{"leaf": 0}, {"leaf": 1}]]},  # one name, as Python sees it
+            'structure.namedtuple[1][1]: expected a name, found "\\ufb01"',
+        ),
+        (
+            ("structure",),
             {"dict": [[["a"], {"leaf": 0}], ["b", {"leaf": 1}]]},
             "structure.dict[0][0]: expected an integer from -9223372036854775807 to 9223372036854775807, found [\"a\"]",
         ),
@@ -307,6 +313,13 @@ def test_refuses_other_texts(
     assert edit(good.description) != good.description
     found = load_error(tmp_path / "x", artefact.join(replace(good, description=edit(good.description))))
     assert found.startswith(f"expected a compiled model, found damaged data ({message}")
+
+
+def test_refuses_texts_that_nest_at_the_limit_of_python() -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 100, limit):
+        with pytest.raises(ValueError, match=r"^(description: expected an object of .*|its text is nested too deep)$"):
+            parse(b"[" * depth + b"]" * depth)
 
 
 def test_structures_come_back(compiled: CompiledModel, tmp_path: Path) -> None:
@@ -389,7 +402,7 @@ def test_object_files_are_as_they_were(single: CompiledModel, parts: Parts, tmp_
     files = {name: artefact.join(replace(parts, code=code)) for name, code in objects.items()}
     found = outcomes(tmp_path, single, {name: data for name, data in files.items() if objects[name] != parts.code})
     assert [name for name, error in found.items() if error is None and name.startswith(("cut", "relocation"))] == []
-    # What names of sections, sizes of functions and the like say, nothing reads.
+    # What sizes of functions and the like say, nothing reads.
     assert 0 < sum(error is None for error in found.values()) < len(found) / 4
     lines = set(found.values())
     for message in (
@@ -398,14 +411,15 @@ def test_object_files_are_as_they_were(single: CompiledModel, parts: Parts, tmp_
         "expected a name inside its table",
     ):
         assert f"expected a compiled model, found damaged data ({message})" in lines
+    code = next(name for name in (".ltext", ".text") if f".rela{name}" in parts.code.decode("latin-1"))
     for message in (
         "expected an object file that is relocatable",
         "expected sections one behind the other",
         "expected local symbols before the others",
-        "expected relocations of known kinds in .ltext, found 2",
-        "expected relocations inside .ltext",
-        "expected relocations in .ltext by symbols that there are",
-        "expected relocations in .ltext that stay within their symbols",
+        f"expected relocations of known kinds in {code}, found 2",
+        f"expected relocations inside {code}",
+        f"expected relocations in {code} by symbols that there are",
+        f"expected relocations in {code} that stay within their symbols",
     ):
         assert any(line and line.endswith(f"cannot link the compiled code: {message}") for line in lines), message
 
@@ -432,16 +446,41 @@ def test_code_for_another_machine(parts: Parts, tmp_path: Path) -> None:
     assert found.endswith("found machine 243")
 
 
-def test_a_section_called_like_a_function(parts: Parts, tmp_path: Path) -> None:
+def test_a_symbol_called_like_a_section(parts: Parts, tmp_path: Path) -> None:
     """The linker would take what refers to the one for the other."""
-    (table,), sections = struct.unpack_from("<Q", parts.code, 40), elf.sections(parts.code)
+    sections = elf.sections(parts.code)
     (names,) = (section for section in sections if section.type == elf.STRING_TABLE)
-    texts = parts.code[names.offset : names.offset + names.size]
-    changed = {section.info for section in sections if section.type == elf.RELOCATIONS}
-    constants = next(i for i, item in enumerate(sections) if item.flags & 6 == 2 and item.size and i not in changed)
-    code = set_number(parts.code, table + 64 * constants, 4, texts.index(b"main\0"))
+    (symbols,) = (section for section in sections if section.type == elf.SYMBOL_TABLE)
+    constants = next(section.name for section in sections if section.name in (".rodata", ".lrodata"))
+    text = parts.code[names.offset : names.offset + names.size].index(constants.encode() + b"\0")
+    used = next(i for i, item in enumerate(elf.symbols(parts.code, sections)) if i and item.section == elf.UNDEFINED)
+    code = set_number(parts.code, symbols.offset + 24 * used, 4, text)
     found = load_error(tmp_path / "x", artefact.join(replace(parts, code=code)))
     assert found.endswith("cannot link the compiled code: expected names of sections that nothing else has")
+
+
+@pytest.mark.parametrize("name", [".eh_frame", ".init_array", ".lrodatas"])
+def test_a_section_that_the_process_would_read(parts: Parts, tmp_path: Path, name: str) -> None:
+    """Unwinding goes by what is in .eh_frame, of the whole process."""
+    (table,), sections = struct.unpack_from("<Q", parts.code, 40), elf.sections(parts.code)
+    (texts,) = (section.offset for section in sections if section.type == elf.STRING_TABLE)
+    text = parts.code.index(b".note.GNU-stack\0", texts)
+    constants = next(i for i, item in enumerate(sections) if "rodata.str" in item.name)
+    code = set_number(parts.code, table + 64 * constants, 4, text - texts)
+    code = code[:text] + name.encode() + b"\0" + code[text + len(name) + 1 :]
+    found = load_error(tmp_path / "x", artefact.join(replace(parts, code=code)))
+    assert found.endswith(f"cannot link the compiled code: expected code, constants or zeros in section {name}")
+
+
+def test_very_many_long_names_are_refused_at_once() -> None:
+    """All of them end at the same place: to read them would take as long as they are, each time."""
+    count, texts = 100_000, b"\0" + b"x" * 1_000_000 + b"\0"
+    texts += bytes(-len(texts) % 8)
+    names = elf.Section("", elf.STRING_TABLE, 0, 0, 0, len(texts), 0, 0, 1)
+    table = elf.Section("", elf.SYMBOL_TABLE, 0, 0, len(texts), 24 * count, 0, 0, 8)
+    entry = struct.pack("<IBBHQQ", 1, 0, 0, 0, 0, 0)
+    with pytest.raises(ValueError, match=r"^expected names of at most 4096 bytes$"):
+        elf.symbols(texts + entry * count, [names, table])
 
 
 def test_a_symbol_that_means_another_section(parts: Parts, tmp_path: Path) -> None:
@@ -503,6 +542,15 @@ def test_gpu_code_knows_its_description(gpu: CompiledModel, tmp_path: Path) -> N
         assert "its code was compiled for another description, or for other weights" in found
 
 
+def without_operands(data: bytes, opcode: int) -> bytes:
+    """Return a module whose first instruction of some number has none."""
+    place = 20
+    while struct.unpack_from("<H", data, place)[0] != opcode:
+        place += 4 * struct.unpack_from("<H", data, place + 2)[0]
+    end = place + 4 * struct.unpack_from("<H", data, place + 2)[0]
+    return data[:place] + struct.pack("<HH", opcode, 1) + data[end:]
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -515,6 +563,10 @@ def test_gpu_code_knows_its_description(gpu: CompiledModel, tmp_path: Path) -> N
         (lambda data: set_number(data, 20, 4, 17), "expected SPIR-V of whole instructions"),
         (lambda data: set_number(data, 22, 2, 0xFFFF), "expected SPIR-V of whole instructions"),
         (lambda data: set_number(data, 24, 4, 5345), "expected a module '{name}' of the capabilities that its kernel tells"),
+        (lambda data: without_operands(data, 17), "expected a module '{name}' of the capabilities that its kernel tells"),
+        (lambda data: without_operands(data, 15), "expected a module of one kernel '{name}'"),
+        (lambda data: without_operands(data, 16), "expected a module '{name}' of {threads} threads"),
+        (lambda data: without_operands(data, 10), "expected a text that ends"),
         (lambda data: data.replace(b"SPV_KHR", b"SPV_EXT"), "expected a module '{name}' of the extensions that its kernel tells"),
     ],
 )  # fmt: skip
@@ -530,7 +582,7 @@ def test_refuses_damaged_modules(gpu: CompiledModel, edit: Callable[[bytes], byt
             check_module(data, name, threads, *arguments[2:])
     with pytest.raises(ValueError) as caught:
         check_module(edit(data), *arguments)
-    assert str(caught.value) == message.format(name=kernel.name)
+    assert str(caught.value) == message.format(name=kernel.name, threads=kernel.threads)
 
 
 # -- Copies --------------------------------------------------------------------------------------------
