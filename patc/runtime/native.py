@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import platform
 from typing import Any
@@ -16,13 +17,20 @@ from patc.runtime.json_values import printable
 from patc.runtime.object_code import HAS_ELF_OBJECTS, check_object, machine_number, with_aligned_sections
 
 _COUNTER = itertools.count()
+# A linker keeps some kilobytes of all that it ever linked, and takes more than that itself.
+_FUNCTIONS_PER_LINKER = 64
 
 
 @once
-def _linker() -> Any:
-    """Return the one linker of this process, which owns the code of all models."""
+def _initialize() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+
+
+@functools.lru_cache(maxsize=1)
+def _linker(generation: int) -> Any:
+    """Return the linker of some functions in a row; their trackers keep it."""
+    _initialize()
     return llvm.create_lljit_compiler()
 
 
@@ -50,8 +58,9 @@ class NativeFunction:
         for symbol, address in openmp.entry_points().items() if threaded else ():
             builder.import_symbol(symbol, address)
         try:
+            number = next(_COUNTER)
             # The tracker owns the code: it lives as long as this object.
-            self._tracker = builder.link(_linker(), f"patc.{next(_COUNTER)}")
+            self._tracker = builder.link(_linker(number // _FUNCTIONS_PER_LINKER), f"patc.{number}")
             address = self._tracker[name]
         except RuntimeError as error:
             raise PatcError(f"cannot link the compiled code: {first_line(error)}") from None

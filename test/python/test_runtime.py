@@ -363,6 +363,23 @@ def test_lives_with_the_threads_of_torch(file: Path, start: str) -> None:
     run_python(start + _BOTH, file)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the size of a process is not known on this system")
+def test_models_that_are_dropped_leave_no_memory(file: Path) -> None:
+    program = """
+import gc, os, sys, patc
+
+def size_after(count):
+    for _ in range(count):
+        patc.load(sys.argv[1])
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+before = size_after(200)
+print(size_after(400) - before)
+"""
+    assert int(run_python(program, file)) < 1500  # KB: where each of 400 left a page, it would be 1600
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads on this system")
 def test_threads_that_end_take_their_teams_along(file: Path) -> None:
     """A server may call a model from a new thread each time."""
