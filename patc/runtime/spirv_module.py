@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 _MAGIC = 0x07230203
 _VERSIONS = tuple(1 << 16 | minor << 8 for minor in range(4))  # 1.0 to 1.3, which Vulkan 1.1 takes
@@ -11,6 +11,7 @@ _HEADER_WORDS = 5
 _LARGEST_BOUND = 1 << 22
 _SOURCE_EXTENSION, _EXTENSION, _ENTRY_POINT, _EXECUTION_MODE, _CAPABILITY, _FUNCTION_END = 4, 10, 15, 16, 17, 56
 _COMPUTE, _LOCAL_SIZE = 5, 17
+_KEEP_NAN_MODE, _KEEP_NAN_CAPABILITY, _KEEP_NAN_EXTENSION = 4461, 4466, "SPV_KHR_float_controls"
 _CAPABILITIES = {"Matrix": 0, "Shader": 1, "Float16": 9, "StorageBuffer16BitAccess": 4433}
 _STATEMENT = "patc_interface "
 
@@ -48,15 +49,48 @@ def check_module(
 
 def add_statement(data: bytes, statement: str) -> bytes:
     """Return a module that says in a comment what it was compiled for."""
-    place = _HEADER_WORDS
-    for code, words in _instructions(data):
+    return _insert(data, _EXECUTION_MODE, _instruction(_SOURCE_EXTENSION, _words(_STATEMENT + statement)))
+
+
+def keep_nan(data: bytes, widths: Collection[int]) -> bytes:
+    """Return a module of one kernel that asks for NaN and infinities to be kept (SignedZeroInfNanPreserve).
+
+    Compiled code does not ask: a device whose driver cannot promise it would refuse the module.
+
+    Args:
+        widths: bits of the floats for which the driver can promise it.
+    """
+    found = list(_instructions(data))
+    (kernel,) = (words[1] for code, words in found if code == _ENTRY_POINT)
+    half = (_CAPABILITY, (_CAPABILITIES["Float16"],)) in found
+    asked = [bits for bits in (16, 32) if bits in widths and (bits == 32 or half)]
+    if not asked:
+        return data
+    modes = b"".join(_instruction(_EXECUTION_MODE, (kernel, _KEEP_NAN_MODE, bits)) for bits in asked)
+    capability = _instruction(_CAPABILITY, (_KEEP_NAN_CAPABILITY,))
+    extension = _instruction(_EXTENSION, _words(_KEEP_NAN_EXTENSION))
+    return _insert(_insert(data, _EXECUTION_MODE, modes), _CAPABILITY, capability + extension)
+
+
+def _insert(data: bytes, code: int, instructions: bytes) -> bytes:
+    """Return a module with `instructions` behind the last one of a kind."""
+    place, end = _HEADER_WORDS, 0
+    for kind, words in _instructions(data):
         place += 1 + len(words)
-        if code == _EXECUTION_MODE:
-            break
-    text = (_STATEMENT + statement).encode()
-    text += bytes(4 - len(text) % 4)
-    head = struct.pack("<I", (1 + len(text) // 4) << 16 | _SOURCE_EXTENSION)
-    return data[: 4 * place] + head + text + data[4 * place :]
+        if kind == code:
+            end = place
+    return data[: 4 * end] + instructions + data[4 * end :]
+
+
+def _instruction(code: int, operands: Sequence[int]) -> bytes:
+    return struct.pack(f"<{1 + len(operands)}I", (1 + len(operands)) << 16 | code, *operands)
+
+
+def _words(text: str) -> tuple[int, ...]:
+    """Return a text as operands: with a zero at its end, in whole words."""
+    data = text.encode()
+    data += bytes(4 - len(data) % 4)
+    return struct.unpack(f"<{len(data) // 4}I", data)
 
 
 def read_statement(data: bytes) -> str:

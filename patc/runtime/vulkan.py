@@ -11,7 +11,7 @@ import ctypes
 import ctypes.util
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ _RESULTS = {
 _KINDS = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
 _PREFERENCE = ("discrete GPU", "integrated GPU", "virtual GPU", "other", "CPU")
 DEVICE_LOST = -4
+HALF_ARITHMETIC, FLOAT_CONTROLS = "VK_KHR_shader_float16_int8", "VK_KHR_shader_float_controls"  # extensions
 
 
 class VulkanError(PatcError):
@@ -119,6 +120,8 @@ class PhysicalDevice:
         capabilities: of SPIR-V, beside Shader, of those that patc knows.
         queue_family: the one to compute on; None where there is none.
         keeps_to_buffers: whether kernels can be kept from memory outside their buffers (robustBufferAccess).
+        keeps_nan: bits of the floats whose NaN and infinities kernels can be promised to keep
+            (VK_KHR_shader_float_controls): without, Vulkan lets a driver take it that there are none.
         stamp_bits: that count in a time stamp of that family; 0 where there are none.
     """
 
@@ -131,6 +134,7 @@ class PhysicalDevice:
     capabilities: frozenset[str]
     queue_family: int | None
     keeps_to_buffers: bool
+    keeps_nan: frozenset[int]
     stamp_bits: int
 
     @property
@@ -161,13 +165,14 @@ class Instance:
         self.devices = [self._describe(index, handle) for index, handle in enumerate(handles)]
 
     def _describe(self, index: int, handle: int) -> PhysicalDevice:
-        data = ctypes.create_string_buffer(1024)  # VkPhysicalDeviceProperties, 824 bytes
+        data = ctypes.create_string_buffer(vk.PROPERTIES_BYTES)
         self.api.vkGetPhysicalDeviceProperties(handle, data)
         version, _, _, _, kind = struct.unpack_from("5I", data)
         families = self.api.enumerate("vkGetPhysicalDeviceQueueFamilyProperties", vk.QueueFamilyProperties, handle)
         compute = [number for number, family in enumerate(families) if family.queueFlags & 2]
         family = compute[0] if compute else None
         major_minor = (version >> 22 & 0x7F, version >> 12 & 0x3FF)
+        extensions = self._extensions(handle) if major_minor >= (1, 1) else frozenset()
         return PhysicalDevice(
             index,
             handle,
@@ -175,9 +180,10 @@ class Instance:
             _KINDS[kind] if kind < len(_KINDS) else "other",
             major_minor,
             _limits(data),
-            self._capabilities(handle) if major_minor >= (1, 1) else frozenset(),
+            self._capabilities(handle, extensions) if major_minor >= (1, 1) else frozenset(),
             family,
             self._keeps_to_buffers(handle),
+            self._keeps_nan(handle) if FLOAT_CONTROLS in extensions else frozenset(),
             0 if family is None else families[family].timestampValidBits,
         )
 
@@ -186,15 +192,21 @@ class Instance:
         self.api.vkGetPhysicalDeviceFeatures(handle, features)
         return bool(features[0])
 
-    def _capabilities(self, handle: int) -> frozenset[str]:
-        extensions = {
-            item.extensionName.decode()
-            for item in self.api.enumerate("vkEnumerateDeviceExtensionProperties", vk.ExtensionProperties, handle, None)
-        }
+    def _keeps_nan(self, handle: int) -> frozenset[int]:
+        controls = vk.PhysicalDeviceFloatControlsProperties()
+        properties = vk.PhysicalDeviceProperties2(pNext=ctypes.addressof(controls))
+        self.api.vkGetPhysicalDeviceProperties2(handle, ctypes.byref(properties))
+        return frozenset(bits for bits in (16, 32) if getattr(controls, f"shaderSignedZeroInfNanPreserveFloat{bits}"))
+
+    def _extensions(self, handle: int) -> frozenset[str]:
+        found = self.api.enumerate("vkEnumerateDeviceExtensionProperties", vk.ExtensionProperties, handle, None)
+        return frozenset(item.extensionName.decode() for item in found)
+
+    def _capabilities(self, handle: int, extensions: Collection[str]) -> frozenset[str]:
         found = set()
         storage = vk.PhysicalDevice16BitStorageFeatures()
         arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage))
-        has_arithmetic = "VK_KHR_shader_float16_int8" in extensions
+        has_arithmetic = HALF_ARITHMETIC in extensions
         chain = arithmetic if has_arithmetic else storage
         features = vk.PhysicalDeviceFeatures2(pNext=ctypes.addressof(chain))
         self.api.vkGetPhysicalDeviceFeatures2(handle, ctypes.byref(features))
@@ -258,13 +270,24 @@ def _limits(data: Any) -> Limits:
     )
 
 
-@once
 def instance() -> Instance:
     """Return the instance of this process.
 
     Raises:
-        PatcError: there is no loader, or it finds no driver.
+        PatcError: there is no loader, it finds no driver, or this is a fork of a process that uses Vulkan: it has
+            neither the drivers' threads nor a device of its own.
     """
+    made = _instance()
+    if made.process != os.getpid():
+        raise PatcError(
+            "expected a call in the process that opened Vulkan, got one in a fork of it: "
+            "start processes by spawning, or fork before the first call"
+        )
+    return made
+
+
+@once
+def _instance() -> Instance:
     return Instance(_load(_library_names()))
 
 

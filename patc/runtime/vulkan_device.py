@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from patc.diagnostics import PatcError
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import HALF_FEATURES
-from patc.runtime.vulkan import DEVICE_LOST, Api, PhysicalDevice, VulkanError, instance
+from patc.runtime.spirv_module import keep_nan
+from patc.runtime.vulkan import (
+    DEVICE_LOST,
+    FLOAT_CONTROLS,
+    HALF_ARITHMETIC,
+    Api,
+    PhysicalDevice,
+    VulkanError,
+    instance,
+)
 
 STORAGE, FROM, TO = 0x20, 0x1, 0x2  # usage of a buffer: by kernels, and as source and target of copies
 _DEVICE_LOCAL, _HOST_VISIBLE, _HOST_COHERENT, _HOST_CACHED = 1, 2, 4, 8
@@ -70,15 +79,16 @@ class Device:
         )
         storage = vk.PhysicalDevice16BitStorageFeatures(storageBuffer16BitAccess=1)
         arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage), shaderFloat16=1)
-        names = (ctypes.c_char_p * 1)(b"VK_KHR_shader_float16_int8")
+        extensions = [HALF_ARITHMETIC] * half + [FLOAT_CONTROLS] * bool(physical.keeps_nan)
+        names = (ctypes.c_char_p * len(extensions))(*(name.encode() for name in extensions))
         # Kernels that were changed cannot leave their buffers.
         features = (ctypes.c_uint32 * vk.FEATURES)(int(physical.keeps_to_buffers))
         info = vk.DeviceCreateInfo(
             pNext=ctypes.addressof(arithmetic) if half else None,
             queueCreateInfoCount=1,
             pQueueCreateInfos=ctypes.addressof(queue),
-            enabledExtensionCount=int(half),
-            ppEnabledExtensionNames=ctypes.addressof(names) if half else None,
+            enabledExtensionCount=len(extensions),
+            ppEnabledExtensionNames=ctypes.addressof(names) if extensions else None,
             pEnabledFeatures=ctypes.addressof(features),
         )
         return self.api.create("vkCreateDevice", physical.handle, ctypes.byref(info))
@@ -168,7 +178,8 @@ class Device:
         )
 
     def pipeline(self, code: bytes, entry: str, layout: int) -> int:
-        """Return the pipeline of an entry point of SPIR-V code."""
+        """Return the pipeline of an entry point of SPIR-V code, which keeps NaN where the device can promise it."""
+        code = keep_nan(code, self.physical.keeps_nan)
         words = ctypes.create_string_buffer(code, len(code))
         module = self.create(
             "vkCreateShaderModule",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import math
@@ -9,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from patc.diagnostics import Diagnostic, PatcError
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import BUFFERS, LARGEST_BUFFER, Dispatch, GpuCode
 from patc.runtime.model import CompiledModel, LayerTime, Program, _restore, nest
-from patc.runtime.vulkan import PhysicalDevice, find_device
+from patc.runtime.vulkan import PhysicalDevice, find_device, instance
 from patc.runtime.vulkan_device import COMPUTE, FROM, STORAGE, TO, Buffer, Device, open_device
 
 _ALIGNMENT = 64
@@ -68,7 +69,7 @@ class VulkanModel(CompiledModel):
 
     Call it as any compiled model. One call copies the inputs, submits one command buffer, waits, and copies the
     outputs; between the layers nothing returns to the host. Several Python threads may call the same model: they take
-    turns. A forked process has to load its own.
+    turns. A fork of a process that uses Vulkan cannot: processes are spawned, or forked before the first call.
 
     Args:
         device: index or name; None for the best one, see `patc.runtime.vulkan.Instance.choose`.
@@ -106,8 +107,8 @@ class VulkanModel(CompiledModel):
         """
         kept, addresses, torch = self._check(inputs)
         outputs, output_addresses = self._make_outputs(torch)
-        with self._lock:
-            self._open().run(addresses, output_addresses)
+        with self._opened() as session:
+            session.run(addresses, output_addresses)
         del kept
         return nest(self.program.structure, outputs)
 
@@ -123,8 +124,7 @@ class VulkanModel(CompiledModel):
             raise PatcError(f"expected 1 repetition or more, got {repetitions}")
         kept, addresses, torch = self._check(inputs or self.random_inputs())
         outputs, output_addresses = self._make_outputs(torch)
-        with self._lock:
-            session = self._open()
+        with self._opened() as session:
             session.run(addresses, output_addresses)
             stamps = [session.run_stamped() for _ in range(repetitions)]
         del kept, outputs
@@ -140,19 +140,18 @@ class VulkanModel(CompiledModel):
         """
         if repetitions < 1:
             raise PatcError(f"expected 1 repetition or more, got {repetitions}")
-        with self._lock:
-            return self._open().measure_overhead(repetitions)
+        with self._opened() as session:
+            return session.measure_overhead(repetitions)
 
-    def _open(self) -> _Session:
-        if self._session is not None and self._session.process != os.getpid():
-            raise PatcError(
-                "expected a call in the process that opened the Vulkan device, got one in a fork of it: "
-                "load the model there, or start processes by spawning"
-            )
-        if self._session is None or self._session.lost:
-            self._session = None  # what the device held is gone before it is opened again
-            self._session = _Session(self.program, self.code, find_device(self._wanted))
-        return self._session
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[_Session]:
+        """Keep other threads from the session while it is used; it is made by the first use."""
+        instance()  # refuses a fork, in which the lock may be another thread's for ever
+        with self._lock:
+            if self._session is None or self._session.lost:
+                self._session = None  # what the device held is gone before it is opened again
+                self._session = _Session(self.program, self.code, find_device(self._wanted))
+            yield self._session
 
 
 class _Session:

@@ -10,6 +10,7 @@ from ctypes import POINTER, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_ui
 from typing import Any, ClassVar
 
 FEATURES = 55  # of Vulkan 1.0; the first one is robustBufferAccess
+PROPERTIES_BYTES = 824  # of VkPhysicalDeviceProperties
 Handle = c_uint64  # of any object; those that are pointers are as wide on every machine with 64 bits
 
 
@@ -183,6 +184,28 @@ CommandBufferBeginInfo = _numbered("CommandBufferBeginInfo", 42, [("flags", c_ui
 MemoryBarrier = _numbered("MemoryBarrier", 46, [("srcAccessMask", c_uint32), ("dstAccessMask", c_uint32)])
 
 PhysicalDeviceFeatures2 = _numbered("PhysicalDeviceFeatures2", 1000059000, [("features", c_uint32 * FEATURES)])
+PhysicalDeviceProperties2 = _numbered(
+    "PhysicalDeviceProperties2", 1000059001, [("properties", c_uint64 * (PROPERTIES_BYTES // 8))]
+)
+PhysicalDeviceFloatControlsProperties = _numbered(
+    "PhysicalDeviceFloatControlsProperties",
+    1000197000,
+    [
+        ("denormBehaviorIndependence", c_uint32),
+        ("roundingModeIndependence", c_uint32),
+        *(
+            (f"shader{behaviour}Float{bits}", c_uint32)
+            for behaviour in (
+                "SignedZeroInfNanPreserve",
+                "DenormPreserve",
+                "DenormFlushToZero",
+                "RoundingModeRTE",
+                "RoundingModeRTZ",
+            )
+            for bits in (16, 32, 64)
+        ),
+    ],
+)
 PhysicalDevice16BitStorageFeatures = _numbered(
     "PhysicalDevice16BitStorageFeatures",
     1000083000,

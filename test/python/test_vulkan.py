@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu import WHY_NOT, compile_for_gpu, needs_device
+from gpu import WHY_NOT, compile_for_gpu, needs_device, needs_validator, require_valid
 from native import Net
 from networks import LIBRARY, pattern_weight
 from torch import nn
@@ -25,6 +27,7 @@ from patc.diagnostics import PatcError
 from patc.runtime import artefact, vulkan, vulkan_device, vulkan_model
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import GpuCode
+from patc.runtime.spirv_module import keep_nan
 from patc.runtime.vulkan_device import FROM, STORAGE, TO, Device
 from patc.runtime.vulkan_model import VulkanModel
 from patc.spirv_files import write_spirv
@@ -268,13 +271,25 @@ def test_threads_take_turns(model: VulkanModel) -> None:
 
 @needs_device
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_is_told_to_load_its_own(model: VulkanModel, x: torch.Tensor) -> None:
+def test_a_fork_is_refused(model: VulkanModel, x: torch.Tensor, tmp_path: Path) -> None:
     model(x)
+    model.save(tmp_path / "small.patc")
+    uses = [lambda: model(x.numpy()), lambda: patc.load(tmp_path / "small.patc")(x.numpy())]
+    with model._lock:  # as another thread does while it calls the model
+        texts = [in_a_fork(use) for use in uses]
+    expected = "expected a call in the process that opened Vulkan, got one in a fork of it"
+    assert all(text.startswith(expected) for text in texts), texts
+    model(x)
+
+
+def in_a_fork(use: Callable[[], Any]) -> str:
+    """Return the error that `use` ends with in a forked process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(30)
         try:
-            model(x.numpy())
+            use()
             text = "computed"
         except PatcError as error:
             text = str(error)
@@ -284,8 +299,18 @@ def test_a_fork_is_told_to_load_its_own(model: VulkanModel, x: torch.Tensor) -> 
     with os.fdopen(reader, "rb") as stream:
         text = stream.read().decode()
     os.waitpid(child, 0)
-    assert text.startswith("expected a call in the process that opened the Vulkan device, got one in a fork of it")
-    model(x)
+    return text
+
+
+@needs_device
+@needs_validator
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_kernels_ask_for_nan_to_be_kept(module: Small, x: torch.Tensor, dtype: str) -> None:
+    code = patc.compile(module, (x,), target="spirv-vulkan", dtype=dtype).code
+    asking = {name: keep_nan(data, {16, 32}) for name, data in code.modules.items()}
+    require_valid(replace(code, modules=asking))
+    assert all(len(asking[name]) > len(data) for name, data in code.modules.items())
+    assert {name: keep_nan(data, ()) for name, data in code.modules.items()} == code.modules
 
 
 # Errors of the device: one line, and the process goes on
