@@ -342,12 +342,13 @@ def check_regular(path: str | os.PathLike[str], what: str) -> None:
     Raises:
         PatcError: it is refused, or cannot be reached.
     """
+    name = _check_name(path)
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(name).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise PatcError(f"expected {what}, found no such file", str(path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise PatcError(f"cannot read the file: {getattr(error, 'strerror', None) or error}", str(path)) from None
+        raise PatcError(f"expected {what}, found no such file", name) from None
+    except (OSError, ValueError) as error:  # ValueError: what no name of a file can have
+        raise PatcError(f"cannot read the file: {getattr(error, 'strerror', None) or error}", name) from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
-        raise PatcError(f"expected {what}, found {found}", str(path))
+        raise PatcError(f"expected {what}, found {found}", name)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from patc.diagnostics import Diagnostic, PatcError
-from patc.files import atomic_write
+from patc.files import atomic_write, check_regular
 from patc.layers import LayerReport
 from patc.runtime import artefact
 from patc.runtime.artefact import Parts
@@ -304,9 +304,7 @@ def read_parts(place: str) -> Parts:
     Raises:
         PatcError: the file is missing, damaged, no saved model, of another version, or too large for the memory.
     """
-    if not os.path.isfile(place):
-        found = "a folder" if os.path.isdir(place) else "no such file"
-        raise PatcError(f"expected a compiled model, found {found}", place)
+    check_regular(place, "a compiled model")
     try:
         with open(place, "rb") as stream:
             return artefact.read(stream)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from patc.diagnostics import PatcError
+from patc.files import check_regular
 from patc.runtime.artefact import NO_SIGNATURE, Parts
 
 # Or a signature of other bytes, made with the same key, could be taken for one of a model.
@@ -69,7 +70,7 @@ def make_key(path: str | os.PathLike[str]) -> None:
     _write_new(os.fspath(path), secret, 0o600)
     try:
         _write_new(f"{os.fspath(path)}.pub", public, 0o666)
-    except PatcError:
+    except BaseException:
         os.unlink(path)
         raise
 
@@ -82,10 +83,12 @@ def _write_new(path: str, data: bytes, mode: int) -> None:
         made = True
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # Ctrl-C, too
         if made:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+        if not isinstance(error, (OSError, ValueError)):
+            raise
         raise PatcError(f"cannot write the key: {getattr(error, 'strerror', None) or error}", path) from None
 
 
@@ -114,8 +117,7 @@ def _read_key(path: str | os.PathLike[str], kind: str, read: Callable[[Any, byte
         read: makes a key of the module for serialization and the file's bytes.
     """
     encoding, place, expected = _serialization(), os.fspath(path), f"expected a {kind} Ed25519 key"
-    if not os.path.isfile(place):
-        raise PatcError(f"{expected}, found {'something else' if os.path.exists(place) else 'no such file'}", place)
+    check_regular(place, f"a {kind} Ed25519 key")
     try:
         with open(place, "rb") as stream:
             data = stream.read(_LARGEST_KEY)

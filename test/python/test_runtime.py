@@ -525,8 +525,10 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
     assert load_error(tmp_path / "none.patc") == "expected a compiled model, found no such file"
     assert load_error(tmp_path) == "expected a compiled model, found a folder"
     for name in ("x" * 300, "y" * 5000):
-        assert load_error(tmp_path / name) == "expected a compiled model, found no such file"
-    with pytest.raises(PatcError, match=r"^a.b: expected a compiled model, found no such file$"):
+        assert load_error(tmp_path / name) == "cannot read the file: File name too long"
+    with pytest.raises(PatcError, match=r"^/dev/null: expected a compiled model, found a pipe, device or socket$"):
+        patc.load("/dev/null")
+    with pytest.raises(PatcError, match=r"^a\\0b: expected a name without null characters$"):
         patc.load("a\0b")
 
 
