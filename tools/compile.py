@@ -194,21 +194,22 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
 
 def _check_library_output(args: argparse.Namespace, place: str | None) -> None:
     """Refuse what the files of a library could not be written to, before anything takes time."""
+    from patc.codegen.c_interface import c_identifier
     from patc.files import is_stream
     from patc.library import require_object_name
 
-    stem = Path(args.model).stem
-    beside = [f"{stem}.h", *([f"{stem}.weights"] if place == "file" else [])]
+    name = c_identifier(Path(args.model).stem)
+    beside = [f"{name}.h", *([f"{name}.weights"] if place == "file" else [])]
     if args.emit == "so":
-        arguments.check_library_folder(args.output, [f"lib{stem}.so", *beside])
+        arguments.check_library_folder(args.output, [f"lib{name}.so", *beside])
         return
     arguments.check_output(args.output)
     if args.emit == "obj":
         require_object_name(args.output)
         if is_stream(args.output):
             raise PatcError("expected a file that a header can lie beside, got a device or pipe", args.output)
-        for name in beside:
-            arguments.check_output(str(Path(args.output).with_name(name)))
+        for file in beside:
+            arguments.check_output(str(Path(args.output).with_name(file)))
 
 
 def _emit_spirv(args: argparse.Namespace) -> None:

@@ -40,10 +40,11 @@ def _weights(interface: Interface) -> str:
         return f"@{name}.weights = internal global ptr null, align 8\n"
     if not size:
         return ""
-    # Initialized externally: the optimizer must not take the zeros for granted.
+    # Initialized externally: the optimizer must not take the zeros for granted. Used: nor drop those that no op reads.
     return (
         f"@{name}.weights = internal externally_initialized constant [{size} x i8] zeroinitializer, "
         f'section "{weights_section(interface)}", align {WEIGHTS_ALIGNMENT}\n'
+        f'@llvm.compiler.used = appending global [1 x ptr] [ptr @{name}.weights], section "llvm.metadata"\n'
     )
 
 

@@ -270,6 +270,16 @@ def test_errors_are_one_line(
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.parametrize("out", ["x.o --emit obj", "."])
+def test_the_names_beside_a_library_are_checked_before(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.h").mkdir()
+    words = f"compile my-net.pt2 --target aarch64-linux -o {out}".split()
+    assert fail(capsys, *words).endswith("my_net.h: expected a file to write, got a folder")
+
+
 def test_an_unsupported_operation_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     program = torch.export.export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1)).eval(), (torch.zeros(SHAPE),))
     torch.export.save(program, tmp_path / "softmax.pt2")

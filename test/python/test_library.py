@@ -26,7 +26,7 @@ import patc
 from patc import models, pruning
 from patc.codegen import aarch64, c_interface, link
 from patc.codegen.c_interface import c_identifier, checksum
-from patc.codegen.entry_points import entry_points
+from patc.codegen.entry_points import entry_points, weights_section
 from patc.diagnostics import PatcError
 from patc.files import atomic_write_all, cache_folder
 from patc.library import Library, compile_library
@@ -361,6 +361,12 @@ def test_a_net_without_weights_and_arena() -> None:
     assert "call void @main(ptr %input0, ptr %output0, ptr %stamps)" in functions
     module = aarch64.optimize(f"{net}\n{functions}", target, interface.functions)
     assert defined_symbols(aarch64.emit_object(module, target)) == set(interface.functions)
+
+
+def test_a_net_that_reads_no_weights_has_their_section() -> None:
+    library = compile_library(nn.ReLU().eval(), (torch.zeros(1, 4, 8, 8),), name="relu")
+    assert library.interface.embedded and library.interface.weights_bytes
+    assert weights_section(library.interface) in [section.name for section in elf.sections(library.object_file())]
 
 
 @needs_emulator
