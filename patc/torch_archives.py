@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import io
 import os
 import pickletools
 import zipfile
@@ -26,6 +27,10 @@ T = TypeVar("T")
 class TorchArchive:
     """A zip file of torch, opened for reading; a context manager.
 
+    Args:
+        what: is expected, as in "a .pt2 file".
+        data: of an archive that is an entry of another one, at `path`.
+
     Attributes:
         path: of the file.
         sizes: bytes of each entry, by its name without the folder that all entries are in.
@@ -34,12 +39,15 @@ class TorchArchive:
         PatcError: the file cannot be read, or is no zip file as torch writes it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], what: str, data: bytes | None = None) -> None:
         self.path = os.fspath(path)
-        check_regular(path, what)
-        if not _guarded(self.path, lambda: zipfile.is_zipfile(path)):
+        if data is None:
+            check_regular(path, what)
+        source = self.path if data is None else io.BytesIO(data)
+        if not _guarded(self.path, lambda: zipfile.is_zipfile(source)):
             raise PatcError(f"expected {what}, found damaged data or another format", self.path)
-        self._file = _guarded(self.path, lambda: zipfile.ZipFile(path))
+        self._file = _guarded(self.path, lambda: zipfile.ZipFile(source))
+        self._bytes = os.path.getsize(path) if data is None else len(data)
         try:
             self._entries = self._check_entries()
         except PatcError:
@@ -85,9 +93,9 @@ class TorchArchive:
         """
         for name in self._entries:
             self._check_stored(name)
-        found, size = sum(self.sizes.values()), os.path.getsize(self.path)
-        if found > size:
-            raise PatcError(f"expected entries of at most the file's {size} bytes, found {found}", self.path)
+        found = sum(self.sizes.values())
+        if found > self._bytes:
+            raise PatcError(f"expected entries of at most the file's {self._bytes} bytes, found {found}", self.path)
 
     def _check_stored(self, name: str) -> None:
         entry = self._entries[name]

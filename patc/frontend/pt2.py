@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection
+import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from patc.frontend.json_schema import Mismatch, check_value, parse_json, quote
 from patc.frontend.pt2_graph import check_tensor_meta, count_elements, scalar_type
 from patc.frontend.pt2_program import check_program
 from patc.torch_archives import TorchArchive
-from patc.torch_files import describe, refused_class
+from patc.torch_files import describe, find_fault, refused_class
 
 WHAT = "a .pt2 file"
 TRUST = "--trust-pickle, or torch.export.load, reads it and runs what code it may hold"
@@ -198,23 +199,29 @@ def _read_old_tensors(archive: TorchArchive, stem: str) -> dict[str, torch.Tenso
 
 def _unpickle_tensors(archive: TorchArchive, name: str) -> dict[str, torch.Tensor]:
     """Return the tensors by name of an entry that `torch.save` made, which torch reads without running code."""
+    data = archive.read(name)
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with TorchArchive(archive.path, f"'{name}' to be tensors", data) as inner:
+            inner.check_stored()
     try:
-        tensors = torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-    except PatcError:
-        raise
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes the reader raise nearly anything
         refused = refused_class(error)
         found = f"a pickled '{refused}'" if refused is not None else describe(error)
         raise PatcError(f"expected '{name}' to be tensors alone, found {found}; {TRUST}", archive.path) from None
-    if not isinstance(tensors, dict) or not _are_tensors(tensors.values()):
+    if not isinstance(tensors, dict) or not _are_tensors(tensors):
         raise PatcError(f"expected '{name}' to be tensors by name, found other objects; {TRUST}", archive.path)
     try:
-        for key in tensors:
-            _check_path(str(key))
+        for key, tensor in tensors.items():
+            _check_path(key)
+            if (fault := find_fault(key, tensor)) is not None:
+                raise PatcError(f"expected '{name}' to be tensors, found {fault}", archive.path)
     except Mismatch as error:
         raise PatcError(f"'{name}': {error}", archive.path) from None
     return tensors
 
 
-def _are_tensors(values: Collection[Any]) -> bool:
-    return all(type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided for value in values)
+def _are_tensors(found: Mapping[Any, Any]) -> bool:
+    return all(isinstance(key, str) for key in found) and all(
+        type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided for value in found.values()
+    )

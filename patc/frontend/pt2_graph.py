@@ -22,6 +22,11 @@ _BLOCKS = ("torch.ops.higher_order.wrap_with_set_grad_enabled", "torch.ops.highe
 _BLOCK_DEPTH = 16
 _OPERATION = re.compile(r"torch\.ops\.(aten|prims)\.(\w+)\.(\w+)", re.ASCII)
 _CHECKS = ("aten::_assert", "aten::_functional_assert")
+# What torch.export writes of the operations that torch keeps for itself: many of those read memory wherever their
+# arguments say. Those of the core set, as `_softmax`, are public in spite of their names.
+_INTERNAL = (*_CHECKS, "aten::_to_copy", "aten::_unsafe_view", "aten::_weight_norm_interface", "aten::_convolution")
+# Public in name or by their tags alone: packed weights and states of other libraries, and one that trusts its input.
+_TRUSTING = ("aten::fbgemm_", "aten::mkldnn_", "aten::quantized_", "aten::_pdist_forward")
 # No storages, streams, futures or objects of any type.
 _DATA = re.compile(
     r"(Tensor|number|int|float|bool|complex|str|Sym(Int|Float|Bool)|Scalar(Type)?|Layout|Device|MemoryFormat|Generator"
@@ -147,8 +152,8 @@ def _find_operation(target: str) -> torch._ops.OpOverload:
     match = _OPERATION.fullmatch(target)
     packet = getattr(getattr(torch.ops, match[1]), match[2], None) if match else None
     operation = getattr(packet, match[3], None) if match and isinstance(packet, torch._ops.OpOverloadPacket) else None
-    if not isinstance(operation, torch._ops.OpOverload) or not _is_on_data(operation):
-        raise Mismatch("an operation of aten or prims on tensors", quote(target), "target")
+    if not isinstance(operation, torch._ops.OpOverload) or not (_is_on_data(operation) and _is_public(operation)):
+        raise Mismatch("a public operation of aten or prims on tensors", quote(target), "target")
     return operation
 
 
@@ -161,6 +166,16 @@ def _is_on_data(operation: torch._ops.OpOverload) -> bool:
         return False
     # Checks of shapes and values have no result, or none that is used.
     return operation.name().startswith(_CHECKS) or any("Tensor" in str(result.type) for result in results)
+
+
+def _is_public(operation: torch._ops.OpOverload) -> bool:
+    """Return whether models call an operation: what only torch calls may trust its arguments, and crash on others."""
+    name = operation.name()
+    is_out = any(argument.is_out for argument in operation._schema.arguments)
+    if is_out or "backward" in name or name.startswith(_TRUSTING):
+        return False
+    is_plain = not name.partition("::")[2].startswith("_")
+    return is_plain or torch.Tag.core in operation.tags or name.startswith(_INTERNAL)
 
 
 def _check_names(node: schema.Node, operation: torch._ops.OpOverload) -> None:

@@ -15,7 +15,9 @@ from patc.frontend.source import layer_path
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
-_MOST_BYTES = 16 << 30
+# Of all constants that a network computes of its weights, which are a few times as large as these; more than that takes
+# the machine's memory.
+_LEAST_ROOM, _ROOM = 1 << 30, 16
 
 # Ops that only rearrange a constant: they are lowered with it, and the parameter keeps its name and form.
 _VIEWS = (
@@ -141,27 +143,44 @@ class _Values(dict[Node, Any]):
         for node in program.graph.find_nodes(op="placeholder"):
             if node.name in sources:
                 self[node] = stored[sources[node.name]]
+        self._most = max(_LEAST_ROOM, _ROOM * sum(_count_bytes(tensor) for tensor in stored.values()))
+        self._taken = 0
 
     def __missing__(self, node: Node) -> Any:
+        pending = [node]  # a chain of constants may be longer than Python's stack
+        while pending:
+            missing = [used for used in pending[-1].all_input_nodes if used not in self]
+            if missing:
+                pending += missing
+            elif (last := pending.pop()) not in self:
+                self[last] = self._evaluate(last)
+        return self[node]
+
+    def _evaluate(self, node: Node) -> Any:
         if node.op == "get_attr":
             return getattr(node.graph.owning_module, node.target)
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.__getitem__)
-        _check_size(node)
+        self._take_room(node)
         try:
             with torch.no_grad():
-                self[node] = node.target(*args, **kwargs)
+                return node.target(*args, **kwargs)
         except Exception as error:  # of torch: memory, or a program that says what it cannot compute
             raise PatcError(f"torch cannot evaluate {node.target} of constants: {first_line(error)}") from error
-        return self[node]
+
+    def _take_room(self, node: Node) -> None:
+        """Refuse constants that take more memory than any network's do."""
+        size = _count_bytes(node.meta.get("val"))
+        self._taken += size
+        if self._taken > self._most:
+            expected = f"expected at most {self._most / 1e9:.1f} GB of constants, for these weights"
+            raise PatcError(f"{expected}, found {node.target} of {size / 1e9:.1f} GB more", layer_path(node) or None)
 
 
-def _check_size(node: Node) -> None:
-    """Refuse a constant that would take more memory than any network has weights."""
-    value = node.meta.get("val")
-    size = value.numel() * value.itemsize if isinstance(value, torch.Tensor) else 0
-    if size > _MOST_BYTES:
-        expected = f"expected constants of at most {_MOST_BYTES >> 30} GB"
-        raise PatcError(f"{expected}, found {node.target} of {size >> 30} GB", layer_path(node) or None)
+def _count_bytes(value: Any) -> int:
+    """Return the bytes of a tensor, or of several; other values take none."""
+    if isinstance(value, (list, tuple)):
+        return sum(map(_count_bytes, value))
+    return value.numel() * value.itemsize if isinstance(value, torch.Tensor) else 0
 
 
 def _stays(node: Node) -> bool:

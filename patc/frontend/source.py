@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch_mlir import ir
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_FRAME = re.compile(r'File "([^"]+)", line (\d{1,9})\b')
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 # A .pt2 file may have been exported on another machine, where torch is in another place.
 _TORCH_ELSEWHERE = re.compile(r"[/\\](site|dist)-packages[/\\]torch[/\\]")

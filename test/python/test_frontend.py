@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from patc.context import make_context
 from patc.diagnostics import PatcError, describe_location, layer_name, source_line
 from patc.frontend import import_model
 from patc.frontend import torch as frontend
+from patc.frontend.rewrites import _Values
 from patc.frontend.torch import ImportedModel, TensorSpec
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -681,7 +683,25 @@ def test_programs_whose_weights_were_replaced() -> None:
 def test_constants_of_any_size_take_no_memory() -> None:
     net = Model(lambda x, layer: layer(x) * torch.full((1 << 36,), 1.0).sum(), conv()).eval()
     message = error_of(net)
-    assert message.startswith("expected constants of at most 16 GB, found aten.") and message.endswith(" of 256 GB")
+    assert message.startswith("expected at most 1.1 GB of constants, for these weights, found aten.")
+    assert message.endswith(" of 274.9 GB more")
+
+
+def test_constants_take_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patc.frontend.rewrites._LEAST_ROOM", 10_000)
+    net = Model(lambda x, layer: layer(x) + sum(torch.full((1 << 10,), float(i)).sum() for i in range(3)), conv())
+    assert "GB of constants, for these weights, found aten." in error_of(net.eval())
+
+
+def test_constants_of_many_steps() -> None:
+    """More of them than Python has room for on its stack."""
+    program = torch.export.export(conv().eval(), (IMAGE,))
+    node = next(iter(program.graph.find_nodes(op="placeholder")))
+    with program.graph.inserting_after(node):
+        last = functools.reduce(
+            lambda value, _: program.graph.call_function(torch.ops.aten.neg.default, (value,)), range(2000), node
+        )
+    torch.testing.assert_close(_Values(program)[last], program.state_dict["weight"].detach())
 
 
 def test_example_inputs_without_values() -> None:

@@ -23,6 +23,7 @@ from patc.pruning.data import open_data
 from patc.tools.images import picture_input
 from patc.tools.run import _read_array
 from patc.torch_archives import describe_content
+from patc.torch_files import load_data
 from patc.tuning_cache import TuningCache
 
 NO_FILE = "a pipe, device or socket"
@@ -136,6 +137,27 @@ def test_damaged_tuning_records(tmp_path: Path, text: str) -> None:
     path.unlink()
     make_pipe(path)
     assert TuningCache(tmp_path).load("key", 1) is None
+
+
+def nested(width: int, depth: int) -> list[Any]:
+    """Return a list of the same list several times, which is so again, and so on; a file has each of them once."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value] * width
+    return value
+
+
+def test_values_that_are_small_in_a_file_alone(tmp_path: Path) -> None:
+    path, itself = tmp_path / "x.pth", {}
+    itself["itself"] = itself
+    for value, found in (
+        (nested(3, 30), "more than 1048576 values"),
+        (nested(1, 40), "containers more than 32 deep"),
+        (itself, "containers more than 32 deep"),
+        (10**500, "a number of more than 64 bits"),
+    ):
+        torch.save({"x": value}, path)
+        assert error_of(lambda: load_data(path, "checkpoint")) == f"expected a checkpoint, found {found}"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

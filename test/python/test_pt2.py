@@ -188,12 +188,33 @@ def test_old_pickles_are_read_as_tensors_alone(
     assert "--trust-pickle" in message
 
 
+def test_old_pickles_take_no_more_memory_than_they_have(entries: dict[str, bytes], tmp_path: Path) -> None:
+    name, path, stream = "data/weights/model.pt", tmp_path / "net.pt2", io.BytesIO()
+    torch.save({"x": torch.zeros(1).expand(1 << 40)}, stream)
+    message = error_of(write(path, entries | {name: stream.getvalue()}))
+    assert message == f"expected '{name}' to be tensors, found 'x' with more elements than the file has"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(stream) as stored, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in stored.namelist():
+            archive.writestr(entry, stored.read(entry))
+    message = error_of(write(path, entries | {name: packed.getvalue()}))
+    assert message == "expected stored entries, found 'data.pkl' compressed"
+
+
+def test_lines_that_no_source_has(entries: dict[str, bytes], tmp_path: Path) -> None:
+    trace = f'File "net.py", line {"9" * 5000}'
+    path = write(tmp_path / "net.pt2", changed(entries, MODEL, *NODE, "metadata", "stack_trace", to=trace))
+    import_model(path, None, make_context())
+
+
 TARGETS = (
     "torch.os.system", "_operator.call", "math.sin", "#x:y", "torch.ops.aten.save.default", "torch.ops.load_library",
     "torch.ops.aten.from_file.default", "torch.ops.aten.from_file.out", "torch.ops.aten.warn.default",
     "torch.ops.higher_order.cond", "torch.ops.aten.relu", "torch.ops.aten.relu.none", "torch.ops.aten.__class__.default",
     "torch.ops.aten.set_.source_Storage", "torch.ops.mylib.f.default", "torch.ops.aten.record_stream.default",
-    "torch.ops.aten._print.default", "torch.ops.aten.wait.default", "torch.ops.aten.relu.__init__",
+    "torch.ops.aten._nested_compute_contiguous_strides_offsets.default", "torch.ops.aten._reshape_alias_copy.default",
+    "torch.ops.aten.embedding_backward.default", "torch.ops.aten._cholesky_solve_helper.out",
+    "torch.ops.aten.add.out", "torch.ops.aten._print.default", "torch.ops.aten.wait.default", "torch.ops.aten.relu.__init__",
 )  # fmt: skip
 
 
@@ -201,7 +222,7 @@ TARGETS = (
 def test_other_operations_are_refused(entries: dict[str, bytes], tmp_path: Path, target: str) -> None:
     hostile = changed(entries, MODEL, "graph_module", "graph", "nodes", 0, "target", to=target)
     assert error_of(write(tmp_path / "net.pt2", hostile)).startswith(
-        "'models/model.json': expected graph_module.graph.nodes[0].target to be an operation of aten or prims on "
+        "'models/model.json': expected graph_module.graph.nodes[0].target to be a public operation of aten or prims on "
         f"tensors, found '{target}'"
     )
 
