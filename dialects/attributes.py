@@ -237,6 +237,18 @@ class Schedule:
         return ScheduleAttr.get(ir.DictAttr.get(values))
 
     @staticmethod
+    def is_attr(attr: Any) -> bool:
+        """Return whether `from_attr` takes an attribute: it has each field, words and numbers of 1 or more."""
+        values = attr.fields.maybe_downcast() if isinstance(attr, ScheduleAttr) else None
+        if not isinstance(values, ir.DictAttr) or {item.name for item in values} != {f.name for f in fields(Schedule)}:
+            return False
+        parts = [(field.type is str, values[field.name]) for field in fields(Schedule)]
+        return all(
+            isinstance(part, ir.StringAttr) if is_word else isinstance(part, ir.IntegerAttr) and part.value >= 1
+            for is_word, part in parts
+        )
+
+    @staticmethod
     def from_attr(attr: Any) -> "Schedule":
         values = attr.fields.maybe_downcast()
         return Schedule(**{field.name: values[field.name].value for field in fields(Schedule)})

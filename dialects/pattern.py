@@ -23,6 +23,7 @@ from patc.dialects.attributes import (
     Library,
     LibraryAttr,
     PatternDialect,
+    Schedule,
     ScheduleAttr,
 )
 
@@ -57,7 +58,7 @@ def _when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
             static = isinstance(value.type, Tensor) and value.type.has_static_shape
             if not _rule(op, static, "ranked tensors of static shape", value.type):
                 return False
-        return verify(op)
+        return _verify_schedule(op) and verify(op)
 
     return verify_invariants
 
@@ -392,6 +393,23 @@ def _rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
     if not holds:
         op.location.emit_error(f"'{op.OPERATION_NAME}' op expected {expected}, got {got}")
     return holds
+
+
+def _verify_schedule(op: Any) -> bool:
+    """Check what `pattern-schedule` wrote, where it did."""
+    kinds = {"schedule": Schedule.is_attr, "reason": _is_text, "cycles": _is_number}
+    for name, fits in kinds.items():
+        if name in op.attributes and not fits(op.attributes[name]):
+            return _rule(op, False, f"'{name}' as pattern-schedule writes it", op.attributes[name])
+    return True
+
+
+def _is_text(attr: Any) -> bool:
+    return isinstance(attr, ir.StringAttr)
+
+
+def _is_number(attr: Any) -> bool:
+    return isinstance(attr, ir.IntegerAttr)
 
 
 def _verify_same_shape(op: Any) -> bool:

@@ -266,7 +266,8 @@ class _Specializer:
         """Return the buffer of an activation, or of a constant in its place."""
         if value not in self._buffers:
             array = read_constant(value, self.state)
-            assert array is not None  # every other op was converted before
+            if array is None:  # every other op was converted before
+                raise fail(value.owner, "values in the text", value.owner.attributes.get("value", "none"))
             self._buffers[value] = self._buffer(value, self.constant(array, value, ""))
         return self._buffers[value]
 

@@ -108,12 +108,12 @@ def _report(op: Any) -> LayerReport:
         strides=tuple(op.strides) if "strides" in op.attributes else (1, 1),
         algorithm=schedule.algorithm,
         schedule=", ".join(words),
-        reason=op.attributes["reason"].value,
+        reason=op.attributes["reason"].value if "reason" in op.attributes else "given",
         weights=weights,
         kept_weights=kept,
         flops=2 * kept * places,
         moved_bytes=_moved_bytes(op),
-        predicted_cycles=op.attributes["cycles"].value,
+        predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
     )
 
 

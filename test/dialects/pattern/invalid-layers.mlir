@@ -236,3 +236,20 @@ func.func @attribute_arity(%a: tensor<4xf32>) {
   %y = "pattern.activate"(%a) {activation = #pattern.clamp<0.0 : f32>} : (tensor<4xf32>) -> tensor<4xf32>
   return
 }
+
+// -----
+
+func.func @schedule_without_a_field(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected 'schedule' as pattern-schedule writes it, got #pattern.schedule<{algorithm = "elementwise", rows = 1 : i64}>}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", rows = 1}>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+func.func @reason_that_is_no_text(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected 'reason' as pattern-schedule writes it, got 1 : i64}}
+  %y = "pattern.activate"(%x) {activation = "relu", reason = 1} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
