@@ -176,8 +176,7 @@ def atomic_write_all(files: Mapping[AnyPath, Data]) -> None:
                 _write_through(place, files[path])
         _rename_all(staged)
     finally:
-        for item in staged:
-            item.clean()
+        _clean_all(staged)
 
 
 class _Staged:
@@ -224,6 +223,17 @@ class _Staged:
         for name in (self.temporary, self.backup):
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+
+def _clean_all(staged: Sequence[_Staged]) -> None:
+    """Remove what is left of every file, also where Ctrl-C comes in between."""
+    try:
+        for item in staged:
+            item.clean()
+    except BaseException:
+        for item in staged:
+            item.clean()
+        raise
 
 
 def _rename_all(staged: Sequence[_Staged]) -> None:

@@ -70,7 +70,8 @@ def _check_strings(text: bytes, place: str) -> None:
                 _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()) if escape[1] else b"", match[0]).decode()
         except UnicodeDecodeError:
             line = 1 + text.count(b"\n", 0, match.start())
-            raise PatcError(f"expected names in UTF-8, found other bytes in line {line}", place) from None
+            expected = "expected MLIR text with strings in UTF-8"
+            raise PatcError(f"{expected}, found other bytes in line {line}", place) from None
 
 
 def _steps(code: bytes) -> np.ndarray:

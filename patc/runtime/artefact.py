@@ -16,6 +16,7 @@ that several threads can compute it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -23,6 +24,7 @@ import os
 import re
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -86,14 +88,22 @@ def digest_weights(weights: np.ndarray) -> bytes:
         for place in places:
             digests[place] = _sha256(parts[place])
 
-    count = min(len(parts), _DIGEST_THREADS, os.cpu_count() or 1)
-    threads = [threading.Thread(target=work) for _ in range(count - 1)]
-    for thread in threads:
-        thread.start()
+    threads = _start_threads(work, min(len(parts), _DIGEST_THREADS, os.cpu_count() or 1) - 1)
     work()
     for thread in threads:
         thread.join()
     return _sha256(b"".join(digests))
+
+
+def _start_threads(work: Callable[[], None], count: int) -> list[threading.Thread]:
+    """Start at most `count` threads: a process that may have no more, or that is about to end, goes on without."""
+    threads: list[threading.Thread] = []
+    with contextlib.suppress(RuntimeError):
+        for _ in range(count):
+            thread = threading.Thread(target=work)
+            thread.start()
+            threads.append(thread)
+    return threads
 
 
 def join(parts: Parts) -> bytes:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import random
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,19 @@ def test_parts_make_the_file_again(compiled: CompiledModel, parts: Parts) -> Non
     assert artefact.join(artefact.split(data)) == data
     assert json.loads(parts.description)["threads"] == 2
     assert not parts.weights.flags.writeable
+
+
+def test_a_process_that_may_start_no_thread_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.arange(3 * artefact.PART + 1, dtype=np.uint32).view(np.uint8)[: 3 * artefact.PART + 1]
+    wanted = artefact.digest_weights(weights)
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert artefact.digest_weights(weights) == wanted
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert artefact.digest_weights(weights) == wanted
 
 
 def test_every_byte_counts(compiled: CompiledModel, tmp_path: Path) -> None:

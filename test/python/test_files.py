@@ -153,6 +153,26 @@ def test_several_files_are_all_old_when_renaming_ends_early(
     assert sorted(os.listdir(tmp_path)) == ["old", "second"]
 
 
+@pytest.mark.parametrize("interrupted", [1, 2, 3, 4])
+def test_an_interrupt_while_backups_go_leaves_none(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int
+) -> None:
+    unlink, calls = os.unlink, iter(range(1, 100))
+
+    def interrupt(path: str) -> None:
+        if next(calls) == interrupted:
+            raise KeyboardInterrupt
+        unlink(path)
+
+    second = tmp_path / "second"
+    second.write_text("old, too")
+    monkeypatch.setattr(os, "unlink", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write_all({old: "new", second: "new"})
+    assert (old.read_text(), second.read_text()) == ("new", "new")
+    assert sorted(os.listdir(tmp_path)) == ["old", "second"]
+
+
 def test_an_interrupted_write_leaves_the_old_file(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt

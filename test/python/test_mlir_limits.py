@@ -51,7 +51,7 @@ def test_text_that_nests_too_deeply_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("name", [b"\x80", b"\\80", b"\\C3x", b'\\"\\FF'])
 def test_names_that_are_not_utf8_are_refused(name: bytes) -> None:
-    with pytest.raises(PatcError, match=r"^x: expected names in UTF-8, found other bytes in line 2$"):
+    with pytest.raises(PatcError, match=r"^x: expected MLIR text with strings in UTF-8, found other bytes in line 2$"):
         check_text(b'// "\xff\nmodule attributes {x.a = "' + name + b'"} {}', "x")
 
 
