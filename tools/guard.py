@@ -44,7 +44,7 @@ def main(prog: str, work: Work, argv: Sequence[str] | None) -> int:
         return _guarded(prog, work, argv)
     _open_streams()
     _silence_warnings()
-    if _shows_tracebacks() or not hasattr(os, "fork"):
+    if _shows_tracebacks() or not hasattr(os, "waitid"):  # as on macOS before Python 3.13
         return _guarded(prog, work, sys.argv[1:])
     return _supervise(prog, work)
 

@@ -127,7 +127,16 @@ def _read_key(path: str | os.PathLike[str], kind: str, read: Callable[[Any, byte
     except TypeError:
         raise PatcError(f"{expected} without a passphrase, found one with", place) from None
     except Exception:  # of many classes: ValueError, UnsupportedAlgorithm and what the library's own parser throws
-        raise PatcError(f"{expected} in PEM or of ssh-keygen, found something else", place) from None
+        raise PatcError(f"{expected} in PEM or of ssh-keygen, found {_describe(data, kind)}", place) from None
     if type(key).__name__ != f"Ed25519{kind.title()}Key":
         raise PatcError(f"{expected}, found one of another algorithm", place)
     return key
+
+
+def _describe(data: bytes, kind: str) -> str:
+    """Return what is there instead of a key of some kind: the other key of the pair is what gets mixed up."""
+    if kind == "public" and b"PRIVATE KEY-----" in data:
+        return "a private one"
+    if kind == "private" and (b"PUBLIC KEY-----" in data or data.startswith(b"ssh-")):
+        return "a public one"
+    return "something else"

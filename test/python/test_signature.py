@@ -141,7 +141,8 @@ def test_refuses_what_is_no_key(keys: Path, file: Path, tmp_path: Path, capsys: 
         (bytes(range(256)), something_else),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n", something_else),
         ((keys / "mine").read_bytes()[:-40], something_else),
-        ((keys / "mine.pub").read_bytes(), something_else),
+        ((keys / "mine.pub").read_bytes(), something_else.replace("something else", "a public one")),
+        (b"ssh-ed25519 x", something_else.replace("something else", "a public one")),
         (other, "expected a private Ed25519 key, found one of another algorithm"),
         (locked, "expected a private Ed25519 key without a passphrase, found one with"),
     ):
@@ -151,7 +152,7 @@ def test_refuses_what_is_no_key(keys: Path, file: Path, tmp_path: Path, capsys: 
         assert fail(capsys, "sign", file, "--key", place) == f"{place}: expected a private Ed25519 key, found {found}"
     none = tmp_path / "none"
     assert fail(capsys, "verify", file, "--key", none) == f"{none}: expected a public Ed25519 key, found no such file"
-    assert "found something else" in fail(capsys, "verify", file, "--key", keys / "mine")
+    assert "found a private one" in fail(capsys, "verify", file, "--key", keys / "mine")
 
 
 @pytest.mark.parametrize(
