@@ -32,6 +32,8 @@ _DATA = re.compile(
     r"(Tensor|number|int|float|bool|complex|str|Sym(Int|Float|Bool)|Scalar(Type)?|Layout|Device|MemoryFormat|Generator"
     r"|Optional|List|NoneType|[][()?, ])*"
 )
+# Arguments that torch takes as numbers too, and does not check then: a number that is no such type crashes it.
+_ENUMERATED = {"ScalarType": "as_scalar_type", "Layout": "as_layout", "MemoryFormat": "as_memory_format"}
 _SYMBOLIC = ("sym_int_values", "sym_bool_values", "sym_float_values")
 # Above every size, offset and number of elements; torch computes with 63 bits.
 _LIMIT = 1 << 48
@@ -134,6 +136,7 @@ def _check_node(node: schema.Node, graph: schema.Graph, known: set[str], depth: 
                 _check_argument(item.arg, known)
     if operation is not None:
         _check_names(node, operation)
+        _check_enumerated(node, operation)
     for index, output in enumerate(node.outputs):
         with placed("outputs", index):
             if output.type not in ("as_tensor", "as_tensors", "as_none"):
@@ -187,6 +190,14 @@ def _check_names(node: schema.Node, operation: torch._ops.OpOverload) -> None:
     for argument in arguments:
         if argument.name not in given and not argument.has_default_value():
             raise Mismatch(f"the arguments of {operation}, with '{argument.name}'", quote(given), "inputs")
+
+
+def _check_enumerated(node: schema.Node, operation: torch._ops.OpOverload) -> None:
+    types = {argument.name: str(argument.real_type) for argument in operation._schema.arguments}
+    for index, item in enumerate(node.inputs):
+        kind = types[item.name].removeprefix("Optional[").removesuffix("]")
+        if item.arg.type not in (_ENUMERATED.get(kind, item.arg.type), "as_none"):
+            raise Mismatch(f"a {kind}", describe(item.arg), "inputs", index, "arg")
 
 
 def _check_block(block: schema.GraphArgument, depth: int) -> None:

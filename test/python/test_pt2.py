@@ -207,6 +207,23 @@ def test_lines_that_no_source_has(entries: dict[str, bytes], tmp_path: Path) -> 
     import_model(path, None, make_context())
 
 
+def test_element_types_are_no_numbers(tmp_path: Path) -> None:
+    """torch takes any number for one, and looks up what is beside its table of types."""
+
+    class Shares(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(x, 1, dtype=torch.float32)
+
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(Shares(), (IMAGE,)), path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert json.loads(entries[MODEL])["graph_module"]["graph"]["nodes"][0]["inputs"][2]["name"] == "dtype"
+    hostile = changed(entries, MODEL, *NODE, "inputs", 2, "arg", to={"as_int": 99})
+    message = error_of(write(path, hostile))
+    assert message.endswith("graph_module.graph.nodes[0].inputs[2].arg to be a ScalarType, found int")
+
+
 TARGETS = (
     "torch.os.system", "_operator.call", "math.sin", "#x:y", "torch.ops.aten.save.default", "torch.ops.load_library",
     "torch.ops.aten.from_file.default", "torch.ops.aten.from_file.out", "torch.ops.aten.warn.default",
