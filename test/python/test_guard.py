@@ -75,6 +75,13 @@ def test_interrupts_and_closed_pipes_are_silent(capsys: pytest.CaptureFixture[st
     assert outcome(capsys, BrokenPipeError()) == (1, "")
 
 
+def test_a_system_without_waitid_runs_commands_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "waitid")
+    monkeypatch.setattr(sys, "argv", ["tool", "word"])
+    process = os.getpid()
+    assert guard.main("tool", lambda argv: 7 if (list(argv), os.getpid()) == (["word"], process) else 1, None) == 7
+
+
 def test_tracebacks_are_for_those_who_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATC_TRACEBACK", "1")
     with pytest.raises(KeyError):
