@@ -35,8 +35,7 @@ class PatcError(Exception):
     def __str__(self) -> str:
         place = describe_location(self.location)
         line = f"{place}: {self.message}" if place else self.message
-        # What it quotes may have several lines, or move a terminal's cursor.
-        return _UNPRINTABLE.sub("?", " ".join(line.splitlines()))
+        return _printable(line)
 
     def __reduce__(self) -> Any:
         # Locations of MLIR live in one process only; their text goes everywhere.
@@ -58,7 +57,8 @@ class Diagnostic:
 
     def __str__(self) -> str:
         place = describe_location(self.location)
-        return f"{place}: {self.severity}: {self.message}" if place else f"{self.severity}: {self.message}"
+        line = f"{self.severity}: {self.message.replace(chr(0), '')}"  # MLIR ends some words with a NUL
+        return _printable(f"{place}: {line}" if place else line)
 
     def plain(self) -> Diagnostic:
         """Return the same message with the text of its place, which needs no MLIR."""
@@ -66,6 +66,11 @@ class Diagnostic:
 
     def __reduce__(self) -> Any:
         return Diagnostic, (self.severity, self.message, describe_location(self.location))
+
+
+def _printable(line: str) -> str:
+    """Return a message as one line: what it quotes may have several, or move a terminal's cursor."""
+    return _UNPRINTABLE.sub("?", " ".join(line.splitlines()))
 
 
 def first_line(error: BaseException) -> str:
