@@ -282,7 +282,8 @@ def test_a_reader_that_stops_early_is_no_error(plain: Path) -> None:
 
 def test_input_that_is_no_mlir_is_an_error(plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plain.write_bytes(bytes(range(256)))
-    assert run_with_error(capfd, plain).startswith(f"{plain}:1:")
+    line = run_with_error(capfd, plain)
+    assert line == f"{plain}: error: expected MLIR text with strings in UTF-8, found other bytes in line 2"
     assert run_with_error(capfd, "--split-input-file", plain).startswith(f"{plain}:1:")
 
 
