@@ -180,6 +180,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         library: #pattern.library with P patterns of E entries, of kernels KH x KW or KH x KW x KC.
         strides, pads, dilations, activation: as in `pattern.conv2d`. Kept kernels of grouped convolutions
             name their input channel, so there is no `groups`.
+        grouped: optional unit; such a convolution, which is never computed dense.
 
     Example:
         %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",

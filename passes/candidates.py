@@ -100,6 +100,8 @@ def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) 
     yield from _pattern_tiles(layer, target)
     if not convolution.is_long_sum(op.result.type.element_type, math.prod(op.values.type.shape) / layer.filters):
         yield from _stationary_tiles(layer, target)  # it cannot sum in parts
+    if "grouped" in op.attributes:
+        return  # dense weights would have zeros between the groups, which make NaN of another group's infinity
     # Where little was pruned, the same layer computed dense may take less time.
     kernel = layer.library.kernel
     yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, target, threads)

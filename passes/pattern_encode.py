@@ -311,6 +311,8 @@ def _replace(conv: Conv2dOp, library: Library, arrays: Fkw, state: PassState) ->
             loc=conv.location,
         )
     _copy_further_attributes(conv, sparse)
+    if conv.groups.value > 1:
+        sparse.attributes["grouped"] = ir.UnitAttr.get(conv.context)
     conv.result.replace_all_uses_with(sparse.result)
     conv.operation.erase()
     if next(iter(weight.uses), None) is None:

@@ -15,10 +15,16 @@ def aligned_bytes(size: int) -> np.ndarray:
 
     Planes of one tensor are far apart: on small pages, one tile touches more of them than the first-level
     translation buffer holds.
+
+    Raises:
+        MemoryError: there is not so much.
     """
     if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         # Private: the pages of a shared mapping are small, and a forked child would write to them too.
-        block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError):
+            raise MemoryError(f"Unable to allocate {size / 2**20:.0f} MiB") from None
         block.madvise(mmap.MADV_HUGEPAGE)
         memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
     else:

@@ -195,7 +195,12 @@ class CompiledModel:
         try:
             return self._idle.pop()
         except IndexError:
+            pass
+        try:
             return _Workspace(self.program)
+        except MemoryError:
+            size = f"{self.program.arena_bytes / 2**20:.0f} MiB"
+            raise PatcError(f"expected memory of {size} for the activations of a call, found less") from None
 
 
 class _Workspace:

@@ -258,6 +258,14 @@ def test_a_call_costs_microseconds(compiled: CompiledModel) -> None:
     assert min(timeit.repeat(lambda: small(x), number=200, repeat=20)) / 200 < 30e-6
 
 
+def test_memory_that_is_not_there_is_one_line(compiled: CompiledModel) -> None:
+    model = copy.copy(compiled)
+    model.program, model._idle = replace(compiled.program, arena_bytes=1 << 60), []
+    with pytest.raises(PatcError) as caught:
+        model(*model.random_inputs())
+    assert str(caught.value) == f"expected memory of {1 << 40} MiB for the activations of a call, found less"
+
+
 def test_profile_times_each_layer(compiled: CompiledModel) -> None:
     times = compiled.profile(random_input(), repetitions=3)
     assert [time.layer for time in times] == list(compiled.layers)
