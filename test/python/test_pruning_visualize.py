@@ -111,7 +111,7 @@ def test_draws_all_pictures(capsys: pytest.CaptureFixture[str], model: nn.Module
     [
         ("net.patc --visualize out", "net.patc: expected the name of a model together with --visualize"),
         ("resnet18_cifar --image a.png", "expected --visualize together with --image, got none"),
-        ("resnet18_cifar --visualize file/out", "file/out: cannot make the folder: Not a directory"),
+        ("resnet18_cifar --visualize file/out", "file/out: expected a folder, got a file"),
         ("resnet18_cifar --visualize out --against a --connectivity 2", "expected --against or options of pruning"),
         (
             "vgg16_cifar --visualize out --input-shape 1,3,8,8",
