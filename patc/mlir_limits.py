@@ -23,6 +23,12 @@ _BYTECODE = b"ML\xefR"
 _SKIPPED = re.compile(rb'["/<=>-](?:(?<=")(?:[^"\\\n]|\\.)*"?|(?<=/)/[^\n]*|(?<=[-<=>])=|(?<=-)>)')
 _ESCAPE = re.compile(rb"\\(?:([0-9A-Fa-f]{2})|.)")
 _OPERATOR = re.compile(rb"[-+*]|\b(?:mod|floordiv|ceildiv)\b")
+# Ops of linalg whose parsers go on without a list of numbers that they could not read.
+_LIST = re.compile(
+    rb"\blinalg\.(?:transpose|broadcast|reduce)\b(?:(?!\blinalg\.).)*?\b(?:permutation|dimensions)\s*=\s*"
+    rb"(?P<list>\[\s*(?P<numbers>(?:-?\d+(?:\s*,\s*-?\d+)*)?)\s*\])?",
+    re.DOTALL,
+)
 _ALIAS = re.compile(rb"^[ \t]*[#!]", re.MULTILINE)
 # A line that begins an alias or an op, and not what an alias stands for.
 _STATEMENT = re.compile(rb'\n[^\S\n]*(?:[#!][\w$.]+\s*=|module\b|func\b|[A-Za-z_]\w*\.\w|["%{])')
@@ -42,7 +48,8 @@ def check_text(text: bytes, place: str) -> None:
         place: the file's name.
 
     Raises:
-        PatcError: it nests too deeply, by brackets or by aliases, is bytecode, or has names that are not UTF-8.
+        PatcError: it nests too deeply, by brackets or by aliases, is bytecode, has names that are not UTF-8, or a list
+            of dimensions that is none.
     """
     if text.startswith(_BYTECODE):
         raise PatcError("expected MLIR text, found bytecode", place)
@@ -56,6 +63,7 @@ def check_text(text: bytes, place: str) -> None:
         found = f"{deepest} (too many from line {line} on)"
         raise PatcError(f"expected at most {MOST_NESTED} brackets in each other, found {found}", place)
     _check_expressions(code, place)
+    _check_lists(code, place)
     if _ALIAS.search(code):
         _check_aliases(code, place)
 
@@ -83,6 +91,19 @@ def _levels(steps: np.ndarray) -> np.ndarray:
     """Return in how many brackets one is after each step; closing ones that nothing opens do not count."""
     sums = np.cumsum(steps, dtype=np.int32)
     return sums - np.minimum(np.minimum.accumulate(sums), 0)
+
+
+def _check_lists(code: bytes, place: str) -> None:
+    for found in _LIST.finditer(code):
+        numbers = (found["numbers"] or b"").replace(b",", b" ").split()
+        # (Python converts no text of thousands of digits.)
+        if found["list"] is None or any(len(number) > 20 or not _is_i64(int(number)) for number in numbers):
+            line = 1 + code.count(b"\n", 0, found.end())
+            raise PatcError(f"expected a list of dimensions such as [0, 1] in line {line}, found another", place)
+
+
+def _is_i64(number: int) -> bool:
+    return -(1 << 63) <= number < 1 << 63
 
 
 def _check_expressions(code: bytes, place: str) -> None:

@@ -73,6 +73,20 @@ def test_aliases_that_double_are_refused() -> None:
         check_text(chain("!a0 = tuple<i1>", "!a{0} = tuple<!a{1}, !a{1}>", 60).encode(), "x")
 
 
+@pytest.mark.parametrize(
+    "numbers", ["[1, x]", "[9223372036854775808, 0]", "(1, 0)", "[1, 0", "[1 0]", "array<i64: 1, 0>"]
+)
+def test_lists_of_dimensions_that_are_none_are_refused(numbers: str) -> None:
+    text = f"""func.func @f(%x: tensor<2x3xf32>, %e: tensor<3x2xf32>) {{
+      %w = linalg.transpose ins(%x : tensor<2x3xf32>) outs(%e : tensor<3x2xf32>) permutation = {numbers}
+      return
+    }}"""
+    with pytest.raises(
+        PatcError, match=r"^x: expected a list of dimensions such as \[0, 1\] in line 2, found another$"
+    ):
+        check_text(text.encode(), "x")
+
+
 def test_bytecode_is_refused() -> None:
     with pytest.raises(PatcError, match="x: expected MLIR text, found bytecode"):
         check_text(b"ML\xefR\x06", "x")
