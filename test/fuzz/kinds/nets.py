@@ -21,7 +21,7 @@ BOUNDS = {"f32": 1e-4, "f16": 2e-2}
 # PyTorch's own error in the same element type may be larger where terms cancel.
 TIMES_TORCH = 3.0
 # Of the largest sum before a clamp, which may leave nothing but the errors of its neighbours in a Winograd tile.
-HIDDEN_BOUND = 1e-6
+HIDDEN_BOUNDS = {"f32": 1e-6, "f16": 1e-3}
 
 
 class Kind:
@@ -137,7 +137,7 @@ def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str)
         if error <= BOUNDS[dtype] * scale:
             continue
         narrow = _narrow(network, x, dtype)[number]
-        if not error <= max(TIMES_TORCH * _error(narrow, other), HIDDEN_BOUND * _largest_hidden(network, x)):
+        if not error <= max(TIMES_TORCH * _error(narrow, other), HIDDEN_BOUNDS[dtype] * _largest_hidden(network, x)):
             torch_error = _error(narrow, other) / max(scale, 1e-300)
             what = f"{error / max(scale, 1e-300):.3g} of the largest output {scale:.3g}, PyTorch {torch_error:.3g}"
             raise Fault(f"wrong numbers ({dtype})", f"{kind} input, output {number}: {what}")
