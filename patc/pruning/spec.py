@@ -128,5 +128,9 @@ def _check_rate(name: str, value: object) -> None:
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
+    try:
+        known = value in choices
+    except (RuntimeError, TypeError, ValueError):  # an array, which is neither true nor false
+        known = False
+    if not known:
         raise PatcError(f"expected {name} to be one of {', '.join(map(repr, choices))}; found {value!r}")

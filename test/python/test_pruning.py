@@ -125,6 +125,7 @@ def test_bad_drawing_is_named() -> None:
         ({"compression": float("inf")}, "expected compression to be a finite rate of at least 1, found inf"),
         ({"pointwise": "all"}, "expected pointwise to be one of 'dense', 'groups'; found 'all'"),
         ({"filter_group": 3}, "expected filter_group to be one of 1, 2, 4, 8; found 3"),
+        ({"filter_group": torch.ones(0)}, r"expected filter_group to be one of 1, 2, 4, 8; found tensor\(\[\]\)"),
         ({"first_layer": "no"}, "expected first_layer to be one of 'pattern', 'prune', 'dense'; found 'no'"),
     ],
 )
