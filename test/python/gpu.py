@@ -105,14 +105,14 @@ def check(
 
 def fill_arena(model: VulkanModel, byte: int) -> None:
     """Write one value to every byte of a model's arena."""
-    session = model._open()
-    device, arena = session.device, session._arena
-    source = device.allocate(arena.size, vulkan_device.FROM, on_host=True)
-    ctypes.memset(source.address, byte, arena.size)
-    commands = device.record(lambda handle: session._copy(handle, source, arena, [(0, 0, arena.size)]))
-    device.submit(commands, session._fence)
-    device.discard(commands)
-    device.free(source)
+    with model._opened() as session:
+        device, arena = session.device, session._arena
+        source = device.allocate(arena.size, vulkan_device.FROM, on_host=True)
+        ctypes.memset(source.address, byte, arena.size)
+        commands = device.record(lambda handle: session._copy(handle, source, arena, [(0, 0, arena.size)]))
+        device.submit(commands, session._fence)
+        device.discard(commands)
+        device.free(source)
 
 
 def require_valid(code: GpuCode) -> None:
