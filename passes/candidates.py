@@ -85,9 +85,11 @@ def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
 def without_inaccurate(found: list[Candidate], op: Any, state: PassState) -> list[Candidate]:
     """Return the candidates without those of Winograd convolution if one of them may be chosen and the layer's weights
     make its errors too large."""
-    ranked = sorted(found, key=lambda candidate: candidate.cost)
     others = [candidate for candidate in found if candidate.schedule.algorithm != "winograd"]
-    if len(others) == len(found) or (state.measure is None and ranked[0].schedule.algorithm != "winograd"):
+    if len(others) == len(found):
+        return found
+    best = min(found, key=lambda candidate: candidate.cost)
+    if state.measure is None and best.schedule.algorithm != "winograd":
         return found
     weights = [op.weight] if isinstance(op, pattern.Conv2dOp) else [getattr(op, role) for role in FKW_ROLES]
     if any(read_constant(weight, state) is None for weight in weights):

@@ -55,8 +55,9 @@ def check_text(text: bytes, place: str) -> None:
         raise PatcError("expected MLIR text, found bytecode", place)
     _check_strings(text, place)
     code = _SKIPPED.sub(lambda match: b'"' if match[0].startswith(b'"') else b" ", text)
-    brackets = np.flatnonzero(_steps(code))
-    levels = _levels(_steps(code)[brackets])
+    steps = _steps(code)
+    brackets = np.flatnonzero(steps)
+    levels = _levels(steps[brackets])
     deepest = int(levels.max(initial=0))
     if deepest > MOST_NESTED:
         line = 1 + code.count(b"\n", 0, int(brackets[np.argmax(levels > MOST_NESTED)]))

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from patc.runtime.expected import require
+
 MAGIC = b"\x7fELF\x02\x01\x01\0"
 UNDEFINED, ABSOLUTE = 0, 0xFFF1  # sections of symbols: that something else defines, and of a number
 NULL, PROGRAM_BITS, SYMBOL_TABLE, STRING_TABLE, RELOCATIONS, NO_BITS = 0, 1, 2, 3, 4, 8  # types of sections
@@ -94,9 +96,9 @@ def read_header(image: bytes) -> Header:
     Raises:
         ValueError: this is no little-endian ELF file of 64 bits.
     """
-    _require(image.startswith(MAGIC) and len(image) >= _HEADER.size, "a little-endian ELF file of 64 bits")
+    require(image.startswith(MAGIC) and len(image) >= _HEADER.size, "a little-endian ELF file of 64 bits")
     _, kind, machine, version, entry, segments, _, flags, *sizes, _, _ = _HEADER.unpack_from(image)
-    _require(
+    require(
         sizes[0] == _HEADER.size and sizes[3] == _SECTION.size, "headers of the size that ELF files of 64 bits have"
     )
     return Header(kind, machine, version, entry, segments + sizes[2], flags)
@@ -112,18 +114,18 @@ def sections(image: bytes) -> list[Section]:
     (table,) = struct.unpack_from("<Q", image, 40)
     count, names = struct.unpack_from("<HH", image, 60)
     inside = table % 8 == 0 and table + count * _SECTION.size <= len(image) and names < count
-    _require(inside and 0 < count < _MOST_SECTIONS, "a table of sections inside the file")
+    require(inside and 0 < count < _MOST_SECTIONS, "a table of sections inside the file")
     rows = [_SECTION.unpack_from(image, table + i * _SECTION.size) for i in range(count)]
-    _require(rows[names][1] == STRING_TABLE, "a table of the sections' names")
+    require(rows[names][1] == STRING_TABLE, "a table of the sections' names")
     start, size = rows[names][4:6]
     texts = _texts(image, start, size)
     found = [Section(_text(texts, row[0]), *row[1:9]) for row in rows]
     for section, row in zip(found, rows, strict=True):
-        _require(section.offset + section.stored <= len(image), f"section {section.name} inside the file")
+        require(section.offset + section.stored <= len(image), f"section {section.name} inside the file")
         entry = _ENTRY_SIZES.get(section.type)
         if entry is not None:
             whole = row[9] == entry and section.size % entry == 0 and section.offset % 8 == 0
-            _require(whole, f"section {section.name} of whole entries")
+            require(whole, f"section {section.name} of whole entries")
     return found
 
 
@@ -134,12 +136,12 @@ def symbols(image: bytes, found: Sequence[Section]) -> list[Symbol]:
         ValueError: the table is damaged, or there are several.
     """
     tables = [section for section in found if section.type == SYMBOL_TABLE]
-    _require(len(tables) <= 1, "one table of symbols")
+    require(len(tables) <= 1, "one table of symbols")
     return [symbol for table in tables for symbol in _symbols(image, found, table)]
 
 
 def _symbols(image: bytes, found: Sequence[Section], table: Section) -> list[Symbol]:
-    _require(table.link < len(found) and found[table.link].type == STRING_TABLE, "symbols with a table of names")
+    require(table.link < len(found) and found[table.link].type == STRING_TABLE, "symbols with a table of names")
     names = found[table.link]
     texts = _texts(image, names.offset, names.size)
     rows = _SYMBOL.iter_unpack(image[table.offset : table.offset + table.size])
@@ -177,25 +179,20 @@ def fill_section(image: bytes, name: str, data: bytes | memoryview) -> bytes:
         ValueError: there is no such section, or its size is another one.
     """
     found = [section for section in sections(image) if section.name == name]
-    _require(len(found) == 1 and found[0].size == len(data), f"one section {name} of {len(data)} bytes")
+    require(len(found) == 1 and found[0].size == len(data), f"one section {name} of {len(data)} bytes")
     start = found[0].offset
     return b"".join((image[:start], data, image[start + len(data) :]))
 
 
 def _texts(image: bytes, start: int, size: int) -> bytes:
     """Return a table of texts, each of which ends inside it."""
-    _require(size > 0 and start + size <= len(image) and image[start + size - 1] == 0, "a table of names that end")
+    require(size > 0 and start + size <= len(image) and image[start + size - 1] == 0, "a table of names that end")
     return image[start : start + size]
 
 
 def _text(texts: bytes, start: int) -> str:
-    _require(start < len(texts), "a name inside its table")
+    require(start < len(texts), "a name inside its table")
     # Without a limit, many names that end at the same place would take very long.
     end = texts.find(b"\0", start, start + _LONGEST_NAME + 1)
-    _require(end >= 0, f"names of at most {_LONGEST_NAME} bytes")
+    require(end >= 0, f"names of at most {_LONGEST_NAME} bytes")
     return texts[start:end].decode()
-
-
-def _require(condition: bool, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"expected {expected}")

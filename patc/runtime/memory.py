@@ -19,21 +19,25 @@ def aligned_bytes(size: int) -> np.ndarray:
     Raises:
         MemoryError: there is not so much.
     """
-    if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    alignment = _alignment(size)
+    if alignment == LARGE_PAGE:
         # Private: the pages of a shared mapping are small, and a forked child would write to them too.
         try:
             block = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError):
             raise MemoryError(f"Unable to allocate {size / 2**20:.0f} MiB") from None
         block.madvise(mmap.MADV_HUGEPAGE)
-        memory, alignment = np.frombuffer(block, np.uint8), LARGE_PAGE
+        memory = np.frombuffer(block, np.uint8)
     else:
-        memory, alignment = np.zeros(size + ALIGNMENT, np.uint8), ALIGNMENT
+        memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % alignment
     return memory[start : start + size]
 
 
 def is_resident(memory: np.ndarray) -> bool:
     """Return whether contiguous bytes start where `aligned_bytes` would put them."""
-    large = memory.nbytes >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
-    return bool(memory.flags.c_contiguous) and memory.ctypes.data % (LARGE_PAGE if large else ALIGNMENT) == 0
+    return bool(memory.flags.c_contiguous) and memory.ctypes.data % _alignment(memory.nbytes) == 0
+
+
+def _alignment(size: int) -> int:
+    return LARGE_PAGE if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE") else ALIGNMENT

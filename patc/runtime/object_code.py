@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from patc.runtime import elf
 from patc.runtime.elf import Relocation, Section, Symbol
+from patc.runtime.expected import require
 
 INTERFACE = "patc_interface"  # a constant that says what the code was compiled for, see `patc.runtime.description`
 X86_64, AARCH64 = 62, 183
@@ -60,10 +61,10 @@ def check_object(code: bytes, machine: int, entry: str, outside: Collection[str]
         ValueError: what was expected, in one line.
     """
     header = elf.read_header(code)
-    _require(header.type == _RELOCATABLE, "an object file that is relocatable")
-    _require(header.machine == machine, f"an object file for machine {machine}, found machine {header.machine}")
+    require(header.type == _RELOCATABLE, "an object file that is relocatable")
+    require(header.machine == machine, f"an object file for machine {machine}, found machine {header.machine}")
     rest = (header.version, header.entry, header.program_headers, header.flags)
-    _require(rest == (1, 0, 0, 0), "an object file of ELF version 1 without segments, entry and flags")
+    require(rest == (1, 0, 0, 0), "an object file of ELF version 1 without segments, entry and flags")
     sections = elf.sections(code)
     _check_sections(code, sections)
     symbols = elf.symbols(code, sections)
@@ -73,7 +74,7 @@ def check_object(code: bytes, machine: int, entry: str, outside: Collection[str]
         _check_relocation(relocation, sections, symbols, machine)
     function = _find(symbols, entry)
     executable = function.type == _FUNCTION and sections[function.section].flags & elf.EXECUTABLE
-    _require(bool(executable) and function.value < sections[function.section].size, f"a function '{entry}'")
+    require(bool(executable) and function.value < sections[function.section].size, f"a function '{entry}'")
 
 
 def with_aligned_sections(code: bytes) -> bytes:
@@ -89,12 +90,12 @@ def read_constant(code: bytes, name: str) -> bytes:
     """
     sections = elf.sections(code)
     symbol = _find(elf.symbols(code, sections), name)
-    _require(symbol.section < len(sections), f"code that defines '{name}'")
+    require(symbol.section < len(sections), f"code that defines '{name}'")
     section = sections[symbol.section]
     constant = symbol.type == _OBJECT and section.type == elf.PROGRAM_BITS and not section.flags & elf.WRITABLE
     end = symbol.value + symbol.size
     places = [item.offset for item in elf.relocations(code, sections) if item.section == symbol.section]
-    _require(constant and not any(symbol.value - 8 < place < end for place in places), f"a constant '{name}'")
+    require(constant and not any(symbol.value - 8 < place < end for place in places), f"a constant '{name}'")
     return code[section.offset + symbol.value : section.offset + end]
 
 
@@ -102,32 +103,32 @@ def _find(symbols: Sequence[Symbol], name: str) -> Symbol:
     """Return the symbol that others see under a name."""
     found = [symbol for symbol in symbols if symbol.name == name and symbol.binding == _GLOBAL]
     defined = len(found) == 1 and found[0].section not in (elf.UNDEFINED, elf.ABSOLUTE)
-    _require(defined, f"code that defines '{name}'")
+    require(defined, f"code that defines '{name}'")
     return found[0]
 
 
 def _check_sections(code: bytes, sections: Sequence[Section]) -> None:
-    _require(sections[0] == Section("", 0, 0, 0, 0, 0, 0, 0, 0), "an empty first section")
+    require(sections[0] == Section("", 0, 0, 0, 0, 0, 0, 0, 0), "an empty first section")
     for section in sections[1:]:
         name = section.name
-        _require(section.type in _TYPES and not section.flags & ~_FLAGS, f"section {name} of a known kind")
+        require(section.type in _TYPES and not section.flags & ~_FLAGS, f"section {name} of a known kind")
         content = section.type in (elf.PROGRAM_BITS, elf.NO_BITS)
         allocated = content and _ALLOCATED_NAME.fullmatch(name) is not None
-        _require(allocated or not section.flags & elf.ALLOCATED, f"code, constants or zeros in section {name}")
+        require(allocated or not section.flags & elf.ALLOCATED, f"code, constants or zeros in section {name}")
         # Constants stay constants, and zeros are no constants.
-        _require(bool(section.flags & elf.WRITABLE) == (section.type == elf.NO_BITS), f"section {name} of constants")
-        _require(section.address == 0, f"section {name} without an address")
+        require(bool(section.flags & elf.WRITABLE) == (section.type == elf.NO_BITS), f"section {name} of constants")
+        require(section.address == 0, f"section {name} without an address")
         alignment = max(section.alignment, 1)
-        _require(alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT, f"section {name} aligned")
+        require(alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT, f"section {name} aligned")
         if section.type == elf.NO_BITS:
-            _require(section.size <= _LARGEST_ZEROS, f"at most {_LARGEST_ZEROS} bytes in {name}")
+            require(section.size <= _LARGEST_ZEROS, f"at most {_LARGEST_ZEROS} bytes in {name}")
         relocates = section.type == elf.RELOCATIONS
-        _require(relocates == name.startswith(".rela."), f"relocations in {name}")
+        require(relocates == name.startswith(".rela."), f"relocations in {name}")
         if relocates:
             known = max(section.link, section.info) < len(sections)
-            _require(known and sections[section.link].type == elf.SYMBOL_TABLE, f"relocations {name} by symbols")
+            require(known and sections[section.link].type == elf.SYMBOL_TABLE, f"relocations {name} by symbols")
             target = sections[section.info]
-            _require(target.type == elf.PROGRAM_BITS and name == f".rela{target.name}", f"the section of {name}")
+            require(target.type == elf.PROGRAM_BITS and name == f".rela{target.name}", f"the section of {name}")
     _check_layout(code, sections)
 
 
@@ -137,43 +138,43 @@ def _check_layout(code: bytes, sections: Sequence[Section]) -> None:
     areas = [(item.offset, item.stored, max(item.alignment, 1)) for item in sections if item.stored]
     end = 64
     for start, size, alignment in [*sorted(areas), (table, 64 * len(sections), 8)]:
-        _require(start == end + -end % alignment, "sections one behind the other")
+        require(start == end + -end % alignment, "sections one behind the other")
         end = start + size
-    _require(end == len(code), "an object file that ends with the table of sections")
+    require(end == len(code), "an object file that ends with the table of sections")
 
 
 def _check_symbols(symbols: Sequence[Symbol], sections: Sequence[Section]) -> None:
-    _require(bool(symbols) and symbols[0] == Symbol("", 0, 0, 0, 0, 0, 0), "an empty first symbol")
+    require(bool(symbols) and symbols[0] == Symbol("", 0, 0, 0, 0, 0, 0), "an empty first symbol")
     (table,) = (section for section in sections if section.type == elf.SYMBOL_TABLE)
     local = sum(symbol.binding == _LOCAL for symbol in symbols)
     first = all(symbol.binding == _LOCAL for symbol in symbols[:local])
-    _require(first and table.info == local, "local symbols before the others")
+    require(first and table.info == local, "local symbols before the others")
     for symbol in symbols[1:]:
         known = symbol.binding in (_LOCAL, _GLOBAL, _WEAK) and symbol.type <= _FILE and symbol.visibility == 0
-        _require(known, f"symbol '{symbol.name}' of a known kind")
+        require(known, f"symbol '{symbol.name}' of a known kind")
         if symbol.section == elf.UNDEFINED:
             plain = symbol.binding == _GLOBAL and symbol.type == _NO_TYPE and symbol.value == symbol.size == 0
-            _require(plain, f"symbol '{symbol.name}' with nothing but a name")
+            require(plain, f"symbol '{symbol.name}' with nothing but a name")
         elif symbol.section == elf.ABSOLUTE or symbol.type == _FILE:
             file = symbol.section == elf.ABSOLUTE and symbol.type == _FILE and symbol.binding == _LOCAL
-            _require(file, f"symbol '{symbol.name}' in a section")
+            require(file, f"symbol '{symbol.name}' in a section")
         else:
-            _require(symbol.section < len(sections), f"symbol '{symbol.name}' in a section")
-            _require(bool(_NAME.fullmatch(symbol.name)) or symbol.type == _SECTION, "symbols with names")
+            require(symbol.section < len(sections), f"symbol '{symbol.name}' in a section")
+            require(bool(_NAME.fullmatch(symbol.name)) or symbol.type == _SECTION, "symbols with names")
             _check_defined(symbol, sections[symbol.section])
     whole = [symbol.section for symbol in symbols if symbol.type == _SECTION]
-    _require(all(one < other for one, other in itertools.pairwise(whole)), "sections with one symbol each")
+    require(all(one < other for one, other in itertools.pairwise(whole)), "sections with one symbol each")
     # The linker takes a section for what has its name.
     names = {symbol.name for symbol in symbols[1:] if symbol.type != _SECTION}
-    _require(names.isdisjoint(section.name for section in sections), "names of sections that nothing else has")
+    require(names.isdisjoint(section.name for section in sections), "names of sections that nothing else has")
     named = {symbol.section for symbol in symbols}
     for place, section in enumerate(sections):
-        _require(place in named or not section.size * (section.flags & elf.ALLOCATED), f"a use of {section.name}")
+        require(place in named or not section.size * (section.flags & elf.ALLOCATED), f"a use of {section.name}")
 
 
 def _check_defined(symbol: Symbol, section: Section) -> None:
     inside = section.flags & elf.ALLOCATED and symbol.value + symbol.size <= section.size
-    _require(bool(inside), f"symbol '{symbol.name}' inside its section")
+    require(bool(inside), f"symbol '{symbol.name}' inside its section")
     executable = bool(section.flags & elf.EXECUTABLE)
     fits = {
         _NO_TYPE: symbol.binding == _LOCAL,  # says where code and data begin on AArch64
@@ -181,17 +182,17 @@ def _check_defined(symbol: Symbol, section: Section) -> None:
         _FUNCTION: executable,
         _SECTION: symbol.binding == _LOCAL and symbol.value == symbol.size == 0,
     }
-    _require(fits[symbol.type], f"symbol '{symbol.name}' of the kind of its section")
+    require(fits[symbol.type], f"symbol '{symbol.name}' of the kind of its section")
 
 
 def _check_names(symbols: Sequence[Symbol], outside: Collection[str]) -> None:
     defined = [symbol.name for symbol in symbols if symbol.binding != _LOCAL and symbol.section != elf.UNDEFINED]
-    _require(len(set(defined)) == len(defined) and "" not in defined, "names that are defined once")
+    require(len(set(defined)) == len(defined) and "" not in defined, "names that are defined once")
     used = [symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED]
-    _require(len(set(used)) == len(used), "names that are used once")
+    require(len(set(used)) == len(used), "names that are used once")
     unknown = sorted(set(used) - set(outside))
-    _require(not unknown, f"code that calls OpenMP and the C library for numbers, found {', '.join(unknown)[:60]}")
-    _require(set(outside).isdisjoint(defined), "code that defines no function of a library")
+    require(not unknown, f"code that calls OpenMP and the C library for numbers, found {', '.join(unknown)[:60]}")
+    require(set(outside).isdisjoint(defined), "code that defines no function of a library")
 
 
 def _check_relocation(
@@ -201,16 +202,11 @@ def _check_relocation(
     width = _RELOCATIONS[machine].get(relocation.kind)
     if width is None:
         raise ValueError(f"expected relocations of known kinds in {name}, found {relocation.kind}")
-    _require(relocation.offset + width <= sections[relocation.section].size, f"relocations inside {name}")
+    require(relocation.offset + width <= sections[relocation.section].size, f"relocations inside {name}")
     known = 0 < relocation.symbol < len(symbols) and symbols[relocation.symbol].section != elf.ABSOLUTE
-    _require(known, f"relocations in {name} by symbols that there are")
+    require(known, f"relocations in {name} by symbols that there are")
     symbol = symbols[relocation.symbol]
     size = symbol.size if symbol.type == _OBJECT else 0
     size = sections[symbol.section].size if symbol.type == _SECTION else size
     # A negative one belongs to a distance.
-    _require(-8 <= relocation.addend <= size, f"relocations in {name} that stay within their symbols")
-
-
-def _require(condition: bool, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"expected {expected}")
+    require(-8 <= relocation.addend <= size, f"relocations in {name} that stay within their symbols")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator, Sequence
 
+from patc.runtime.expected import require
+
 _MAGIC = 0x07230203
 _VERSIONS = tuple(1 << 16 | minor << 8 for minor in range(4))  # 1.0 to 1.3, which Vulkan 1.1 takes
 _HEADER_WORDS = 5
@@ -36,15 +38,15 @@ def check_module(
     for code, words in found:
         if code == _CAPABILITY:
             allowed = {(_CAPABILITIES[name],) for name in ("Matrix", *capabilities) if name in _CAPABILITIES}
-            _require(words in allowed, f"a module '{entry}' of the capabilities that its kernel tells")
+            require(words in allowed, f"a module '{entry}' of the capabilities that its kernel tells")
         if code == _EXTENSION:
-            _require(_text(words) in extensions, f"a module '{entry}' of the extensions that its kernel tells")
+            require(_text(words) in extensions, f"a module '{entry}' of the extensions that its kernel tells")
     entries = [words for code, words in found if code == _ENTRY_POINT]
     right = len(entries) == 1 and entries[0][:1] == (_COMPUTE,) and _text(entries[0][2:]) == entry
-    _require(right, f"a module of one kernel '{entry}'")
+    require(right, f"a module of one kernel '{entry}'")
     modes = [words for code, words in found if code == _EXECUTION_MODE]
-    _require(modes == [(entries[0][1], _LOCAL_SIZE, threads, 1, 1)], f"a module '{entry}' of {threads} threads")
-    _require(found[-1][0] == _FUNCTION_END, f"a module '{entry}' that ends with a function")
+    require(modes == [(entries[0][1], _LOCAL_SIZE, threads, 1, 1)], f"a module '{entry}' of {threads} threads")
+    require(found[-1][0] == _FUNCTION_END, f"a module '{entry}' that ends with a function")
 
 
 def add_statement(data: bytes, statement: str) -> bytes:
@@ -100,31 +102,26 @@ def read_statement(data: bytes) -> str:
         ValueError: there is none, or several.
     """
     texts = [_text(words) for code, words in _instructions(data) if code == _SOURCE_EXTENSION]
-    _require(len(texts) == 1 and texts[0].startswith(_STATEMENT), "a module that says what it was compiled for")
+    require(len(texts) == 1 and texts[0].startswith(_STATEMENT), "a module that says what it was compiled for")
     return texts[0].removeprefix(_STATEMENT)
 
 
 def _instructions(data: bytes) -> Iterator[_Instruction]:
     """Yield the number and the operands of each instruction."""
-    _require(len(data) % 4 == 0 and len(data) > 4 * _HEADER_WORDS, "SPIR-V of whole words")
+    require(len(data) % 4 == 0 and len(data) > 4 * _HEADER_WORDS, "SPIR-V of whole words")
     words = struct.unpack(f"<{len(data) // 4}I", data)
     magic, version, _, bound, schema = words[:_HEADER_WORDS]
     known = magic == _MAGIC and version in _VERSIONS and 0 < bound <= _LARGEST_BOUND and schema == 0
-    _require(known, "SPIR-V of version 1.0 to 1.3")
+    require(known, "SPIR-V of version 1.0 to 1.3")
     place = _HEADER_WORDS
     while place < len(words):
         count = words[place] >> 16
-        _require(0 < count <= len(words) - place, "SPIR-V of whole instructions")
+        require(0 < count <= len(words) - place, "SPIR-V of whole instructions")
         yield words[place] & 0xFFFF, words[place + 1 : place + count]
         place += count
 
 
 def _text(words: tuple[int, ...]) -> str:
     data = struct.pack(f"<{len(words)}I", *words)
-    _require(b"\0" in data, "a text that ends")
+    require(b"\0" in data, "a text that ends")
     return data[: data.index(b"\0")].decode()
-
-
-def _require(condition: bool, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"expected {expected}")
