@@ -13,9 +13,9 @@ from torch_mlir.dialects import arith, linalg, tensor
 from patc.dialects.attributes import Activation, Library, int_array
 from patc.dialects.pattern import LayoutAttr, ParameterOp
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.fkw import Fkw, decode, find_violation
-from patc.passes.windows import average_divisors
+from patc.passes.formats.fkw import Fkw, decode, find_violation
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.windows import average_divisors
 
 
 @dataclass(frozen=True)

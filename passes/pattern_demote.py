@@ -13,8 +13,8 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.constants import make_constant, read_constant
-from patc.passes.functions import defined_functions, top_level_ops
+from patc.passes.ir.constants import make_constant, read_constant
+from patc.passes.ir.functions import defined_functions, top_level_ops
 
 LARGEST = float(np.finfo(np.float16).max)
 _CONSTANTS = ("pattern.parameter", "arith.constant")

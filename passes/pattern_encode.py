@@ -12,8 +12,8 @@ from patc.diagnostics import PatcError
 from patc.dialects.attributes import MAX_TAPS, Library
 from patc.dialects.pattern import Conv2dOp, SparseConv2dOp
 from patc.passes.base import Pass, PassState
-from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.fkw import Fkw, choose_patterns, encode, kernel_masks, rest_masks
+from patc.passes.formats.fkw import Fkw, choose_patterns, encode, kernel_masks, rest_masks
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
 
 MIN_ENTRIES, MAX_ENTRIES = 2, 6
 POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span

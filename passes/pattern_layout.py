@@ -16,8 +16,8 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.passes.base import Pass, PassState
-from patc.passes.elements import vector_lanes
-from patc.passes.functions import defined_functions
+from patc.passes.ir.elements import vector_lanes
+from patc.passes.ir.functions import defined_functions
 from patc.passes.kernels import tiling
 from patc.targets import Target, get_target
 

@@ -18,18 +18,19 @@ from torch_mlir.dialects import arith, func, gpu, memref
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
-from patc.passes import windows
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.constants import constant_name, read_constant
-from patc.passes.elements import element_bytes, require_elements
-from patc.passes.functions import defined_functions, symbols, through_reshapes, works_on_tensors
-from patc.passes.kernels import gpu_convolution, gpu_pooling, tiling
-from patc.passes.kernels.convolution import Window
-from patc.passes.kernels.gpu_convolution import DenseArrays, GpuArray, GpuEpilogue, SparseArrays
-from patc.passes.kernels.gpu_kernel import LANES, SPLIT, BufferArgument, Kernel, Memory
-from patc.passes.kernels.gpu_tensors import GpuTensor, has_vector_rows
-from patc.passes.kernels.gpu_weights import pack_features, pack_kernels, pack_taps, share_kernels
-from patc.passes.layer_weights import read_dense_weight, read_fkw, require_array
+from patc.passes.formats.layer_weights import read_dense_weight, read_fkw, require_array
+from patc.passes.ir import windows
+from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.ir.elements import element_bytes, require_elements
+from patc.passes.ir.functions import defined_functions, symbols, through_reshapes, works_on_tensors
+from patc.passes.kernels import tiling
+from patc.passes.kernels.gpu import convolution, pooling
+from patc.passes.kernels.gpu.convolution import DenseArrays, GpuArray, GpuEpilogue, SparseArrays
+from patc.passes.kernels.gpu.kernel import LANES, SPLIT, BufferArgument, Kernel, Memory
+from patc.passes.kernels.gpu.tensors import GpuTensor, has_vector_rows
+from patc.passes.kernels.gpu.weights import pack_features, pack_kernels, pack_taps, share_kernels
+from patc.passes.kernels.host.convolution import Window
 from patc.passes.pattern_plan_memory import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 
 INPUTS = "pattern.inputs"  # byte offsets of the inputs in the arena
@@ -412,7 +413,7 @@ def _map_sparse(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     epilogue, window = _epilogue(mapper, op), _window(op)
 
     def emit(k: Kernel) -> None:
-        gpu_convolution.pattern_direct(k, source, weights, output, epilogue, window, schedule)
+        convolution.pattern_direct(k, source, weights, output, epilogue, window, schedule)
 
     mapper.launch(schedule, output.element, _grid(output, schedule, output.channels // block), emit)
 
@@ -430,7 +431,7 @@ def _map_dense(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     epilogue, window = _epilogue(mapper, op), _window(op)
 
     def emit(k: Kernel) -> None:
-        gpu_convolution.dense_direct(k, source, weights, output, epilogue, window, schedule)
+        convolution.dense_direct(k, source, weights, output, epilogue, window, schedule)
 
     mapper.launch(schedule, output.element, _grid(output, schedule, -(-filters // block)), emit)
 
@@ -448,7 +449,7 @@ def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
         scale = _reciprocals(mapper, op, divisors, output)
 
     def emit(k: Kernel) -> None:
-        gpu_pooling.pool(k, source, output, kernel, window, schedule, maximum=maximum, scale=scale)
+        pooling.pool(k, source, output, kernel, window, schedule, maximum=maximum, scale=scale)
 
     mapper.launch(schedule, output.element, _grid(output, schedule, output.channels), emit)
 
@@ -469,7 +470,7 @@ def _map_global_pool(mapper: _Mapper, op: Any, schedule: Schedule, source: GpuTe
         raise fail(op, f"a packed input, or rows of {LANES}-element vectors", op.input.type)
 
     def emit(k: Kernel) -> None:
-        gpu_pooling.global_pool(k, source, output, schedule)
+        pooling.global_pool(k, source, output, schedule)
 
     mapper.launch(schedule, output.element, (1, output.channels, output.images), emit)
 
@@ -485,17 +486,17 @@ def _map_elementwise(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
 def _elementwise_kernel(
     sources: list[GpuTensor], output: GpuTensor, activation: Activation, schedule: Schedule
 ) -> _Emit:
-    return lambda k: gpu_pooling.elementwise(k, sources, output, activation, schedule)
+    return lambda k: pooling.elementwise(k, sources, output, activation, schedule)
 
 
 def _map_linear(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     source, output = mapper.tensor(op.input), mapper.tensor(op.result)
     packed = pack_features(require_array(op, op.weight, "weight", mapper.state), schedule.filters)
     values = mapper.constant(packed, op.weight, f"features{schedule.filters}")
-    weights, activation = gpu_pooling.LinearArrays(values, _bias(mapper, op)), Activation.from_attr(op.activation)
+    weights, activation = pooling.LinearArrays(values, _bias(mapper, op)), Activation.from_attr(op.activation)
 
     def emit(k: Kernel) -> None:
-        gpu_pooling.linear(k, source, weights, output, activation, schedule)
+        pooling.linear(k, source, weights, output, activation, schedule)
 
     grid = (-(-output.width // schedule.filters), source.channels, 1)
     mapper.launch(schedule, output.element, grid, emit)

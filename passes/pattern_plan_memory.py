@@ -14,8 +14,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
 from patc.passes.base import Pass, PassState
-from patc.passes.elements import element_bytes
-from patc.passes.functions import defined_functions, top_level_ops
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.functions import defined_functions, top_level_ops
 
 ALIGNMENT = 64
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned

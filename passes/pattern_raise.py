@@ -16,10 +16,11 @@ from patc.diagnostics import PatcError, describe_location
 from patc.dialects.attributes import Activation, f32, i64, i64_array
 from patc.dialects.pattern import ActivateOp, AddOp, AvgPool2dOp, Conv2dOp, LinearOp, MaxPool2dOp
 from patc.passes.base import Pass, PassState
-from patc.passes.constants import constant_name, make_constant
-from patc.passes.elementwise import Elementwise, read_elementwise
-from patc.passes.epilogue import clamp, fuse_epilogues, has_one_use, is_linear, rebuild_layer
-from patc.passes.linalg_layers import (
+from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.ir.windows import Window
+from patc.passes.raising.elementwise import Elementwise, read_elementwise
+from patc.passes.raising.epilogue import clamp, fuse_epilogues, has_one_use, is_linear, rebuild_layer
+from patc.passes.raising.linalg_layers import (
     NO_WINDOW,
     convolution_window,
     in_shape,
@@ -31,7 +32,6 @@ from patc.passes.linalg_layers import (
     reshape_sources,
     sum_window,
 )
-from patc.passes.windows import Window
 
 _Raiser = Callable[[Any, PassState], "ir.Value | None"]
 

@@ -22,9 +22,9 @@ from patc.dialects.pattern import (
     SparseConv2dOp,
 )
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.fkr import order_filters
-from patc.passes.fkw import Fkw, find_violation, invert, rearrange
+from patc.passes.formats.fkr import order_filters
+from patc.passes.formats.fkw import Fkw, find_violation, invert, rearrange
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
 
 FLATTEN = "tensor.collapse_shape"
 TIES = tuple(op.OPERATION_NAME for op in (ActivateOp, AddOp, AvgPool2dOp, MaxPool2dOp, RelayoutOp))

@@ -17,10 +17,10 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
-from patc.passes.candidates import Candidate, candidates, shortlist, without_inaccurate
-from patc.passes.elements import element_bytes
-from patc.passes.functions import defined_functions, top_level_ops
-from patc.passes.gpu_candidates import gpu_candidates
+from patc.passes.cost.candidates import Candidate, candidates, shortlist, without_inaccurate
+from patc.passes.cost.gpu_candidates import gpu_candidates
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.pattern_layout import is_flat, row_tiles
 from patc.targets import get_target
 

@@ -17,18 +17,19 @@ from torch_mlir.dialects import arith, func, memref, scf
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
-from patc.passes import windows
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.channel_major import by_channel, cut_evenly
-from patc.passes.constants import constant_name, read_constant
-from patc.passes.elements import element_bytes, require_elements
-from patc.passes.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
-from patc.passes.kernels import convolution, linear, pooling, tiling, winograd, winograd_repair, winograd_stages
+from patc.passes.formats.channel_major import by_channel, cut_evenly
+from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
+from patc.passes.ir import windows
+from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.ir.elements import element_bytes, require_elements
+from patc.passes.ir.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
+from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder
-from patc.passes.kernels.input_stationary import ChannelMajorWeights, input_stationary
+from patc.passes.kernels.host import convolution, linear, pooling, winograd, winograd_repair, winograd_stages
+from patc.passes.kernels.host.input_stationary import ChannelMajorWeights, input_stationary
+from patc.passes.kernels.host.winograd_transforms import TILE
 from patc.passes.kernels.tiling import Tensor
-from patc.passes.kernels.winograd_transforms import TILE
-from patc.passes.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY

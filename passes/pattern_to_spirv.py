@@ -11,8 +11,8 @@ from torch_mlir.dialects import arith, memref
 from torch_mlir.passmanager import PassManager
 
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.elements import element_bytes
-from patc.passes.functions import defined_functions, top_level_ops
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.functions import defined_functions, top_level_ops
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
 _BASE = (("Shader",), ("SPV_KHR_storage_buffer_storage_class",))

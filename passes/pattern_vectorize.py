@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
-from patc.passes import neon_vectors, shifted_loads
 from patc.passes.base import Pass, PassState
-from patc.passes.functions import defined_functions
-from patc.passes.maxima import expand_maxima
-from patc.passes.vector_addresses import Offsets
+from patc.passes.ir.functions import defined_functions
+from patc.passes.raising.maxima import expand_maxima
+from patc.passes.vectors import neon_vectors, shifted_loads
+from patc.passes.vectors.vector_addresses import Offsets
 from patc.targets import get_target
 
 

@@ -77,7 +77,7 @@ def collect_layers(module: ir.Module) -> list[LayerReport]:
 
 
 def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
-    from patc.passes.functions import defined_functions, top_level_ops
+    from patc.passes.ir.functions import defined_functions, top_level_ops
 
     for function in defined_functions(module):
         yield from (op for op in top_level_ops(function) if "schedule" in op.attributes)
@@ -136,7 +136,7 @@ def _weights(op: Any) -> tuple[tuple[int, int], int, int]:
 
 
 def _moved_bytes(op: Any) -> int:
-    from patc.passes.elements import element_bytes
+    from patc.passes.ir.elements import element_bytes
 
     types = [value.type for value in (*op.operands, op.result)]
     return sum(element_bytes(type_) * math.prod(type_.shape) for type_ in types)

@@ -24,8 +24,8 @@ from patc.dialects.attributes import Library
 from patc.layers import CollectLayers
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
-from patc.passes.candidates import Candidate, pattern_counts
-from patc.passes.constants import constant_name, read_constant
+from patc.passes.cost.candidates import Candidate, pattern_counts
+from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.pattern_schedule import set_schedule
 from patc.pipeline import Pipeline
 from patc.runtime.model import ENTRY, CompiledModel, TensorInfo

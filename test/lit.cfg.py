@@ -51,8 +51,9 @@ if shutil.which("spirv-val") is not None:
 with contextlib.suppress(PatcError):
     find_device()
     config.available_features.add("vulkan")
-# Where drivers are found, and where they keep what they compiled.
-for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "PATC_VULKAN_DEVICE"):
+# Which checkout is tested where several share an environment, where drivers are found, and where they keep what they
+# compiled.
+for name in ("PYTHONPATH", "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "PATC_VULKAN_DEVICE"):
     if name in os.environ:
         config.environment[name] = os.environ[name]
 config.environment["MESA_SHADER_CACHE_DIR"] = str(Path(config.test_exec_root) / "shaders")

@@ -14,7 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Activation, Layout
-from patc.passes.elements import element_bytes
+from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Builder, Index, element_type
 
 LOWEST = float("-inf")

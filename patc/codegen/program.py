@@ -12,7 +12,7 @@ from torch_mlir import ir
 from patc.codegen import aarch64, host
 from patc.layers import LayerReport
 from patc.passes.base import PassState
-from patc.passes.functions import defined_functions
+from patc.passes.ir.functions import defined_functions
 from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface

@@ -23,8 +23,8 @@ from patc.codegen import host
 from patc.dialects.attributes import Schedule
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
+from patc.passes.ir.windows import Window
 from patc.passes.pattern_plan_memory import WEIGHTS
-from patc.passes.windows import Window
 from patc.pipeline import Pipeline
 from patc.runtime.native import NativeFunction
 from patc.targets import TARGETS, get_target, host_features

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import LIBRARY, pattern_weight
 
-from patc.passes.channel_major import by_channel, cut_blocks
-from patc.passes.fkw import encode
+from patc.passes.formats.channel_major import by_channel, cut_blocks
+from patc.passes.formats.fkw import encode
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 9), st.sampled_from([0.0, 0.2, 0.9]), st.data())

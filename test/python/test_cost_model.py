@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patc.dialects.attributes import Library
-from patc.passes import cost_model
-from patc.passes.cost_model import Geometry
+from patc.passes.cost import cost_model
+from patc.passes.cost.cost_model import Geometry
 from patc.passes.kernels import tiling
 from patc.targets import TARGETS, Target
 

@@ -16,7 +16,7 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.passes.base import PassState
-from patc.passes.fkw import choose_patterns, mask_taps
+from patc.passes.formats.fkw import choose_patterns, mask_taps
 from patc.passes.pattern_encode import PatternEncode, StaysDense, find_library, find_rest_patterns
 
 

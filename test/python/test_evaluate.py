@@ -11,7 +11,7 @@ from torch_mlir import ir
 from patc.context import make_context
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
-from patc.passes.evaluate import NotConstant, evaluate
+from patc.passes.raising.evaluate import NotConstant, evaluate
 
 A = np.array([4.0, -1.0, 0.25], np.float32)
 B = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import LIBRARY, pattern_weight
 
-from patc.passes.fkr import order_filters
-from patc.passes.fkw import (
+from patc.passes.formats.fkr import order_filters
+from patc.passes.formats.fkw import (
     DROPPED,
     Fkw,
     choose_patterns,

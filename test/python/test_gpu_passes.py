@@ -17,10 +17,10 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Schedule
 from patc.passes.base import PassState
-from patc.passes.fkw import Fkw, encode
-from patc.passes.gpu_candidates import SHARED_BYTES, gpu_candidates
-from patc.passes.kernels.gpu_kernel import LANES
-from patc.passes.kernels.gpu_weights import pack_features, pack_kernels, pack_taps, share_kernels
+from patc.passes.cost.gpu_candidates import SHARED_BYTES, gpu_candidates
+from patc.passes.formats.fkw import Fkw, encode
+from patc.passes.kernels.gpu.kernel import LANES
+from patc.passes.kernels.gpu.weights import pack_features, pack_kernels, pack_taps, share_kernels
 from patc.pipeline import Pipeline
 from patc.targets import SPIRV_VULKAN, get_target
 

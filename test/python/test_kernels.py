@@ -25,9 +25,9 @@ from native import BOUNDS, NATIVE_TARGETS, Net, Retile, check
 from networks import Value
 
 from patc.dialects.attributes import Schedule
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import pieces
-from patc.passes.windows import Window
 
 ACTIVATIONS = ('"none"', '"relu"', "#pattern.clamp<-5.000000e-01 : f32, 1.500000e+00 : f32>")
 RANDOMS = st.randoms(use_true_random=False)

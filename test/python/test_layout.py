@@ -17,8 +17,8 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Layout
 from patc.passes.base import PassState
+from patc.passes.ir.windows import Window
 from patc.passes.pattern_layout import PatternLayout
-from patc.passes.windows import Window
 
 WINDOWS = ("pattern.conv2d", "pattern.sparse_conv2d", "pattern.max_pool2d", "pattern.avg_pool2d")
 

@@ -27,7 +27,7 @@ from torch import nn
 from patc.bench.emulator import run_program
 from patc.compiler import compile_model
 from patc.dialects.attributes import Schedule
-from patc.passes.windows import Window
+from patc.passes.ir.windows import Window
 from patc.pruning import PatternSpec, prune_
 
 pytestmark = needs_arm

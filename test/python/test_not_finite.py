@@ -18,7 +18,7 @@ from test_kernels import random_fkw
 from test_winograd import by_winograd
 
 from patc.dialects.attributes import Schedule
-from patc.passes.windows import Window
+from patc.passes.ir.windows import Window
 
 MASKS = (27, 54, 216, 432)
 Make = Callable[[Net, np.random.Generator], Value]

@@ -19,7 +19,7 @@ from patc.codegen.reference import execute
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.parameters import ParameterStore
-from patc.passes.windows import Window
+from patc.passes.ir.windows import Window
 
 ADD_ONE = """
 #map = affine_map<(d0) -> (d0)>

@@ -34,7 +34,7 @@ from test_kernels import (
 
 from patc.dialects.attributes import Schedule
 from patc.passes.base import PassState
-from patc.passes.windows import Window
+from patc.passes.ir.windows import Window
 from patc.pipeline import Pipeline
 
 pytestmark = needs_device

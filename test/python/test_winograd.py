@@ -24,9 +24,9 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Layout, Schedule
 from patc.passes.base import PassState
-from patc.passes.kernels import winograd, winograd_repair
-from patc.passes.kernels.winograd_repair import READ
-from patc.passes.kernels.winograd_transforms import POINTS
+from patc.passes.kernels.host import winograd, winograd_repair
+from patc.passes.kernels.host.winograd_repair import READ
+from patc.passes.kernels.host.winograd_transforms import POINTS
 from patc.passes.pattern_encode import PatternEncode
 from patc.targets import get_target
 

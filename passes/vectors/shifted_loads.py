@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch_mlir import ir
 from torch_mlir.dialects import vector
 
-from patc.passes.vector_addresses import Load, Offsets, address, group_loads, replace_load
+from patc.passes.vectors.vector_addresses import Load, Offsets, address, group_loads, replace_load
 
 
 def shift_loads(block: ir.Block, offsets: Offsets, lanes: int) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
-from patc.passes.constants import constant_name, make_constant, read_constant
-from patc.passes.windows import Window
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.windows import Window
 
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 _SMALLEST = float(np.finfo(np.float32).min)

@@ -15,13 +15,14 @@ import numpy as np
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Layout, Library, Schedule
-from patc.passes import cost_model
 from patc.passes.base import PassState
-from patc.passes.constants import read_constant
-from patc.passes.elements import element_bytes, vector_lanes
-from patc.passes.kernels import convolution, tiling, winograd
-from patc.passes.kernels.winograd_transforms import TILE
-from patc.passes.layer_weights import FKW_ROLES, read_dense_weight
+from patc.passes.cost import cost_model
+from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight
+from patc.passes.ir.constants import read_constant
+from patc.passes.ir.elements import element_bytes, vector_lanes
+from patc.passes.kernels import tiling
+from patc.passes.kernels.host import convolution, winograd
+from patc.passes.kernels.host.winograd_transforms import TILE
 from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.targets import Target
 

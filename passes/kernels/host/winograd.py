@@ -39,9 +39,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patc.passes import cost_model
+from patc.passes.cost import cost_model
 from patc.passes.kernels import tiling
-from patc.passes.kernels.winograd_transforms import TAPS, TILE, Label, weight_matrix
+from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
 from patc.targets import Target
 
 LINE = tiling.LINE_BYTES // 4  # f32 elements of a cache line

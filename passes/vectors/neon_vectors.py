@@ -13,8 +13,8 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import arith, llvm, vector
 
-from patc.passes.functions import symbols
-from patc.passes.vector_addresses import Load, Offsets, address, group_loads, replace_load
+from patc.passes.ir.functions import symbols
+from patc.passes.vectors.vector_addresses import Load, Offsets, address, group_loads, replace_load
 
 REGISTER_BITS = 128
 NEAR_BYTES = 256  # what loads reach that are not aligned to their size

@@ -1,4 +1,4 @@
-"""FKW arrays sorted by input channel, for the input-stationary loops (see `passes/kernels/input_stationary.py`)."""
+"""FKW arrays sorted by input channel, for `passes/kernels/host/input_stationary.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patc.passes.fkw import Fkw
+from patc.passes.formats.fkw import Fkw
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Library
 from patc.passes.base import PassState, fail
-from patc.passes.constants import read_constant
-from patc.passes.fkw import Fkw, decode
+from patc.passes.formats.fkw import Fkw, decode
+from patc.passes.ir.constants import read_constant
 
 FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
 

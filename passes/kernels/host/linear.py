@@ -9,7 +9,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Schedule
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.convolution import Epilogue, Work
+from patc.passes.kernels.host.convolution import Epilogue, Work
 
 
 @dataclass(frozen=True)

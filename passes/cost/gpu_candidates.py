@@ -15,14 +15,14 @@ from typing import Any
 from patc.dialects import pattern
 from patc.dialects.attributes import Library, Schedule
 from patc.passes.base import PassState
-from patc.passes.candidates import Candidate, pattern_counts
-from patc.passes.constants import read_constant
-from patc.passes.fkw import Fkw
+from patc.passes.cost.candidates import Candidate, pattern_counts
+from patc.passes.formats.fkw import Fkw
+from patc.passes.formats.layer_weights import FKW_ROLES
+from patc.passes.ir.constants import read_constant
 from patc.passes.kernels import tiling
-from patc.passes.kernels.convolution import Tap
-from patc.passes.kernels.gpu_kernel import LANES, SPLIT
-from patc.passes.kernels.gpu_weights import share_kernels
-from patc.passes.layer_weights import FKW_ROLES
+from patc.passes.kernels.gpu.kernel import LANES, SPLIT
+from patc.passes.kernels.gpu.weights import share_kernels
+from patc.passes.kernels.host.convolution import Tap
 from patc.passes.pattern_layout import is_global_pool
 
 RESIDENT = 4096  # threads that a small GPU works on at once

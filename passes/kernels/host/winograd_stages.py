@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
-from patc.passes.cost_model import SECOND_LEVEL_BYTES
-from patc.passes.kernels import tiling, winograd_repair
+from patc.passes.cost.cost_model import SECOND_LEVEL_BYTES
+from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.convolution import Epilogue, Tile, Window, Work
+from patc.passes.kernels.host import winograd_repair
+from patc.passes.kernels.host.convolution import Epilogue, Tile, Window, Work
+from patc.passes.kernels.host.winograd import Layer, Phase, Strip, inputs_of
+from patc.passes.kernels.host.winograd_transforms import (
+    TILE,
+    Label,
+    Named,
+    regroup,
+    transform_inputs,
+    transform_outputs,
+)
 from patc.passes.kernels.tiling import Tensor
-from patc.passes.kernels.winograd import Layer, Phase, Strip, inputs_of
-from patc.passes.kernels.winograd_transforms import TILE, Label, Named, regroup, transform_inputs, transform_outputs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation, Schedule
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.convolution import (
+from patc.passes.kernels.host.convolution import (
     Epilogue,
     Tile,
     Window,

@@ -11,7 +11,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
-from patc.passes.linalg_layers import read_f32
+from patc.passes.raising.linalg_layers import read_f32
 
 
 @dataclass(frozen=True)

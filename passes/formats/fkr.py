@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from patc.passes.fkw import Fkw
+from patc.passes.formats.fkw import Fkw
 
 
 def order_filters(fkw: Fkw) -> np.ndarray:

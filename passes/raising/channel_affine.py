@@ -9,7 +9,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
-from patc.passes.evaluate import (
+from patc.passes.raising.evaluate import (
     NotConstant,
     evaluate,
     evaluate_region,

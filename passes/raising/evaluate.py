@@ -13,7 +13,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
-from patc.passes.constants import read_constant
+from patc.passes.ir.constants import read_constant
 
 # What a scalar of a region may be: a number, one for each point of the iteration space, or, where a caller
 # put them in, an object with arithmetic operators.

@@ -23,7 +23,7 @@ from typing import TypeAlias
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
-from patc.passes.elements import element_bytes
+from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.tiling import Chunk, Strip, Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from patc.passes.fkw import Fkw
-from patc.passes.kernels.gpu_kernel import LANES
+from patc.passes.formats.fkw import Fkw
+from patc.passes.kernels.gpu.kernel import LANES
 
 
 def share_kernels(fkw: Fkw, block: int) -> bool:

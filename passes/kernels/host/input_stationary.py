@@ -25,7 +25,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Library, Schedule
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.convolution import (
+from patc.passes.kernels.host.convolution import (
     Epilogue,
     Tap,
     Tile,

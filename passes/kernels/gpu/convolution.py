@@ -27,9 +27,9 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
 from patc.passes.kernels.builder import Index, Vectors
-from patc.passes.kernels.convolution import Tap, Window
-from patc.passes.kernels.gpu_kernel import LANES, Kernel, Memory
-from patc.passes.kernels.gpu_tensors import GpuTensor, Output, Place, View, activate
+from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
+from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View, activate
+from patc.passes.kernels.host.convolution import Tap, Window
 
 
 @dataclass(frozen=True)

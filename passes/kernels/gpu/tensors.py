@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
-from patc.passes.elements import element_bytes
+from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index
-from patc.passes.kernels.gpu_kernel import LANES, Kernel, Memory
+from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 
 
 def has_vector_rows(layout: Layout) -> bool:

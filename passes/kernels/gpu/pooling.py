@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Schedule
-from patc.passes.elements import element_bytes
+from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
-from patc.passes.kernels.convolution import Window
-from patc.passes.kernels.gpu_convolution import GpuArray, Taps
-from patc.passes.kernels.gpu_kernel import LANES, Kernel
-from patc.passes.kernels.gpu_tensors import GpuTensor, Output, Place, View, activate
+from patc.passes.kernels.gpu.convolution import GpuArray, Taps
+from patc.passes.kernels.gpu.kernel import LANES, Kernel
+from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View, activate
+from patc.passes.kernels.host.convolution import Window
 
 UNROLLED_TAPS = 64  # of a window; the rows of a larger one are a loop
 

@@ -1,0 +1,1 @@
+"""What a schedule costs, by a model of the machine."""

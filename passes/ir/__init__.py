@@ -1,0 +1,1 @@
+"""What passes need of the IR: constants, element types, functions, windows."""

@@ -1,0 +1,1 @@
+"""Vectors as the machine has them."""
