@@ -20,7 +20,7 @@ from patc.parameters import ParameterStore
 if TYPE_CHECKING:  # `patc-opt --help` builds its text from passes without loading MLIR
     from torch_mlir import ir
 
-    from patc.passes.cost.candidates import Candidate
+    from patc.passes.cost.candidate import Candidate
 
 # Returns the seconds that an op takes on this machine with each of some candidates.
 Measure: TypeAlias = "Callable[[Any, Sequence[Candidate], PassState], Sequence[float]]"

@@ -17,7 +17,8 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.passes.base import Pass, PassState
-from patc.passes.cost.candidates import Candidate, candidates, shortlist, without_inaccurate
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.candidates import candidates, shortlist, without_inaccurate
 from patc.passes.cost.gpu_candidates import gpu_candidates
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops

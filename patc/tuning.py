@@ -24,7 +24,8 @@ from patc.dialects.attributes import Library
 from patc.layers import CollectLayers
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
-from patc.passes.cost.candidates import Candidate, pattern_counts
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.candidates import pattern_counts
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.pattern_schedule import set_schedule
 from patc.pipeline import Pipeline

@@ -17,6 +17,7 @@ from patc.dialects import pattern
 from patc.dialects.attributes import Layout, Library, Schedule
 from patc.passes.base import PassState
 from patc.passes.cost import cost_model
+from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes, vector_lanes
@@ -29,23 +30,6 @@ from patc.targets import Target
 MEMORY_BYTES_PER_CYCLE = 6.0
 SCRATCH_ELEMENTS = 32 * 1024  # accumulators of a block of filters: a part of the second-level cache
 CODE_COST = 1.2e-4  # for each multiply-add instruction of a kernel
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to compute a layer.
-
-    Attributes:
-        schedule: for one thread.
-        cycles: modelled, on one core.
-        cost: what candidates are ranked by: cycles, and a little for the size of the code.
-        bound: what most cycles are spent on.
-    """
-
-    schedule: Schedule
-    cycles: float
-    cost: float
-    bound: str
 
 
 def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> list[Candidate]:

@@ -15,7 +15,8 @@ from typing import Any
 from patc.dialects import pattern
 from patc.dialects.attributes import Library, Schedule
 from patc.passes.base import PassState
-from patc.passes.cost.candidates import Candidate, pattern_counts
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.candidates import pattern_counts
 from patc.passes.formats.fkw import Fkw
 from patc.passes.formats.layer_weights import FKW_ROLES
 from patc.passes.ir.constants import read_constant

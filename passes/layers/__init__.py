@@ -1,0 +1,1 @@
+"""What patc knows of each op of the dialect: one kind an op, one file a family."""

@@ -1,0 +1,39 @@
+"""Which kinds of layers there are. Others may register theirs; see `register`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from patc.passes.layers.base import LayerKind
+from patc.passes.layers.convolution import Conv2d, SparseConv2d
+from patc.passes.layers.elementwise import Activate, Add, Relayout
+from patc.passes.layers.linear import Linear
+from patc.passes.layers.pooling import AvgPool2d, MaxPool2d
+
+_kinds: dict[type, LayerKind] = {}
+
+
+def register(kind: LayerKind) -> None:
+    """Let passes know a kind of layer.
+
+    Raises:
+        TypeError: there is one for its op already.
+    """
+    if kind.op in _kinds:
+        raise TypeError(f"expected one kind of layer an op, got two of {kind.op.__name__}")
+    _kinds[kind.op] = kind
+
+
+def kinds() -> Iterator[LayerKind]:
+    """Yield all kinds, in the order of registration."""
+    yield from _kinds.values()
+
+
+def kind_of(op: Any) -> LayerKind | None:
+    """Return the kind of an op, or None for one that is no layer."""
+    return _kinds.get(type(op))
+
+
+for _kind in (Conv2d, SparseConv2d, Linear, MaxPool2d, AvgPool2d, Add, Activate, Relayout):
+    register(_kind())
