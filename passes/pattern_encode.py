@@ -11,6 +11,7 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import MAX_TAPS, Library
 from patc.dialects.pattern import Conv2dOp, SparseConv2dOp
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.formats.fkw import Fkw, choose_patterns, encode, kernel_masks, rest_masks
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
@@ -232,7 +233,7 @@ def find_rest_patterns(rest: np.ndarray, patterns: tuple[int, ...], taps: int) -
     entries = _size(patterns[0]) if patterns else min(max(MIN_ENTRIES, _size(left)), MAX_ENTRIES)
     added: list[int] = []
     while left:
-        kernels = -(-_size(left) // entries)
+        kernels = ceil_div(_size(left), entries)
         pattern = max((*patterns, *added), key=lambda mask: _size(mask & left), default=0)
         if _size(left & ~pattern) > (kernels - 1) * entries:
             pattern = _first_taps(left, entries, taps)

@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import vector_lanes
 from patc.passes.ir.functions import defined_functions
@@ -107,7 +108,7 @@ def row_tiles(op: Any, schedule: Schedule) -> int:
     images, _, height, _ = tiling.as_planes(op.result.type.shape)
     if is_flat(op):
         height, _ = kernel_plane(op, schedule.threads)
-    return images * -(-height // min(schedule.rows, height))
+    return images * ceil_div(height, min(schedule.rows, height))
 
 
 def _is_pointwise(op: Any) -> bool:
@@ -221,7 +222,7 @@ def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Targ
 def _vector_rows(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], fill: str, target: Target) -> Layout:
     """Return the layout whose rows start on a vector, halo or not: a thread stores one vector, which is all its own."""
     top, left, bottom, right = halo
-    left = -(-left // target.lanes) * target.lanes
+    left = ceil_div(left, target.lanes) * target.lanes
     return _padded(tensor, (top, left, bottom, right), 1, fill, target.lanes)
 
 
@@ -231,14 +232,14 @@ def _padded(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], phases
     # The right halo of a row may be the left halo of the next one, if there is a next one.
     halo_columns = max(left, right) if bottom or not right else left + right
     columns = width + halo_columns if phases == 1 else left + width + right
-    row = -(-columns // phases)
+    row = ceil_div(columns, phases)
     # Rows that start on a vector boundary cost padding; short rows align to the vector that covers them.
     align = 1 if lanes == 1 else min(lanes, tiling.cut(min(row, lanes), lanes)[-1].lanes)
-    row = -(-row // align) * align
+    row = ceil_div(row, align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)
     line = tiling.line(tensor)
-    lines = -(-((top + height + bottom) * row * phases + overhang) // line)
+    lines = ceil_div((top + height + bottom) * row * phases + overhang, line)
     # Planes an odd number of cache lines apart spread over all sets of a cache.
     return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * line, phases=phases, fill=fill)
 

@@ -18,6 +18,7 @@ from torch_mlir.dialects import arith, func, gpu, memref
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.formats.layer_weights import read_dense_weight, read_fkw, require_array
 from patc.passes.ir import windows
@@ -375,8 +376,8 @@ def _kernel_size(op: Any) -> tuple[int, int]:
 
 def _grid(output: GpuTensor, schedule: Schedule, blocks: int) -> _Grid:
     """Return the workgroups along pixels, blocks of filters and images."""
-    pixels = output.vectors * -(-output.height // schedule.rows)
-    return -(-pixels // (schedule.threads // schedule.sums)), blocks, output.images
+    pixels = output.vectors * ceil_div(output.height, schedule.rows)
+    return ceil_div(pixels, schedule.threads // schedule.sums), blocks, output.images
 
 
 # One function a kind of layer -------------------------------------------------------------------------
@@ -433,7 +434,7 @@ def _map_dense(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     def emit(k: Kernel) -> None:
         convolution.dense_direct(k, source, weights, output, epilogue, window, schedule)
 
-    mapper.launch(schedule, output.element, _grid(output, schedule, -(-filters // block)), emit)
+    mapper.launch(schedule, output.element, _grid(output, schedule, ceil_div(filters, block)), emit)
 
 
 def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
@@ -498,7 +499,7 @@ def _map_linear(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     def emit(k: Kernel) -> None:
         pooling.linear(k, source, weights, output, activation, schedule)
 
-    grid = (-(-output.width // schedule.filters), source.channels, 1)
+    grid = (ceil_div(output.width, schedule.filters), source.channels, 1)
     mapper.launch(schedule, output.element, grid, emit)
 
 

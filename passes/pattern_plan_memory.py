@@ -13,6 +13,7 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
@@ -150,7 +151,7 @@ def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
 
 def round_up(size: int) -> int:
     """Return the next multiple of `ALIGNMENT`."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return ceil_div(size, ALIGNMENT) * ALIGNMENT
 
 
 def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[dict[str, int], np.ndarray]:

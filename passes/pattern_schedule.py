@@ -16,6 +16,7 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.candidates import candidates, shortlist, without_inaccurate
@@ -145,7 +146,7 @@ def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
         cost *= SHARED_BAND  # three stages a band, with a barrier after each
     ways = [replace(by_filters, cost=cost)]
     if tiles >= threads:
-        cost = candidate.cost * -(-tiles // threads) * threads / tiles
+        cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles
         cost += threads * _remote_bytes(op, "rows", threads) / REMOTE_BYTES_PER_CYCLE
         ways.insert(0, replace(candidate, cost=cost, schedule=replace(schedule, split="rows")))
     return ways

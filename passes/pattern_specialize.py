@@ -17,6 +17,7 @@ from torch_mlir.dialects import arith, func, memref, scf
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.formats.channel_major import by_channel, cut_evenly
 from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
@@ -433,14 +434,14 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
 def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = _ends(specializer, op, schedule)
     library, fkw = Library.from_attr(op.library), read_fkw(op, specializer.state)
-    blocks = -(-output.shape[1] // schedule.filters)
+    blocks = ceil_div(output.shape[1], schedule.filters)
     if schedule.split == "filters":
-        blocks = -(-blocks // schedule.threads) * schedule.threads
+        blocks = ceil_div(blocks, schedule.threads) * schedule.threads
     arrays = by_channel(fkw, blocks)
     weights = []
     for role in ("values", "place", "bounds", "channels", "firsts", "reorder", "count"):
         weights.append(specializer.constant(getattr(arrays, role), op.values, f"{role}{blocks}"))
-    block = -(-arrays.block // 64) * 64  # the same for layers that are alike, so that they share a kernel
+    block = ceil_div(arrays.block, 64) * 64  # the same for layers that are alike, so that they share a kernel
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = _window(op)
 
@@ -489,7 +490,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
         found = f"groups {weight.groups}, dilations {list(op.dilations)}, kernel {kernel}, strides {list(op.strides)}"
         raise fail(op, rule, f"{found}, phases {phases}")
     images, _, height, width = output.shape
-    band = min(-(-schedule.rows // TILE), images * -(-height // TILE))
+    band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
     block = schedule.filters
     cut = band, schedule.lanes, block, schedule.columns
     layer = winograd.Layer(images, channels, filters, height, width, *cut, kernel[0], op.strides[0])
@@ -581,7 +582,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
             b, work, source.tensor(arguments[0]), weights, made, epilogue(arguments[3:]), window, schedule
         )
 
-    blocks = -(-filters // schedule.filters)
+    blocks = ceil_div(filters, schedule.filters)
     memories = [source.memory, packed, output.memory, *extra]
     specializer.call(op, schedule, memories, [1.0] * blocks, row_tiles(op, schedule), emit)
 
@@ -652,7 +653,7 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
 def pack_features(weight: np.ndarray, block: int, lanes: int) -> np.ndarray:
     """Return F x C weights as [block of filters][vector of features][filter][lane], padded with zeros."""
     filters, features = weight.shape
-    vectors = -(-features // lanes)
+    vectors = ceil_div(features, lanes)
     padded = np.pad(weight, ((0, 0), (0, vectors * lanes - features)))
     firsts = [min(first, filters - block) for first in range(0, filters, block)]
     rows = np.concatenate([np.arange(first, first + block) for first in firsts])
@@ -671,7 +672,7 @@ def _emit_linear(specializer: _Specializer, op: Any, schedule: Schedule) -> None
         given, weights, made, *rest = arguments
         linear.linear(b, work, given, weights, made, shape, epilogue(rest), schedule)
 
-    blocks = -(-shape.filters // schedule.filters)
+    blocks = ceil_div(shape.filters, schedule.filters)
     memories = [source.memory, weight, output.memory, *extra]
     specializer.call(op, schedule, memories, [1.0] * blocks, 1, emit)
 

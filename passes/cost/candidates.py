@@ -15,6 +15,7 @@ import numpy as np
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Layout, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost import cost_model
 from patc.passes.cost.candidate import Candidate
@@ -168,7 +169,7 @@ def _pattern_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
                 distant = cost_model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=False)
                 stores += layer.written.cycles(rows, strip)
                 cycles += strip.count * (kernels + layer.filters * (loops + stores) + distant)
-            cycles *= layer.batch * -(-layer.height // rows)
+            cycles *= layer.batch * ceil_div(layer.height, rows)
             cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
             schedule = Schedule("pattern-direct", rows, columns, target.lanes, sums=sums)
             yield Candidate(schedule, cycles, cost, costs[commonest].bound)
@@ -181,7 +182,7 @@ def _stationary_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
             if rows * _widest(strips) > target.registers:
                 break
             area = rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in strips)
-            blocks = -(-layer.filters * area // SCRATCH_ELEMENTS)
+            blocks = ceil_div(layer.filters * area, SCRATCH_ELEMENTS)
             cycles, inputs = 0.0, 0
             for strip in strips:
                 costs = [
@@ -201,9 +202,9 @@ def _stationary_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
             others = 5 if target.is_aarch64 else layer.library.entries * _widths(strips)
             if inputs + others > target.registers and rows * _widest(strips) > 1:
                 continue
-            cycles *= layer.batch * -(-layer.height // rows)
+            cycles *= layer.batch * ceil_div(layer.height, rows)
             cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
-            schedule = Schedule("input-stationary", rows, columns, target.lanes, -(-layer.filters // blocks))
+            schedule = Schedule("input-stationary", rows, columns, target.lanes, ceil_div(layer.filters, blocks))
             yield Candidate(schedule, cycles, cost, "multiply-adds")
 
 
@@ -249,7 +250,7 @@ def _dense_tiles(
                 stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
                 stores += block * written.cycles(rows, strip)
                 cycles += strip.count * (channels * channel.cycles + stores + cost_model.LOOP_ENTRY_CYCLES)
-            cycles *= batch * -(-height // rows) * -(-filters // block)
+            cycles *= batch * ceil_div(height, rows) * ceil_div(filters, block)
             cost = cycles * _code_cost(math.prod(kernel) * block * rows, strips)
             yield Candidate(Schedule(name, rows, columns, target.lanes, block), cycles, cost, channel.bound)
 
@@ -309,7 +310,7 @@ def _column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[tiling.S
 
 def _row_choices(height: int) -> list[int]:
     """Return the heights of tiles, up to 16; of those that make equally many tiles, the least."""
-    return sorted({-(-height // tiles) for tiles in range(-(-height // 16), height + 1)})
+    return sorted({ceil_div(height, tiles) for tiles in range(ceil_div(height, 16), height + 1)})
 
 
 @dataclass(frozen=True)

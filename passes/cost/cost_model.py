@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Chunk
 from patc.targets import Target
@@ -110,7 +111,7 @@ def sparse_kernel_cost(
     multiply = len(taps) * rows * sum(vector_cycles(chunk.lanes, target) for chunk in chunks)
     needed = _needed(taps, rows, geometry)
     loads, shifts = _loads_and_shifts(needed, chunks, geometry, target)
-    wait = FMA_LATENCY * -(-len(taps) // sums)
+    wait = FMA_LATENCY * ceil_div(len(taps), sums)
     if target.is_aarch64:
         instructions = len(taps) * rows * len(chunks) + NEON_LOOP_INSTRUCTIONS + _neon_loads(needed, chunks, geometry)
         multiply = max(multiply, instructions / target.decoded)
@@ -123,7 +124,7 @@ def _neon_loads(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry)
     bases = len({offset for offsets in rows.values() for offset in offsets})
     if geometry.gathered:  # two vectors are loaded for one, and picked from
         return bases + 2 * geometry.strides[1] * len(chunks) * sum(map(len, rows.values()))
-    return bases + -(-len(chunks) // 2) * sum(map(len, rows.values()))
+    return bases + ceil_div(len(chunks), 2) * sum(map(len, rows.values()))
 
 
 def _loads_and_shifts(
@@ -177,7 +178,7 @@ def _lines(needed: set[Place], chunks: Sequence[Chunk], geometry: Geometry) -> f
     """Return the cache lines that the input elements for `chunks` lie in."""
     rows = _offsets_by_row(needed, geometry)
     columns = sum(chunk.lanes for chunk in chunks) * (geometry.strides[1] if geometry.gathered else 1)
-    apart = sum(-(-geometry.element_bytes * (columns + max(offsets)) // LINE_BYTES) for offsets in rows.values())
+    apart = sum(ceil_div(geometry.element_bytes * (columns + max(offsets)), LINE_BYTES) for offsets in rows.values())
     read = geometry.element_bytes * len({(channel, y) for channel, y, _ in rows}) * geometry.pitch
     contiguous = read / LINE_BYTES + 1
     return min(float(apart), contiguous)

@@ -14,6 +14,7 @@ from typing import Any
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.candidates import pattern_counts
@@ -59,7 +60,7 @@ def _sparse(op: Any, state: PassState) -> Iterator[Candidate]:
             continue
         cycles = 0.0
         for count, taps in zip(counts, places, strict=True):
-            uniform = 1 + block * -(-library.entries // LANES)
+            uniform = 1 + block * ceil_div(library.entries, LANES)
             turn = LOOP + UNIFORM * uniform + _kernel_cycles(op, taps, rows, block)
             # Parts that get one kernel less than others wait for them.
             cycles += turn * math.ceil(count / filters / parts) if parts > 1 else turn * count / filters
@@ -89,8 +90,10 @@ def _dense_tiles(op: Any, kernel: tuple[int, int], channels: int, group: int) ->
             continue
         if rows > op.result.type.shape[2] or not _fits(rows * block, threads, parts):
             continue
-        turn = LOOP + UNIFORM * -(-len(taps) * block // LANES) + _kernel_cycles(op, taps, rows, block)
-        yield _candidate(op, name, rows, block, threads, parts, turn * -(-channels // parts), -(-filters // block))
+        turn = LOOP + UNIFORM * ceil_div(len(taps) * block, LANES) + _kernel_cycles(op, taps, rows, block)
+        yield _candidate(
+            op, name, rows, block, threads, parts, turn * ceil_div(channels, parts), ceil_div(filters, block)
+        )
 
 
 def _workgroups() -> Iterator[tuple[int, int]]:
@@ -126,8 +129,8 @@ def _candidate(
         blocks: workgroups along filters.
     """
     images, _, height, width = op.result.type.shape
-    pixels = -(-width // LANES) * -(-height // rows)
-    groups = -(-pixels // (threads // parts)) * blocks * images
+    pixels = ceil_div(width, LANES) * ceil_div(height, rows)
+    groups = ceil_div(pixels, threads // parts) * blocks * images
     own = cycles + START * rows * block + (BARRIER + parts * rows * block if parts > 1 else 0.0)
     total = own * max(1.0, groups * threads / RESIDENT)
     schedule = Schedule(algorithm, rows, LANES, LANES, block, parts, SPLIT, threads)
@@ -143,7 +146,7 @@ def _planes(op: Any, state: PassState) -> Iterator[Candidate]:
     name = "pool" if isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp)) else "elementwise"
     images, channels, height, width = tiling.as_planes(op.result.type.shape)
     for threads in THREADS:
-        groups = -(-(-(-width // LANES) * height) // threads) * channels * images
+        groups = ceil_div(ceil_div(width, LANES) * height, threads) * channels * images
         cycles = START * max(1.0, groups * threads / RESIDENT)
         schedule = Schedule(name, 1, LANES, LANES, 1, 1, SPLIT, threads)
         yield Candidate(schedule, cycles, cycles, "memory")

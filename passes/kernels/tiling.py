@@ -14,6 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Activation, Layout
+from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Builder, Index, element_type
 
@@ -214,7 +215,7 @@ def _has_room(layout: Layout, end: int) -> bool:
     """Whether columns up to `end` fit the row, or the left halo of the next one, which holds the same."""
     if layout.phases == 1:
         return end <= layout.row
-    return -(-(layout.left + end) // layout.phases) <= layout.row
+    return ceil_div(layout.left + end, layout.phases) <= layout.row
 
 
 def written(tensor: Tensor, found: list[Strip]) -> int:
@@ -243,8 +244,8 @@ def fill_sides(b: Builder, tensor: Tensor, base: Index, row: int, end: int, lane
     end += layout.left
     for phase in range(layout.phases):
         start = (row + layout.top) * layout.pitch + phase * layout.row
-        first = -(-(layout.left - phase) // layout.phases)
-        last = min(layout.row, -(-(end - phase) // layout.phases))
+        first = ceil_div(layout.left - phase, layout.phases)
+        last = min(layout.row, ceil_div(end - phase, layout.phases))
         b.fill(fill_value(layout), tensor.memory, base, start, start + max(first, 0), lanes)
         b.fill(fill_value(layout), tensor.memory, base, start + last, start + layout.row, lanes)
 

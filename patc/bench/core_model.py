@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from patc.bench.cores import Core
 from patc.bench.instructions import REGISTERS, Instruction
+from patc.integers import ceil_div
 
 _STEADY_ROUNDS, _STEADY_STEPS = 8, 800  # at least so many rounds of a loop, and instructions, for its steady state
 
@@ -161,7 +162,7 @@ def last_cycles(pieces: Sequence[Sequence[Step]], core: Core) -> float:
     simulation.run(pieces[-1])
     others, last = pieces[-period:-1], pieces[-1]
     steps = sum(map(len, pieces[-period:]))
-    rounds = max(_STEADY_ROUNDS, -(-_STEADY_STEPS // steps))
+    rounds = max(_STEADY_ROUNDS, ceil_div(_STEADY_STEPS, steps))
     total = 0
     for _ in range(rounds):
         for piece in others:

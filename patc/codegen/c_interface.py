@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from patc import __version__
+from patc.integers import ceil_div
 from patc.runtime.model import Program, TensorInfo
 
 WORKSPACE_ALIGNMENT = 64
@@ -113,7 +114,7 @@ def checksum(data: np.ndarray) -> int:
 
 
 def _round_up(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
+    return ceil_div(size, unit) * unit
 
 
 def header(interface: Interface) -> str:

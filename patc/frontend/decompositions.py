@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from patc.integers import ceil_div
+
 aten = torch.ops.aten
 
 
@@ -34,7 +36,7 @@ def _equal_window(size: Any, count: Any) -> tuple[int, int] | None:
     if not isinstance(size, int) or not 0 < count <= size:
         return None
     starts = [i * size // count for i in range(count)]
-    kernels = {-(-(i + 1) * size // count) - starts[i] for i in range(count)}
+    kernels = {ceil_div((i + 1) * size, count) - starts[i] for i in range(count)}
     strides = {after - before for before, after in itertools.pairwise(starts)} or {*kernels}
     return (kernels.pop(), strides.pop()) if len(kernels) == len(strides) == 1 else None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
+from patc.integers import ceil_div
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -85,7 +86,7 @@ def save_heat_maps(path: str | os.PathLike[str], layers: Mapping[str, np.ndarray
         layers: height x width of each layer, by name; each is drawn relative to its largest value.
     """
     columns = min(6, len(layers))
-    rows = -(-len(layers) // columns)
+    rows = ceil_div(len(layers), columns)
     figure = new_figure(1.5 * columns, 1.7 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes in grid:

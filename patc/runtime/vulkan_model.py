@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from patc.diagnostics import Diagnostic, PatcError
+from patc.integers import ceil_div
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import BUFFERS, LARGEST_BUFFER, Dispatch, GpuCode
 from patc.runtime.model import CompiledModel, LayerTime, Program, _restore, nest
@@ -363,7 +364,7 @@ class _Transfers:
         for start, shape in zip(starts, shapes, strict=True):
             size = 4 * int(np.prod(shape, dtype=np.int64))
             self.copies.append((first, start, size))
-            first = -(-(first + size) // _ALIGNMENT) * _ALIGNMENT
+            first = ceil_div(first + size, _ALIGNMENT) * _ALIGNMENT
         self.end = first
 
 

@@ -21,6 +21,7 @@ from torch_mlir.dialects import arith, math
 
 from patc.codegen import host
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.ir.windows import Window
@@ -364,7 +365,7 @@ class _Fenced:
 
     def __init__(self, size: int, aligned: bool) -> None:
         page = mmap.PAGESIZE
-        pages = -(-size // page) * page
+        pages = ceil_div(size, page) * page
         self._map = mmap.mmap(-1, pages + page)
         self._whole = np.frombuffer(self._map, np.uint8)
         self._whole[:pages] = NAN_BYTE

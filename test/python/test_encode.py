@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.formats.fkw import choose_patterns, mask_taps
 from patc.passes.pattern_encode import PatternEncode, StaysDense, find_library, find_rest_patterns
@@ -188,7 +189,7 @@ def test_pointwise_groups_are_encoded(channels: int) -> None:
     assert (library.kernel, library.depth, library.entries) == ((1, 1), 9, 4)
     groups, rest = divmod(channels, 9)
     kept = np.count_nonzero(weight[:, : groups * 9].reshape(12, groups, 9).any(axis=2))
-    assert len(state.parameters["layer0.index"]) == kept + 12 * -(-rest // 4)
+    assert len(state.parameters["layer0.index"]) == kept + 12 * ceil_div(rest, 4)
 
 
 def test_pointwise_groups_find_the_library_of_3x3_kernels() -> None:
@@ -224,7 +225,7 @@ def test_the_rest_takes_few_more_patterns(used: int, others: list[int], entries:
     library = tuple(data.draw(st.lists(masks, min_size=1, max_size=8, unique=True)))
     rest = np.array([used, *(used & other for other in others)]) << 1
     added = find_rest_patterns(rest, library, 9)
-    assert len(added) <= -(-len(mask_taps(used)) // entries)
+    assert len(added) <= ceil_div(len(mask_taps(used)), entries)
     assert not set(added) & set(library)
     assert {len(mask_taps(mask)) for mask in (*added, *library)} == {entries}
 

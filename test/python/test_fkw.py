@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import LIBRARY, pattern_weight
 
+from patc.integers import ceil_div
 from patc.passes.formats.fkr import order_filters
 from patc.passes.formats.fkw import (
     DROPPED,
@@ -140,7 +141,7 @@ def test_the_rest_takes_few_kernels(case: tuple[np.ndarray, list[int], int, int]
     rest = rest_masks(weight, depth)
     used = len(mask_taps(int(np.bitwise_or.reduce(rest))))
     of_rest = fkw.kernels - np.count_nonzero(kernel_masks(weight, depth))
-    assert of_rest <= -(-used // len(mask_taps(library[0]))) * np.count_nonzero(rest)
+    assert of_rest <= ceil_div(used, len(mask_taps(library[0]))) * np.count_nonzero(rest)
 
 
 @given(deep_weights(), SEEDS)

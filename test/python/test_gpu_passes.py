@@ -16,6 +16,7 @@ from networks import LIBRARY, Network, pattern_weight
 from torch_mlir import ir
 
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost.gpu_candidates import SHARED_BYTES, gpu_candidates
 from patc.passes.formats.fkw import Fkw, encode
@@ -65,7 +66,7 @@ def test_filters_that_keep_other_kernels_do_not_share() -> None:
 def test_taps_of_a_block_are_vectors(filters: int, channels: int, kernel: tuple[int, int], block: int) -> None:
     weight = np.random.default_rng(0).standard_normal((filters, channels, *kernel), np.float32)
     packed = pack_taps(weight, block)
-    assert packed.shape[:2] == (-(-filters // block), channels) and packed.shape[2] % LANES == 0
+    assert packed.shape[:2] == (ceil_div(filters, block), channels) and packed.shape[2] % LANES == 0
     for filter_ in range(filters):
         number, member = divmod(filter_, block)
         taps = packed[number, :, member : kernel[0] * kernel[1] * block : block]

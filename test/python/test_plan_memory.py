@@ -12,6 +12,7 @@ from networks import CONTEXT, Network, networks
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
+from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.pattern_encode import PatternEncode
@@ -30,7 +31,7 @@ LIFETIMES = st.lists(
 
 
 def rounded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return ceil_div(size, ALIGNMENT) * ALIGNMENT
 
 
 def overlap(a: Lifetime, b: Lifetime) -> bool:

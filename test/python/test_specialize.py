@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.pattern_specialize import divide, pack_features, pack_filters
 from patc.pipeline import Pipeline
@@ -79,7 +80,7 @@ def test_filters_are_packed_in_blocks(
     weight = np.arange(filters * channels * height * width, dtype=np.float32)
     weight = weight.reshape(filters, channels, height, width)
     packed = pack_filters(weight, block)
-    assert packed.shape == (-(-filters // block), channels, height * width, block)
+    assert packed.shape == (ceil_div(filters, block), channels, height * width, block)
     for number, part in enumerate(packed):
         first = min(number * block, filters - block)
         for member in range(block):
@@ -91,7 +92,7 @@ def test_features_are_packed_in_vectors(filters: int, features: int, lanes: int,
     block = data.draw(st.integers(1, filters))
     weight = np.arange(1, filters * features + 1, dtype=np.float32).reshape(filters, features)
     packed = pack_features(weight, block, lanes)
-    assert packed.shape == (-(-filters // block), -(-features // lanes), block, lanes)
+    assert packed.shape == (ceil_div(filters, block), ceil_div(features, lanes), block, lanes)
     for number, part in enumerate(packed):
         first = min(number * block, filters - block)
         for member in range(block):

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout, Schedule
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.kernels.host import winograd, winograd_repair
 from patc.passes.kernels.host.winograd_repair import READ
@@ -416,7 +417,7 @@ def test_channels_that_cancel(kernel: int) -> None:
 def test_random_errors(kernel: int) -> None:
     weight = np.random.default_rng(kernel).standard_normal((16, 16, kernel, kernel)).astype(np.float32)
     *_, (found, _) = largest_errors(kernel, 16, weight, 2)
-    assert found < winograd.RANDOM_ERRORS[-(-kernel // KERNELS[kernel])]
+    assert found < winograd.RANDOM_ERRORS[ceil_div(kernel, KERNELS[kernel])]
 
 
 # Cost

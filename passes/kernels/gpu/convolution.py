@@ -26,6 +26,7 @@ from typing import TypeAlias
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View, activate
@@ -181,7 +182,7 @@ def pattern_direct(
     values, first_value = weights.values.vectors(k)
     index, first_index = weights.index.scalars(k)
     bounds, first_bound = weights.bounds.scalars(k)
-    vectors = -(-library.entries // LANES)
+    vectors = ceil_div(library.entries, LANES)
     number = k.group("y")
     bound = k.add(first_bound, k.mul(number, len(places) + 1))
     sums: Vectors = [k.splat(0.0, LANES)] * (schedule.rows * block)
@@ -221,7 +222,7 @@ def dense_direct(
     shape = _Shape(k, output, schedule)
     taps = Taps(k, source, window, shape.place, Taps.input_rows(own, window, schedule.rows))
     values, first_value = weights.values.vectors(k)
-    vectors = -(-len(own) * block // LANES)
+    vectors = ceil_div(len(own) * block, LANES)
     number = k.group("y")
     filter_ = k.mul(number, block)
     channels = k.number(weights.channels)

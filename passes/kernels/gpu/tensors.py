@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
+from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index
@@ -45,7 +46,7 @@ class GpuTensor:
     @property
     def vectors(self) -> int:
         """Vectors that cover a row, without its halo."""
-        return -(-self.width // LANES)
+        return ceil_div(self.width, LANES)
 
     @property
     def has_halo(self) -> bool:

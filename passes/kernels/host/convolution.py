@@ -23,6 +23,7 @@ from typing import TypeAlias
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
@@ -131,7 +132,7 @@ def _for_tiles(
 ) -> None:
     """Emit the loops over row tiles and strips; `body(tile, strip, tile number in the plane)`."""
     rows = min(schedule.rows, output.height)
-    tiles = -(-output.height // rows)
+    tiles = ceil_div(output.height, rows)
 
     def row_tile(number: Index, _: Vectors) -> Vectors:
         image, index = b.divide(number, tiles) if output.images > 1 else (0, number)
@@ -260,7 +261,7 @@ def _finish_rows(b: Builder, tile: Tile, index: Index, output: Tensor, channel: 
     rows = b.add(plane, b.mul(tile.row, layout.pitch))
     for row in range(tile.rows):
         tiling.fill_sides(b, output, rows, row, end, lanes)
-    tiles = -(-output.height // tile.rows)
+    tiles = ceil_div(output.height, tile.rows)
     last: Index = 0 if tiles == 1 else index
     b.when_equal(last, 0, lambda: tiling.fill_top(b, output, plane, lanes))
     b.when_equal(last, tiles - 1, lambda: tiling.fill_bottom(b, output, plane, lanes))
@@ -462,7 +463,7 @@ def dense_convolution(
         if weights.channels == 1:
             sums = one_channel(0, sums)
         elif is_long_sum(b.element, weights.channels * len(taps)):
-            sums = b.loop(0, -(-weights.channels // channels), sums, some_channels)
+            sums = b.loop(0, ceil_div(weights.channels, channels), sums, some_channels)
         else:
             sums = b.loop(0, weights.channels, sums, one_channel)
         for member in range(block):
@@ -471,9 +472,9 @@ def dense_convolution(
             store_tile(b, tile, strip, index, own, channel, output, epilogue, schedule)
 
     # Of weights and inputs, those stay in cache that would take longer to come again.
-    rows = output.images * -(-output.height // schedule.rows)
+    rows = output.images * ceil_div(output.height, schedule.rows)
     weight_bytes = element_bytes(weights.values.type) * weights.channels * len(taps) * output.channels
-    far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > source.bytes * -(-output.channels // block)
+    far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > source.bytes * ceil_div(output.channels, block)
     for_work(b, work, output, schedule, one_block, filters_first=weights.channels == 1 or far)
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Library, Schedule
+from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.convolution import (
@@ -202,4 +203,4 @@ def _places(packs: Sequence[Pack]) -> list[tuple[Pack, int]]:
 
 def _elements(packs: Sequence[Pack], line: int) -> int:
     """Return the elements of one filter's accumulators, whole cache lines."""
-    return -(-sum(pack.lanes for pack in packs) // line) * line
+    return ceil_div(sum(pack.lanes for pack in packs), line) * line

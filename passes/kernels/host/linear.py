@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.convolution import Epilogue, Work
@@ -48,7 +49,7 @@ def linear(
 
         def some_images(group: Index, _: Vectors) -> Vectors:
             image = b.minimum(b.mul(group, images), shape.images - images)
-            packed = b.mul(number, -(-shape.features // lanes) * block * lanes)
+            packed = b.mul(number, ceil_div(shape.features, lanes) * block * lanes)
             columns = [b.mul(b.add(image, member), shape.features) for member in range(images)]
 
             def step(position: Index, sums: Vectors, valid: int = lanes) -> Vectors:
@@ -79,7 +80,7 @@ def linear(
                     b.store(value, output, b.add(b.mul(b.add(image, place), shape.filters), channel), 0)
             return []
 
-        groups = -(-shape.images // images)
+        groups = ceil_div(shape.images, images)
         if groups == 1:
             some_images(0, [])
         else:

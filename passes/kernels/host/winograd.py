@@ -39,6 +39,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from patc.integers import ceil_div
 from patc.passes.cost import cost_model
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
@@ -52,7 +53,7 @@ def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[i
     stride = strides[0]
     square = len({*kernel}) == 1 and tuple(strides) == (stride, stride)
     plain = (*dilations, groups) == (1, 1, 1) and phases == stride <= 2
-    return square and plain and -(-kernel[0] // stride) in TAPS
+    return square and plain and ceil_div(kernel[0], stride) in TAPS
 
 
 # Phases
@@ -96,7 +97,7 @@ def transform_weights(weight: np.ndarray, stride: int = 1) -> np.ndarray:
     Positions that a phase does not use hold zeros.
     """
     filters, channels, kernel, _ = weight.shape
-    taps = -(-kernel // stride)
+    taps = ceil_div(kernel, stride)
     parts = phases(kernel, stride)
     found = np.zeros((taps + TILE - 1, taps + TILE - 1, filters, len(parts), channels), np.float32)
     for number, part in enumerate(parts):
@@ -124,7 +125,7 @@ def cancels(weight: np.ndarray, stride: int) -> bool:
     """
     found = np.sqrt(np.square(weight.sum(1, dtype=np.float64)).sum((1, 2)).max())
     scale = np.sqrt(np.einsum("fcij,fcij->f", weight, weight).max())
-    return bool(RANDOM_ERRORS[-(-weight.shape[2] // stride)] * scale > TOLERABLE_ERROR * found)
+    return bool(RANDOM_ERRORS[ceil_div(weight.shape[2], stride)] * scale > TOLERABLE_ERROR * found)
 
 
 # Tiles
@@ -191,7 +192,7 @@ class Layer:
     @property
     def taps(self) -> int:
         """Rows, and columns, of the largest phase of a kernel."""
-        return -(-self.kernel // self.stride)
+        return ceil_div(self.kernel, self.stride)
 
     @property
     def read(self) -> int:
@@ -211,17 +212,17 @@ class Layer:
     @property
     def rows(self) -> int:
         """Rows of tiles of an image."""
-        return -(-self.height // TILE)
+        return ceil_div(self.height, TILE)
 
     @property
     def columns(self) -> int:
         """Tiles of a row."""
-        return -(-self.width // TILE)
+        return ceil_div(self.width, TILE)
 
     @property
     def bands(self) -> int:
         """Bands of all images; the last one may overlap its neighbour."""
-        return -(-self.images * self.rows // self.band)
+        return ceil_div(self.images * self.rows, self.band)
 
     @property
     def tiles(self) -> int:
@@ -231,7 +232,7 @@ class Layer:
     @property
     def blocks(self) -> int:
         """Blocks of filters; the last one may overlap its neighbour."""
-        return -(-self.filters // self.block)
+        return ceil_div(self.filters, self.block)
 
     def strips(self) -> list[Strip]:
         """Cut a row of tiles into vectors, or several short rows together into one."""
@@ -263,7 +264,7 @@ class Layer:
         last = self.strips()[-1]
         spilled = self.tiles + last.lanes - last.rows * last.columns
         covered = tiling.covered_by(self.parts())
-        return -(-max(spilled, covered) // LINE) * LINE
+        return ceil_div(max(spilled, covered), LINE) * LINE
 
     @property
     def channel(self) -> int:
@@ -314,8 +315,8 @@ def layers(
     Args:
         height, width: of its output.
     """
-    rows = images * -(-height // TILE)
-    bands = sorted({-(-rows // 2**power) for power in range(rows.bit_length())})
+    rows = images * ceil_div(height, TILE)
+    bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
     for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
         blocks = [size for size in BLOCKS if size <= filters and (size + 1) * vectors + 1 <= target.registers]
         cut = band, target.lanes, blocks[-1], vectors * target.lanes
@@ -331,7 +332,7 @@ def modelled_cycles(layer: Layer, target: Target) -> float:
     inputs = outputs = products = 0.0
     for strip in layer.strips():
         stored = TILE * strip.rows * len(tiling.cut(TILE * strip.columns, layer.lanes))
-        vectors = strip.count * -(-layer.band // strip.rows)
+        vectors = strip.count * ceil_div(layer.band, strip.rows)
         operation = cost_model.vector_cycles(strip.lanes, target)
         for phase in layer.phases:
             loaded = strip.rows * len(tiling.cut(inputs_of(layer, phase, strip), layer.lanes))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
+from patc.integers import ceil_div
 from patc.passes.cost.cost_model import SECOND_LEVEL_BYTES
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
@@ -78,7 +79,7 @@ def compute_bands(
             multiply(b, layer, (0, layer.positions), blocks, transformed, inputs, weights, kept)
             return [transform_output(b, layer, filters, start, kept, output, epilogue, seen[0])]
 
-        return _repeat(b, -(-layer.blocks // layer.group), one_group, seen)
+        return _repeat(b, ceil_div(layer.blocks, layer.group), one_group, seen)
 
     return b.loop(work.first_tile, work.last_tile, [nothing_seen(b, layer)], one_band)[0]
 
@@ -113,7 +114,7 @@ def _for_vectors(
             carried = _repeat(b, strip.count, one_vector, carried)
         return carried
 
-    return _repeat(b, -(-layer.band // rows), some_rows, carried)
+    return _repeat(b, ceil_div(layer.band, rows), some_rows, carried)
 
 
 def _repeat(
@@ -363,7 +364,7 @@ def _rows_of_outputs(b: Builder, strip: Strip, chunks: Sequence[tiling.Chunk], c
         for row in range(strip.rows)
         for chunk in chunks
     ]
-    half = -(-len(wanted) // 2)
+    half = ceil_div(len(wanted), 2)
     return [value for part in (wanted[:half], wanted[half:]) if part for value in regroup(b, sources, part)]
 
 
