@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Activation, Layout, Library, Schedule
+from patc.dialects.attributes import Activation, Layout
 from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import vector_lanes
 from patc.passes.ir.functions import defined_functions
+from patc.passes.ir.planes import CONVOLUTIONS, has_no_gaps, is_global_pool, is_pointwise
 from patc.passes.kernels import tiling
 from patc.targets import Target, get_target
 
-_CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
-_WINDOWS = (*_CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
+_WINDOWS = (*CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
 _FLEXIBLE = (pattern.AddOp, pattern.ActivateOp, pattern.RelayoutOp)
 
 
@@ -74,54 +74,8 @@ class _Use:
     @property
     def flexible(self) -> bool:
         """Whether the op reads any layout with a halo of zeros."""
-        is_residual = isinstance(self.op, _CONVOLUTIONS) and self.number > 0
+        is_residual = isinstance(self.op, CONVOLUTIONS) and self.number > 0
         return isinstance(self.op, _FLEXIBLE) or is_residual or is_global_pool(self.op)
-
-
-def is_global_pool(op: Any) -> bool:
-    """Whether the op is an average over whole planes."""
-    if not isinstance(op, pattern.AvgPool2dOp) or "divisor" in op.attributes:
-        return False
-    return list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
-
-
-def is_flat(op: Any) -> bool:
-    """Whether a convolution is a product of matrices: a 1x1 window over planes whose rows follow each other."""
-    if not _is_pointwise(op):
-        return False
-    tensors = [op.input, op.result] if op.residual is None else [op.input, op.result, op.residual]
-    return all(_has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
-
-
-def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
-    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or one row for
-    each thread."""
-    height, width = op.result.type.shape[2:]
-    if not is_flat(op):
-        return height, width
-    rows = threads if height * width % threads == 0 else 1
-    return rows, height * width // rows
-
-
-def row_tiles(op: Any, schedule: Schedule) -> int:
-    """Return the row tiles that a schedule cuts all images of a layer's result into."""
-    images, _, height, _ = tiling.as_planes(op.result.type.shape)
-    if is_flat(op):
-        height, _ = kernel_plane(op, schedule.threads)
-    return images * ceil_div(height, min(schedule.rows, height))
-
-
-def _is_pointwise(op: Any) -> bool:
-    """Whether an op is a convolution by a 1x1 window of stride 1."""
-    if not isinstance(op, _CONVOLUTIONS) or any(op.pads) or list(op.strides) != [1, 1]:
-        return False
-    if isinstance(op, pattern.Conv2dOp):
-        return list(op.weight.type.shape[2:]) == [1, 1]
-    return Library.from_attr(op.library).kernel == (1, 1)
-
-
-def _has_no_gaps(layout: Layout, width: int) -> bool:
-    return layout.row == width and layout.phases == 1 and layout.top == layout.left == 0
 
 
 def _place(value: ir.Value, target: Target, is_argument: bool) -> None:
@@ -158,7 +112,7 @@ def _like_input(value: ir.Value, wanted: Layout) -> Layout:
     given = getattr(op, "input", None)
     if given is None or list(given.type.shape[2:]) != list(value.type.shape[2:]) or given.type.encoding is None:
         return wanted
-    if _has_no_gaps(wanted, value.type.shape[3]):
+    if has_no_gaps(wanted, value.type.shape[3]):
         return wanted
     layout = Layout.of(given.type)
     return layout if _serves(layout, wanted, value.type.shape) else wanted
@@ -199,15 +153,15 @@ def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Targe
     """Return the layout whose halo covers the pads of all windows; two phases when all have stride 2."""
     top, left, bottom, right = (max(use.op.pads[side] for use in uses) for side in range(4))
     # A convolution reads each row many times, pooling once: not worth another store for its producer.
-    convolutions = [use.op for use in uses if isinstance(use.op, _CONVOLUTIONS)]
+    convolutions = [use.op for use in uses if isinstance(use.op, CONVOLUTIONS)]
     # A GPU loads all columns either way, and picks every second one.
     split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses) and not target.is_gpu
     phases = 2 if split else 1
     fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
     if target.is_gpu:
         return _vector_rows(tensor, (top, left, bottom, right), fill, target)
-    # Rows without gaps between them, see `is_flat`.
-    lanes = 1 if all(_is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    # Rows without gaps between them, see `planes.is_flat`.
+    lanes = 1 if all(is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (top, left, bottom, right), phases, fill, lanes)
 
 
@@ -215,7 +169,7 @@ def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Targ
     """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
     if target.is_gpu:
         return _vector_rows(tensor, (0, 0, 0, 0), "zero", target)
-    lanes = 1 if any(_is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    lanes = 1 if any(is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (0, 0, 0, 0), 1, "zero", lanes)
 
 

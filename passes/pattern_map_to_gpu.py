@@ -25,7 +25,7 @@ from patc.passes.ir import windows
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, require_elements
 from patc.passes.ir.functions import defined_functions, symbols, through_reshapes, works_on_tensors
-from patc.passes.kernels import tiling
+from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.gpu import convolution, pooling
 from patc.passes.kernels.gpu.convolution import DenseArrays, GpuArray, GpuEpilogue, SparseArrays
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, BufferArgument, Kernel, Memory
@@ -240,7 +240,7 @@ class _Mapper:
             self._blob.reserve(_overrun(root))
         shape = tuple(value.type.shape)
         layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
-        return GpuTensor(memory, start, value.type.element_type, *tiling.as_planes(shape), layout)
+        return GpuTensor(memory, start, value.type.element_type, *as_planes(shape), layout)
 
     def _output(self, value: ir.Value) -> int:
         """Return where a result is; a constant is copied there first."""

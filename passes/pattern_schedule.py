@@ -23,7 +23,7 @@ from patc.passes.cost.candidates import candidates, shortlist, without_inaccurat
 from patc.passes.cost.gpu_candidates import gpu_candidates
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
-from patc.passes.pattern_layout import is_flat, row_tiles
+from patc.passes.ir.planes import is_flat, row_tiles
 from patc.targets import get_target
 
 REMOTE_BYTES_PER_CYCLE = 1.5  # from the cache of another core

@@ -25,13 +25,13 @@ from patc.passes.ir import windows
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, require_elements
 from patc.passes.ir.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
+from patc.passes.ir.planes import as_planes, is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.host import convolution, linear, pooling, winograd, winograd_repair, winograd_stages
 from patc.passes.kernels.host.input_stationary import ChannelMajorWeights, input_stationary
 from patc.passes.kernels.host.winograd_transforms import TILE
 from patc.passes.kernels.tiling import Tensor
-from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.pattern_parallelize import CLOCK
 from patc.passes.pattern_plan_memory import ENTRY
 
@@ -91,7 +91,7 @@ class _Buffer:
 
     def tensor(self, memory: ir.Value) -> Tensor:
         """Return the tensor as a kernel sees it through its own argument."""
-        images, channels, height, width = tiling.as_planes(self.shape)
+        images, channels, height, width = as_planes(self.shape)
         return Tensor(memory, images, channels, height, width, self.layout or Layout.packed(height, width))
 
     def flat(self, rows: int) -> _Buffer:
@@ -646,7 +646,7 @@ def _emit_elementwise(specializer: _Specializer, op: Any, schedule: Schedule) ->
         pooling.elementwise(b, work, tensors, output.tensor(arguments[-1]), activation, schedule)
 
     memories = [source.memory for source in sources] + [output.memory]
-    channels = tiling.as_planes(output.shape)[1]
+    channels = as_planes(output.shape)[1]
     specializer.call(op, schedule, memories, [1.0] * channels, row_tiles(op, schedule), emit)
 
 

@@ -22,10 +22,10 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes, vector_lanes
+from patc.passes.ir.planes import as_planes, is_flat, is_global_pool, kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import convolution, winograd
 from patc.passes.kernels.host.winograd_transforms import TILE
-from patc.passes.pattern_layout import is_flat, is_global_pool, kernel_plane
 from patc.targets import Target
 
 MEMORY_BYTES_PER_CYCLE = 6.0
@@ -271,7 +271,7 @@ def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Targe
 
 def _plane_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tile of a pooling or elementwise layer: four vectors or so in flight."""
-    *_, height, width = tiling.as_planes(op.result.type.shape)
+    *_, height, width = as_planes(op.result.type.shape)
     tensors = [value.type for value in (*op.operands, op.result)]
     moved = float(sum(element_bytes(type_) * math.prod(type_.shape) for type_ in tensors))
     if is_global_pool(op):

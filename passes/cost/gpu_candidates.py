@@ -21,11 +21,10 @@ from patc.passes.cost.candidates import pattern_counts
 from patc.passes.formats.fkw import Fkw
 from patc.passes.formats.layer_weights import FKW_ROLES
 from patc.passes.ir.constants import read_constant
-from patc.passes.kernels import tiling
+from patc.passes.ir.planes import as_planes, is_global_pool
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT
 from patc.passes.kernels.gpu.weights import share_kernels
 from patc.passes.kernels.host.convolution import Tap
-from patc.passes.pattern_layout import is_global_pool
 
 RESIDENT = 4096  # threads that a small GPU works on at once
 LOAD = 2.0  # cycles of a vector load, in those of a multiply-add of four elements
@@ -144,7 +143,7 @@ def _planes(op: Any, state: PassState) -> Iterator[Candidate]:
         yield Candidate(Schedule("global-pool", 1, LANES, LANES, 1, 64, SPLIT, 64), *_moved(op), "memory")
         return
     name = "pool" if isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp)) else "elementwise"
-    images, channels, height, width = tiling.as_planes(op.result.type.shape)
+    images, channels, height, width = as_planes(op.result.type.shape)
     for threads in THREADS:
         groups = ceil_div(ceil_div(width, LANES) * height, threads) * channels * images
         cycles = START * max(1.0, groups * threads / RESIDENT)

@@ -6,7 +6,6 @@ at the end, a narrower one. Only the last chunk of a row may have more lanes tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,14 +126,6 @@ class Tensor:
     def bytes(self) -> int:
         """Bytes of all images."""
         return self.images * self.image * element_bytes(self.memory.type)
-
-
-def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return a shape as images, channels, height and width; of another rank, each row is a channel."""
-    if len(shape) == 4:
-        images, channels, height, width = shape
-        return images, channels, height, width
-    return 1, math.prod(shape[:-1]), 1, shape[-1]
 
 
 def load_chunk(b: Builder, tensor: Tensor, base: Index, row: int, chunk: Chunk) -> ir.Value:

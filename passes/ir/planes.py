@@ -1,0 +1,68 @@
+"""How layers see planes: as they are, or flat where the rows of a plane may follow each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from patc.dialects import pattern
+from patc.dialects.attributes import Layout, Library, Schedule
+from patc.integers import ceil_div
+
+CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
+
+
+def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return a shape as images, channels, height and width; of another rank, each row is a channel."""
+    if len(shape) == 4:
+        images, channels, height, width = shape
+        return images, channels, height, width
+    return 1, math.prod(shape[:-1]), 1, shape[-1]
+
+
+def is_global_pool(op: Any) -> bool:
+    """Whether the op is an average over whole planes."""
+    if not isinstance(op, pattern.AvgPool2dOp) or "divisor" in op.attributes:
+        return False
+    return list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
+
+
+def is_flat(op: Any) -> bool:
+    """Whether a convolution is a product of matrices: a 1x1 window over planes whose rows follow each other."""
+    if not is_pointwise(op):
+        return False
+    tensors = [op.input, op.result] if op.residual is None else [op.input, op.result, op.residual]
+    return all(has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
+
+
+def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
+    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or one row for
+    each thread."""
+    height, width = op.result.type.shape[2:]
+    if not is_flat(op):
+        return height, width
+    rows = threads if height * width % threads == 0 else 1
+    return rows, height * width // rows
+
+
+def row_tiles(op: Any, schedule: Schedule) -> int:
+    """Return the row tiles that a schedule cuts all images of a layer's result into."""
+    images, _, height, _ = as_planes(op.result.type.shape)
+    if is_flat(op):
+        height, _ = kernel_plane(op, schedule.threads)
+    return images * ceil_div(height, min(schedule.rows, height))
+
+
+def is_pointwise(op: Any) -> bool:
+    """Whether an op is a convolution by a 1x1 window of stride 1."""
+    if not isinstance(op, CONVOLUTIONS) or any(op.pads) or list(op.strides) != [1, 1]:
+        return False
+    if isinstance(op, pattern.Conv2dOp):
+        return list(op.weight.type.shape[2:]) == [1, 1]
+    return Library.from_attr(op.library).kernel == (1, 1)
+
+
+def has_no_gaps(layout: Layout, width: int) -> bool:
+    """Whether the rows of a plane follow each other, without a halo."""
+    return layout.row == width and layout.phases == 1 and layout.top == layout.left == 0
