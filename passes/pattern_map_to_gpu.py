@@ -7,7 +7,6 @@ more than two bindings on any device.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -22,17 +21,16 @@ from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.formats.layer_weights import read_dense_weight, read_fkw, require_array
 from patc.passes.ir import windows
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, require_elements
-from patc.passes.ir.functions import defined_functions, symbols, through_reshapes, works_on_tensors
+from patc.passes.ir.functions import UniqueFunctions, defined_functions, through_reshapes, works_on_tensors
 from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.gpu import convolution, pooling
 from patc.passes.kernels.gpu.convolution import DenseArrays, GpuArray, GpuEpilogue, SparseArrays
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, BufferArgument, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor, has_vector_rows
 from patc.passes.kernels.gpu.weights import pack_features, pack_kernels, pack_taps, share_kernels
-from patc.passes.kernels.host.convolution import Window
-from patc.passes.pattern_plan_memory import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 
 INPUTS = "pattern.inputs"  # byte offsets of the inputs in the arena
 OUTPUTS = "pattern.outputs"
@@ -136,8 +134,7 @@ class _Kernels:
 
     def __init__(self, module: ir.Module) -> None:
         self._module = module
-        self._names: dict[str, str] = {}
-        self._taken = symbols(module)
+        self._functions = UniqueFunctions(module)
 
     def get(self, schedule: Schedule, element: ir.Type, emit: _Emit) -> _Made:
         """Return the kernel that `emit` writes."""
@@ -154,17 +151,7 @@ class _Kernels:
                 gpu.ReturnOp([])
             types = [argument.type for argument in block.arguments]
             function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
-        text = str(module)
-        if text in self._names:
-            module.operation.erase()
-        else:
-            stem = schedule.algorithm.replace("-", "_")
-            name = next(free for number in itertools.count() if (free := f"{stem}_{number}") not in self._taken)
-            self._taken.add(name)
-            self._names[text] = name
-            for op in (module, function):
-                op.attributes["sym_name"] = ir.StringAttr.get(name)
-        return _Made(self._names[text], kernel.arguments)
+        return _Made(self._functions.keep(module, schedule.algorithm, function), kernel.arguments)
 
 
 class _Mapper:
@@ -359,19 +346,12 @@ def _overrun(value: ir.Value) -> int:
         shape = read.type.shape
         layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
         rows = Schedule.from_attr(user.attributes["schedule"]).rows
-        strides = list(user.opview.strides) if "strides" in user.attributes else [1, 1]
-        dilations = list(user.opview.dilations) if "dilations" in user.attributes else [1, 1]
-        height, width = (dilations[axis] * _kernel_size(user.opview)[axis] for axis in (0, 1))
-        elements = max(elements, (rows * strides[0] + height) * layout.pitch + LANES * strides[1] + width + ALIGNMENT)
+        slides = "strides" in user.attributes
+        window = windows.Window.of(user.opview) if slides else windows.Window((1, 1))
+        height, width = (window.dilations[axis] * window.kernel[axis] for axis in (0, 1))
+        down, right = window.strides
+        elements = max(elements, (rows * down + height) * layout.pitch + LANES * right + width + ALIGNMENT)
     return element_bytes(value.type) * elements
-
-
-def _kernel_size(op: Any) -> tuple[int, int]:
-    if isinstance(op, pattern.Conv2dOp):
-        return tuple(op.weight.type.shape[2:])
-    if isinstance(op, pattern.SparseConv2dOp):
-        return Library.from_attr(op.library).kernel
-    return tuple(op.kernel) if "kernel" in op.attributes else (1, 1)
 
 
 def _grid(output: GpuTensor, schedule: Schedule, blocks: int) -> _Grid:
@@ -381,10 +361,6 @@ def _grid(output: GpuTensor, schedule: Schedule, blocks: int) -> _Grid:
 
 
 # One function a kind of layer -------------------------------------------------------------------------
-
-
-def _window(op: Any) -> Window:
-    return Window(tuple(op.strides), tuple(op.dilations), op.pads[0], op.pads[1])
 
 
 def _bias(mapper: _Mapper, op: Any) -> GpuArray | None:
@@ -411,7 +387,7 @@ def _map_sparse(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     arrays = pack_kernels(fkw, block, plane)
     held = {role: mapper.constant(array, op.values, f"{role}.{block}.{plane}") for role, array in arrays.items()}
     weights = SparseArrays(library=library, **held)
-    epilogue, window = _epilogue(mapper, op), _window(op)
+    epilogue, window = _epilogue(mapper, op), windows.Window.of(op)
 
     def emit(k: Kernel) -> None:
         convolution.pattern_direct(k, source, weights, output, epilogue, window, schedule)
@@ -429,7 +405,7 @@ def _map_dense(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
         raise fail(op, f"groups of a multiple of {block} filters, for a schedule of {block} filters", group)
     values = mapper.constant(pack_taps(weight.array, block), weight.origin, f"taps{block}")
     weights = DenseArrays(values, (height, width), channels, group, filters)
-    epilogue, window = _epilogue(mapper, op), _window(op)
+    epilogue, window = _epilogue(mapper, op), windows.Window.of(op)
 
     def emit(k: Kernel) -> None:
         convolution.dense_direct(k, source, weights, output, epilogue, window, schedule)
@@ -442,7 +418,7 @@ def _map_pool(mapper: _Mapper, op: Any, schedule: Schedule) -> None:
     if schedule.algorithm == "global-pool":
         _map_global_pool(mapper, op, schedule, source, output)
         return
-    window, kernel = _window(op), (op.kernel[0], op.kernel[1])
+    window, kernel = windows.Window.of(op), (op.kernel[0], op.kernel[1])
     maximum = isinstance(op, pattern.MaxPool2dOp)
     divisors = np.ones((1, 1)) if maximum else windows.average_divisors(op)
     scale: float | GpuTensor = 1.0 / float(divisors[0, 0])

@@ -13,14 +13,12 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
-from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 
-ALIGNMENT = 64
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
-WEIGHTS = "weights"  # the blob's name in the parameter store
 _NUMPY = {"f32": np.float32, "f16": np.float16, "i16": np.int16, "i32": np.int32}
 
 
@@ -95,15 +93,6 @@ def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:
     op.operation.erase()
 
 
-@dataclass(frozen=True)
-class Lifetime:
-    """A buffer: bytes, and the first and last top-level op that touches it."""
-
-    size: int
-    first: int
-    last: int
-
-
 def _lifetime(op: Any, block: ir.Block) -> Lifetime:
     order = {other.operation: number for number, other in enumerate(block.operations)}
     places = []
@@ -118,40 +107,6 @@ def _lifetime(op: Any, block: ir.Block) -> Lifetime:
     type_ = op.results[0].type
     size = type_.shape[0] * element_bytes(type_)
     return Lifetime(size, min(places, default=0), max(places, default=0))
-
-
-def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
-    """Return the offset of each buffer and the size of the arena; buffers that live together do not overlap."""
-    offsets = [0] * len(buffers)
-    placed: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda n: (-round_up(buffers[n].size), n)):
-        buffer = buffers[number]
-        size = round_up(buffer.size)
-        taken = sorted(
-            (offsets[other], offsets[other] + round_up(buffers[other].size))
-            for other in placed
-            if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last
-        )
-        offsets[number] = _best_gap(taken, size)
-        placed.append(number)
-    total = max((offset + round_up(buffer.size) for offset, buffer in zip(offsets, buffers, strict=True)), default=0)
-    return offsets, total
-
-
-def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
-    """Return the start of the smallest gap between taken intervals that fits `size`, or their end."""
-    best, best_size, end = None, 0, 0
-    for start, stop in taken:
-        gap = start - end
-        if gap >= size and (best is None or gap < best_size):
-            best, best_size = end, gap
-        end = max(end, stop)
-    return end if best is None else best
-
-
-def round_up(size: int) -> int:
-    """Return the next multiple of `ALIGNMENT`."""
-    return ceil_div(size, ALIGNMENT) * ALIGNMENT
 
 
 def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[dict[str, int], np.ndarray]:

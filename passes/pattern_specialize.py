@@ -6,7 +6,6 @@ memrefs in their layout, weights become `memref.global`s that hold exactly the a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -24,7 +23,13 @@ from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight, read
 from patc.passes.ir import windows
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, require_elements
-from patc.passes.ir.functions import declare_function, defined_functions, symbols, through_reshapes, works_on_tensors
+from patc.passes.ir.functions import (
+    UniqueFunctions,
+    declare_function,
+    defined_functions,
+    through_reshapes,
+    works_on_tensors,
+)
 from patc.passes.ir.planes import as_planes, is_flat, is_global_pool, kernel_plane, row_tiles
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder
@@ -115,8 +120,7 @@ class _Kernels:
     def __init__(self, module: ir.Module, state: PassState) -> None:
         self._module = module
         self._state = state
-        self._names: dict[str, str] = {}
-        self._taken = symbols(module)
+        self._functions = UniqueFunctions(module)
         self._globals: dict[str, ir.Type] = {}
 
     def get(
@@ -132,16 +136,7 @@ class _Kernels:
             with ir.InsertionPoint(block):
                 emit(Builder(block, element), list(block.arguments))
                 func.ReturnOp([])
-        text = str(function)
-        if text in self._names:
-            function.operation.erase()
-        else:
-            stem = algorithm.replace("-", "_")
-            free = (f"{stem}_{number}" for number in itertools.count())
-            self._names[text] = next(name for name in free if name not in self._taken)
-            self._taken.add(self._names[text])
-            function.attributes["sym_name"] = ir.StringAttr.get(self._names[text])
-        return self._names[text]
+        return self._functions.keep(function, algorithm)
 
     def add_global(self, name: str, array: np.ndarray, inline: bool) -> tuple[str, ir.MemRefType]:
         """Add a flat constant array; its values go into the text or into the parameter store."""
@@ -384,10 +379,6 @@ def _epilogue(specializer: _Specializer, op: Any, schedule: Schedule) -> tuple[l
     return memories, make
 
 
-def _window(op: Any) -> convolution.Window:
-    return convolution.Window(tuple(op.strides), tuple(op.dilations), op.pads[0], op.pads[1])
-
-
 def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     if schedule.algorithm == "pattern-direct":
         _emit_pattern_direct(specializer, op, schedule)
@@ -405,7 +396,7 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
         operand = getattr(op, role)
         weights.append(specializer.constant(require_array(op, operand, role, specializer.state), operand, ""))
     extra, epilogue = _epilogue(specializer, op, schedule)
-    window = _window(op)
+    window = windows.Window.of(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         values, index, offset, stride, reorder = arguments[1:6]
@@ -443,7 +434,7 @@ def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedul
         weights.append(specializer.constant(getattr(arrays, role), op.values, f"{role}{blocks}"))
     block = ceil_div(arrays.block, 64) * 64  # the same for layers that are alike, so that they share a kernel
     extra, epilogue = _epilogue(specializer, op, schedule)
-    window = _window(op)
+    window = windows.Window.of(op)
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         values, place, bounds, channels, firsts, reorder, count = arguments[1:8]
@@ -502,7 +493,7 @@ def _emit_winograd(specializer: _Specializer, op: Any, schedule: Schedule) -> No
     sizes = [copies * count * layer.channel for count in (layer.depth, kept)]
     planes, sums = (memref.AllocOp(_flat(size, element), [], []).result for size in sizes)
     extra, epilogue = _epilogue(specializer, op, schedule)
-    window = _window(op)
+    window = windows.Window.of(op)
     status = specializer.status(element)
     again = winograd_repair.repair_schedule(layer, schedule)
     matrices = specializer.constant(winograd_repair.restoring_matrices(layer), weight.origin, "restoring")
@@ -573,7 +564,7 @@ def _emit_dense(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
         pack_filters(weight.array, schedule.filters), weight.origin, f"packed{schedule.filters}"
     )
     extra, epilogue = _epilogue(specializer, op, schedule)
-    window, group = _window(op), filters // weight.groups
+    window, group = windows.Window.of(op), filters // weight.groups
 
     def emit(b: Builder, arguments: list[Any], work: convolution.Work) -> None:
         weights = convolution.DenseWeights(arguments[1], (kernel[0], kernel[1]), channels, group)
@@ -592,7 +583,7 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
         _emit_global_pool(specializer, op, schedule)
         return
     source, output = specializer.buffer(op.input), specializer.result(op)
-    window, kernel = _window(op), (op.kernel[0], op.kernel[1])
+    window, kernel = windows.Window.of(op), (op.kernel[0], op.kernel[1])
     maximum = isinstance(op, pattern.MaxPool2dOp)
     memories = [source.memory, output.memory]
     divisors = np.ones((1, 1)) if maximum else windows.average_divisors(op)

@@ -156,7 +156,7 @@ def used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
         return ParameterStore()
     from torch_mlir.dialects import memref  # takes longer to load than most files to process
 
-    from patc.passes.pattern_plan_memory import WEIGHTS
+    from patc.passes.ir.arena import WEIGHTS
 
     names = [op.attributes["name"].value for op in ir.get_ops_of_type(module, ParameterOp)]
     names += [op.sym_name.value for op in ir.get_ops_of_type(module, memref.GlobalOp)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch_mlir import ir
@@ -34,6 +35,34 @@ def through_reshapes(value: ir.Value) -> ir.Value:
 def symbols(module: ir.Module) -> set[str]:
     """Return the names that are taken."""
     return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
+
+
+class UniqueFunctions:
+    """What a pass adds to a module: functions, or modules of them. Of equal ones the first stays."""
+
+    def __init__(self, module: ir.Module) -> None:
+        self._names: dict[str, str] = {}
+        self._taken = symbols(module)
+
+    def keep(self, op: Any, stem: str, *inside: Any) -> str:
+        """Return the name of a new op or of one equal to it, in whose favour it is erased.
+
+        Args:
+            op: has the same provisional name whenever it is made.
+            stem: what its name starts with, in kebab case.
+            inside: ops in it that get its name too.
+        """
+        text = str(op)
+        if text in self._names:
+            op.operation.erase()
+            return self._names[text]
+        stem = stem.replace("-", "_")
+        name = next(free for number in itertools.count() if (free := f"{stem}_{number}") not in self._taken)
+        self._names[text] = name
+        self._taken.add(name)
+        for renamed in (op, *inside):
+            renamed.attributes["sym_name"] = ir.StringAttr.get(name)
+        return name
 
 
 def declare_function(module: ir.Module, name: str, result: str) -> None:

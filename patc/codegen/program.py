@@ -12,8 +12,8 @@ from torch_mlir import ir
 from patc.codegen import aarch64, host
 from patc.layers import LayerReport
 from patc.passes.base import PassState
+from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import defined_functions
-from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
 from patc.runtime.object_code import INTERFACE

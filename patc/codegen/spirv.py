@@ -13,9 +13,9 @@ from torch_mlir.passmanager import PassManager
 from patc.codegen.program import find_main
 from patc.layers import LayerReport
 from patc.passes.base import PassState
+from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import top_level_ops
 from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS
-from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_environment
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface

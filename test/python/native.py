@@ -24,8 +24,8 @@ from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
+from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.windows import Window
-from patc.passes.pattern_plan_memory import WEIGHTS
 from patc.pipeline import Pipeline
 from patc.runtime.native import NativeFunction
 from patc.targets import TARGETS, get_target, host_features

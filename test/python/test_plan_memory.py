@@ -15,8 +15,9 @@ from patc.diagnostics import PatcError
 from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place
 from patc.passes.pattern_encode import PatternEncode
-from patc.passes.pattern_plan_memory import ALIGNMENT, WEIGHTS, Lifetime, PatternPlanMemory, place
+from patc.passes.pattern_plan_memory import PatternPlanMemory
 from patc.passes.pattern_reorder import PatternReorder
 
 LIFETIMES = st.lists(

@@ -27,10 +27,11 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Library, Schedule
 from patc.integers import ceil_div
+from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View, activate
-from patc.passes.kernels.host.convolution import Tap, Window
+from patc.passes.kernels.host.convolution import Tap
 
 
 @dataclass(frozen=True)

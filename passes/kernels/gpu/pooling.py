@@ -13,12 +13,12 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Schedule
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.convolution import GpuArray, Taps
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View, activate
-from patc.passes.kernels.host.convolution import Window
 
 UNROLLED_TAPS = 64  # of a window; the rows of a larger one are a loop
 

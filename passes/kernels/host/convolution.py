@@ -25,6 +25,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation, Library, Schedule
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.tiling import Chunk, Strip, Tensor
@@ -33,16 +34,6 @@ DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache
 LONGEST_HALF_SUM = 256  # products that accumulators of f16 take before they are added to a total
 
 Tap: TypeAlias = tuple[int, int, int]  # input channel after the first, dy, dx
-
-
-@dataclass(frozen=True)
-class Window:
-    """Strides, dilations and the padding above and left of a sliding window."""
-
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    top: int
-    left: int
 
 
 @dataclass(frozen=True)

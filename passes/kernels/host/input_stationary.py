@@ -24,13 +24,13 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Library, Schedule
 from patc.integers import ceil_div
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.convolution import (
     Epilogue,
     Tap,
     Tile,
-    Window,
     Work,
     for_work,
     input_range,

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Schedule
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.convolution import (
     Epilogue,
     Tile,
-    Window,
     Work,
     for_work,
     input_vector,

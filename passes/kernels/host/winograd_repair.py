@@ -19,10 +19,11 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, math, scf
 
 from patc.dialects.attributes import Layout, Schedule
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host import convolution
-from patc.passes.kernels.host.convolution import Epilogue, Tile, Window, Work
+from patc.passes.kernels.host.convolution import Epilogue, Tile, Work
 from patc.passes.kernels.host.winograd import Layer, Strip
 from patc.passes.kernels.host.winograd_transforms import TILE, weight_matrix
 from patc.passes.kernels.tiling import Tensor

@@ -10,10 +10,11 @@ from torch_mlir.dialects import arith, scf
 
 from patc.integers import ceil_div
 from patc.passes.cost.cost_model import SECOND_LEVEL_BYTES
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host import winograd_repair
-from patc.passes.kernels.host.convolution import Epilogue, Tile, Window, Work
+from patc.passes.kernels.host.convolution import Epilogue, Tile, Work
 from patc.passes.kernels.host.winograd import Layer, Phase, Strip, inputs_of
 from patc.passes.kernels.host.winograd_transforms import (
     TILE,
