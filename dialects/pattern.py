@@ -130,6 +130,12 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045 - the binding reads Optional
     residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        height, width = self.weight.type.shape[2:]
+        return height, width
+
     @_when_complete
     def verify_invariants(self) -> bool:
         weight = list(self.weight.type.shape)
@@ -218,6 +224,11 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045
     residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        return Library.from_attr(self.library).kernel
+
     @_when_complete
     def verify_invariants(self) -> bool:
         attr = self.attributes["library"]
@@ -296,6 +307,12 @@ class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
     pads: Any
     dilations: Any
 
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        height, width = self.kernel
+        return height, width
+
     @_when_complete
     def verify_invariants(self) -> bool:
         return _verify_pool(self)
@@ -330,6 +347,12 @@ class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
     pads: Any
     dilations: Any
     count_include_pad: Any
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        height, width = self.kernel
+        return height, width
 
     @_when_complete
     def verify_invariants(self) -> bool:

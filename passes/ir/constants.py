@@ -61,3 +61,17 @@ def make_constant(array: np.ndarray, name: str | None, state: PassState, locatio
         return arith.ConstantOp(type_, attr, loc=location).result
     unique = state.parameters.add(name, array)
     return ParameterOp(result=type_, name=ir.StringAttr.get(unique), loc=location).result
+
+
+def replace_constant(op: Any, number: int, array: np.ndarray, state: PassState) -> None:
+    """Make `array` an operand in the place of another constant, which goes when nothing else needs it; a constant that
+    holds the same is left alone."""
+    old = op.operation.operands[number]
+    known = read_constant(old, state)
+    if known is not None and np.array_equal(known, array):
+        return
+    with ir.InsertionPoint(old.owner):
+        new = make_constant(array, constant_name(old), state, location=old.owner.location)
+    op.operation.operands[number] = new
+    if next(iter(old.uses), None) is None:
+        old.owner.erase()

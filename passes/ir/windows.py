@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from patc.dialects.attributes import Library
-
 
 @dataclass(frozen=True)
 class Window:
@@ -23,7 +21,7 @@ class Window:
     @staticmethod
     def of(op: Any) -> Window:
         """Return the window of a convolution or of a pooling layer."""
-        return Window(_kernel(op), tuple(op.strides), tuple(op.pads), tuple(op.dilations))
+        return Window(op.kernel_size, tuple(op.strides), tuple(op.pads), tuple(op.dilations))
 
     @property
     def top(self) -> int:
@@ -87,16 +85,6 @@ class Window:
         first = np.arange(self._positions(size, axis)) * self.strides[axis] - self.pads[axis]
         taps = first[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
         return ((taps >= 0) & (taps < size)).sum(axis=1)
-
-
-def _kernel(op: Any) -> tuple[int, int]:
-    if "kernel" in op.attributes:
-        sizes = tuple(op.kernel)
-    elif "library" in op.attributes:
-        sizes = Library.from_attr(op.library).kernel
-    else:
-        sizes = tuple(op.weight.type.shape[2:])
-    return sizes[0], sizes[1]
 
 
 def average_divisors(op: Any) -> np.ndarray:

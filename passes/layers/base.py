@@ -3,9 +3,120 @@
 from __future__ import annotations
 
 import abc
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects.ext import partition_fields
+
+from patc.dialects.attributes import Activation
 from patc.passes.algorithms.base import Algorithm
+from patc.passes.base import PassState, fail
+from patc.passes.ir.windows import Window
+
+
+class Access(enum.Enum):
+    """How a layer reads an operand."""
+
+    WINDOW = "a window slides over planes: they need a halo that covers its pads"
+    PLANES = "whole planes are read with their halo, which must be zeros"
+    ELEMENTS = "element by element, in any layout"
+    PACKED = "row-major"
+    WEIGHTS = "a constant, of the result's element type"
+    INDICES = "a constant of integers"
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the operand holds parameters of the layer rather than activations."""
+        return self in (Access.WEIGHTS, Access.INDICES)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What one operand is to its layer.
+
+    Attributes:
+        name: in the definition of the op.
+        number: in the operands of the op.
+        access: how it is read.
+        is_shared: whether each channel of the result depends on all channels of the operand.
+    """
+
+    name: str
+    number: int
+    access: Access
+    is_shared: bool = False
+
+
+class Sign(enum.Enum):
+    """What is known of the sign of a layer's result."""
+
+    ANY = "nothing"
+    AS_INPUT = "not negative if the input is not"
+    NON_NEGATIVE = "not negative"
+
+
+@dataclass(frozen=True)
+class FilterOrder:
+    """The order in which a layer computes its filters best.
+
+    Attributes:
+        stored: F, the old number of each stored filter.
+        channels: F, the channel of the result that each of them then computes.
+        work: multiplications of one image; where layers disagree, the one with most work decides.
+    """
+
+    stored: np.ndarray
+    channels: np.ndarray
+    work: int
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What a layer is to the channels of its tensors. Others than these may have any order: `LayerKind.permute`.
+
+    Attributes:
+        tied: tensors whose channels must have one order.
+        fixed: tensors whose channels must stay as they are.
+        order: what the layer wants; None for one that does not care.
+    """
+
+    tied: tuple[ir.Value, ...] = ()
+    fixed: tuple[ir.Value, ...] = ()
+    order: FilterOrder | None = None
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """New orders; entry i is the old number of what becomes number i, and None is for no change.
+
+    Attributes:
+        inputs: of the channels of the operand `input`.
+        outputs: of the channels of the result, and of what is tied to it.
+        filters: of the stored filters, where `Channels.order` says one.
+    """
+
+    inputs: np.ndarray | None
+    outputs: np.ndarray | None
+    filters: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer computes.
+
+    Attributes:
+        weights: of the dense layer.
+        kept_weights: that are multiplied.
+        flops: two for each kept weight and place of the result.
+    """
+
+    weights: int = 0
+    kept_weights: int = 0
+    flops: int = 0
 
 
 class LayerKind(abc.ABC):
@@ -13,9 +124,116 @@ class LayerKind(abc.ABC):
 
     Attributes:
         op: the class of the op.
+        elements: the element types of results that there are kernels for.
+        converts: whether an activation may be of another of these types than the result.
+        packs: whether the result can only be row-major.
+        fill: what the halo of an operand that a window slides over must hold, so that padding does not count: "zero",
+            or "lowest" (minus infinity).
+        rereads: whether a window reads each row many times: planes may then well be stored in a way that suits it.
         host, gpu: how CPUs and GPUs compute it, in the order in which candidates are listed.
     """
 
     op: ClassVar[type]
+    elements: ClassVar[tuple[str, ...]]
+    converts: ClassVar[bool]
+    packs: ClassVar[bool]
+    fill: ClassVar[str]
+    rereads: ClassVar[bool]
     host: ClassVar[tuple[Algorithm[Any], ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]
+
+    @abc.abstractmethod
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        """Return what each operand of an op is, in their order."""
+
+    @abc.abstractmethod
+    def window(self, op: Any) -> Window | None:
+        """Return the window that slides over the input, or None where there is none."""
+
+    @abc.abstractmethod
+    def is_pointwise(self, op: Any) -> bool:
+        """Return whether each place of the result depends on that place of the input alone, on all its channels."""
+
+    @abc.abstractmethod
+    def sign(self, op: Any) -> Sign:
+        """Return what is known of the sign of the result."""
+
+    @abc.abstractmethod
+    def channels(self, op: Any, state: PassState) -> Channels:
+        """Return how the channels of the op's tensors depend on each other.
+
+        Raises:
+            PatcError: the constants of the op are not valid.
+        """
+
+    @abc.abstractmethod
+    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
+        """Let an op's constants follow a new order of the channels of its tensors.
+
+        Args:
+            permutation: changes something, and nothing that `channels` fixed.
+        """
+
+    @abc.abstractmethod
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        """Build linalg that computes the same numbers at the insertion point, in the type of `reference.computed_in`.
+
+        Raises:
+            PatcError: an operand that has to be a constant is none, or is not valid.
+        """
+
+    @abc.abstractmethod
+    def work(self, op: Any) -> Work:
+        """Return what an op computes."""
+
+    def check_elements(self, op: Any) -> None:
+        """Refuse element types that there are no kernels for.
+
+        Raises:
+            PatcError: the result, or an operand, has such a type.
+        """
+        result = op.result.type.element_type
+        if str(result) not in self.elements:
+            raise fail(op, f"{' or '.join(self.elements)} tensors", op.result.type)
+        for operand in self.operands(op):
+            type_ = op.operands[operand.number].type
+            element = type_.element_type
+            is_index = operand.access is Access.INDICES and isinstance(element, ir.IntegerType)
+            is_converted = self.converts and not operand.access.is_constant and str(element) in self.elements
+            if element != result and not is_index and not is_converted:
+                raise fail(op, f"operands of {result} like the result", type_)
+
+
+FLOATS = ("f32", "f16")
+
+
+def list_operands(op: Any, accesses: dict[str, Access], shared: Sequence[str] = ()) -> tuple[Operand, ...]:
+    """Return the operands that an op has; those that are optional and absent have no number.
+
+    Args:
+        accesses: for each operand that the op may have.
+        shared: the names of those whose channels all meet in each channel of the result.
+    """
+    return tuple(Operand(name, place, accesses[name], name in shared) for place, name in enumerate(_present(op)))
+
+
+def operand_number(op: Any, name: str) -> int:
+    """Return the place of an operand, which the op has, among the op's operands."""
+    return _present(op).index(name)
+
+
+def _present(op: Any) -> list[str]:
+    return [field.name for field in partition_fields(op._fields)[0] if getattr(op, field.name) is not None]
+
+
+def fix_all(op: Any) -> Channels:
+    """Return what keeps the channels of all tensors of an op as they are."""
+    return Channels(fixed=(*op.operands, *op.results))
+
+
+def sign_of_activation(op: Any) -> Sign:
+    """Return what is known of the sign of what an op's activation gives."""
+    activation = Activation.from_attr(op.activation)
+    # Where the bounds are in the wrong order, the upper one is all there is.
+    clamps = activation.kind == "clamp" and min(activation.minimum, activation.maximum) >= 0
+    return Sign.NON_NEGATIVE if activation.kind == "relu" or clamps else Sign.ANY

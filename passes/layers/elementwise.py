@@ -2,29 +2,101 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith
+
 from patc.dialects import pattern
-from patc.passes.layers.base import LayerKind
+from patc.passes.base import PassState
+from patc.passes.layers import reference
+from patc.passes.layers.base import (
+    FLOATS,
+    Access,
+    Channels,
+    LayerKind,
+    Operand,
+    Permutation,
+    Sign,
+    Work,
+    list_operands,
+    sign_of_activation,
+)
 
 
-class Add(LayerKind):
+class _Elementwise(LayerKind):
+    """What these layers have in common: element i of the result comes from element i of each operand."""
+
+    elements = FLOATS
+    converts = False
+    packs = False
+    fill = "zero"
+    rereads = False
+
+    def window(self, op: Any) -> None:
+        return None
+
+    def is_pointwise(self, op: Any) -> bool:
+        return False
+
+    def channels(self, op: Any, state: PassState) -> Channels:
+        return Channels(tied=(*op.operands, op.result))
+
+    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
+        pass  # there are no constants
+
+    def work(self, op: Any) -> Work:
+        return Work()
+
+
+class Add(_Elementwise):
     """`pattern.add`."""
 
     op = pattern.AddOp
     host = ()
     gpu = ()
 
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
 
-class Activate(LayerKind):
+    def sign(self, op: Any) -> Sign:
+        return sign_of_activation(op)
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        lhs, rhs = reference.widen(op.lhs), reference.widen(op.rhs)
+        return reference.activate(op, reference.elementwise([lhs, rhs], arith.addf))
+
+
+class Activate(_Elementwise):
     """`pattern.activate`."""
 
     op = pattern.ActivateOp
     host = ()
     gpu = ()
 
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"input": Access.ELEMENTS})
 
-class Relayout(LayerKind):
+    def sign(self, op: Any) -> Sign:
+        return sign_of_activation(op)
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        return reference.activate(op, reference.widen(op.input))
+
+
+class Relayout(_Elementwise):
     """`pattern.relayout`."""
 
     op = pattern.RelayoutOp
+    converts = True
     host = ()
     gpu = ()
+
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"input": Access.ELEMENTS})
+
+    def sign(self, op: Any) -> Sign:
+        return Sign.AS_INPUT
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        return op.input

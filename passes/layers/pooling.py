@@ -2,21 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith, linalg
+
 from patc.dialects import pattern
-from patc.passes.layers.base import LayerKind
+from patc.passes.base import PassState
+from patc.passes.ir.constants import make_constant
+from patc.passes.ir.planes import is_global_pool
+from patc.passes.ir.windows import Window, average_divisors
+from patc.passes.layers import reference
+from patc.passes.layers.base import (
+    FLOATS,
+    Access,
+    Channels,
+    LayerKind,
+    Operand,
+    Permutation,
+    Sign,
+    Work,
+    list_operands,
+)
 
 
-class MaxPool2d(LayerKind):
+class _Pool(LayerKind):
+    """What layers of pooling have in common: a window on each channel by itself."""
+
+    elements = FLOATS
+    converts = False
+    packs = False
+    rereads = False
+
+    def window(self, op: Any) -> Window:
+        return Window.of(op)
+
+    def is_pointwise(self, op: Any) -> bool:
+        return False
+
+    def channels(self, op: Any, state: PassState) -> Channels:
+        return Channels(tied=(op.input, op.result))
+
+    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
+        pass  # there are no constants
+
+    def work(self, op: Any) -> Work:
+        return Work()
+
+
+class MaxPool2d(_Pool):
     """`pattern.max_pool2d`."""
 
     op = pattern.MaxPool2dOp
+    fill = "lowest"
     host = ()
     gpu = ()
 
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"input": Access.WINDOW})
 
-class AvgPool2d(LayerKind):
+    def sign(self, op: Any) -> Sign:
+        return Sign.AS_INPUT
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        return _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op))
+
+
+class AvgPool2d(_Pool):
     """`pattern.avg_pool2d`."""
 
     op = pattern.AvgPool2dOp
+    fill = "zero"
     host = ()
     gpu = ()
+
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"input": Access.PLANES if is_global_pool(op) else Access.WINDOW})
+
+    def sign(self, op: Any) -> Sign:
+        divides_by_less = "divisor" in op.attributes and op.attributes["divisor"].value < 0
+        return Sign.ANY if divides_by_less else Sign.AS_INPUT
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        total = _pool(op, linalg.pooling_nchw_sum, reference.scalar(0.0, op))
+        divisors = average_divisors(op)
+        if np.all(divisors == divisors[0, 0]):
+            divisor = reference.scalar(float(divisors[0, 0]), op)
+            return reference.elementwise([total], lambda value: arith.divf(value, divisor))
+        return reference.elementwise([total, make_constant(divisors.astype(np.float32), None, state)], arith.divf)
+
+
+def _pool(op: Any, pooling: Callable[..., ir.Value], fill: ir.Value) -> ir.Value:
+    window = Window.of(op)
+    padded = reference.pad(reference.widen(op.input), window.pads, fill)
+    init = linalg.fill(fill, outs=[reference.empty(op.result.type.shape, op)])
+    shape = reference.empty(window.kernel, op)
+    return pooling(padded, shape, outs=[init], strides=list(window.strides), dilations=list(window.dilations))

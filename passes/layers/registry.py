@@ -18,8 +18,12 @@ def register(kind: LayerKind) -> None:
     """Let passes know a kind of layer.
 
     Raises:
-        TypeError: there is one for its op already.
+        TypeError: it lacks an attribute of `LayerKind`, or there is a kind for its op already. One that lacks a method
+            cannot be made.
     """
+    missing = [name for name in LayerKind.__annotations__ if not hasattr(kind, name)]
+    if missing:
+        raise TypeError(f"expected a kind of layer with {', '.join(missing)}, got {type(kind).__name__} without")
     if kind.op in _kinds:
         raise TypeError(f"expected one kind of layer an op, got two of {kind.op.__name__}")
     _kinds[kind.op] = kind

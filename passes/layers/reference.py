@@ -1,0 +1,124 @@
+"""Builders of the linalg ops that `LayerKind.reference` is made of; each inserts at the insertion point.
+
+Ops on f16 are computed in f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, linalg, tensor
+
+from patc.dialects.attributes import Activation
+
+
+def activate(op: Any, value: ir.Value) -> ir.Value:
+    """Apply the activation of an op."""
+    activation = Activation.from_attr(op.activation)
+    if activation.kind == "none":
+        return value
+    minimum = scalar(activation.minimum, op)
+    if activation.kind == "relu":
+        return elementwise([value], lambda x: arith.maximumf(x, minimum))
+    maximum = scalar(activation.maximum, op)
+    return elementwise([value], lambda x: arith.minimumf(arith.maximumf(x, minimum), maximum))
+
+
+def elementwise(
+    inputs: Sequence[ir.Value], compute: Callable[..., ir.Value], element: ir.Type | None = None
+) -> ir.Value:
+    """Build a linalg.generic over the first input's elements; the last dimensions of the others follow it.
+
+    Args:
+        element: of the result, that of the first input by default.
+    """
+    shape, given = inputs[0].type.shape, inputs[0].type.element_type
+    element = element or given
+    result_type, rank = ir.RankedTensorType.get(shape, element), len(shape)
+    dims = [ir.AffineExpr.get_dim(i) for i in range(rank)]
+    inits = [tensor.empty(result_type.shape, element)]
+    maps = [ir.AffineMap.get(rank, 0, dims[rank - value.type.rank :]) for value in (*inputs, *inits)]
+    parallel = ir.Attribute.parse("#linalg.iterator_type<parallel>")
+    op = linalg.GenericOp(
+        [result_type],
+        inputs,
+        inits,
+        ir.ArrayAttr.get([ir.AffineMapAttr.get(map_) for map_ in maps]),
+        ir.ArrayAttr.get([parallel] * rank),
+    )
+    body = op.regions[0].blocks.append(*[given] * len(inputs), element)
+    with ir.InsertionPoint(body):
+        linalg.yield_([compute(*body.arguments[: len(inputs)])])
+    return op.result
+
+
+def widen(value: ir.Value) -> ir.Value:
+    """Return a tensor in f32 if it is of a narrower type."""
+    is_narrow = isinstance(value.type.element_type, ir.F16Type)
+    return convert(value, ir.F32Type.get()) if is_narrow else value
+
+
+def convert(value: ir.Value, element: ir.Type) -> ir.Value:
+    """Return a tensor with its elements in another floating-point type."""
+    given = value.type.element_type
+    if given == element:
+        return value
+    convert = arith.extf if given.width < element.width else arith.truncf
+    return elementwise([value], lambda x: convert(element, x), element)
+
+
+def pad(value: ir.Value, pads: Sequence[int], fill: ir.Value) -> ir.Value:
+    """Put `fill` around an NCHW tensor; `pads` is (top, left, bottom, right)."""
+    if not any(pads):
+        return value
+    top, left, bottom, right = pads
+    batch, channels, height, width = value.type.shape
+    shape = [batch, channels, top + height + bottom, left + width + right]
+    type_ = ir.RankedTensorType.get(shape, value.type.element_type)
+    op = tensor.PadOp(type_, value, [], [], [0, 0, top, left], [0, 0, bottom, right])
+    body = op.regions[0].blocks.append(*[ir.IndexType.get()] * 4)
+    with ir.InsertionPoint(body):
+        tensor.yield_(fill)
+    return op.result
+
+
+def split(value: ir.Value, axis: int, groups: int) -> ir.Value:
+    """Split one dimension into groups x the rest."""
+    shape = list(value.type.shape)
+    shape[axis : axis + 1] = [groups, shape[axis] // groups]
+    type_ = ir.RankedTensorType.get(shape, value.type.element_type)
+    return tensor.expand_shape(type_, value, split_dimensions(axis), [], shape)
+
+
+def split_dimensions(axis: int) -> list[list[int]]:
+    """Return the groups of dimensions that `split` made of each dimension of a rank 4 tensor."""
+    return [[axis, axis + 1] if i == axis else [i + (i > axis)] for i in range(4)]
+
+
+def computed_in(op: Any) -> ir.Type:
+    """Return the element type that an op is computed in: that of its result, but f32 where that is narrower."""
+    element = op.result.type.element_type
+    return ir.F32Type.get() if isinstance(element, ir.F16Type) else element
+
+
+def scalar(value: float, op: Any) -> ir.Value:
+    """Return a number in the type that an op is computed in."""
+    element = computed_in(op)
+    return arith.ConstantOp(element, ir.FloatAttr.get(element, value)).result
+
+
+def empty(shape: Iterable[int], op: Any) -> ir.Value:
+    """Return a tensor without values, of the type that an op is computed in."""
+    return tensor.empty(list(shape), computed_in(op))
+
+
+def zeros(shape: Sequence[int], op: Any) -> ir.Value:
+    """Return a tensor of zeros, of the type that an op is computed in."""
+    return linalg.fill(scalar(0.0, op), outs=[empty(shape, op)])
+
+
+def broadcast(value: ir.Value, shape: Sequence[int], dimensions: list[int], op: Any) -> ir.Value:
+    """Repeat a tensor along `dimensions` of `shape`."""
+    return linalg.broadcast(widen(value), outs=[empty(shape, op)], dimensions=dimensions).result[0]
