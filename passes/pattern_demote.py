@@ -12,11 +12,12 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects import pattern
+from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import make_constant, read_constant
+from patc.passes.ir.elements import mlir_type, numpy_type
 from patc.passes.ir.functions import defined_functions, top_level_ops
 
-LARGEST = float(np.finfo(np.float16).max)
 _CONSTANTS = ("pattern.parameter", "arith.constant")
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat")
 _RETURN = "func.return"
@@ -51,23 +52,26 @@ class PatternDemote(Pass):
     name: ClassVar[str] = "pattern-demote"
 
     dtype: str = field(
-        default="f32", metadata={"help": "element type to compute in, f32 or f16", "choices": ("f32", "f16")}
+        default=FLOAT32.mlir,
+        metadata={"help": f"element type to compute in, {' or '.join(NUMERICS)}", "choices": tuple(NUMERICS)},
     )
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        if self.dtype == "f32":
+        if self.dtype == FLOAT32.mlir:
             return
-        functions = [function for function in defined_functions(module) if not _is_half(function)]
+        with module.context:
+            narrow = mlir_type(NUMERICS[self.dtype].storage)
+        functions = [function for function in defined_functions(module) if not _computes_in(function, narrow)]
         for function in functions:
             _check_ops(function)
-        _demote_constants([op for function in functions for op in top_level_ops(function)], state)
+        _demote_constants([op for function in functions for op in top_level_ops(function)], narrow, state)
         for function in functions:
-            _demote_function(function)
+            _demote_function(function, narrow)
 
 
-def _is_half(function: Any) -> bool:
-    """Whether any op of a function makes a tensor of f16."""
-    return any(str(_element(result)) == "f16" for op in top_level_ops(function) for result in op.results)
+def _computes_in(function: Any, narrow: ir.Type) -> bool:
+    """Whether any op of a function makes a tensor of the element type."""
+    return any(_element(result) == narrow for op in top_level_ops(function) for result in op.results)
 
 
 def _element(value: ir.Value) -> ir.Type | None:
@@ -79,7 +83,7 @@ def _is_single(value: ir.Value) -> bool:
 
 
 def _check_ops(function: Any) -> None:
-    """Refuse ops whose meaning in f16 is not known here."""
+    """Refuse ops whose meaning in another element type is not known here."""
     for op in top_level_ops(function):
         name = op.operation.name
         if not name.startswith("pattern.") and name not in (*_CONSTANTS, *_RESHAPES, _RETURN):
@@ -91,7 +95,7 @@ def _computing_uses(value: ir.Value) -> list[Any]:
     return [use for use in value.uses if use.owner.operation.name != _RETURN]
 
 
-def _demote_constants(ops: list[Any], state: PassState) -> None:
+def _demote_constants(ops: list[Any], narrow: ir.Type, state: PassState) -> None:
     """Round the f32 constants that are computed with."""
     constants = [op for op in ops if op.operation.name in _CONSTANTS and _is_single(op.results[0])]
     chosen = [op for op in constants if _computing_uses(op.results[0])]
@@ -101,22 +105,22 @@ def _demote_constants(ops: list[Any], state: PassState) -> None:
         name = _parameter(op)
         if name is None:
             with ir.InsertionPoint(op):
-                _replace(op, make_constant(_round(op, state), None, state, op.location))
+                _replace(op, make_constant(_round(op, narrow, state), None, state, op.location))
             continue
         if name not in rounded:
-            array = _round(op, state)
+            array = _round(op, narrow, state)
             rounded[name] = state.parameters.add(name, array) if name in kept else name
             state.parameters[rounded[name]] = array
         op.attributes["name"] = ir.StringAttr.get(rounded[name])
-        _demote(op.results[0])
+        _demote(op.results[0], narrow)
 
 
 def _parameter(op: Any) -> str | None:
     return op.attributes["name"].value if isinstance(op, pattern.ParameterOp) else None
 
 
-def _round(op: Any, state: PassState) -> np.ndarray:
-    """Return the array of a constant in f16.
+def _round(op: Any, narrow: ir.Type, state: PassState) -> np.ndarray:
+    """Return the array of a constant in the element type.
 
     Raises:
         PatcError: a number would become infinite.
@@ -125,13 +129,13 @@ def _round(op: Any, state: PassState) -> np.ndarray:
     if array is None:
         raise fail(op, "values in the text", op.attributes["value"])
     with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    beyond = np.isinf(half) & np.isfinite(array)
+        rounded = array.astype(numpy_type(narrow))
+    beyond = np.isinf(rounded) & np.isfinite(array)
     if beyond.any():
         user = _computing_uses(op.results[0])[0].owner.opview
         found = f"{array[beyond].flat[0]:g}" + (f" in '{_parameter(op)}'" if _parameter(op) else "")
-        raise fail(user, f"constants of magnitude {LARGEST:g} or less for f16", found)
-    return half
+        raise fail(user, f"constants of magnitude {float(np.finfo(rounded.dtype).max):g} or less for {narrow}", found)
+    return rounded
 
 
 def _replace(op: Any, value: ir.Value) -> None:
@@ -139,37 +143,37 @@ def _replace(op: Any, value: ir.Value) -> None:
     op.operation.erase()
 
 
-def _demote(value: ir.Value) -> None:
-    """Give a tensor the element type f16."""
-    value.set_type(_with_element(value.type, ir.F16Type.get()))
+def _demote(value: ir.Value, narrow: ir.Type) -> None:
+    """Give a tensor the element type."""
+    value.set_type(_with_element(value.type, narrow))
 
 
 def _with_element(type_: ir.RankedTensorType, element: ir.Type) -> ir.RankedTensorType:
     return ir.RankedTensorType.get(list(type_.shape), element, type_.encoding)
 
 
-def _demote_function(function: Any) -> None:
+def _demote_function(function: Any, narrow: ir.Type) -> None:
     ops = list(top_level_ops(function))
     for argument in function.regions[0].blocks[0].arguments:
-        _convert_argument(argument)
+        _convert_argument(argument, narrow)
     for op in ops:
         if op.operation.name not in (*_CONSTANTS, _RETURN):
             for result in filter(_is_single, op.results):
-                _demote(result)
+                _demote(result, narrow)
     _convert_results(ops[-1], function)
 
 
-def _convert_argument(argument: ir.Value) -> None:
-    """Let ops read an f16 copy of an argument; a return keeps the argument itself."""
+def _convert_argument(argument: ir.Value, narrow: ir.Type) -> None:
+    """Let ops read a converted copy of an argument; a return keeps the argument itself."""
     uses = _computing_uses(argument)
     if not _is_single(argument) or not uses:
         return
     users = {use.owner.operation for use in uses}
     first = next(op for op in argument.owner.operations if op.operation in users)
     with ir.InsertionPoint(first), first.location:
-        half = pattern.RelayoutOp(input=argument, result=_with_element(argument.type, ir.F16Type.get())).result
+        copy = pattern.RelayoutOp(input=argument, result=_with_element(argument.type, narrow)).result
     for use in uses:
-        use.owner.operation.operands[use.operand_number] = half
+        use.owner.operation.operands[use.operand_number] = copy
 
 
 def _convert_results(terminator: Any, function: Any) -> None:

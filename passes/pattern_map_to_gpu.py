@@ -23,7 +23,7 @@ from patc.passes.formats.layer_weights import read_dense_weight, read_fkw, requi
 from patc.passes.ir import windows
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
-from patc.passes.ir.elements import element_bytes, require_elements
+from patc.passes.ir.elements import element_bytes, mlir_type, numpy_type, require_elements
 from patc.passes.ir.functions import UniqueFunctions, defined_functions, through_reshapes, works_on_tensors
 from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.gpu import convolution, pooling
@@ -243,12 +243,11 @@ class _Mapper:
 
     def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
         """Return an array in the buffer of weights; `origin` is the constant that it was made from."""
-        kinds = {"float32": "f32", "float16": "f16", "int32": "i32"}
         key = (constant_name(origin) or origin, role, array.nbytes)
         start = self._blob.add(key, array)
         if start + array.nbytes > self._blob.largest:
             raise fail(self._function, f"weights of at most {self._blob.largest} bytes", start + array.nbytes)
-        return GpuArray(start, ir.Type.parse(kinds[array.dtype.name]))
+        return GpuArray(start, mlir_type(array.dtype))
 
     # Launches -----------------------------------------------------------------------------------------
 
@@ -435,7 +434,7 @@ def _reciprocals(mapper: _Mapper, op: Any, divisors: np.ndarray, output: GpuTens
     """Return one over the divisor of each output place, as a single plane."""
     row = LANES * output.vectors
     # Rows too many at the end, for threads that compute several.
-    table = np.zeros((output.height + 16, row), np.float16 if element_bytes(output.element) == 2 else np.float32)
+    table = np.zeros((output.height + 16, row), numpy_type(output.element))
     table[: output.height, : output.width] = 1.0 / divisors
     array = mapper.constant(table, op.result, "reciprocals")
     layout = Layout(row=row, plane=table.size)

@@ -15,11 +15,10 @@ from torch_mlir.dialects import arith, memref
 
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
-from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.elements import element_bytes, numpy_type
 from patc.passes.ir.functions import defined_functions, top_level_ops
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
-_NUMPY = {"f32": np.float32, "f16": np.float16, "i16": np.int16, "i32": np.int32}
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _values(definition: Any, state: PassState) -> np.ndarray:
     if "initial_value" not in definition.attributes:
         return state.parameters[definition.attributes["sym_name"].value]
     attr = definition.attributes["initial_value"]
-    element = _NUMPY[str(attr.type.element_type)]
+    element = numpy_type(attr.type)
     if attr.is_splat:
         return np.full(attr.type.shape, attr.get_splat_value().value, element)
     return np.array(attr).astype(element, copy=False)

@@ -22,7 +22,7 @@ from patc.passes.formats.channel_major import by_channel, cut_evenly
 from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
 from patc.passes.ir import windows
 from patc.passes.ir.constants import constant_name, read_constant
-from patc.passes.ir.elements import element_bytes, require_elements
+from patc.passes.ir.elements import element_bytes, mlir_type, numpy_type, require_elements
 from patc.passes.ir.functions import (
     UniqueFunctions,
     declare_function,
@@ -140,9 +140,8 @@ class _Kernels:
 
     def add_global(self, name: str, array: np.ndarray, inline: bool) -> tuple[str, ir.MemRefType]:
         """Add a flat constant array; its values go into the text or into the parameter store."""
-        kinds = {"float32": "f32", "float16": "f16", "int16": "i16", "int32": "i32"}
         flat = np.ascontiguousarray(array).reshape(-1)
-        type_ = _flat(len(flat), ir.Type.parse(kinds[flat.dtype.name]))
+        type_ = _flat(len(flat), mlir_type(flat.dtype))
         if not inline:
             name = self._state.parameters.add(name, flat)
         else:
@@ -611,7 +610,7 @@ def _emit_pool(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
 
 def _reciprocals(divisors: np.ndarray, covered: int, type_: Any) -> np.ndarray:
     """Return one over the divisor of each output place; columns beyond the row hold zero."""
-    table = np.zeros((divisors.shape[0], covered), np.float16 if element_bytes(type_) == 2 else np.float32)
+    table = np.zeros((divisors.shape[0], covered), numpy_type(type_))
     table[:, : divisors.shape[1]] = 1.0 / divisors
     return table
 

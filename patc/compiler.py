@@ -20,6 +20,7 @@ from patc.frontend import import_model
 from patc.instruments import Progress
 from patc.layers import CollectLayers
 from patc.locks import compiling
+from patc.numerics import NUMERICS
 from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
@@ -27,7 +28,6 @@ from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo, make_m
 from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, MOST_THREADS, Target, get_target
 
 TUNE_MODES = ("off", "cost", "measure")
-DTYPES = ("f32", "f16")
 Report = Callable[[str, int, int], None]
 
 
@@ -156,16 +156,18 @@ def check_dtype(dtype: str, target: Target) -> None:
     Raises:
         PatcError: it is refused.
     """
-    if dtype not in DTYPES:
-        raise PatcError(f"expected dtype to be one of {', '.join(DTYPES)}, got '{dtype}'{nearest(dtype, DTYPES)}")
-    if dtype == "f32" or target.has_half_arithmetic or target.is_gpu:  # a device is asked when the model runs
+    if dtype not in NUMERICS:
+        known = list(NUMERICS)
+        raise PatcError(f"expected dtype to be one of {', '.join(known)}, got '{dtype}'{nearest(dtype, known)}")
+    numerics = NUMERICS[dtype]
+    if target.computes_in(numerics) or target.is_gpu:  # a device is asked when the model runs
         return
+    expected = f"expected a CPU with {' or '.join(numerics.features)} for dtype {dtype}"
     if target.is_aarch64:
-        able = ", ".join(cpu for cpu, known in AARCH64_CPUS.items() if known.has_half_arithmetic)
-        expected = f"expected a CPU with fullfp16 for dtype f16, got {target.cpu or 'this one'}, which lacks it"
-        raise PatcError(f"{expected}: choose one of {able}")
-    expected = f"expected a CPU with fullfp16 or avx512fp16 for dtype f16, got target '{target.name}', which lacks it"
-    raise PatcError(f"{expected}: choose dtype f32, or a target of {', '.join(AARCH64_SYSTEMS)}")
+        able = ", ".join(cpu for cpu, known in AARCH64_CPUS.items() if known.computes_in(numerics))
+        raise PatcError(f"{expected}, got {target.cpu or 'this one'}, which lacks it: choose one of {able}")
+    found = f"got target '{target.name}', which lacks it"
+    raise PatcError(f"{expected}, {found}: choose dtype f32, or a target of {', '.join(AARCH64_SYSTEMS)}")
 
 
 @compiling()

@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass, replace
 
 from patc.diagnostics import PatcError, nearest
+from patc.numerics import Numerics
 
 MOST_THREADS = 1024
 AARCH64_SYSTEMS = {"aarch64-linux": "aarch64-unknown-linux-gnu", "aarch64-android": "aarch64-unknown-linux-android29"}
@@ -54,10 +55,9 @@ class Target:
         """Whether the target runs kernels through Vulkan; of its numbers only `lanes` counts then."""
         return self.triple.startswith("spirv")
 
-    @property
-    def has_half_arithmetic(self) -> bool:
-        """Whether the CPU multiplies and adds f16 without a detour through f32."""
-        return not {"fullfp16", "avx512fp16"}.isdisjoint(self.features)
+    def computes_in(self, numerics: Numerics) -> bool:
+        """Return whether the CPU multiplies and adds the element type without a detour through another."""
+        return not numerics.features or not set(numerics.features).isdisjoint(self.features)
 
 
 _V3_FEATURES = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")

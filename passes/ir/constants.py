@@ -14,8 +14,7 @@ from torch_mlir.dialects import arith
 
 from patc.dialects.pattern import ParameterOp
 from patc.passes.base import PassState
-
-_ELEMENTS = {"f32": np.float32, "f16": np.float16, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64}
+from patc.passes.ir.elements import mlir_type, numpy_type
 
 
 def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
@@ -32,7 +31,7 @@ def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
     if not isinstance(attr, ir.DenseElementsAttr):
         return None
     shape = tuple(attr.type.shape)
-    element = _ELEMENTS.get(str(attr.type.element_type))
+    element = numpy_type(attr.type)
     if element is None:
         return None
     if attr.is_splat:
@@ -54,8 +53,7 @@ def make_constant(array: np.ndarray, name: str | None, state: PassState, locatio
         array: the values; the tensor type follows shape and element type.
         name: the wanted parameter name, made unique, or None to write the values into the text.
     """
-    element = {np.dtype(kind): text for text, kind in _ELEMENTS.items()}[array.dtype]
-    type_ = ir.RankedTensorType.get(list(array.shape), ir.Type.parse(element))
+    type_ = ir.RankedTensorType.get(list(array.shape), mlir_type(array.dtype))
     if name is None:
         attr = ir.DenseElementsAttr.get(np.ascontiguousarray(array), type=type_.element_type, shape=array.shape)
         return arith.ConstantOp(type_, attr, loc=location).result

@@ -1,20 +1,45 @@
-"""Element types of tensors and memrefs: f32, f16 and integers."""
+"""Element types of tensors and memrefs, see `patc.numerics`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.dialects import pattern
+from patc.integers import ceil_div
+from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS, ElementType
 from patc.passes.base import fail
 from patc.targets import Target
 
 
 def element_bytes(type_: ir.Type) -> int:
     """Return the bytes of one element; `type_` is an element type, or a tensor, vector or memref of it."""
-    element = type_.element_type if isinstance(type_, ir.ShapedType) else type_
-    return int(element.width) // 8
+    return ceil_div(_element(type_).width, 8)
+
+
+def _element(type_: ir.Type) -> Any:
+    return type_.element_type if isinstance(type_, ir.ShapedType) else type_
+
+
+def mlir_type(element: ElementType | np.dtype) -> ir.Type:
+    """Return the MLIR type of an element type, or of the elements of an array."""
+    known = element if isinstance(element, ElementType) else ELEMENT_TYPES[element.name]
+    return ir.Type.parse(known.mlir)
+
+
+def numpy_type(type_: ir.Type) -> np.dtype | None:
+    """Return what an array of such elements has, `type_` as in `element_bytes`; None where there is no such array."""
+    known = MLIR_TYPES.get(str(_element(type_)))
+    return None if known is None else np.dtype(known.dtype)
+
+
+def accumulator_type(type_: ir.Type) -> ir.Type:
+    """Return what sums of elements are made in, `type_` as in `element_bytes`: themselves where patc has no kernels."""
+    element = _element(type_)
+    known = NUMERICS.get(str(element))
+    return element if known is None else mlir_type(known.accumulator)
 
 
 def vector_lanes(type_: ir.Type, target: Target) -> int:
@@ -24,11 +49,11 @@ def vector_lanes(type_: ir.Type, target: Target) -> int:
 
 def require_elements(op: Any) -> None:
     """Refuse element types that there are no kernels for. Only a relayout goes from one to another."""
-    if str(op.result.type.element_type) not in ("f32", "f16"):
-        raise fail(op, "f32 or f16 tensors", op.result.type)
+    if str(op.result.type.element_type) not in NUMERICS:
+        raise fail(op, f"{' or '.join(NUMERICS)} tensors", op.result.type)
     for operand in op.operands:
         element = operand.type.element_type
         is_index = isinstance(element, ir.IntegerType) and isinstance(op, pattern.SparseConv2dOp)
-        converts = isinstance(op, pattern.RelayoutOp) and str(element) in ("f32", "f16")
+        converts = isinstance(op, pattern.RelayoutOp) and str(element) in NUMERICS
         if element != op.result.type.element_type and not is_index and not converts:
             raise fail(op, f"operands of {op.result.type.element_type} like the result", operand.type)

@@ -13,6 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
+from patc.numerics import NUMERICS
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.windows import Window
@@ -204,7 +205,7 @@ class LayerKind(abc.ABC):
                 raise fail(op, f"operands of {result} like the result", type_)
 
 
-FLOATS = ("f32", "f16")
+FLOATS = tuple(NUMERICS)
 
 
 def list_operands(op: Any, accesses: dict[str, Access], shared: Sequence[str] = ()) -> tuple[Operand, ...]:

@@ -1,6 +1,6 @@
 """Builders of the linalg ops that `LayerKind.reference` is made of; each inserts at the insertion point.
 
-Ops on f16 are computed in f32.
+Ops are computed in the type that sums of their elements are made in: those on f16 in f32.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects.attributes import Activation
+from patc.passes.ir.elements import accumulator_type
 
 
 def activate(op: Any, value: ir.Value) -> ir.Value:
@@ -55,9 +56,8 @@ def elementwise(
 
 
 def widen(value: ir.Value) -> ir.Value:
-    """Return a tensor in f32 if it is of a narrower type."""
-    is_narrow = isinstance(value.type.element_type, ir.F16Type)
-    return convert(value, ir.F32Type.get()) if is_narrow else value
+    """Return a tensor in the type that sums of its elements are made in."""
+    return convert(value, accumulator_type(value.type))
 
 
 def convert(value: ir.Value, element: ir.Type) -> ir.Value:
@@ -98,9 +98,8 @@ def split_dimensions(axis: int) -> list[list[int]]:
 
 
 def computed_in(op: Any) -> ir.Type:
-    """Return the element type that an op is computed in: that of its result, but f32 where that is narrower."""
-    element = op.result.type.element_type
-    return ir.F32Type.get() if isinstance(element, ir.F16Type) else element
+    """Return the element type that an op is computed in, which may be wider than that of its result."""
+    return accumulator_type(op.result.type)
 
 
 def scalar(value: float, op: Any) -> ir.Value:

@@ -25,6 +25,7 @@ from patc.locks import compiling
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
+from patc.passes.ir.elements import numpy_type
 
 _BUFFERIZE = (
     "builtin.module(one-shot-bufferize{bufferize-function-boundaries"
@@ -37,10 +38,6 @@ _TO_LLVM = (
     "finalize-memref-to-llvm,convert-arith-to-llvm,convert-index-to-llvm,convert-ub-to-llvm,"
     "convert-func-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
-_ELEMENTS = {
-    "f64": np.float64, "f32": np.float32, "f16": np.float16, "i1": np.bool_,
-    "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64,
-}  # fmt: skip
 _ALIGNMENT = 64
 
 
@@ -108,10 +105,11 @@ def _find_function(module: ir.Module, name: str) -> Any:
 
 def _tensor_type(type_: ir.Type, entry: Any) -> _TensorType:
     is_tensor = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape
-    if not is_tensor or str(type_.element_type) not in _ELEMENTS:
+    dtype = numpy_type(type_) if is_tensor else None
+    if dtype is None:
         expected = "expected arguments and results that are tensors of static shape"
         raise PatcError(f"{expected}, got {type_}", entry.location)
-    return _TensorType(tuple(type_.shape), np.dtype(_ELEMENTS[str(type_.element_type)]))
+    return _TensorType(tuple(type_.shape), dtype)
 
 
 def _results(entry: Any) -> list[_TensorType]:

@@ -221,7 +221,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("compile scorer.pt2 -o x --emit mlir@schedule --tune fast", "expected tune to be one of off, cost, measure, got 'fast'"),
         ("compile scorer.pt2 -o x --dtype f64", "expected dtype to be one of f32, f16, got 'f64'"),
         ("compile scorer.pt2 -o x --dtype f16 --target x86-64-v4", "expected a CPU with fullfp16 or avx512fp16 for dtype f16, got target 'x86-64-v4', which lacks it"),
-        ("compile scorer.pt2 -o x --dtype f16 --target aarch64-linux --cpu cortex-a72", "expected a CPU with fullfp16 for dtype f16, got cortex-a72, which lacks it: choose one of cortex-a55"),
+        ("compile scorer.pt2 -o x --dtype f16 --target aarch64-linux --cpu cortex-a72", "expected a CPU with fullfp16 or avx512fp16 for dtype f16, got cortex-a72, which lacks it: choose one of cortex-a55"),
         ("compile scorer.pt2 -o x --emit mlir@demote --dtype f16 --target x86-64-v4", "expected a CPU with fullfp16 or avx512fp16 for dtype f16"),
         ("compile scorer.pt2 -o x --threads two", "argument --threads: invalid int value: 'two'"),
         ("compile scorer.pt2 -o x --emit exe", "expected --emit to be patc, so, obj, asm, llvm, spirv or mlir@STAGE, got 'exe'"),

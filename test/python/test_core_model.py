@@ -334,7 +334,7 @@ def test_wrong_outputs_are_reported(
         ("--dtype f16", "expected --model-cycles together with --dtype f16: this machine is timed with f32"),
         (
             "--model-cycles --target aarch64-linux --cpu cortex-a72 --dtype f16",
-            "expected a CPU with fullfp16 for dtype f16, got cortex-a72, which lacks it: choose one of cortex-a55",
+            "expected a CPU with fullfp16 or avx512fp16 for dtype f16, got cortex-a72, which lacks it: choose one of cortex-a55",
         ),
         ("--model-cycles --target aarch64-linux --tune measure", "expected target 'host' together with tune 'measure'"),
     ],
