@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from patc.compiler import compile_model as compile
     from patc.diagnostics import PatcError
+    from patc.loading import load
     from patc.pipeline import Pipeline
-    from patc.runtime.model import CompiledModel, load
+    from patc.runtime.model import CompiledModel
     from patc.targets import Target
 
 __version__ = "0.1.0"
@@ -33,7 +34,7 @@ _HOMES = {
     "Pipeline": ("patc.pipeline", "Pipeline"),
     "Target": ("patc.targets", "Target"),
     "compile": ("patc.compiler", "compile_model"),
-    "load": ("patc.runtime.model", "load"),
+    "load": ("patc.loading", "load"),
 }
 _MODULES = ("models", "pruning")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch_mlir import ir
 
+from patc.backends.registry import find_backend
 from patc.codegen.program import Generate, compile_code, find_main, generate_program
 from patc.codegen.spirv import generate_gpu_program
 from patc.context import make_context
@@ -24,7 +25,8 @@ from patc.numerics import NUMERICS
 from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
-from patc.runtime.model import ENTRY, CompiledModel, Program, TensorInfo, make_model
+from patc.runtime.model import CompiledModel
+from patc.runtime.program import ENTRY, Program, TensorInfo
 from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, MOST_THREADS, Target, get_target
 
 TUNE_MODES = ("off", "cost", "measure")
@@ -91,7 +93,7 @@ def compile_model(
     program, diagnostics = compile_program(
         model, example_inputs, target=target, threads=threads, tune=tune, dtype=dtype, report=report
     )
-    return make_model(program, diagnostics)
+    return find_backend(program.backend).load(program, diagnostics)
 
 
 @compiling()

@@ -25,7 +25,7 @@ from patc.compiler import Report, compile_program, find_target
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.runtime import elf
-from patc.runtime.model import Program
+from patc.runtime.program import Program
 from patc.targets import AARCH64_SYSTEMS, Target
 
 WEIGHTS_PLACES = ("embed", "file")

@@ -20,7 +20,7 @@ import numpy as np
 
 from patc.files import write_folder
 from patc.runtime.gpu_code import BUFFERS, HALF_FEATURES, Dispatch, GpuCode, GpuKernel
-from patc.runtime.model import Program, TensorInfo
+from patc.runtime.program import Program, TensorInfo
 
 FORMAT = 1
 MANIFEST = "manifest.json"

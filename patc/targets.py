@@ -31,6 +31,7 @@ class Target:
         cheap_shift: whether two neighbouring registers shift into one in a single instruction that does not compete
             with multiply-adds, so that a shift is better than an unaligned load.
         features: instruction set extensions that the code may use, as LLVM spells them.
+        backend: name of the backend that compiles for it, see `patc.backends.registry`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     decoded: int
     cheap_shift: bool
     features: tuple[str, ...] = ()
+    backend: str = "host"
 
     @property
     def is_aarch64(self) -> bool:
@@ -67,7 +69,7 @@ X86_64_V4 = Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", 16, 32,
 
 
 def _neon(cpu: str, fma_lanes: int, load_bytes: int, pipes: int, decoded: int, features: tuple[str, ...]) -> Target:
-    return Target("", "", cpu, 4, 32, fma_lanes, load_bytes, pipes, decoded, False, ("neon", *features))
+    return Target("", "", cpu, 4, 32, fma_lanes, load_bytes, pipes, decoded, False, ("neon", *features), "aarch64")
 
 
 _V8_2 = ("dotprod", "fullfp16")
@@ -104,7 +106,7 @@ def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
 TARGETS = {target.name: target for target in (X86_64_V3, X86_64_V4, *(aarch64(system) for system in AARCH64_SYSTEMS))}
 
 
-SPIRV_VULKAN = Target("spirv-vulkan", "spirv1.3-unknown-vulkan1.1", "", 4, 32, 4, 16, 1, 1, False)
+SPIRV_VULKAN = Target("spirv-vulkan", "spirv1.3-unknown-vulkan1.1", "", 4, 32, 4, 16, 1, 1, False, backend="vulkan")
 
 
 @functools.cache
@@ -121,7 +123,8 @@ def host() -> Target:
         # The widths are those of a common CPU where this one is not known.
         like = AARCH64_CPUS.get(llvm.get_host_cpu_name(), AARCH64_CPUS[DEFAULT_CPU])
         known = {"neon", *_V8_2} & features
-        return replace(like, name="host", triple=llvm.get_process_triple(), cpu="", features=tuple(sorted(known)))
+        found = {"triple": llvm.get_process_triple(), "features": tuple(sorted(known)), "backend": "host"}
+        return replace(like, name="host", cpu="", **found)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise PatcError(f"expected an x86-64 or AArch64 host, found {platform.machine().lower()}")
     for target in (X86_64_V4, X86_64_V3):

@@ -29,7 +29,8 @@ from patc.passes.cost.candidates import pattern_counts
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.pattern_schedule import set_schedule
 from patc.pipeline import Pipeline
-from patc.runtime.model import ENTRY, CompiledModel, TensorInfo
+from patc.runtime.native_model import NativeModel
+from patc.runtime.program import ENTRY, TensorInfo
 from patc.targets import host
 from patc.tuning_cache import TuningCache
 
@@ -201,7 +202,7 @@ def time_candidates(layer: Layer, threads: int) -> list[float]:
         threads=threads,
         layers=layers.found,
     )
-    model = CompiledModel(program)
+    model = NativeModel(program)
     inputs = model.random_inputs()
     once = sum(time.seconds for time in model.profile(*inputs, repetitions=1))
     repetitions = int(np.clip(SECONDS / max(once, 1e-9), *REPETITIONS))

@@ -13,7 +13,8 @@ from patc.tools import arguments
 
 if TYPE_CHECKING:
     from patc.library import Library
-    from patc.runtime.model import CompiledModel, Program
+    from patc.runtime.model import CompiledModel
+    from patc.runtime.program import Program
 
 MLIR_PREFIX = "mlir@"
 LIBRARY_FORMATS = ("so", "obj", "asm", "llvm")

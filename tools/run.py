@@ -98,7 +98,8 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
     Raises:
         PatcError: there is no such file or model, or an option of compilation comes with a compiled file.
     """
-    from patc.runtime.model import load, make_model
+    from patc.backends.registry import find_backend
+    from patc.loading import load
 
     device, key = getattr(args, "device", None), getattr(args, "key", None)  # only `patc run` has them
     if not arguments.is_compiled_file(args.model):
@@ -107,7 +108,8 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
         from patc.tools.compile import compile_arguments
 
         compiled = compile_arguments(args)
-        return compiled if device is None else make_model(compiled.program, compiled.diagnostics, device)
+        program = compiled.program
+        return compiled if device is None else find_backend(program.backend).load(program, compiled.diagnostics, device)
     arguments.refuse_compilation(args)
     return load(args.model, device, key)
 

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         PatcError: an argument is missing or too much, or a file cannot be read or written.
     """
     from patc.files import atomic_write
+    from patc.loading import read_parts
     from patc.runtime import artefact
-    from patc.runtime.model import read_parts
     from patc.runtime.signature import make_key, sign
 
     if args.make_key is not None:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: the model is not signed with the key, or a file cannot be read.
     """
-    from patc.runtime.model import read_parts
+    from patc.loading import read_parts
     from patc.runtime.signature import verify
 
     parts = read_parts(args.file)

@@ -15,7 +15,7 @@ import numpy as np
 
 from patc.bench.object_file import ObjectFile, read_object
 from patc.diagnostics import PatcError
-from patc.runtime.model import ENTRY, Program
+from patc.runtime.program import ENTRY, Program
 
 INSTALL = "pip install 'patc[arm]'"
 PAGE = 4096

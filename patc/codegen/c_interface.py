@@ -11,7 +11,7 @@ import numpy as np
 
 from patc import __version__
 from patc.integers import ceil_div
-from patc.runtime.model import Program, TensorInfo
+from patc.runtime.program import Program, TensorInfo
 
 WORKSPACE_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 64

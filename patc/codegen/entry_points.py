@@ -16,7 +16,7 @@ from patc.codegen.c_interface import (
     WORKSPACE_ALIGNMENT,
     Interface,
 )
-from patc.runtime.model import ENTRY
+from patc.runtime.program import ENTRY
 
 _STATUS = {name: value for name, value, _ in STATUSES}
 

@@ -68,6 +68,7 @@ def generate_program(
         outputs=tuple(outputs),
         structure=structure,
         arena_bytes=ir.MemRefType(memories[0]).shape[0] if memories else 0,
+        backend=target.backend,
         target=target.name,
         features=target.features,
         threads=threads,

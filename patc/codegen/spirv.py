@@ -43,6 +43,7 @@ def generate_gpu_program(
         outputs=tuple(outputs),
         structure=structure,
         arena_bytes=arena.shape[0],
+        backend=target.backend,
         target=target.name,
         features=(),
         threads=1,

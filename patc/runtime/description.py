@@ -17,7 +17,7 @@ import numpy as np
 
 from patc.layers import LayerReport
 from patc.runtime.json_values import JsonValue, printable, read_json
-from patc.runtime.program import SPIRV_VULKAN, Program, TensorInfo
+from patc.runtime.program import Program, TensorInfo
 from patc.targets import MOST_THREADS
 
 _MOST_TENSORS, _MOST_DIMENSIONS, _MOST_LAYERS, _MOST_FEATURES = 1 << 10, 16, 1 << 16, 512
@@ -25,7 +25,7 @@ _LARGEST_DIMENSION = (1 << 31) - 1
 _LARGEST_MEMORY = 1 << 40  # bytes
 _LARGEST_NUMBER = (1 << 63) - 1
 _DEEPEST = 64
-_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "target", "features", "threads", "layers")
+_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "backend", "target", "features", "threads", "layers")
 _WORDS = ("name", "source", "op", "algorithm", "schedule", "reason")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
@@ -37,6 +37,7 @@ def describe(program: Program) -> bytes:
         "outputs": [_tensor(info) for info in program.outputs],
         "structure": program.structure,
         "arena_bytes": program.arena_bytes,
+        "backend": program.backend,
         "target": program.target,
         "features": program.features,
         "threads": program.threads,
@@ -78,6 +79,7 @@ def parse(text: bytes) -> Program:
         outputs=_parse_tensors(fields["outputs"], 1),
         structure=fields["structure"].value,
         arena_bytes=fields["arena_bytes"].integer(0, _LARGEST_MEMORY),
+        backend=fields["backend"].text(64),
         target=fields["target"].text(64),
         features=tuple(item.text(32) for item in fields["features"].items(0, _MOST_FEATURES)),
         threads=fields["threads"].integer(1, MOST_THREADS),
@@ -87,8 +89,6 @@ def parse(text: bytes) -> Program:
     _check_structure(fields["structure"], leaves, 0)
     if sorted(leaves) != list(range(len(program.outputs))):
         raise ValueError(f"structure: expected each of {len(program.outputs)} outputs once, found {leaves}")
-    if program.target == SPIRV_VULKAN and (program.features or program.threads != 1):
-        raise ValueError(f"features: expected none, and one thread, for {SPIRV_VULKAN}")
     if describe(program) != text:
         raise ValueError("expected the text as patc writes it")
     return program

@@ -10,7 +10,6 @@ import numpy as np
 from patc.layers import LayerReport
 
 ENTRY = "main"
-SPIRV_VULKAN = "spirv-vulkan"
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,13 @@ class Program:
     """Everything that a compiled model consists of, as it is saved.
 
     Attributes:
-        code: object file whose `main` takes pointers to the inputs, the outputs, the time stamps, the arena and the
-            weights.
+        code: what the backend makes; for CPUs an object file whose `main` takes pointers to the inputs, the outputs,
+            the time stamps, the arena and the weights.
         weights: the bytes that the kernels read.
         inputs, outputs: in the order of the pointers.
         structure: how outputs nest, see `patc.runtime.model.nest`.
         arena_bytes: memory for activations.
+        backend: name of the backend that made the code and can run it.
         target: name of the target.
         features: instruction set extensions that the code needs.
         threads: threads that divide each layer.
@@ -47,6 +47,7 @@ class Program:
     outputs: tuple[TensorInfo, ...]
     structure: Any
     arena_bytes: int
+    backend: str
     target: str
     features: tuple[str, ...]
     threads: int

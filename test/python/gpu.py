@@ -29,7 +29,7 @@ from patc.passes.base import PassState
 from patc.pipeline import Pipeline
 from patc.runtime import vulkan_device
 from patc.runtime.gpu_code import GpuCode
-from patc.runtime.model import TensorInfo
+from patc.runtime.program import TensorInfo
 from patc.runtime.vulkan import find_device
 from patc.runtime.vulkan_model import VulkanModel
 from patc.targets import SPIRV_VULKAN

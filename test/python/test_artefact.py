@@ -31,6 +31,7 @@ from patc.runtime.artefact import FORMAT, Parts
 from patc.runtime.description import parse
 from patc.runtime.gpu_code import GpuCode
 from patc.runtime.model import CompiledModel
+from patc.runtime.native_model import NativeModel
 from patc.runtime.spirv_module import check_module
 
 SHAPE = (1, 4, 8, 8)
@@ -160,7 +161,7 @@ def test_refuses_foreign_files(tmp_path: Path, content: bytes) -> None:
     assert found == "expected a compiled model, found damaged data or another format"
 
 
-@pytest.mark.parametrize("version", [0, 4, 1 << 63])
+@pytest.mark.parametrize("version", [0, FORMAT - 1, FORMAT + 1, 1 << 63])
 def test_says_which_version_it_found(parts: Parts, tmp_path: Path, version: int) -> None:
     data = bytearray(artefact.join(parts))
     struct.pack_into("<Q", data, 8, version)
@@ -620,7 +621,7 @@ def leaves(value: Any) -> list[np.ndarray]:
 )
 def test_copies_compute_the_same(compiled: CompiledModel, make: Callable[[Any], Any]) -> None:
     other = make(compiled)
-    assert type(other) is CompiledModel and other is not compiled
+    assert type(other) is NativeModel and other is not compiled
     assert repr(other) == repr(compiled) and other.layers == compiled.layers
     assert list(map(str, other.diagnostics)) == list(map(str, compiled.diagnostics)) != []
     inputs = compiled.random_inputs()
@@ -665,7 +666,7 @@ def test_models_for_gpus_go_to_other_processes(gpu: CompiledModel) -> None:
 
 def test_programs_are_plain_data(compiled: CompiledModel) -> None:
     other = pickle.loads(pickle.dumps(compiled.program))
-    assert CompiledModel(other).to_bytes() == compiled.to_bytes() == CompiledModel(copy.deepcopy(other)).to_bytes()
+    assert NativeModel(other).to_bytes() == compiled.to_bytes() == NativeModel(copy.deepcopy(other)).to_bytes()
 
 
 def test_pickles_are_checked_like_files(compiled: CompiledModel) -> None:

@@ -302,7 +302,7 @@ def test_an_interrupted_command_is_silent(capsys: pytest.CaptureFixture[str], mo
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("patc.runtime.model.load", interrupt)
+    monkeypatch.setattr("patc.loading.load", interrupt)
     assert main(["run", "net.patc"]) == 130
     assert capsys.readouterr().err == ""
 

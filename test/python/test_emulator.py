@@ -24,7 +24,7 @@ from patc.bench.object_file import read_object
 from patc.codegen import aarch64
 from patc.compiler import compile_model
 from patc.diagnostics import PatcError
-from patc.runtime.model import Program
+from patc.runtime.program import Program
 from patc.targets import get_target
 
 TARGET = get_target("aarch64-linux")

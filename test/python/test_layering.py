@@ -115,7 +115,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
         ("from patc.tools.patc_opt import main; main(['--help'])", ["torch", "torch_mlir", "llvmlite"]),
         ("from patc.tools.patc_opt import main; main(['--list-passes'])", ["torch", "llvmlite"]),
         ("from patc.tools.patc_opt import main; main(['--cse', '/dev/null'])", ["torch"]),
-        ("import patc.runtime.model", ["torch", "torch_mlir"]),
+        ("import patc.loading, patc.runtime.native_model, patc.runtime.vulkan_model", ["torch", "torch_mlir"]),
         ("import patc.pruning", ["torch_mlir"]),
     ],
 )

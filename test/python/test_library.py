@@ -31,8 +31,8 @@ from patc.diagnostics import PatcError
 from patc.files import atomic_write_all, cache_folder
 from patc.library import Library, compile_library
 from patc.runtime import elf
-from patc.runtime.model import Program, TensorInfo
 from patc.runtime.openmp import ENTRY_POINTS
+from patc.runtime.program import Program, TensorInfo
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).parent / "inputs" / "run_library.c"
@@ -353,7 +353,9 @@ def test_a_net_of_two_inputs_and_outputs() -> None:
 
 def test_a_net_without_weights_and_arena() -> None:
     info, target = TensorInfo("x", (4,)), patc.targets.get_target("aarch64-linux")
-    program = Program(b"", np.zeros(0, np.uint8), (info,), (info,), {"leaf": 0}, 0, target.name, (), 1, ())
+    program = Program(
+        b"", np.zeros(0, np.uint8), (info,), (info,), {"leaf": 0}, 0, target.backend, target.name, (), 1, ()
+    )
     interface = c_interface.describe_interface(program, "none", "none", target.cpu, embed=False)
     assert interface.functions == ("none_run", "none_workspace_bytes", "none_error")
     net = "define void @main(ptr %0, ptr %1, ptr %2) {\n  store i64 1, ptr %2\n  ret void\n}"

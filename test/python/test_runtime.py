@@ -25,6 +25,7 @@ from patc.runtime import openmp
 from patc.runtime.memory import aligned_bytes
 from patc.runtime.model import CompiledModel
 from patc.runtime.native import NativeFunction
+from patc.runtime.native_model import NativeModel
 
 SHAPE = (1, 4, 12, 12)
 
@@ -556,7 +557,7 @@ def test_code_for_another_cpu_compiles_but_does_not_run(
 
     compiled = patc.compile(net, (torch.zeros(SHAPE),), target="x86-64-v4", threads=1)
     monkeypatch.setattr(targets, "host_features", lambda: frozenset(targets.X86_64_V3.features))
-    lacking = CompiledModel(compiled.program)
+    lacking = NativeModel(compiled.program)
     with pytest.raises(PatcError, match=r"a CPU with avx512bw, .*avx512vl, as compiled for target 'x86-64-v4'"):
         lacking(random_input())
     lacking.save(tmp_path / "v4.patc")
