@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import Library
-from patc.dialects.pattern import (
-    ActivateOp,
-    AddOp,
-    AvgPool2dOp,
-    Conv2dOp,
-    LinearOp,
-    MaxPool2dOp,
-    RelayoutOp,
-    SparseConv2dOp,
-)
-from patc.passes.base import Pass, PassState, fail
-from patc.passes.formats.fkr import order_filters
-from patc.passes.formats.fkw import Fkw, find_violation, invert, rearrange
-from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.base import Pass, PassState
+from patc.passes.layers.base import Channels, FilterOrder, Permutation, fix_all
+from patc.passes.layers.registry import kind_of
 
 FLATTEN = "tensor.collapse_shape"
-TIES = tuple(op.OPERATION_NAME for op in (ActivateOp, AddOp, AvgPool2dOp, MaxPool2dOp, RelayoutOp))
 
 
 @dataclass(frozen=True)
@@ -66,34 +52,18 @@ class PatternReorder(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context, ir.Location.unknown():
-            for change in plan_changes(read_layers(module, state)):
-                apply_change(change, state)
+            found = [(op, _channels_of(op, state)) for op in _walk(module)]
+            orders = _new_orders(found)
+            for op, channels in found:
+                kind = kind_of(op)
+                filters = channels.order.stored if channels.order else None
+                changes = filters is not None or any(tensor in orders for tensor in (*op.operands, *op.results))
+                if kind is not None and changes:
+                    kind.permute(op, Permutation(orders.get, filters), state)
 
 
-# Reading: what each op is to the channels of its tensors
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What the pass knows of one op.
-
-    Attributes:
-        role: "sparse", "dense", "depthwise" or "linear" for a layer with constant arrays; "tie" for an op
-            whose tensors have the same channels in the same order; "opaque" for all others.
-        fkw: the arrays of a "sparse" layer.
-    """
-
-    op: Any
-    role: str
-    fkw: Fkw | None = None
-
-
-def read_layers(module: ir.Module, state: PassState) -> list[Layer]:
-    """Return all ops of a module in program order.
-
-    Raises:
-        PatcError: the arrays of a `pattern.sparse_conv2d` are not valid FKW arrays.
-    """
+def _walk(module: ir.Module) -> list[Any]:
+    """Return all ops of a module in program order."""
     ops: list[Any] = []
 
     def visit(operation: Any) -> ir.WalkResult:
@@ -101,41 +71,19 @@ def read_layers(module: ir.Module, state: PassState) -> list[Layer]:
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return [_read_layer(op, state) for op in ops]
+    return ops
 
 
-def _read_layer(op: Any, state: PassState) -> Layer:
-    name = op.operation.name
-    if name == SparseConv2dOp.OPERATION_NAME:
-        return _read_sparse(op, state)
-    if name == Conv2dOp.OPERATION_NAME and _are_constant([op.weight, op.bias], state):
-        return Layer(op, _convolution_role(op))
-    if name == LinearOp.OPERATION_NAME and _are_constant([op.weight], state):
-        return Layer(op, "linear")
-    return Layer(op, "tie" if name in TIES or _flattens_channels(op) else "opaque")
+def _channels_of(op: Any, state: PassState) -> Channels:
+    """Return what an op is to the channels of its tensors.
 
-
-def _read_sparse(op: SparseConv2dOp, state: PassState) -> Layer:
-    operands = [op.values, op.index, op.offset, op.stride, op.reorder]
-    if not _are_constant([*operands, op.bias], state):
-        state.remark(op, "keeps the order of its filters: its arrays are not constant")
-        return Layer(op, "opaque")
-    fkw = Fkw(*(_array(operand, state) for operand in operands))
-    violation = find_violation(fkw, op.input.type.shape[1], Library.from_attr(op.library).depth)
-    if violation:
-        raise fail(op, *violation)
-    return Layer(op, "sparse", fkw)
-
-
-def _convolution_role(op: Conv2dOp) -> str:
-    filters, group_channels = op.weight.type.shape[:2]
-    if op.groups.value == 1:
-        return "dense"
-    return "depthwise" if group_channels == 1 and filters == op.groups.value else "opaque"
-
-
-def _are_constant(values: Iterable[ir.Value | None], state: PassState) -> bool:
-    return all(value is None or read_constant(value, state) is not None for value in values)
+    Raises:
+        PatcError: the constants of the op are not valid.
+    """
+    kind = kind_of(op)
+    if kind is not None:
+        return kind.channels(op, state)
+    return Channels(tied=(*op.operands, *op.results)) if _flattens_channels(op) else fix_all(op)
 
 
 def _flattens_channels(op: Any) -> bool:
@@ -146,56 +94,23 @@ def _flattens_channels(op: Any) -> bool:
     return groups == [[0], [1, 2, 3]]
 
 
-# Analysis: which tensors have their channels in one order, and in which
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happens to one layer; entry i of a permutation is the old number of what becomes number i.
-
-    Attributes:
-        order: permutes the stored filters of a "sparse" layer; None for other layers.
-        inputs, outputs: permute the channels; None for no change.
-    """
-
-    layer: Layer
-    order: np.ndarray | None
-    inputs: np.ndarray | None
-    outputs: np.ndarray | None
-
-
-def plan_changes(layers: Sequence[Layer]) -> list[Change]:
-    """Return the changes of all layers that have arrays."""
-    orders = [order_filters(layer.fkw) if layer.fkw else None for layer in layers]
-    classes = _classify_tensors(layers)
-    wanted: dict[ir.Value, tuple[int, np.ndarray]] = {}
-    for layer, order in zip(layers, orders, strict=True):
-        if layer.fkw is None or classes.is_fixed(layer.op.result):
+def _new_orders(found: Sequence[tuple[Any, Channels]]) -> dict[ir.Value, np.ndarray]:
+    """Return the orders that channels take, for each tensor where they do not keep theirs."""
+    classes = _classify_tensors(found)
+    wanted: dict[ir.Value, FilterOrder] = {}
+    for op, channels in found:
+        if channels.order is None or classes.is_fixed(op.result):
             continue
-        key, work = classes.find(layer.op.result), _work(layer.op)
-        if key not in wanted or work > wanted[key][0]:
-            wanted[key] = work, layer.fkw.reorder[order]
-
-    permutations = {key: order for key, (_, order) in wanted.items() if not _is_identity(order)}
-
-    def permutation(tensor: ir.Value) -> np.ndarray | None:
-        return permutations.get(classes.find(tensor))
-
-    return [
-        Change(layer, order, permutation(layer.op.input), permutation(layer.op.result))
-        for layer, order in zip(layers, orders, strict=True)
-        if layer.role not in ("tie", "opaque")
-    ]
+        key = classes.find(op.result)
+        if key not in wanted or channels.order.work > wanted[key].work:
+            wanted[key] = channels.order
+    orders = {key: order.channels for key, order in wanted.items() if not _is_identity(order.channels)}
+    tensors = [tensor for op, _ in found for tensor in (*op.operands, *op.results)]
+    return {tensor: orders[key] for tensor in tensors if (key := classes.find(tensor)) in orders}
 
 
 def _is_identity(permutation: np.ndarray) -> bool:
     return np.array_equal(permutation, np.arange(len(permutation)))
-
-
-def _work(op: SparseConv2dOp) -> int:
-    """Return the multiplications of a layer for one image; a dynamic size counts as one."""
-    kernels, entries = op.values.type.shape
-    return kernels * entries * math.prod(max(size, 1) for size in op.result.type.shape[2:])
 
 
 class _Classes:
@@ -230,25 +145,14 @@ class _Classes:
         return self.find(tensor) in self._fixed
 
 
-def _classify_tensors(layers: Sequence[Layer]) -> _Classes:
+def _classify_tensors(found: Sequence[tuple[Any, Channels]]) -> _Classes:
     classes = _Classes()
-    for layer in layers:
-        op = layer.op
-        for operand in op.operation.operands:
-            if isinstance(operand.owner, ir.Block):
-                classes.fix(operand)
-        if layer.role in ("sparse", "dense", "depthwise"):
-            residual = [op.residual] if op.residual is not None else []
-            classes.tie([op.result, *residual, *([op.input] if layer.role == "depthwise" else [])])
-            if layer.role == "sparse" and Library.from_attr(op.library).depth > 1:
-                classes.fix(op.input)  # its kernels read consecutive channels
-        elif layer.role == "tie":
-            classes.tie([*op.operation.operands, *op.operation.results])
-        elif layer.role == "linear":
-            classes.fix(op.result)
-        else:
-            for tensor in (*op.operation.operands, *op.operation.results):
-                classes.fix(tensor)
+    for op, channels in found:
+        if channels.tied:
+            classes.tie(channels.tied)
+        arguments = [operand for operand in op.operands if isinstance(operand.owner, ir.Block)]
+        for tensor in (*channels.fixed, *arguments):
+            classes.fix(tensor)
     return classes
 
 
@@ -256,75 +160,3 @@ def _may_share_order(first: ir.Value, second: ir.Value) -> bool:
     """Whether two classes have equally many channels; a flattened tensor has those of its rank 4 source."""
     ranks = [len(tensor.type.shape) for tensor in (first, second)]
     return ranks != [4, 4] or first.type.shape[1] == second.type.shape[1]
-
-
-# Application: new arrays in the place of the old
-
-
-def apply_change(change: Change, state: PassState) -> None:
-    """Permute the constant arrays of one layer; those that stay the same are left alone."""
-    apply = {
-        "sparse": _apply_sparse,
-        "dense": _apply_convolution,
-        "depthwise": _apply_convolution,
-        "linear": _apply_linear,
-    }
-    apply[change.layer.role](change, state)
-
-
-def _apply_sparse(change: Change, state: PassState) -> None:
-    op, fkw = change.layer.op, change.layer.fkw
-    assert fkw is not None and change.order is not None
-    new = rearrange(fkw, change.order, _positions(change.inputs, op.input), _positions(change.outputs, op.result))
-    for number, array in enumerate((new.values, new.index, new.offset, new.stride, new.reorder), start=1):
-        _replace_operand(op, number, array, state)
-    _permute_bias(change, 6, state)
-
-
-def _apply_convolution(change: Change, state: PassState) -> None:
-    op = change.layer.op
-    weight = _array(op.weight, state)
-    if change.outputs is not None:
-        weight = weight[change.outputs]
-    if change.inputs is not None and change.layer.role == "dense":
-        weight = weight[:, change.inputs]
-    _replace_operand(op, 1, weight, state)
-    _permute_bias(change, 2, state)
-
-
-def _apply_linear(change: Change, state: PassState) -> None:
-    """Permute the columns of a linear layer; each channel has as many as the flattened tensor had pixels."""
-    if change.inputs is None:
-        return
-    weight = _array(change.layer.op.weight, state)
-    columns = np.take(weight.reshape(len(weight), len(change.inputs), -1), change.inputs, axis=1)
-    _replace_operand(change.layer.op, 1, columns.reshape(weight.shape), state)
-
-
-def _permute_bias(change: Change, number: int, state: PassState) -> None:
-    bias = change.layer.op.bias
-    if bias is not None and change.outputs is not None:
-        _replace_operand(change.layer.op, number, _array(bias, state)[change.outputs], state)
-
-
-def _positions(permutation: np.ndarray | None, tensor: ir.Value) -> np.ndarray:
-    """Return the new number of each channel of a tensor."""
-    return np.arange(tensor.type.shape[1]) if permutation is None else invert(permutation)
-
-
-def _array(value: ir.Value, state: PassState) -> np.ndarray:
-    array = read_constant(value, state)
-    assert array is not None, "roles are given to layers with constant arrays only"
-    return array
-
-
-def _replace_operand(op: Any, number: int, array: np.ndarray, state: PassState) -> None:
-    """Make `array` an operand in the place of another constant, which goes when nothing else needs it."""
-    old = op.operation.operands[number]
-    if np.array_equal(_array(old, state), array):
-        return
-    with ir.InsertionPoint(old.owner):
-        new = make_constant(array, constant_name(old), state, location=old.owner.location)
-    op.operation.operands[number] = new
-    if next(iter(old.uses), None) is None:
-        old.owner.erase()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,7 +77,8 @@ class FilterOrder:
 
 @dataclass(frozen=True)
 class Channels:
-    """What a layer is to the channels of its tensors. Others than these may have any order: `LayerKind.permute`.
+    """What a layer is to the channels of its tensors. Those that are neither tied nor fixed may take any order, which
+    `LayerKind.permute` then makes the constants follow.
 
     Attributes:
         tied: tensors whose channels must have one order.
@@ -92,16 +93,14 @@ class Channels:
 
 @dataclass(frozen=True)
 class Permutation:
-    """New orders; entry i is the old number of what becomes number i, and None is for no change.
+    """New orders; entry i is the old number of what becomes number i.
 
     Attributes:
-        inputs: of the channels of the operand `input`.
-        outputs: of the channels of the result, and of what is tied to it.
-        filters: of the stored filters, where `Channels.order` says one.
+        of: the order that the channels of a tensor take; None for no change.
+        filters: the order of the stored filters, where `Channels.order` says one.
     """
 
-    inputs: np.ndarray | None
-    outputs: np.ndarray | None
+    of: Callable[[ir.Value], np.ndarray | None]
     filters: np.ndarray | None
 
 

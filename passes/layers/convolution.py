@@ -82,10 +82,11 @@ class Conv2d(_Convolution):
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         weight = read_constant(op.weight, state)
         assert weight is not None, "the channels of others are fixed"
-        if permutation.outputs is not None:
-            weight = weight[permutation.outputs]
-        if permutation.inputs is not None and not _is_depthwise(op):
-            weight = weight[:, permutation.inputs]
+        inputs, outputs = permutation.of(op.input), permutation.of(op.result)
+        if outputs is not None:
+            weight = weight[outputs]
+        if inputs is not None and not _is_depthwise(op):
+            weight = weight[:, inputs]
         replace_constant(op, operand_number(op, "weight"), weight, state)
         _permute_bias(op, permutation, state)
 
@@ -131,7 +132,7 @@ class SparseConv2d(_Convolution):
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         assert permutation.filters is not None, "channels said an order"
-        inputs, outputs = _positions(permutation.inputs, op.input), _positions(permutation.outputs, op.result)
+        inputs, outputs = (_positions(permutation.of(tensor), tensor) for tensor in (op.input, op.result))
         new = rearrange(_read_fkw(op, state), permutation.filters, inputs, outputs)
         for name, array in zip(_FKW_NAMES, astuple(new), strict=True):
             replace_constant(op, operand_number(op, name), array, state)
@@ -182,15 +183,16 @@ def _read_fkw(op: Any, state: PassState) -> Fkw:
 
 
 def _permute_bias(op: Any, permutation: Permutation, state: PassState) -> None:
-    if op.bias is not None and permutation.outputs is not None:
+    order = permutation.of(op.result)
+    if op.bias is not None and order is not None:
         bias = read_constant(op.bias, state)
         assert bias is not None, "the channels of others are fixed"
-        replace_constant(op, operand_number(op, "bias"), bias[permutation.outputs], state)
+        replace_constant(op, operand_number(op, "bias"), bias[order], state)
 
 
-def _positions(permutation: np.ndarray | None, value: ir.Value) -> np.ndarray:
+def _positions(order: np.ndarray | None, value: ir.Value) -> np.ndarray:
     """Return the new number of each channel of a tensor."""
-    return np.arange(value.type.shape[1]) if permutation is None else invert(permutation)
+    return np.arange(value.type.shape[1]) if order is None else invert(order)
 
 
 def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:

@@ -60,10 +60,10 @@ class Linear(LayerKind):
         return Channels(fixed=(op.result,))
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        weight = read_constant(op.weight, state)
-        assert weight is not None and permutation.inputs is not None, "all else is fixed"
+        weight, order = read_constant(op.weight, state), permutation.of(op.input)
+        assert weight is not None and order is not None, "all else is fixed"
         # Each channel has as many columns as the flattened tensor had pixels.
-        columns = np.take(weight.reshape(len(weight), len(permutation.inputs), -1), permutation.inputs, axis=1)
+        columns = np.take(weight.reshape(len(weight), len(order), -1), order, axis=1)
         replace_constant(op, operand_number(op, "weight"), columns.reshape(weight.shape), state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
