@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
+from patc.costs import CoreCosts
 from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
@@ -21,13 +22,12 @@ from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.candidates import candidates, shortlist, without_inaccurate
 from patc.passes.cost.gpu_candidates import gpu_candidates
+from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
-from patc.targets import get_target
+from patc.targets import Target, get_target
 
-REMOTE_BYTES_PER_CYCLE = 1.5  # from the cache of another core
-SHARED_BAND = 1.2  # what threads lose that share the stages of Winograd's bands instead of having bands of their own
 CANCELS = "; no winograd: filters cancel where channels are equal, and rounding errors would show"
 
 
@@ -60,7 +60,7 @@ class PatternSchedule(Pass):
         for function in defined_functions(module):
             for op in top_level_ops(function):
                 if target.is_gpu:
-                    _schedule_for_gpu(op, state)
+                    _schedule_for_gpu(op, target, state)
                     continue
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
                 if not found:
@@ -72,15 +72,16 @@ class PatternSchedule(Pass):
                     if is_flat(op):  # cut in another way for several threads
                         alone = candidates(op, target, state)
                     found = _same_sums(found, alone)
-                divided = [way for one in found for way in _divide(one, op, self.threads)]
+                costs = cost_model(target).costs
+                divided = [way for one in found for way in _divide(one, op, costs, self.threads)]
                 chosen, reason = _choose(op, divided, state)
                 reason += "" if state.measure else _other_algorithms(alone)
                 set_schedule(op, chosen, reason + note)
 
 
-def _schedule_for_gpu(op: Any, state: PassState) -> None:
+def _schedule_for_gpu(op: Any, target: Target, state: PassState) -> None:
     """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
-    found = [] if "schedule" in op.attributes else gpu_candidates(op, state)
+    found = [] if "schedule" in op.attributes else gpu_candidates(op, target, state)
     if found:
         chosen, reason = _choose(op, found, state)
         set_schedule(op, chosen, reason + _other_algorithms(found))
@@ -131,7 +132,7 @@ def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[C
     return [candidate for candidate in found if (candidate.schedule.algorithm, candidate.schedule.sums) == order]
 
 
-def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
+def _divide(candidate: Candidate, op: Any, costs: CoreCosts, threads: int) -> list[Candidate]:
     """Return the candidate divided by rows and by filters; what threads cannot share evenly, or have to fetch from each
     other's caches, costs more."""
     schedule = replace(candidate.schedule, threads=threads)
@@ -141,13 +142,13 @@ def _divide(candidate: Candidate, op: Any, threads: int) -> list[Candidate]:
     tiles = row_tiles(op, schedule)
     if threads == 1:
         return [replace(candidate, schedule=replace(schedule, split="rows"))]
-    cost = candidate.cost + threads * _remote_bytes(op, "filters", threads) / REMOTE_BYTES_PER_CYCLE
+    cost = candidate.cost + threads * _remote_bytes(op, "filters", threads) / costs.remote_bytes_per_cycle
     if schedule.algorithm == "winograd" and tiles > 1:
-        cost *= SHARED_BAND  # three stages a band, with a barrier after each
+        cost *= costs.shared_band  # three stages a band, with a barrier after each
     ways = [replace(by_filters, cost=cost)]
     if tiles >= threads:
         cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles
-        cost += threads * _remote_bytes(op, "rows", threads) / REMOTE_BYTES_PER_CYCLE
+        cost += threads * _remote_bytes(op, "rows", threads) / costs.remote_bytes_per_cycle
         ways.insert(0, replace(candidate, cost=cost, schedule=replace(schedule, split="rows")))
     return ways
 

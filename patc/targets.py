@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from patc.costs import CoreCosts, GpuCosts
 from patc.diagnostics import PatcError, nearest
 from patc.numerics import Numerics
 
@@ -32,6 +33,8 @@ class Target:
             with multiply-adds, so that a shift is better than an unaligned load.
         features: instruction set extensions that the code may use, as LLVM spells them.
         backend: name of the backend that compiles for it, see `patc.backends.registry`.
+        model: the name of the cost model that chooses schedules, see `patc.passes.cost.models`.
+        costs: the numbers that it reads.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Target:
     cheap_shift: bool
     features: tuple[str, ...] = ()
     backend: str = "host"
+    model: str = "host"
+    costs: CoreCosts | GpuCosts = field(default_factory=CoreCosts)
 
     @property
     def is_aarch64(self) -> bool:
@@ -69,7 +74,9 @@ X86_64_V4 = Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", 16, 32,
 
 
 def _neon(cpu: str, fma_lanes: int, load_bytes: int, pipes: int, decoded: int, features: tuple[str, ...]) -> Target:
-    return Target("", "", cpu, 4, 32, fma_lanes, load_bytes, pipes, decoded, False, ("neon", *features), "aarch64")
+    widths = 4, 32, fma_lanes, load_bytes, pipes, decoded
+    costs = CoreCosts(stationary_ends_cycles=3.0)
+    return Target("", "", cpu, *widths, False, ("neon", *features), "aarch64", model="neon", costs=costs)
 
 
 _V8_2 = ("dotprod", "fullfp16")
@@ -106,7 +113,16 @@ def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
 TARGETS = {target.name: target for target in (X86_64_V3, X86_64_V4, *(aarch64(system) for system in AARCH64_SYSTEMS))}
 
 
-SPIRV_VULKAN = Target("spirv-vulkan", "spirv1.3-unknown-vulkan1.1", "", 4, 32, 4, 16, 1, 1, False, backend="vulkan")
+SPIRV_VULKAN = Target(
+    "spirv-vulkan",
+    "spirv1.3-unknown-vulkan1.1",
+    "",
+    *(4, 32, 4, 16, 1, 1),
+    False,
+    backend="vulkan",
+    model="gpu",
+    costs=GpuCosts(),
+)
 
 
 @functools.cache

@@ -17,8 +17,11 @@ from patc.dialects import pattern
 from patc.dialects.attributes import Layout, Library, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
-from patc.passes.cost import cost_model
 from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
+from patc.passes.cost.geometry import Geometry, Place
+from patc.passes.cost.models import cost_model
+from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes, vector_lanes
@@ -28,10 +31,6 @@ from patc.passes.kernels.host import convolution, winograd
 from patc.passes.kernels.host.winograd_transforms import TILE
 from patc.targets import Target
 
-MEMORY_BYTES_PER_CYCLE = 6.0
-SCRATCH_ELEMENTS = 32 * 1024  # accumulators of a block of filters: a part of the second-level cache
-CODE_COST = 1.2e-4  # for each multiply-add instruction of a kernel
-
 
 def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> list[Candidate]:
     """Return the ways to compute a layer, always in the same order; none for an op that computes nothing.
@@ -40,7 +39,9 @@ def candidates(op: Any, target: Target, state: PassState, threads: int = 1) -> l
         threads: that the layer will be divided among.
     """
     generate = _GENERATORS.get(type(op))
-    return [] if generate is None else list(generate(op, _for_elements(target, op.result.type), state, threads))
+    if generate is None:
+        return []
+    return list(generate(op, cost_model(_for_elements(target, op.result.type)), state, threads))
 
 
 def _for_elements(target: Target, type_: Any) -> Target:
@@ -83,23 +84,23 @@ def without_inaccurate(found: list[Candidate], op: Any, state: PassState) -> lis
     return others if winograd.cancels(read_dense_weight(op, state).array, op.strides[0]) else found
 
 
-def _sparse_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-    layer = _Sparse.of(op, state, threads)
-    yield from _pattern_tiles(layer, target)
+def _sparse_candidates(op: Any, model: CoreModel, state: PassState, threads: int) -> Iterator[Candidate]:
+    layer = _Sparse.of(op, model, state, threads)
+    yield from _pattern_tiles(layer, model)
     if not convolution.is_long_sum(op.result.type.element_type, math.prod(op.values.type.shape) / layer.filters):
-        yield from _stationary_tiles(layer, target)  # it cannot sum in parts
+        yield from _stationary_tiles(layer, model)  # it cannot sum in parts
     if "grouped" in op.attributes:
         return  # dense weights would have zeros between the groups, which make NaN of another group's infinity
     # Where little was pruned, the same layer computed dense may take less time.
     kernel = layer.library.kernel
-    yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, target, threads)
-    yield from _winograd_bands(op, kernel, 1, target)
+    yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, model, threads)
+    yield from _winograd_bands(op, kernel, 1, model)
 
 
-def _dense_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+def _dense_candidates(op: Any, model: CoreModel, state: PassState, threads: int) -> Iterator[Candidate]:
     _, channels, height, width = op.weight.type.shape
-    yield from _dense_tiles(op, (height, width), channels, op.groups.value, target, threads)
-    yield from _winograd_bands(op, (height, width), op.groups.value, target)
+    yield from _dense_tiles(op, (height, width), channels, op.groups.value, model, threads)
+    yield from _winograd_bands(op, (height, width), op.groups.value, model)
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,15 @@ class _Sparse:
     height: int
     width: int
     library: Library
-    taps: list[tuple[cost_model.Place, ...]]
-    places: tuple[cost_model.Place, ...]
+    taps: list[tuple[Place, ...]]
+    places: tuple[Place, ...]
     counts: list[float]
     cells: int
-    geometry: cost_model.Geometry
+    geometry: Geometry
     written: _Written
 
     @staticmethod
-    def of(op: Any, state: PassState, threads: int) -> _Sparse:
+    def of(op: Any, model: CoreModel, state: PassState, threads: int) -> _Sparse:
         library = Library.from_attr(op.library)
         taps = [library.places(pattern) for pattern in range(len(library.masks))]
         batch, filters = op.result.type.shape[:2]
@@ -143,16 +144,16 @@ class _Sparse:
             counts=pattern_counts(op, library, state),
             cells=_channels_read(op, state),
             geometry=_geometry(op, op.input.type.shape[1]),
-            written=_Written.of(op),
+            written=_Written.of(op, model),
         )
 
 
-def _pattern_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
+def _pattern_tiles(layer: _Sparse, model: CoreModel) -> Iterator[Candidate]:
     """Yield the tiles of "pattern-direct"."""
     commonest = layer.counts.index(max(layer.counts))
-    for columns, strips in _column_choices(layer.width, target.lanes):
+    for columns, strips in _column_choices(layer.width, model.lanes):
         # Beside the accumulators: a kernel's weights, for each vector length, and the vectors of one input row.
-        spare = target.registers - layer.library.entries * _widths(strips) - _widest(strips) - 1
+        spare = model.registers - layer.library.entries * _widths(strips) - _widest(strips) - 1
         for rows, sums in itertools.product(_row_choices(layer.height), (1, 2, 4)):
             smallest = rows == sums == 1
             if (rows * _widest(strips) * sums > spare or sums > layer.library.entries) and not smallest:
@@ -160,51 +161,45 @@ def _pattern_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
             cycles = 0.0
             for strip in strips:
                 costs = [
-                    cost_model.sparse_kernel_cost(shape, rows, strip.chunks, sums, layer.geometry, target)
-                    for shape in layer.taps
+                    model.sparse_kernel_cost(shape, rows, strip.chunks, sums, layer.geometry) for shape in layer.taps
                 ]
                 kernels = sum(count * cost.cycles for count, cost in zip(layer.counts, costs, strict=True))
-                loops = len(layer.taps) * cost_model.loop_cycles(kernels / (layer.filters * len(layer.taps)))
-                stores = rows * len(strip.chunks) * sums * cost_model.STORE_CYCLES
-                distant = cost_model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=False)
-                stores += layer.written.cycles(rows, strip)
+                loops = len(layer.taps) * model.loop_cycles(kernels / (layer.filters * len(layer.taps)))
+                stores = rows * len(strip.chunks) * sums * model.costs.store_cycles
+                distant = model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=False)
+                stores += layer.written.cycles(rows, strip, model)
                 cycles += strip.count * (kernels + layer.filters * (loops + stores) + distant)
             cycles *= layer.batch * ceil_div(layer.height, rows)
-            cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
-            schedule = Schedule("pattern-direct", rows, columns, target.lanes, sums=sums)
+            cost = cycles * _code_cost(model, layer.library.entries * len(layer.taps) * rows, strips)
+            schedule = Schedule("pattern-direct", rows, columns, model.lanes, sums=sums)
             yield Candidate(schedule, cycles, cost, costs[commonest].bound)
 
 
-def _stationary_tiles(layer: _Sparse, target: Target) -> Iterator[Candidate]:
+def _stationary_tiles(layer: _Sparse, model: CoreModel) -> Iterator[Candidate]:
     """Yield the tiles of "input-stationary"."""
-    for columns, strips in _column_choices(layer.width, target.lanes):
+    for columns, strips in _column_choices(layer.width, model.lanes):
         for rows in _row_choices(layer.height):
-            if rows * _widest(strips) > target.registers:
+            if rows * _widest(strips) > model.registers:
                 break
             area = rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in strips)
-            blocks = ceil_div(layer.filters * area, SCRATCH_ELEMENTS)
+            blocks = ceil_div(layer.filters * area, model.costs.scratch_sums)
             cycles, inputs = 0.0, 0
             for strip in strips:
-                costs = [
-                    cost_model.stationary_cost(shape, rows, strip.chunks, layer.geometry, target)
-                    for shape in layer.taps
-                ]
+                costs = [model.stationary_cost(shape, rows, strip.chunks, layer.geometry) for shape in layer.taps]
                 kernels = sum(count * cost.kernel for count, cost in zip(layer.counts, costs, strict=True))
                 entered = blocks * layer.cells
-                loops = len(layer.taps) * cost_model.loop_cycles(kernels / (entered * len(layer.taps)))
+                loops = len(layer.taps) * model.loop_cycles(kernels / (entered * len(layer.taps)))
                 inputs_loaded = sum(cost.cell for cost in costs)
-                distant = cost_model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=True)
-                ends = layer.filters * (costs[0].filter + layer.written.cycles(rows, strip))
+                distant = model.distant_cycles(layer.places, rows, strip.chunks, layer.geometry, prefetched=True)
+                ends = layer.filters * (costs[0].filter + layer.written.cycles(rows, strip, model))
                 cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
                 inputs = max(inputs, *(cost.inputs for cost in costs))
-            # Beside the inputs of a pattern: a kernel's weights, for each vector length. Accumulators come and go. NEON
-            # has the weights in one register, and takes four for accumulators on their way.
-            others = 5 if target.is_aarch64 else layer.library.entries * _widths(strips)
-            if inputs + others > target.registers and rows * _widest(strips) > 1:
+            others = model.stationary_registers(layer.library.entries, _widths(strips))
+            if inputs + others > model.registers and rows * _widest(strips) > 1:
                 continue
             cycles *= layer.batch * ceil_div(layer.height, rows)
-            cost = cycles * _code_cost(layer.library.entries * len(layer.taps) * rows, strips)
-            schedule = Schedule("input-stationary", rows, columns, target.lanes, ceil_div(layer.filters, blocks))
+            cost = cycles * _code_cost(model, layer.library.entries * len(layer.taps) * rows, strips)
+            schedule = Schedule("input-stationary", rows, columns, model.lanes, ceil_div(layer.filters, blocks))
             yield Candidate(schedule, cycles, cost, "multiply-adds")
 
 
@@ -224,7 +219,7 @@ def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
 
 
 def _dense_tiles(
-    op: Any, kernel: tuple[int, int], channels: int, groups: int, target: Target, threads: int
+    op: Any, kernel: tuple[int, int], channels: int, groups: int, model: CoreModel, threads: int
 ) -> Iterator[Candidate]:
     """Yield the tiles of "dense-direct", or of "depthwise-direct" where each filter has one channel of its own.
 
@@ -236,26 +231,26 @@ def _dense_tiles(
     group = filters // groups
     name = "depthwise-direct" if channels == 1 and group == 1 else "dense-direct"
     geometry = _geometry(op, channels)
-    written = _Written.of(op)
+    written = _Written.of(op, model)
     blocks = [size for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= group and (groups == 1 or group % size == 0)]
-    for columns, strips in _column_choices(width, target.lanes):
+    for columns, strips in _column_choices(width, model.lanes):
         for rows, block in itertools.product(_row_choices(height), blocks):
             vectors = rows * _widest(strips)
             # Beside the accumulators: the input vectors of one tap and a weight.
-            if (block + 1) * vectors + _widths(strips) > target.registers and vectors * block > 1:
+            if (block + 1) * vectors + _widths(strips) > model.registers and vectors * block > 1:
                 continue
             cycles = 0.0
             for strip in strips:
-                channel = cost_model.dense_channel_cost(kernel, rows, strip.chunks, block, geometry, target)
-                stores = block * rows * len(strip.chunks) * cost_model.STORE_CYCLES
-                stores += block * written.cycles(rows, strip)
-                cycles += strip.count * (channels * channel.cycles + stores + cost_model.LOOP_ENTRY_CYCLES)
+                channel = model.dense_channel_cost(kernel, rows, strip.chunks, block, geometry)
+                stores = block * rows * len(strip.chunks) * model.costs.store_cycles
+                stores += block * written.cycles(rows, strip, model)
+                cycles += strip.count * (channels * channel.cycles + stores + model.costs.loop_entry_cycles)
             cycles *= batch * ceil_div(height, rows) * ceil_div(filters, block)
-            cost = cycles * _code_cost(math.prod(kernel) * block * rows, strips)
-            yield Candidate(Schedule(name, rows, columns, target.lanes, block), cycles, cost, channel.bound)
+            cost = cycles * _code_cost(model, math.prod(kernel) * block * rows, strips)
+            yield Candidate(Schedule(name, rows, columns, model.lanes, block), cycles, cost, channel.bound)
 
 
-def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Target) -> Iterator[Candidate]:
+def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, model: CoreModel) -> Iterator[Candidate]:
     """Yield the bands and register tiles of "winograd"."""
     if element_bytes(op.result.type) < 4:  # the transforms would lose most of the bits
         return
@@ -263,39 +258,39 @@ def _winograd_bands(op: Any, kernel: tuple[int, int], groups: int, target: Targe
         return
     batch, filters, height, width = op.result.type.shape
     shape = (batch, op.input.type.shape[1], filters, height, width)
-    for layer in winograd.layers(*shape, target, kernel[0], op.strides[0]):
-        cycles = winograd.modelled_cycles(layer, target)
+    for layer in winograd.layers(*shape, model.target, kernel[0], op.strides[0]):
+        cycles = winograd_cycles(layer, model)
         schedule = Schedule("winograd", TILE * layer.band, layer.strip, layer.lanes, layer.block)
         yield Candidate(schedule, cycles, cycles, "multiply-adds")
 
 
-def _plane_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+def _plane_candidates(op: Any, model: CoreModel, state: PassState, threads: int) -> Iterator[Candidate]:
     """Yield the tile of a pooling or elementwise layer: four vectors or so in flight."""
     *_, height, width = as_planes(op.result.type.shape)
     tensors = [value.type for value in (*op.operands, op.result)]
     moved = float(sum(element_bytes(type_) * math.prod(type_.shape) for type_ in tensors))
     if is_global_pool(op):
-        yield _memory_bound(Schedule("global-pool", 1, 1, target.lanes), moved)
+        yield _memory_bound(model, Schedule("global-pool", 1, 1, model.lanes), moved)
         return
-    columns = max(columns for columns, strips in _column_choices(width, target.lanes) if _widest(strips) <= 4)
+    columns = max(columns for columns, strips in _column_choices(width, model.lanes) if _widest(strips) <= 4)
     windowed = isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp))
     vectors = 8 if windowed else 4
-    rows = max(1, min(height, vectors // tiling.vectors(columns, target.lanes)))
-    yield _memory_bound(Schedule("pool" if windowed else "elementwise", rows, columns, target.lanes), moved)
+    rows = max(1, min(height, vectors // tiling.vectors(columns, model.lanes)))
+    yield _memory_bound(model, Schedule("pool" if windowed else "elementwise", rows, columns, model.lanes), moved)
 
 
-def _linear_candidates(op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+def _linear_candidates(op: Any, model: CoreModel, state: PassState, threads: int) -> Iterator[Candidate]:
     images, features = op.input.type.shape
     filters = op.weight.type.shape[0]
     rows = min(images, 4)
     block = min(filters, 4 if rows > 1 else 8)
     size = element_bytes(op.weight.type)
-    lanes = target.lanes * size // 4  # it sums in f32
-    yield _memory_bound(Schedule("gemv", rows, 1, lanes, block), float(size * features * filters))
+    lanes = model.lanes * size // 4  # it sums in f32
+    yield _memory_bound(model, Schedule("gemv", rows, 1, lanes, block), float(size * features * filters))
 
 
-def _memory_bound(schedule: Schedule, moved_bytes: float) -> Candidate:
-    cycles = moved_bytes / MEMORY_BYTES_PER_CYCLE
+def _memory_bound(model: CoreModel, schedule: Schedule, moved_bytes: float) -> Candidate:
+    cycles = moved_bytes / model.costs.memory_bytes_per_cycle
     return Candidate(schedule, cycles, cycles, "memory")
 
 
@@ -328,23 +323,23 @@ class _Written:
     element_bytes: int
 
     @staticmethod
-    def of(op: Any) -> _Written:
+    def of(op: Any, model: CoreModel) -> _Written:
         layout = Layout.of(op.result.type)
         size = element_bytes(op.result.type)
-        is_distant = size * math.prod(op.result.type.shape[:2]) * layout.plane > cost_model.SECOND_LEVEL_BYTES
+        is_distant = size * math.prod(op.result.type.shape[:2]) * layout.plane > model.costs.second_level_bytes
         return _Written((1 if op.residual is None else 2) * is_distant, layout.phases, size)
 
-    def cycles(self, rows: int, strip: tiling.Strip) -> float:
+    def cycles(self, rows: int, strip: tiling.Strip, model: CoreModel) -> float:
         """Return the cycles in which one filter of a tile waits for these lines."""
-        return self.tensors * cost_model.written_cycles(rows, strip.chunks, self.phases, self.element_bytes)
+        return self.tensors * model.written_cycles(rows, strip.chunks, self.phases, self.element_bytes)
 
 
-def _geometry(op: Any, channels: int) -> cost_model.Geometry:
+def _geometry(op: Any, channels: int) -> Geometry:
     layout = Layout.of(op.input.type)
     size = element_bytes(op.input.type)
     pitch = kernel_plane(op)[1] if is_flat(op) else layout.pitch
     window = tuple(op.strides), tuple(op.dilations)
-    return cost_model.Geometry(*window, layout.phases, pitch, channels, size * layout.plane, size)
+    return Geometry(*window, layout.phases, pitch, channels, size * layout.plane, size)
 
 
 def _widest(strips: Sequence[tiling.Strip]) -> int:
@@ -356,16 +351,16 @@ def _widths(strips: Sequence[tiling.Strip]) -> int:
     return max(len({chunk.lanes for chunk in strip.chunks}) for strip in strips)
 
 
-def _code_cost(instructions: int, strips: Sequence[tiling.Strip]) -> float:
+def _code_cost(model: CoreModel, instructions: int, strips: Sequence[tiling.Strip]) -> float:
     """Return a factor that prefers less code among tiles of nearly equal speed: caches and compile time count too.
 
     Args:
         instructions: multiply-adds for one column of vectors.
     """
-    return 1.0 + CODE_COST * instructions * sum(len(strip.chunks) for strip in strips)
+    return 1.0 + model.costs.code_cost * instructions * sum(len(strip.chunks) for strip in strips)
 
 
-_GENERATORS: dict[type, Callable[[Any, Target, PassState, int], Iterator[Candidate]]] = {
+_GENERATORS: dict[type, Callable[[Any, CoreModel, PassState, int], Iterator[Candidate]]] = {
     pattern.SparseConv2dOp: _sparse_candidates,
     pattern.Conv2dOp: _dense_candidates,
     pattern.MaxPool2dOp: _plane_candidates,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patc.dialects.attributes import Library
-from patc.passes.cost import cost_model
-from patc.passes.cost.cost_model import Geometry
+from patc.passes.cost.geometry import Geometry
+from patc.passes.cost.models import cost_model
 from patc.passes.kernels import tiling
 from patc.targets import TARGETS, Target
 
@@ -30,14 +30,14 @@ def sparse(
     library: Library = LIBRARY,
 ) -> float:
     chunks = tiling.cut(columns, target.lanes)
-    return cost_model.sparse_kernel_cost(library.places(pattern), rows, chunks, sums, geometry, target).cycles
+    return cost_model(target).sparse_kernel_cost(library.places(pattern), rows, chunks, sums, geometry).cycles
 
 
 def dense(
     kernel: tuple[int, int] = (3, 3), rows: int = 2, columns: int = 32, filters: int = 4, target: Target = V4
 ) -> float:
     chunks = tiling.cut(columns, target.lanes)
-    return cost_model.dense_channel_cost(kernel, rows, chunks, filters, PLAIN, target).cycles
+    return cost_model(target).dense_channel_cost(kernel, rows, chunks, filters, PLAIN).cycles
 
 
 TARGET = st.sampled_from([V3, V4])
@@ -111,15 +111,16 @@ def test_entries_in_several_channels_read_several_planes() -> None:
 
 @pytest.mark.parametrize("target", [V3, V4])
 def test_loads_and_multiply_adds_start_two_a_cycle(target: Target) -> None:
-    assert cost_model.vector_cycles(4, target) == 0.5
-    assert cost_model.vector_cycles(4 * target.lanes, target) > cost_model.vector_cycles(target.lanes, target)
-    assert cost_model.load_cycles(4, True, target) == 0.5
+    model = cost_model(target)
+    assert model.vector_cycles(4) == 0.5
+    assert model.vector_cycles(4 * target.lanes) > model.vector_cycles(target.lanes)
+    assert model.load_cycles(4, True) == 0.5
     for lanes in (4, 8, 16):
-        assert cost_model.load_cycles(lanes, True, target) < cost_model.load_cycles(lanes, False, target)
+        assert model.load_cycles(lanes, True) < model.load_cycles(lanes, False)
 
 
 def test_a_cost_names_what_binds_it() -> None:
-    tall = cost_model.sparse_kernel_cost(LIBRARY.places(0), 8, tiling.cut(48, 16), 1, PLAIN, V4)
-    short = cost_model.sparse_kernel_cost(LIBRARY.places(0), 1, tiling.cut(8, 16), 1, PLAIN, V4)
+    tall = cost_model(V4).sparse_kernel_cost(LIBRARY.places(0), 8, tiling.cut(48, 16), 1, PLAIN)
+    short = cost_model(V4).sparse_kernel_cost(LIBRARY.places(0), 1, tiling.cut(8, 16), 1, PLAIN)
     assert tall.bound == "multiply-adds"
     assert short.bound == "latency"

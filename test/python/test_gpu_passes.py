@@ -18,7 +18,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
-from patc.passes.cost.gpu_candidates import SHARED_BYTES, gpu_candidates
+from patc.passes.cost.gpu_candidates import gpu_candidates
 from patc.passes.formats.fkw import Fkw, encode
 from patc.passes.kernels.gpu.kernel import LANES
 from patc.passes.kernels.gpu.weights import pack_features, pack_kernels, pack_taps, share_kernels
@@ -114,12 +114,13 @@ def conv(keep: float, size: int, channels: int = 32, filters: int = 32, **how: A
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_candidates_keep_to_every_device(size: int, strides: tuple[int, int]) -> None:
     layer = conv(0.3, size, strides=strides)
-    found = gpu_candidates(layer.op, layer.state)
-    assert found == gpu_candidates(layer.op, layer.state)
+    shared = SPIRV_VULKAN.costs.shared_bytes
+    found = gpu_candidates(layer.op, SPIRV_VULKAN, layer.state)
+    assert found == gpu_candidates(layer.op, SPIRV_VULKAN, layer.state)
     for candidate in found:
         schedule = candidate.schedule
         assert schedule.threads <= 128 and schedule.threads % schedule.sums == 0
-        assert schedule.sums == 1 or schedule.rows * schedule.filters * schedule.threads * 16 <= SHARED_BYTES
+        assert schedule.sums == 1 or schedule.rows * schedule.filters * schedule.threads * 16 <= shared
         assert (schedule.lanes, schedule.columns, schedule.split) == (LANES, LANES, "pixels")
         assert candidate.cycles > 0 and candidate.bound
 

@@ -25,6 +25,8 @@ from torch_mlir import ir
 from patc.dialects.attributes import Layout, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
+from patc.passes.cost.models import cost_model
+from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.kernels.host import winograd, winograd_repair
 from patc.passes.kernels.host.winograd_repair import READ
 from patc.passes.kernels.host.winograd_transforms import POINTS
@@ -428,7 +430,7 @@ def best_layer(
 ) -> tuple[winograd.Layer, float]:
     target = get_target("x86-64-v4")
     found = list(winograd.layers(1, channels, filters or channels, size, size, target, kernel, stride))
-    costs = [winograd.modelled_cycles(layer, target) for layer in found]
+    costs = [winograd_cycles(layer, cost_model(target)) for layer in found]
     return found[int(np.argmin(costs))], min(costs)
 
 

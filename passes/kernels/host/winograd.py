@@ -22,7 +22,7 @@ Vectors lie along tiles. Rows are transformed vertically as they lie in memory; 
 vectors for the horizontal transform. Tiles at the lower and right edge may have outputs that do not exist: those are
 not stored, and what they alone would read is replaced by inputs that do exist.
 
-Here is how layers are cut, and what that costs; the loops are in `winograd_stages`.
+Here is how layers are cut; the loops are in `winograd_stages`, and what they cost in `passes/cost/winograd.py`.
 
 In a `Schedule`, `rows` are the output rows of a band, counted through all images; `columns` (tiles) x `filters` is the
 register tile of the products. With split "rows" each thread computes bands of its own, if there are enough of them;
@@ -33,14 +33,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from patc.integers import ceil_div
-from patc.passes.cost import cost_model
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
 from patc.targets import Target
@@ -294,17 +292,7 @@ def inputs_of(layer: Layer, phase: Phase, strip: Strip) -> int:
     return min(columns, layer.width + phase.width - 1 - TILE * strip.start) if strip.is_last else columns
 
 
-# Cost
-
-CACHED_BYTES = 4 << 20  # tiles that stay in cache from one stage to the next
-MEMORY_BYTES_PER_CYCLE = 8.0
-INPUT_BYTES_PER_CYCLE = 2.5  # rows of many planes, from behind the second-level cache
-WEIGHT_BYTES_PER_CYCLE = 6.5  # one stream from memory
-INPUT_ROW_OPERATIONS = {6: 14, 7: 20}  # to transform what one load brings, by the inputs of an axis
-INPUT_LINE_OPERATIONS = {6: 24, 7: 30}  # to pick the columns of a line of tiles and transform them
-OUTPUT_OPERATIONS = 15  # for each line and column
-PRODUCT_CYCLES = 1.0  # to store a vector of products, beside multiply-adds of others
-BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
 
 
 def layers(
@@ -321,37 +309,3 @@ def layers(
         blocks = [size for size in BLOCKS if size <= filters and (size + 1) * vectors + 1 <= target.registers]
         cut = band, target.lanes, blocks[-1], vectors * target.lanes
         yield Layer(images, channels, filters, height, width, *cut, kernel, stride)
-
-
-def modelled_cycles(layer: Layer, target: Target) -> float:
-    """Return the cycles of a layer on one core.
-
-    Fitted to layers from 64 channels at 224x224 to 512 at 7x7, and to those of 3 to 16 channels of kernels of 3x3, 4x4
-    and, with stride 2, 7x7 and 8x8.
-    """
-    inputs = outputs = products = 0.0
-    for strip in layer.strips():
-        stored = TILE * strip.rows * len(tiling.cut(TILE * strip.columns, layer.lanes))
-        vectors = strip.count * ceil_div(layer.band, strip.rows)
-        operation = cost_model.vector_cycles(strip.lanes, target)
-        for phase in layer.phases:
-            loaded = strip.rows * len(tiling.cut(inputs_of(layer, phase, strip), layer.lanes))
-            operations = phase.lines * INPUT_LINE_OPERATIONS[phase.shifts] + loaded * INPUT_ROW_OPERATIONS[phase.lines]
-            inputs += vectors * operation * operations
-        operations = (layer.read + TILE) * OUTPUT_OPERATIONS
-        outputs += vectors * (operation * operations + stored * cost_model.STORE_CYCLES)
-    used = layer.channels * sum(phase.lines * phase.shifts for phase in layer.phases)
-    for part in layer.parts():
-        multiply = layer.block * sum(cost_model.vector_cycles(chunk.lanes, target) for chunk in part.chunks)
-        loads = sum(cost_model.load_cycles(chunk.lanes, True, target) for chunk in part.chunks)
-        channel = max(multiply, loads + 0.5 * layer.block, cost_model.FMA_LATENCY)
-        ends = layer.block * len(part.chunks) * PRODUCT_CYCLES + cost_model.LOOP_ENTRY_CYCLES
-        products += part.count * layer.blocks * (used * channel + layer.positions * ends)
-    bands, area = layer.bands, layer.images * layer.height * layer.width
-    evicted = bands * max(0, 4 * (layer.depth + layer.kept) * layer.channel - CACHED_BYTES)
-    moved = 2 * evicted + max(0, 4 * layer.filters * area - CACHED_BYTES)
-    distant = max(0, 4 * layer.channels * layer.stride**2 * area - cost_model.SECOND_LEVEL_BYTES)
-    transforms = bands * (layer.channels * inputs + layer.filters * outputs)
-    transforms += moved / MEMORY_BYTES_PER_CYCLE + distant / INPUT_BYTES_PER_CYCLE
-    weights = 4 * layer.positions * layer.depth * layer.filters / WEIGHT_BYTES_PER_CYCLE
-    return transforms + math.hypot(bands * products, weights)

@@ -9,7 +9,6 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
 from patc.integers import ceil_div
-from patc.passes.cost.cost_model import SECOND_LEVEL_BYTES
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
@@ -25,6 +24,8 @@ from patc.passes.kernels.host.winograd_transforms import (
     transform_outputs,
 )
 from patc.passes.kernels.tiling import Tensor
+
+SECOND_LEVEL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""The numbers that cost models read: how fast the cores of a CPU, or the threads of a GPU, are.
+
+The defaults of `CoreCosts` were fitted to measured tiles on an x86-64 core with two 256-bit multiply-add units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CoreCosts:
+    """What one core of a CPU waits for. Sizes are in bytes, times in cycles of the core.
+
+    Attributes:
+        fma_latency_cycles: from a multiply-add to one that needs its sum.
+        loads_per_cycle: vector loads that start in one cycle, however short the vectors.
+        store_cycles: of one vector through the epilogue.
+        product_cycles: to store a vector of Winograd's products, beside multiply-adds of others.
+        wide_shift_cycles: what a shift of two full vectors takes from the multiply-adds.
+        narrow_shift_cycles: the same of shorter vectors.
+        loop_entry_cycles: to enter a loop whose length the branch predictor does not know.
+        mispredicted_cycles: to leave such a loop, unless that much work is waiting.
+        kernel_cycles: index, address and weights of one kept kernel, beside its multiply-adds.
+        loop_instructions: index, address and weights of one kept kernel, and the end of the loop.
+        code_cost: what each multiply-add instruction of a kernel adds to its cost, as a part of the cost: caches and
+            compile time count too.
+        line_bytes: of a cache line.
+        first_level_bytes: of the first-level cache, without what weights and outputs take.
+        second_level_bytes: of the second-level cache.
+        shared_level_bytes: of the last-level cache that stay from one stage of a layer to the next.
+        scratch_sums: accumulators of a block of filters that the second-level cache keeps.
+        line_cycles: of one cache line from the second-level cache.
+        streamed_lines: part of these that is waited for where planes are read in order: the core fetches those ahead.
+        distant_line_cycles: of one cache line from behind the second-level cache.
+        prefetched_line_cycles: the same, asked for in time.
+        written_line_cycles: the same, to be written (or to be added to what is written).
+        memory_bytes_per_cycle: of a layer that computes next to nothing.
+        spilled_bytes_per_cycle: of what does not stay in `shared_level_bytes`.
+        planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
+        stream_bytes_per_cycle: one stream from memory.
+        remote_bytes_per_cycle: from the cache of another core.
+        shared_band: factor for threads that share the stages of Winograd's bands instead of having bands of their own.
+        stationary_fma: input-stationary: part of the cycles that multiply-adds would take alone; the rest overlaps.
+        stationary_sums: part of the cycles of the loads of accumulators and weights.
+        stationary_inputs: part of the cycles of the loads of a pattern's inputs.
+        stationary_ends_cycles: one vector of accumulators from its bias to the output.
+    """
+
+    fma_latency_cycles: float = 4.0
+    loads_per_cycle: int = 2
+    store_cycles: float = 2.0
+    product_cycles: float = 1.0
+    wide_shift_cycles: float = 0.15
+    narrow_shift_cycles: float = 0.5
+    loop_entry_cycles: float = 3.0
+    mispredicted_cycles: float = 30.0
+    kernel_cycles: float = 1.0
+    loop_instructions: int = 7
+    code_cost: float = 1.2e-4
+    line_bytes: int = 64
+    first_level_bytes: int = 20 * 1024
+    second_level_bytes: int = 1 << 20
+    shared_level_bytes: int = 4 << 20
+    scratch_sums: int = 32 * 1024
+    line_cycles: float = 1.3
+    streamed_lines: float = 0.5
+    distant_line_cycles: float = 38.0
+    prefetched_line_cycles: float = 4.0
+    written_line_cycles: float = 8.0
+    memory_bytes_per_cycle: float = 6.0
+    spilled_bytes_per_cycle: float = 8.0
+    planes_bytes_per_cycle: float = 2.5
+    stream_bytes_per_cycle: float = 6.5
+    remote_bytes_per_cycle: float = 1.5
+    shared_band: float = 1.2
+    stationary_fma: float = 0.92
+    stationary_sums: float = 0.35
+    stationary_inputs: float = 0.06
+    stationary_ends_cycles: float = 11.0
+
+
+@dataclass(frozen=True)
+class GpuCosts:
+    """How a GPU computes. Cycles are those of a multiply-add of four elements in one thread.
+
+    Attributes:
+        resident_threads: that the GPU works on at once.
+        load_cycles: of a vector load.
+        uniform_cycles: of a load that is the same for a whole workgroup.
+        loop_cycles: of one turn of a loop.
+        start_cycles: of a thread, with its addresses, epilogue and store.
+        barrier_cycles: of adding up the parts of a sum.
+        accumulators: vectors of sums that a thread holds.
+        shared_bytes: of workgroup memory.
+        workgroups: threads of a workgroup that are worth a thought: whole waves, which have 8 to 64 threads.
+    """
+
+    resident_threads: int = 4096
+    load_cycles: float = 2.0
+    uniform_cycles: float = 1.0
+    loop_cycles: float = 4.0
+    start_cycles: float = 40.0
+    barrier_cycles: float = 30.0
+    accumulators: int = 8
+    shared_bytes: int = 16384
+    workgroups: tuple[int, ...] = (64, 128)
