@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,17 +15,17 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Activation, Layout
+from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import vector_lanes
 from patc.passes.ir.functions import defined_functions
-from patc.passes.ir.planes import CONVOLUTIONS, has_no_gaps, is_global_pool, is_pointwise
+from patc.passes.ir.planes import has_no_gaps
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
+from patc.passes.layers.base import Access, LayerKind, Sign
+from patc.passes.layers.registry import kind_of
 from patc.targets import Target, get_target
-
-_WINDOWS = (*CONVOLUTIONS, pattern.MaxPool2dOp, pattern.AvgPool2dOp)
-_FLEXIBLE = (pattern.AddOp, pattern.ActivateOp, pattern.RelayoutOp)
 
 
 @dataclass(frozen=True)
@@ -53,57 +54,98 @@ class PatternLayout(Pass):
         for function in defined_functions(module):
             block = function.regions[0].blocks[0]
             for argument in block.arguments:
-                _place(argument, target, is_argument=True)
+                _place(argument, target)
             for op in list(block.operations):
-                if isinstance(op, (*_WINDOWS, *_FLEXIBLE)):
-                    _place(op.result, target, is_argument=False)
+                if kind_of(op) is not None:
+                    for result in op.results:
+                        _place(result, target)
 
 
 @dataclass(frozen=True)
 class _Use:
-    """One operand that reads a value, as op and operand number."""
+    """One operand that reads a value: `number` of the operands of `op`; `kind` is None for an op that is no layer."""
 
     op: Any
     number: int
+    kind: LayerKind | None
+
+    @functools.cached_property
+    def access(self) -> Access:
+        """How the op reads the value."""
+        return Access.PACKED if self.kind is None else self.kind.operands(self.op)[self.number].access
 
     @property
-    def slides(self) -> bool:
-        """Whether the op moves a window over the value."""
-        return isinstance(self.op, _WINDOWS) and self.number == 0 and not is_global_pool(self.op)
+    def window(self) -> Window | None:
+        """The window that slides over the value, if one does."""
+        return self.kind.window(self.op) if self.kind is not None and self.access is Access.WINDOW else None
 
     @property
-    def flexible(self) -> bool:
-        """Whether the op reads any layout with a halo of zeros."""
-        is_residual = isinstance(self.op, CONVOLUTIONS) and self.number > 0
-        return isinstance(self.op, _FLEXIBLE) or is_residual or is_global_pool(self.op)
+    def is_pointwise(self) -> bool:
+        """Whether rows without gaps between them suit the op, see `planes.is_flat`."""
+        return self.kind is not None and self.kind.is_pointwise(self.op)
+
+    @property
+    def fill(self) -> str:
+        """What the halo must hold for the window; zeros will do where nothing is below them."""
+        window = self.window
+        if self.kind is None or window is None or not any(window.pads) or _is_non_negative(self.op.input):
+            return "zero"
+        return self.kind.fill
 
 
-def _place(value: ir.Value, target: Target, is_argument: bool) -> None:
+@dataclass(frozen=True)
+class _Request:
+    """The layout that some uses of a value need."""
+
+    layout: Layout
+    uses: list[_Use]
+
+
+def _place(value: ir.Value, target: Target) -> None:
     """Set the layout of a value for its users, and give those that need another one a relayout."""
     tensor = value.type
     if not isinstance(tensor, ir.RankedTensorType) or len(tensor.shape) != 4 or tensor.encoding is not None:
         return
-    uses = [_Use(use.owner.opview, use.operand_number) for use in value.uses]
-    sliding = [use for use in uses if use.slides]
-    lowest = [use for use in sliding if _needs_lowest(use.op)]
-    zero = [use for use in sliding if use not in lowest]
-    others = [use for use in uses if not use.slides and not use.flexible]
-    packed = Layout.packed(*tensor.shape[2:])
-    wanted = [(_sliding_layout(tensor, group, target), group) for group in (zero, lowest) if group]
-    if lowest and not zero and not is_argument and any(is_global_pool(use.op) for use in uses):
-        wanted.insert(0, (_flexible_layout(tensor, uses, target), []))  # a mean must not meet minus infinity
-    if others or is_argument:
-        wanted.append((packed, others))
-    main = packed if is_argument else wanted[0][0] if wanted else _flexible_layout(tensor, uses, target)
-    if not is_argument:
-        main = _like_input(value, main)
-    if not is_argument:
+    uses = [_Use(op := use.owner.opview, use.operand_number, kind_of(op)) for use in value.uses]
+    requests = _collect_requests(tensor, uses, target)
+    main = Layout.packed(*tensor.shape[2:])
+    if not (is_given := _is_given(value)):
+        main = _like_input(value, _choose_layout(tensor, uses, requests, target))
         value.set_type(_with_layout(tensor, main))
-    for layout, group in wanted:
+    for request in requests:
         # Windows read whole vectors: they need memory of ours, with room behind the last row.
-        copied = is_argument and group and group[0].slides
-        if copied or not _serves(main, layout, tensor.shape):
-            _relayout(value, layout, group)
+        is_copied = is_given and request.uses[0].window is not None
+        if is_copied or not _serves(main, request.layout, tensor.shape):
+            _relayout(value, request)
+
+
+def _is_given(value: ir.Value) -> bool:
+    """Whether a value can only be row-major: it is an argument, or its producer writes nothing else."""
+    if isinstance(value.owner, ir.Block):
+        return True
+    kind = kind_of(value.owner.opview)
+    return kind is not None and kind.packs
+
+
+def _collect_requests(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> list[_Request]:
+    """Return the layouts that uses need, one for each fill of the halo; other uses read any layout."""
+    requests = []
+    for fill in ("zero", "lowest"):
+        sliding = [use for use in uses if use.window is not None and use.fill == fill]
+        if sliding:
+            requests.append(_Request(_sliding_layout(tensor, sliding, fill, target), sliding))
+    packed = [use for use in uses if use.access is Access.PACKED or use.access.is_constant]
+    if packed:
+        requests.append(_Request(Layout.packed(*tensor.shape[2:]), packed))
+    return requests
+
+
+def _choose_layout(tensor: ir.RankedTensorType, uses: list[_Use], requests: list[_Request], target: Target) -> Layout:
+    """Return the layout that the producer writes: the first that is needed."""
+    needs_zeros = any(use.access is Access.PLANES for use in uses)
+    if not requests or (needs_zeros and requests[0].layout.fill != "zero"):
+        return _flexible_layout(tensor, uses, target)
+    return requests[0].layout
 
 
 def _like_input(value: ir.Value, wanted: Layout) -> Layout:
@@ -128,40 +170,27 @@ def _serves(layout: Layout, wanted: Layout, shape: Sequence[int]) -> bool:
     return wider and layout.phases == wanted.phases and layout.fill == wanted.fill
 
 
-def _needs_lowest(op: Any) -> bool:
-    """Whether a halo of zeros could win this max pooling."""
-    return isinstance(op, pattern.MaxPool2dOp) and any(op.pads) and not _is_non_negative(op.input)
-
-
 def _is_non_negative(value: ir.Value) -> bool:
     if isinstance(value.owner, ir.Block):
         return False
     op = value.owner.opview
-    if isinstance(op, (pattern.MaxPool2dOp, pattern.AvgPool2dOp, pattern.RelayoutOp)):
-        divides_by_less = "divisor" in op.attributes and op.attributes["divisor"].value < 0
-        return not divides_by_less and _is_non_negative(op.input)
-    if "activation" not in op.attributes:
-        return False
-    activation = Activation.from_attr(op.activation)
-    # Where the bounds are in the wrong order, the upper one is all there is.
-    return activation.kind == "relu" or (
-        activation.kind == "clamp" and min(activation.minimum, activation.maximum) >= 0
-    )
+    kind = kind_of(op)
+    sign = Sign.ANY if kind is None else kind.sign(op)
+    return sign is Sign.NON_NEGATIVE or (sign is Sign.AS_INPUT and _is_non_negative(op.input))
 
 
-def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:
+def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], fill: str, target: Target) -> Layout:
     """Return the layout whose halo covers the pads of all windows; two phases when all have stride 2."""
-    top, left, bottom, right = (max(use.op.pads[side] for use in uses) for side in range(4))
+    windows = [use.window for use in uses if use.window is not None]
+    top, left, bottom, right = (max(window.pads[side] for window in windows) for side in range(4))
     # A convolution reads each row many times, pooling once: not worth another store for its producer.
-    convolutions = [use.op for use in uses if isinstance(use.op, CONVOLUTIONS)]
+    rereads = any(use.kind is not None and use.kind.rereads for use in uses)
     # A GPU loads all columns either way, and picks every second one.
-    split = bool(convolutions) and all(use.op.strides[1] == 2 for use in uses) and not target.is_gpu
+    split = rereads and all(window.strides[1] == 2 for window in windows) and not target.is_gpu
     phases = 2 if split else 1
-    fill = "lowest" if _needs_lowest(uses[0].op) else "zero"
     if target.is_gpu:
         return _vector_rows(tensor, (top, left, bottom, right), fill, target)
-    # Rows without gaps between them, see `planes.is_flat`.
-    lanes = 1 if all(is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    lanes = 1 if all(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (top, left, bottom, right), phases, fill, lanes)
 
 
@@ -169,7 +198,7 @@ def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Targ
     """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
     if target.is_gpu:
         return _vector_rows(tensor, (0, 0, 0, 0), "zero", target)
-    lanes = 1 if any(is_pointwise(use.op) for use in uses) else vector_lanes(tensor, target)
+    lanes = 1 if any(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (0, 0, 0, 0), 1, "zero", lanes)
 
 
@@ -204,12 +233,12 @@ def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensor
     return ir.RankedTensorType.get(list(tensor.shape), tensor.element_type, encoding)
 
 
-def _relayout(value: ir.Value, layout: Layout, uses: list[_Use]) -> None:
-    """Give `uses` the value in another layout."""
-    first = min(uses, key=lambda use: _position(use.op)).op
+def _relayout(value: ir.Value, request: _Request) -> None:
+    """Give uses the value in the layout that they need."""
+    first = min(request.uses, key=lambda use: _position(use.op)).op
     with ir.InsertionPoint(first):
-        op = pattern.RelayoutOp(input=value, result=_with_layout(value.type, layout), loc=first.location)
-    for use in uses:
+        op = pattern.RelayoutOp(input=value, result=_with_layout(value.type, request.layout), loc=first.location)
+    for use in request.uses:
         use.op.operation.operands[use.number] = op.result
 
 
