@@ -14,9 +14,10 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.ir.constants import make_constant, read_constant
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.elements import mlir_type, numpy_type
 from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.layers.registry import kind_of
 
 _CONSTANTS = ("pattern.parameter", "arith.constant")
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat")
@@ -63,7 +64,7 @@ class PatternDemote(Pass):
             narrow = mlir_type(NUMERICS[self.dtype].storage)
         functions = [function for function in defined_functions(module) if not _computes_in(function, narrow)]
         for function in functions:
-            _check_ops(function)
+            _check_ops(function, self.dtype)
         _demote_constants([op for function in functions for op in top_level_ops(function)], narrow, state)
         for function in functions:
             _demote_function(function, narrow)
@@ -82,11 +83,11 @@ def _is_single(value: ir.Value) -> bool:
     return isinstance(_element(value), ir.F32Type)
 
 
-def _check_ops(function: Any) -> None:
+def _check_ops(function: Any, dtype: str) -> None:
     """Refuse ops whose meaning in another element type is not known here."""
     for op in top_level_ops(function):
-        name = op.operation.name
-        if not name.startswith("pattern.") and name not in (*_CONSTANTS, *_RESHAPES, _RETURN):
+        name, kind = op.operation.name, kind_of(op)
+        if name not in (*_CONSTANTS, *_RESHAPES, _RETURN) and (kind is None or dtype not in kind.elements):
             raise fail(op, "a pattern op, a constant or a change of shape", name)
 
 
@@ -99,10 +100,10 @@ def _demote_constants(ops: list[Any], narrow: ir.Type, state: PassState) -> None
     """Round the f32 constants that are computed with."""
     constants = [op for op in ops if op.operation.name in _CONSTANTS and _is_single(op.results[0])]
     chosen = [op for op in constants if _computing_uses(op.results[0])]
-    kept = {_parameter(op) for op in constants if op not in chosen}
+    kept = {constant_name(op.results[0]) for op in constants if op not in chosen}
     rounded: dict[str, str] = {}
     for op in chosen:
-        name = _parameter(op)
+        name = constant_name(op.results[0])
         if name is None:
             with ir.InsertionPoint(op):
                 _replace(op, make_constant(_round(op, narrow, state), None, state, op.location))
@@ -113,10 +114,6 @@ def _demote_constants(ops: list[Any], narrow: ir.Type, state: PassState) -> None
             state.parameters[rounded[name]] = array
         op.attributes["name"] = ir.StringAttr.get(rounded[name])
         _demote(op.results[0], narrow)
-
-
-def _parameter(op: Any) -> str | None:
-    return op.attributes["name"].value if isinstance(op, pattern.ParameterOp) else None
 
 
 def _round(op: Any, narrow: ir.Type, state: PassState) -> np.ndarray:
@@ -133,7 +130,8 @@ def _round(op: Any, narrow: ir.Type, state: PassState) -> np.ndarray:
     beyond = np.isinf(rounded) & np.isfinite(array)
     if beyond.any():
         user = _computing_uses(op.results[0])[0].owner.opview
-        found = f"{array[beyond].flat[0]:g}" + (f" in '{_parameter(op)}'" if _parameter(op) else "")
+        name = constant_name(op.results[0])
+        found = f"{array[beyond].flat[0]:g}" + (f" in '{name}'" if name else "")
         raise fail(user, f"constants of magnitude {float(np.finfo(rounded.dtype).max):g} or less for {narrow}", found)
     return rounded
 

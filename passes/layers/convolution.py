@@ -13,6 +13,7 @@ from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects import pattern
 from patc.dialects.attributes import Library
+from patc.numerics import NUMERICS
 from patc.passes.base import PassState, fail
 from patc.passes.formats.fkr import order_filters
 from patc.passes.formats.fkw import Fkw, decode, find_violation, invert, rearrange
@@ -20,7 +21,6 @@ from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.windows import Window
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
-    FLOATS,
     Access,
     Channels,
     FilterOrder,
@@ -41,7 +41,7 @@ _FKW_NAMES = tuple(field.name for field in fields(Fkw))
 class _Convolution(LayerKind):
     """What convolutions have in common: the window, and the epilogue with bias, residual and activation."""
 
-    elements = FLOATS
+    elements = tuple(NUMERICS)
     converts = False
     packs = False
     fill = "zero"

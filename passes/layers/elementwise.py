@@ -8,10 +8,10 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects import pattern
+from patc.numerics import NUMERICS
 from patc.passes.base import PassState
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
-    FLOATS,
     Access,
     Channels,
     LayerKind,
@@ -27,7 +27,7 @@ from patc.passes.layers.base import (
 class _Elementwise(LayerKind):
     """What these layers have in common: element i of the result comes from element i of each operand."""
 
-    elements = FLOATS
+    elements = tuple(NUMERICS)
     converts = False
     packs = False
     fill = "zero"

@@ -10,11 +10,11 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
+from patc.numerics import NUMERICS
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant, replace_constant
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
-    FLOATS,
     Access,
     Channels,
     LayerKind,
@@ -33,7 +33,7 @@ class Linear(LayerKind):
     """`pattern.linear`."""
 
     op = pattern.LinearOp
-    elements = FLOATS
+    elements = tuple(NUMERICS)
     converts = False
     packs = False
     fill = "zero"

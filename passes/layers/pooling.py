@@ -10,13 +10,13 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg
 
 from patc.dialects import pattern
+from patc.numerics import NUMERICS
 from patc.passes.base import PassState
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.ir.windows import Window, average_divisors
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
-    FLOATS,
     Access,
     Channels,
     LayerKind,
@@ -31,7 +31,7 @@ from patc.passes.layers.base import (
 class _Pool(LayerKind):
     """What layers of pooling have in common: a window on each channel by itself."""
 
-    elements = FLOATS
+    elements = tuple(NUMERICS)
     converts = False
     packs = False
     rereads = False
