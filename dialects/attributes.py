@@ -55,6 +55,16 @@ class ScheduleAttr(PatternDialect.Attribute, name="schedule"):
     fields: Any
 
 
+class TargetAttr(PatternDialect.Attribute, name="target"):
+    """The machine that a module is compiled for; the module has it as `pattern.target`.
+
+    `#pattern.target<{cpu = "x86-64-v3", lanes = 8 : i64, name = "x86-64-v3", ...}>`; the fields are those of
+    `patc.Target`, without those that have their default.
+    """
+
+    fields: Any
+
+
 def int_array(attr: Any) -> tuple[int, ...]:
     """Return the integers of a `array<i64: ...>` attribute."""
     return tuple(attr.maybe_downcast())

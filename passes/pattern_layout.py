@@ -21,11 +21,12 @@ from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import vector_lanes
 from patc.passes.ir.functions import defined_functions
 from patc.passes.ir.planes import has_no_gaps
+from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.layers.base import Access, LayerKind, Sign
 from patc.passes.layers.registry import kind_of
-from patc.targets import Target, get_target
+from patc.targets import Target
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class PatternLayout(Pass):
 
     name: ClassVar[str] = "pattern-layout"
 
-    target: str = field(default="host", metadata={"help": "machine whose vectors the rows are aligned to"})
+    target: str = field(default="", metadata={"help": OVERRIDE})
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        target = get_target(self.target)
+        target = target_of(module, self.target)
         for function in defined_functions(module):
             block = function.regions[0].blocks[0]
             for argument in block.arguments:
@@ -185,10 +186,9 @@ def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], fill: str, ta
     top, left, bottom, right = (max(window.pads[side] for window in windows) for side in range(4))
     # A convolution reads each row many times, pooling once: not worth another store for its producer.
     rereads = any(use.kind is not None and use.kind.rereads for use in uses)
-    # A GPU loads all columns either way, and picks every second one.
-    split = rereads and all(window.strides[1] == 2 for window in windows) and not target.is_gpu
+    split = rereads and all(window.strides[1] == 2 for window in windows) and target.splits_phases
     phases = 2 if split else 1
-    if target.is_gpu:
+    if target.vector_rows:
         return _vector_rows(tensor, (top, left, bottom, right), fill, target)
     lanes = 1 if all(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (top, left, bottom, right), phases, fill, lanes)
@@ -196,7 +196,7 @@ def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], fill: str, ta
 
 def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:
     """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
-    if target.is_gpu:
+    if target.vector_rows:
         return _vector_rows(tensor, (0, 0, 0, 0), "zero", target)
     lanes = 1 if any(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
     return _padded(tensor, (0, 0, 0, 0), 1, "zero", lanes)

@@ -26,7 +26,8 @@ from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
-from patc.targets import Target, get_target
+from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.targets import Target
 
 CANCELS = "; no winograd: filters cancel where channels are equal, and rounding errors would show"
 
@@ -52,11 +53,11 @@ class PatternSchedule(Pass):
 
     name: ClassVar[str] = "pattern-schedule"
 
-    target: str = field(default="host", metadata={"help": "machine to schedule for"})
+    target: str = field(default="", metadata={"help": OVERRIDE})
     threads: int = field(default=1, metadata={"help": "threads to divide each layer among", "minimum": 1})
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        target = get_target(self.target)
+        target = target_of(module, self.target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
                 if target.is_gpu:

@@ -1,6 +1,6 @@
 """`pattern-vectorize`: rewrite the vector ops of the loop nests into what the target does best.
 
-See `maxima` for x86-64, `shifted_loads` for AVX-512 and `neon_vectors` for NEON.
+See `x86_vectors` and `neon_vectors`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from torch_mlir import ir
 
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import defined_functions
-from patc.passes.raising.maxima import expand_maxima
-from patc.passes.vectors import neon_vectors, shifted_loads
-from patc.passes.vectors.vector_addresses import Offsets
-from patc.targets import get_target
+from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.vectors.families import rewriting_of
 
 
 @dataclass(frozen=True)
@@ -48,20 +46,13 @@ class PatternVectorize(Pass):
 
     name: ClassVar[str] = "pattern-vectorize"
 
-    target: str = field(default="host", metadata={"help": "machine to generate code for"})
+    target: str = field(default="", metadata={"help": OVERRIDE})
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        target = get_target(self.target)
+        target = target_of(module, self.target)
+        rewrite = rewriting_of(target)
         for function in defined_functions(module):
-            if target.is_aarch64:
-                neon_vectors.rewrite(module, function, _loop_bodies(function))
-                continue
-            for block in _loop_bodies(function):
-                expand_maxima(block)
-            if target.cheap_shift:
-                offsets = Offsets(function)
-                for block in _loop_bodies(function):
-                    shifted_loads.shift_loads(block, offsets, target.lanes)
+            rewrite(module, function, _loop_bodies(function), target)
 
 
 def _loop_bodies(function: Any) -> list[ir.Block]:

@@ -5,7 +5,30 @@ The defaults of `CoreCosts` were fitted to measured tiles on an x86-64 core with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from patc.diagnostics import PatcError
+
+
+def check_numbers(owner: Any, name: str) -> None:
+    """Check the numbers among the fields of a dataclass: whole ones count something, and are divided by.
+
+    Args:
+        name: what messages call the owner.
+
+    Raises:
+        PatcError: a number is of another type, or too small.
+    """
+    for item in fields(owner):
+        value, least = getattr(owner, item.name), 1 if item.type == "int" else 0
+        is_number = type(value) in ((int,) if least else (int, float)) and math.isfinite(value)
+        if item.type in ("int", "float") and not (is_number and value >= least):
+            kind = "an integer" if least else "a number"
+            raise PatcError(f"{name} expected {item.name} to be {kind} of {least} or more, got {value!r}")
+        if item.name.endswith("_per_cycle") and not value:
+            raise PatcError(f"{name} expected {item.name} to be more than 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +68,9 @@ class CoreCosts:
         stationary_sums: part of the cycles of the loads of accumulators and weights.
         stationary_inputs: part of the cycles of the loads of a pattern's inputs.
         stationary_ends_cycles: one vector of accumulators from its bias to the output.
+
+    Raises:
+        PatcError: a number that a model cannot compute with.
     """
 
     fma_latency_cycles: float = 4.0
@@ -79,6 +105,9 @@ class CoreCosts:
     stationary_inputs: float = 0.06
     stationary_ends_cycles: float = 11.0
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "CoreCosts")
+
 
 @dataclass(frozen=True)
 class GpuCosts:
@@ -94,6 +123,9 @@ class GpuCosts:
         accumulators: vectors of sums that a thread holds.
         shared_bytes: of workgroup memory.
         workgroups: threads of a workgroup that are worth a thought: whole waves, which have 8 to 64 threads.
+
+    Raises:
+        PatcError: a number that a model cannot compute with.
     """
 
     resident_threads: int = 4096
@@ -105,3 +137,8 @@ class GpuCosts:
     accumulators: int = 8
     shared_bytes: int = 16384
     workgroups: tuple[int, ...] = (64, 128)
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "GpuCosts")
+        if not self.workgroups or any(type(threads) is not int or threads < 8 for threads in self.workgroups):
+            raise PatcError(f"GpuCosts expected workgroups of 8 threads or more, got {self.workgroups!r}")

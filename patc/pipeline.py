@@ -20,8 +20,10 @@ from patc.instruments import Instrument
 from patc.ir_diagnostics import IRError, collecting, mlir_errors, verifier_errors
 from patc.locks import compiling
 from patc.passes.base import Pass, PassState
+from patc.passes.ir.targets import set_target, target_of
 from patc.passes.registry import PASS_NAMES, find_pass
 from patc.pipeline_text import Element, parse_elements
+from patc.targets import Target
 from patc.upstream import COMMON_PASSES, UpstreamPass
 
 AnyPass: TypeAlias = Pass | UpstreamPass
@@ -45,10 +47,13 @@ class Pipeline:
 
     Args:
         passes: what to start with; `add` appends.
+        target: given to modules before the first pass, as their attribute `pattern.target`; None for that which they
+            have. It is no part of the pipeline's text.
     """
 
-    def __init__(self, passes: Iterable[AnyPass] = ()) -> None:
+    def __init__(self, passes: Iterable[AnyPass] = (), target: Target | None = None) -> None:
         self.passes = list(passes)
+        self.target = target
 
     @staticmethod
     def parse(text: str) -> Pipeline:
@@ -66,7 +71,7 @@ class Pipeline:
         Args:
             name: a key of `NAMED_PIPELINES`.
             options: given to every pass of the pipeline that has an option of that name. The target of "neon" is
-                "aarch64-linux" by default.
+                "aarch64-linux" by default. A `Target` as `target` is given to modules instead.
 
         Raises:
             PatcError: there is no such pipeline, no pass takes an option, or a value is not legal.
@@ -81,10 +86,12 @@ class Pipeline:
             if option not in known_options:
                 raise PatcError(f"pipeline '{name}' has no option '{option}'{nearest(option, known_options)}")
         given = {**_DEFAULTS.get(name, {}), **options}
-        return Pipeline(
+        machine = given.pop("target") if isinstance(given.get("target"), Target) else None
+        passes = [
             kind.from_options({key: value for key, value in given.items() if key in taken})
             for kind, taken in zip(kinds, fields, strict=True)
-        )
+        ]
+        return Pipeline(passes, machine)
 
     def add(self, item: str | AnyPass, **options: Any) -> Pipeline:
         """Append a pass and return the pipeline.
@@ -116,10 +123,10 @@ class Pipeline:
             PatcError: the pipeline has no such stage.
         """
         if stage == "linalg":
-            return Pipeline()
+            return Pipeline(target=self.target)
         for count, item in enumerate(self.passes, start=1):
             if isinstance(item, Pass) and _stage(item) == stage:
-                return Pipeline(self.passes[:count])
+                return Pipeline(self.passes[:count], self.target)
         raise PatcError(f"expected a stage, one of {', '.join(self.stages)}, got '{stage}'")
 
     @property
@@ -146,6 +153,9 @@ class Pipeline:
             # The bindings end the process on some invalid IR: none may reach them.
             with verifier_errors():
                 module.operation.verify()
+            if self.target is not None:
+                set_target(module, self.target)
+            target_of(module)  # refuses an attribute that is none
             for index, item in enumerate(self.passes):
                 for instrument in instruments:
                     instrument.before(item.name, index, len(self.passes))
@@ -163,7 +173,7 @@ class Pipeline:
         return f"<Pipeline {self}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pipeline) and self.passes == other.passes
+        return isinstance(other, Pipeline) and (self.passes, self.target) == (other.passes, other.target)
 
     __hash__ = None  # type: ignore[assignment] # a pipeline can change
 

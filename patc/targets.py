@@ -1,12 +1,13 @@
-"""The machines patc compiles for, as the numbers that schedules are chosen by."""
+"""The machines patc compiles for, as data: what code for them may use, and the numbers that schedules are chosen by."""
 
 from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field, fields, replace
 
-from patc.costs import CoreCosts, GpuCosts
+from patc.costs import CoreCosts, GpuCosts, check_numbers
 from patc.diagnostics import PatcError, nearest
 from patc.numerics import Numerics
 
@@ -17,10 +18,10 @@ DEFAULT_CPU = "cortex-a76"
 
 @dataclass(frozen=True)
 class Target:
-    """A machine to compile for.
+    """A machine to compile for: `dataclasses.replace` of another one, or a new one.
 
     Attributes:
-        name: what the user writes.
+        name: what messages and compiled files call it; what the user writes, if it is registered.
         triple: LLVM target triple.
         cpu: LLVM CPU name; "" for the CPU of this machine.
         lanes: f32 elements of one vector register.
@@ -33,8 +34,15 @@ class Target:
             with multiply-adds, so that a shift is better than an unaligned load.
         features: instruction set extensions that the code may use, as LLVM spells them.
         backend: name of the backend that compiles for it, see `patc.backends.registry`.
-        model: the name of the cost model that chooses schedules, see `patc.passes.cost.models`.
+        model: name of the cost model that chooses schedules, see `patc.passes.cost.models`.
         costs: the numbers that it reads.
+        simd: name of the rewriting of vector ops that suits it, see `patc.passes.vectors.families`; "" for none.
+        algorithms: which of a layer's algorithms compute it: "host" or "gpu", see `patc.passes.layers.base`.
+        vector_rows: whether rows of activations start on a vector, halo or not, so that one thread stores each vector.
+        splits_phases: whether even and odd columns lie apart for convolutions of stride 2.
+
+    Raises:
+        PatcError: a number or name that code cannot be generated for.
     """
 
     name: str
@@ -51,6 +59,34 @@ class Target:
     backend: str = "host"
     model: str = "host"
     costs: CoreCosts | GpuCosts = field(default_factory=CoreCosts)
+    simd: str = ""
+    algorithms: str = "host"
+    vector_rows: bool = False
+    splits_phases: bool = True
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            kind, value = {"str": str, "bool": bool}.get(str(item.type)), getattr(self, item.name)
+            if kind is not None and type(value) is not kind:
+                raise PatcError(f"target {self.name!r} expected {item.name} to be {item.type}, got {value!r}")
+        check_numbers(self, f"target '{self.name}'")
+        for expected, found, is_met in (
+            ("a name", self.name, self.name),
+            ("a triple", self.triple, self.triple),
+            ("CPU and features as LLVM spells them", (self.cpu, self.features), self._spells_features()),
+            ("lanes to be a power of two from 4 to 64", self.lanes, self.lanes in (4, 8, 16, 32, 64)),
+            ("registers of 8 or more", self.registers, self.registers >= 8),
+            ("costs to be CoreCosts or GpuCosts", self.costs, isinstance(self.costs, (CoreCosts, GpuCosts))),
+            ("algorithms to be 'host' or 'gpu'", self.algorithms, self.algorithms in ("host", "gpu")),
+        ):
+            if not is_met:
+                raise PatcError(f"target '{self.name}' expected {expected}, got {found!r}")
+
+    def _spells_features(self) -> bool:
+        """Return whether CPU and features can stand in LLVM's lists of them."""
+        if not isinstance(self.features, tuple) or not all(isinstance(name, str) for name in self.features):
+            return False
+        return all(re.fullmatch(r"[\w.-]+", name) for name in (self.cpu or "host", *self.features))
 
     @property
     def is_aarch64(self) -> bool:
@@ -67,16 +103,26 @@ class Target:
         return not numerics.features or not set(numerics.features).isdisjoint(self.features)
 
 
+_X86 = "x86_64-unknown-linux-gnu"
 _V3_FEATURES = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 _V4_FEATURES = (*_V3_FEATURES, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
-X86_64_V3 = Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", 8, 16, 16, 64, 2, 6, False, _V3_FEATURES)
-X86_64_V4 = Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", 16, 32, 16, 64, 2, 6, True, _V4_FEATURES)
+X86_64_V3 = Target("x86-64-v3", _X86, "x86-64-v3", 8, 16, 16, 64, 2, 6, False, _V3_FEATURES, simd="x86")
+X86_64_V4 = Target("x86-64-v4", _X86, "x86-64-v4", 16, 32, 16, 64, 2, 6, True, _V4_FEATURES, simd="x86")
 
 
 def _neon(cpu: str, fma_lanes: int, load_bytes: int, pipes: int, decoded: int, features: tuple[str, ...]) -> Target:
-    widths = 4, 32, fma_lanes, load_bytes, pipes, decoded
-    costs = CoreCosts(stationary_ends_cycles=3.0)
-    return Target("", "", cpu, *widths, False, ("neon", *features), "aarch64", model="neon", costs=costs)
+    return Target(
+        cpu,
+        AARCH64_SYSTEMS["aarch64-linux"],
+        cpu,
+        *(4, 32, fma_lanes, load_bytes, pipes, decoded),
+        cheap_shift=False,
+        features=("neon", *features),
+        backend="aarch64",
+        model="neon",
+        costs=CoreCosts(stationary_ends_cycles=3.0),
+        simd="neon",
+    )
 
 
 _V8_2 = ("dotprod", "fullfp16")
@@ -118,11 +164,30 @@ SPIRV_VULKAN = Target(
     "spirv1.3-unknown-vulkan1.1",
     "",
     *(4, 32, 4, 16, 1, 1),
-    False,
+    cheap_shift=False,
     backend="vulkan",
     model="gpu",
     costs=GpuCosts(),
+    algorithms="gpu",
+    vector_rows=True,
+    splits_phases=False,
 )
+_registered: dict[str, Target] = {}
+
+
+def register_target(target: Target) -> None:
+    """Let users name a target: `get_target`, options and the tools find it.
+
+    Raises:
+        PatcError: there is one of that name already.
+    """
+    if target.name == "host" or target.name in _registered:
+        raise PatcError(f"expected a new name for a target, got '{target.name}'")
+    _registered[target.name] = target
+
+
+for _target in (*TARGETS.values(), SPIRV_VULKAN):
+    register_target(_target)
 
 
 @functools.cache
@@ -177,12 +242,10 @@ def get_target(name: str | Target) -> Target:
         return name
     if name == "host":
         return host()
+    if name in _registered:
+        return _registered[name]
     system, colon, cpu = name.partition(":")
     if colon and system in AARCH64_SYSTEMS:
         return aarch64(system, cpu)
-    if name == SPIRV_VULKAN.name:
-        return SPIRV_VULKAN
-    if name not in TARGETS:
-        known = ["host", *TARGETS, SPIRV_VULKAN.name]
-        raise PatcError(f"expected a target of {', '.join(known)}, got '{name}'{nearest(name, known)}")
-    return TARGETS[name]
+    known = ["host", *_registered]
+    raise PatcError(f"expected a target of {', '.join(known)}, got '{name}'{nearest(name, known)}")

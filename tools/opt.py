@@ -145,7 +145,7 @@ def _describe_pass(kind: type[Pass]) -> str:
 
 
 def _describe_option(option: Option) -> str:
-    default = "" if option.default is None else f", {option.print(option.default)} by default"
+    default = "" if option.default in (None, "") else f", {option.print(option.default)} by default"
     return f"{option.help or 'undocumented'} ({option.rule}{default})"
 
 

@@ -15,13 +15,14 @@ from torch_mlir.dialects import arith, llvm, vector
 
 from patc.passes.ir.functions import symbols
 from patc.passes.vectors.vector_addresses import Load, Offsets, address, group_loads, replace_load
+from patc.targets import Target
 
 REGISTER_BITS = 128
 NEAR_BYTES = 256  # what loads reach that are not aligned to their size
 ZERO = "patc_zero"
 
 
-def rewrite(module: ir.Module, function: Any, bodies: Iterable[ir.Block]) -> None:
+def rewrite(module: ir.Module, function: Any, bodies: Iterable[ir.Block], target: Target) -> None:
     """Rewrite the loop bodies of a function, in place; a second time changes nothing."""
     offsets, bases = Offsets(function), _Bases(module, function)
     for block in bodies:
