@@ -44,7 +44,7 @@ from patc.frontend.modules import (
 from patc.frontend.operations import check_operations, constant_nodes
 from patc.frontend.rewrites import cast_constants, fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
-from patc.frontend.tracing import ForwardError, copy_for_tracing
+from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sources
 from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
 
@@ -104,6 +104,7 @@ class ImportedModel:
         return pytree.tree_unflatten(leaves, self.structure)
 
 
+@forgetting_sources()
 def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
     """Import a torch model. See `patc.frontend.import_model` for arguments and errors."""
     program = _as_program(model, example_inputs)

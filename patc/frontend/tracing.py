@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import linecache
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import graph_module
 
 
 class ForwardError(Exception):
@@ -56,3 +58,17 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
             for name in attributes.keys() - values.keys():
                 del attributes[name]
             attributes.update(values)
+
+
+@contextlib.contextmanager
+def forgetting_sources() -> Iterator[None]:
+    """Drop the Python text of the graphs that are made meanwhile: torch keeps all of it, 18 texts for each import of a
+    net, for tracebacks that nobody will see."""
+    kept = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})  # not public: it may be elsewhere one day
+    known = set(kept)
+    try:
+        yield
+    finally:
+        for name in set(kept) - known:
+            kept.pop(name, None)
+            linecache.cache.pop(name, None)

@@ -37,7 +37,7 @@ MAGIC = b"\x89PATC\r\n\x1a"  # a transfer as text changes it
 PART = 4 << 20
 NO_SIGNATURE = bytes(64)
 _SIZES = struct.Struct("<8s4Q24x")
-_DIGEST, _SIGNATURE, _HEADER = 64, 96, 192  # places
+_DIGEST, SIGNATURE, _HEADER = 64, 96, 192  # places
 _ALIGNMENT = 64
 _LARGEST = {"description": 1 << 26, "code": 1 << 30, "weights": 1 << 40}  # bytes
 _DIGEST_THREADS = 8
@@ -108,7 +108,7 @@ def _start_threads(work: Callable[[], None], count: int) -> list[threading.Threa
 
 def join(parts: Parts) -> bytes:
     """Return the bytes of the file that consists of `parts`, with its digest; the parts may be anything."""
-    start = [parts.header, parts.digest, parts.signature, bytes(_HEADER - _SIGNATURE - len(NO_SIGNATURE))]
+    start = [parts.header, parts.digest, parts.signature, bytes(_HEADER - SIGNATURE - len(NO_SIGNATURE))]
     padded = [piece for data in (parts.description, parts.code) for piece in (data, bytes(-len(data) % _ALIGNMENT))]
     return b"".join([*start, *padded, parts.weights.data])
 
@@ -139,9 +139,9 @@ def read(stream: BinaryIO) -> Parts:
     weights = aligned_bytes(sizes[2])
     _fill(stream, weights.data)
     weights.flags.writeable = False
-    parts = Parts(description, code, weights, header[_SIGNATURE : _SIGNATURE + len(NO_SIGNATURE)])
-    zeros = header[_SIGNATURE + len(NO_SIGNATURE) :] + padding + more_padding
-    if header[:_DIGEST] != parts.header or any(zeros) or header[_DIGEST:_SIGNATURE] != parts.digest:
+    parts = Parts(description, code, weights, header[SIGNATURE : SIGNATURE + len(NO_SIGNATURE)])
+    zeros = header[SIGNATURE + len(NO_SIGNATURE) :] + padding + more_padding
+    if header[:_DIGEST] != parts.header or any(zeros) or header[_DIGEST:SIGNATURE] != parts.digest:
         raise _damaged("wrong digest")
     return parts
 

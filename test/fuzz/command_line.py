@@ -62,4 +62,4 @@ class _Stream(io.TextIOWrapper):
 
     @property
     def text(self) -> str:
-        return self.bytes.getvalue().decode()
+        return self.bytes.getvalue().decode(errors="backslashreplace")  # -o - writes data

@@ -29,6 +29,7 @@ from random_networks import build_network, draw_layers
 
 import patc
 from patc.diagnostics import PatcError
+from patc.runtime.artefact import NO_SIGNATURE, SIGNATURE
 
 CALLERS = 3
 NETWORKS = 20
@@ -132,7 +133,10 @@ class Soak:
 
     def refuse(self) -> None:
         data = bytearray(self.data)
-        data[self.choices.randrange(len(data))] ^= 1 << self.choices.randrange(8)
+        place = self.choices.randrange(len(data) - len(NO_SIGNATURE))
+        if place >= SIGNATURE:  # which nobody looks at without a key
+            place += len(NO_SIGNATURE)
+        data[place] ^= 1 << self.choices.randrange(8)
         path = self.folder / "damaged.patc"
         path.write_bytes(data)
         self._expect_error(lambda: patc.load(path))

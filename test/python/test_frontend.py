@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import linecache
 import subprocess
 import sys
 from collections.abc import Callable
@@ -711,3 +712,12 @@ def test_example_inputs_without_values() -> None:
     assert error_of(net, torch.nested.as_nested_tensor([IMAGE[0]])) == (
         "expected input 'input' to be one tensor, found a nested one"
     )
+
+
+def test_nothing_of_an_import_is_kept() -> None:
+    """torch keeps the text of every graph that it makes."""
+    model, inputs = Net().eval(), (IMAGE,)
+    import_model(model, inputs, make_context())
+    before = set(linecache.cache)
+    import_model(model, inputs, make_context())
+    assert set(linecache.cache) <= before
