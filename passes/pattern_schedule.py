@@ -21,12 +21,12 @@ from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.candidates import candidates, shortlist, without_inaccurate
-from patc.passes.cost.gpu_candidates import gpu_candidates
 from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.layers.registry import kind_of
 from patc.targets import Target
 
 CANCELS = "; no winograd: filters cancel where channels are equal, and rounding errors would show"
@@ -82,7 +82,10 @@ class PatternSchedule(Pass):
 
 def _schedule_for_gpu(op: Any, target: Target, state: PassState) -> None:
     """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
-    found = [] if "schedule" in op.attributes else gpu_candidates(op, target, state)
+    kind = kind_of(op)
+    if kind is None or "schedule" in op.attributes:
+        return
+    found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
     if found:
         chosen, reason = _choose(op, found, state)
         set_schedule(op, chosen, reason + _other_algorithms(found))

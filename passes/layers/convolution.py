@@ -14,6 +14,8 @@ from torch_mlir.dialects import arith, linalg, tensor
 from patc.dialects import pattern
 from patc.dialects.attributes import Library
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.gpu.dense_direct import DenseDirect, DepthwiseDirect
+from patc.passes.algorithms.gpu.pattern_direct import PatternDirect
 from patc.passes.base import PassState, fail
 from patc.passes.formats.fkr import order_filters
 from patc.passes.formats.fkw import Fkw, decode, find_violation, invert, rearrange
@@ -62,7 +64,7 @@ class Conv2d(_Convolution):
 
     op = pattern.Conv2dOp
     host = ()
-    gpu = ()
+    gpu = (DenseDirect(), DepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {
@@ -103,7 +105,7 @@ class SparseConv2d(_Convolution):
 
     op = pattern.SparseConv2dOp
     host = ()
-    gpu = ()
+    gpu = (PatternDirect(), DenseDirect(), DepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {

@@ -9,6 +9,7 @@ from torch_mlir.dialects import arith
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.gpu.elementwise import Elementwise
 from patc.passes.base import PassState
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
@@ -54,7 +55,7 @@ class Add(_Elementwise):
 
     op = pattern.AddOp
     host = ()
-    gpu = ()
+    gpu = (Elementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
@@ -72,7 +73,7 @@ class Activate(_Elementwise):
 
     op = pattern.ActivateOp
     host = ()
-    gpu = ()
+    gpu = (Elementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})
@@ -90,7 +91,7 @@ class Relayout(_Elementwise):
     op = pattern.RelayoutOp
     converts = True
     host = ()
-    gpu = ()
+    gpu = (Elementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})

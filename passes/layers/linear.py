@@ -11,6 +11,7 @@ from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.gpu.gemv import Gemv
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant, replace_constant
 from patc.passes.layers import reference
@@ -39,7 +40,7 @@ class Linear(LayerKind):
     fill = "zero"
     rereads = False
     host = ()
-    gpu = ()
+    gpu = (Gemv(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, "bias": Access.WEIGHTS}

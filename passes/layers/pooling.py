@@ -11,6 +11,8 @@ from torch_mlir.dialects import arith, linalg
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.gpu.global_pool import GlobalPool
+from patc.passes.algorithms.gpu.pool import AveragePool, MaxPool
 from patc.passes.base import PassState
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.planes import is_global_pool
@@ -58,7 +60,7 @@ class MaxPool2d(_Pool):
     op = pattern.MaxPool2dOp
     fill = "lowest"
     host = ()
-    gpu = ()
+    gpu = (MaxPool(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.WINDOW})
@@ -76,7 +78,7 @@ class AvgPool2d(_Pool):
     op = pattern.AvgPool2dOp
     fill = "zero"
     host = ()
-    gpu = ()
+    gpu = (AveragePool(), GlobalPool())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.PLANES if is_global_pool(op) else Access.WINDOW})

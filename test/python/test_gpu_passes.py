@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,10 +19,11 @@ from torch_mlir import ir
 from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
-from patc.passes.cost.gpu_candidates import gpu_candidates
+from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.fkw import Fkw, encode
 from patc.passes.kernels.gpu.kernel import LANES
 from patc.passes.kernels.gpu.weights import pack_features, pack_kernels, pack_taps, share_kernels
+from patc.passes.layers.registry import kind_of
 from patc.pipeline import Pipeline
 from patc.targets import SPIRV_VULKAN, get_target
 
@@ -94,6 +96,10 @@ class Layer:
     def schedule(self) -> Schedule:
         return Schedule.from_attr(self.op.attributes["schedule"])
 
+    def candidates(self) -> list[Candidate]:
+        ways = [algorithm.candidates(self.op, SPIRV_VULKAN, self.state, 1) for algorithm in kind_of(self.op).gpu]
+        return list(itertools.chain.from_iterable(ways))
+
 
 def scheduled(network: Network, result: Any) -> Layer:
     """Return the op that computes the result."""
@@ -115,8 +121,8 @@ def conv(keep: float, size: int, channels: int = 32, filters: int = 32, **how: A
 def test_candidates_keep_to_every_device(size: int, strides: tuple[int, int]) -> None:
     layer = conv(0.3, size, strides=strides)
     shared = SPIRV_VULKAN.costs.shared_bytes
-    found = gpu_candidates(layer.op, SPIRV_VULKAN, layer.state)
-    assert found == gpu_candidates(layer.op, SPIRV_VULKAN, layer.state)
+    found = layer.candidates()
+    assert found == layer.candidates()
     for candidate in found:
         schedule = candidate.schedule
         assert schedule.threads <= 128 and schedule.threads % schedule.sums == 0

@@ -1,0 +1,104 @@
+"""Convolutions by dense weights on a GPU: "dense-direct", and "depthwise-direct" for filters of one channel each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from patc.integers import ceil_div
+from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.base import PassState, fail
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
+from patc.passes.cost.models import cost_model
+from patc.passes.formats.layer_weights import read_dense_weight
+from patc.passes.ir.windows import Window
+from patc.passes.kernels.gpu import convolution
+from patc.passes.kernels.gpu.kernel import LANES
+from patc.passes.kernels.gpu.weights import pack_taps
+from patc.targets import Target
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the dense weights of a convolution would be.
+
+    Attributes:
+        filters: of the layer.
+        channels: that each filter reads.
+        group: filters that read the same ones.
+    """
+
+    filters: int
+    channels: int
+    group: int
+
+    @staticmethod
+    def of(op: Any) -> _Shape:
+        groups = op.groups.value if "groups" in op.attributes else 1
+        filters = op.result.type.shape[1]
+        return _Shape(filters, op.input.type.shape[1] // groups, filters // groups)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each filter has one channel of its own."""
+        return self.channels == self.group == 1
+
+    def blocks(self) -> list[int]:
+        """Return the numbers of filters that a thread could compute side by side."""
+        if self.group < self.filters:
+            return [block for block in (1, 2, 4) if self.group % block == 0]
+        return [block for block in (1, 2, 4) if block <= self.filters]
+
+
+class _Direct(Algorithm[GpuSite]):
+    """Goes through all input channels of a group, for several of its filters side by side."""
+
+    def _applies(self, shape: _Shape) -> bool:
+        """Return whether the algorithm is the one for a convolution."""
+        raise NotImplementedError
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        shape, model = _Shape.of(op), cost_model(target)
+        if not self._applies(shape):
+            return
+        height, width = Window.of(op).kernel
+        taps = [(0, dy, dx) for dy in range(height) for dx in range(width)]
+        for schedule in convolution_schedules(op, self.name, shape.blocks(), model):
+            parts = schedule.sums
+            if parts == 1 or shape.channels >= 4 * parts:
+                turn = turn_cycles(op, taps, ceil_div(len(taps) * schedule.filters, LANES), schedule, model)
+                yield convolution_candidate(op, schedule, turn * ceil_div(shape.channels, parts), model)
+
+    def emit(self, site: GpuSite) -> None:
+        op, block = site.op, site.schedule.filters
+        weight = read_dense_weight(op, site.state)
+        filters, channels = weight.array.shape[:2]
+        group = filters // weight.groups
+        if weight.groups > 1 and group % block:
+            raise fail(op, f"groups of a multiple of {block} filters, for a schedule of {block} filters", group)
+        values = site.memory.constant(pack_taps(weight.array, block), weight.origin, f"taps{block}")
+        weights = convolution.DenseArrays(values, channels, group, filters)
+        emit = functools.partial(convolution.dense_direct, layer=site.sliding_layer(), weights=weights)
+        site.launch(site.grid(ceil_div(filters, block)), emit)
+
+
+class DenseDirect(_Direct):
+    """A convolution whose filters share channels."""
+
+    name = "dense-direct"
+
+    def _applies(self, shape: _Shape) -> bool:
+        return not shape.is_depthwise
+
+
+class DepthwiseDirect(_Direct):
+    """A convolution whose filters have one channel of their own each."""
+
+    name = "depthwise-direct"
+
+    def _applies(self, shape: _Shape) -> bool:
+        return shape.is_depthwise

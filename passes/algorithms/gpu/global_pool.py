@@ -1,0 +1,36 @@
+"""Means over whole planes on a GPU, "global-pool": a workgroup for each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.base import PassState, fail
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.gpu_planes import shared_sum_candidate
+from patc.passes.cost.models import cost_model
+from patc.passes.ir.planes import is_global_pool
+from patc.passes.kernels.gpu import pooling
+from patc.passes.kernels.gpu.kernel import LANES
+from patc.targets import Target
+
+
+class GlobalPool(Algorithm[GpuSite]):
+    """The threads of a workgroup share the sum of a plane."""
+
+    name = "global-pool"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        if is_global_pool(op):
+            yield shared_sum_candidate(op, self.name, 1, cost_model(target))
+
+    def emit(self, site: GpuSite) -> None:
+        layer = site.layer()
+        source, output = layer.source, layer.output
+        if not source.is_aligned and not source.layout.is_packed(source.height, source.width):
+            raise fail(site.op, f"a packed input, or rows of {LANES}-element vectors", site.op.input.type)
+        emit = functools.partial(pooling.global_pool, layer=layer)
+        site.launch((1, output.channels, output.images), emit)

@@ -1,0 +1,153 @@
+"""Where the tensors of a net are on a GPU: activations in an arena, constants in a blob of weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import Layout, Schedule
+from patc.passes.base import PassState, fail
+from patc.passes.ir.arena import ALIGNMENT, Lifetime, place, round_up
+from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.ir.elements import element_bytes, mlir_type
+from patc.passes.ir.functions import through_reshapes
+from patc.passes.ir.planes import as_planes
+from patc.passes.ir.windows import Window
+from patc.passes.kernels.gpu.kernel import LANES, Memory
+from patc.passes.kernels.gpu.layer import GpuArray
+from patc.passes.kernels.gpu.tensors import GpuTensor
+
+
+class Weights:
+    """The constant arrays of all functions, each on a cache line.
+
+    Attributes:
+        largest: most bytes of a buffer.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self._arrays: list[np.ndarray] = []
+        self._starts: dict[object, int] = {}
+        self._size = 0
+        self._slack = ALIGNMENT
+
+    def add(self, key: object, array: np.ndarray) -> int:
+        """Return the first byte of an array; what has the same key is there once."""
+        if key not in self._starts:
+            self._starts[key] = self._size
+            self._arrays.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            self._size = round_up(self._size + array.nbytes)
+        return self._starts[key]
+
+    def reserve(self, slack: int) -> None:
+        """Leave room behind the last array, which is read over its end."""
+        self._slack = max(self._slack, round_up(slack))
+
+    def bytes(self) -> np.ndarray:
+        """Return all arrays in one."""
+        blob = np.zeros(self._size + self._slack, np.uint8)
+        for start, array in zip(self._starts.values(), self._arrays, strict=True):
+            blob[start : start + len(array)] = array
+        return blob
+
+
+class NetMemory:
+    """The memory of one function: inputs, activations and results have places in the arena, and so have constants that
+    are returned.
+
+    Attributes:
+        arena_bytes: of the arena.
+
+    Raises:
+        PatcError: the arena is larger than a buffer may be.
+    """
+
+    def __init__(self, function: Any, weights: Weights, state: PassState) -> None:
+        self.state = state
+        self._function = function
+        self._weights = weights
+        block = function.regions[0].blocks[0]
+        ops = list(block.operations)
+        order = {op.operation: number for number, op in enumerate(ops)}
+        returned = dict.fromkeys(map(through_reshapes, ops[-1].operands))
+        values = list(block.arguments) + [op.results[0] for op in ops if "schedule" in op.attributes]
+        values += [value for value in returned if value not in values]
+        lifetimes = []
+        for value in values:
+            first = 0 if isinstance(value.owner, ir.Block) else order[value.owner.operation]
+            last = len(ops) if value in returned else max([first, *(order[user] for user, _ in _readers(value))])
+            lifetimes.append(Lifetime(_size(value), first, last))
+        starts, size = place(lifetimes)
+        self._starts = dict(zip(values, starts, strict=True))
+        self.arena_bytes = round_up(size + max(map(_overrun, values), default=0))
+        if self.arena_bytes > weights.largest:
+            raise fail(function, f"activations of at most {weights.largest} bytes", self.arena_bytes)
+
+    def start(self, value: ir.Value) -> int:
+        """Return the first byte of a value in the arena."""
+        return self._starts[through_reshapes(value)]
+
+    def tensor(self, value: ir.Value) -> GpuTensor:
+        """Return an activation, or a constant in its place."""
+        root = through_reshapes(value)
+        array = read_constant(root, self.state)
+        if array is None:
+            memory, start = Memory.ARENA, self._starts[root]
+        else:
+            memory, start = Memory.WEIGHTS, self.constant(array, root, "").start
+            self._weights.reserve(_overrun(root))
+        shape = tuple(value.type.shape)
+        layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
+        return GpuTensor(memory, start, value.type.element_type, *as_planes(shape), layout)
+
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
+        """Return an array in the buffer of weights.
+
+        Args:
+            origin: the constant that it was made from.
+            role: what sets it apart from other arrays of that constant.
+
+        Raises:
+            PatcError: the weights are larger than a buffer may be.
+        """
+        key = (constant_name(origin) or origin, role, array.nbytes)
+        start = self._weights.add(key, array)
+        if start + array.nbytes > self._weights.largest:
+            raise fail(self._function, f"weights of at most {self._weights.largest} bytes", start + array.nbytes)
+        return GpuArray(start, mlir_type(array.dtype))
+
+
+def _readers(value: ir.Value) -> list[tuple[ir.Operation, ir.Value]]:
+    """Return the ops that read the memory of a value, each with the value that it reads: one of another shape maybe."""
+    found = []
+    for use in value.uses:
+        user = use.owner.operation
+        is_reshape = user.name == "tensor.collapse_shape"
+        found += [(user, value), *_readers(user.results[0])] if is_reshape else [(user, value)]
+    return found
+
+
+def _size(value: ir.Value) -> int:
+    """Return the bytes of a tensor, its halo included."""
+    type_ = value.type
+    planes = type_.shape[0] * type_.shape[1] * Layout.of(type_).plane if len(type_.shape) == 4 else 0
+    return element_bytes(type_) * (planes or int(np.prod(type_.shape, dtype=np.int64)))
+
+
+def _overrun(value: ir.Value) -> int:
+    """Return how many bytes behind a tensor its readers may touch: rows and columns that are cut off later."""
+    elements = ALIGNMENT
+    for user, read in _readers(value):
+        if "schedule" not in user.attributes:
+            continue
+        shape = read.type.shape
+        layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
+        rows = Schedule.from_attr(user.attributes["schedule"]).rows
+        window = Window.of(user.opview) if "strides" in user.attributes else Window((1, 1))
+        height, width = (window.dilations[axis] * window.kernel[axis] for axis in (0, 1))
+        down, right = window.strides
+        elements = max(elements, (rows * down + height) * layout.pitch + LANES * right + width + ALIGNMENT)
+    return element_bytes(value.type) * elements

@@ -1,0 +1,71 @@
+""" "pattern-direct" on a GPU: a workgroup computes filters that keep the same kernels on a tile of pixels."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from patc.dialects.attributes import Library
+from patc.integers import ceil_div
+from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.base import PassState, fail
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.candidates import pattern_counts
+from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
+from patc.passes.cost.models import cost_model
+from patc.passes.formats.fkw import Fkw
+from patc.passes.formats.layer_weights import FKW_ROLES, read_fkw
+from patc.passes.ir.constants import read_constant
+from patc.passes.kernels.gpu import convolution
+from patc.passes.kernels.gpu.kernel import LANES
+from patc.passes.kernels.gpu.weights import pack_kernels, share_kernels
+from patc.targets import Target
+
+
+class PatternDirect(Algorithm[GpuSite]):
+    """Goes through the kept kernels of each filter, pattern by pattern."""
+
+    name = "pattern-direct"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        library, model = Library.from_attr(op.library), cost_model(target)
+        counts = pattern_counts(op, library, state)
+        filters = op.result.type.shape[1]
+        places = [library.places(pattern) for pattern in range(len(library.masks))]
+        for schedule in convolution_schedules(op, self.name, _blocks(op, state), model):
+            uniform = 1 + schedule.filters * ceil_div(library.entries, LANES)
+            cycles = 0.0
+            for count, taps in zip(counts, places, strict=True):
+                turn = turn_cycles(op, taps, uniform, schedule, model)
+                # Parts that get one kernel less than others wait for them.
+                parts = schedule.sums
+                cycles += turn * math.ceil(count / filters / parts) if parts > 1 else turn * count / filters
+            yield convolution_candidate(op, schedule, cycles, model)
+
+    def emit(self, site: GpuSite) -> None:
+        op, block = site.op, site.schedule.filters
+        fkw = read_fkw(op, site.state)
+        if not share_kernels(fkw, block):
+            raise fail(
+                op, f"{block} filters each that keep the same kernels, for a schedule of {block} filters", "others"
+            )
+        plane = site.source.layout.plane // LANES
+        arrays = pack_kernels(fkw, block, plane)
+        held = {
+            role: site.memory.constant(array, op.values, f"{role}.{block}.{plane}") for role, array in arrays.items()
+        }
+        weights = convolution.SparseArrays(library=Library.from_attr(op.library), **held)
+        layer = site.sliding_layer()
+        emit = functools.partial(convolution.pattern_direct, layer=layer, weights=weights)
+        site.launch(site.grid(layer.output.channels // block), emit)
+
+
+def _blocks(op: Any, state: PassState) -> list[int]:
+    """Return the numbers of filters that keep the same kernels; one where the weights are not known."""
+    arrays = [array for role in FKW_ROLES if (array := read_constant(getattr(op, role), state)) is not None]
+    if len(arrays) < len(FKW_ROLES):
+        return [1]
+    return [block for block in (1, 2, 4) if block == 1 or share_kernels(Fkw(*arrays), block)]

@@ -1,0 +1,62 @@
+"""What a kernel for GPUs computes: tensors, window, epilogue and schedule of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation, Schedule
+from patc.passes.ir.windows import Window
+from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
+from patc.passes.kernels.gpu.tensors import GpuTensor
+
+
+@dataclass(frozen=True)
+class GpuArray:
+    """A constant array in the buffer of weights; `start` is its first byte there, a multiple of 64."""
+
+    start: int
+    element: ir.Type
+
+    def scalars(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
+        """Return the buffer as single elements, and the number of the array's first one."""
+        return k.buffer(Memory.WEIGHTS, self.element), k.number(self.start * 8 // self.element.width)
+
+    def vectors(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
+        """Return the buffer as vectors, and the number of the array's first one."""
+        type_ = k.vector_type(self.element)
+        return k.buffer(Memory.WEIGHTS, type_), k.number(self.start * 8 // self.element.width // LANES)
+
+
+@dataclass(frozen=True)
+class GpuEpilogue:
+    """What happens to a sum of products before it is stored; the bias is by output channel."""
+
+    bias: GpuArray | None = None
+    residual: GpuTensor | None = None
+    activation: Activation = field(default_factory=Activation)
+
+
+@dataclass(frozen=True)
+class GpuLayer:
+    """A layer without its weights.
+
+    Attributes:
+        sources: the activations that it works on; all but additions have one.
+        output: the result.
+        schedule: how threads divide it.
+        window: what slides over the source, of one element for layers that have no window.
+    """
+
+    sources: tuple[GpuTensor, ...]
+    output: GpuTensor
+    schedule: Schedule
+    window: Window = field(default_factory=lambda: Window((1, 1)))
+    epilogue: GpuEpilogue = field(default_factory=GpuEpilogue)
+
+    @property
+    def source(self) -> GpuTensor:
+        """The only source."""
+        (source,) = self.sources
+        return source
