@@ -224,6 +224,16 @@ def check_output(path: str, suffixes: Sequence[str] = ()) -> None:
         raise PatcError(f"expected a file named {' or '.join(suffixes)}, got '{Path(path).suffix}'", path)
 
 
+def check_not_input(path: str, model: str) -> None:
+    """Refuse an output that would replace the model's own file.
+
+    Raises:
+        PatcError: both are one file.
+    """
+    if os.path.exists(path) and os.path.exists(model) and os.path.samefile(path, model):
+        raise PatcError("expected another file than the model's own, got the same", path)
+
+
 def check_library_folder(path: str, files: Sequence[str] = ()) -> None:
     """Refuse a folder that could not be made, or where `files` could not be written, before anything takes time.
 

@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         _emit_spirv(args)
         return 0
     arguments.check_output(args.output)
+    arguments.check_not_input(args.output, args.model)
     if args.emit.startswith(MLIR_PREFIX):
         _emit_mlir(args)
         return 0

@@ -4,6 +4,7 @@
 // RUN: not patc compile %s -o %t.dir --emit spirv 2>&1 | filecheck %s --check-prefix=SPIRV
 // RUN: not patc compile %s -o %t.spv --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=MAIN
 // RUN: not patc compile %s -o %s --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=FOLDER
+// RUN: not patc compile %s -o %s 2>&1 | filecheck %s --check-prefix=ITSELF
 // RUN: not patc compile %s -o %t.patc --emit mlir@nowhere 2>&1 | filecheck %s --check-prefix=STAGE
 // RUN: not patc compile %s -o %t.patc --weights w.pth 2>&1 | filecheck %s --check-prefix=WEIGHTS
 // RUN: not patc run %s 2>&1 | filecheck %s --check-prefix=MAIN
@@ -15,6 +16,7 @@
 // THREADS: patc: error: expected no threads together with target 'spirv-vulkan', got 2
 // SPIRV: patc: error: expected --target spirv-vulkan together with --emit spirv, got 'host'
 // FOLDER: patc: error: {{.*}}errors.mlir: expected a folder
+// ITSELF: patc: error: {{.*}}errors.mlir: expected another file than the model's own, got the same
 // STAGE: patc: error: expected a stage, one of linalg, fold-batch-norm, raise, {{.*}}, got 'nowhere'
 // WEIGHTS: patc: error: {{.*}}errors.mlir: expected the name of a model together with --weights, got a file
 // MISSING: patc: error: {{.*}}nothing.patc: expected a compiled model, found no such file
