@@ -60,7 +60,7 @@ class PatternSchedule(Pass):
         target = target_of(module, self.target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
-                if target.is_gpu:
+                if target.algorithms == "gpu":
                     _schedule_for_gpu(op, target, state)
                     continue
                 found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)

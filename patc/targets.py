@@ -89,6 +89,12 @@ class Target:
         return all(re.fullmatch(r"[\w.-]+", name) for name in (self.cpu or "host", *self.features))
 
     @property
+    def architecture(self) -> str:
+        """The instruction set, by LLVM's name."""
+        name = self.triple.partition("-")[0]
+        return {"arm64": "aarch64"}.get(name, name)
+
+    @property
     def is_aarch64(self) -> bool:
         """Whether the target has NEON, and code for it comes from llvmlite unless it is this machine."""
         return self.triple.startswith(("aarch64", "arm64"))

@@ -159,7 +159,7 @@ def check_target(target: Target) -> None:
     Raises:
         PatcError: the target is no AArch64 CPU that has a model, or a package is missing.
     """
-    if not target.is_aarch64 or not target.cpu:
+    if target.architecture != "aarch64" or not target.cpu:
         raise PatcError(f"expected a target such as aarch64-linux together with --model-cycles, got '{target.name}'")
     find_core(target.cpu)
     for package in ("unicorn", "capstone"):

@@ -205,7 +205,7 @@ def compile_native(
 ) -> Native:
     """Compile a module for a target whose code this machine runs. See `run_passes` for the arguments."""
     memories = run_passes(module, parameters, target=target, threads=threads, **how)
-    if not get_target(target).is_aarch64:
+    if get_target(target).architecture != "aarch64":
         _multiply_halves_in_f32(module)
     host.lower_to_llvm(module, get_target(target))
     function = NativeFunction(host.compile_object(module), "main", len(memories.sizes), threaded=True)

@@ -24,7 +24,7 @@ def test_targets_are_found_by_name(name: str) -> None:
 def test_aarch64_targets_are_known_to_llvm(system: str, cpu: str) -> None:
     target = get_target(f"{system}:{cpu}")
     assert get_target(target.name) == target, "a pass finds the target by its name"
-    assert target.is_aarch64 and target.cpu == cpu and "neon" in target.features
+    assert target.architecture == "aarch64" and target.cpu == cpu and "neon" in target.features
     llvm.initialize_all_targets()
     # An unknown CPU or feature would be a warning on standard error, and generic code.
     machine = llvm.Target.from_triple(target.triple).create_target_machine(cpu=cpu)
@@ -83,7 +83,7 @@ def test_aarch64_hosts_use_neon(
     triple = "arm64-apple-darwin24.0.0" if system == "Darwin" else "aarch64-unknown-linux-gnu"
     another_machine.setattr(llvm, "get_process_triple", lambda: triple)
     target = get_target("host")
-    assert target.is_aarch64
+    assert target.architecture == "aarch64"
     assert target.name == "host" and target.cpu == "" and target.lanes == 4 and target.features == features
     assert (target.fma_lanes, target.decoded) == (AARCH64_CPUS[like].fma_lanes, AARCH64_CPUS[like].decoded)
 
