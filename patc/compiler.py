@@ -21,7 +21,7 @@ from patc.frontend import import_model
 from patc.instruments import Progress
 from patc.layers import CollectLayers
 from patc.locks import compiling
-from patc.numerics import NUMERICS
+from patc.numerics import MLIR_TYPES, NUMERICS
 from patc.parameters import ParameterStore
 from patc.passes.base import Measure, PassState
 from patc.pipeline import Pipeline
@@ -71,7 +71,7 @@ def compile_model(
     Args:
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 or .mlir file; an
             .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
-        example_inputs: float32 tensors of the shapes to compile for; needed for a torch.nn.Module only.
+        example_inputs: tensors of the shapes and element types to compile for; needed for a torch.nn.Module only.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
             `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
             libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.
@@ -226,8 +226,8 @@ def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.
     source = Source(
         imported.module,
         imported.parameters,
-        tuple(TensorInfo(spec.name, spec.shape) for spec in imported.inputs),
-        tuple(TensorInfo(spec.name, spec.shape) for spec in imported.outputs),
+        tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.inputs),
+        tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.outputs),
         _describe_structure(imported.structure, imported.constants),
     )
     _require_elements(source)
@@ -294,11 +294,11 @@ def _read_source(path: Path, context: ir.Context) -> Source:
 
 
 def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
-    is_float32 = isinstance(type_, ir.RankedTensorType) and isinstance(type_.element_type, ir.F32Type)
-    if not is_float32 or not type_.has_static_shape:
-        expected = f"expected @{ENTRY} to take and return float32 tensors of static shape"
+    is_static = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape
+    if not is_static or str(type_.element_type) not in MLIR_TYPES:
+        expected = f"expected @{ENTRY} to take and return tensors of static shape, of {', '.join(MLIR_TYPES)}"
         raise PatcError(f"{expected}, got {type_}", main.location)
-    return TensorInfo(name, tuple(type_.shape))
+    return TensorInfo(name, tuple(type_.shape), MLIR_TYPES[str(type_.element_type)].dtype)
 
 
 def _require_shapes(source: Source, example_inputs: Sequence[Any] | None) -> None:

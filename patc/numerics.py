@@ -46,8 +46,8 @@ ELEMENT_TYPES = {
 }
 FLOAT32 = ELEMENT_TYPES["float32"]
 FLOAT16 = ELEMENT_TYPES["float16"]
-# Where only MLIR's name is known, an integer has a sign.
-MLIR_TYPES = {type_.mlir: type_ for type_ in reversed(ELEMENT_TYPES.values())}
+# By MLIR's name, where an integer of which nothing else is known has a sign.
+MLIR_TYPES = {type_.mlir: type_ for type_ in ELEMENT_TYPES.values() if not type_.dtype.startswith("u")}
 
 
 @dataclass(frozen=True)

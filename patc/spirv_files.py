@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from patc.files import write_folder
 from patc.runtime.gpu_code import BUFFERS, HALF_FEATURES, Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program, TensorInfo
@@ -91,10 +89,10 @@ def _tensors(infos: Sequence[TensorInfo], starts: Sequence[int]) -> list[dict[st
         {
             "name": info.name,
             "shape": list(info.shape),
-            "type": "float32",
+            "type": info.dtype,
             "buffer": "arena",
             "offset": start,
-            "bytes": 4 * int(np.prod(info.shape, dtype=np.int64)),
+            "bytes": info.nbytes,
         }
         for info, start in zip(infos, starts, strict=True)
     ]

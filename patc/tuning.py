@@ -22,11 +22,13 @@ from patc.diagnostics import Diagnostic, PatcError, layer_name
 from patc.dialects import pattern
 from patc.dialects.attributes import Library
 from patc.layers import CollectLayers
+from patc.numerics import FLOAT32
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.candidates import pattern_counts
 from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.ir.elements import mlir_type
 from patc.passes.pattern_schedule import set_schedule
 from patc.pipeline import Pipeline
 from patc.runtime.native_model import NativeModel
@@ -135,7 +137,7 @@ def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Layer
     parameters = ParameterStore()
     activations = [value for value in op.operands if read_constant(value, state) is None]
     with op.operation.context, op.location:
-        types = [ir.RankedTensorType.get(list(value.type.shape), ir.F32Type.get()) for value in activations]
+        types = [ir.RankedTensorType.get(list(value.type.shape), mlir_type(FLOAT32)) for value in activations]
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
             main = func.FuncOp(ENTRY, (types, []))
@@ -157,7 +159,7 @@ def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Layer
                     copy.operands[number] = value
                 set_schedule(copy, replace(candidate, cycles=0.0), _CANDIDATE)
             func.ReturnOp([])
-    inputs = tuple(TensorInfo(f"input{number}", tuple(type_.shape)) for number, type_ in enumerate(types))
+    inputs = tuple(TensorInfo(f"input{i}", tuple(type_.shape), FLOAT32.dtype) for i, type_ in enumerate(types))
     name = layer_name(op.location) or op.operation.name.removeprefix("pattern.")
     return Layer(name, module, parameters, inputs, _shares(op, state))
 

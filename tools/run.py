@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     given = parser.add_mutually_exclusive_group()
-    given.add_argument("--input", metavar="X.npy", nargs="+", help="one float32 array for each input")
+    given.add_argument("--input", metavar="X.npy", nargs="+", help="one array for each input, of its element type")
     given.add_argument("--image", metavar="FILE", help="a picture, scaled, cropped and normalized as for ImageNet")
     parser.add_argument(
         "--output",
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.image is not None:
         arrays = [_read_picture(args.image, compiled)]
     elif not arrays:
-        print("no --input: running on normally distributed random numbers (seed 0)")
+        print("no --input: running on random numbers (seed 0)")
         arrays = list(compiled.random_inputs())
     outputs = {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
     if args.profile:
@@ -163,6 +163,8 @@ def _read_picture(path: str, compiled: CompiledModel) -> np.ndarray:
     infos = compiled.program.inputs
     if len(infos) != 1:
         raise PatcError(f"expected a model of one input together with --image, got {len(infos)} inputs")
+    if infos[0].dtype != "float32":
+        raise PatcError(f"expected a model of float32 images together with --image, got input {infos[0]}")
     return picture_input(path, infos[0].shape)
 
 
@@ -191,13 +193,12 @@ def _save(path: str, outputs: dict[str, np.ndarray]) -> None:
     else:
         raise PatcError(f"expected a .npz file for the {len(outputs)} outputs of this model", path)
     atomic_write(path, stream.getvalue())
-    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
-    print(f"{path}: {shapes} float32")
+    print(f"{path}: " + ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in outputs.items()))
 
 
 def _print_output(name: str, output: np.ndarray) -> None:
     """Print the largest scores of a batch of scores, and in words what else there is."""
-    if output.ndim != 2:
+    if output.ndim != 2 or output.dtype.kind != "f":
         low, high, mean = (f"{value:.4g}" for value in (output.min(), output.max(), output.mean()))
         print(f"{name} {list(output.shape)}: from {low} to {high}, mean {mean}")
         return

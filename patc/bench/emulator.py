@@ -233,7 +233,7 @@ class EmulatedProgram:
         self._weights, self._arena = put(program.weights), reserve(program.arena_bytes)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Return the outputs for float32 inputs of the compiled shapes.
+        """Return the outputs for inputs of the compiled shapes, which become what the model takes.
 
         Raises:
             PatcError: other inputs, or the code fails.
@@ -242,10 +242,13 @@ class EmulatedProgram:
         shapes = [array.shape for array in inputs]
         if shapes != [info.shape for info in program.inputs]:
             raise PatcError(f"expected inputs {', '.join(map(str, program.inputs))}, got shapes {shapes}")
-        addresses = [emulator.put(np.asarray(array, np.float32)) for array in inputs]
-        outputs = [emulator.reserve(4 * math.prod(info.shape)) for info in program.outputs]
+        arrays = [np.asarray(array, info.dtype) for array, info in zip(inputs, program.inputs, strict=True)]
+        addresses = [emulator.put(array) for array in arrays]
+        outputs = [emulator.reserve(info.nbytes) for info in program.outputs]
         emulator.call(ENTRY, *addresses, *outputs, self.stamps[0], self._arena, self._weights)
-        return [emulator.get(place, info.shape) for place, info in zip(outputs, program.outputs, strict=True)]
+        return [
+            emulator.get(place, info.shape, info.dtype) for place, info in zip(outputs, program.outputs, strict=True)
+        ]
 
 
 def run_program(program: Program, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

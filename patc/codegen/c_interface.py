@@ -15,7 +15,6 @@ from patc.runtime.program import Program, TensorInfo
 
 WORKSPACE_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 64
-TENSOR_ALIGNMENT = 4
 
 # Name, value and meaning of each status that a function returns.
 STATUSES = (
@@ -121,8 +120,8 @@ def header(interface: Interface) -> str:
     """Return the text of the C header."""
     name, prefix = interface.name, interface.name.upper()
     guard = f"{prefix}_H"
-    parameters = [f"const float *input{i}" for i in range(len(interface.inputs))]
-    parameters += [f"float *output{i}" for i in range(len(interface.outputs))]
+    parameters = [f"const {info.element.c} *input{i}" for i, info in enumerate(interface.inputs)]
+    parameters += [f"{info.element.c} *output{i}" for i, info in enumerate(interface.outputs)]
     arguments = ", ".join([*parameters, "void *workspace"])
     parts = [
         f"/* {_comment(interface.title)}, compiled by patc {__version__} for {interface.target} ({interface.cpu}).",
@@ -132,6 +131,7 @@ def header(interface: Interface) -> str:
         f"#define {guard}",
         "",
         "#include <stddef.h>",
+        "#include <stdint.h>",
         "",
         "#ifdef __cplusplus",
         'extern "C" {',
@@ -152,9 +152,10 @@ def header(interface: Interface) -> str:
         *(f"  {prefix}_{status} = {value}, /* {meaning} */" for status, value, meaning in STATUSES),
         "};",
         "",
-        "/* Computes the outputs. Tensors are dense, in C order, and aligned to 4 bytes; outputs overlap nothing else.",
-        f"   `workspace` has {prefix}_WORKSPACE_BYTES bytes, aligned to {WORKSPACE_ALIGNMENT}; what is in it does not",
-        "   matter, before or after. Calls may run at the same time if each has a workspace of its own. */",
+        "/* Computes the outputs. Tensors are dense, in C order, and aligned to their elements; outputs overlap",
+        f"   nothing else. `workspace` has {prefix}_WORKSPACE_BYTES bytes, aligned to {WORKSPACE_ALIGNMENT}; what is",
+        "   in it does not matter, before or after. Calls may run at the same time if each has a workspace of its own.",
+        " */",
         f"int {name}_run({arguments});",
         "",
         f"/* Returns {prefix}_WORKSPACE_BYTES of the library that is loaded, which may not be that of this header. */",
@@ -186,7 +187,8 @@ def _tensors(prefix: str, kind: str, infos: Sequence[TensorInfo]) -> list[str]:
     lines = []
     for i, info in enumerate(infos):
         macro = f"{prefix}_{kind}{i}"
-        lines.append(f"/* {kind.lower()}{i}: '{_comment(info.name)}', {' x '.join(map(str, info.shape)) or '1'} */")
+        size = " x ".join(map(str, info.shape)) or "1"
+        lines.append(f"/* {kind.lower()}{i}: '{_comment(info.name)}', {size} of {info.dtype} */")
         lines.append(f"#define {macro}_DIMENSIONS {len(info.shape)}")
         if info.shape:
             lines.append(f"#define {macro}_SHAPE {{{', '.join(map(str, info.shape))}}}")

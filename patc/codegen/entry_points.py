@@ -6,11 +6,10 @@ They check what they are given and call `main`. Weights are never text: embedded
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from patc.codegen.c_interface import (
     STATUSES,
-    TENSOR_ALIGNMENT,
     UNKNOWN_STATUS,
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
@@ -49,8 +48,9 @@ def _weights(interface: Interface) -> str:
 
 
 def _run(interface: Interface) -> str:
-    tensors = [f"%input{i}" for i in range(len(interface.inputs))]
-    tensors += [f"%output{i}" for i in range(len(interface.outputs))]
+    sizes = {f"%input{i}": info.element.bytes for i, info in enumerate(interface.inputs)}
+    sizes |= {f"%output{i}": info.element.bytes for i, info in enumerate(interface.outputs)}
+    tensors = list(sizes)
     arguments = [*tensors, "%workspace"]
     # What needs neither arena nor weights takes neither.
     inner = [*tensors, "%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
@@ -59,11 +59,7 @@ define i32 @{interface.name}_run({_pointers(arguments)}) {{
 start:
 {_check_null(arguments)}
 aligned:
-{_union(tensors, "tensors")}
-  %tensors.low = and i64 %tensors, {TENSOR_ALIGNMENT - 1}
-  %workspace.bits = ptrtoint ptr %workspace to i64
-  %workspace.low = and i64 %workspace.bits, {WORKSPACE_ALIGNMENT - 1}
-  %low = or i64 %tensors.low, %workspace.low
+{_misalignment({**sizes, "%workspace": WORKSPACE_ALIGNMENT}, "low")}
   %crooked = icmp ne i64 %low, 0
   br i1 %crooked, label %alignment, label %loaded
 loaded:
@@ -173,11 +169,12 @@ def _check_null(names: Sequence[str]) -> str:
     return "\n".join([*lines, f"  br i1 {total}, label %missing, label %aligned"])
 
 
-def _union(names: Sequence[str], result: str) -> str:
-    """Return instructions that leave the bits that are set in any of the addresses in %result."""
-    lines = [f"  {name}.bits = ptrtoint ptr {name} to i64" for name in names]
-    total = "0"
-    for name in names:
-        lines.append(f"  {name}.union = or i64 {total}, {name}.bits")
+def _misalignment(alignments: Mapping[str, int], result: str) -> str:
+    """Return instructions that leave 0 in %result if each address is a multiple of its alignment."""
+    lines, total = [], "0"
+    for name, alignment in alignments.items():
+        lines.append(f"  {name}.bits = ptrtoint ptr {name} to i64")
+        lines.append(f"  {name}.low = and i64 {name}.bits, {alignment - 1}")
+        lines.append(f"  {name}.union = or i64 {total}, {name}.low")
         total = f"{name}.union"
     return "\n".join([*lines, f"  %{result} = or i64 {total}, 0"])

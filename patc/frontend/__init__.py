@@ -27,7 +27,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
 
     Args:
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 file.
-        example_inputs: float32 tensors of the shapes to compile for; None takes those of the program.
+        example_inputs: tensors of the shapes and element types to compile for; None takes those of the program.
         context: from `patc.context.make_context`.
 
     Raises:

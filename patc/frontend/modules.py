@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from patc.diagnostics import PatcError
+from patc.numerics import ELEMENT_TYPES
 
 # Other modules compute the same in both modes, so that only these need to be right below the root.
 _BY_MODE = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd)
@@ -23,7 +24,7 @@ def check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple
     """Return example inputs as a tuple.
 
     Raises:
-        PatcError: they are no float32 tensors with values.
+        PatcError: they are no tensors with values, of known element types.
     """
     if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, Sequence):
         raise PatcError(f"expected a tuple of example inputs, found {type(example_inputs).__name__}")
@@ -31,7 +32,7 @@ def check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}")
         require_plain(f"input '{name}'", value)
-        require_float32(f"input '{name}'", value.dtype)
+        require_known(f"input '{name}'", value.dtype)
     return tuple(example_inputs)
 
 
@@ -122,6 +123,16 @@ def require_plain(what: str, tensor: torch.Tensor) -> None:
     if isinstance(tensor, FakeTensor) or tensor.device.type == "meta":
         found = "a fake tensor" if isinstance(tensor, FakeTensor) else "a tensor on the meta device"
         raise PatcError(f"expected {what} to have values, found {found}")
+
+
+def require_known(what: str, dtype: torch.dtype) -> None:
+    """Refuse an element type that inputs and outputs cannot have.
+
+    Raises:
+        PatcError: it is refused.
+    """
+    if describe_dtype(dtype) not in ELEMENT_TYPES:
+        raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {describe_dtype(dtype)}")
 
 
 def require_float32(what: str, dtype: torch.dtype) -> None:

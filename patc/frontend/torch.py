@@ -38,6 +38,7 @@ from patc.frontend.modules import (
     describe_dtype,
     refuse_script,
     require_float32,
+    require_known,
     require_plain,
     without_inference_tensors,
 )
@@ -256,7 +257,7 @@ def _input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
         value = values.get(name) if isinstance(name, str) else name
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected inputs to be tensors, found a {type(value).__name__} ({name})")
-        require_float32(f"input '{name}'", value.dtype)
+        require_known(f"input '{name}'", value.dtype)
         specs.append(_spec(name, value))
     return tuple(specs)
 
@@ -293,6 +294,7 @@ def _split_outputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], di
         if output.kind != OutputKind.USER_OUTPUT or not isinstance(output.arg, TensorArgument):
             raise PatcError(f"expected outputs to be tensors, found {output.kind.name.lower()} {output.arg}")
         specs.append(_spec(output.arg.name, values[output.arg.name]))
+        require_known(f"output '{specs[-1].name}'", values[output.arg.name].dtype)
         tensors.append(output)
     if not tensors:
         raise PatcError("expected a model that returns a tensor, found none among its outputs")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import keyword
-import math
 import unicodedata
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from patc.layers import LayerReport
+from patc.numerics import ELEMENT_TYPES
 from patc.runtime.json_values import JsonValue, printable, read_json
 from patc.runtime.program import Program, TensorInfo
 from patc.targets import MOST_THREADS
@@ -47,7 +47,7 @@ def describe(program: Program) -> bytes:
 
 
 def _tensor(info: TensorInfo) -> dict[str, Any]:
-    return {"name": printable(info.name), "shape": info.shape}
+    return {"name": printable(info.name), "shape": info.shape, "dtype": info.dtype}
 
 
 def _layer(layer: LayerReport) -> dict[str, Any]:
@@ -99,11 +99,13 @@ def _parse_tensors(value: JsonValue, fewest: int) -> tuple[TensorInfo, ...]:
 
 
 def _parse_tensor(value: JsonValue) -> TensorInfo:
-    name, sizes = value.fields("name", "shape")
-    shape = sizes.integers(0, _MOST_DIMENSIONS, 1, _LARGEST_DIMENSION)
-    if 4 * math.prod(shape) > _LARGEST_MEMORY:
+    name, sizes, dtype = value.fields("name", "shape", "dtype")
+    if dtype.text() not in ELEMENT_TYPES:
+        dtype.refuse(f"one of {', '.join(ELEMENT_TYPES)}")
+    info = TensorInfo(name.text(), sizes.integers(0, _MOST_DIMENSIONS, 1, _LARGEST_DIMENSION), dtype.text())
+    if info.nbytes > _LARGEST_MEMORY:
         sizes.refuse(f"a tensor of at most {_LARGEST_MEMORY} bytes")
-    return TensorInfo(name.text(), shape)
+    return info
 
 
 def _parse_layer(value: JsonValue) -> LayerReport:

@@ -67,7 +67,7 @@ class GpuCode:
     Attributes:
         kernels: each once.
         dispatches: in order; as many as the net has layers, and what copies constant results behind them.
-        inputs, outputs: byte offsets of the packed float32 tensors in the arena.
+        inputs, outputs: byte offsets of the packed tensors in the arena.
         modules: SPIR-V by kernel.
     """
 

@@ -1,4 +1,4 @@
-"""Tensors and arrays as compiled code reads them: float32 numbers one behind the other, at an address."""
+"""Tensors and arrays as compiled code reads them: elements one behind the other, at an address."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 from patc.diagnostics import PatcError
 from patc.runtime.program import TensorInfo
 
-_BYTES = 4  # of a number
-
 
 def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     """Return a torch tensor as a contiguous one, and its address.
@@ -20,7 +18,7 @@ def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     """
     if type(value) is not torch.Tensor:
         value = _without_subclass(info, value, torch)
-    if value.is_nested or value.shape != info.shape or value.dtype != torch.float32:
+    if value.is_nested or value.shape != info.shape or value.dtype != getattr(torch, info.dtype):
         shape = "nested tensors of" if value.is_nested else f"shape {list(value.shape)}"
         raise PatcError(f"expected input {info}, got {shape} {str(value.dtype).removeprefix('torch.')}")
     if not value.is_cpu or value.layout != torch.strided:
@@ -31,7 +29,7 @@ def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
             value = value.detach().resolve_neg().contiguous()
         address: int = value.data_ptr()
         # Zeros that torch does not store have the address 0; a tensor on bytes of something else can be anywhere.
-        if address == 0 or address % _BYTES:
+        if address == 0 or address % info.element.bytes:
             value = value.detach().clone()
             address = value.data_ptr()
         return value, address
@@ -54,7 +52,7 @@ def _require_memory(info: TensorInfo, value: Any) -> None:
     found, count = value.untyped_storage().nbytes(), value.numel()
     if not value.is_contiguous():
         count = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
-    needed = _BYTES * (value.storage_offset() + count)
+    needed = info.element.bytes * (value.storage_offset() + count)
     if found < needed:
         raise PatcError(f"expected input {info} with its numbers in memory, got {found} of {needed} bytes")
 
@@ -67,13 +65,13 @@ def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
     """
     if not isinstance(value, np.ndarray):
         raise PatcError(f"expected input {info}, got {type(value).__name__}")
-    if value.shape != info.shape or value.dtype != np.float32:
+    if value.shape != info.shape or value.dtype != info.dtype:
         raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
     if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
         raise PatcError(f"expected input {info} without a mask, got {type(value).__name__} with one")
     value = np.ascontiguousarray(value)
     address = value.ctypes.data
-    if address % _BYTES:
+    if address % info.element.bytes:
         value = value.copy()
         address = value.ctypes.data
     return value, address

@@ -21,7 +21,7 @@ from patc.runtime.artefact import Parts
 from patc.runtime.description import describe, interface, parse
 from patc.runtime.inputs import take_array, take_tensor
 from patc.runtime.json_values import printable
-from patc.runtime.program import Program
+from patc.runtime.program import Program, TensorInfo
 
 Model = TypeVar("Model", bound="CompiledModel")
 
@@ -37,9 +37,9 @@ class LayerTime:
 class CompiledModel(abc.ABC):
     """A compiled model; a subclass knows how to run its kind of code.
 
-    Call it with torch tensors or numpy arrays, float32 and of the compiled shapes; what comes back is nested as the
-    model nests it, and holds tensors if an input was one, else arrays. One call allocates the outputs only, and copies
-    inputs that are not contiguous. No gradients are recorded. Several Python threads may call the same model.
+    Call it with torch tensors or numpy arrays of the compiled shapes and element types; what comes back is nested as
+    the model nests it, and holds tensors if an input was one, else arrays. One call allocates the outputs only, and
+    copies inputs that are not contiguous. No gradients are recorded. Several Python threads may call the same model.
 
     Attributes:
         program: code, weights and descriptions.
@@ -115,9 +115,10 @@ class CompiledModel(abc.ABC):
         return [LayerTime(layer, float(median)) for layer, median in zip(self.layers, medians, strict=True)]
 
     def random_inputs(self, seed: int = 0) -> tuple[np.ndarray, ...]:
-        """Return arrays of the input shapes with normally distributed values."""
+        """Return arrays like the inputs: normally distributed numbers, of integers and truth values zeros and ones,
+        which are indices into nearly any table."""
         generator = np.random.default_rng(seed)
-        return tuple(generator.standard_normal(info.shape, np.float32) for info in self.program.inputs)
+        return tuple(_random_array(info, generator) for info in self.program.inputs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, which `patc.load` reads without torch. Equal models give equal files.
@@ -173,12 +174,18 @@ class CompiledModel(abc.ABC):
 
     def _make_outputs(self, torch: Any) -> tuple[list[Any], list[int]]:
         """Return uninitialised outputs and their addresses: tensors when torch is given, else arrays."""
-        shapes = [info.shape for info in self.program.outputs]
+        infos = self.program.outputs
         if torch is None:
-            arrays = [np.empty(shape, np.float32) for shape in shapes]
+            arrays = [np.empty(info.shape, info.dtype) for info in infos]
             return arrays, [array.ctypes.data for array in arrays]
-        tensors = [torch.empty(shape, dtype=torch.float32, device="cpu") for shape in shapes]
+        tensors = [torch.empty(info.shape, dtype=getattr(torch, info.dtype), device="cpu") for info in infos]
         return tensors, [tensor.data_ptr() for tensor in tensors]
+
+
+def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:
+    if np.issubdtype(info.dtype, np.floating):
+        return generator.standard_normal(info.shape, np.float32).astype(info.dtype, copy=False)
+    return generator.integers(0, 2, info.shape).astype(info.dtype)
 
 
 def parse_parts(parts: Parts) -> tuple[Program, bytes]:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from patc.layers import LayerReport
+from patc.numerics import ELEMENT_TYPES, ElementType
 
 ENTRY = "main"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name and shape of an input or output; all are float32."""
+    """An input or output.
+
+    Attributes:
+        dtype: a key of `ELEMENT_TYPES`.
+    """
 
     name: str
     shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def element(self) -> ElementType:
+        return ELEMENT_TYPES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        return self.element.bytes * math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"'{self.name}' of shape {list(self.shape)} float32"
+        return f"'{self.name}' of shape {list(self.shape)} {self.dtype}"
 
 
 @dataclass(frozen=True)

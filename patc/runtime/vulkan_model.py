@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -59,7 +58,7 @@ class VulkanModel(CompiledModel):
             if len(starts) != len(infos):
                 raise ValueError(f"expected {len(infos)} places of tensors, found {len(starts)}")
             for start, info in zip(starts, infos, strict=True):
-                if start % 4 or start + 4 * math.prod(info.shape) > program.arena_bytes:
+                if start % max(4, info.element.bytes) or start + info.nbytes > program.arena_bytes:
                     raise ValueError(f"expected {info} inside the arena")
 
     @property

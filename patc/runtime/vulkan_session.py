@@ -16,7 +16,7 @@ from patc.diagnostics import PatcError
 from patc.integers import ceil_div
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode
-from patc.runtime.program import Program
+from patc.runtime.program import Program, TensorInfo
 from patc.runtime.vulkan import PhysicalDevice
 from patc.runtime.vulkan_device import COMPUTE, FROM, STORAGE, TO, Buffer, Device, open_device
 
@@ -52,8 +52,8 @@ class Session:
         self.device = open_device(physical, code.capabilities)
         self.lost = False
         self._code = code
-        self._inputs = _Transfers(code.inputs, [info.shape for info in program.inputs], 0)
-        self._outputs = _Transfers(code.outputs, [info.shape for info in program.outputs], self._inputs.end)
+        self._inputs = _Transfers(code.inputs, program.inputs, 0)
+        self._outputs = _Transfers(code.outputs, program.outputs, self._inputs.end)
         self._undo: list[Callable[[], None]] = []
         # Objects are given back in reverse order, also those made before an error.
         self._finalizer = weakref.finalize(self, _release, self._undo, self.device, self.process)
@@ -247,12 +247,11 @@ class _Transfers:
         end: of the last one in the staging buffer.
     """
 
-    def __init__(self, starts: Sequence[int], shapes: Sequence[tuple[int, ...]], first: int) -> None:
+    def __init__(self, starts: Sequence[int], infos: Sequence[TensorInfo], first: int) -> None:
         self.copies = []
-        for start, shape in zip(starts, shapes, strict=True):
-            size = 4 * int(np.prod(shape, dtype=np.int64))
-            self.copies.append((first, start, size))
-            first = ceil_div(first + size, _ALIGNMENT) * _ALIGNMENT
+        for start, info in zip(starts, infos, strict=True):
+            self.copies.append((first, start, info.nbytes))
+            first = ceil_div(first + info.nbytes, _ALIGNMENT) * _ALIGNMENT
         self.end = first
 
 

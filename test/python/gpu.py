@@ -59,7 +59,7 @@ def compile_for_gpu(
     body = main_body(module)
     results = list(body.operations)[-1].operands
     inputs, outputs = (
-        tuple(TensorInfo(f"{stem}{i}", tuple(value.type.shape)) for i, value in enumerate(values))
+        tuple(TensorInfo(f"{stem}{i}", tuple(value.type.shape), "float32") for i, value in enumerate(values))
         for stem, values in (("input", list(body.arguments)), ("output", results))
     )
     state = PassState(parameters)

@@ -352,7 +352,7 @@ def test_a_net_of_two_inputs_and_outputs() -> None:
 
 
 def test_a_net_without_weights_and_arena() -> None:
-    info, target = TensorInfo("x", (4,)), patc.targets.get_target("aarch64-linux")
+    info, target = TensorInfo("x", (4,), "float32"), patc.targets.get_target("aarch64-linux")
     program = Program(
         b"", np.zeros(0, np.uint8), (info,), (info,), {"leaf": 0}, 0, target.backend, target.name, (), 1, ()
     )
@@ -396,11 +396,11 @@ def test_names_are_c_identifiers(text: str, name: str) -> None:
 
 
 def test_headers_are_safe_from_names() -> None:
-    info = TensorInfo("*/ int x; /*", ())
+    info = TensorInfo("*/ int x; /*", (), "int64")
     interface = c_interface.Interface("n", "a*/\n\\", (info,), (info,), 0, 1, 0, 0, True, 1, "aarch64-linux", "cpu")
     header = c_interface.header(interface)
     assert header.count("*/") == header.count("/*") and "#define N_INPUT0_ELEMENTS 1\n" in header
-    assert "SHAPE" not in header
+    assert "SHAPE" not in header and "const int64_t *input0, int64_t *output0" in header
 
 
 def test_the_checksum_knows_places_of_words() -> None:
