@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,7 +17,12 @@ from patc.passes.ir.functions import defined_functions, top_level_ops
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
 _BASE = (("Shader",), ("SPV_KHR_storage_buffer_storage_class",))
-_HALF = (("Float16", "StorageBuffer16BitAccess"), ("SPV_KHR_16bit_storage",))
+# What kernels need that name an element type.
+_BY_ELEMENT = {
+    "f16": (("Float16", "StorageBuffer16BitAccess"), ("SPV_KHR_16bit_storage",)),
+    "f64": (("Float64",), ()),
+    "i64": (("Int64",), ()),
+}
 _PREPARE = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,map-memref-spirv-storage-class{client-api=vulkan},"
     "arith-expand,canonicalize,cse)"
@@ -36,7 +42,8 @@ class PatternToSpirv(Pass):
     Ensures: each `gpu.module` has a `spirv.module` with its entry point in front of it, of SPIR-V 1.3 and for Vulkan
         1.1. The n-th argument of the launching function is binding n of set 0, seen as all the types that a kernel
         loads; what a kernel never stores to is NonWritable. Indices are push constants, 32 bits each, in order. Kernels
-        of f16 ask for the capabilities Float16 and StorageBuffer16BitAccess, others for Shader alone.
+        of f16 ask for the capabilities Float16 and StorageBuffer16BitAccess, those of f64 and i64 for Float64 and
+        Int64, others for Shader alone.
 
         gpu.func @k(%a: memref<?xvector<4xf32>>, %n: index) kernel
       becomes
@@ -116,7 +123,7 @@ def _convert(module: Any, bindings: dict[str, list[int]], limits: PatternToSpirv
     shared = {number for number in written if numbers.count(number) > 1}
     _check_limits(function, limits)
     _make_entry_point(function, numbers)
-    capabilities, extensions = target_environment("f16" in str(kernel))
+    capabilities, extensions = target_environment(str(kernel))
     environment = ir.Attribute.parse(
         f"#spirv.target_env<#spirv.vce<{_VERSION}, [{', '.join(capabilities)}], [{', '.join(extensions)}]>, "
         "api=Vulkan, #spirv.resource_limits<>>"
@@ -179,10 +186,10 @@ def _decorate(variable: Any, written: set[int], shared: set[int]) -> None:
         variable.attributes["aliased"] = ir.UnitAttr.get()
 
 
-def target_environment(half: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the capabilities and extensions that kernels may use; with `half` also those of f16. Without both of them
-    MLIR would silently make buffers of f16 ones of f32."""
-    sets = (_BASE, _HALF) if half else (_BASE,)
+def target_environment(kernel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the capabilities and extensions that a kernel, as text, may use. Without both of those of f16 MLIR would
+    silently make buffers of f16 ones of f32."""
+    sets = [_BASE, *(needed for element, needed in _BY_ELEMENT.items() if re.search(rf"\b\d*x?{element}\b", kernel))]
     capabilities, extensions = (tuple(name for part in sets for name in part[kind]) for kind in (0, 1))
     return capabilities, extensions
 

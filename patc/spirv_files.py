@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from patc.files import write_folder
-from patc.runtime.gpu_code import BUFFERS, HALF_FEATURES, Dispatch, GpuCode, GpuKernel
+from patc.runtime.gpu_code import BUFFERS, FEATURES, Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program, TensorInfo
 
 FORMAT = 1
@@ -57,7 +57,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "vulkan": "1.1",
-        "features": sorted(HALF_FEATURES[name] for name in code.capabilities if name in HALF_FEATURES),
+        "features": sorted(FEATURES[name] for name in code.capabilities if name in FEATURES),
         "limits": {
             "maxStorageBufferRange": max(sizes.values()),
             "maxPerStageDescriptorStorageBuffers": len(BUFFERS),

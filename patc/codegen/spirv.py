@@ -91,7 +91,7 @@ def _constant(value: ir.Value) -> int:
 def _kernel(name: str, module: Any, converted: Any) -> GpuKernel:
     function = next(op for op in module.regions[0].blocks[0].operations if op.operation.name == "gpu.func")
     numbers = [part for part in function.attributes["function_type"].value.inputs if isinstance(part, ir.IndexType)]
-    capabilities, extensions = target_environment("f16" in str(module))
+    capabilities, extensions = target_environment(str(module))
     needed = str(converted.attributes["vce_triple"])
     return GpuKernel(
         name,

@@ -17,9 +17,11 @@ from patc.runtime.spirv_module import add_statement, check_module, read_statemen
 
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
 MAGIC = b"PATCSPV2"
-# What Vulkan calls the features behind the capabilities that kernels of f16 need.
+# What Vulkan calls the features behind the capabilities that kernels of some element types need.
 HALF_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
-_CAPABILITIES = ("Shader", *HALF_FEATURES)
+WIDE_FEATURES = {"Float64": "shaderFloat64", "Int64": "shaderInt64"}
+FEATURES = {**HALF_FEATURES, **WIDE_FEATURES}
+_CAPABILITIES = ("Shader", *FEATURES)
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _MOST = 1 << 16  # kernels, dispatches and tensors
 _MOST_THREADS, _MOST_SHARED_BYTES, _MOST_PUSH_BYTES = 1 << 12, 1 << 20, 1 << 12

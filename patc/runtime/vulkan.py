@@ -203,13 +203,14 @@ class Instance:
         return frozenset(item.extensionName.decode() for item in found)
 
     def _capabilities(self, handle: int, extensions: Collection[str]) -> frozenset[str]:
-        found = set()
+        found: set[str] = set()
         storage = vk.PhysicalDevice16BitStorageFeatures()
         arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage))
         has_arithmetic = HALF_ARITHMETIC in extensions
         chain = arithmetic if has_arithmetic else storage
         features = vk.PhysicalDeviceFeatures2(pNext=ctypes.addressof(chain))
         self.api.vkGetPhysicalDeviceFeatures2(handle, ctypes.byref(features))
+        found |= {name for name, place in vk.WIDE_FEATURES.items() if features.features[place]}
         if storage.storageBuffer16BitAccess:
             found.add("StorageBuffer16BitAccess")
         if has_arithmetic and arithmetic.shaderFloat16:

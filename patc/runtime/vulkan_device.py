@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from patc.diagnostics import PatcError
 from patc.runtime import vulkan_structures as vk
-from patc.runtime.gpu_code import HALF_FEATURES
+from patc.runtime.gpu_code import FEATURES, HALF_FEATURES
 from patc.runtime.spirv_module import keep_nan
 from patc.runtime.vulkan import (
     DEVICE_LOST,
@@ -53,15 +53,16 @@ class Device:
     def __init__(self, physical: PhysicalDevice, capabilities: Collection[str]) -> None:
         missing = sorted(set(capabilities) - {"Shader"} - physical.capabilities)
         if missing:
-            names = ", ".join(HALF_FEATURES.get(name, name) for name in missing)
+            names = ", ".join(FEATURES.get(name, name) for name in missing)
+            hint = "compile with dtype f32, or " if HALF_FEATURES.keys() & set(missing) else ""
             raise PatcError(
                 f"expected a Vulkan device with {names}, as compiled for, got '{physical.name}' without: "
-                "compile with dtype f32, or choose another device"
+                f"{hint}choose another device"
             )
         self.physical = physical
         self.api: Api = instance().api
         self.lock = threading.RLock()
-        self.handle = self._open(HALF_FEATURES.keys() <= set(capabilities))
+        self.handle = self._open(frozenset(capabilities))
         queue = vk.Handle()
         self.api.vkGetDeviceQueue(self.handle, physical.queue_family, 0, ctypes.byref(queue))
         self.queue = queue.value
@@ -71,8 +72,8 @@ class Device:
         info = vk.CommandPoolCreateInfo(queueFamilyIndex=physical.queue_family)
         self.commands = self.create("vkCreateCommandPool", info)
 
-    def _open(self, half: bool) -> int:
-        physical = self.physical
+    def _open(self, capabilities: frozenset[str]) -> int:
+        physical, half = self.physical, HALF_FEATURES.keys() <= capabilities
         priority = ctypes.c_float(1.0)
         queue = vk.DeviceQueueCreateInfo(
             queueFamilyIndex=physical.queue_family, queueCount=1, pQueuePriorities=ctypes.pointer(priority)
@@ -83,6 +84,8 @@ class Device:
         names = (ctypes.c_char_p * len(extensions))(*(name.encode() for name in extensions))
         # Kernels that were changed cannot leave their buffers.
         features = (ctypes.c_uint32 * vk.FEATURES)(int(physical.keeps_to_buffers))
+        for name, place in vk.WIDE_FEATURES.items():
+            features[place] = int(name in capabilities)
         info = vk.DeviceCreateInfo(
             pNext=ctypes.addressof(arithmetic) if half else None,
             queueCreateInfoCount=1,
@@ -251,7 +254,7 @@ class Device:
         self.api.vkResetFences(self.handle, 1, ctypes.byref(fences))
 
 
-_OPEN: dict[tuple[int, bool], Device] = {}
+_OPEN: dict[tuple[int, frozenset[str]], Device] = {}
 _OPENING = threading.Lock()
 
 
@@ -261,7 +264,7 @@ def open_device(physical: PhysicalDevice, capabilities: Collection[str]) -> Devi
     Raises:
         PatcError: as `Device`.
     """
-    key = (physical.index, "Float16" in capabilities)
+    key = (physical.index, frozenset(capabilities) - {"Shader"})
     with _OPENING:
         if key not in _OPEN:
             _OPEN[key] = Device(physical, capabilities)

@@ -82,3 +82,36 @@ module attributes {gpu.container_module} {
     }
   }
 }
+
+// -----
+
+// Elements of 64 bits ask for their capabilities; truth values are bytes of whole words, as on the host.
+
+// CHECK-LABEL: spirv.module @__spv__wide
+// CHECK-SAME:    requires #spirv.vce<v{{.*}}, [{{.*}}Float64{{.*}}], [SPV_KHR_storage_buffer_storage_class]>
+// CHECK-DAG:     spirv.GlobalVariable @wide_arg_0 bind(0, 0) {aliased} : !spirv.ptr<!spirv.struct<(!spirv.rtarray<i64, stride=8> [0])>, StorageBuffer>
+// CHECK-DAG:     spirv.GlobalVariable @wide_arg_1 bind(0, 0) {aliased} : !spirv.ptr<!spirv.struct<(!spirv.rtarray<i32, stride=4> [0])>, StorageBuffer>
+// CHECK:         spirv.AtomicOr
+module attributes {gpu.container_module} {
+  func.func @main(%arena: memref<1024xi8>) {
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %c4 = arith.constant 4 : index
+    %0 = memref.view %arena[%c0][%c4] : memref<1024xi8> to memref<?xi64>
+    %1 = memref.view %arena[%c0][%c4] : memref<1024xi8> to memref<?xi1>
+    gpu.launch_func @wide::@wide blocks in (%c1, %c1, %c1) threads in (%c4, %c1, %c1)
+      args(%0 : memref<?xi64>, %1 : memref<?xi1>)
+    return
+  }
+  gpu.module @wide {
+    gpu.func @wide(%x: memref<?xi64>, %y: memref<?xi1>) kernel attributes {known_block_size = array<i32: 4, 1, 1>} {
+      %thread = gpu.thread_id x
+      %number = memref.load %x[%thread] : memref<?xi64>
+      %wide = arith.sitofp %number : i64 to f64
+      %square = arith.mulf %wide, %wide : f64
+      %above = arith.cmpf ogt, %square, %wide : f64
+      memref.store %above, %y[%thread] : memref<?xi1>
+      gpu.return
+    }
+  }
+}
