@@ -3,6 +3,7 @@
 Each attribute has a frozen dataclass that passes compute with; `to_attr()` and `from_attr()` convert.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,17 +18,83 @@ class PatternDialect(Dialect, name="pattern"):
     """Pattern-pruned convolutions and the layers around them."""
 
 
-class LibraryAttr(PatternDialect.Attribute, name="library"):
-    """The patterns that a layer may use.
+class WeightFormatAttr(PatternDialect.Attribute):
+    """How the weights of a sparse layer are stored: the base of one attribute a format.
 
-    `#pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>`: kernel height and width, then one bit mask a
-    pattern; tap (dy, dx) is bit `width * dy + dx`. A third kernel size is the depth, the consecutive input
-    channels that one kernel spans: in `#pattern.library<array<i64: 1, 1, 9>, array<i64: 27>>` bit b is the b-th
-    of nine channels. See `Library`.
+    A format from elsewhere is a subclass with a name of its own, `class RowsAttr(WeightFormatAttr, name="rows")`, that
+    is defined before the dialect is loaded into a context.
+    """
+
+    def array_names(self) -> tuple[str, ...]:
+        """Return what the arrays of a layer are called, in the order of its operands."""
+        raise NotImplementedError
+
+    def kernel_size(self) -> tuple[int, int]:
+        """Return the height and width of the layer's window, 1 and 1 of a linear layer."""
+        raise NotImplementedError
+
+    def find_violation(self, op: Any) -> tuple[str, Any] | None:
+        """Return the first rule that the attribute, or the types of an op's arrays, break, and what was found instead.
+
+        Args:
+            op: has as many arrays as `array_names`, and channels in dimension 1 of its input and of its result.
+        """
+        raise NotImplementedError
+
+
+class FkwAttr(WeightFormatAttr, name="fkw"):
+    """FKW (PatDNN): the kernels that are left, each with the entries of one of a few patterns.
+
+    `#pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>`: kernel height and width, then one bit mask a pattern; tap
+    (dy, dx) is bit `width * dy + dx`. A third kernel size is the depth, the consecutive input channels that one kernel
+    spans: in `#pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>` bit b is the b-th of nine channels. See `Library`.
+
+    With P patterns of E entries, K kept kernels and F filters the arrays are
+        values: K x E, of the input's element type.
+        index: K, i16 (i32 for 32768 channels or more).
+        offset: F + 1, i32.
+        stride: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
+        reorder: F, i16 (i32 for 32768 filters or more).
+
+    Stored filter i computes output channel `reorder[i]` from the kernels offset[i] .. offset[i + 1]; of these
+    the ones from `offset[i] + stride[i][p]` to `offset[i] + stride[i][p + 1]` have pattern p. Kernel k
+    reads input channel `index[k]`; `values[k]` holds its entries in the row-major order of the pattern's taps.
+
+    With a library of depth KC > 1 kernel k reads the input channels `index[k]` .. `index[k] + KC - 1`, all of them
+    below C: its entry (dc, dy, dx) multiplies channel `index[k] + dc`, and entries are in the order of
+    `Library.places`. Kernels of one filter may read the same channels; they add up.
     """
 
     kernel: Any
     masks: Any
+
+    def array_names(self) -> tuple[str, ...]:
+        return ("values", "index", "offset", "stride", "reorder")
+
+    def kernel_size(self) -> tuple[int, int]:
+        return Library.from_attr(self).kernel
+
+    def find_violation(self, op: Any) -> tuple[str, Any] | None:
+        kernel, masks = self.kernel.maybe_downcast(), self.masks.maybe_downcast()
+        arrays = isinstance(kernel, ir.DenseI64ArrayAttr) and isinstance(masks, ir.DenseI64ArrayAttr)
+        if not arrays or not len(masks):
+            return "#pattern.fkw of two i64 arrays", self
+        sizes = list(kernel)
+        if len(sizes) not in (2, 3) or min(sizes) < 1 or math.prod(sizes) > MAX_TAPS:
+            return f"2 or 3 kernel sizes of 1 or more, at most {MAX_TAPS} taps in all", sizes
+        library = Library.from_attr(self)
+        return library.find_violation() or self._find_wrong_shape(op, library)
+
+    def _find_wrong_shape(self, op: Any, library: "Library") -> tuple[str, Any] | None:
+        shapes = [list(value.type.shape) for value in op.arrays]
+        channels, filters, kept = op.input.type.shape[1], op.result.type.shape[1], (shapes[0] or [0])[0]
+        wanted = [[kept, library.entries], [kept], [filters + 1], [filters, len(library.masks) + 1], [filters]]
+        for name, shape, found in zip(self.array_names(), wanted, shapes, strict=True):
+            if found != shape:
+                return f"{name} of shape {shape}", found
+        if library.depth > channels:
+            return f"a library of depth {channels} or less, the input channels", library.depth
+        return None
 
 
 class ClampAttr(PatternDialect.Attribute, name="clamp"):
@@ -122,9 +189,19 @@ class Library:
         """Entries of each pattern; all patterns of a library have the same number."""
         return bin(self.masks[0]).count("1")
 
+    def find_violation(self) -> tuple[str, Any] | None:
+        """Return the first rule that the masks break, and what was found instead."""
+        sizes = (*self.kernel, *((self.depth,) if self.depth > 1 else ()))
+        outside = [mask for mask in self.masks if not 0 < mask < 1 << math.prod(sizes)]
+        if outside:
+            return f"patterns within the {'x'.join(map(str, sizes))} kernel", f"mask {outside[0]}"
+        if len({bin(mask).count("1") for mask in self.masks}) > 1:
+            return "patterns with equally many entries", f"masks {list(self.masks)}"
+        return None
+
     def to_attr(self) -> ir.Attribute:
         depth = () if self.depth == 1 else (self.depth,)
-        return LibraryAttr.get(i64_array((*self.kernel, *depth)), i64_array(self.masks))
+        return FkwAttr.get(i64_array((*self.kernel, *depth)), i64_array(self.masks))
 
     @staticmethod
     def from_attr(attr: Any) -> "Library":

@@ -17,17 +17,17 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
 
 from patc.dialects.attributes import (
-    MAX_TAPS,
     ClampAttr,
+    FkwAttr,
     LayoutAttr,
-    Library,
-    LibraryAttr,
     PatternDialect,
     Schedule,
     ScheduleAttr,
+    WeightFormatAttr,
 )
 
 Tensor = ir.RankedTensorType
+MAX_ARRAYS = 6  # of a weight format
 
 
 def load(context: ir.Context) -> None:
@@ -162,41 +162,34 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
 
 
 class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pure]):
-    """A convolution whose weights are stored as FKW arrays (PatDNN): K kept kernels of E entries each.
-
-    Stored filter i computes output channel `reorder[i]` from the kernels offset[i] .. offset[i + 1]; of these
-    the ones from `offset[i] + stride[i][p]` to `offset[i] + stride[i][p + 1]` have pattern p. Kernel k
-    reads input channel `index[k]`; `values[k]` holds its entries in the row-major order of the pattern's taps.
-
-    With a library of depth KC > 1 kernel k reads the input channels `index[k]` .. `index[k] + KC - 1`, all of them
-    below C: its entry (dc, dy, dx) multiplies channel `index[k] + dc`, and entries are in the order of
-    `Library.places`. Kernels of one filter may read the same channels; they add up.
+    """A convolution whose weights are stored as the arrays of some format: `pattern.conv2d` with what they decode to.
 
     Operands:
         input: N x C x H x W.
-        values: K x E, of the input's element type.
-        index: K, i16 (i32 for 32768 channels or more).
-        offset: F + 1, i32.
-        stride: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
-        reorder: F, i16 (i32 for 32768 filters or more).
-        bias: F, by output channel (not by stored filter).
+        array0 .. array5: as many as the format has, from one to six; see its attribute, as `FkwAttr`.
+        bias: F, by output channel.
         residual: the shape of the result.
 
     Attributes:
-        library: #pattern.library with P patterns of E entries, of kernels KH x KW or KH x KW x KC.
-        strides, pads, dilations, activation: as in `pattern.conv2d`. Kept kernels of grouped convolutions
-            name their input channel, so there is no `groups`.
+        format: a `WeightFormatAttr`, as #pattern.fkw.
+        strides, pads, dilations, activation: as in `pattern.conv2d`. What is stored of grouped convolutions names its
+            input channels, so there is no `groups`.
         grouped: optional unit; such a convolution, which is never computed dense.
 
     Example:
         %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",
-          dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-          operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
+          dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+          operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
           strides = array<i64: 1, 1>} : (tensor<1x64x56x56xf32>, tensor<1024x4xf32>, tensor<1024xi16>,
           tensor<65xi32>, tensor<64x3xi16>, tensor<64xi16>, tensor<64xf32>) -> tensor<1x64x56x56xf32>
 
     Verifier:
-        'pattern.sparse_conv2d' op expected 'library' to be #pattern.library of two i64 arrays, got <value>
+        'pattern.sparse_conv2d' op expected 'format' to be a weight format, as #pattern.fkw, got <value>
+        'pattern.sparse_conv2d' op expected arrays <names>, got <n> operands
+        'pattern.sparse_conv2d' op expected input of rank 4, got rank <r>
+        'pattern.sparse_conv2d' op expected result of rank 4, got rank <r>
+        the rules of the format: of #pattern.fkw
+        'pattern.sparse_conv2d' op expected #pattern.fkw of two i64 arrays, got <value>
         'pattern.sparse_conv2d' op expected 2 or 3 kernel sizes of 1 or more, at most 63 taps in all, got <sizes>
         'pattern.sparse_conv2d' op expected patterns within the <h>x<w>[x<depth>] kernel, got mask <m>
         'pattern.sparse_conv2d' op expected patterns with equally many entries, got masks <...>
@@ -210,56 +203,46 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     """
 
     input: Operand[Tensor]
-    values: Operand[Tensor]
-    index: Operand[Tensor]
-    offset: Operand[Tensor]
-    stride: Operand[Tensor]
-    reorder: Operand[Tensor]
+    array0: Operand[Tensor]
     result: Result[Tensor]
-    library: Any
+    format: Any
     strides: Any
     pads: Any
     dilations: Any
     activation: Any
+    # One variadic operand would do, but the binding demands one type of all its values.
+    array1: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array2: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array3: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array4: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array5: Optional[Operand[Tensor]] = None  # noqa: UP045
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045
     residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
     @property
     def kernel_size(self) -> tuple[int, int]:
         """Height and width of the window."""
-        return Library.from_attr(self.library).kernel
+        return self.format.kernel_size()
+
+    @property
+    def arrays(self) -> list[ir.Value]:
+        """The arrays, in the order of the format's names."""
+        values = [getattr(self, f"array{number}") for number in range(MAX_ARRAYS)]
+        return [value for value in values if value is not None]
+
+    def array(self, name: str) -> ir.Value:
+        """Return one of the arrays by its name."""
+        return self.arrays[self.format.array_names().index(name)]
 
     @_when_complete
     def verify_invariants(self) -> bool:
-        attr = self.attributes["library"]
-        if not _rule(self, _is_library(attr), "'library' to be #pattern.library of two i64 arrays", attr):
-            return False
-        if not _verify_kernel_sizes(self, list(attr.kernel.maybe_downcast())):
-            return False
-        library = Library.from_attr(attr)
-        if not _verify_library(self, library):
-            return False
-        rank = len(self.result.type.shape)
-        if not _rule(self, rank == 4, "result of rank 4", f"rank {rank}"):
-            return False
-        filters, patterns = self.result.type.shape[1], len(library.masks)
-        kept = self.values.type.shape[0]
-        shapes = {
-            "values": [kept, library.entries],
-            "index": [kept],
-            "offset": [filters + 1],
-            "stride": [filters, patterns + 1],
-            "reorder": [filters],
-        }
-        for name, expected in shapes.items():
-            found = list(getattr(self, name).type.shape)
-            if not _rule(self, found == expected, f"{name} of shape {expected}", found):
+        for name in ("input", "result"):
+            rank = len(getattr(self, name).type.shape)
+            if not _rule(self, rank == 4, f"{name} of rank 4", f"rank {rank}"):
                 return False
-        if not _verify_convolution(self, filters=filters, kernel=library.kernel):
+        if not _verify_format(self):
             return False
-        channels = self.input.type.shape[1]
-        rule = f"a library of depth {channels} or less, the input channels"
-        return _rule(self, library.depth <= channels, rule, library.depth)
+        return _verify_convolution(self, filters=self.result.type.shape[1], kernel=self.kernel_size)
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
@@ -446,28 +429,16 @@ def _integer(attr: Any) -> int:
     return attr.value if isinstance(attr, ir.IntegerAttr) else 0
 
 
-def _is_library(attr: Any) -> bool:
-    if not isinstance(attr, LibraryAttr):
+def _verify_format(op: Any) -> bool:
+    """Require a format, as many arrays as it has, and its own rules."""
+    attr, count = op.attributes["format"], len(op.arrays)
+    if not _rule(op, isinstance(attr, WeightFormatAttr), "'format' to be a weight format, as #pattern.fkw", attr):
         return False
-    kernel, masks = attr.kernel.maybe_downcast(), attr.masks.maybe_downcast()
-    arrays = isinstance(kernel, ir.DenseI64ArrayAttr) and isinstance(masks, ir.DenseI64ArrayAttr)
-    return arrays and len(masks) > 0
-
-
-def _verify_kernel_sizes(op: Any, sizes: list[int]) -> bool:
-    fits = len(sizes) in (2, 3) and min(sizes) >= 1 and math.prod(sizes) <= MAX_TAPS
-    expected = f"2 or 3 kernel sizes of 1 or more, at most {MAX_TAPS} taps in all"
-    return _rule(op, fits, expected, sizes)
-
-
-def _verify_library(op: Any, library: Library) -> bool:
-    sizes = (*library.kernel, *((library.depth,) if library.depth > 1 else ()))
-    for mask in library.masks:
-        inside = 0 < mask < 1 << math.prod(sizes)
-        if not _rule(op, inside, f"patterns within the {'x'.join(map(str, sizes))} kernel", f"mask {mask}"):
-            return False
-    equal = len({bin(mask).count("1") for mask in library.masks}) == 1
-    return _rule(op, equal, "patterns with equally many entries", f"masks {list(library.masks)}")
+    names = attr.array_names()
+    if not _rule(op, count == len(names), f"arrays {', '.join(names)}", f"{count} operands"):
+        return False
+    violation = attr.find_violation(op)
+    return violation is None or _rule(op, False, *violation)
 
 
 def _verify_activation(op: Any) -> bool:
@@ -580,8 +551,8 @@ __all__ = [
     "AvgPool2dOp",
     "ClampAttr",
     "Conv2dOp",
+    "FkwAttr",
     "LayoutAttr",
-    "LibraryAttr",
     "LinearOp",
     "MaxPool2dOp",
     "ParameterOp",
@@ -589,5 +560,6 @@ __all__ = [
     "RelayoutOp",
     "ScheduleAttr",
     "SparseConv2dOp",
+    "WeightFormatAttr",
     "load",
 ]

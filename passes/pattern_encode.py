@@ -1,34 +1,27 @@
-"""Dense weights to FKW arrays: finds each layer's pattern library in the weights' zeros."""
+"""Dense weights to sparse ones: each layer's in the first format that they fit, as FKW."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import MAX_TAPS, Library
 from patc.dialects.pattern import Conv2dOp, SparseConv2dOp
-from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
-from patc.passes.formats.fkw import Fkw, choose_patterns, encode, kernel_masks, rest_masks
+from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
+from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
+from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
-
-MIN_ENTRIES, MAX_ENTRIES = 2, 6
-POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
-
-
-class StaysDense(Exception):
-    """Why a layer is not encoded."""
 
 
 @dataclass(frozen=True)
 class PatternEncode(Pass):
-    """Store pattern-pruned convolutions as FKW arrays.
+    """Store the weights of pruned convolutions as the arrays of a format.
 
-    The pattern library of a layer is read from the zeros of its weights. All its patterns have as many
+    The formats are those of `passes/formats/registry.py`, and each layer has the first that takes its weights. There is
+    FKW: the pattern library of a layer is read from the zeros of its weights. All its patterns have as many
     entries as the fullest kernel, two to six. Masks of fewer entries that none of them covers are merged into
     further patterns, the most frequent first. Patterns are sorted by mask, so that layers with the same patterns
     can share their code. A kernel takes the first pattern that covers it, and stores zeros where it has
@@ -45,13 +38,13 @@ class PatternEncode(Pass):
         %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x3x3xf32>, ...) -> ...
     ->
         %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b)
-               {library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>, ...}
+               {format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>, ...}
                : (..., tensor<1024x4xf32>, tensor<1024xi16>, tensor<65xi32>, tensor<64x3xi16>, ...) -> ...
 
         %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x1x1xf32>, ...) -> ...
     ->
         %y = "pattern.sparse_conv2d"(...)
-               {library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 54>>, ...} : ...
+               {format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 54>>, ...} : ...
 
     The arrays of parameter "conv1.weight" are "conv1.values", "conv1.index", "conv1.offset", "conv1.stride"
     and "conv1.reorder"; the store keeps the dense one. FKW is in section 6.2 of the paper, 1x1 kernels in section 3.
@@ -93,7 +86,7 @@ class PatternEncode(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = {_size(mask) for mask in self.library}
+        sizes = {size(mask) for mask in self.library}
         one_size = not sizes or (len(sizes) == 1 and MIN_ENTRIES <= min(sizes) <= MAX_ENTRIES)
         if not one_size or len(set(self.library)) < len(self.library):
             raise PatcError(
@@ -112,166 +105,31 @@ class PatternEncode(Pass):
                 if encoded:
                     _replace(conv, *encoded, state)
 
-    def _encode_layer(self, conv: Conv2dOp, state: PassState) -> tuple[Library, Fkw] | None:
-        """Return the library and the arrays of a layer; None for one that is dense as a matter of course."""
+    def _encode_layer(self, conv: Conv2dOp, state: PassState) -> tuple[WeightFormat, Arrays] | None:
+        """Return format and arrays of a layer; None for one that is dense as a matter of course.
+
+        Raises:
+            StaysDense: the reason of the first format that refuses the weights.
+        """
         element = str(conv.weight.type.element_type)
         if element != "f32":
             raise StaysDense(f"its weights are {element}, f32 expected")
         weight = read_constant(conv.weight, state)
         if weight is None:
             raise StaysDense("its weights are not constant")
-        if _is_usually_dense(conv, weight) and np.mean(weight == 0) < self.min_sparsity:
-            return None
-        _check_kind(conv, weight)
-        height, width = weight.shape[2:]
-        depth = POINTWISE_DEPTH if height * width == 1 else 1
-        try:
-            masks = self._layer_library(weight, depth)
-            fkw = self._encode_weight(weight, masks, conv.groups.value, depth)
-        except StaysDense as reason:
-            if depth == 1:
-                raise
-            raise StaysDense(f"with {depth} input channels to a kernel, {reason}") from None
-        return Library((height, width), masks, depth), fkw
-
-    def _encode_weight(self, weight: np.ndarray, masks: tuple[int, ...], groups: int, depth: int) -> Fkw:
-        fkw = encode(weight, masks, groups, depth)
-        left_out = 1 - fkw.values.size / weight.size
-        if left_out < self.min_sparsity:
-            raise StaysDense(f"patterns leave out {left_out:.0%} of the weights, {self.min_sparsity:.0%} expected")
-        return fkw
-
-    def _layer_library(self, weight: np.ndarray, depth: int) -> tuple[int, ...]:
-        kernels, rest = kernel_masks(weight, depth), rest_masks(weight, depth)
-        taps = depth * weight.shape[2] * weight.shape[3]
-        is_given = bool(self.library) and (weight.shape[2:] == (3, 3) or depth == POINTWISE_DEPTH)
-        if is_given:
-            _check_library(kernels, self.library)
-            return self.library + find_rest_patterns(rest, self.library, taps)
-        found = find_library(kernels, taps, self.max_patterns)
-        patterns = found + find_rest_patterns(rest, found, taps)
-        if len(patterns) > self.max_patterns:
-            raise StaysDense(
-                f"{len(patterns)} patterns of {_size(patterns[0])} entries with those of the rest, "
-                f"at most {self.max_patterns} fit"
-            )
-        return patterns
-
-
-def _is_usually_dense(conv: Conv2dOp, weight: np.ndarray) -> bool:
-    """Whether a convolution is of a kind that most pruning leaves alone: 1x1, depthwise or very large."""
-    _, channels, height, width = weight.shape
-    return height * width == 1 or height * width > MAX_TAPS or (channels == 1 and conv.groups.value > 1)
-
-
-def _check_kind(conv: Conv2dOp, weight: np.ndarray) -> None:
-    """Refuse the kinds of convolutions that are never encoded, and weights that are all zero.
-
-    Raises:
-        StaysDense: the reason.
-    """
-    _, channels, height, width = weight.shape
-    if height * width > MAX_TAPS:
-        raise StaysDense(f"{height}x{width} kernels have more than {MAX_TAPS} taps")
-    if height * width == 1 and conv.groups.value > 1:
-        raise StaysDense("1x1 kernels of a grouped convolution have no patterns")
-    if height * width == 1 and channels < POINTWISE_DEPTH:
-        raise StaysDense(f"1x1 kernels have patterns over {POINTWISE_DEPTH} input channels, the layer has {channels}")
-    if not weight.any():
-        raise StaysDense("all weights are zero")
-
-
-def _check_library(kernels: np.ndarray, masks: tuple[int, ...]) -> None:
-    """Require that each kernel fits one of the given patterns.
-
-    Raises:
-        StaysDense: the number of those that do not.
-    """
-    misfits = np.count_nonzero(choose_patterns(kernels, masks) == len(masks))
-    if misfits:
-        raise StaysDense(
-            f"{misfits} of {np.count_nonzero(kernels)} kernels fit none of the {len(masks)} given patterns"
-        )
-
-
-def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int, ...]:
-    """Return a few patterns that cover every kernel mask of a layer, chosen as the pass describes.
-
-    Args:
-        kernels: masks of any shape; no patterns where all of them are zero.
-        taps: height x width x depth of a kernel.
-
-    Raises:
-        StaysDense: the kernels have too many entries or need too many patterns.
-    """
-    masks, counts = np.unique(kernels[kernels != 0], return_counts=True)
-    if not masks.size:
-        return ()
-    sizes = np.sum([masks >> tap & 1 for tap in range(taps)], axis=0)
-    entries = max(MIN_ENTRIES, int(sizes.max()))
-    if entries > MAX_ENTRIES:
-        raise StaysDense(f"kernels keep up to {entries} of {taps} weights")
-    patterns = masks[sizes == entries].tolist()
-    if len(patterns) > max_patterns:
-        raise StaysDense(f"{len(patterns)} patterns of {entries} entries, at most {max_patterns} fit")
-
-    by_frequency = np.lexsort((masks, -counts))
-    masks, counts = masks[by_frequency], counts[by_frequency]
-    orphans = masks[choose_patterns(masks, patterns) == len(patterns)]
-    patterns += _merge(orphans, entries, taps, max_patterns)
-    if len(patterns) > max_patterns:
-        raise StaysDense(f"more patterns of {entries} entries than the {max_patterns} that fit")
-    return tuple(sorted(patterns))
-
-
-def find_rest_patterns(rest: np.ndarray, patterns: tuple[int, ...], taps: int) -> tuple[int, ...]:
-    """Return the patterns that are wanted beside `patterns` to cover every mask of `rest` by few kernels.
-
-    Any mask of n taps, counting all that some filter uses, then takes at most n / E kernels of E entries, rounded up.
-    """
-    left = int(np.bitwise_or.reduce(rest))
-    entries = _size(patterns[0]) if patterns else min(max(MIN_ENTRIES, _size(left)), MAX_ENTRIES)
-    added: list[int] = []
-    while left:
-        kernels = ceil_div(_size(left), entries)
-        pattern = max((*patterns, *added), key=lambda mask: _size(mask & left), default=0)
-        if _size(left & ~pattern) > (kernels - 1) * entries:
-            pattern = _first_taps(left, entries, taps)
-            added.append(pattern)
-        left &= ~pattern
-    return tuple(added)
-
-
-def _first_taps(mask: int, entries: int, taps: int) -> int:
-    """Return the first `entries` taps of a mask, filled up with the last ones of the kernel.
-
-    The rest is at the end of its kernels: an input channel there is read for another of the filter's kernels.
-    """
-    pattern = 0
-    for tap in [tap for tap in range(taps) if mask >> tap & 1] + [*reversed(range(taps))]:
-        if _size(pattern) < entries:
-            pattern |= 1 << tap
-    return pattern
-
-
-def _merge(masks: np.ndarray, entries: int, taps: int, most: int) -> list[int]:
-    """Return patterns of `entries` taps that cover all `masks`; stop after `most` + 1."""
-    patterns: list[int] = []
-    while masks.size and len(patterns) <= most:
-        pattern = 0
-        # After the masks single taps fill the pattern up: whichever they are, their weights are zero.
-        for mask in [*masks.tolist(), *(1 << tap for tap in range(taps))]:
-            if _size(pattern | mask) <= entries:
-                pattern |= mask
-            if _size(pattern) == entries:
-                break
-        patterns.append(pattern)
-        masks = masks[(masks & ~pattern) != 0]
-    return patterns
-
-
-def _size(mask: int) -> int:
-    return bin(mask).count("1")
+        options = EncodeOptions(self.max_patterns, self.min_sparsity, self.library)
+        reasons = []
+        for kind in formats():
+            try:
+                encoded = kind.encode(weight, conv.groups.value, options)
+            except StaysDense as reason:
+                reasons.append(reason)
+                continue
+            if encoded is not None:
+                return encoded
+        if reasons:
+            raise reasons[0]
+        return None
 
 
 def _convolutions(module: ir.Module) -> list[Conv2dOp]:
@@ -286,23 +144,21 @@ def _convolutions(module: ir.Module) -> list[Conv2dOp]:
     return found
 
 
-def _replace(conv: Conv2dOp, library: Library, arrays: Fkw, state: PassState) -> None:
+def _replace(conv: Conv2dOp, found: WeightFormat, arrays: Arrays, state: PassState) -> None:
     """Put a sparse convolution in the place of a dense one, its arrays in the place of the weight."""
     weight = conv.weight
-    stem = _stem(constant_name(weight))
+    stem, attr = _stem(constant_name(weight)), found.to_attr()
     with ir.InsertionPoint(weight.owner):
         operands = {
-            array: make_constant(
-                getattr(arrays, array), stem and f"{stem}.{array}", state, location=weight.owner.location
-            )
-            for array in ("values", "index", "offset", "stride", "reorder")
+            f"array{number}": make_constant(array, stem and f"{stem}.{name}", state, location=weight.owner.location)
+            for number, (name, array) in enumerate(zip(attr.array_names(), arrays, strict=True))
         }
     with ir.InsertionPoint(conv):
         sparse = SparseConv2dOp(
             input=conv.input,
             **operands,
             result=conv.result.type,
-            library=library.to_attr(),
+            format=attr,
             strides=conv.strides,
             pads=conv.pads,
             dilations=conv.dilations,

@@ -19,7 +19,7 @@ from patc.dialects.attributes import Activation, Layout, Library, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.formats.channel_major import by_channel, cut_evenly
-from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight, read_fkw, require_array
+from patc.passes.formats.layer_weights import read_dense_weight, read_fkw, require_array
 from patc.passes.ir import windows
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, mlir_type, numpy_type, require_elements
@@ -389,11 +389,11 @@ def _emit_sparse(specializer: _Specializer, op: Any, schedule: Schedule) -> None
 
 def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = _ends(specializer, op, schedule)
-    library = Library.from_attr(op.library)
+    library = Library.from_attr(op.format)
     weights = []
-    for role in FKW_ROLES:
-        operand = getattr(op, role)
-        weights.append(specializer.constant(require_array(op, operand, role, specializer.state), operand, ""))
+    fkw = read_fkw(op, specializer.state)
+    for array, operand in zip(fkw.arrays, op.arrays, strict=True):
+        weights.append(specializer.constant(array, operand, ""))
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = windows.Window.of(op)
 
@@ -413,24 +413,23 @@ def _emit_pattern_direct(specializer: _Specializer, op: Any, schedule: Schedule)
             in_parts=in_parts,
         )
 
-    products = np.prod(op.values.type.shape) / output.shape[1]
+    products = fkw.values.size / output.shape[1]
     in_parts = convolution.is_long_sum(op.result.type.element_type, products)
-    kernels = require_array(op, op.stride, "stride", specializer.state)
-    kept = (kernels[:, -1] - kernels[:, 0] + len(library.masks)).astype(float)
+    kept = (fkw.stride[:, -1] - fkw.stride[:, 0] + len(library.masks)).astype(float)
     memories = [source.memory, *weights, output.memory, *extra]
     specializer.call(op, schedule, memories, list(kept), row_tiles(op, schedule), emit)
 
 
 def _emit_input_stationary(specializer: _Specializer, op: Any, schedule: Schedule) -> None:
     source, output = _ends(specializer, op, schedule)
-    library, fkw = Library.from_attr(op.library), read_fkw(op, specializer.state)
+    library, fkw = Library.from_attr(op.format), read_fkw(op, specializer.state)
     blocks = ceil_div(output.shape[1], schedule.filters)
     if schedule.split == "filters":
         blocks = ceil_div(blocks, schedule.threads) * schedule.threads
     arrays = by_channel(fkw, blocks)
     weights = []
     for role in ("values", "place", "bounds", "channels", "firsts", "reorder", "count"):
-        weights.append(specializer.constant(getattr(arrays, role), op.values, f"{role}{blocks}"))
+        weights.append(specializer.constant(getattr(arrays, role), op.array("values"), f"{role}{blocks}"))
     block = ceil_div(arrays.block, 64) * 64  # the same for layers that are alike, so that they share a kernel
     extra, epilogue = _epilogue(specializer, op, schedule)
     window = windows.Window.of(op)

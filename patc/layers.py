@@ -120,12 +120,12 @@ def _report(op: Any) -> LayerReport:
 def _weights(op: Any) -> tuple[tuple[int, int], int, int]:
     """Return the window, the dense layer's weights and the kept ones."""
     from patc.dialects import pattern
-    from patc.dialects.attributes import Library
+    from patc.passes.formats.registry import format_of
 
     if isinstance(op, pattern.SparseConv2dOp):
-        library = Library.from_attr(op.library)
-        dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(library.kernel)
-        return library.kernel, dense, math.prod(op.values.type.shape)
+        kernel = op.format.kernel_size()
+        dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(kernel)
+        return kernel, dense, format_of(op).kept_weights([value.type.shape for value in op.arrays])
     if isinstance(op, (pattern.Conv2dOp, pattern.LinearOp)):
         shape = list(op.weight.type.shape)
         kernel = (shape[2], shape[3]) if len(shape) == 4 else (1, 1)

@@ -183,7 +183,7 @@ def _shares(op: Any, state: PassState) -> tuple[int, ...]:
     """Return the share of each pattern in the kept kernels, coarsely: layers that differ little are measured once."""
     if not isinstance(op, pattern.SparseConv2dOp):
         return ()
-    counts = np.array(pattern_counts(op, Library.from_attr(op.library), state))
+    counts = np.array(pattern_counts(op, Library.from_attr(op.format), state))
     return tuple(int(share) for share in np.rint(SHARES * counts / counts.sum()))
 
 

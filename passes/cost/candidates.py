@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Layout, Library, Schedule
+from patc.dialects.attributes import FkwAttr, Layout, Library, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -22,7 +22,7 @@ from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry, Place
 from patc.passes.cost.models import cost_model
 from patc.passes.cost.winograd import winograd_cycles
-from patc.passes.formats.layer_weights import FKW_ROLES, read_dense_weight
+from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes, vector_lanes
 from patc.passes.ir.planes import as_planes, is_flat, is_global_pool, kernel_plane
@@ -78,21 +78,23 @@ def without_inaccurate(found: list[Candidate], op: Any, state: PassState) -> lis
     best = min(found, key=lambda candidate: candidate.cost)
     if state.measure is None and best.schedule.algorithm != "winograd":
         return found
-    weights = [op.weight] if isinstance(op, pattern.Conv2dOp) else [getattr(op, role) for role in FKW_ROLES]
+    weights = [op.weight] if isinstance(op, pattern.Conv2dOp) else op.arrays
     if any(read_constant(weight, state) is None for weight in weights):
         return found  # a layer without its weights can be scheduled, but not compiled
     return others if winograd.cancels(read_dense_weight(op, state).array, op.strides[0]) else found
 
 
 def _sparse_candidates(op: Any, model: CoreModel, state: PassState, threads: int) -> Iterator[Candidate]:
-    layer = _Sparse.of(op, model, state, threads)
-    yield from _pattern_tiles(layer, model)
-    if not convolution.is_long_sum(op.result.type.element_type, math.prod(op.values.type.shape) / layer.filters):
-        yield from _stationary_tiles(layer, model)  # it cannot sum in parts
+    if isinstance(op.format, FkwAttr):
+        layer = _Sparse.of(op, model, state, threads)
+        yield from _pattern_tiles(layer, model)
+        products = math.prod(op.array("values").type.shape) / layer.filters
+        if not convolution.is_long_sum(op.result.type.element_type, products):
+            yield from _stationary_tiles(layer, model)  # it cannot sum in parts
     if "grouped" in op.attributes:
         return  # dense weights would have zeros between the groups, which make NaN of another group's infinity
     # Where little was pruned, the same layer computed dense may take less time.
-    kernel = layer.library.kernel
+    kernel = op.kernel_size
     yield from _dense_tiles(op, kernel, op.input.type.shape[1], 1, model, threads)
     yield from _winograd_bands(op, kernel, 1, model)
 
@@ -129,7 +131,7 @@ class _Sparse:
 
     @staticmethod
     def of(op: Any, model: CoreModel, state: PassState, threads: int) -> _Sparse:
-        library = Library.from_attr(op.library)
+        library = Library.from_attr(op.format)
         taps = [library.places(pattern) for pattern in range(len(library.masks))]
         batch, filters = op.result.type.shape[:2]
         height, width = kernel_plane(op, threads)
@@ -205,16 +207,16 @@ def _stationary_tiles(layer: _Sparse, model: CoreModel) -> Iterator[Candidate]:
 
 def _channels_read(op: Any, state: PassState) -> int:
     """Return how many (first) input channels the kept kernels have."""
-    index = read_constant(op.index, state)
+    index = read_constant(op.array("index"), state)
     return op.input.type.shape[1] if index is None else len(np.unique(index))
 
 
 def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
     """Return how many kept kernels have each pattern; equally many where that is not known."""
     patterns = len(library.masks)
-    stride = read_constant(op.stride, state)
+    stride = read_constant(op.array("stride"), state)
     if stride is None:
-        return [op.values.type.shape[0] / patterns] * patterns
+        return [op.array("values").type.shape[0] / patterns] * patterns
     return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]
 
 

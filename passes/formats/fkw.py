@@ -1,6 +1,6 @@
 """FKW, PatDNN's storage of pattern-pruned weights, as plain numpy arrays (paper, section 6.2).
 
-What the arrays mean is said in `pattern.sparse_conv2d`. A pattern is a bit mask of a kernel's taps, row-major. A kernel
+What the arrays mean is said in `FkwAttr`. A pattern is a bit mask of a kernel's taps, row-major. A kernel
 of depth D spans D consecutive input channels (paper, section 3): its D x KH x KW taps follow each other in a dense
 F x C x KH x KW weight, as those of one channel do. Depth 1 is the common case.
 """
@@ -8,7 +8,7 @@ F x C x KH x KW weight, as those of one channel do. Depth 1 is the common case.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,11 @@ class Fkw:
     offset: np.ndarray
     stride: np.ndarray
     reorder: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The arrays in the order of an op's operands."""
+        return self.values, self.index, self.offset, self.stride, self.reorder
 
     @property
     def kernels(self) -> int:
@@ -200,26 +205,35 @@ def decode(fkw: Fkw, masks: Sequence[int], kernel: tuple[int, int], channels: in
     return dense.astype(fkw.values.dtype).reshape(filters, channels, *kernel)
 
 
-def rearrange(fkw: Fkw, order: np.ndarray, input_positions: np.ndarray, output_positions: np.ndarray) -> Fkw:
-    """Return the same convolution with its filters in another order and its channels renumbered.
+def permute_filters(fkw: Fkw, order: np.ndarray, positions: np.ndarray) -> Fkw:
+    """Return the same convolution with its filters in another order and its output channels renumbered.
 
     Args:
         order: F, the stored filters in their new order.
-        input_positions: C, the new number of each input channel; 0, 1, 2, ... where kernels span several channels.
-        output_positions: F, the new number of each output channel.
+        positions: F, the new number of each output channel.
     """
-    owner, pattern = fkw.owners()
-    patterns, channels = fkw.stride.shape[1] - 1, len(input_positions)
-    index = input_positions[fkw.index]
-    kernels = np.argsort((invert(order)[owner] * patterns + pattern) * channels + index, kind="stable")
+    owner, _ = fkw.owners()
+    kernels = np.argsort(invert(order)[owner], kind="stable")
     stride = fkw.stride[order]
     return Fkw(
         values=fkw.values[kernels],
-        index=index[kernels].astype(fkw.index.dtype),
+        index=fkw.index[kernels],
         offset=_boundaries(stride[:, -1]).astype(fkw.offset.dtype),
         stride=stride,
-        reorder=output_positions[fkw.reorder[order]].astype(fkw.reorder.dtype),
+        reorder=positions[fkw.reorder[order]].astype(fkw.reorder.dtype),
     )
+
+
+def permute_channels(fkw: Fkw, positions: np.ndarray) -> Fkw:
+    """Return the same convolution with its input channels renumbered, and kernels of one pattern sorted by channel.
+
+    Args:
+        positions: C, the new number of each input channel; 0, 1, 2, ... where kernels span several channels.
+    """
+    owner, pattern = fkw.owners()
+    patterns, index = fkw.stride.shape[1] - 1, positions[fkw.index]
+    kernels = np.argsort((owner * patterns + pattern) * len(positions) + index, kind="stable")
+    return replace(fkw, values=fkw.values[kernels], index=index[kernels].astype(fkw.index.dtype))
 
 
 def invert(permutation: np.ndarray) -> np.ndarray:

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects import pattern
-from patc.dialects.attributes import Library
 from patc.passes.base import PassState, fail
-from patc.passes.formats.fkw import Fkw, decode
+from patc.passes.formats.base import Arrays
+from patc.passes.formats.fkw import Fkw
+from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import read_constant
-
-FKW_ROLES = ("values", "index", "offset", "stride", "reorder")
 
 
 def require_array(op: Any, value: ir.Value, role: str, state: PassState) -> np.ndarray:
@@ -25,13 +23,23 @@ def require_array(op: Any, value: ir.Value, role: str, state: PassState) -> np.n
     """
     array = read_constant(value, state)
     if array is None:
-        raise fail(op, f"a constant {role}", value.type)
+        raise fail(op, f"constant {role}", value.type)
     return array
 
 
+def read_arrays(op: Any, state: PassState) -> Arrays:
+    """Return the arrays of a sparse layer.
+
+    Raises:
+        PatcError: one is no constant.
+    """
+    names = op.format.array_names()
+    return tuple(require_array(op, value, name, state) for name, value in zip(names, op.arrays, strict=True))
+
+
 def read_fkw(op: Any, state: PassState) -> Fkw:
-    """Return the kept kernels of a sparse convolution."""
-    return Fkw(*(require_array(op, getattr(op, role), role, state) for role in FKW_ROLES))
+    """Return the kept kernels of a sparse convolution in FKW format."""
+    return Fkw(*read_arrays(op, state))
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,7 @@ class DenseWeight:
 
 def read_dense_weight(op: Any, state: PassState) -> DenseWeight:
     """Return a convolution's weights; those of a sparse one are decoded."""
-    if isinstance(op, pattern.Conv2dOp):
+    if "format" not in op.attributes:
         return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, op.groups.value)
-    library = Library.from_attr(op.library)
-    array = decode(read_fkw(op, state), library.masks, library.kernel, op.input.type.shape[1])
-    return DenseWeight(array, op.values, 1)
+    array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1])
+    return DenseWeight(array, op.arrays[0], 1)

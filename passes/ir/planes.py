@@ -60,7 +60,7 @@ def is_pointwise(op: Any) -> bool:
         return False
     if isinstance(op, pattern.Conv2dOp):
         return list(op.weight.type.shape[2:]) == [1, 1]
-    return Library.from_attr(op.library).kernel == (1, 1)
+    return Library.from_attr(op.format).kernel == (1, 1)
 
 
 def has_no_gaps(layout: Layout, width: int) -> bool:

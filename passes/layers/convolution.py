@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Library
 from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect, DepthwiseDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect
 from patc.passes.base import PassState, fail
-from patc.passes.formats.fkr import order_filters
-from patc.passes.formats.fkw import Fkw, decode, find_violation, invert, rearrange
+from patc.passes.formats.base import Arrays, WeightFormat
+from patc.passes.formats.fkw import invert
+from patc.passes.formats.layer_weights import read_arrays
+from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.ir.windows import Window
 from patc.passes.layers import reference
@@ -36,8 +36,6 @@ from patc.passes.layers.base import (
     operand_number,
     sign_of_activation,
 )
-
-_FKW_NAMES = tuple(field.name for field in fields(Fkw))
 
 
 class _Convolution(LayerKind):
@@ -110,45 +108,43 @@ class SparseConv2d(_Convolution):
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {
             "input": Access.WINDOW,
-            "values": Access.WEIGHTS,
-            **dict.fromkeys(("index", "offset", "stride", "reorder"), Access.INDICES),
+            **{_array_field(number): _array_access(value) for number, value in enumerate(op.arrays)},
             "bias": Access.WEIGHTS,
             "residual": Access.ELEMENTS,
         }
         return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
-        if not _are_constant([*(getattr(op, name) for name in _FKW_NAMES), op.bias], state):
+        if not _are_constant([*op.arrays, op.bias], state):
             state.remark(op, "keeps the order of its filters: its arrays are not constant")
             return fix_all(op)
-        fkw = _read_fkw(op, state)
-        order = order_filters(fkw)
-        kernels, entries = op.values.type.shape
-        work = kernels * entries * math.prod(op.result.type.shape[2:])
-        spans_channels = Library.from_attr(op.library).depth > 1
+        stored, arrays = _read_weights(op, state)
+        order = stored.order_filters(arrays)
+        work = _kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(
             tied=(op.result,) if op.residual is None else (op.result, op.residual),
-            fixed=(op.input,) if spans_channels else (),
-            order=FilterOrder(order, fkw.reorder[order], work),
+            fixed=(op.input,) if stored.reads_neighbours else (),
+            order=FilterOrder(order, stored.output_channels(arrays)[order], work),
         )
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         assert permutation.filters is not None, "channels said an order"
         inputs, outputs = (_positions(permutation.of(tensor), tensor) for tensor in (op.input, op.result))
-        new = rearrange(_read_fkw(op, state), permutation.filters, inputs, outputs)
-        for name, array in zip(_FKW_NAMES, astuple(new), strict=True):
-            replace_constant(op, operand_number(op, name), array, state)
+        stored, arrays = _read_weights(op, state)
+        arrays = stored.permute_channels(stored.permute_filters(arrays, permutation.filters, outputs), inputs)
+        for number, array in enumerate(arrays):
+            replace_constant(op, operand_number(op, _array_field(number)), array, state)
         _permute_bias(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        library = Library.from_attr(op.library)
-        name = constant_name(op.values)
-        dense = decode(_read_fkw(op, state), library.masks, library.kernel, op.input.type.shape[1])
+        name = constant_name(op.arrays[0])
+        stored, arrays = _read_weights(op, state)
+        dense = stored.decode(arrays, op.input.type.shape[1])
         return _convolve(op, make_constant(dense, None if name is None else f"{name}.dense", state), groups=1)
 
     def work(self, op: Any) -> Work:
         dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(op.kernel_size)
-        kept = math.prod(op.values.type.shape)
+        kept = _kept_weights(op)
         return Work(dense, kept, 2 * kept * _places(op))
 
 
@@ -167,21 +163,30 @@ def _are_constant(values: Iterable[ir.Value | None], state: PassState) -> bool:
     return all(value is None or read_constant(value, state) is not None for value in values)
 
 
-def _read_fkw(op: Any, state: PassState) -> Fkw:
-    """Return the kept kernels of a sparse convolution.
+def _read_weights(op: Any, state: PassState) -> tuple[WeightFormat, Arrays]:
+    """Return the weights of a sparse convolution.
 
     Raises:
         PatcError: an array is not constant, or not valid.
     """
-    arrays = {name: read_constant(getattr(op, name), state) for name in _FKW_NAMES}
-    for name, array in arrays.items():
-        if array is None:
-            raise fail(op, f"'{name}' to be a constant", "a value computed at run time")
-    fkw = Fkw(**arrays)  # type: ignore[arg-type] # none is None
-    violation = find_violation(fkw, op.input.type.shape[1], Library.from_attr(op.library).depth)
+    stored, arrays = format_of(op), read_arrays(op, state)
+    violation = stored.find_violation(arrays, op.input.type.shape[1])
     if violation is not None:
         raise fail(op, *violation)
-    return fkw
+    return stored, arrays
+
+
+def _kept_weights(op: Any) -> int:
+    return format_of(op).kept_weights([value.type.shape for value in op.arrays])
+
+
+def _array_field(number: int) -> str:
+    """Return the name of the operand that is the array of a number."""
+    return f"array{number}"
+
+
+def _array_access(value: ir.Value) -> Access:
+    return Access.INDICES if isinstance(value.type.element_type, ir.IntegerType) else Access.WEIGHTS
 
 
 def _permute_bias(op: Any, permutation: Permutation, state: PassState) -> None:

@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _WORDS = (
     "tensor", "f32", "f16", "f64", "i1", "i32", "index", "memref", "vector", "?", "*", "loc(unknown)", "none", "->", "()",
     "pattern.conv2d", "pattern.parameter", "func.func", "@main", "dense", "array<i64>", "affine_map<(d0) -> (d0)>",
-    "tensor<*xf32>", "tensor<?x?xf32>", "tuple<>", "complex<f32>", "i0", "i16777215", "#pattern.library<[3, 3], [27]>",
+    "tensor<*xf32>", "tensor<?x?xf32>", "tuple<>", "complex<f32>", "i0", "i16777215", "#pattern.fkw<[3, 3], [27]>",
 )  # fmt: skip
 _NESTS = {
     "region": ("scf.if %true {\n", "}\n"),

@@ -9,7 +9,7 @@
 // RAISE: "pattern.conv2d"
 // RAISE-NOT: linalg
 // ENCODE: "pattern.sparse_conv2d"
-// ENCODE-SAME: library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+// ENCODE-SAME: format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
 // SCHEDULE: "pattern.sparse_conv2d"
 // SCHEDULE-SAME: schedule = #pattern.schedule<{algorithm = "{{[a-z-]+}}"
 // LINALG-NOT: pattern.

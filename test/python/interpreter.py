@@ -108,7 +108,7 @@ def _conv2d(op: Any, operands: list[Tensor]) -> Tensor:
 
 def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
     x, values, index, offset, stride, reorder = operands[:6]
-    attr = op.operation.attributes["library"]
+    attr = op.operation.attributes["format"]
     (height, width, *depth), masks = (list(part.maybe_downcast()) for part in (attr.kernel, attr.masks))
     planes = depth[0] if depth else 1
     # One row of taps a filter: the taps of a kernel that spans several channels run on from one to the next.
@@ -120,7 +120,7 @@ def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
             places = index[first:end, None] * (height * width) + taps
             rows[filter_].index_add_(0, places.flatten(), values[first:end].flatten())
     dense = rows.reshape(len(reorder), x.shape[1], height, width)
-    return _convolve(op, x, dense, 1, _split_optional(op, operands, 6))
+    return _convolve(op, x, dense, 1, _split_optional(op, operands, 6)[-2:])
 
 
 def _linear(op: Any, operands: list[Tensor]) -> Tensor:

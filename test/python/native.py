@@ -79,9 +79,9 @@ class Net(Network):
         operands = [x, *(self.constant(array) for array in arrays)]
         operands += [self.constant(bias)] if bias is not None else []
         operands += [residual] if residual is not None else []
-        segments = [1] * 6 + [int(bias is not None), int(residual is not None)]
+        segments = [*[1] * 6, 0, int(bias is not None), int(residual is not None)]
         attributes = (
-            f"{_window(window)}, library = #pattern.library<{_array(kernel)}, {_array(masks)}>, "
+            f"{_window(window)}, format = #pattern.fkw<{_array(kernel)}, {_array(masks)}>, "
             f"activation = {activation}, operandSegmentSizes = array<i32: {_list(segments)}>"
         )
         shape = (x.shape[0], len(arrays[-1]), *window.result_size(x.shape[2:]))

@@ -22,8 +22,8 @@ def test_libraries_survive_as_attributes(library: Library) -> None:
 
 def test_libraries_of_one_channel_print_two_sizes() -> None:
     with CONTEXT, ir.Location.unknown():
-        assert str(Library((3, 3), (27,)).to_attr()) == "#pattern.library<array<i64: 3, 3>, array<i64: 27>>"
-        assert str(Library((1, 1), (27,), 9).to_attr()) == "#pattern.library<array<i64: 1, 1, 9>, array<i64: 27>>"
+        assert str(Library((3, 3), (27,)).to_attr()) == "#pattern.fkw<array<i64: 3, 3>, array<i64: 27>>"
+        assert str(Library((1, 1), (27,), 9).to_attr()) == "#pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>"
 
 
 def test_places_are_in_the_order_of_the_bits() -> None:

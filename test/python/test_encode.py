@@ -17,8 +17,10 @@ from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.integers import ceil_div
 from patc.passes.base import PassState
+from patc.passes.formats.base import StaysDense
 from patc.passes.formats.fkw import choose_patterns, mask_taps
-from patc.passes.pattern_encode import PatternEncode, StaysDense, find_library, find_rest_patterns
+from patc.passes.formats.fkw_library import find_library, find_rest_patterns
+from patc.passes.pattern_encode import PatternEncode
 
 
 def encode_layer(
@@ -52,7 +54,7 @@ def check_layer(weight: np.ndarray, groups: int = 1) -> tuple[ir.Module, PassSta
 def full_library(module: ir.Module) -> Library:
     for op in module.body.operations[0].regions[0].blocks[0].operations:
         if op.operation.name == "pattern.sparse_conv2d":
-            return Library.from_attr(op.library)
+            return Library.from_attr(op.format)
     raise AssertionError("no layer was encoded")
 
 

@@ -26,10 +26,11 @@ from patc.passes.formats.fkw import (
     invert,
     kernel_masks,
     mask_taps,
-    rearrange,
+    permute_channels,
+    permute_filters,
     rest_masks,
 )
-from patc.passes.pattern_encode import find_rest_patterns
+from patc.passes.formats.fkw_library import find_rest_patterns
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -113,7 +114,7 @@ def test_rearranging_permutes_rows_and_columns(case: tuple[np.ndarray, list[int]
     fkw, channels = encode(weight, library, groups), weight.shape[1] * groups
     rng = np.random.default_rng(seed)
     order, rows, columns = (rng.permutation(size) for size in (len(weight), len(weight), channels))
-    moved = rearrange(fkw, order, invert(columns), invert(rows))
+    moved = permute_channels(permute_filters(fkw, order, invert(rows)), invert(columns))
     assert find_violation(moved, channels) is None
     assert [array.dtype for array in dataclasses.astuple(moved)] == [array.dtype for array in dataclasses.astuple(fkw)]
     np.testing.assert_array_equal(
@@ -151,7 +152,7 @@ def test_rearranging_deep_kernels_permutes_rows(case: tuple[np.ndarray, list[int
     fkw, channels = encode(weight, library, groups, depth), weight.shape[1] * groups
     rng = np.random.default_rng(seed)
     order, rows = rng.permutation(len(weight)), rng.permutation(len(weight))
-    moved = rearrange(fkw, order, np.arange(channels), invert(rows))
+    moved = permute_filters(fkw, order, invert(rows))
     assert find_violation(moved, channels, depth) is None
     np.testing.assert_array_equal(
         decode(moved, library, weight.shape[2:], channels), block_diagonal(weight, groups)[rows]
@@ -298,7 +299,7 @@ def test_filters_are_sorted_by_length_and_keep_their_order(case: tuple[np.ndarra
     assert sorted(order.tolist()) == list(range(len(weight)))
     assert (np.diff(lengths) <= 0).all()
     channels = np.random.default_rng(0).permutation(weight.shape[1] * groups)
-    again = order_filters(rearrange(fkw, order, channels, np.arange(len(weight))))
+    again = order_filters(permute_channels(permute_filters(fkw, order, np.arange(len(weight))), channels))
     np.testing.assert_array_equal(again, np.arange(len(weight)))
 
 

@@ -166,7 +166,7 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return chosen
     if chosen.algorithm == "gemv":
         return replace(chosen, rows=choices.randint(1, 5), filters=choices.randint(1, min(shape[1], 9)))
-    is_sparse = "library" in op.attributes
+    is_sparse = "format" in op.attributes
     if is_sparse:
         chosen = replace(chosen, algorithm=choices.choice(["pattern-direct", "input-stationary", "dense-direct"]))
     elif chosen.algorithm == "winograd":

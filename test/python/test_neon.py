@@ -158,7 +158,7 @@ def test_kinds_of_kernels(case: str) -> None:
         """Return a schedule of the case's algorithm."""
         if algorithm == "winograd":
             chosen = by_winograd()(op, chosen)
-        elif "library" in op.attributes:
+        elif "format" in op.attributes:
             filters = {"pattern-direct": 1, "input-stationary": 8, "dense-direct": 4}[algorithm]
             chosen = replace(chosen, algorithm=algorithm, rows=2, columns=8, filters=filters, sums=1)
         used.append(chosen.algorithm)

@@ -74,7 +74,7 @@ def test_one_input_reaches_its_windows_alone(case: str, machine: str) -> None:
             return chosen
         if algorithm == "winograd":
             return by_winograd(rows=8)(op, chosen)
-        if "library" in op.attributes:
+        if "format" in op.attributes:
             filters = {"pattern-direct": 1, "input-stationary": 8}[algorithm]
             return replace(chosen, algorithm=algorithm, rows=2, columns=8, filters=filters, sums=1)
         if op.operation.name == "pattern.conv2d":

@@ -126,8 +126,8 @@ def sparse_module(
         func.func @main(%x: {type_of(shape)}) -> {type_of(result)} {{
           {chr(10).join(parameters)}
           %y = "pattern.sparse_conv2d"(%x, {", ".join(f"%{name}" for name in arrays)}) {{activation = "none",
-            dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: {masks}>>,
-            operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
+            dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: {masks}>>,
+            operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
             strides = array<i64: 2, 1>}} : ({type_of(shape)}, {", ".join(types.values())}) -> {type_of(result)}
           return %y : {type_of(result)}
         }}""")

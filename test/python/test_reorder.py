@@ -45,7 +45,7 @@ def arrays(module: ir.Module, state: PassState, operand: str) -> list[np.ndarray
     """Return one array of each sparse convolution."""
     ops = module.body.operations[0].regions[0].blocks[0].operations
     sparse = [op for op in ops if op.operation.name == "pattern.sparse_conv2d"]
-    return [state.parameters[getattr(op, operand).owner.attributes["name"].value] for op in sparse]
+    return [state.parameters[op.array(operand).owner.attributes["name"].value] for op in sparse]
 
 
 def reorders(module: ir.Module, state: PassState) -> list[list[int]]:

@@ -71,7 +71,7 @@ def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
         assert chosen.filters <= group
         assert group == channels or group % chosen.filters == 0
     if chosen.algorithm == "pattern-direct":
-        assert chosen.sums <= Library.from_attr(op.library).entries
+        assert chosen.sums <= Library.from_attr(op.format).entries
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
@@ -158,8 +158,8 @@ def test_weights_that_are_not_constant_are_taken_as_evenly_spread() -> None:
       %offset = "pattern.parameter"() {name = "offset"} : () -> tensor<2xi32>
       %reorder = "pattern.parameter"() {name = "reorder"} : () -> tensor<1xi16>
       %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-        dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-        operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+        dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+        operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
         strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,
         tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x8xf32>
       return %y : tensor<1x1x8x8xf32>

@@ -54,7 +54,7 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     if chosen.algorithm in ("pool", "elementwise"):
         return chosen
     sums = choices.choice([1, 2, 4])
-    if "library" in op.attributes:
+    if "format" in op.attributes:
         return replace(chosen, algorithm=choices.choice(["pattern-direct", "dense-direct"]), filters=1, sums=sums)
     group = op.result.type.shape[1] // op.groups.value
     blocks = [size for size in (1, 2, 3, 4) if group % size == 0 or group == op.result.type.shape[1]]
@@ -133,7 +133,7 @@ def check_sparse(net: Network, y: Value, retile: Retile | None = None) -> None:
     Pipeline().add("pattern-encode").add("pattern-reorder").run(module, PassState(parameters))
 
     def direct(op: Any, chosen: Schedule) -> Schedule:
-        if "library" not in op.attributes:
+        if "format" not in op.attributes:
             return chosen
         plain = replace(chosen, algorithm="pattern-direct", filters=1, sums=1)
         return plain if retile is None else retile(op, plain)

@@ -275,7 +275,7 @@ def test_an_infinite_input_of_a_pruned_layer() -> None:
     ops = []
 
     def retile(op: Any, chosen: Schedule) -> Schedule:
-        if "library" not in op.attributes:
+        if "format" not in op.attributes:
             return chosen
         ops.append(op.operation.name)
         return replace(chosen, algorithm="winograd", rows=8, columns=16, filters=4, sums=1)

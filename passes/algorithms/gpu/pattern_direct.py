@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from patc.dialects.attributes import Library
+from patc.dialects.attributes import FkwAttr, Library
 from patc.integers import ceil_div
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.site import GpuSite
@@ -17,7 +17,7 @@ from patc.passes.cost.candidates import pattern_counts
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
 from patc.passes.formats.fkw import Fkw
-from patc.passes.formats.layer_weights import FKW_ROLES, read_fkw
+from patc.passes.formats.layer_weights import read_fkw
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.kernel import LANES
@@ -31,7 +31,9 @@ class PatternDirect(Algorithm[GpuSite]):
     name = "pattern-direct"
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        library, model = Library.from_attr(op.library), cost_model(target)
+        if not isinstance(op.format, FkwAttr):
+            return
+        library, model = Library.from_attr(op.format), cost_model(target)
         counts = pattern_counts(op, library, state)
         filters = op.result.type.shape[1]
         places = [library.places(pattern) for pattern in range(len(library.masks))]
@@ -55,9 +57,9 @@ class PatternDirect(Algorithm[GpuSite]):
         plane = site.source.layout.plane // LANES
         arrays = pack_kernels(fkw, block, plane)
         held = {
-            role: site.memory.constant(array, op.values, f"{role}.{block}.{plane}") for role, array in arrays.items()
+            role: site.memory.constant(array, op.arrays[0], f"{role}.{block}.{plane}") for role, array in arrays.items()
         }
-        weights = convolution.SparseArrays(library=Library.from_attr(op.library), **held)
+        weights = convolution.SparseArrays(library=Library.from_attr(op.format), **held)
         layer = site.sliding_layer()
         emit = functools.partial(convolution.pattern_direct, layer=layer, weights=weights)
         site.launch(site.grid(layer.output.channels // block), emit)
@@ -65,7 +67,7 @@ class PatternDirect(Algorithm[GpuSite]):
 
 def _blocks(op: Any, state: PassState) -> list[int]:
     """Return the numbers of filters that keep the same kernels; one where the weights are not known."""
-    arrays = [array for role in FKW_ROLES if (array := read_constant(getattr(op, role), state)) is not None]
-    if len(arrays) < len(FKW_ROLES):
+    arrays = [array for value in op.arrays if (array := read_constant(value, state)) is not None]
+    if len(arrays) < len(op.arrays):
         return [1]
     return [block for block in (1, 2, 4) if block == 1 or share_kernels(Fkw(*arrays), block)]

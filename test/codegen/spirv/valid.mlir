@@ -44,8 +44,8 @@ func.func @main(%x: tensor<1x2x16x16xf32>) -> tensor<1x3xf32> {
   %depthwise = arith.constant dense<0.5> : tensor<2x1x3x3xf32>
   %classes = arith.constant dense<0.25> : tensor<3x2xf32>
   %a = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x16x16xf32>, tensor<3x4xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x3xi16>, tensor<2xi16>) -> tensor<1x2x16x16xf32>
   %b = "pattern.conv2d"(%a, %depthwise) {activation = "none", dilations = array<i64: 1, 1>, groups = 2 : i64,

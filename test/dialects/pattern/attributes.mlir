@@ -4,10 +4,10 @@
 
 // CHECK: module attributes
 module attributes {
-  // CHECK-DAG: pattern.a = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54, 216, 432>>
-  pattern.a = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54, 216, 432>>,
-  // CHECK-DAG: pattern.deep = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>
-  pattern.deep = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
+  // CHECK-DAG: pattern.a = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54, 216, 432>>
+  pattern.a = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54, 216, 432>>,
+  // CHECK-DAG: pattern.deep = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>
+  pattern.deep = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
   // CHECK-DAG: pattern.b = #pattern.clamp<-1.000000e+00 : f32, 6.000000e+00 : f32>
   pattern.b = #pattern.clamp<-1.0 : f32, 6.0 : f32>,
   // CHECK-DAG: pattern.c = #pattern.layout<{fill = "lowest", halo = array<i64: 1, 0, 2, 0>, phases = 2 : i64, plane = 64 : i64, row = 8 : i64}>

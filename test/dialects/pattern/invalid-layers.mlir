@@ -181,8 +181,8 @@ func.func @add_shapes(%a: tensor<1x4xf32>, %b: tensor<1x5xf32>) {
 // -----
 
 func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
-  // expected-error @below {{'pattern.add' op expected activation "none", "relu" or #pattern.clamp, got #pattern.library<array<i64: 1, 1>, array<i64: 1>>}}
-  %y = "pattern.add"(%a, %b) {activation = #pattern.library<array<i64: 1, 1>, array<i64: 1>>}
+  // expected-error @below {{'pattern.add' op expected activation "none", "relu" or #pattern.clamp, got #pattern.fkw<array<i64: 1, 1>, array<i64: 1>>}}
+  %y = "pattern.add"(%a, %b) {activation = #pattern.fkw<array<i64: 1, 1>, array<i64: 1>>}
     : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
   return
 }

@@ -37,11 +37,11 @@ func.func @sparse_conv2d(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %ind
                          %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>,
                          %b: tensor<4xf32>) -> tensor<1x4x6x6xf32> {
   // CHECK: "pattern.sparse_conv2d"
-  // CHECK-SAME: library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+  // CHECK-SAME: format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
   // CHECK-SAME: (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>, tensor<4x3xi16>, tensor<4xi16>, tensor<4xf32>)
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
     tensor<4x3xi16>, tensor<4xi16>, tensor<4xf32>) -> tensor<1x4x6x6xf32>
   return %y : tensor<1x4x6x6xf32>
@@ -52,10 +52,10 @@ func.func @sparse_conv2d_of_kernels_of_nine_channels(
     %x: tensor<1x20x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>, %offset: tensor<5xi32>,
     %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) -> tensor<1x4x6x6xf32> {
   // CHECK: "pattern.sparse_conv2d"
-  // CHECK-SAME: library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>
+  // CHECK-SAME: format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
     strides = array<i64: 1, 1>} : (tensor<1x20x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
     tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
   return %y : tensor<1x4x6x6xf32>

@@ -5,10 +5,10 @@ func.func @values_computed_at_run_time(%input: tensor<1x3x3x3xf32>, %values: ten
   %offset = arith.constant dense<[0, 1, 2]> : tensor<3xi32>
   %stride = arith.constant dense<[[0, 1], [0, 1]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
-  // expected-error @below {{'pattern.sparse_conv2d' op expected 'values' to be a constant, got a value computed at run time}}
+  // expected-error @below {{'pattern.sparse_conv2d' op expected constant values, got tensor<2x2xf32>}}
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
-    {activation = "none", dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 2, 2>, array<i64: 5>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    {activation = "none", dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 2>, array<i64: 5>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<3xi32>, tensor<2x2xi16>, tensor<2xi16>)
     -> tensor<1x2x2x2xf32>
@@ -25,8 +25,8 @@ func.func @channel_out_of_range(%input: tensor<1x3x3x3xf32>) -> tensor<1x2x2x2xf
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   // expected-error @below {{'pattern.sparse_conv2d' op expected index below 3, the input channels, got 3}}
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
-    {activation = "none", dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 2, 2>, array<i64: 5>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    {activation = "none", dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 2>, array<i64: 5>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<3xi32>, tensor<2x2xi16>, tensor<2xi16>)
     -> tensor<1x2x2x2xf32>
@@ -43,8 +43,8 @@ func.func @parameter_without_data(%input: tensor<1x3x3x3xf32>) -> tensor<1x2x2x2
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   // expected-error @unknown {{parameter 'conv.values' is not in the store}}
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
-    {activation = "none", dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 2, 2>, array<i64: 5>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    {activation = "none", dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 2>, array<i64: 5>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<3xi32>, tensor<2x2xi16>, tensor<2xi16>)
     -> tensor<1x2x2x2xf32>

@@ -15,8 +15,8 @@ func.func @decodes_kernels_of_two_channels(%input: tensor<1x3x3x3xf32>) -> tenso
   %reorder = arith.constant dense<0> : tensor<1xi16>
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
     {activation = "none", dilations = array<i64: 1, 1>,
-     library = #pattern.library<array<i64: 1, 2, 2>, array<i64: 9>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+     format = #pattern.fkw<array<i64: 1, 2, 2>, array<i64: 9>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<2xi32>, tensor<1x2xi16>, tensor<1xi16>)
     -> tensor<1x1x3x2xf32>
@@ -34,8 +34,8 @@ func.func @kernel_that_ends_behind_the_last_channel(%input: tensor<1x3x3x3xf32>)
   // expected-error @below {{'pattern.sparse_conv2d' op expected index below 2, as a kernel spans 2 of 3 input channels, got 2}}
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
     {activation = "none", dilations = array<i64: 1, 1>,
-     library = #pattern.library<array<i64: 1, 2, 2>, array<i64: 9>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+     format = #pattern.fkw<array<i64: 1, 2, 2>, array<i64: 9>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>, tensor<1x2xi16>, tensor<1xi16>)
     -> tensor<1x1x3x2xf32>

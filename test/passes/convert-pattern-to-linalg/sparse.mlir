@@ -19,8 +19,8 @@ func.func @decodes_kernels(%input: tensor<1x3x3x3xf32>, %bias: tensor<2xf32>) ->
   %reorder = arith.constant dense<[1, 0]> : tensor<2xi16>
   %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder, %bias)
     {activation = "none", dilations = array<i64: 1, 1>,
-     library = #pattern.library<array<i64: 2, 2>, array<i64: 5, 3>>,
-     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 0, 0, 0, 0>,
+     format = #pattern.fkw<array<i64: 2, 2>, array<i64: 5, 3>>,
+     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 0, 0, 0>,
      strides = array<i64: 1, 1>}
     : (tensor<1x3x3x3xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>, tensor<2x3xi16>, tensor<2xi16>,
        tensor<2xf32>) -> tensor<1x2x2x2xf32>

@@ -11,7 +11,7 @@
 // CHECK-DAG:     %[[REORDER:.*]] = arith.constant dense<[0, 1]> : tensor<2xi16>
 // CHECK:         %[[Y:.*]] = "pattern.sparse_conv2d"(%[[X]], %[[VALUES]], %[[INDEX]], %[[OFFSET]], %[[STRIDE]], %[[REORDER]], %[[BIAS]], %[[SKIP]])
 // CHECK-SAME:      activation = "relu"
-// CHECK-SAME:      library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+// CHECK-SAME:      format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
 // CHECK-SAME:      pads = array<i64: 1, 1, 1, 1>
 // CHECK:         return %[[Y]]
 func.func @finds_patterns_and_drops_empty_kernels(
@@ -70,7 +70,7 @@ func.func @numbers_input_channels_across_groups(%x: tensor<1x4x4x4xf32>) -> tens
 
 // CHECK-LABEL: func.func @encodes_kernels_of_other_sizes
 // CHECK:         arith.constant dense<{{\[\[}}1.{{.*}}, 2.{{.*}}, 3.{{.*}}]]> : tensor<1x3xf32>
-// CHECK:         #pattern.library<array<i64: 1, 5>, array<i64: 25>>
+// CHECK:         #pattern.fkw<array<i64: 1, 5>, array<i64: 25>>
 func.func @encodes_kernels_of_other_sizes(%x: tensor<1x1x4x8xf32>) -> tensor<1x1x4x4xf32> {
   %w = arith.constant dense<[[[[1., 0., 0., 2., 3.]]]]> : tensor<1x1x1x5xf32>
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
@@ -86,7 +86,7 @@ func.func @encodes_kernels_of_other_sizes(%x: tensor<1x1x4x8xf32>) -> tensor<1x1
 // CHECK-DAG:     arith.constant dense<[0, 2]> : tensor<2xi16>
 // CHECK-DAG:     arith.constant dense<[0, 1, 1, 2]> : tensor<4xi32>
 // CHECK:         "pattern.sparse_conv2d"
-// CHECK-SAME:      library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+// CHECK-SAME:      format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
 func.func @depthwise_kernels_name_their_channel(%x: tensor<1x3x4x4xf32>) -> tensor<1x3x2x2xf32> {
   %w = arith.constant dense<[
     [[[1., 2., 0.], [3., 4., 0.], [0., 0., 0.]]],

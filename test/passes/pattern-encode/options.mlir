@@ -3,12 +3,12 @@
 // RUN: patc-opt --pattern-encode="min-sparsity=0.6" %s | filecheck %s --check-prefix=DENSE
 // RUN: patc-opt --pattern-encode="min-sparsity=0.5 max-patterns=2" %s | filecheck %s --check-prefix=FOUND
 
-// FOUND: library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>
+// FOUND: format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
 // DENSE-NOT: pattern.sparse_conv2d
 
 // A given library keeps its order and the patterns that the layer does not use.
 // GIVEN: arith.constant dense<{{\[\[}}0, 1, 2, 2]]> : tensor<1x4xi16>
-// GIVEN: library = #pattern.library<array<i64: 3, 3>, array<i64: 54, 27, 432>>
+// GIVEN: format = #pattern.fkw<array<i64: 3, 3>, array<i64: 54, 27, 432>>
 func.func @two_patterns(%x: tensor<1x2x4x4xf32>) -> tensor<1x1x2x2xf32> {
   %w = arith.constant dense<[
     [[[1., 2., 0.], [3., 4., 0.], [0., 0., 0.]],

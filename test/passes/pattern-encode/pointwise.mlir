@@ -10,9 +10,9 @@
 // CHECK-DAG:     %[[OFFSET:.*]] = arith.constant dense<[0, 2, 3]> : tensor<3xi32>
 // CHECK-DAG:     %[[STRIDE:.*]] = arith.constant dense<{{\[\[}}0, 1, 2], [0, 1, 1]]> : tensor<2x3xi16>
 // CHECK:         "pattern.sparse_conv2d"(%[[X]], %[[VALUES]], %[[INDEX]], %[[OFFSET]], %[[STRIDE]],
-// CHECK-SAME:      library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 54>>
+// CHECK-SAME:      format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 54>>
 // CHECK-SAME:      strides = array<i64: 2, 2>
-// GIVEN:         library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 54, 27>>
+// GIVEN:         format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 54, 27>>
 func.func @groups_of_nine_channels(%x: tensor<1x18x4x4xf32>) -> tensor<1x2x2x2xf32> {
   %w = arith.constant dense<[
     [[[0.]], [[1.]], [[2.]], [[0.]], [[3.]], [[4.]], [[0.]], [[0.]], [[0.]],
@@ -35,9 +35,9 @@ func.func @groups_of_nine_channels(%x: tensor<1x18x4x4xf32>) -> tensor<1x2x2x2xf
 // CHECK-DAG:     arith.constant dense<[0, 5, 5, 5]> : tensor<4xi16>
 // CHECK-DAG:     arith.constant dense<[0, 3, 4]> : tensor<3xi32>
 // CHECK-DAG:     arith.constant dense<{{\[\[}}0, 2, 3], [0, 0, 1]]> : tensor<2x3xi16>
-// CHECK:         library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 27, 480>>
+// CHECK:         format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>
 // GIVEN-LABEL: func.func @rest_of_fewer_channels
-// GIVEN:         library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 54, 27, 480>>
+// GIVEN:         format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 54, 27, 480>>
 func.func @rest_of_fewer_channels(%x: tensor<1x14x4x4xf32>) -> tensor<1x2x4x4xf32> {
   %w = arith.constant dense<[
     [[[1.]], [[2.]], [[0.]], [[3.]], [[4.]], [[0.]], [[0.]], [[0.]], [[0.]],

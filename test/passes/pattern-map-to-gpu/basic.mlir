@@ -38,8 +38,8 @@ func.func @sparse(%x: tensor<1x2x8x8xf32>) -> tensor<1x1x8x8xf32> {
   %stride = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,
     tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x8xf32>
   return %y : tensor<1x1x8x8xf32>

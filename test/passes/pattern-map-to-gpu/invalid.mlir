@@ -62,7 +62,7 @@ func.func @no_halo(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
 #direct = #pattern.schedule<{algorithm = "dense-direct", columns = 4 : i64, filters = 1 : i64, lanes = 4 : i64,
   rows = 1 : i64, split = "pixels", sums = 1 : i64, threads = 32 : i64}>
 func.func @weights_are_arguments(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @+1 {{'pattern.conv2d' op expected a constant weight, got tensor<2x2x1x1xf32>}}
+  // expected-error @+1 {{'pattern.conv2d' op expected constant weight, got tensor<2x2x1x1xf32>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>,
     schedule = #direct} : (tensor<1x2x8x8xf32>, tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32>
@@ -95,8 +95,8 @@ func.func @filters_that_keep_others(%x: tensor<1x2x8x8xf32, #halo>) -> tensor<1x
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   // expected-error @+1 {{'pattern.sparse_conv2d' op expected 2 filters each that keep the same kernels, for a schedule of 2 filters, got others}}
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>, schedule = #direct} : (tensor<1x2x8x8xf32, #halo>, tensor<2x4xf32>, tensor<2xi16>,
     tensor<3xi32>, tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x8x8xf32>
   return %y : tensor<1x2x8x8xf32>

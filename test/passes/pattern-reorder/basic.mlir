@@ -20,8 +20,8 @@ func.func @consumer_absorbs_the_permutation(%x: tensor<1x2x4x4xf32>) -> tensor<1
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %bias = arith.constant dense<[1., 2.]> : tensor<2xf32>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %bias) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>, tensor<2xf32>) -> tensor<1x2x4x4xf32>
   %w = arith.constant dense<[[[[7.]], [[8.]]]]> : tensor<1x2x1x1xf32>
@@ -48,8 +48,8 @@ func.func @results_keep_their_channels(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %bias = arith.constant dense<[1., 2.]> : tensor<2xf32>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %bias) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>, tensor<2xf32>) -> tensor<1x2x4x4xf32>
   return %y : tensor<1x2x4x4xf32>
@@ -70,8 +70,8 @@ func.func @linear_layers_permute_blocks_of_columns(%x: tensor<1x2x2x4xf32>) -> t
   %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x2x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x2x4xf32>
   %p = "pattern.max_pool2d"(%y) {dilations = array<i64: 1, 1>, kernel = array<i64: 2, 2>,
@@ -106,8 +106,8 @@ func.func @producers_that_meet_share_one_order(%x: tensor<1x2x4x4xf32>) -> tenso
   %light_reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %light = "pattern.sparse_conv2d"(%x, %light_values, %light_index, %light_offset, %light_stride,
     %light_reorder) {activation = "none", dilations = array<i64: 1, 1>,
-    library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x4x4xf32>
   %values = arith.constant dense<1.> : tensor<3x2xf32>
@@ -116,8 +116,8 @@ func.func @producers_that_meet_share_one_order(%x: tensor<1x2x4x4xf32>) -> tenso
   %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %heavy = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x4x4xf32>
   %sum = "pattern.add"(%light, %heavy) {activation = "none"}
@@ -149,8 +149,8 @@ func.func @sparse_consumers_renumber_and_sort_their_kernels(%x: tensor<1x2x4x4xf
   %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x4x4xf32>
   %values2 = arith.constant dense<[[1., 2.], [3., 4.]]> : tensor<2x2xf32>
@@ -159,8 +159,8 @@ func.func @sparse_consumers_renumber_and_sort_their_kernels(%x: tensor<1x2x4x4xf
   %stride2 = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
   %reorder2 = arith.constant dense<0> : tensor<1xi16>
   %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %stride2, %reorder2) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<2xi32>,
     tensor<1x2xi16>, tensor<1xi16>) -> tensor<1x1x4x4xf32>
   return %z : tensor<1x1x4x4xf32>
@@ -186,8 +186,8 @@ func.func @kernels_that_span_channels_keep_them(%x: tensor<1x2x4x4xf32>) -> tens
     [[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 2]]> : tensor<9x2xi16>
   %reorder = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7, 8]> : tensor<9xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<10x2xf32>, tensor<10xi16>, tensor<10xi32>,
     tensor<9x2xi16>, tensor<9xi16>) -> tensor<1x9x4x4xf32>
   %values2 = arith.constant dense<[[1., 2.]]> : tensor<1x2xf32>
@@ -196,8 +196,8 @@ func.func @kernels_that_span_channels_keep_them(%x: tensor<1x2x4x4xf32>) -> tens
   %stride2 = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
   %reorder2 = arith.constant dense<0> : tensor<1xi16>
   %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %stride2, %reorder2) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 1, 9>, array<i64: 257>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 257>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
     strides = array<i64: 1, 1>} : (tensor<1x9x4x4xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>,
     tensor<1x2xi16>, tensor<1xi16>) -> tensor<1x1x4x4xf32>
   return %z : tensor<1x1x4x4xf32>

@@ -10,8 +10,8 @@ func.func @sorted(%x: tensor<1x2x4x4xf32>) -> tensor<1x3x4x4xf32> {
   %stride = arith.constant dense<[[0, 2], [0, 1], [0, 1]]> : tensor<3x2xi16>
   %reorder = arith.constant dense<[2, 1, 0]> : tensor<3xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<4x2xf32>, tensor<4xi16>, tensor<4xi32>,
     tensor<3x2xi16>, tensor<3xi16>) -> tensor<1x3x4x4xf32>
   return %y : tensor<1x3x4x4xf32>
@@ -40,8 +40,8 @@ func.func @computed_arrays(%x: tensor<1x2x4x4xf32>, %values: tensor<3x2xf32>) ->
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   // expected-remark @+1 {{keeps the order of its filters: its arrays are not constant}}
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 1, 3>, array<i64: 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
     tensor<2x2xi16>, tensor<2xi16>) -> tensor<1x2x4x4xf32>
   return %y : tensor<1x2x4x4xf32>

@@ -39,8 +39,8 @@ func.func @one_loop_for_each_pattern(%x: tensor<1x2x8x16xf32>) -> tensor<1x1x8x1
   %stride = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 3, 3>, array<i64: 27, 54>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, schedule = #tile,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x2x8x16xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,
     tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x16xf32>
   return %y : tensor<1x1x8x16xf32>
@@ -69,13 +69,13 @@ func.func @layers_that_differ_in_weights_share_a_kernel(%x: tensor<1x1x8x16xf32>
   %stride_of_few = arith.constant dense<[[0, 1, 1]]> : tensor<1x3xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
   %a = "pattern.sparse_conv2d"(%x, %many, %index, %offset, %stride, %reorder) {activation = "none",
-    dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 2, 1>, array<i64: 3, 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 1>, array<i64: 3, 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x1x8x16xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<2xi32>,
     tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x16xf32>
   %b = "pattern.sparse_conv2d"(%y, %few, %index_of_few, %offset_of_few, %stride_of_few, %reorder) {
-    activation = "none", dilations = array<i64: 1, 1>, library = #pattern.library<array<i64: 2, 1>, array<i64: 3, 3>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
+    activation = "none", dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 1>, array<i64: 3, 3>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x1x8x16xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>,
     tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x16xf32>
   return %a, %b : tensor<1x1x8x16xf32>, tensor<1x1x8x16xf32>

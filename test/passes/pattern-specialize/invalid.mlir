@@ -11,7 +11,7 @@ func.func @no_schedule(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
 #given = #pattern.schedule<{algorithm = "dense-direct", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
 
 func.func @computed_weights(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @below {{'pattern.conv2d' op expected a constant weight, got tensor<2x2x1x1xf32>}}
+  // expected-error @below {{'pattern.conv2d' op expected constant weight, got tensor<2x2x1x1xf32>}}
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, schedule = #given,
     strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x2x1x1xf32>) -> tensor<1x2x8x8xf32>
@@ -24,7 +24,7 @@ func.func @computed_weights(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32>) ->
 
 func.func @computed_bias(%x: tensor<1x8xf32>, %bias: tensor<2xf32>) -> tensor<1x2xf32> {
   %w = arith.constant dense<1.0> : tensor<2x8xf32>
-  // expected-error @below {{'pattern.linear' op expected a constant bias, got tensor<2xf32>}}
+  // expected-error @below {{'pattern.linear' op expected constant bias, got tensor<2xf32>}}
   %y = "pattern.linear"(%x, %w, %bias) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>, schedule = #given}
     : (tensor<1x8xf32>, tensor<2x8xf32>, tensor<2xf32>) -> tensor<1x2xf32>
   return %y : tensor<1x2xf32>

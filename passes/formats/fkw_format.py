@@ -1,0 +1,110 @@
+"""FKW as a weight format: which layers it fits, and what passes do to its arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import MAX_TAPS, FkwAttr, Library
+from patc.passes.formats import fkw
+from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
+from patc.passes.formats.fkr import order_filters
+from patc.passes.formats.fkw_library import find_layer_library
+
+POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
+
+
+@dataclass(frozen=True)
+class FkwFormat(WeightFormat):
+    """The kept kernels of a layer, whose patterns are those of a library."""
+
+    library: Library
+    attribute: ClassVar[type] = FkwAttr
+
+    @classmethod
+    def encode(cls, weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[FkwFormat, Arrays] | None:
+        if _is_usually_dense(weight, groups) and np.mean(weight == 0) < options.min_sparsity:
+            return None
+        _check_kind(weight, groups)
+        height, width = weight.shape[2:]
+        depth = POINTWISE_DEPTH if height * width == 1 else 1
+        try:
+            library = Library((height, width), find_layer_library(weight, depth, options), depth)
+            encoded = fkw.encode(weight, library.masks, groups, depth)
+            _check_sparsity(encoded, weight, options)
+        except StaysDense as reason:
+            if depth == 1:
+                raise
+            raise StaysDense(f"with {depth} input channels to a kernel, {reason}") from None
+        return cls(library), encoded.arrays
+
+    @classmethod
+    def from_attr(cls, attr: Any) -> FkwFormat:
+        return cls(Library.from_attr(attr))
+
+    def to_attr(self) -> ir.Attribute:
+        return self.library.to_attr()
+
+    def decode(self, arrays: Arrays, channels: int) -> np.ndarray:
+        return fkw.decode(fkw.Fkw(*arrays), self.library.masks, self.library.kernel, channels)
+
+    def find_violation(self, arrays: Arrays, channels: int) -> tuple[str, Any] | None:
+        return fkw.find_violation(fkw.Fkw(*arrays), channels, self.library.depth)
+
+    def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
+        return math.prod(shapes[0])
+
+    @property
+    def reads_neighbours(self) -> bool:
+        return self.library.depth > 1
+
+    def order_filters(self, arrays: Arrays) -> np.ndarray:
+        return order_filters(fkw.Fkw(*arrays))
+
+    def output_channels(self, arrays: Arrays) -> np.ndarray:
+        return fkw.Fkw(*arrays).reorder
+
+    def permute_filters(self, arrays: Arrays, order: np.ndarray, positions: np.ndarray) -> Arrays:
+        return fkw.permute_filters(fkw.Fkw(*arrays), order, positions).arrays
+
+    def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
+        return fkw.permute_channels(fkw.Fkw(*arrays), positions).arrays
+
+
+def _is_usually_dense(weight: np.ndarray, groups: int) -> bool:
+    """Whether a convolution is of a kind that most pruning leaves alone: 1x1, depthwise or very large."""
+    _, channels, height, width = weight.shape
+    return height * width == 1 or height * width > MAX_TAPS or (channels == 1 and groups > 1)
+
+
+def _check_kind(weight: np.ndarray, groups: int) -> None:
+    """Refuse the kinds of convolutions that are never encoded, and weights that are all zero.
+
+    Raises:
+        StaysDense: the reason.
+    """
+    _, channels, height, width = weight.shape
+    if height * width > MAX_TAPS:
+        raise StaysDense(f"{height}x{width} kernels have more than {MAX_TAPS} taps")
+    if height * width == 1 and groups > 1:
+        raise StaysDense("1x1 kernels of a grouped convolution have no patterns")
+    if height * width == 1 and channels < POINTWISE_DEPTH:
+        raise StaysDense(f"1x1 kernels have patterns over {POINTWISE_DEPTH} input channels, the layer has {channels}")
+    if not weight.any():
+        raise StaysDense("all weights are zero")
+
+
+def _check_sparsity(encoded: fkw.Fkw, weight: np.ndarray, options: EncodeOptions) -> None:
+    """Require that the arrays leave out as much of the weights as is asked for.
+
+    Raises:
+        StaysDense: how much they do.
+    """
+    left_out = 1 - encoded.values.size / weight.size
+    if left_out < options.min_sparsity:
+        raise StaysDense(f"patterns leave out {left_out:.0%} of the weights, {options.min_sparsity:.0%} expected")

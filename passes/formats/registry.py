@@ -1,0 +1,47 @@
+"""Which weight formats there are. Others may register theirs; see `register`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from patc.passes.base import fail
+from patc.passes.formats.base import WeightFormat
+from patc.passes.formats.fkw_format import FkwFormat
+
+_formats: dict[type, type[WeightFormat]] = {}
+
+
+def register(kind: type[WeightFormat]) -> None:
+    """Let passes know a weight format; `pattern-encode` tries those that came first, first.
+
+    Raises:
+        TypeError: a method is missing, or there is a format for its attribute already.
+    """
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(kind.__abstractmethods__))
+        raise TypeError(f"expected a whole weight format, got {kind.__name__} without {missing}")
+    if kind.attribute in _formats:
+        raise TypeError(f"expected one weight format an attribute, got two of {kind.attribute.__name__}")
+    _formats[kind.attribute] = kind
+
+
+def formats() -> Iterator[type[WeightFormat]]:
+    """Yield all formats, in the order of registration."""
+    yield from _formats.values()
+
+
+def format_of(op: Any) -> WeightFormat:
+    """Return the format of a sparse op.
+
+    Raises:
+        PatcError: no format is registered for its attribute.
+    """
+    kind = _formats.get(type(op.format))
+    if kind is None:
+        raise fail(op, "a registered weight format", op.format)
+    return kind.from_attr(op.format)
+
+
+register(FkwFormat)
