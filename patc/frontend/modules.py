@@ -70,8 +70,7 @@ def check_module(model: torch.nn.Module) -> None:
             raise PatcError(f"expected {what} to have a shape, found a lazy one; call the model once")
         require_plain(what, tensor)
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point():
-            require_float32(f"parameter '{name}'", parameter.dtype)
+        require_weights(f"parameter '{name}'", parameter.dtype)
 
 
 def check_program(program: ExportedProgram) -> None:
@@ -135,14 +134,15 @@ def require_known(what: str, dtype: torch.dtype) -> None:
         raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {describe_dtype(dtype)}")
 
 
-def require_float32(what: str, dtype: torch.dtype) -> None:
-    """Refuse another element type than float32.
+def require_weights(what: str, dtype: torch.dtype) -> None:
+    """Refuse other weights than those of float32, integers and truth values.
 
     Raises:
         PatcError: it is refused.
     """
-    if dtype != torch.float32:
+    if dtype.is_floating_point and dtype != torch.float32:
         raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}")
+    require_known(what, dtype)
 
 
 def describe_dtype(dtype: torch.dtype) -> str:

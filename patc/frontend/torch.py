@@ -37,9 +37,9 @@ from patc.frontend.modules import (
     check_program,
     describe_dtype,
     refuse_script,
-    require_float32,
     require_known,
     require_plain,
+    require_weights,
     without_inference_tensors,
 )
 from patc.frontend.operations import check_operations, constant_nodes
@@ -409,11 +409,11 @@ def _name_parameters(module: ir.Module, names: list[str], inputs: int) -> list[s
 
 def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor as an array that shares its memory where it is contiguous and on the CPU."""
-    require_float32(f"parameter '{name}'", tensor.dtype)
+    require_weights(f"parameter '{name}'", tensor.dtype)
     require_plain(f"parameter '{name}'", tensor)
     values = tensor.detach().cpu().resolve_neg()
     # One pass without a copy: the smallest and the largest are not finite when any value is not.
-    if values.numel() and not all(bound.isfinite() for bound in torch.aminmax(values)):
+    if values.numel() and values.is_floating_point() and not all(bound.isfinite() for bound in torch.aminmax(values)):
         bad = int((~values.isfinite()).sum())
         raise PatcError(f"expected parameter '{name}' to be finite, found {bad} NaN or infinite values")
     return values.numpy()

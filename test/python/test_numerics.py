@@ -1,0 +1,247 @@
+"""Element types: the table, and inputs and outputs of each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gpu import needs_device
+from torch import nn
+from torch_mlir import ir
+
+import patc
+from patc.bench.emulator import EmulatedProgram
+from patc.codegen.c_interface import describe_interface, header
+from patc.context import make_context
+from patc.diagnostics import PatcError
+from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS
+from patc.passes.ir.elements import accumulator_type, element_bytes, mlir_type, numpy_type
+from patc.runtime.model import CompiledModel
+from patc.targets import AARCH64_CPUS
+from patc.tools.patc import main
+
+EVERY = tuple(ELEMENT_TYPES)
+
+
+class WithOthers(nn.Module):
+    """A convolution, beside tensors that come back as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.conv(x), *others)
+
+
+def example(dtype: str) -> torch.Tensor:
+    """Return numbers that tell the bytes of an element apart."""
+    if dtype == "bool":
+        return torch.tensor([[True, False, True], [False, False, True]])
+    values = torch.tensor([[1.5, -2.25, 3], [100, 0, 127]], dtype=torch.float64)
+    return values.abs().to(torch.uint8) if dtype == "uint8" else values.to(getattr(torch, dtype))
+
+
+def examples() -> tuple[torch.Tensor, ...]:
+    image = torch.randn((1, 3, 6, 6), generator=torch.Generator().manual_seed(0))
+    return (image, *(example(dtype) for dtype in EVERY))
+
+
+def compile_others(target: str = "host", dtype: str = "f32") -> CompiledModel:
+    torch.manual_seed(0)
+    return patc.compile(WithOthers().eval(), examples(), target=target, dtype=dtype, threads=1)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> CompiledModel:
+    return compile_others()
+
+
+# -- The table -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", EVERY)
+def test_numpy_torch_mlir_and_c_mean_the_same(dtype: str) -> None:
+    element = ELEMENT_TYPES[dtype]
+    assert element.bytes == torch.empty(0, dtype=getattr(torch, dtype)).itemsize
+    with make_context(), ir.Location.unknown():
+        type_ = mlir_type(np.dtype(dtype))
+        assert type_ == mlir_type(element) and element_bytes(type_) == element.bytes
+        # Integers of MLIR have no sign.
+        assert numpy_type(ir.RankedTensorType.get([2], type_)) == np.dtype("int8" if dtype == "uint8" else dtype)
+    sizes = {"double": 8, "float": 4}
+    assert element.bytes == sizes.get(element.c) or element.c.removeprefix("u") == f"int{8 * element.bytes}_t"
+
+
+def test_every_name_of_mlir_is_known_once() -> None:
+    assert set(MLIR_TYPES) == {element.mlir for element in ELEMENT_TYPES.values()}
+    assert all(numerics.storage.mlir == name for name, numerics in NUMERICS.items())
+
+
+def test_sums_are_made_in_the_accumulator() -> None:
+    with make_context(), ir.Location.unknown():
+        for name, wanted in (("f16", "f32"), ("f32", "f32"), ("f64", "f64"), ("i8", "i8")):
+            assert str(accumulator_type(ir.RankedTensorType.get([2], ir.Type.parse(name)))) == wanted
+
+
+def test_a_cpu_computes_in_what_it_has_extensions_for() -> None:
+    assert AARCH64_CPUS["cortex-a76"].computes_in(NUMERICS["f16"])
+    assert not AARCH64_CPUS["cortex-a72"].computes_in(NUMERICS["f16"])
+    assert all(cpu.computes_in(NUMERICS["f32"]) for cpu in AARCH64_CPUS.values())
+
+
+# -- Calls -----------------------------------------------------------------------------------------------
+
+
+def require_same(found: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...]) -> None:
+    for one, other in zip(found[1:], given[1:], strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+def test_tensors_of_each_type_go_in_and_out(compiled: CompiledModel) -> None:
+    given = examples()
+    require_same(compiled(*given), given)
+    assert [info.dtype for info in compiled.program.inputs] == ["float32", *EVERY]
+
+
+def test_arrays_of_each_type_go_in_and_out(compiled: CompiledModel) -> None:
+    given = [tensor.numpy() for tensor in examples()]
+    found = compiled(*given)
+    for one, other in zip(found[1:], given[1:], strict=True):
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+
+
+def test_elements_may_be_anywhere(compiled: CompiledModel) -> None:
+    """Not contiguous, or where no element of the type may start."""
+    image, *others = examples()
+    shifted = []
+    for tensor in others:
+        space = np.zeros(tensor.nbytes + 1, np.uint8)[1:]
+        shifted.append(np.ndarray(tensor.shape, tensor.numpy().dtype, space))
+        shifted[-1][...] = tensor.numpy()
+    found = compiled(image.numpy(), *shifted)
+    assert all(np.array_equal(one, other) for one, other in zip(found[1:], shifted, strict=True))
+    strided = tuple(tensor.t().contiguous().t() for tensor in others)
+    require_same(compiled(image, *strided), (image, *others))
+
+
+@pytest.mark.parametrize("number", range(len(EVERY)))
+def test_another_type_is_refused(compiled: CompiledModel, number: int) -> None:
+    given = list(examples())
+    other = "int32" if EVERY[number] != "int32" else "float32"
+    given[number + 1] = example(other)
+    wanted = rf"^expected input 'others_{number}' of shape \[2, 3\] {EVERY[number]}, got shape \[2, 3\] {other}$"
+    with pytest.raises(PatcError, match=wanted):
+        compiled(*given)
+    with pytest.raises(PatcError, match=wanted):
+        compiled(*(tensor.numpy() for tensor in given))
+
+
+def test_random_inputs_are_of_the_types(compiled: CompiledModel) -> None:
+    given = compiled.random_inputs()
+    assert [array.dtype.name for array in given] == ["float32", *EVERY]
+    assert all(set(array.flat) <= {0, 1} for array in given if array.dtype.kind in "iub")
+    compiled(*given)
+
+
+def test_files_keep_the_types(compiled: CompiledModel, tmp_path: Path) -> None:
+    compiled.save(tmp_path / "x.patc")
+    loaded = patc.load(tmp_path / "x.patc")
+    assert loaded.program.inputs == compiled.program.inputs
+    assert [info.dtype for info in loaded.program.outputs] == ["float32", *EVERY]
+    require_same(loaded(*examples()), examples())
+
+
+def test_half_precision_is_for_what_is_computed() -> None:
+    program = compile_others("aarch64-linux", "f16").program
+    assert [info.dtype for info in program.outputs] == ["float32", *EVERY]
+
+
+# -- Other machines and C --------------------------------------------------------------------------------
+
+
+def test_types_on_aarch64() -> None:
+    given = [tensor.numpy() for tensor in examples()]
+    found = EmulatedProgram(compile_others("aarch64-linux").program)(*given)
+    for one, other in zip(found[1:], given[1:], strict=True):
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+
+
+@needs_device
+def test_types_on_a_gpu() -> None:
+    given = examples()
+    require_same(compile_others("spirv-vulkan")(*given), given)
+
+
+def test_headers_declare_the_types(compiled: CompiledModel) -> None:
+    text = header(describe_interface(compiled.program, "net", "net", "cpu", embed=True))
+    types = ["float", "double", "float", "uint16_t", "int64_t", "int32_t", "int16_t", "int8_t", "uint8_t", "uint8_t"]
+    inputs = [f"const {type_} *input{number}" for number, type_ in enumerate(types)]
+    outputs = [f"{type_} *output{number}" for number, type_ in enumerate(types)]
+    assert f"int net_run({', '.join([*inputs, *outputs, 'void *workspace'])});" in text
+    assert "#include <stdint.h>" in text and "/* input9: 'others_8', 2 x 3 of bool */" in text
+
+
+# -- Models and files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
+def test_a_type_that_there_is_none_of_is_refused(dtype: str) -> None:
+    image = examples()[0]
+    with pytest.raises(PatcError, match=f"^expected input 'others' to be one of float64, .*, bool, found {dtype}$"):
+        patc.compile(WithOthers().eval(), (image, torch.zeros(2, dtype=getattr(torch, dtype))))
+
+
+def test_mlir_files_have_types(tmp_path: Path) -> None:
+    path = tmp_path / "x.mlir"
+    path.write_text(
+        """func.func @main(%x: tensor<1x2x4x4xf32>, %i: tensor<3xi64>) -> (tensor<1x2x4x4xf32>, tensor<3xi64>) {
+          %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32>
+          return %y, %i : tensor<1x2x4x4xf32>, tensor<3xi64>
+        }"""
+    )
+    model = patc.compile(path)
+    x, numbers = np.float32(np.arange(32) - 16).reshape(1, 2, 4, 4), np.array([1, -(1 << 60), 3])
+    found = model(x, numbers)
+    assert np.array_equal(found[0], np.maximum(x, 0)) and np.array_equal(found[1], numbers)
+
+
+@pytest.mark.parametrize("type_", ["tensor<3xbf16>", "tensor<?xi64>", "tensor<3xui8>", "tensor<3xindex>", "i64"])
+def test_other_types_of_mlir_files_are_refused(tmp_path: Path, type_: str) -> None:
+    path = tmp_path / "x.mlir"
+    path.write_text(f"func.func @main(%x: {type_}) -> {type_} {{\n  return %x : {type_}\n}}\n")
+    with pytest.raises(PatcError) as caught:
+        patc.compile(path)
+    wanted = "expected @main to take and return tensors of static shape, of f64, f32, f16, i64, i32, i16, i8, i1"
+    assert f"{wanted}, got {type_}" in str(caught.value)
+
+
+def test_dynamo_hands_over_integers() -> None:
+    torch._dynamo.reset()
+    model = WithOthers().eval()
+    given = (examples()[0], torch.tensor([3, 1 << 40]))
+    with torch.no_grad():
+        found = torch.compile(model, backend="patc")(*given)
+    require_same(found, given)
+
+
+def test_run_reads_and_writes_the_types(
+    compiled: CompiledModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    compiled.save("x.patc")
+    given = [tensor.numpy() for tensor in examples()]
+    paths = [f"{number}.npy" for number in range(len(given))]
+    for path, array in zip(paths, given, strict=True):
+        np.save(path, array)
+    assert main(["run", "x.patc", "--input", *paths, "--output", "y.npz"]) == 0
+    assert "output.4 [2, 3] int64" in capsys.readouterr().out
+    with np.load("y.npz") as found:
+        for array, name in zip(given[1:], list(found)[1:], strict=True):
+            assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+    assert main(["run", "x.patc"]) == 0
+    assert "output.9 [2, 3]: from 0 to 1" in capsys.readouterr().out
+    assert main(["run", "x.patc", "--input", paths[0], *paths[:-1]]) == 1
+    assert "expected input 'others_0' of shape [2, 3] float64" in capsys.readouterr().err
