@@ -32,7 +32,7 @@ def check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}")
         require_plain(f"input '{name}'", value)
-        require_known(f"input '{name}'", value.dtype)
+        require_known(f"input '{name}'", describe_dtype(value.dtype))
     return tuple(example_inputs)
 
 
@@ -124,14 +124,14 @@ def require_plain(what: str, tensor: torch.Tensor) -> None:
         raise PatcError(f"expected {what} to have values, found {found}")
 
 
-def require_known(what: str, dtype: torch.dtype) -> None:
-    """Refuse an element type that inputs and outputs cannot have.
+def require_known(what: str, dtype: str) -> None:
+    """Refuse an element type that inputs, outputs and weights cannot have.
 
     Raises:
         PatcError: it is refused.
     """
-    if describe_dtype(dtype) not in ELEMENT_TYPES:
-        raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {describe_dtype(dtype)}")
+    if dtype not in ELEMENT_TYPES:
+        raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {dtype}")
 
 
 def require_weights(what: str, dtype: torch.dtype) -> None:
@@ -142,7 +142,7 @@ def require_weights(what: str, dtype: torch.dtype) -> None:
     """
     if dtype.is_floating_point and dtype != torch.float32:
         raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}")
-    require_known(what, dtype)
+    require_known(what, describe_dtype(dtype))
 
 
 def describe_dtype(dtype: torch.dtype) -> str:

@@ -118,6 +118,8 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     _require_dependent(outputs, weights)
     check_operations(program.graph, weights)
+    for spec in outputs:
+        require_known(f"output '{spec.name}'", spec.dtype)
     cast_constants(program.graph, weights)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
@@ -257,7 +259,7 @@ def _input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
         value = values.get(name) if isinstance(name, str) else name
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected inputs to be tensors, found a {type(value).__name__} ({name})")
-        require_known(f"input '{name}'", value.dtype)
+        require_known(f"input '{name}'", describe_dtype(value.dtype))
         specs.append(_spec(name, value))
     return tuple(specs)
 
@@ -294,7 +296,6 @@ def _split_outputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], di
         if output.kind != OutputKind.USER_OUTPUT or not isinstance(output.arg, TensorArgument):
             raise PatcError(f"expected outputs to be tensors, found {output.kind.name.lower()} {output.arg}")
         specs.append(_spec(output.arg.name, values[output.arg.name]))
-        require_known(f"output '{specs[-1].name}'", values[output.arg.name].dtype)
         tensors.append(output)
     if not tensors:
         raise PatcError("expected a model that returns a tensor, found none among its outputs")
