@@ -13,9 +13,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, scf
 
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.functions import declare_function, defined_functions, top_level_ops
+from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
-CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
 
 

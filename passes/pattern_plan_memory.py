@@ -16,9 +16,7 @@ from torch_mlir.dialects import arith, memref
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
 from patc.passes.ir.elements import element_bytes, numpy_type
-from patc.passes.ir.functions import defined_functions, top_level_ops
-
-ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
+from patc.passes.ir.functions import ENTRY, defined_functions, top_level_ops
 
 
 @dataclass(frozen=True)

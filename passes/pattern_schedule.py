@@ -8,28 +8,25 @@ something to measure with, it times the best candidates of the model, and the fa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch_mlir import ir
 
-from patc.costs import CoreCosts
-from patc.dialects import pattern
 from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import Pass, PassState
-from patc.passes.cost.candidate import Candidate
-from patc.passes.cost.candidates import candidates, shortlist, without_inaccurate
+from patc.passes.cost.candidate import Candidate, shortlist
 from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
 from patc.targets import Target
-
-CANCELS = "; no winograd: filters cancel where channels are equal, and rounding errors would show"
 
 
 @dataclass(frozen=True)
@@ -60,35 +57,120 @@ class PatternSchedule(Pass):
         target = target_of(module, self.target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
+                kind = kind_of(op)
+                if kind is None or "schedule" in op.attributes:
+                    continue
                 if target.algorithms == "gpu":
-                    _schedule_for_gpu(op, target, state)
-                    continue
-                found = [] if "schedule" in op.attributes else candidates(op, target, state, self.threads)
-                if not found:
-                    continue
-                accurate = without_inaccurate(found, op, state)
-                note = CANCELS if len(accurate) < len(found) else ""
-                alone = found = accurate
-                if self.threads > 1 and state.measure is None:
-                    if is_flat(op):  # cut in another way for several threads
-                        alone = candidates(op, target, state)
-                    found = _same_sums(found, alone)
-                costs = cost_model(target).costs
-                divided = [way for one in found for way in _divide(one, op, costs, self.threads)]
-                chosen, reason = _choose(op, divided, state)
-                reason += "" if state.measure else _other_algorithms(alone)
-                set_schedule(op, chosen, reason + note)
+                    _schedule_for_gpu(op, kind, target, state)
+                else:
+                    _Layer(op, kind, target, state).schedule(self.threads)
 
 
-def _schedule_for_gpu(op: Any, target: Target, state: PassState) -> None:
+def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState) -> None:
     """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
-    kind = kind_of(op)
-    if kind is None or "schedule" in op.attributes:
-        return
     found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
     if found:
         chosen, reason = _choose(op, found, state)
         set_schedule(op, chosen, reason + _other_algorithms(found))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer to be scheduled for CPUs."""
+
+    op: Any
+    kind: LayerKind
+    target: Target
+    state: PassState
+
+    def schedule(self, threads: int) -> None:
+        """Choose for so many threads."""
+        found, note = self._without_objections(self._candidates(threads))
+        if not found:
+            return
+        alone = found
+        if threads > 1 and self.state.measure is None:
+            if is_flat(self.op):  # cut in another way for several threads
+                alone = self._candidates(threads=1)
+            found = _same_sums(found, alone)
+        chosen, reason = _choose(self.op, self._divided(found, threads), self.state)
+        reason += "" if self.state.measure else _other_algorithms(alone)
+        set_schedule(self.op, chosen, reason + note)
+
+    def _candidates(self, threads: int) -> list[Candidate]:
+        """Return the ways to compute the layer, always in the same order."""
+        return [
+            candidate
+            for algorithm in self.kind.host
+            for candidate in algorithm.candidates(self.op, self.target, self.state, threads)
+        ]
+
+    def _algorithm(self, candidate: Candidate) -> HostAlgorithm:
+        return next(each for each in self.kind.host if each.name == candidate.schedule.algorithm)
+
+    def _without_objections(self, found: list[Candidate]) -> tuple[list[Candidate], str]:
+        """Return the candidates without those of algorithms that the layer's weights forbid, of those that may be
+        chosen, and a note that says why."""
+        note = ""
+        while found:
+            best = min(found, key=lambda candidate: candidate.cost)
+            asked = [best] if self.state.measure is None else found
+            reasons = {self._algorithm(each): "" for each in asked}
+            reasons = {algorithm: algorithm.objection(self.op, self.state) for algorithm in reasons}
+            if not any(reasons.values()):
+                break
+            note += "".join(f"; {reason}" for reason in reasons.values() if reason)
+            found = [each for each in found if not reasons.get(self._algorithm(each))]
+        return found, note
+
+    def _divided(self, found: Sequence[Candidate], threads: int) -> list[Candidate]:
+        """Return the candidates divided by rows and by filters; what threads cannot share evenly, or have to fetch from
+        each other's caches, costs more."""
+        costs = cost_model(self.target).costs
+        fetched = {
+            split: threads * self._remote_bytes(split, threads) / costs.remote_bytes_per_cycle
+            for split in ("rows", "filters")
+        }
+        return [way for each in found for way in self._divide(each, threads, fetched)]
+
+    def _divide(self, candidate: Candidate, threads: int, fetched: Mapping[str, float]) -> list[Candidate]:
+        """Do what `_divided` does for one candidate.
+
+        Args:
+            fetched: cycles in which what other threads wrote comes, by what is divided.
+        """
+        algorithm, schedule = self._algorithm(candidate), replace(candidate.schedule, threads=threads)
+        by_rows, by_filters = (
+            replace(candidate, schedule=replace(schedule, split=split)) for split in ("rows", "filters")
+        )
+        if len(self.op.result.type.shape) != 4 or not algorithm.has_row_tiles:
+            return [by_filters]
+        if threads == 1:
+            return [by_rows]
+        tiles = row_tiles(self.op, schedule)
+        cost = candidate.cost + fetched["filters"]
+        if algorithm.has_stages and tiles > 1:
+            cost *= cost_model(self.target).costs.shared_band
+        ways = [replace(by_filters, cost=cost)]
+        if tiles >= threads:
+            cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles + fetched["rows"]
+            ways.insert(0, replace(by_rows, cost=cost))
+        return ways
+
+    def _remote_bytes(self, split: str, threads: int) -> float:
+        """Return the bytes that a thread reads and that another one wrote."""
+        total = 0.0
+        for operand in self.kind.operands(self.op):
+            value = self.op.operands[operand.number]
+            producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
+            if "schedule" not in producer:
+                continue  # the caller's memory, or a constant
+            size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
+            if operand.is_shared and split == "filters":
+                total += size
+            elif Schedule.from_attr(producer["schedule"]).split != split:
+                total += size / threads
+        return total
 
 
 def set_schedule(op: Any, chosen: Candidate, reason: str) -> None:
@@ -134,49 +216,3 @@ def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[C
     best = min(alone, key=lambda candidate: candidate.cost).schedule
     order = best.algorithm, best.sums
     return [candidate for candidate in found if (candidate.schedule.algorithm, candidate.schedule.sums) == order]
-
-
-def _divide(candidate: Candidate, op: Any, costs: CoreCosts, threads: int) -> list[Candidate]:
-    """Return the candidate divided by rows and by filters; what threads cannot share evenly, or have to fetch from each
-    other's caches, costs more."""
-    schedule = replace(candidate.schedule, threads=threads)
-    by_filters = replace(candidate, schedule=replace(schedule, split="filters"))
-    if len(op.result.type.shape) != 4 or schedule.algorithm == "global-pool":
-        return [by_filters]
-    tiles = row_tiles(op, schedule)
-    if threads == 1:
-        return [replace(candidate, schedule=replace(schedule, split="rows"))]
-    cost = candidate.cost + threads * _remote_bytes(op, "filters", threads) / costs.remote_bytes_per_cycle
-    if schedule.algorithm == "winograd" and tiles > 1:
-        cost *= costs.shared_band  # three stages a band, with a barrier after each
-    ways = [replace(by_filters, cost=cost)]
-    if tiles >= threads:
-        cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles
-        cost += threads * _remote_bytes(op, "rows", threads) / costs.remote_bytes_per_cycle
-        ways.insert(0, replace(candidate, cost=cost, schedule=replace(schedule, split="rows")))
-    return ways
-
-
-def _remote_bytes(op: Any, split: str, threads: int) -> float:
-    """Return the bytes that a thread reads and that another one wrote."""
-    is_dense = isinstance(op, pattern.Conv2dOp) and op.groups.value == 1
-    reads_all = is_dense or isinstance(op, pattern.SparseConv2dOp)
-    total = 0.0
-    for number, value in enumerate(_activations(op)):
-        producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
-        if "schedule" not in producer:
-            continue  # the caller's memory, or a constant
-        size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
-        if number == 0 and reads_all and split == "filters":
-            total += size
-        elif Schedule.from_attr(producer["schedule"]).split != split:
-            total += size / threads
-    return total
-
-
-def _activations(op: Any) -> list[ir.Value]:
-    """Return the activations that a layer reads."""
-    if isinstance(op, pattern.AddOp):
-        return [op.lhs, op.rhs]
-    residual = getattr(op, "residual", None)
-    return [op.input] if residual is None else [op.input, residual]

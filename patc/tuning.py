@@ -26,7 +26,7 @@ from patc.numerics import FLOAT32
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.cost.candidates import pattern_counts
+from patc.passes.formats.layer_weights import pattern_counts
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import mlir_type
 from patc.passes.pattern_schedule import set_schedule

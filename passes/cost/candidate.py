@@ -1,8 +1,9 @@
-"""One way to compute a layer, with what the model of its machine says of it."""
+"""Ways to compute a layer, with what the model of its machine says of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 from patc.dialects.attributes import Schedule
 
@@ -22,3 +23,22 @@ class Candidate:
     cycles: float
     cost: float
     bound: str
+
+
+def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:
+    """Return the `limit` candidates that are worth measuring.
+
+    The model errs most between algorithms and between tiles of different widths. So half of the places go to the best
+    tiles of every algorithm, evenly, and the others to the best tiles of widths that are not among those. The order is
+    that of the schedules: layers of nearly equal costs have equal lists.
+    """
+    ranked = sorted(found, key=lambda candidate: candidate.cost)
+    algorithms: dict[str, list[Candidate]] = {}
+    widths: dict[tuple[str, int], Candidate] = {}
+    for candidate in ranked:
+        algorithms.setdefault(candidate.schedule.algorithm, []).append(candidate)
+        widths.setdefault((candidate.schedule.algorithm, candidate.schedule.columns), candidate)
+    share = max(1, limit // 2 // max(1, len(algorithms)))
+    firsts = [candidate for group in algorithms.values() for candidate in group[:share]]
+    kept = list(dict.fromkeys([*firsts, *widths.values(), *ranked]))[:limit]
+    return sorted(kept, key=lambda candidate: astuple(candidate.schedule))

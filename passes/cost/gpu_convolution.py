@@ -10,9 +10,8 @@ from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu import GpuModel
-from patc.passes.ir.windows import Window
+from patc.passes.ir.windows import Tap, Window
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT
-from patc.passes.kernels.host.convolution import Tap
 
 
 def convolution_schedules(op: Any, algorithm: str, blocks: Sequence[int], model: GpuModel) -> Iterator[Schedule]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
+from patc.dialects.attributes import Library
 from patc.passes.base import PassState, fail
 from patc.passes.formats.base import Arrays
 from patc.passes.formats.fkw import Fkw
@@ -57,3 +58,18 @@ def read_dense_weight(op: Any, state: PassState) -> DenseWeight:
         return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, op.groups.value)
     array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1])
     return DenseWeight(array, op.arrays[0], 1)
+
+
+def find_dense_weight(op: Any, state: PassState) -> DenseWeight | None:
+    """Return what `read_dense_weight` does, or None where weights are not constant."""
+    weights = op.arrays if "format" in op.attributes else [op.weight]
+    return None if any(read_constant(each, state) is None for each in weights) else read_dense_weight(op, state)
+
+
+def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
+    """Return how many kept kernels have each pattern; equally many where that is not known."""
+    patterns = len(library.masks)
+    stride = read_constant(op.array("stride"), state)
+    if stride is None:
+        return [op.array("values").type.shape[0] / patterns] * patterns
+    return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]

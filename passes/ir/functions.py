@@ -8,6 +8,9 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
+CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
+
 
 def defined_functions(module: ir.Module) -> list[Any]:
     """Return the `func.func` ops that have a body."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+Tap: TypeAlias = tuple[int, int, int]  # of a kernel: input channel after the first, row, column
 
 
 @dataclass(frozen=True)

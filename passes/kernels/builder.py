@@ -275,6 +275,22 @@ class Builder:
             scf.YieldOp(body(op.induction_variable, list(op.inner_iter_args)))
         return list(op.results)
 
+    def each(self, lower: Index, upper: Index, body: Callable[[ir.Value], None]) -> None:
+        """Emit `for i in lower .. upper - 1`, whose turns leave nothing to each other."""
+
+        def turn(number: ir.Value, _: Vectors) -> Vectors:
+            body(number)
+            return []
+
+        self.loop(lower, upper, [], turn)
+
+    def repeat(self, count: int, body: Callable[[Index], None]) -> None:
+        """Emit a loop of `count` turns, or its body alone."""
+        if count == 1:
+            body(0)
+        else:
+            self.each(0, count, body)
+
     def when_equal(self, a: Index, b: int, body: Callable[[], None]) -> None:
         """Emit `if a == b`."""
         if isinstance(a, int):

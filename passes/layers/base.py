@@ -15,6 +15,7 @@ from torch_mlir.dialects.ext import partition_fields
 from patc.dialects.attributes import Activation
 from patc.numerics import NUMERICS
 from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.windows import Window
 
@@ -139,7 +140,7 @@ class LayerKind(abc.ABC):
     packs: ClassVar[bool]
     fill: ClassVar[str]
     rereads: ClassVar[bool]
-    host: ClassVar[tuple[Algorithm[Any], ...]]
+    host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]
 
     @abc.abstractmethod

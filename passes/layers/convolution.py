@@ -12,8 +12,13 @@ from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
-from patc.passes.algorithms.gpu.dense_direct import DenseDirect, DepthwiseDirect
-from patc.passes.algorithms.gpu.pattern_direct import PatternDirect
+from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
+from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
+from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
+from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirect
+from patc.passes.algorithms.host.input_stationary import InputStationary
+from patc.passes.algorithms.host.pattern_direct import PatternDirect
+from patc.passes.algorithms.host.winograd import Winograd
 from patc.passes.base import PassState, fail
 from patc.passes.formats.base import Arrays, WeightFormat
 from patc.passes.formats.fkw import invert
@@ -61,8 +66,8 @@ class Conv2d(_Convolution):
     """`pattern.conv2d`."""
 
     op = pattern.Conv2dOp
-    host = ()
-    gpu = (DenseDirect(), DepthwiseDirect())
+    host = (DenseDirect(), DepthwiseDirect(), Winograd())
+    gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {
@@ -102,8 +107,8 @@ class SparseConv2d(_Convolution):
     """`pattern.sparse_conv2d`."""
 
     op = pattern.SparseConv2dOp
-    host = ()
-    gpu = (PatternDirect(), DenseDirect(), DepthwiseDirect())
+    host = (PatternDirect(), InputStationary(), DenseDirect(), DepthwiseDirect(), Winograd())
+    gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {

@@ -9,7 +9,8 @@ from torch_mlir.dialects import arith
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
-from patc.passes.algorithms.gpu.elementwise import Elementwise
+from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
+from patc.passes.algorithms.host.elementwise import Elementwise
 from patc.passes.base import PassState
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
@@ -54,8 +55,8 @@ class Add(_Elementwise):
     """`pattern.add`."""
 
     op = pattern.AddOp
-    host = ()
-    gpu = (Elementwise(),)
+    host = (Elementwise(),)
+    gpu = (GpuElementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
@@ -72,8 +73,8 @@ class Activate(_Elementwise):
     """`pattern.activate`."""
 
     op = pattern.ActivateOp
-    host = ()
-    gpu = (Elementwise(),)
+    host = (Elementwise(),)
+    gpu = (GpuElementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})
@@ -90,8 +91,8 @@ class Relayout(_Elementwise):
 
     op = pattern.RelayoutOp
     converts = True
-    host = ()
-    gpu = (Elementwise(),)
+    host = (Elementwise(),)
+    gpu = (GpuElementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})

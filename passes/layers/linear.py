@@ -11,7 +11,8 @@ from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
-from patc.passes.algorithms.gpu.gemv import Gemv
+from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
+from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant, replace_constant
 from patc.passes.layers import reference
@@ -39,8 +40,8 @@ class Linear(LayerKind):
     packs = False
     fill = "zero"
     rereads = False
-    host = ()
-    gpu = (Gemv(),)
+    host = (Gemv(),)
+    gpu = (GpuGemv(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, "bias": Access.WEIGHTS}

@@ -11,8 +11,11 @@ from torch_mlir.dialects import arith, linalg
 
 from patc.dialects import pattern
 from patc.numerics import NUMERICS
-from patc.passes.algorithms.gpu.global_pool import GlobalPool
-from patc.passes.algorithms.gpu.pool import AveragePool, MaxPool
+from patc.passes.algorithms.gpu.global_pool import GlobalPool as GpuGlobalPool
+from patc.passes.algorithms.gpu.pool import AveragePool as GpuAveragePool
+from patc.passes.algorithms.gpu.pool import MaxPool as GpuMaxPool
+from patc.passes.algorithms.host.global_pool import GlobalPool
+from patc.passes.algorithms.host.pool import AveragePool, MaxPool
 from patc.passes.base import PassState
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.planes import is_global_pool
@@ -59,8 +62,8 @@ class MaxPool2d(_Pool):
 
     op = pattern.MaxPool2dOp
     fill = "lowest"
-    host = ()
-    gpu = (MaxPool(),)
+    host = (MaxPool(),)
+    gpu = (GpuMaxPool(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.WINDOW})
@@ -77,8 +80,8 @@ class AvgPool2d(_Pool):
 
     op = pattern.AvgPool2dOp
     fill = "zero"
-    host = ()
-    gpu = (AveragePool(), GlobalPool())
+    host = (AveragePool(), GlobalPool())
+    gpu = (GpuAveragePool(), GpuGlobalPool())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.PLANES if is_global_pool(op) else Access.WINDOW})

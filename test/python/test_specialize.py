@@ -16,8 +16,9 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.host.site import divide
 from patc.passes.base import PassState
-from patc.passes.pattern_specialize import divide, pack_features, pack_filters
+from patc.passes.kernels.host.weights import pack_features, pack_filters
 from patc.pipeline import Pipeline
 
 RNG = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def weights(*shape: int) -> np.ndarray:
 )
 @settings(max_examples=300)
 def test_parts_cover_the_work_once(split: str, threads: int, tiles: int, costs: list[float]) -> None:
-    parts = divide(Schedule("pattern-direct", split=split, threads=threads), tiles, costs)
+    parts = divide(Schedule("pattern-direct", split=split, threads=threads), (0, tiles), costs)
     assert len(parts) == threads
     done = np.zeros((tiles, len(costs)), int)
     for first_tile, last_tile, first_filter, last_filter in parts:
@@ -50,7 +51,7 @@ def test_parts_cover_the_work_once(split: str, threads: int, tiles: int, costs: 
 
 @given(st.integers(1, 9), st.integers(1, 40))
 def test_rows_are_divided_evenly(threads: int, tiles: int) -> None:
-    parts = divide(Schedule("pool", split="rows", threads=threads), tiles, [1.0])
+    parts = divide(Schedule("pool", split="rows", threads=threads), (0, tiles), [1.0])
     counts = [last - first for first, last, _, _ in parts]
     assert max(counts) - min(counts) <= 1
 
@@ -59,14 +60,14 @@ def test_rows_are_divided_evenly(threads: int, tiles: int) -> None:
 @settings(max_examples=200)
 def test_filters_are_divided_by_their_cost(threads: int, costs: list[float]) -> None:
     """No part is further from its share than one filter at each end could bring it."""
-    parts = divide(Schedule("pattern-direct", split="filters", threads=threads), 1, costs)
+    parts = divide(Schedule("pattern-direct", split="filters", threads=threads), (0, 1), costs)
     share = sum(costs) / threads
     for _, _, first, last in parts:
         assert abs(sum(costs[first:last]) - share) <= max(costs)
 
 
 def test_one_thread_has_one_part() -> None:
-    assert divide(Schedule("gemv"), 3, [1.0, 2.0]) == [(0, 3, 0, 2)]
+    assert divide(Schedule("gemv"), (2, 5), [1.0, 2.0]) == [(2, 5, 0, 2)]
 
 
 # Packed weights

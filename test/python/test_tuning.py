@@ -25,8 +25,7 @@ from patc.dialects.attributes import Schedule
 from patc.layers import LayerReport
 from patc.passes import pattern_schedule
 from patc.passes.base import PassState
-from patc.passes.cost.candidate import Candidate
-from patc.passes.cost.candidates import shortlist
+from patc.passes.cost.candidate import Candidate, shortlist
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
 from patc.passes.pattern_schedule import PatternSchedule

@@ -24,6 +24,7 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Layout, Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.host.winograd import cuts
 from patc.passes.base import PassState
 from patc.passes.cost.models import cost_model
 from patc.passes.cost.winograd import winograd_cycles
@@ -429,7 +430,9 @@ def best_layer(
     channels: int, size: int, filters: int = 0, kernel: int = 3, stride: int = 1
 ) -> tuple[winograd.Layer, float]:
     target = get_target("x86-64-v4")
-    found = list(winograd.layers(1, channels, filters or channels, size, size, target, kernel, stride))
+    cut = 1, target.lanes, 1, target.lanes
+    layer = winograd.Layer(1, channels, filters or channels, size, size, *cut, kernel, stride)
+    found = list(cuts(layer, target.registers))
     costs = [winograd_cycles(layer, cost_model(target)) for layer in found]
     return found[int(np.argmin(costs))], min(costs)
 
@@ -462,8 +465,9 @@ def test_large_planes_are_cut_into_bands() -> None:
 
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])
 def test_products_keep_to_the_registers(name: str) -> None:
+    lanes, registers = get_target(name).lanes, get_target(name).registers
     for filters in (1, 3, 5, 16, 100):
-        for layer in winograd.layers(2, 7, filters, 30, 17, get_target(name)):
+        for layer in cuts(winograd.Layer(2, 7, filters, 30, 17, 1, lanes, 1, lanes), registers):
             vectors = layer.strip // layer.lanes
             assert layer.block <= filters
-            assert (layer.block + 1) * vectors < get_target(name).registers or layer.block == 1
+            assert (layer.block + 1) * vectors < registers or layer.block == 1

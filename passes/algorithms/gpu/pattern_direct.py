@@ -13,11 +13,10 @@ from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
-from patc.passes.cost.candidates import pattern_counts
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
 from patc.passes.formats.fkw import Fkw
-from patc.passes.formats.layer_weights import read_fkw
+from patc.passes.formats.layer_weights import pattern_counts, read_fkw
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.kernel import LANES

@@ -28,12 +28,12 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Library
 from patc.integers import ceil_div
+from patc.passes.ir.windows import Tap
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuEpilogue, GpuLayer
 from patc.passes.kernels.gpu.taps import Taps
 from patc.passes.kernels.gpu.tensors import Output, Place, View, activate
-from patc.passes.kernels.host.convolution import Tap
 
 
 @dataclass(frozen=True)

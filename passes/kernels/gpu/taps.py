@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch_mlir import ir
 
+from patc.passes.ir.windows import Tap
 from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuLayer
 from patc.passes.kernels.gpu.tensors import Place, View
-from patc.passes.kernels.host.convolution import Tap
 
 
 class Taps:

@@ -17,28 +17,20 @@ once a filter instead; it wins where few filters share a channel and a pattern.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Library, Schedule
+from patc.dialects.attributes import Library
 from patc.integers import ceil_div
-from patc.passes.ir.windows import Window
+from patc.passes.ir.windows import Tap
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.host.convolution import (
-    Epilogue,
-    Tap,
-    Tile,
-    Work,
-    for_work,
-    input_range,
-    input_vector,
-    prefetch_ends,
-    store_tile,
-)
-from patc.passes.kernels.tiling import Pack, Strip, Tensor
+from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.tiling import Pack
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,8 @@ class ChannelMajorWeights:
         block: filters that a block has at most.
     """
 
+    library: Library
+    block: int
     values: ir.Value
     place: ir.Value
     bounds: ir.Value
@@ -57,138 +51,162 @@ class ChannelMajorWeights:
     firsts: ir.Value
     reorder: ir.Value
     count: ir.Value
-    library: Library
-    block: int
 
 
-def input_stationary(
-    b: Builder,
-    work: Work,
-    source: Tensor,
-    weights: ChannelMajorWeights,
-    output: Tensor,
-    epilogue: Epilogue,
-    window: Window,
-    schedule: Schedule,
-) -> None:
-    """Emit the loops; work is divided by row tiles and blocks of filters."""
-    patterns = len(weights.library.masks)
-    strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
-    rows = min(schedule.rows, output.height)
-    # One filter's accumulators begin with a cache line.
-    line = tiling.line(b.element)
-    size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes), line) for strip in strips)
-    scratch = b.scratch(weights.block * size)
-    channels = b.load_index(weights.count, 0)
+@dataclass(frozen=True)
+class InputStationary:
+    """The loops; work is divided by row tiles and blocks of filters.
 
-    def one_block(tile: Tile, strip: Strip, index: Index, block: ir.Value) -> None:
-        base = tile.base(b, source, window.strides)
-        packs = tiling.packs(tile.rows, tile.chunks, schedule.lanes)
-        first = b.load_index(weights.firsts, block)
-        count = b.subtract(b.load_index(weights.firsts, b.add(block, 1)), first)
+    Attributes:
+        scratch: accumulators of a block, `size` elements a filter.
+        channels: how many any kernel reads.
+    """
 
-        def start(member: ir.Value, _: Vectors) -> Vectors:
-            channel = b.load_index(weights.reorder, b.add(first, member))
-            prefetch_ends(b, tile, channel, output, epilogue, schedule)
-            bias = b.load_scalar(epilogue.bias, channel) if epilogue.bias is not None else None
-            for pack, place in _places(packs):
-                value = b.splat(0.0, pack.lanes) if bias is None else b.broadcast(bias, pack.lanes)
-                b.store(value, scratch, b.mul(member, size), place)
-            return []
+    loops: Loops
+    weights: ChannelMajorWeights
+    scratch: ir.Value
+    size: int
+    channels: ir.Value
 
-        def one_channel(position: ir.Value, _: Vectors) -> Vectors:
-            following = b.mul(b.load_index(weights.channels, b.add(position, 1)), source.layout.plane)
-            _prefetch_inputs(b, tile, source, b.add(base, following), window, weights.library)
-            plane = b.mul(b.load_index(weights.channels, position), source.layout.plane)
-            cell = b.mul(b.add(b.mul(block, channels), position), patterns)
-            bounds = [b.load_index(weights.bounds, b.add(cell, pattern)) for pattern in range(patterns + 1)]
-            for pattern in range(patterns):
-                # Loaded even if no filter has this pattern: a branch around the loads would often be mispredicted.
-                taps = weights.library.places(pattern)
-                inputs = _load_inputs(b, tile, packs, source, b.add(base, plane), window, taps)
+    @staticmethod
+    def of(loops: Loops, weights: ChannelMajorWeights) -> InputStationary:
+        b, output, schedule = loops.b, loops.output, loops.schedule
+        rows = min(schedule.rows, output.height)
+        strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
+        # One filter's accumulators begin with a cache line.
+        line = tiling.line(b.element)
+        size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes), line) for strip in strips)
+        scratch = b.scratch(weights.block * size)
+        return InputStationary(loops, weights, scratch, size, b.load_index(weights.count, 0))
 
-                def one_kernel(kernel: ir.Value, _: Vectors, inputs: list[Vectors] = inputs) -> Vectors:
-                    _add_kernel(b, packs, weights, kernel, inputs, scratch, size)
-                    return []
+    def emit(self) -> None:
+        """Emit all loops."""
+        self.loops.for_work(self._one_block)
 
-                b.loop(bounds[pattern], bounds[pattern + 1], [], one_kernel)
-            return []
-
-        def finish(member: ir.Value, _: Vectors) -> Vectors:
-            channel = b.load_index(weights.reorder, b.add(first, member))
-            rows: list[Vectors] = [[] for _ in range(tile.rows)]
-            for pack, place in _places(packs):
-                value = b.load(scratch, b.mul(member, size), place, pack.lanes)
-                for number, (row, position) in enumerate(pack.pieces):
-                    lanes = tile.chunks[position].lanes
-                    part = value if lanes == pack.lanes else b.slice(value, number * lanes, lanes)
-                    rows[row].append(part)
-            store_tile(b, tile, strip, index, rows, channel, output, epilogue, schedule)
-            return []
-
-        b.loop(0, count, [], start)
-        b.loop(0, channels, [], one_channel)
-        b.loop(0, count, [], finish)
-
-    for_work(b, work, output, schedule, one_block)
+    def _one_block(self, tile: Tile, number: ir.Value) -> None:
+        b, firsts = self.loops.b, self.weights.firsts
+        base = self.loops.base(tile)
+        first = b.load_index(firsts, number)
+        count = b.subtract(b.load_index(firsts, b.add(number, 1)), first)
+        block = _Block(self, tile, base, number, first)
+        b.each(0, count, block.start)
+        b.each(0, self.channels, block.add_channel)
+        b.each(0, count, block.finish)
 
 
-def _load_inputs(
-    b: Builder,
-    tile: Tile,
-    packs: Sequence[Pack],
-    source: Tensor,
-    base: Index,
-    window: Window,
-    taps: tuple[Tap, ...],
-) -> list[Vectors]:
-    """Load what each tap contributes to each vector of accumulators; vectors that several taps read are loaded once."""
-    made: dict[tuple[int, int, int, int], ir.Value] = {}
+@dataclass(frozen=True)
+class _Block:
+    """A block of filters on one tile.
 
-    def piece(tap: Tap, row: int, position: int) -> ir.Value:
-        channel, dy, dx = tap
-        key = (channel, row * window.strides[0] + dy * window.dilations[0], position, dx)
-        if key not in made:
-            made[key] = input_vector(b, source, base, window, row, tap, tile.chunks[position])
-        return made[key]
+    Attributes:
+        base: address of the tile in channel 0 of the input.
+        number: of the block.
+        first: stored filter of the block.
+    """
 
-    return [
-        [b.concatenate([piece(tap, *place) for place in pack.pieces], pack.lanes) for pack in packs] for tap in taps
-    ]
+    whole: InputStationary
+    tile: Tile
+    base: Index
+    number: ir.Value
+    first: ir.Value
 
+    @property
+    def loops(self) -> Loops:
+        return self.whole.loops
 
-def _add_kernel(
-    b: Builder,
-    packs: Sequence[Pack],
-    weights: ChannelMajorWeights,
-    kernel: ir.Value,
-    inputs: list[Vectors],
-    scratch: ir.Value,
-    size: int,
-) -> None:
-    """Add one kernel's products to the accumulators of its filter. One vector of them is alive at a time."""
-    own = b.mul(b.load_index(weights.place, kernel), size)
-    first = b.mul(kernel, len(inputs))
-    scalars = [b.load_scalar(weights.values, b.add(first, tap)) for tap in range(len(inputs))]
-    for number, (pack, place) in enumerate(_places(packs)):
-        total = b.load(scratch, own, place, pack.lanes)
-        for scalar, vectors in zip(scalars, inputs, strict=True):
-            total = b.fma(b.broadcast(scalar, pack.lanes), vectors[number], total)
-        b.store(total, scratch, own, place)
+    @property
+    def weights(self) -> ChannelMajorWeights:
+        return self.whole.weights
 
+    @property
+    def _b(self) -> Builder:
+        return self.loops.b
 
-def _prefetch_inputs(b: Builder, tile: Tile, source: Tensor, base: Index, window: Window, library: Library) -> None:
-    """Ask for the cache lines of all patterns' inputs, so that they have come when this channel's turn does."""
-    taps = {tap for pattern in range(len(library.masks)) for tap in library.places(pattern)}
-    size = tiling.line(source.memory.type)
-    rows = {}
-    for channel, dy, dx in taps:
-        for row in range(tile.rows):
-            for chunk in tile.chunks:
-                first, last = input_range(source, window, row, (channel, dy, dx), chunk)
-                rows.update(dict.fromkeys(range(first // size, last // size + 1)))
-    for line in sorted(rows):
-        b.prefetch(source.memory, base, line * size)
+    @property
+    def _packs(self) -> list[Pack]:
+        return tiling.packs(self.tile.rows, self.tile.chunks, self.loops.schedule.lanes)
+
+    def start(self, member: ir.Value) -> None:
+        """Let the accumulators of a filter be its bias."""
+        b, bias = self._b, self.loops.epilogue.bias
+        channel = b.load_index(self.weights.reorder, b.add(self.first, member))
+        self.loops.prefetch_ends(self.tile, channel)
+        scalar = b.load_scalar(bias, channel) if bias is not None else None
+        for pack, place in _places(self._packs):
+            value = b.splat(0.0, pack.lanes) if scalar is None else b.broadcast(scalar, pack.lanes)
+            b.store(value, self.whole.scratch, b.mul(member, self.whole.size), place)
+
+    def add_channel(self, position: ir.Value) -> None:
+        """Add the products of one of the input channels that any kernel reads, pattern by pattern."""
+        b, weights, plane = self._b, self.weights, self.loops.source.layout.plane
+        patterns = len(weights.library.masks)
+        following = b.mul(b.load_index(weights.channels, b.add(position, 1)), plane)
+        self._prefetch_inputs(b.add(self.base, following))
+        offset = b.mul(b.load_index(weights.channels, position), plane)
+        cell = b.mul(b.add(b.mul(self.number, self.whole.channels), position), patterns)
+        bounds = [b.load_index(weights.bounds, b.add(cell, pattern)) for pattern in range(patterns + 1)]
+        for pattern in range(patterns):
+            # Loaded even if no filter has this pattern: a branch around the loads would often be mispredicted.
+            inputs = self._load_inputs(b.add(self.base, offset), weights.library.places(pattern))
+
+            def one_kernel(kernel: ir.Value, inputs: list[Vectors] = inputs) -> None:
+                self._add_kernel(kernel, inputs)
+
+            b.each(bounds[pattern], bounds[pattern + 1], one_kernel)
+
+    def finish(self, member: ir.Value) -> None:
+        """Store what the accumulators of a filter hold."""
+        b, tile = self._b, self.tile
+        channel = b.load_index(self.weights.reorder, b.add(self.first, member))
+        rows: list[Vectors] = [[] for _ in range(tile.rows)]
+        for pack, place in _places(self._packs):
+            value = b.load(self.whole.scratch, b.mul(member, self.whole.size), place, pack.lanes)
+            for number, (row, position) in enumerate(pack.pieces):
+                lanes = tile.chunks[position].lanes
+                part = value if lanes == pack.lanes else b.slice(value, number * lanes, lanes)
+                rows[row].append(part)
+        self.loops.store_tile(tile, rows, channel)
+
+    def _load_inputs(self, base: Index, taps: Sequence[Tap]) -> list[Vectors]:
+        """Load what each tap contributes to each vector of accumulators; vectors that several taps read are loaded
+        once."""
+        window, made = self.loops.window, dict[tuple[int, int, int, int], ir.Value]()
+
+        def piece(tap: Tap, row: int, position: int) -> ir.Value:
+            channel, dy, dx = tap
+            key = (channel, row * window.strides[0] + dy * window.dilations[0], position, dx)
+            if key not in made:
+                made[key] = self.loops.input_vector(base, row, tap, self.tile.chunks[position])
+            return made[key]
+
+        return [
+            [self._b.concatenate([piece(tap, *place) for place in pack.pieces], pack.lanes) for pack in self._packs]
+            for tap in taps
+        ]
+
+    def _add_kernel(self, kernel: ir.Value, inputs: list[Vectors]) -> None:
+        """Add one kernel's products to the accumulators of its filter. One vector of them is alive at a time."""
+        b = self._b
+        own = b.mul(b.load_index(self.weights.place, kernel), self.whole.size)
+        first = b.mul(kernel, len(inputs))
+        scalars = [b.load_scalar(self.weights.values, b.add(first, tap)) for tap in range(len(inputs))]
+        for number, (pack, place) in enumerate(_places(self._packs)):
+            total = b.load(self.whole.scratch, own, place, pack.lanes)
+            for scalar, vectors in zip(scalars, inputs, strict=True):
+                total = b.fma(b.broadcast(scalar, pack.lanes), vectors[number], total)
+            b.store(total, self.whole.scratch, own, place)
+
+    def _prefetch_inputs(self, base: Index) -> None:
+        """Ask for the cache lines of all patterns' inputs, so that they have come when this channel's turn does."""
+        library, memory = self.weights.library, self.loops.source.memory
+        size = tiling.line(memory.type)
+        lines: set[int] = set()
+        for tap in {tap for pattern in range(len(library.masks)) for tap in library.places(pattern)}:
+            for row, chunk in itertools.product(range(self.tile.rows), self.tile.chunks):
+                first, last = self.loops.input_range(row, tap, chunk)
+                lines.update(range(first // size, last // size + 1))
+        for line in sorted(lines):
+            self._b.prefetch(memory, base, line * size)
 
 
 def _places(packs: Sequence[Pack]) -> list[tuple[Pack, int]]:

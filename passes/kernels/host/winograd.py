@@ -32,16 +32,15 @@ else all threads share each stage of each band.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from patc.dialects.attributes import Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
-from patc.targets import Target
 
 LINE = tiling.LINE_BYTES // 4  # f32 elements of a cache line
 
@@ -292,20 +291,28 @@ def inputs_of(layer: Layer, phase: Phase, strip: Strip) -> int:
     return min(columns, layer.width + phase.width - 1 - TILE * strip.start) if strip.is_last else columns
 
 
-BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
+@dataclass(frozen=True)
+class Plan:
+    """How threads divide a layer, and the memory that its stages need."""
 
+    layer: Layer
+    schedule: Schedule
 
-def layers(
-    images: int, channels: int, filters: int, height: int, width: int, target: Target, kernel: int = 3, stride: int = 1
-) -> Iterator[Layer]:
-    """Yield the ways to cut a layer that are worth a thought.
+    @property
+    def own_bands(self) -> bool:
+        """Whether each thread computes bands of its own."""
+        return self.schedule.split == "rows" and self.layer.bands >= self.schedule.threads
 
-    Args:
-        height, width: of its output.
-    """
-    rows = images * ceil_div(height, TILE)
-    bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
-    for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
-        blocks = [size for size in BLOCKS if size <= filters and (size + 1) * vectors + 1 <= target.registers]
-        cut = band, target.lanes, blocks[-1], vectors * target.lanes
-        yield Layer(images, channels, filters, height, width, *cut, kernel, stride)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Elements of the transformed inputs and of the products of all threads."""
+        layer = self.layer
+        copies, kept = (self.schedule.threads, layer.kept) if self.own_bands else (1, layer.filters)
+        return copies * layer.depth * layer.channel, copies * kept * layer.channel
+
+    def stage(self, name: str) -> Schedule:
+        """Return how all threads share one stage of a band: "input", "products" or "output"."""
+        layer, threads = self.layer, self.schedule.threads
+        are_even = layer.positions % threads == 0 or layer.blocks % threads != 0
+        split = "rows" if name == "products" and are_even else "filters"
+        return replace(self.schedule, algorithm=f"winograd-{name}", split=split)

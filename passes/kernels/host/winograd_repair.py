@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch_mlir import ir
@@ -22,11 +22,10 @@ from patc.dialects.attributes import Layout, Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.host import convolution
-from patc.passes.kernels.host.convolution import Epilogue, Tile, Work
+from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.winograd import Layer, Strip
 from patc.passes.kernels.host.winograd_transforms import TILE, weight_matrix
-from patc.passes.kernels.tiling import Tensor
 
 ALGORITHM = "winograd-repair"  # of the kernels; they are compiled for little code
 ROWS = 4  # of a tile of direct convolution
@@ -126,98 +125,113 @@ class Weights:
     places: ir.Value
 
 
-def repair(
-    b: Builder,
-    work: Work,
-    layer: Layer,
-    source: Tensor,
-    weights: Weights,
-    status: ir.Value,
-    output: Tensor,
-    epilogue: Epilogue,
-    window: Window,
-    schedule: Schedule,
-) -> None:
-    """Emit direct convolution for the filters of `work`, to be done if `status` says so."""
-    kernels = b.scratch(layer.channels * layer.kernel**2)
+@dataclass(frozen=True)
+class Repair:
+    """Direct convolution of the whole layer, to be done if `status` says so."""
 
-    def one_filter(filter_: ir.Value, _: Vectors) -> Vectors:
-        _restore_kernels(b, layer, filter_, weights, kernels)
-        first_tap = len(layer.phases) + 1 + len(READ) ** 2
+    loops: Loops
+    layer: Layer
+    weights: Weights
+    status: ir.Value
 
-        def one_tile(tile: Tile, strip: tiling.Strip, index: Index, _: ir.Value) -> None:
-            base = tile.base(b, source, window.strides)
+    def emit(self) -> None:
+        """Emit the loops for the kernel's share of filters."""
+        b, layer, work = self.loops.b, self.layer, self.loops.kernel.work
+        kernels = b.scratch(layer.channels * layer.kernel**2)
 
-            def one_channel(channel: ir.Value, sums: Vectors) -> Vectors:
-                plane, first = b.add(base, b.mul(channel, source.layout.plane)), b.mul(channel, layer.kernel**2)
+        def one_filter(filter_: ir.Value) -> None:
+            _Restoration(b, layer, self.weights, kernels).emit(filter_)
+            one = replace(work, first_filter=filter_, last_filter=b.add(filter_, 1))
+            loops = replace(self.loops, kernel=replace(self.loops.kernel, work=one))
+            loops.for_work(lambda tile, _: self._one_tile(tile, filter_, kernels))
 
-                def one_tap(entry: ir.Value, sums: Vectors) -> Vectors:
-                    address = b.add(plane, b.load_index(weights.places, b.add(entry, first_tap)))
-                    scalar = b.load_scalar(kernels, b.add(first, entry))
-                    found = []
-                    for row, total in enumerate(sums):
-                        lanes = total.type.shape[0]
-                        vector = b.load(source.memory, address, row * window.strides[0] * source.layout.pitch, lanes)
-                        found.append(b.fma(b.broadcast(scalar, lanes), vector, total))
-                    return found
+        found = arith.CmpFOp(arith.CmpFPredicate.UNE, b.load_scalar(self.status, 0), b.scalar(0.0)).result
+        with ir.InsertionPoint(scf.IfOp(found).then_block):
+            b.each(work.first_filter, work.last_filter, one_filter)
+            scf.YieldOp([])
 
-                return b.loop(0, layer.kernel**2, sums, one_tap)
+    def _one_tile(self, tile: Tile, filter_: ir.Value, kernels: ir.Value) -> None:
+        b, source = self.loops.b, self.loops.source
+        taps, first_tap = self.layer.kernel**2, len(self.layer.phases) + 1 + len(READ) ** 2
+        base = self.loops.base(tile)
+        pitch = self.loops.window.strides[0] * source.layout.pitch
 
-            first_sums = convolution.first_sums(b, tile, epilogue.bias, filter_)
-            sums = b.loop(0, layer.channels, first_sums, one_channel)
-            convolution.store_sums(b, tile, convolution.by_row(sums, tile), filter_, output, epilogue)
+        def one_channel(channel: ir.Value, accumulators: Vectors) -> Vectors:
+            plane, first = b.add(base, b.mul(channel, source.layout.plane)), b.mul(channel, taps)
 
-        one = Work(work.first_tile, work.last_tile, filter_, b.add(filter_, 1))
-        convolution.for_work(b, one, output, schedule, one_tile)
-        return []
+            def one_tap(entry: ir.Value, accumulators: Vectors) -> Vectors:
+                address = b.add(plane, b.load_index(self.weights.places, b.add(entry, first_tap)))
+                scalar = b.load_scalar(kernels, b.add(first, entry))
+                found = []
+                for row, total in enumerate(accumulators):
+                    lanes = total.type.shape[0]
+                    vector = b.load(source.memory, address, row * pitch, lanes)
+                    found.append(b.fma(b.broadcast(scalar, lanes), vector, total))
+                return found
 
-    found = arith.CmpFOp(arith.CmpFPredicate.UNE, b.load_scalar(status, 0), b.scalar(0.0)).result
-    with ir.InsertionPoint(scf.IfOp(found).then_block):
-        b.loop(work.first_filter, work.last_filter, [], one_filter)
-        scf.YieldOp([])
+            return b.loop(0, taps, accumulators, one_tap)
+
+        accumulators = b.loop(0, self.layer.channels, self.loops.first_accumulators(tile, filter_), one_channel)
+        self.loops.store_rows(tile, tile.by_row(accumulators), filter_)
 
 
-def _restore_kernels(b: Builder, layer: Layer, filter_: ir.Value, weights: Weights, kernels: ir.Value) -> None:
-    """Emit the kernels of a filter, [channel][tap], phase after phase."""
-    # The last block of filters may overlap its neighbour.
-    block = b.divide(filter_, layer.block)[0]
-    member = b.subtract(filter_, b.index(b.minimum(b.mul(block, layer.block), layer.filters - layer.block)))
-    base = b.add(b.mul(block, layer.depth * layer.block), member)
-    count = len(READ) ** 2
-    read = b.scratch(count)
+@dataclass(frozen=True)
+class _Restoration:
+    """The kernels of a filter in memory, [channel][tap], phase after phase."""
 
-    def one_channel(channel: ir.Value, _: Vectors) -> Vectors:
-        target = b.mul(channel, layer.kernel**2)
+    b: Builder
+    layer: Layer
+    weights: Weights
+    kernels: ir.Value
 
-        def one_phase(phase: ir.Value, _: Vectors) -> Vectors:
-            first = b.add(base, b.mul(b.add(channel, b.mul(phase, layer.channels)), layer.block))
+    def emit(self, filter_: ir.Value) -> None:
+        """Emit the loops."""
+        b, layer = self.b, self.layer
+        # The last block of filters may overlap its neighbour.
+        block = b.divide(filter_, layer.block)[0]
+        member = b.subtract(filter_, b.index(b.minimum(b.mul(block, layer.block), layer.filters - layer.block)))
+        base = b.add(b.mul(block, layer.depth * layer.block), member)
+        read = b.scratch(len(READ) ** 2)
 
-            def one_product(place: ir.Value, _: Vectors) -> Vectors:
-                position = b.load_index(weights.places, b.add(place, len(layer.phases) + 1))
-                b.store(b.load_scalar(weights.transformed, b.add(first, position)), read, place, 0)
-                return []
+        def one_channel(channel: ir.Value) -> None:
+            target = b.mul(channel, layer.kernel**2)
 
-            b.loop(0, count, [], one_product)
-            products = b.load(read, 0, 0, count)
-            start, end = (b.load_index(weights.places, place) for place in (phase, b.add(phase, 1)))
+            def one_phase(phase: ir.Value) -> None:
+                first = b.add(base, b.mul(b.add(channel, b.mul(phase, layer.channels)), layer.block))
+                self._one_phase(phase, self._products(first, read), target)
 
-            def one_tap(entry: ir.Value, largest: Vectors) -> Vectors:
-                factors = b.load(weights.matrices, b.mul(entry, count), 0, count)
-                tap = b.sum_lanes(b.times(factors, products))
-                b.store(tap, kernels, b.add(target, entry), 0)
-                return [b.at_least(largest[0], math.AbsFOp(tap).result)]
+            b.each(0, len(layer.phases), one_phase)
 
-            (largest,) = b.loop(start, end, [b.scalar(0.0)], one_tap)
-            least = b.times(largest, b.scalar(LEAST_TAP))
+        b.each(0, layer.channels, one_channel)
 
-            def round_tap(entry: ir.Value, _: Vectors) -> Vectors:
-                tap = b.load_scalar(kernels, b.add(target, entry))
-                is_zero = arith.CmpFOp(arith.CmpFPredicate.OLT, math.AbsFOp(tap).result, least).result
-                b.store(arith.SelectOp(is_zero, b.scalar(0.0), tap).result, kernels, b.add(target, entry), 0)
-                return []
+    def _products(self, first: Index, read: ir.Value) -> ir.Value:
+        """Return the products of READ as a vector, collected in the memory `read`."""
+        b, count = self.b, len(READ) ** 2
 
-            return b.loop(start, end, [], round_tap)
+        def one_product(place: ir.Value) -> None:
+            position = b.load_index(self.weights.places, b.add(place, len(self.layer.phases) + 1))
+            b.store(b.load_scalar(self.weights.transformed, b.add(first, position)), read, place, 0)
 
-        return b.loop(0, len(layer.phases), [], one_phase)
+        b.each(0, count, one_product)
+        return b.load(read, 0, 0, count)
 
-    b.loop(0, layer.channels, [], one_channel)
+    def _one_phase(self, phase: ir.Value, products: ir.Value, target: Index) -> None:
+        """Store the taps of a phase, to the channel at `target`."""
+        b, count = self.b, len(READ) ** 2
+        start, end = (b.load_index(self.weights.places, place) for place in (phase, b.add(phase, 1)))
+
+        def one_tap(entry: ir.Value, largest: Vectors) -> Vectors:
+            factors = b.load(self.weights.matrices, b.mul(entry, count), 0, count)
+            tap = b.sum_lanes(b.times(factors, products))
+            b.store(tap, self.kernels, b.add(target, entry), 0)
+            return [b.at_least(largest[0], math.AbsFOp(tap).result)]
+
+        (largest,) = b.loop(start, end, [b.scalar(0.0)], one_tap)
+        least = b.times(largest, b.scalar(LEAST_TAP))
+
+        def round_tap(entry: ir.Value) -> None:
+            tap = b.load_scalar(self.kernels, b.add(target, entry))
+            is_zero = arith.CmpFOp(arith.CmpFPredicate.OLT, math.AbsFOp(tap).result, least).result
+            b.store(arith.SelectOp(is_zero, b.scalar(0.0), tap).result, self.kernels, b.add(target, entry), 0)
+
+        b.each(start, end, round_tap)

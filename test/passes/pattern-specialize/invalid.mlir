@@ -77,3 +77,29 @@ func.func @constant_of_another_file(%x: tensor<2xf32>) -> tensor<2xf32> {
   %y = "pattern.add"(%x, %c) {activation = "none", schedule = #pattern.schedule<{algorithm = "elementwise", rows = 1, columns = 16, lanes = 16, filters = 1, sums = 1, split = "filters", threads = 1}>} : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>
   return %y : tensor<2xf32>
 }
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @algorithm_of_another_kind(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected a schedule with algorithm elementwise, got 'pool'}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+func.func @windows_over_whole_planes(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32> {
+  // expected-error @below {{'pattern.avg_pool2d' op expected algorithm 'global-pool' for the mean of whole planes, got 'pool'}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel = array<i64: 8, 8>, pads = array<i64: 0, 0, 0, 0>, schedule = #pattern.schedule<{algorithm = "pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
+  return %y : tensor<1x2x1x1xf32>
+}
+
+// -----
+
+func.func @planes_as_windows(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32> {
+  // expected-error @below {{'pattern.avg_pool2d' op expected algorithm 'pool' for windows smaller than planes, got 'global-pool'}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 0>, schedule = #pattern.schedule<{algorithm = "global-pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32>
+  return %y : tensor<1x2x7x7xf32>
+}

@@ -1,0 +1,84 @@
+"""Dense-direct and depthwise-direct convolution; see `passes/kernels/host/dense_direct.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import read_dense_weight
+from patc.passes.kernels.host import dense_direct
+from patc.passes.kernels.host.dense_direct import DenseWeights
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.weights import pack_filters
+from patc.targets import Target
+
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)  # filters of a tile
+
+
+class DenseDirect(HostAlgorithm):
+    """Filters x outputs of a tile in registers; sparse weights are decoded."""
+
+    name: ClassVar[str] = "dense-direct"
+    is_depthwise: ClassVar[bool] = False
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
+        if "grouped" in op.attributes:
+            return  # dense weights would have zeros between the groups, which make NaN of another group's infinity
+        if (channels == filters == groups) != self.is_depthwise:
+            return
+        layer = TiledConvolution.of(op, target, channels // groups, threads)
+        lanes, registers, group = layer.model.lanes, layer.model.registers, filters // groups
+        blocks = [size for size in BLOCKS if size <= group and (groups == 1 or group % size == 0)]
+        for tile in layer.tiles():
+            for block in blocks:
+                # Beside the accumulators: the input vectors of one tap and a weight.
+                if (block + 1) * tile.vectors + tile.widths <= registers or tile.vectors * block == 1:
+                    schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
+                    yield layer.candidate(schedule, tile, _cost(layer, op.kernel_size, tile, block))
+
+    def emit(self, site: HostSite) -> None:
+        source, output, block = site.source, site.output, site.schedule.filters
+        weight = read_dense_weight(site.op, site.state)
+        filters, channels = weight.array.shape[:2]
+        packed = site.constant(pack_filters(weight.array, block), weight.origin, f"packed{block}")
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, values, made, epilogue = arguments
+            weights = DenseWeights(values, channels, filters // weight.groups)
+            dense_direct.DenseDirect(Loops(kernel, made, epilogue, given), weights).emit()
+
+        site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
+
+
+class DepthwiseDirect(DenseDirect):
+    """The same for filters that have one channel each, of their own."""
+
+    name: ClassVar[str] = "depthwise-direct"
+    is_depthwise: ClassVar[bool] = True
+
+
+def groups_of(op: Any) -> int:
+    """Return the groups of a convolution; a sparse one whose weights are decoded has one."""
+    return op.groups.value if "groups" in op.attributes else 1
+
+
+def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:
+    """Return what a tile of a block of filters costs."""
+    model, geometry, rows = layer.model, layer.geometry, tile.rows
+    cycles = 0.0
+    for strip in tile.strips:
+        channel = model.dense_channel_cost(kernel, rows, strip.chunks, block, geometry)
+        stores = block * rows * len(strip.chunks) * model.costs.store_cycles
+        stores += block * layer.written_cycles(tile, strip)
+        cycles += strip.count * (geometry.channels * channel.cycles + stores + model.costs.loop_entry_cycles)
+    return TileCost(cycles, math.prod(kernel) * block, channel.bound, ceil_div(layer.filters, block))

@@ -1,0 +1,47 @@
+"""Fully connected layers; see `passes/kernels/host/gemm.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import core_model, memory_bound
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import require_array
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels.host.gemm import Gemm
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.weights import pack_features
+from patc.targets import Target
+
+
+class Gemv(HostAlgorithm):
+    """Products of a matrix and a vector or, of several images, of two matrices: weights are a stream from memory."""
+
+    name: ClassVar[str] = "gemv"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.weight.type)
+        filters, features = op.weight.type.shape
+        rows = min(images, 4)
+        block = min(filters, 4 if rows > 1 else 8)
+        lanes = model.lanes * size // 4  # it sums in f32
+        yield memory_bound(model, Schedule(self.name, rows, 1, lanes, block), float(size * features * filters))
+
+    def emit(self, site: HostSite) -> None:
+        op, source, output = site.op, site.source, site.output
+        block, lanes = site.schedule.filters, site.schedule.lanes
+        array = pack_features(require_array(op, op.weight, "weight", site.state), block, lanes)
+        weight = site.constant(array, op.weight, f"packed{block}x{lanes}")
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, weights, made, epilogue = arguments
+            Gemm(Loops(kernel, made, epilogue, given), weights).emit()
+
+        site.call([source, weight, output, site.epilogue], emit, [1.0] * ceil_div(output.shape[1], block))

@@ -1,0 +1,98 @@
+"""Input-stationary sparse convolution; see `passes/kernels/host/input_stationary.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from patc.dialects.attributes import FkwAttr, Library, Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.patterns import Patterns
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.channel_major import by_channel
+from patc.passes.formats.layer_weights import read_fkw
+from patc.passes.ir.constants import read_constant
+from patc.passes.kernels.host import input_stationary
+from patc.passes.kernels.host.accumulators import is_long_sum
+from patc.passes.kernels.host.input_stationary import ChannelMajorWeights
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.targets import Target
+
+ROLES = ("values", "place", "bounds", "channels", "firsts", "reorder", "count")
+
+
+class InputStationary(HostAlgorithm):
+    """The inputs of a pattern stay in registers."""
+
+    name: ClassVar[str] = "input-stationary"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        if not isinstance(op.format, FkwAttr):
+            return
+        layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
+        if is_long_sum(op.result.type.element_type, math.prod(op.array("values").type.shape) / layer.filters):
+            return  # it cannot sum in parts
+        lanes, registers = layer.model.lanes, layer.model.registers
+        channels = _channels_read(op, state)
+        for tile in layer.tiles():
+            if tile.vectors > registers:
+                continue
+            area = tile.rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in tile.strips)
+            blocks = ceil_div(layer.filters * area, layer.model.costs.scratch_sums)
+            cost, inputs = _cost(layer, patterns, tile, blocks * channels)
+            others = layer.model.stationary_registers(patterns.entries, tile.widths)
+            if inputs + others <= registers or tile.vectors == 1:
+                block = ceil_div(layer.filters, blocks)
+                schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
+                yield layer.candidate(schedule, tile, cost)
+
+    def emit(self, site: HostSite) -> None:
+        op, source, output, schedule = site.op, site.source, site.output, site.schedule
+        library = Library.from_attr(op.format)
+        blocks = ceil_div(output.shape[1], schedule.filters)
+        if schedule.split == "filters":
+            blocks = ceil_div(blocks, schedule.threads) * schedule.threads
+        arrays = by_channel(read_fkw(op, site.state), blocks)
+        weights = [site.constant(getattr(arrays, role), op.array("values"), f"{role}{blocks}") for role in ROLES]
+        block = ceil_div(arrays.block, 64) * 64  # the same for layers that are alike, so that they share a kernel
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, *arrays, made, epilogue = arguments
+            held = ChannelMajorWeights(library, block, *arrays)
+            input_stationary.InputStationary.of(Loops(kernel, made, epilogue, given), held).emit()
+
+        site.call([source, *weights, output, site.epilogue], emit, arrays.kept())
+
+
+def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, entered: int) -> tuple[TileCost, int]:
+    """Return what a tile costs, and the vectors of inputs that stay in registers.
+
+    Args:
+        entered: channels of all blocks of filters.
+    """
+    model, geometry, taps, rows = layer.model, layer.geometry, patterns.taps, tile.rows
+    cycles, inputs = 0.0, 0
+    for strip in tile.strips:
+        costs = [model.stationary_cost(shape, rows, strip.chunks, geometry) for shape in taps]
+        kernels = sum(count * cost.kernel for count, cost in zip(patterns.counts, costs, strict=True))
+        loops = len(taps) * model.loop_cycles(kernels / (entered * len(taps)))
+        inputs_loaded = sum(cost.cell for cost in costs)
+        distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=True)
+        ends = layer.filters * (costs[0].filter + layer.written_cycles(tile, strip))
+        cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
+        inputs = max(inputs, *(cost.inputs for cost in costs))
+    return TileCost(cycles, patterns.instructions, "multiply-adds"), inputs
+
+
+def _channels_read(op: Any, state: PassState) -> int:
+    """Return how many (first) input channels the kept kernels have."""
+    index = read_constant(op.array("index"), state)
+    return op.input.type.shape[1] if index is None else len(np.unique(index))

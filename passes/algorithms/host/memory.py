@@ -1,0 +1,97 @@
+"""The memory of a function that is being built: the buffers of its tensors, and constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith, memref
+
+from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_type, layout_of, slack
+from patc.passes.algorithms.host.functions import KernelFunctions
+from patc.passes.base import PassState, fail
+from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.kernels.builder import Builder
+
+
+class Memory:
+    """The memory of a function.
+
+    Attributes:
+        builder: of the function.
+        kernels: that it calls.
+    """
+
+    def __init__(self, block: ir.Block, kernels: KernelFunctions) -> None:
+        self.builder = Builder(block)
+        self.kernels = kernels
+        self._block = block
+        self._buffers: dict[ir.Value, Buffer] = {}
+        self._outputs: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[object, ir.Value] = {}
+
+    @property
+    def state(self) -> PassState:
+        return self.kernels.state
+
+    def place(self, value: ir.Value, memory: ir.Value) -> None:
+        """Say where a tensor is."""
+        self._buffers[value] = Buffer.of(value, memory)
+
+    def reshape(self, source: ir.Value, result: ir.Value) -> None:
+        """Let a row-major tensor be in the memory of another one."""
+        self._buffers[result] = Buffer(self.buffer(source).memory, tuple(result.type.shape), None)
+
+    def reserve(self, value: ir.Value, memory: ir.Value) -> None:
+        """Say where a tensor will be made."""
+        self._outputs[value] = memory
+
+    def reserved(self, value: ir.Value) -> ir.Value | None:
+        """Return where a tensor is made, or None if it has a buffer of its own."""
+        return self._outputs.get(value)
+
+    def result(self, op: Any) -> Buffer:
+        """Return the buffer of an op's result: what was reserved, or a new allocation."""
+        value = op.results[0]
+        memory = self.reserved(value)
+        if memory is None:
+            elements = count_elements(value.type.shape, layout_of(value)) + slack(value)
+            memory = self.allocate(elements, value.type.element_type)
+        self.place(value, memory)
+        return self._buffers[value]
+
+    def buffer(self, value: ir.Value) -> Buffer:
+        """Return the buffer of an activation, or of a constant in its place.
+
+        Raises:
+            PatcError: a constant whose values are nowhere.
+        """
+        if value not in self._buffers:
+            array = read_constant(value, self.state)
+            if array is None:  # every other op was converted before
+                raise fail(value.owner, "values in the text", value.owner.attributes.get("value", "none"))
+            self.place(value, self.constant(array, value, ""))
+        return self._buffers[value]
+
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> ir.Value:
+        """Return an array in memory; it keeps name and form of the constant `origin` that it was made from."""
+        name = constant_name(origin)
+        key = (name or origin, role)
+        if key not in self._constants:
+            label = ".".join(part for part in (name or "constant", role) if part)
+            symbol, type_ = self.kernels.add_global(label, array, inline=name is None)
+            self._constants[key] = memref.GetGlobalOp(type_, symbol).result
+        return self._constants[key]
+
+    def allocate(self, elements: int, element: ir.Type) -> ir.Value:
+        """Return new memory."""
+        return memref.AllocOp(flat_type(elements, element), [], []).result
+
+    def allocate_zero(self, element: ir.Type) -> ir.Value:
+        """Return memory of one element, zero when the function starts."""
+        with ir.InsertionPoint.at_block_begin(self._block):
+            memory = self.allocate(1, element)
+            zero = arith.ConstantOp(element, 0.0).result
+            memref.StoreOp(zero, memory, [arith.ConstantOp(self.builder.index_type, 0).result])
+        return memory

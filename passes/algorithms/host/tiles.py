@@ -1,0 +1,167 @@
+"""The register tiles that are worth a thought, and what tiles of convolutions cost whatever their loops are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from patc.dialects.attributes import Layout, Schedule
+from patc.integers import ceil_div
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
+from patc.passes.cost.geometry import Geometry
+from patc.passes.cost.models import cost_model
+from patc.passes.ir.elements import element_bytes, vector_lanes
+from patc.passes.ir.planes import as_planes, is_flat, kernel_plane
+from patc.passes.kernels import tiling
+from patc.passes.kernels.tiling import Strip
+from patc.targets import Target
+
+TALLEST = 16  # rows of a tile
+WIDEST = 14  # halves of a vector that the columns of a tile fill
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """`rows` x `columns` outputs of a plane; `strips` are the tiles of a row."""
+
+    rows: int
+    columns: int
+    strips: list[Strip]
+
+    @property
+    def widest(self) -> int:
+        """Vectors of a row."""
+        return max(len(strip.chunks) for strip in self.strips)
+
+    @property
+    def widths(self) -> int:
+        """The largest number of different vector lengths in a strip."""
+        return max(len({chunk.lanes for chunk in strip.chunks}) for strip in self.strips)
+
+    @property
+    def vectors(self) -> int:
+        return self.rows * self.widest
+
+
+def register_tiles(height: int, width: int, lanes: int) -> Iterator[RegisterTile]:
+    """Yield the tiles of a plane, narrow ones first, and of equally wide ones low ones first."""
+    # Of heights that make equally many tiles, the least will do.
+    heights = sorted({ceil_div(height, tiles) for tiles in range(ceil_div(height, TALLEST), height + 1)})
+    for columns, strips in column_choices(width, lanes):
+        for rows in heights:
+            yield RegisterTile(rows, columns, strips)
+
+
+def column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[Strip]]]:
+    """Yield the tile widths that cut a row into vectors without gaps between the strips, and those strips."""
+    half = max(lanes // 2, 4)
+    for columns in sorted({min(width, step * half) for step in range(1, WIDEST + 1)}):
+        strips = tiling.strips(width, columns, lanes)
+        if strips[0].columns == width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
+            yield columns, strips
+
+
+def core_model(op: Any, target: Target) -> CoreModel:
+    """Return the cost model of a target with its lanes counted in elements of a layer's result: of f16 a register holds
+    twice as many."""
+    lanes = vector_lanes(op.result.type, target)
+    model: CoreModel = cost_model(replace(target, lanes=lanes, fma_lanes=target.fma_lanes * lanes // target.lanes))
+    return model
+
+
+@dataclass(frozen=True)
+class TiledConvolution:
+    """A convolution, as its register tiles are costed.
+
+    Attributes:
+        model: of the machine.
+        batch, filters, height, width: of the result as the kernel sees it.
+        geometry: how the window meets the input.
+        distant: tensors, of the result and a residual, that are behind the caches of a core.
+        phases: of the result's layout.
+    """
+
+    model: CoreModel
+    batch: int
+    filters: int
+    height: int
+    width: int
+    geometry: Geometry
+    distant: int
+    phases: int
+
+    @staticmethod
+    def of(op: Any, target: Target, channels: int, threads: int) -> TiledConvolution:
+        """Return a layer whose filters read so many channels each."""
+        model, layout, size = core_model(op, target), Layout.of(op.result.type), element_bytes(op.result.type)
+        batch, filters = op.result.type.shape[:2]
+        is_distant = size * batch * filters * layout.plane > model.costs.second_level_bytes
+        distant = (1 if op.residual is None else 2) * is_distant
+        plane = kernel_plane(op, threads)
+        return TiledConvolution(model, batch, filters, *plane, _geometry(op, channels), distant, layout.phases)
+
+    def tiles(self) -> Iterator[RegisterTile]:
+        """Yield the tiles that are worth a thought."""
+        yield from register_tiles(self.height, self.width, self.model.lanes)
+
+    def written_cycles(self, tile: RegisterTile, strip: Strip) -> float:
+        """Return the cycles in which one filter of a tile waits for the lines that it writes, and adds up there."""
+        written = self.model.written_cycles(tile.rows, strip.chunks, self.phases, self.geometry.element_bytes)
+        return self.distant * written
+
+    def candidate(self, schedule: Schedule, tile: RegisterTile, cost: TileCost) -> Candidate:
+        """Return a candidate; tiles of nearly equal speed are ranked by their code: caches and compile time count
+        too."""
+        cycles = cost.cycles * (self.batch * ceil_div(self.height, tile.rows) * cost.repeats)
+        vectors = sum(len(strip.chunks) for strip in tile.strips)
+        code = 1.0 + self.model.costs.code_cost * (cost.instructions * tile.rows) * vectors
+        return Candidate(schedule, cycles, cycles * code, cost.bound)
+
+
+@dataclass(frozen=True)
+class TileCost:
+    """What a tile costs.
+
+    Attributes:
+        cycles: of all strips of a row of tiles.
+        instructions: multiply-adds of the kernel for one vector.
+        bound: what most cycles are spent on.
+        repeats: how often the row of tiles is computed, for blocks of filters.
+    """
+
+    cycles: float
+    instructions: int
+    bound: str
+    repeats: int = 1
+
+
+def _geometry(op: Any, channels: int) -> Geometry:
+    layout = Layout.of(op.input.type)
+    size = element_bytes(op.input.type)
+    pitch = kernel_plane(op)[1] if is_flat(op) else layout.pitch
+    window = tuple(op.strides), tuple(op.dilations)
+    return Geometry(*window, layout.phases, pitch, channels, size * layout.plane, size)
+
+
+def memory_bound(model: CoreModel, schedule: Schedule, moved_bytes: float) -> Candidate:
+    """Return a candidate that does little beside loads and stores."""
+    cycles = moved_bytes / model.costs.memory_bytes_per_cycle
+    return Candidate(schedule, cycles, cycles, "memory")
+
+
+def moved_bytes(op: Any) -> float:
+    """Return the bytes of all tensors of a layer."""
+    tensors = [value.type for value in (*op.operands, op.result)]
+    return float(sum(element_bytes(type_) * math.prod(type_.shape) for type_ in tensors))
+
+
+def plane_schedule(op: Any, algorithm: str, lanes: int, vectors: int) -> Schedule:
+    """Return how planes are gone through with up to `vectors` vectors in flight, four of them of one row."""
+    *_, height, width = as_planes(op.result.type.shape)
+    tiles = [RegisterTile(1, columns, strips) for columns, strips in column_choices(width, lanes)]
+    columns = max(tile.columns for tile in tiles if tile.widest <= 4)
+    rows = max(1, min(height, vectors // tiling.vectors(columns, lanes)))
+    return Schedule(algorithm, rows, columns, lanes)

@@ -1,0 +1,214 @@
+"""Winograd convolution; see `passes/kernels/host/winograd.py`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import Layout, Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.dense_direct import groups_of
+from patc.passes.algorithms.host.site import HostSite, StoredEpilogue
+from patc.passes.algorithms.host.tiles import core_model
+from patc.passes.base import PassState, fail
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.winograd import winograd_cycles
+from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, read_dense_weight
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels.host import winograd, winograd_repair, winograd_stages
+from patc.passes.kernels.host.ends import Ends
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.weights import pack_filters
+from patc.passes.kernels.host.winograd_transforms import TILE
+from patc.targets import Target
+
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
+
+
+class Winograd(HostAlgorithm):
+    """Tiles of 4x4 outputs; sparse weights are decoded."""
+
+    name: ClassVar[str] = "winograd"
+    has_stages: ClassVar[bool] = True
+
+    def objection(self, op: Any, state: PassState) -> str:
+        weight = find_dense_weight(op, state)  # a layer without its weights can be scheduled, but not compiled
+        if weight is None or not winograd.cancels(weight.array, op.strides[0]):
+            return ""
+        return "no winograd: filters cancel where channels are equal, and rounding errors would show"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        if "grouped" in op.attributes or element_bytes(op.result.type) < 4:
+            return  # zeros between groups make NaN of infinity, and the transforms would lose most bits of f16
+        phases = Layout.of(op.input.type).phases
+        if not winograd.applies(op.kernel_size, op.strides, op.dilations, groups_of(op), phases):
+            return
+        model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
+        shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
+        for layer in cuts(winograd.Layer(*shape, 1, model.lanes, 1, model.lanes, *kernel), model.registers):
+            cycles = winograd_cycles(layer, model)
+            schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
+            yield Candidate(schedule, cycles, cycles, "multiply-adds")
+
+    def emit(self, site: HostSite) -> None:
+        output, schedule = site.output, site.schedule
+        weight = read_dense_weight(site.op, site.state)
+        _check(site, weight)
+        filters, channels, kernel, _ = weight.array.shape
+        images, _, height, width = output.shape
+        band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
+        cut = band, schedule.lanes, schedule.filters, schedule.columns
+        layer = winograd.Layer(images, channels, filters, height, width, *cut, kernel, site.op.strides[0])
+        plan = winograd.Plan(layer, schedule)
+        emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
+        emission.bands() if plan.own_bands else emission.stages()
+        emission.repair()
+
+
+def cuts(layer: winograd.Layer, registers: int) -> Iterator[winograd.Layer]:
+    """Yield the ways to cut a layer that are worth a thought; `layer` is cut in any way into vectors of its lanes."""
+    rows = layer.images * layer.rows
+    bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
+    for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
+        blocks = [size for size in BLOCKS if size <= layer.filters and (size + 1) * vectors + 1 <= registers]
+        yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
+
+
+def _check(site: HostSite, weight: DenseWeight) -> None:
+    """Refuse a layer that cannot be computed this way."""
+    op, kernel = site.op, list(site.window.kernel)
+    if site.element != ir.F32Type.get():  # the transforms would lose most of the bits of a narrower type
+        raise fail(op, "f32 tensors for algorithm 'winograd'", op.result.type)
+    phases = Layout.of(op.input.type).phases
+    if not winograd.applies(kernel, op.strides, op.dilations, weight.groups, phases):
+        rule = (
+            "algorithm 'winograd' for one group and no dilation and a kernel of 3x3, 4x4 or, with strides and input "
+            "phases of 2, 5x5 to 8x8"
+        )
+        found = f"groups {weight.groups}, dilations {list(op.dilations)}, kernel {kernel}, strides {list(op.strides)}"
+        raise fail(op, rule, f"{found}, phases {phases}")
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """What a layer's kernels share.
+
+    Attributes:
+        weights: transformed and packed.
+        planes, products: memory for transformed inputs and for products.
+        status: 1 if a sum was not finite.
+        matrices, places: as of `winograd_repair.Weights`.
+        epilogue: of the layer.
+    """
+
+    weights: ir.Value
+    planes: ir.Value
+    products: ir.Value
+    epilogue: StoredEpilogue
+    status: ir.Value
+    matrices: ir.Value
+    places: ir.Value
+
+    @staticmethod
+    def of(site: HostSite, plan: winograd.Plan, weight: DenseWeight) -> _Arrays:
+        layer, memory = plan.layer, site.memory
+        transformed = winograd.transform_weights(weight.array, layer.stride)
+        packed = np.stack([pack_filters(part[:, :, None, None], layer.block) for part in transformed])
+        weights = site.constant(packed, weight.origin, f"winograd{layer.block}")
+        planes, products = (memory.allocate(size, site.element) for size in plan.sizes)
+        epilogue, status = site.epilogue, memory.allocate_zero(site.element)
+        matrices = site.constant(winograd_repair.restoring_matrices(layer), weight.origin, "restoring")
+        source = Layout.of(site.op.input.type)
+        places = site.constant(winograd_repair.places(layer, source, site.window), site.op.result, "places")
+        return _Arrays(weights, planes, products, epilogue, status, matrices, places)
+
+
+@dataclass(frozen=True)
+class _Emission:
+    """The calls of a layer's kernels, and the kernels."""
+
+    site: HostSite
+    plan: winograd.Plan
+    arrays: _Arrays
+
+    @property
+    def layer(self) -> winograd.Layer:
+        return self.plan.layer
+
+    def bands(self) -> None:
+        """Let each thread compute bands of its own."""
+        site, arrays = self.site, self.arrays
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, *memories, status, made, epilogue = arguments
+            bands = winograd_stages.Bands.of_thread(Loops(kernel, made, epilogue, given), self.layer, memories)
+            winograd_repair.report(kernel.b, bands.emit(), status)
+
+        memories = [arrays.planes, arrays.weights, arrays.products, arrays.status]
+        whole = site.scheduled(site.schedule, (0, self.layer.bands))
+        whole.call([site.source, *memories, site.output, arrays.epilogue], emit, [1.0])
+
+    def stages(self) -> None:
+        """Let all threads share each stage of each band."""
+        for band in range(self.layer.bands):
+            self._transform_input(band)
+            self._multiply()
+            self._transform_output(band)
+
+    def _transform_input(self, band: int) -> None:
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, planes = arguments
+            work, start = kernel.work, winograd_stages.first_row(kernel.b, self.layer, kernel.work.first_tile)
+            transform = winograd_stages.InputTransform(kernel, self.layer, given)
+            transform.emit(winograd_stages.Planes(planes), (work.first_filter, work.last_filter), start)
+
+        site = self.site.scheduled(self.plan.stage("input"), (band, band + 1))
+        site.call([site.source, self.arrays.planes], emit, [1.0] * self.layer.channels)
+
+    def _multiply(self) -> None:
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            planes, weights, products = arguments
+            memories = winograd_stages.Planes(planes), weights, winograd_stages.Products(products)
+            multiplication = winograd_stages.Multiplication(kernel.b, self.layer, *memories)
+            work = kernel.work
+            multiplication.emit((work.first_tile, work.last_tile), (work.first_filter, work.last_filter))
+
+        site = self.site.scheduled(self.plan.stage("products"), (0, self.layer.positions))
+        memories = [self.arrays.planes, self.arrays.weights, self.arrays.products]
+        site.call(memories, emit, [1.0] * self.layer.blocks)
+
+    def _transform_output(self, band: int) -> None:
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            products, status, made, epilogue = arguments
+            work, start = kernel.work, winograd_stages.first_row(kernel.b, self.layer, kernel.work.first_tile)
+            seen = winograd_stages.nothing_seen(kernel.b, self.layer)
+            transform = winograd_stages.OutputTransform(
+                Ends(kernel, made, epilogue), self.layer, winograd_stages.Products(products)
+            )
+            seen = transform.emit((work.first_filter, work.last_filter), start, seen)
+            winograd_repair.report(kernel.b, seen, status)
+
+        site = self.site.scheduled(self.plan.stage("output"), (band, band + 1))
+        memories = [self.arrays.products, self.arrays.status, site.output, self.arrays.epilogue]
+        site.call(memories, emit, [1.0] * self.layer.filters)
+
+    def repair(self) -> None:
+        """Compute the layer again if a sum was not finite."""
+        arrays = self.arrays
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, *weights, status, made, epilogue = arguments
+            loops = Loops(kernel, made, epilogue, given)
+            winograd_repair.Repair(loops, self.layer, winograd_repair.Weights(*weights), status).emit()
+
+        site = self.site.scheduled(winograd_repair.repair_schedule(self.layer, self.site.schedule))
+        memories = [arrays.weights, arrays.matrices, arrays.places, arrays.status]
+        costs = [1.0] * self.layer.filters
+        site.call([site.source, *memories, site.output, arrays.epilogue], emit, costs, is_small=True)

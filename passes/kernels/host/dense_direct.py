@@ -1,0 +1,126 @@
+"""Dense-direct convolution: filters x outputs of a tile in registers.
+
+    for tile of `rows` x `columns` outputs:
+      for block of filters:
+        accumulators = bias
+        for input channel:
+          for tap: accumulators += weight * input vector
+        store activation(accumulators + residual)
+
+A long sum of f16 is made in parts, one a range of input channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.integers import ceil_div
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels.builder import Index, Vectors
+from patc.passes.kernels.host.accumulators import LONGEST_HALF_SUM, is_long_sum, join, zeros_like
+from patc.passes.kernels.host.ends import DISTANT_BYTES
+from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.loops import Loops
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """Packed weights in memory: [block of filters][input channel][tap][filter of the block], flat.
+
+    Attributes:
+        channels: input channels of one group.
+        filters: filters of one group.
+    """
+
+    values: ir.Value
+    channels: int
+    filters: int
+
+
+@dataclass(frozen=True)
+class DenseDirect:
+    """The loops: `schedule.filters` filters share the input vectors. The last block of a layer starts at
+    `filters - block`, so it may overlap its neighbour. A layer with one channel a group is a depthwise one."""
+
+    loops: Loops
+    weights: DenseWeights
+
+    @property
+    def _block(self) -> int:
+        return self.loops.schedule.filters
+
+    @property
+    def _taps(self) -> int:
+        height, width = self.loops.window.kernel
+        return height * width
+
+    def emit(self) -> None:
+        """Emit all loops."""
+        source, output, weights = self.loops.source, self.loops.output, self.weights
+        # Of weights and inputs, those stay in cache that would take longer to come again.
+        rows = output.images * ceil_div(output.height, self.loops.schedule.rows)
+        weight_bytes = element_bytes(weights.values.type) * weights.channels * self._taps * output.channels
+        far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > source.bytes * ceil_div(
+            output.channels, self._block
+        )
+        self.loops.for_work(self._one_block, filters_first=weights.channels == 1 or far)
+
+    def _one_block(self, tile: Tile, number: ir.Value) -> None:
+        loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
+        base = loops.base(tile)
+        filter_ = b.minimum(b.mul(number, block), loops.output.channels - block)
+        group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.output.channels else 0
+        plane = b.add(base, b.mul(group, weights.channels * loops.source.layout.plane))
+        packed = b.mul(number, weights.channels * self._taps * block)
+        accumulators: Vectors = []
+        for member in range(block):
+            loops.prefetch_ends(tile, b.add(filter_, member))
+            accumulators += loops.first_accumulators(tile, b.add(filter_, member))
+        accumulators = self._all_channels(tile, plane, packed, accumulators)
+        area = tile.rows * len(tile.chunks)
+        for member in range(block):
+            own = accumulators[member * area : (member + 1) * area]
+            loops.store_tile(tile, tile.by_row(own), b.add(filter_, member))
+
+    def _all_channels(self, tile: Tile, plane: Index, packed: Index, accumulators: Vectors) -> Vectors:
+        """Add all products.
+
+        Args:
+            plane: address of the tile in the first channel.
+            packed: address of the block's weights.
+        """
+        b, channels = self.loops.b, self.weights.channels
+        part = max(1, LONGEST_HALF_SUM // self._taps)  # channels of a part of a long sum
+
+        def one_channel(channel: Index, accumulators: Vectors) -> Vectors:
+            base = b.add(plane, b.mul(channel, self.loops.source.layout.plane))
+            weights = b.add(packed, b.mul(channel, self._taps * self._block))
+            return self._one_channel(tile, base, weights, accumulators)
+
+        def some_channels(number: Index, totals: Vectors) -> Vectors:
+            first = b.mul(number, part)
+            last = b.minimum(b.add(first, part), channels)
+            return join(b, [*totals, *b.loop(first, last, zeros_like(b, totals), one_channel)], 2)
+
+        if channels == 1:
+            return one_channel(0, accumulators)
+        if is_long_sum(b.element, channels * self._taps):
+            return b.loop(0, ceil_div(channels, part), accumulators, some_channels)
+        return b.loop(0, channels, accumulators, one_channel)
+
+    def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
+        """Add one input channel's products to the accumulators of a block of filters."""
+        b, loops, block = self.loops.b, self.loops, self._block
+        accumulators = list(accumulators)
+        area = tile.rows * len(tile.chunks)
+        for number in range(self._taps):
+            tap = (0, *divmod(number, loops.window.kernel[1]))
+            vectors = [loops.input_vector(base, row, tap, chunk) for row in range(tile.rows) for chunk in tile.chunks]
+            for member in range(block):
+                scalar = b.load_scalar(self.weights.values, b.add(weights, number * block + member))
+                for place, vector in enumerate(vectors, member * area):
+                    weight = b.broadcast(scalar, vector.type.shape[0])
+                    accumulators[place] = b.fma(weight, vector, accumulators[place])
+        return accumulators

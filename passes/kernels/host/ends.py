@@ -1,0 +1,137 @@
+"""How the outputs of a tile begin, as accumulators, and end in memory, with the halo around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.kernel import Epilogue, Kernel, Tile
+from patc.passes.kernels.tiling import Tensor
+
+DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache of the core
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The outputs of a layer in its kernel function.
+
+    Attributes:
+        kernel: the function.
+        output: result of the layer.
+        epilogue: of the layer.
+    """
+
+    kernel: Kernel
+    output: Tensor
+    epilogue: Epilogue
+
+    @property
+    def b(self) -> Builder:
+        return self.kernel.b
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.kernel.schedule
+
+    def first_accumulators(self, tile: Tile, channel: Index) -> Vectors:
+        """Return the accumulators of one channel, row by row: its bias in every lane."""
+        b, bias = self.b, self.epilogue.bias
+        start = b.load_scalar(bias, channel) if bias is not None else None
+        row = [
+            b.broadcast(start, chunk.lanes) if start is not None else b.splat(0.0, chunk.lanes) for chunk in tile.chunks
+        ]
+        return row * tile.rows
+
+    def prefetch_ends(self, tile: Tile, channel: Index) -> None:
+        """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away: behind
+        the caches of this core, or in those of another."""
+        b, residual = self.b, self.epilogue.residual
+        for tensor, write in [(self.output, True)] if residual is None else [(self.output, True), (residual, False)]:
+            if self.schedule.threads == 1 and tensor.bytes <= DISTANT_BYTES:
+                continue
+            layout = tensor.layout
+            base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
+            last = tile.chunks[-1]
+            for row in range(tile.rows):
+                start = (row + layout.top) * layout.pitch + layout.left
+                for column in range(0, last.column + last.lanes, tiling.line(tensor.memory.type)):
+                    b.prefetch(tensor.memory, base, start + column, write=write)
+
+    def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:
+        """Do what `store_rows` does; the last strip of a row writes the halo as well."""
+        self.store_rows(tile, rows, channel)
+        layout, lanes = self.output.layout, self.schedule.lanes
+        if not tile.ends_row or layout.is_packed(self.output.height, self.output.width):
+            return
+        halo = Halo.of(self, tile, channel)
+        end = tiling.written(self.output, tiling.strips(self.output.width, self.schedule.columns, lanes))
+        for row in range(tile.rows):
+            halo.fill_sides(row, end, lanes)
+        halo.fill_above_and_below(ceil_div(self.output.height, tile.rows), lanes)
+
+    def store_rows(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:
+        """Add the residual, apply the activation, and store one channel's rows x chunks of accumulators."""
+        destination = Destination.of(self, tile, channel)
+        for row, accumulators in enumerate(rows):
+            destination.store(row, accumulators)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where one channel of a tile goes; `base` and `residual_base` are addresses of its first element."""
+
+    ends: Ends
+    tile: Tile
+    base: Index
+    residual_base: Index
+
+    @staticmethod
+    def of(ends: Ends, tile: Tile, channel: Index) -> Destination:
+        b, output, residual = ends.b, ends.output, ends.epilogue.residual
+        base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
+        if residual is None:
+            return Destination(ends, tile, base, 0)
+        return Destination(ends, tile, base, b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane)))
+
+    def store(self, row: int, accumulators: Vectors, bias: ir.Value | None = None) -> None:
+        """Add bias and residual to the chunks of a row, apply the activation, and store them."""
+        b, epilogue = self.ends.b, self.ends.epilogue
+        values = []
+        for value, chunk in zip(accumulators, self.tile.chunks, strict=True):
+            if bias is not None:
+                value = b.plus(value, b.broadcast(bias, chunk.lanes))
+            if epilogue.residual is not None:
+                value = b.plus(value, tiling.load_chunk(b, epilogue.residual, self.residual_base, row, chunk))
+            values.append(tiling.apply_activation(b, value, epilogue.activation, chunk.lanes))
+        tiling.store_chunks(b, values, self.ends.output, self.base, row, self.tile.chunks)
+
+
+@dataclass(frozen=True)
+class Halo:
+    """The halo around the rows of a tile in one channel of the output; `plane` is the address of the channel."""
+
+    b: Builder
+    tile: Tile
+    output: Tensor
+    plane: Index
+
+    @staticmethod
+    def of(ends: Ends, tile: Tile, channel: Index) -> Halo:
+        b, output = ends.b, ends.output
+        return Halo(b, tile, output, b.add(b.mul(tile.image, output.image), b.mul(channel, output.layout.plane)))
+
+    def fill_sides(self, row: int, end: int, lanes: int) -> None:
+        """Fill what is left of column 0 and from column `end` on in a row of the tile."""
+        rows = self.b.add(self.plane, self.b.mul(self.tile.row, self.output.layout.pitch))
+        tiling.fill_sides(self.b, self.output, rows, row, end, lanes)
+
+    def fill_above_and_below(self, tiles: int, lanes: int) -> None:
+        """Fill the rows above the first and below the last of the tiles that a plane has."""
+        b, index = self.b, 0 if tiles == 1 else self.tile.index
+        b.when_equal(index, 0, lambda: tiling.fill_top(b, self.output, self.plane, lanes))
+        b.when_equal(index, tiles - 1, lambda: tiling.fill_bottom(b, self.output, self.plane, lanes))

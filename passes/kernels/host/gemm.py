@@ -1,0 +1,102 @@
+"""Fully connected layers: dot products along the input, several filters and images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.integers import ceil_div
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.loops import Loops
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f]), summed in f32.
+
+    `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
+    start early and may overlap their neighbours.
+
+    Attributes:
+        loops: source and output are N x C and N x F, each row a channel of one element high.
+        weight: packed as [block of filters][vector of features][filter of the block][lane], zeros behind the last
+            feature: one stream through memory.
+    """
+
+    loops: Loops
+    weight: ir.Value
+
+    @property
+    def _b(self) -> Builder:
+        return self.loops.b
+
+    @property
+    def _features(self) -> int:
+        return self.loops.source.width
+
+    @property
+    def _images(self) -> int:
+        """Images of a register tile."""
+        return min(self.loops.schedule.rows, self.loops.source.channels)
+
+    def emit(self) -> None:
+        """Emit all loops."""
+        b, all_images = self._b, self.loops.source.channels
+        work, block = self.loops.kernel.work, self.loops.schedule.filters
+
+        def one_block(number: ir.Value) -> None:
+            filter_ = b.minimum(b.mul(number, block), self.loops.output.width - block)
+
+            def some_images(group: Index) -> None:
+                image = b.minimum(b.mul(group, self._images), all_images - self._images)
+                self._finish(image, filter_, self._products(number, image))
+
+            b.repeat(ceil_div(all_images, self._images), some_images)
+
+        b.each(work.first_filter, work.last_filter, one_block)
+
+    def _products(self, block: Index, image: Index) -> Vectors:
+        """Return the accumulators of a block of filters and some images, a vector each: filter by filter."""
+        b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
+        whole, rest = divmod(self._features, lanes)
+        step = self._step(block, image)
+        accumulators = [b.splat(0.0, lanes, b.f32)] * (filters * self._images)
+        if whole:
+            accumulators = b.loop(0, whole, accumulators, lambda position, sums: step(position, sums, lanes))
+        return step(whole, accumulators, rest) if rest else accumulators
+
+    def _step(self, block: Index, image: Index) -> Callable[[Index, Vectors, int], Vectors]:
+        """Return what adds the products of one vector of features, of which so many are `valid`."""
+        b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
+        packed = b.mul(block, ceil_div(self._features, lanes) * filters * lanes)
+        rows = [b.mul(b.add(image, member), self._features) for member in range(self._images)]
+
+        def step(position: Index, accumulators: Vectors, valid: int) -> Vectors:
+            start = b.mul(position, lanes)
+            memory = self.loops.source.memory
+            loaded = [b.load_masked(memory, b.add(row, start), 0, lanes, valid) for row in rows]
+            inputs = [b.convert(vector, b.f32) for vector in loaded]
+            accumulators = list(accumulators)
+            first = b.add(packed, b.mul(position, filters * lanes))
+            for member in range(filters):
+                weights = b.convert(b.load(self.weight, first, member * lanes, lanes), b.f32)
+                for slot, vector in enumerate(inputs, member * self._images):
+                    accumulators[slot] = b.fma(weights, vector, accumulators[slot])
+            return accumulators
+
+        return step
+
+    def _finish(self, image: Index, filter_: Index, accumulators: Vectors) -> None:
+        """Add the bias, apply the activation, and store."""
+        b, epilogue, output = self._b, self.loops.epilogue, self.loops.output
+        for member in range(self.loops.schedule.filters):
+            channel = b.add(filter_, member)
+            for place in range(self._images):
+                value = b.sum_lanes(accumulators[member * self._images + place])
+                if epilogue.bias is not None:
+                    value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.f32))
+                value = b.convert(tiling.apply_activation(b, value, epilogue.activation, 1), b.element)
+                b.store(value, output.memory, b.add(b.mul(b.add(image, place), output.width), channel), 0)

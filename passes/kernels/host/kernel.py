@@ -1,0 +1,87 @@
+"""A kernel function of a layer: its share of the work, and the tiles of outputs that it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation, Schedule
+from patc.passes.ir.windows import Window
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.tiling import Chunk, Tensor
+
+
+@dataclass(frozen=True)
+class Work:
+    """The part of a layer that one call computes: row tiles first_tile .. last_tile - 1 (counted through all
+    images) and filters (or blocks of filters) first_filter .. last_filter - 1."""
+
+    first_tile: Index
+    last_tile: Index
+    first_filter: Index
+    last_filter: Index
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel function, as its loops are written.
+
+    Attributes:
+        b: writes to it.
+        work: its share of the layer.
+        schedule: of the layer.
+        window: that the layer moves over its input; one element where it moves none.
+    """
+
+    b: Builder
+    work: Work
+    schedule: Schedule
+    window: Window
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to a sum of products before it is stored."""
+
+    bias: ir.Value | None
+    residual: Tensor | None
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The rows and one strip of columns that are in registers together, and where they are.
+
+    Attributes:
+        image: the image of the batch.
+        row: first output row.
+        column: first output column, a multiple of the strip's columns.
+        rows: output rows.
+        chunks: the vectors of each row.
+        index: number of the tile in the plane, from the top.
+        ends_row: whether it has the last columns.
+    """
+
+    image: Index
+    row: Index
+    column: Index
+    rows: int
+    chunks: tuple[Chunk, ...]
+    index: Index
+    ends_row: bool
+
+    def base(self, b: Builder, tensor: Tensor, strides: tuple[int, int] = (1, 1)) -> Index:
+        """Address of the tile's first element in channel 0 of `tensor`, of the element it reads with `strides`."""
+        layout = tensor.layout
+        row = b.mul(self.row, strides[0] * layout.pitch)
+        if strides[1] % layout.phases:
+            column = b.divide(self.column, layout.phases)[0]
+        else:
+            column = b.mul(self.column, strides[1] // layout.phases)
+        return b.add(b.add(b.mul(self.image, tensor.image), row), column)
+
+    def by_row(self, accumulators: Vectors) -> list[Vectors]:
+        """Return flat accumulators as rows."""
+        width = len(self.chunks)
+        return [accumulators[row * width : (row + 1) * width] for row in range(self.rows)]

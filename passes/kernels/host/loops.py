@@ -1,0 +1,122 @@
+"""What the loops of all host kernels have in common: tiles of outputs, the inputs of a tile, and its way to memory.
+
+    for tile of `rows` x `columns` outputs:            # its accumulators stay in registers
+      for filter, or block of filters:
+        ...
+        store activation(accumulators + residual)
+
+A tap is a constant offset in the planar layout, so tiles never test for borders. The last tile of a plane starts at
+`height - rows`: it may compute some rows twice, never rows that do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.integers import ceil_div
+from patc.passes.ir.windows import Tap, Window
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.ends import Ends
+from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.tiling import Chunk, Tensor
+
+
+@dataclass(frozen=True)
+class Loops(Ends):
+    """A layer in its kernel function: the loops over its tiles, what these read and what they write.
+
+    Attributes:
+        source: input of the layer.
+    """
+
+    source: Tensor
+
+    @property
+    def window(self) -> Window:
+        return self.kernel.window
+
+    def for_work(self, body: Callable[[Tile, ir.Value], None], *, filters_first: bool = False) -> None:
+        """Emit the loops over row tiles, strips and filters; `body(tile, filter)`.
+
+        Args:
+            filters_first: go through the planes one after the other, where a filter reads a single channel: that is a
+                stream through memory. Else a tile's inputs stay in cache for all filters.
+        """
+
+        def for_filters(body: Callable[[ir.Value], None]) -> None:
+            self.b.each(self.kernel.work.first_filter, self.kernel.work.last_filter, body)
+
+        if filters_first:
+            for_filters(lambda number: self._for_tiles(lambda tile: body(tile, number)))
+        else:
+            self._for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
+
+    def _for_tiles(self, body: Callable[[Tile], None]) -> None:
+        """Emit the loops over row tiles and strips."""
+        b, output = self.b, self.output
+        rows = min(self.schedule.rows, output.height)
+        tiles = ceil_div(output.height, rows)
+
+        def one_row_tile(number: Index) -> None:
+            image, index = b.divide(number, tiles) if output.images > 1 else (0, number)
+            row = b.minimum(b.mul(index, rows), output.height - rows)
+            for strip in tiling.strips(output.width, self.schedule.columns, self.schedule.lanes):
+                ends_row = strip.start + strip.count * strip.columns >= output.width
+
+                def one_strip(position: Index, strip: tiling.Strip = strip, ends_row: bool = ends_row) -> None:
+                    column = b.add(b.mul(position, strip.columns), strip.start)
+                    body(Tile(image, row, column, rows, strip.chunks, index, ends_row))
+
+                b.repeat(strip.count, one_strip)
+
+        b.each(self.kernel.work.first_tile, self.kernel.work.last_tile, one_row_tile)
+
+    def base(self, tile: Tile) -> Index:
+        """Address of the first element that a tile reads, in channel 0."""
+        return tile.base(self.b, self.source, self.window.strides)
+
+    def input_vector(self, base: Index, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
+        """Load what `tap` contributes to the chunk of output row `row`; `base` is the tile's, in some channel."""
+        b, memory, stride = self.b, self.source.memory, self.window.strides[1]
+        first, _ = self.input_range(row, tap, chunk)
+        if self.source.layout.phases == stride:
+            return b.load(memory, base, first, chunk.lanes)
+        # Columns `stride` apart in one row: load all between the first and the last and pick. Neighbouring taps load
+        # the same vectors.
+        parts = [b.load(memory, base, first + part * chunk.lanes, chunk.lanes) for part in range(stride)]
+        return pick_strided(b, parts, self._input_column(tap) % stride, stride)
+
+    def input_range(self, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
+        """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
+        layout, stride = self.source.layout, self.window.strides[1]
+        channel, dy, _ = tap
+        y = row * self.window.strides[0] + dy * self.window.dilations[0] - self.window.top + layout.top
+        x = self._input_column(tap)
+        start = channel * layout.plane + y * layout.pitch
+        if layout.phases == stride:
+            position, phase = divmod(x, stride)
+            first = start + phase * layout.row + position + chunk.column
+            return first, first + chunk.lanes - 1
+        first = start + x - x % stride + chunk.column * stride
+        return first, first + stride * chunk.lanes - 1
+
+    def _input_column(self, tap: Tap) -> int:
+        """Return the column, halo included, that a tap of the first output column reads."""
+        return tap[2] * self.window.dilations[1] - self.window.left + self.source.layout.left
+
+
+def pick_strided(b: Builder, parts: Vectors, first: int, stride: int) -> ir.Value:
+    """Return every `stride`-th element, from `first` on, of `stride` concatenated vectors."""
+    lanes = parts[0].type.shape[0]
+    if stride == 2:
+        return b.shuffle(parts[0], parts[1], range(first, 2 * lanes, 2))
+    places = [divmod(first + lane * stride, lanes) for lane in range(lanes)]  # part and position in it
+    picked = b.shuffle(parts[0], parts[0], [position if part == 0 else 0 for part, position in places])
+    for number in range(1, stride):
+        picks = [lanes + position if part == number else lane for lane, (part, position) in enumerate(places)]
+        picked = b.shuffle(picked, parts[number], picks)
+    return picked
