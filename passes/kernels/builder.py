@@ -7,10 +7,12 @@ the formula it implements.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, memref, scf, vector
+
+from patc.passes.ir.elements import accumulator_type
 
 Index: TypeAlias = int | ir.Value
 Vectors: TypeAlias = list[ir.Value]
@@ -21,6 +23,11 @@ class Builder:
 
     Args:
         element: what the kernel computes in, f32 by default. Loads have the element type of the memory.
+
+    Attributes:
+        accumulator: what long sums of elements are made in.
+
+    Arithmetic is that of the operands' element type; integers have a sign, and wrap.
     """
 
     def __init__(self, entry: ir.Block, element: ir.Type | None = None) -> None:
@@ -29,6 +36,7 @@ class Builder:
         self._results: dict[tuple[ir.Block, str, ir.Value, ir.Value], ir.Value] = {}
         self.f32 = ir.F32Type.get()
         self.element = self.f32 if element is None else element
+        self.accumulator = accumulator_type(self.element)
         self.index_type = ir.IndexType.get()
 
     # Constants ------------------------------------------------------------------------------------
@@ -42,15 +50,14 @@ class Builder:
     def scalar(self, value: float, element: ir.Type | None = None) -> ir.Value:
         """Return a constant, of the kernel's element type by default."""
         element = element or self.element
-        return self._constant((element, value), lambda: arith.ConstantOp(element, float(value)))
+        return self._constant((element, value), lambda: arith.ConstantOp(element, _attribute(element, value)))
 
     def splat(self, value: float, lanes: int, element: ir.Type | None = None) -> ir.Value:
         """Return a constant vector of equal elements, or a scalar for one lane."""
         element = element or self.element
         if lanes == 1:
             return self.scalar(value, element)
-        type_ = ir.VectorType.get([lanes], element)
-        attr = ir.FloatAttr.get(element, float(value))
+        type_, attr = ir.VectorType.get([lanes], element), _attribute(element, value)
         return self._constant(
             (type_, value), lambda: arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, attr))
         )
@@ -190,13 +197,14 @@ class Builder:
         return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
 
     def convert(self, value: ir.Value, element: ir.Type) -> ir.Value:
-        """Return a vector or a scalar in another floating-point type, rounded to nearest where that is narrower."""
+        """Return a vector or a scalar in another type: rounded to nearest where that is of fewer bits and floating
+        point; numbers that become integers have to fit and lose their fraction."""
         given = element_type(value)
         if given == element:
             return value
         is_vector = isinstance(value.type, ir.VectorType)
         type_ = ir.VectorType.get(value.type.shape, element) if is_vector else element
-        return (arith.ExtFOp if given.width < element.width else arith.TruncFOp)(type_, value).result
+        return _conversion(given, element)(type_, value).result
 
     def shuffle(self, a: ir.Value, b: ir.Value, picks: Sequence[int]) -> ir.Value:
         """Return the elements `picks` of the concatenation of a and b."""
@@ -225,36 +233,42 @@ class Builder:
         return vector.ExtractOp(value, [], [position]).result
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """Return a * b + c with one rounding."""
-        return math.FmaOp(a, b, c).result
+        """Return a * b + c, of floating-point numbers with one rounding."""
+        return math.FmaOp(a, b, c).result if is_float(a) else self.plus(self.times(a, b), c)
 
     def plus(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a + b."""
-        return arith.AddFOp(a, b).result
+        return (arith.AddFOp if is_float(a) else arith.AddIOp)(a, b).result
 
     def times(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a * b."""
-        return arith.MulFOp(a, b).result
+        return (arith.MulFOp if is_float(a) else arith.MulIOp)(a, b).result
 
     def sum_lanes(self, value: ir.Value) -> ir.Value:
         """Return the sum of a vector's elements, in any order."""
         kind = ir.Attribute.parse("#vector.kind<add>")
-        fast = ir.Attribute.parse("#arith.fastmath<reassoc>")
+        fast = ir.Attribute.parse("#arith.fastmath<reassoc>") if is_float(value) else None
         return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
     def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return max(a, b), NaN where either is; of two zeros it may be any."""
+        if not is_float(a):
+            return arith.MaxSIOp(a, b).result
         fast = ir.Attribute.parse("#arith.fastmath<nsz>")
         return arith.MaximumFOp(a, b, fastmath=fast).result
 
     def at_least(self, value: ir.Value, bound: ir.Value) -> ir.Value:
         """Return max(value, bound) for a bound that is not NaN; NaN stays NaN. This form is a single instruction on
         x86."""
+        if not is_float(value):
+            return arith.MaxSIOp(value, bound).result
         below = arith.CmpFOp(arith.CmpFPredicate.OGT, bound, value).result
         return arith.SelectOp(below, bound, value).result
 
     def at_most(self, value: ir.Value, bound: ir.Value) -> ir.Value:
         """Return min(value, bound) for a bound that is not NaN; NaN stays NaN."""
+        if not is_float(value):
+            return arith.MinSIOp(value, bound).result
         above = arith.CmpFOp(arith.CmpFPredicate.OLT, bound, value).result
         return arith.SelectOp(above, bound, value).result
 
@@ -307,6 +321,26 @@ class Builder:
 def element_type(value: ir.Value) -> ir.Type:
     """Return what a memref or a vector has elements of, or the type of a scalar."""
     return value.type.element_type if isinstance(value.type, ir.ShapedType) else value.type
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether a vector or a scalar is of a floating-point type."""
+    return isinstance(element_type(value), ir.FloatType)
+
+
+def _attribute(element: ir.Type, value: float) -> ir.Attribute:
+    if isinstance(element, ir.FloatType):
+        return ir.FloatAttr.get(element, float(value))
+    return ir.IntegerAttr.get(element, int(value))
+
+
+def _conversion(given: Any, element: Any) -> Any:
+    """Return the op that makes one element type of another."""
+    if isinstance(given, ir.FloatType) != isinstance(element, ir.FloatType):
+        return arith.SIToFPOp if isinstance(element, ir.FloatType) else arith.FPToSIOp
+    if isinstance(given, ir.FloatType):
+        return arith.ExtFOp if given.width < element.width else arith.TruncFOp
+    return arith.ExtSIOp if given.width < element.width else arith.TruncIOp
 
 
 def pieces(count: int, lanes: int) -> list[int]:

@@ -51,12 +51,12 @@ def _products(k: Kernel, layer: GpuLayer, weights: GpuArray) -> ir.Value:
         return k.keep_first(k.compose(scalars), k.subtract(size, k.index(start)), 0.0)
 
     def step(position: ir.Value, sums: Vectors) -> Vectors:
-        given = k.convert(features(position), k.f32)
+        given = k.convert(features(position), k.accumulator)
         start = k.add(packed, k.mul(position, block))
-        loaded = [k.convert(k.load_scalar(values, k.add(start, member)), k.f32) for member in range(block)]
+        loaded = [k.convert(k.load_scalar(values, k.add(start, member)), k.accumulator) for member in range(block)]
         return [k.fma(weight, given, total) for weight, total in zip(loaded, sums, strict=True)]
 
-    sums = k.loop(k.thread(), vectors, [k.splat(0.0, LANES, k.f32)] * block, step, threads)
+    sums = k.loop(k.thread(), vectors, [k.splat(0.0, LANES, k.accumulator)] * block, step, threads)
     return sum_threads(k, k.compose([sum_lanes(k, value) for value in sums]), threads)
 
 
@@ -72,7 +72,7 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value) -> None:
     def one_filter(member: int, filter_: Index) -> None:
         value = k.extract(total, member)
         if bias is not None:
-            value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.f32))
+            value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.accumulator))
         value = tiling.apply_activation(k, value, epilogue.activation, 1)
         address = k.add(k.add(start, k.mul(image, count)), filter_)
         k.store_element(k.convert(value, k.element), target, address)

@@ -78,9 +78,9 @@ def global_pool(k: Kernel, layer: GpuLayer) -> None:
 
     def add(position: ir.Value, sums: Vectors) -> Vectors:
         value = k.load_scalar(view.memory, k.add(plane, position))
-        return [k.plus(sums[0], k.convert(value, k.f32))]
+        return [k.plus(sums[0], k.convert(value, k.accumulator))]
 
-    sums = k.loop(k.thread(), count, [k.splat(0.0, lanes, k.f32)], add, threads)
+    sums = k.loop(k.thread(), count, [k.splat(0.0, lanes, k.accumulator)], add, threads)
     total = sum_lanes(k, sums[0]) if lanes > 1 else sums[0]
     mean = k.convert(k.times(sum_threads(k, total, threads), factor), k.element)
     place = target.place(k.index(0), image)
