@@ -3,13 +3,17 @@
 Each attribute has a frozen dataclass that passes compute with; `to_attr()` and `from_attr()` convert.
 """
 
+import functools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from torch_mlir import ir
 from torch_mlir.dialects.ext import Dialect
+
+from patc.dialects.schedules import AnyRecord, Explanation, Schedule
 
 MAX_TAPS = 63  # a pattern's mask is an i64
 
@@ -116,7 +120,16 @@ class LayoutAttr(PatternDialect.Attribute, name="layout"):
 class ScheduleAttr(PatternDialect.Attribute, name="schedule"):
     """How a layer is computed: `#pattern.schedule<{algorithm = "pattern-direct", rows = 4 : i64, ...}>`.
 
-    The fields are those of `Schedule`.
+    The fields are those of `patc.dialects.schedules.Schedule`.
+    """
+
+    fields: Any
+
+
+class ExplanationAttr(PatternDialect.Attribute, name="explanation"):
+    """Why a layer is computed so: `#pattern.explanation<{bound = "multiply-adds", considered = 211 : i64, ...}>`.
+
+    The fields are those of `patc.dialects.schedules.Explanation`.
     """
 
     fields: Any
@@ -288,54 +301,67 @@ class Layout:
         return Layout.packed(tensor.shape[2], tensor.shape[3])
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
+_RECORDS: dict[type, Any] = {Schedule: ScheduleAttr, Explanation: ExplanationAttr}
 
-    Attributes:
-        algorithm: of sparse convolutions "pattern-direct" (accumulators stay in registers) or "input-stationary"
-            (inputs do); of others, and of sparse ones of which little was pruned, "dense-direct" (with a 1x1 kernel
-            that is a GEMM), "depthwise-direct" or "winograd"; else "gemv", "pool", "global-pool" or "elementwise".
-        rows: output rows of a register tile; of a band for "winograd".
-        columns: output columns of a register tile; tiles of 4x4 outputs for "winograd".
-        lanes: elements of one vector.
-        filters: filters (output channels) of a register tile; of a block whose accumulators are in cache together for
-            "input-stationary".
-        sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
-            the multiply-add before.
-        split: what threads divide: "rows" (row tiles of all images) or "filters".
-        threads: parts the work is divided into.
+
+def encode_record(record: Any) -> ir.Attribute:
+    """Return the attribute that holds a record."""
+    return _RECORDS[type(record)].get(_encode(record))
+
+
+def decode_record(kind: type[AnyRecord], attr: Any) -> AnyRecord:
+    """Return the record that an attribute holds.
+
+    Raises:
+        ValueError: the attribute is none that `encode_record` makes.
     """
+    if not isinstance(attr, _RECORDS[kind]):
+        raise ValueError
+    record: AnyRecord = _decode(kind, attr.fields.maybe_downcast())
+    return record
 
-    algorithm: str
-    rows: int = 1
-    columns: int = 16
-    lanes: int = 16
-    filters: int = 1
-    sums: int = 1
-    split: str = "filters"
-    threads: int = 1
 
-    def to_attr(self) -> ir.Attribute:
-        values = {
-            key: ir.StringAttr.get(value) if isinstance(value, str) else i64(value)
-            for key, value in asdict(self).items()
-        }
-        return ScheduleAttr.get(ir.DictAttr.get(values))
+def _encode(value: Any) -> ir.Attribute:
+    """Return a number, a text, a tuple or a record as an attribute; a record's fields that are None are left out."""
+    if isinstance(value, str):
+        return ir.StringAttr.get(value)
+    if isinstance(value, int):
+        return i64(value)
+    if isinstance(value, float):
+        return ir.FloatAttr.get(ir.F64Type.get(), value)
+    if isinstance(value, tuple):
+        return ir.ArrayAttr.get([_encode(item) for item in value])
+    found = {field.name: getattr(value, field.name) for field in fields(value)}
+    return ir.DictAttr.get({name: _encode(item) for name, item in found.items() if item is not None})
 
-    @staticmethod
-    def is_attr(attr: Any) -> bool:
-        """Return whether `from_attr` takes an attribute: it has each field, words and numbers of 1 or more."""
-        values = attr.fields.maybe_downcast() if isinstance(attr, ScheduleAttr) else None
-        if not isinstance(values, ir.DictAttr) or {item.name for item in values} != {f.name for f in fields(Schedule)}:
-            return False
-        parts = [(field.type is str, values[field.name]) for field in fields(Schedule)]
-        return all(
-            isinstance(part, ir.StringAttr) if is_word else isinstance(part, ir.IntegerAttr) and part.value >= 1
-            for is_word, part in parts
-        )
 
-    @staticmethod
-    def from_attr(attr: Any) -> "Schedule":
-        values = attr.fields.maybe_downcast()
-        return Schedule(**{field.name: values[field.name].value for field in fields(Schedule)})
+def _decode(kind: Any, attr: Any) -> Any:
+    """Return what `_encode` made an attribute of; finite numbers of 0 or more.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    scalars = {str: ir.StringAttr, int: ir.IntegerAttr, float: ir.FloatAttr}
+    if kind in scalars:
+        if not isinstance(attr, scalars[kind]) or not (kind is str or 0 <= attr.value < math.inf):
+            raise ValueError
+        return attr.value
+    if get_origin(kind) is tuple:
+        if not isinstance(attr, ir.ArrayAttr):
+            raise ValueError
+        return tuple(_decode(get_args(kind)[0], item) for item in attr)
+    if not isinstance(attr, ir.DictAttr):
+        raise ValueError
+    types, needed = _types(kind)
+    values = {item.name: item.attr for item in attr}
+    if not needed <= values.keys() <= types.keys():
+        raise ValueError
+    return kind(**{name: _decode(types[name], value) for name, value in values.items()})
+
+
+@functools.cache
+def _types(record: type) -> tuple[dict[str, Any], set[str]]:
+    """Return the types of a record's fields, and the names of those that are never None."""
+    hints = get_type_hints(record)
+    types = {name: get_args(hint)[0] if isinstance(hint, UnionType) else hint for name, hint in hints.items()}
+    return types, {name for name, hint in hints.items() if not isinstance(hint, UnionType)}

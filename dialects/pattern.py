@@ -18,13 +18,14 @@ from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
 
 from patc.dialects.attributes import (
     ClampAttr,
+    ExplanationAttr,
     FkwAttr,
     LayoutAttr,
     PatternDialect,
-    Schedule,
     ScheduleAttr,
     WeightFormatAttr,
 )
+from patc.dialects.schedules import Explanation, Schedule
 
 Tensor = ir.RankedTensorType
 MAX_ARRAYS = 6  # of a weight format
@@ -404,15 +405,11 @@ def _rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
 
 def _verify_schedule(op: Any) -> bool:
     """Check what `pattern-schedule` wrote, where it did."""
-    kinds = {"schedule": Schedule.is_attr, "reason": _is_text, "cycles": _is_number}
+    kinds = {"schedule": Schedule.is_attr, "explanation": Explanation.is_attr, "cycles": _is_number}
     for name, fits in kinds.items():
         if name in op.attributes and not fits(op.attributes[name]):
             return _rule(op, False, f"'{name}' as pattern-schedule writes it", op.attributes[name])
     return True
-
-
-def _is_text(attr: Any) -> bool:
-    return isinstance(attr, ir.StringAttr)
 
 
 def _is_number(attr: Any) -> bool:
@@ -551,6 +548,7 @@ __all__ = [
     "AvgPool2dOp",
     "ClampAttr",
     "Conv2dOp",
+    "ExplanationAttr",
     "FkwAttr",
     "LayoutAttr",
     "LinearOp",

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.elementwise import copy
 from patc.passes.algorithms.gpu.launches import GpuKernels, Launches

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Alternative, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import Pass, PassState
@@ -34,16 +34,16 @@ class PatternSchedule(Pass):
     """Choose algorithm, register tile and thread split of every layer.
 
     Requires: pattern ops with layouts (`pattern-layout`).
-    Ensures: every pattern op that computes has the attributes `schedule`, `reason` and `cycles` (modelled, of one
-        thread).
+    Ensures: every pattern op that computes has the attributes `schedule`, `cycles` (modelled, of one thread) and
+        `explanation`: how the best tile of each algorithm compares, or with `tune="measure"` of `patc.compile` what
+        was measured.
 
         "pattern.sparse_conv2d"(...) {...}
       becomes
-        "pattern.sparse_conv2d"(...) {cycles = 997811 : i64,
-          reason = "best of 211 tiles, bound by multiply-adds; input-stationary 1.02x; winograd 2.31x; ...",
+        "pattern.sparse_conv2d"(...) {cycles = 997811 : i64, explanation = #pattern.explanation<{
+          alternatives = [{cycles = 997811 : i64, ratio = 1.0 : f64, schedule = {...}}, ...],
+          bound = "multiply-adds", considered = 211 : i64, notes = []}>,
           schedule = #pattern.schedule<{algorithm = "pattern-direct", ...}>}
-      or, with `tune="measure"` of `patc.compile`,
-        reason = "fastest of 8 measured (pattern-direct 4x56 0.134 ms; next pattern-direct 4x48 0.141 ms)"
 
     Idempotent: an op that has a schedule keeps it.
     """
@@ -70,8 +70,7 @@ def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState
     """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
     found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
     if found:
-        chosen, reason = _choose(op, found, state)
-        set_schedule(op, chosen, reason + _other_algorithms(found))
+        set_schedule(op, *_choose(op, found, found, state))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class _Layer:
 
     def schedule(self, threads: int) -> None:
         """Choose for so many threads."""
-        found, note = self._without_objections(self._candidates(threads))
+        found, notes = self._without_objections(self._candidates(threads))
         if not found:
             return
         alone = found
@@ -93,9 +92,8 @@ class _Layer:
             if is_flat(self.op):  # cut in another way for several threads
                 alone = self._candidates(threads=1)
             found = _same_sums(found, alone)
-        chosen, reason = _choose(self.op, self._divided(found, threads), self.state)
-        reason += "" if self.state.measure else _other_algorithms(alone)
-        set_schedule(self.op, chosen, reason + note)
+        chosen, explanation = _choose(self.op, self._divided(found, threads), alone, self.state)
+        set_schedule(self.op, chosen, replace(explanation, notes=notes))
 
     def _candidates(self, threads: int) -> list[Candidate]:
         """Return the ways to compute the layer, always in the same order."""
@@ -108,10 +106,10 @@ class _Layer:
     def _algorithm(self, candidate: Candidate) -> HostAlgorithm:
         return next(each for each in self.kind.host if each.name == candidate.schedule.algorithm)
 
-    def _without_objections(self, found: list[Candidate]) -> tuple[list[Candidate], str]:
+    def _without_objections(self, found: list[Candidate]) -> tuple[list[Candidate], tuple[str, ...]]:
         """Return the candidates without those of algorithms that the layer's weights forbid, of those that may be
-        chosen, and a note that says why."""
-        note = ""
+        chosen, and why."""
+        notes: list[str] = []
         while found:
             best = min(found, key=lambda candidate: candidate.cost)
             asked = [best] if self.state.measure is None else found
@@ -119,9 +117,9 @@ class _Layer:
             reasons = {algorithm: algorithm.objection(self.op, self.state) for algorithm in reasons}
             if not any(reasons.values()):
                 break
-            note += "".join(f"; {reason}" for reason in reasons.values() if reason)
+            notes += filter(None, reasons.values())
             found = [each for each in found if not reasons.get(self._algorithm(each))]
-        return found, note
+        return found, tuple(notes)
 
     def _divided(self, found: Sequence[Candidate], threads: int) -> list[Candidate]:
         """Return the candidates divided by rows and by filters; what threads cannot share evenly, or have to fetch from
@@ -173,41 +171,42 @@ class _Layer:
         return total
 
 
-def set_schedule(op: Any, chosen: Candidate, reason: str) -> None:
-    """Let an op be computed in one way."""
+def set_schedule(op: Any, chosen: Candidate, explanation: Explanation | None) -> None:
+    """Let an op be computed in one way; `explanation` is None where there was no choice."""
     op.attributes["schedule"] = chosen.schedule.to_attr()
-    op.attributes["reason"] = ir.StringAttr.get(reason)
     op.attributes["cycles"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), round(chosen.cycles))
+    if explanation is not None:
+        op.attributes["explanation"] = explanation.to_attr()
 
 
-def _choose(op: Any, found: Sequence[Candidate], state: PassState) -> tuple[Candidate, str]:
-    """Return the fastest candidate, measured where that is possible, and why it was chosen."""
+def _choose(
+    op: Any, found: Sequence[Candidate], alone: Sequence[Candidate], state: PassState
+) -> tuple[Candidate, Explanation]:
+    """Return the fastest candidate, measured where that is possible, and why it was chosen.
+
+    Args:
+        alone: the candidates for a single thread, by which algorithms are compared.
+    """
     best = min(found, key=lambda candidate: candidate.cost)
-    if len(found) == 1:
-        return best, f"bound by {best.bound}"
-    if state.measure is None:
-        return best, f"best of {len(found)} tiles, bound by {best.bound}"
+    if len(found) == 1 or state.measure is None:
+        return best, Explanation(best.bound, len(found), _rank_algorithms(alone))
     measured = shortlist(found)
     seconds = state.measure(op, measured, state)
-    fastest, next_one, *_ = sorted(zip(measured, seconds, strict=True), key=lambda pair: pair[1])
-    return fastest[0], f"fastest of {len(measured)} measured ({_describe(*fastest)}; next {_describe(*next_one)})"
+    ranked = sorted(zip(measured, seconds, strict=True), key=lambda pair: pair[1])
+    alternatives = tuple(_alternative(candidate, best, time) for candidate, time in ranked)
+    return ranked[0][0], Explanation(best.bound, len(found), alternatives)
 
 
-def _other_algorithms(found: Sequence[Candidate]) -> str:
-    """Return how the best tile of each other algorithm compares with the best of all, by the model."""
+def _rank_algorithms(found: Sequence[Candidate]) -> tuple[Alternative, ...]:
+    """Return the best tile of each algorithm, by the model."""
     ranked = sorted(found, key=lambda candidate: candidate.cost)
-    firsts = {candidate.schedule.algorithm: candidate.cost for candidate in reversed(ranked)}
-    best = ranked[0]
-    others = sorted((cost / best.cost, name) for name, cost in firsts.items() if name != best.schedule.algorithm)
-    return "".join(f"; {name} {ratio:.2f}x" for ratio, name in others)
+    firsts = {candidate.schedule.algorithm: candidate for candidate in reversed(ranked)}
+    order = sorted(firsts.values(), key=lambda candidate: (candidate.cost, candidate.schedule.algorithm))
+    return tuple(_alternative(candidate, ranked[0], None) for candidate in order)
 
 
-def _describe(candidate: Candidate, seconds: float) -> str:
-    """Return algorithm, tile and time: rows x columns, x filters if there are several."""
-    schedule = candidate.schedule
-    filters = f"x{schedule.filters}" if schedule.filters > 1 else ""
-    sums = f" with {schedule.sums} sums" if schedule.sums > 1 else ""
-    return f"{schedule.algorithm} {schedule.rows}x{schedule.columns}{filters}{sums} {1e3 * seconds:.3g} ms"
+def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -> Alternative:
+    return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds)
 
 
 def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[Candidate]:

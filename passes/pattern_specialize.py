@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import func, memref
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.buffers import count_elements, flat_type
 from patc.passes.algorithms.host.functions import KernelFunctions

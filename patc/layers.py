@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from patc.dialects.schedules import Explanation, Schedule
 from patc.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ class LayerReport:
         shape: of the result.
         kernel: height and width of the window, (1, 1) where there is none.
         strides: vertical and horizontal.
-        algorithm: chosen by `pattern-schedule`.
-        schedule: tile and thread split in words.
-        reason: why it was chosen.
+        schedule: how it is computed.
+        explanation: why, by `pattern-schedule`; None where the schedule was given.
         weights: weights of the dense layer.
         kept_weights: weights that are multiplied.
         flops: two for each kept weight and output place.
@@ -40,24 +40,22 @@ class LayerReport:
     shape: tuple[int, ...]
     kernel: tuple[int, int]
     strides: tuple[int, int]
-    algorithm: str
-    schedule: str
-    reason: str
+    schedule: Schedule
+    explanation: Explanation | None
     weights: int
     kept_weights: int
     flops: int
     moved_bytes: int
     predicted_cycles: int
 
+    @property
+    def algorithm(self) -> str:
+        """How it is computed, in a word."""
+        return self.schedule.algorithm
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> LayerReport:
-        """Return the report that `to_json` wrote."""
-        lists = {key: tuple(values[key]) for key in ("shape", "kernel", "strides")}
-        return LayerReport(**{**values, **lists})
 
 
 @dataclass
@@ -78,61 +76,34 @@ def collect_layers(module: ir.Module) -> list[LayerReport]:
 
 def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
     from patc.passes.ir.functions import defined_functions, top_level_ops
+    from patc.passes.layers.registry import kind_of
 
     for function in defined_functions(module):
-        yield from (op for op in top_level_ops(function) if "schedule" in op.attributes)
+        yield from (op for op in top_level_ops(function) if kind_of(op) is not None and "schedule" in op.attributes)
 
 
 def _report(op: Any) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
-    from patc.dialects.attributes import Schedule
+    from patc.passes.layers.registry import kind_of
 
-    schedule = Schedule.from_attr(op.attributes["schedule"])
-    shape = tuple(op.result.type.shape)
-    kernel, weights, kept = _weights(op)
-    places = math.prod(shape) // shape[1]
-    kind = op.operation.name.removeprefix("pattern.")
-    words = [f"{schedule.rows}x{schedule.columns}", f"lanes {schedule.lanes}"]
-    if schedule.filters > 1:
-        words.append(f"{schedule.filters} filters")
-    if schedule.sums > 1:
-        words.append(f"{schedule.sums} sums")
-    if schedule.threads > 1:
-        words.append(f"{schedule.threads} threads by {schedule.split}")
+    kind = kind_of(op)
+    assert kind is not None, "others have no schedule"
+    name, window, work = op.operation.name.removeprefix("pattern."), kind.window(op), kind.work(op)
     return LayerReport(
-        name=layer_name(op.location) or kind,
+        name=layer_name(op.location) or name,
         source=source_line(op.location) or "",
-        op=kind,
-        shape=shape,
-        kernel=kernel,
-        strides=tuple(op.strides) if "strides" in op.attributes else (1, 1),
-        algorithm=schedule.algorithm,
-        schedule=", ".join(words),
-        reason=op.attributes["reason"].value if "reason" in op.attributes else "given",
-        weights=weights,
-        kept_weights=kept,
-        flops=2 * kept * places,
+        op=name,
+        shape=tuple(op.result.type.shape),
+        kernel=(1, 1) if window is None else window.kernel,
+        strides=(1, 1) if window is None else window.strides,
+        schedule=Schedule.from_attr(op.attributes["schedule"]),
+        explanation=Explanation.from_attr(op.attributes["explanation"]) if "explanation" in op.attributes else None,
+        weights=work.weights,
+        kept_weights=work.kept_weights,
+        flops=work.flops,
         moved_bytes=_moved_bytes(op),
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
     )
-
-
-def _weights(op: Any) -> tuple[tuple[int, int], int, int]:
-    """Return the window, the dense layer's weights and the kept ones."""
-    from patc.dialects import pattern
-    from patc.passes.formats.registry import format_of
-
-    if isinstance(op, pattern.SparseConv2dOp):
-        kernel = op.format.kernel_size()
-        dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(kernel)
-        return kernel, dense, format_of(op).kept_weights([value.type.shape for value in op.arrays])
-    if isinstance(op, (pattern.Conv2dOp, pattern.LinearOp)):
-        shape = list(op.weight.type.shape)
-        kernel = (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
-        return kernel, math.prod(shape), math.prod(shape)
-    if "kernel" in op.attributes:
-        return tuple(op.kernel), 0, 0
-    return (1, 1), 0, 0
 
 
 def _moved_bytes(op: Any) -> int:

@@ -39,7 +39,6 @@ from patc.tuning_cache import TuningCache
 SECONDS = 0.3  # to spend on the calls of one layer
 REPETITIONS = (7, 50)  # least and most
 SHARES = 16  # steps that the share of a pattern in the kept kernels is rounded to
-_CANDIDATE = "candidate"  # the reason of a copy, which tells it from what lays out its activations
 
 
 class Tuner:
@@ -74,7 +73,7 @@ class Tuner:
             self._store(key, known, state)
         return known
 
-    def _key(self, layer: Layer) -> str:
+    def _key(self, layer: IsolatedLayer) -> str:
         """Return all that times depend on: layer and candidates, threads, machine and compiler."""
         machine = this_machine()
         parts = {
@@ -110,7 +109,7 @@ def compiler_version() -> str:
 
 
 @dataclass(frozen=True)
-class Layer:
+class IsolatedLayer:
     """One layer by itself.
 
     Attributes:
@@ -128,7 +127,7 @@ class Layer:
     shares: tuple[int, ...]
 
 
-def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Layer:
+def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> IsolatedLayer:
     """Copy a layer, once for each candidate, into a module of its own; names in it are the same for equal layers.
 
     Each copy has its activations laid out anew, so that they come from the cache as in a model, and not from where
@@ -157,11 +156,11 @@ def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Layer
                 copy = op.operation.clone()
                 for number, value in enumerate(values):
                     copy.operands[number] = value
-                set_schedule(copy, replace(candidate, cycles=0.0), _CANDIDATE)
+                set_schedule(copy, replace(candidate, cycles=0.0), None)
             func.ReturnOp([])
     inputs = tuple(TensorInfo(f"input{i}", tuple(type_.shape), FLOAT32.dtype) for i, type_ in enumerate(types))
     name = layer_name(op.location) or op.operation.name.removeprefix("pattern.")
-    return Layer(name, module, parameters, inputs, _shares(op, state))
+    return IsolatedLayer(name, module, parameters, inputs, _shares(op, state))
 
 
 def _copy_constant(value: ir.Value, name: str, parameters: ParameterStore, state: PassState) -> ir.Value:
@@ -187,7 +186,7 @@ def _shares(op: Any, state: PassState) -> tuple[int, ...]:
     return tuple(int(share) for share in np.rint(SHARES * counts / counts.sum()))
 
 
-def time_candidates(layer: Layer, threads: int) -> list[float]:
+def time_candidates(layer: IsolatedLayer, threads: int) -> list[float]:
     """Compile the copies of a layer into one program, and return the median time of each in calls of the program."""
     pipeline = Pipeline.named("host", target="host", threads=threads)
     # The relayouts have no schedules yet.
@@ -209,4 +208,5 @@ def time_candidates(layer: Layer, threads: int) -> list[float]:
     once = sum(time.seconds for time in model.profile(*inputs, repetitions=1))
     repetitions = int(np.clip(SECONDS / max(once, 1e-9), *REPETITIONS))
     times = model.profile(*inputs, repetitions=repetitions)
-    return [time.seconds for time in times if time.layer.reason == _CANDIDATE]
+    # What lays out activations is scheduled for a reason.
+    return [time.seconds for time in times if time.layer.explanation is None]

@@ -14,6 +14,7 @@ from patc.bench.machine import MIB, Machine
 from patc.bench.results import ERROR_BOUND, WINOGRAD_NOTE, BenchResult, Entry, Run, count, wrong_entries
 from patc.bench.timing import CALLS_PER_ROUND
 from patc.bench.workload import Workload
+from patc.dialects.schedules import Schedule
 from patc.layers import LayerReport
 from patc.tools.console import join_sizes, shorten
 
@@ -21,7 +22,6 @@ WIDTH = 110  # where the output is no terminal
 
 _SHORT_OPS = {"conv2d": "conv", "sparse_conv2d": "sparse", "max_pool2d": "maxpool", "avg_pool2d": "avgpool"}
 _WORD_COLUMNS = 5  # of the table of layers: the first ones hold words, the others numbers
-_SPLITS = {"rows": "|r", "filters": "|f"}
 _LAYER_LEGEND = (
     "schedule: rows x columns of a tile, f filters and s sums at a time, split over threads by rows |r or filters |f; "
     "GFLOP/s on kept weights and real pixels, with Winograd too, which multiplies less and may exceed the peak; of "
@@ -161,19 +161,12 @@ def op_words(layer: LayerReport) -> str:
     return words
 
 
-def _short_schedule(schedule: str) -> str:
-    """Return '8x48 f2 |r' for '8x48, lanes 16, 2 filters, 2 threads by rows'."""
-    tile, *others = schedule.split(", ")
-    words = [tile]
-    for part in others:
-        number, _, what = part.partition(" ")
-        if what.startswith("threads by "):
-            split = what.removeprefix("threads by ")
-            words.append(_SPLITS.get(split, f"|{split}"))
-        elif what in ("filters", "sums"):
-            words.append(f"{what[0]}{number}")
-        elif number != "lanes":
-            words.append(part)
+def _short_schedule(schedule: Schedule) -> str:
+    """Return '8x48 f2 |r' for tiles of 8x48 of two filters, whose rows threads divide."""
+    words = [f"{schedule.rows}x{schedule.columns}"]
+    words += [f"f{schedule.filters}"] if schedule.filters > 1 else []
+    words += [f"s{schedule.sums}"] if schedule.sums > 1 else []
+    words += [f"|{schedule.split[0]}"] if schedule.threads > 1 else []
     return " ".join(words)
 
 

@@ -15,6 +15,7 @@ from patc.tools import guard
 
 if TYPE_CHECKING:
     from patc.compiler import Report
+    from patc.dialects.schedules import Alternative, Explanation, Schedule
     from patc.layers import LayerReport
 
 WIDTH = 100  # where the output is no terminal
@@ -86,15 +87,44 @@ def describe_op(layer: LayerReport) -> str:
     return words
 
 
-def describe_schedule(layer: LayerReport) -> str:
-    """Return the tile and how it is divided: rows x columns, x filters if there are several, as in `1x16x4 by rows`."""
-    tile, *others = layer.schedule.split(", ")
-    for part in others:
-        if part.endswith(" filters") and "threads" not in part:
-            tile += f"x{part.removesuffix(' filters')}"
-        elif " threads by " in part:
-            tile += f" by {part.partition(' threads by ')[2]}"
-    return tile
+def describe_tile(schedule: Schedule) -> str:
+    """Return rows x columns, x filters if there are several, as in `1x16x4`."""
+    return join_sizes((schedule.rows, schedule.columns, *([schedule.filters] if schedule.filters > 1 else [])))
+
+
+def describe_division(schedule: Schedule) -> str:
+    """Return the tile and how it is divided, as in `1x16x4 by rows`."""
+    return describe_tile(schedule) + (f" by {schedule.split}" if schedule.threads > 1 else "")
+
+
+def describe_schedule(schedule: Schedule) -> str:
+    """Return all of a schedule, as in `pattern-direct, 4x48, lanes 16, 2 sums, 2 threads by rows`."""
+    words = [schedule.algorithm, f"{schedule.rows}x{schedule.columns}", f"lanes {schedule.lanes}"]
+    words += [f"{schedule.filters} filters"] if schedule.filters > 1 else []
+    words += [f"{schedule.sums} sums"] if schedule.sums > 1 else []
+    words += [f"{schedule.threads} threads by {schedule.split}"] if schedule.threads > 1 else []
+    return ", ".join(words)
+
+
+def describe_explanation(explanation: Explanation | None) -> str:
+    """Return why a layer has its schedule, as in `best of 211 tiles, bound by multiply-adds; winograd 2.31x`."""
+    if explanation is None:
+        return "given"
+    measured = [item for item in explanation.alternatives if item.seconds is not None]
+    if measured:
+        found = [f"fastest of {len(measured)} measured ({'; next '.join(map(_describe_time, measured[:2]))})"]
+    else:
+        best = f"best of {explanation.considered} tiles, " if explanation.considered > 1 else ""
+        found = [f"{best}bound by {explanation.bound}"]
+        found += [f"{item.schedule.algorithm} {item.ratio:.2f}x" for item in explanation.alternatives[1:]]
+    return "; ".join([*found, *explanation.notes])
+
+
+def _describe_time(alternative: Alternative) -> str:
+    """Return algorithm, tile and time."""
+    schedule, seconds = alternative.schedule, alternative.seconds or 0.0
+    sums = f" with {schedule.sums} sums" if schedule.sums > 1 else ""
+    return f"{schedule.algorithm} {describe_tile(schedule)}{sums} {1e3 * seconds:.3g} ms"
 
 
 def describe_kept(layer: LayerReport) -> str:

@@ -226,7 +226,7 @@ def _make_table(layers: Sequence[MeasuredLayer], peak: Peak) -> Table:
         table.add_row(
             item.layer.name,
             console.describe_op(item.layer),
-            console.describe_schedule(item.layer),
+            console.describe_division(item.layer.schedule),
             console.describe_kept(item.layer),
             f"{item.seconds * 1e3:.3f}",
             speed,

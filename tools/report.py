@@ -66,7 +66,14 @@ def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
     """Yield two lines for each layer: what it computes, and how and why."""
     from rich.text import Text
 
-    from patc.tools.console import describe_kept, describe_op, join_sizes, shorten
+    from patc.tools.console import (
+        describe_explanation,
+        describe_kept,
+        describe_op,
+        describe_schedule,
+        join_sizes,
+        shorten,
+    )
 
     rows = [
         (
@@ -84,4 +91,5 @@ def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         yield Text("  ".join(cells))
         place = f" ({Path(layer.source).name})" if layer.source else ""
-        yield Text(f"    {layer.algorithm}, {layer.schedule}: {layer.reason}{place}", style="dim")
+        how, why = describe_schedule(layer.schedule), describe_explanation(layer.explanation)
+        yield Text(f"    {how}: {why}{place}", style="dim")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 
 
 @dataclass(frozen=True)

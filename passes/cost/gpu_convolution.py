@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu import GpuModel

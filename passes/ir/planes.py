@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Layout, Library, Schedule
+from patc.dialects.attributes import Layout, Library
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 
 CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)

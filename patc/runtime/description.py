@@ -9,11 +9,11 @@ import hashlib
 import json
 import keyword
 import unicodedata
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from patc.dialects.schedules import Alternative, Explanation, Schedule
 from patc.layers import LayerReport
 from patc.numerics import ELEMENT_TYPES
 from patc.runtime.json_values import JsonValue, printable, read_json
@@ -26,7 +26,7 @@ _LARGEST_MEMORY = 1 << 40  # bytes
 _LARGEST_NUMBER = (1 << 63) - 1
 _DEEPEST = 64
 _KEYS = ("inputs", "outputs", "structure", "arena_bytes", "backend", "target", "features", "threads", "layers")
-_WORDS = ("name", "source", "op", "algorithm", "schedule", "reason")  # of a layer
+_WORDS = ("name", "source", "op")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
 
@@ -41,7 +41,7 @@ def describe(program: Program) -> bytes:
         "target": program.target,
         "features": program.features,
         "threads": program.threads,
-        "layers": [_layer(layer) for layer in program.layers],
+        "layers": [_printable(layer.to_json()) for layer in program.layers],
     }
     return json.dumps(values, separators=(",", ":")).encode()
 
@@ -50,9 +50,13 @@ def _tensor(info: TensorInfo) -> dict[str, Any]:
     return {"name": printable(info.name), "shape": info.shape, "dtype": info.dtype}
 
 
-def _layer(layer: LayerReport) -> dict[str, Any]:
-    values = asdict(layer)
-    return {**values, **{word: printable(values[word]) for word in _WORDS}}
+def _printable(value: Any) -> Any:
+    """Return JSON values with texts that can be printed."""
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def interface(description: bytes, weights_digest: bytes) -> bytes:
@@ -109,15 +113,52 @@ def _parse_tensor(value: JsonValue) -> TensorInfo:
 
 
 def _parse_layer(value: JsonValue) -> LayerReport:
-    names = tuple(LayerReport.__dataclass_fields__)
-    fields = dict(zip(names, value.fields(*names), strict=True))
+    fields = _fields(value, LayerReport)
     words = {word: fields[word].text() for word in _WORDS}
     counts = {count: fields[count].integer(0, _LARGEST_NUMBER) for count in _COUNTS}
     lists = {
         name: fields[name].integers(*length, 1, _LARGEST_DIMENSION)
         for name, length in (("shape", (0, _MOST_DIMENSIONS)), ("kernel", (2, 2)), ("strides", (2, 2)))
     }
-    return LayerReport(**words, **counts, **lists)  # type: ignore[arg-type] # lengths are checked
+    schedule, given = _parse_schedule(fields["schedule"]), fields["explanation"]
+    explanation = None if given.value is None else _parse_explanation(given)
+    return LayerReport(**words, **counts, **lists, schedule=schedule, explanation=explanation)  # type: ignore[arg-type] # lengths are checked
+
+
+def _parse_schedule(value: JsonValue) -> Schedule:
+    fields = _fields(value, Schedule)
+    return Schedule(
+        **{
+            name: field.text() if name in ("algorithm", "split") else field.integer(1, _LARGEST_NUMBER)
+            for name, field in fields.items()
+        }  # type: ignore[arg-type] # words are strings
+    )
+
+
+def _parse_explanation(value: JsonValue) -> Explanation:
+    fields = _fields(value, Explanation)
+    return Explanation(
+        bound=fields["bound"].text(),
+        considered=fields["considered"].integer(1, _LARGEST_NUMBER),
+        alternatives=tuple(_parse_alternative(item) for item in fields["alternatives"].items(0, _MOST_LAYERS)),
+        notes=tuple(item.text() for item in fields["notes"].items(0, _MOST_LAYERS)),
+    )
+
+
+def _parse_alternative(value: JsonValue) -> Alternative:
+    fields = _fields(value, Alternative)
+    return Alternative(
+        schedule=_parse_schedule(fields["schedule"]),
+        cycles=fields["cycles"].integer(0, _LARGEST_NUMBER),
+        ratio=fields["ratio"].number(),
+        seconds=None if fields["seconds"].value is None else fields["seconds"].number(),
+    )
+
+
+def _fields(value: JsonValue, record: type) -> dict[str, JsonValue]:
+    """Return the values of an object that has the fields of a record."""
+    names = tuple(record.__annotations__)
+    return dict(zip(names, value.fields(*names), strict=True))
 
 
 # -- The structure of the outputs ----------------------------------------------------------------------

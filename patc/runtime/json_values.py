@@ -76,6 +76,12 @@ class JsonValue:
             self.refuse(f"an integer from {low} to {high}")
         return self.value
 
+    def number(self) -> float:
+        """Return a number of 0 or more that is written with a point or an exponent."""
+        if type(self.value) is not float or self.value < 0:
+            self.refuse("a number of 0 or more, written with a point")
+        return self.value
+
     def text(self, longest: int = 1 << 16) -> str:
         """Return a text of one line."""
         if not isinstance(self.value, str) or len(self.value) > longest or _UNPRINTABLE.search(self.value):

@@ -20,7 +20,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, math
 
 from patc.codegen import host
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState

@@ -139,7 +139,7 @@ def test_layers_say_what_they_are() -> None:
     assert (layer.op, layer.shape, layer.kernel, layer.strides) == ("sparse_conv2d", (1, 256, 14, 14), (3, 3), (1, 1))
     assert layer.weights == 256 * 256 * 9 and 8 < layer.weights / layer.kept_weights < 10
     assert layer.flops == 2 * layer.kept_weights * 14 * 14
-    assert layer.algorithm == "input-stationary" and layer.reason and layer.predicted_cycles > 0
+    assert layer.algorithm == "input-stationary" and layer.explanation and layer.predicted_cycles > 0
     assert Path(layer.source.rpartition(":")[0]).name == "models.py"
 
 

@@ -33,6 +33,7 @@ from patc.bench.timing import Ratio, Times, split_rounds, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, Server, write_arrays
 from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
+from patc.dialects.schedules import Schedule
 from patc.layers import LayerReport
 from patc.runtime.model import LayerTime
 from patc.tools.bench_tables import make_console, render
@@ -52,9 +53,8 @@ def layer(**changes: Any) -> LayerReport:
         "shape": (1, 8, 4, 4),
         "kernel": (3, 3),
         "strides": (1, 1),
-        "algorithm": "pattern-direct",
-        "schedule": "4x16, lanes 16",
-        "reason": "",
+        "schedule": Schedule("pattern-direct", rows=4),
+        "explanation": None,
         "weights": 900,
         "kept_weights": 100,
         "flops": 3200,
@@ -138,7 +138,7 @@ def test_peak_share_counts_plain_3x3_layers_only() -> None:
         measured(2e-6, name="b", flops=500),
         measured(1.0, name="strided", strides=(2, 2)),
         measured(1.0, name="pointwise", kernel=(1, 1)),
-        measured(1.0, name="depthwise", op="conv2d", algorithm="depthwise-direct"),
+        measured(1.0, name="depthwise", op="conv2d", schedule=Schedule("depthwise-direct")),
         measured(1.0, name="pool", op="max_pool2d", flops=0),
     ]
     share = limits.peak_share(layers, PEAK)

@@ -25,7 +25,7 @@ import patc
 from patc import models
 from patc.codegen.reference import execute
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.pattern_demote import PatternDemote

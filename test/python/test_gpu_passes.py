@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from native import main_body
 from networks import LIBRARY, Network, pattern_weight
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Explanation, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -136,7 +135,8 @@ def test_weighs_pattern_loops_against_dense_ones() -> None:
     for keep in (0.3, 1.0):
         layer = conv(keep, 28)
         assert layer.schedule.algorithm == "pattern-direct"
-        ratios.append(float(re.search(r"dense-direct ([\d.]+)x", layer.op.attributes["reason"].value)[1]))
+        alternatives = Explanation.from_attr(layer.op.attributes["explanation"]).alternatives
+        ratios += [item.ratio for item in alternatives if item.schedule.algorithm == "dense-direct"]
     assert ratios[0] > 2 * ratios[1] > 2
 
 

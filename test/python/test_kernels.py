@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from native import BOUNDS, NATIVE_TARGETS, Net, Retile, check
 from networks import Value
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import pieces

@@ -26,7 +26,7 @@ from torch import nn
 
 from patc.bench.emulator import run_program
 from patc.compiler import compile_model
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.pruning import PatternSpec, prune_
 

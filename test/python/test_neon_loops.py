@@ -55,7 +55,7 @@ def compile_layer(size: int, stride: int, cpu: str) -> CompiledModel:
     prune_(model, PatternSpec(connectivity=4.02))
     inputs = (torch.zeros(1, 1, size * stride, size * stride),)
     compiled = compile_model(model, inputs, threads=1, target=f"aarch64-linux:{cpu}")
-    assert compiled.layers[-1].algorithm in ("pattern-direct", "input-stationary"), compiled.layers[-1].reason
+    assert compiled.layers[-1].algorithm in ("pattern-direct", "input-stationary"), compiled.layers[-1].explanation
     return compiled
 
 

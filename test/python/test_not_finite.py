@@ -17,7 +17,7 @@ from networks import Value
 from test_kernels import random_fkw
 from test_winograd import by_winograd
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 
 MASKS = (27, 54, 216, 432)

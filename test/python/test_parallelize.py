@@ -18,7 +18,7 @@ from native import Net, check, main_body
 from networks import CONTEXT, LIBRARY, Value, pattern_weight
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState
 from patc.pipeline import Pipeline
 

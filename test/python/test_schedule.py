@@ -13,7 +13,8 @@ from networks import CONTEXT, LIBRARY, Network, networks, pattern_weight
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import Library, Schedule
+from patc.dialects.attributes import Library
+from patc.dialects.schedules import Explanation, Schedule
 from patc.passes.base import PassState
 from patc.passes.kernels import tiling
 from patc.passes.pattern_encode import PatternEncode
@@ -115,9 +116,12 @@ def test_every_layer_says_how_and_why(case: tuple[Network, ir.Module, np.ndarray
         PatternSchedule(threads=2).run(module, state)
     for op in main_body(module).operations:
         if op.operation.name.removeprefix("pattern.") in SCHEDULED:
-            assert all(name in op.attributes for name in ("schedule", "reason", "cycles"))
+            assert all(name in op.attributes for name in ("schedule", "explanation", "cycles"))
             assert op.attributes["cycles"].value >= 0
-            assert op.attributes["reason"].value
+            explanation = Explanation.from_attr(op.attributes["explanation"])
+            assert explanation.bound and explanation.alternatives[0].ratio == 1.0
+            ratios = [alternative.ratio for alternative in explanation.alternatives]
+            assert ratios == sorted(ratios) and len(ratios) <= explanation.considered
             assert Schedule.from_attr(op.attributes["schedule"]).threads == 2
     for old, new in zip(before, interpret(module, network.parameters, [x]), strict=True):
         np.testing.assert_array_equal(new, old)
@@ -249,5 +253,6 @@ def test_no_winograd_where_channels_cancel(kernel: int, stride: int, target: str
         schedule(module, net, target)
         op, chosen = list(scheduled_ops(module))[-1]
         found.append(chosen.algorithm)
-        assert ("no winograd: filters cancel" in op.attributes["reason"].value) == (weight is colours)
+        notes = Explanation.from_attr(op.attributes["explanation"]).notes
+        assert any("no winograd: filters cancel" in note for note in notes) == (weight is colours)
     assert found[0] != "winograd" and found[1:] == ["winograd", "winograd"]

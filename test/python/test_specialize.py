@@ -14,7 +14,7 @@ from networks import CONTEXT, LIBRARY, Value, pattern_weight
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.site import divide
 from patc.passes.base import PassState

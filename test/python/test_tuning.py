@@ -21,7 +21,7 @@ import patc
 from patc import pruning, tuning
 from patc.compiler import find_measure, host_pipeline, lower_model
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Explanation, Schedule
 from patc.layers import LayerReport
 from patc.passes import pattern_schedule
 from patc.passes.base import PassState
@@ -31,6 +31,7 @@ from patc.passes.pattern_layout import PatternLayout
 from patc.passes.pattern_schedule import PatternSchedule
 from patc.pipeline import Pipeline
 from patc.targets import TARGETS, host
+from patc.tools.console import describe_explanation
 from patc.tools.patc import main
 from patc.tuning import Tuner, isolate
 from patc.tuning_cache import TuningCache
@@ -99,21 +100,26 @@ def scheduled(net: Net, result: Value, clock: Clock, threads: int = 1) -> list[t
     return list(scheduled_ops(module))
 
 
+def explanation_of(op: Any) -> Explanation:
+    return Explanation.from_attr(op.attributes["explanation"])
+
+
 def sparse_net() -> tuple[Net, Value]:
     net = Net((1, 8, 24, 24))
     return net, net.conv(net.input, pattern_weight(np.random.default_rng(0), 8, 8))
 
 
-def test_the_fastest_wins_and_the_reason_says_by_how_much() -> None:
+def test_the_fastest_wins_and_the_explanation_says_by_how_much() -> None:
     net, result = sparse_net()
     clock = Clock(lambda schedule: schedule.columns * 1e-5 + schedule.rows * 1e-3 + schedule.sums)
     op, chosen = scheduled(net, result, clock)[-1]
     asked = clock.asked[-1]
     first, second = sorted(asked, key=lambda schedule: (schedule.sums, schedule.rows, schedule.columns))[:2]
     assert chosen == first
-    reason = op.attributes["reason"].value
-    assert reason.startswith(f"fastest of {len(asked)} measured ({first.algorithm} {first.rows}x{first.columns}")
-    assert f" ms; next {second.algorithm} {second.rows}x{second.columns}" in reason
+    alternatives = explanation_of(op).alternatives
+    assert [alternative.schedule for alternative in alternatives[:2]] == [first, second]
+    seconds = [alternative.seconds for alternative in alternatives]
+    assert len(seconds) == len(asked) and None not in seconds and seconds == sorted(seconds)
     assert op.attributes["cycles"].value > 0
 
 
@@ -130,7 +136,9 @@ def test_layers_with_one_way_to_compute_them_are_not_measured() -> None:
     clock = Clock(lambda schedule: 1.0)
     (op, _), *_ = scheduled(net, net.activate(net.input), clock)
     assert clock.asked == []
-    assert op.attributes["reason"].value == "bound by memory"
+    explanation = explanation_of(op)
+    assert (explanation.bound, explanation.considered) == ("memory", 1)
+    assert explanation.alternatives[0].seconds is None
 
 
 def test_layers_that_have_a_schedule_are_not_measured() -> None:
@@ -152,7 +160,7 @@ def fake_times(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Let layers take no time; return a list that grows by (layer, threads) with each that is measured."""
     timed: list[tuple[str, int]] = []
 
-    def time_candidates(layer: tuning.Layer, threads: int) -> list[float]:
+    def time_candidates(layer: tuning.IsolatedLayer, threads: int) -> list[float]:
         timed.append((layer.name, threads))
         copies = [op for op in layer.module.body.operations[0].entry_block if "schedule" in op.attributes]
         return [1.0 + number for number in range(len(copies))]
@@ -298,7 +306,7 @@ def test_copies_of_a_layer_hold_all_that_its_speed_depends_on() -> None:
     result = net.conv(first, pattern_weight(rng, 8, 8), np.ones(8), first, activation='"relu"')
     module = net.build(net.activate(result))
     state = PassState(net.copy_parameters())
-    found: list[tuning.Layer] = []
+    found: list[tuning.IsolatedLayer] = []
 
     def measure(op: Any, candidates: Sequence[Candidate], state: PassState) -> list[float]:
         found.append(isolate(op, candidates[:2], state))
@@ -388,9 +396,13 @@ def test_measured_models_compute_the_same(
     compiled = patc.compile(model, (x,), threads=threads, tune="measure")
     assert_close([compiled(x).numpy()], torch_results(model, (x,)), bound=1e-4)
     layers = by_name(compiled)
-    assert layers["conv"].algorithm == layers["conv"].reason.split("(")[1].split(" ")[0]
     for name in ("stem", "wide", "depthwise", "conv"):
-        assert layers[name].reason.startswith("fastest of ") and " ms; next " in layers[name].reason
+        layer = layers[name]
+        assert layer.explanation is not None and layer.schedule == layer.explanation.alternatives[0].schedule
+        assert describe_explanation(layer.explanation).startswith("fastest of ")
+        assert f" ms; next {layer.explanation.alternatives[1].schedule.algorithm} " in describe_explanation(
+            layer.explanation
+        )
     # With two threads there are two ways to divide what has a single tile, too.
     assert len(list((cache_home / "patc" / "tuning").iterdir())) == (4 if threads == 1 else 6)
     # What is in the cache decides: the same file, and nothing is timed.
@@ -439,10 +451,8 @@ def test_only_measuring_needs_something_to_measure_with() -> None:
 def test_stages_hold_measured_schedules(fake_times: list[Any], cache_home: Path) -> None:
     measure = find_measure("measure", host(), 1)
     module, _ = lower_model(chain(), (INPUT,), host_pipeline("host", 1).until("schedule"), measure)
-    reasons = [
-        op.attributes["reason"].value for op, _ in scheduled_ops(module) if op.operation.name == "pattern.conv2d"
-    ]
-    assert len(reasons) == 3 and all(reason.startswith("fastest of ") for reason in reasons)
+    found = [explanation_of(op) for op, _ in scheduled_ops(module) if op.operation.name == "pattern.conv2d"]
+    assert len(found) == 3 and all(item.alternatives[0].seconds is not None for item in found)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from test_kernels import (
     windows,
 )
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState
 from patc.passes.ir.windows import Window
 from patc.pipeline import Pipeline

@@ -22,7 +22,8 @@ from test_kernels import ACTIVATIONS, random_bias, random_readers, random_residu
 from torch.nn import functional
 from torch_mlir import ir
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.winograd import cuts
 from patc.passes.base import PassState

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.launches import Launches
 from patc.passes.algorithms.gpu.site import GpuSite, pixel_grid

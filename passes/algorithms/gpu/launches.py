@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, memref
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.arena import ALIGNMENT
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import UniqueFunctions

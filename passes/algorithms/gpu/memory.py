@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, Lifetime, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from patc.dialects.attributes import Activation, Layout, Schedule
+from patc.dialects.attributes import Activation, Layout
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.launches import Emit, Grid, Launches
 from patc.passes.algorithms.gpu.memory import NetMemory

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.dialects.attributes import FkwAttr, Library, Schedule
+from patc.dialects.attributes import FkwAttr, Library
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from patc.dialects.attributes import FkwAttr, Library, Schedule
+from patc.dialects.attributes import FkwAttr, Library
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns
 from patc.passes.algorithms.host.site import HostSite

@@ -12,7 +12,8 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import func, memref, scf
 
-from patc.dialects.attributes import Activation, Schedule
+from patc.dialects.attributes import Activation
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.buffers import Buffer, flat_type
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.base import PassState

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel

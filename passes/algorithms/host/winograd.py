@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dense_direct import groups_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Activation, Schedule
+from patc.dialects.attributes import Activation
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor

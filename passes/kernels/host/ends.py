@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors

@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix

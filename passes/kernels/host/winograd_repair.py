@@ -18,7 +18,8 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, scf
 
-from patc.dialects.attributes import Layout, Schedule
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors

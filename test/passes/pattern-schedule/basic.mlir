@@ -5,7 +5,7 @@
 // CHECK-LABEL: func.func @pattern_loops_for_sparse_weights
 // CHECK:         "pattern.sparse_conv2d"
 // CHECK-SAME:      cycles = {{[1-9][0-9]*}} : i64
-// CHECK-SAME:      reason = "{{[^"]+}}"
+// CHECK-SAME:      explanation = #pattern.explanation<{alternatives = [{{.*}}], bound = "{{[^"]+}}"
 // CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "{{pattern-direct|input-stationary}}"
 // CHECK-SAME:      threads = 1
 func.func @pattern_loops_for_sparse_weights(%x: tensor<1x2x8x8xf32>) -> tensor<1x1x8x8xf32> {
@@ -26,13 +26,13 @@ func.func @pattern_loops_for_sparse_weights(%x: tensor<1x2x8x8xf32>) -> tensor<1
 
 // CHECK-LABEL: func.func @dense_layers
 // CHECK:         "pattern.relayout"
-// CHECK-SAME:      algorithm = "elementwise"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "elementwise"
 // CHECK:         "pattern.conv2d"
-// CHECK-SAME:      algorithm = "dense-direct"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "dense-direct"
 // CHECK:         "pattern.conv2d"
-// CHECK-SAME:      algorithm = "depthwise-direct"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "depthwise-direct"
 // CHECK:         "pattern.linear"
-// CHECK-SAME:      algorithm = "gemv"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "gemv"
 func.func @dense_layers(%x: tensor<1x4x8x8xf32>, %w: tensor<4x2x3x3xf32>, %depthwise: tensor<4x1x3x3xf32>,
                         %classes: tensor<3x256xf32>) -> tensor<1x3xf32> {
   %a = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 2 : i64,
@@ -51,15 +51,15 @@ func.func @dense_layers(%x: tensor<1x4x8x8xf32>, %w: tensor<4x2x3x3xf32>, %depth
 
 // CHECK-LABEL: func.func @layers_without_weights
 // CHECK:         "pattern.activate"
-// CHECK-SAME:      algorithm = "elementwise"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "elementwise"
 // CHECK:         "pattern.max_pool2d"
-// CHECK-SAME:      algorithm = "pool"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "pool"
 // CHECK:         "pattern.avg_pool2d"
-// CHECK-SAME:      algorithm = "pool"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "pool"
 // CHECK:         "pattern.add"
-// CHECK-SAME:      algorithm = "elementwise"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "elementwise"
 // CHECK:         "pattern.avg_pool2d"
-// CHECK-SAME:      algorithm = "global-pool"
+// CHECK-SAME:      schedule = #pattern.schedule<{algorithm = "global-pool"
 func.func @layers_without_weights(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32> {
   %positive = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   %max = "pattern.max_pool2d"(%positive) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>,

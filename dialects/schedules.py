@@ -1,0 +1,104 @@
+"""How layers are computed and why, as data.
+
+Only the conversions to attributes need MLIR, so that reports of compiled models hold it, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+AnyRecord = TypeVar("AnyRecord", bound="_Record")
+
+
+class _Record:
+    """What an attribute of the dialect holds."""
+
+    def to_attr(self) -> Any:
+        from patc.dialects.attributes import encode_record
+
+        return encode_record(self)
+
+    @classmethod
+    def is_attr(cls, attr: Any) -> bool:
+        """Return whether an attribute holds such a record, with numbers of 1 or more."""
+        try:
+            record = cls.from_attr(attr)
+        except ValueError:
+            return False
+        return all(value >= 1 for value in vars(record).values() if isinstance(value, int))
+
+    @classmethod
+    def from_attr(cls: type[AnyRecord], attr: Any) -> AnyRecord:
+        """Return the record that an attribute holds.
+
+        Raises:
+            ValueError: it holds none.
+        """
+        from patc.dialects.attributes import decode_record
+
+        return decode_record(cls, attr)
+
+
+@dataclass(frozen=True)
+class Schedule(_Record):
+    """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
+
+    Attributes:
+        algorithm: of sparse convolutions "pattern-direct" (accumulators stay in registers) or "input-stationary"
+            (inputs do); of others, and of sparse ones of which little was pruned, "dense-direct" (with a 1x1 kernel
+            that is a GEMM), "depthwise-direct" or "winograd"; else "gemv", "pool", "global-pool" or "elementwise".
+        rows: output rows of a register tile; of a band for "winograd".
+        columns: output columns of a register tile; tiles of 4x4 outputs for "winograd".
+        lanes: elements of one vector.
+        filters: filters (output channels) of a register tile; of a block whose accumulators are in cache together for
+            "input-stationary".
+        sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
+            the multiply-add before.
+        split: what threads divide: "rows" (row tiles of all images) or "filters".
+        threads: parts the work is divided into.
+    """
+
+    algorithm: str
+    rows: int = 1
+    columns: int = 16
+    lanes: int = 16
+    filters: int = 1
+    sums: int = 1
+    split: str = "filters"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to compute a layer that was thought of.
+
+    Attributes:
+        schedule: the best of its algorithm by the model, for one thread; where ways were measured, one of those.
+        cycles: modelled, of one thread.
+        ratio: modelled costs, beside those of the alternative that costs least: cycles, and what threads and the size
+            of the code cost.
+        seconds: median of those that were measured.
+    """
+
+    schedule: Schedule
+    cycles: int
+    ratio: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Explanation(_Record):
+    """Why a layer has its schedule.
+
+    Attributes:
+        bound: what most of the cycles of the modelled best are spent on, as in "multiply-adds".
+        considered: ways to compute the layer that the model ranked.
+        alternatives: the best first: by seconds where they were measured, by ratio otherwise.
+        notes: why ways that the layer's shape would allow were no candidates.
+    """
+
+    bound: str
+    considered: int
+    alternatives: tuple[Alternative, ...]
+    notes: tuple[str, ...] = ()
