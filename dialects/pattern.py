@@ -137,6 +137,11 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         height, width = self.weight.type.shape[2:]
         return height, width
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the convolution is a product of matrices: a 1x1 window of stride 1 without padding."""
+        return _is_pointwise(self)
+
     @_when_complete
     def verify_invariants(self) -> bool:
         weight = list(self.weight.type.shape)
@@ -234,6 +239,11 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     def array(self, name: str) -> ir.Value:
         """Return one of the arrays by its name."""
         return self.arrays[self.format.array_names().index(name)]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the convolution is a product of matrices: a 1x1 window of stride 1 without padding."""
+        return _is_pointwise(self)
 
     @_when_complete
     def verify_invariants(self) -> bool:
@@ -446,6 +456,10 @@ def _verify_activation(op: Any) -> bool:
         return _rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
     known = isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu")
     return _rule(op, known, 'activation "none", "relu" or #pattern.clamp', attr)
+
+
+def _is_pointwise(op: Any) -> bool:
+    return op.kernel_size == (1, 1) and list(op.strides) == [1, 1] and not any(op.pads)
 
 
 def _verify_bias(op: Any, filters: int) -> bool:

@@ -20,15 +20,14 @@ from patc.bench.machine import this_machine
 from patc.codegen.program import generate_program
 from patc.diagnostics import Diagnostic, PatcError, layer_name
 from patc.dialects import pattern
-from patc.dialects.attributes import Library
 from patc.layers import CollectLayers
 from patc.numerics import FLOAT32
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.formats.layer_weights import pattern_counts
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import mlir_type
+from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_schedule import set_schedule
 from patc.pipeline import Pipeline
 from patc.runtime.native_model import NativeModel
@@ -38,7 +37,7 @@ from patc.tuning_cache import TuningCache
 
 SECONDS = 0.3  # to spend on the calls of one layer
 REPETITIONS = (7, 50)  # least and most
-SHARES = 16  # steps that the share of a pattern in the kept kernels is rounded to
+SHARES = 16  # steps that the part of kept weights that a loop computes is rounded to
 
 
 class Tuner:
@@ -117,7 +116,7 @@ class IsolatedLayer:
         module: @main takes the activations and computes the layer with each candidate in turn.
         parameters: the constants.
         inputs: the activations, row-major and f32.
-        shares: how the kept kernels are spread over the patterns; empty for a dense layer.
+        shares: how kept weights are spread over loops; empty for a dense layer.
     """
 
     name: str
@@ -179,11 +178,10 @@ def _lay_out(argument: ir.Value, type_: ir.RankedTensorType) -> ir.Value:
 
 
 def _shares(op: Any, state: PassState) -> tuple[int, ...]:
-    """Return the share of each pattern in the kept kernels, coarsely: layers that differ little are measured once."""
-    if not isinstance(op, pattern.SparseConv2dOp):
-        return ()
-    counts = np.array(pattern_counts(op, Library.from_attr(op.format), state))
-    return tuple(int(share) for share in np.rint(SHARES * counts / counts.sum()))
+    """Return how kept weights are spread over loops, coarsely: layers that differ little are measured once."""
+    kind = kind_of(op)
+    assert kind is not None, "others have no candidates"
+    return tuple(round(SHARES * share) for share in kind.shares(op, state))
 
 
 def time_candidates(layer: IsolatedLayer, threads: int) -> list[float]:

@@ -108,3 +108,7 @@ class WeightFormat(abc.ABC):
         Args:
             positions: C, the new number of each input channel; 0, 1, 2, ... for a format that `reads_neighbours`.
         """
+
+    @abc.abstractmethod
+    def shares(self, arrays: Arrays) -> tuple[float, ...]:
+        """Return which part of the kept weights each loop of a kernel computes; together they are 1."""

@@ -75,6 +75,10 @@ class FkwFormat(WeightFormat):
     def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
         return fkw.permute_channels(fkw.Fkw(*arrays), positions).arrays
 
+    def shares(self, arrays: Arrays) -> tuple[float, ...]:
+        counts = np.diff(fkw.Fkw(*arrays).stride.astype(np.int64), axis=1).sum(axis=0)
+        return tuple(counts / counts.sum())
+
 
 def _is_usually_dense(weight: np.ndarray, groups: int) -> bool:
     """Whether a convolution is of a kind that most pruning leaves alone: 1x1, depthwise or very large."""

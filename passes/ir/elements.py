@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects import pattern
 from patc.integers import ceil_div
 from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS, ElementType
-from patc.passes.base import fail
 from patc.targets import Target
 
 
@@ -45,15 +43,3 @@ def accumulator_type(type_: ir.Type) -> ir.Type:
 def vector_lanes(type_: ir.Type, target: Target) -> int:
     """Return how many elements one vector register of the target holds; `type_` as in `element_bytes`."""
     return target.lanes * 4 // element_bytes(type_)
-
-
-def require_elements(op: Any) -> None:
-    """Refuse element types that there are no kernels for. Only a relayout goes from one to another."""
-    if str(op.result.type.element_type) not in NUMERICS:
-        raise fail(op, f"{' or '.join(NUMERICS)} tensors", op.result.type)
-    for operand in op.operands:
-        element = operand.type.element_type
-        is_index = isinstance(element, ir.IntegerType) and isinstance(op, pattern.SparseConv2dOp)
-        converts = isinstance(op, pattern.RelayoutOp) and str(element) in NUMERICS
-        if element != op.result.type.element_type and not is_index and not converts:
-            raise fail(op, f"operands of {op.result.type.element_type} like the result", operand.type)

@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from patc.dialects import pattern
-from patc.dialects.attributes import Layout, Library
+from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-
-CONVOLUTIONS = (pattern.Conv2dOp, pattern.SparseConv2dOp)
 
 
 def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -23,15 +20,15 @@ def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
 
 
 def is_global_pool(op: Any) -> bool:
-    """Whether the op is an average over whole planes."""
-    if not isinstance(op, pattern.AvgPool2dOp) or "divisor" in op.attributes:
+    """Whether an average pooling is the mean of whole planes."""
+    if "divisor" in op.attributes:
         return False
     return list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
 
 
 def is_flat(op: Any) -> bool:
-    """Whether a convolution is a product of matrices: a 1x1 window over planes whose rows follow each other."""
-    if not is_pointwise(op):
+    """Whether an op is a product of matrices: a 1x1 convolution over planes whose rows follow each other."""
+    if not getattr(op, "is_pointwise", False):
         return False
     tensors = [op.input, op.result] if op.residual is None else [op.input, op.result, op.residual]
     return all(has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
@@ -53,15 +50,6 @@ def row_tiles(op: Any, schedule: Schedule) -> int:
     if is_flat(op):
         height, _ = kernel_plane(op, schedule.threads)
     return images * ceil_div(height, min(schedule.rows, height))
-
-
-def is_pointwise(op: Any) -> bool:
-    """Whether an op is a convolution by a 1x1 window of stride 1."""
-    if not isinstance(op, CONVOLUTIONS) or any(op.pads) or list(op.strides) != [1, 1]:
-        return False
-    if isinstance(op, pattern.Conv2dOp):
-        return list(op.weight.type.shape[2:]) == [1, 1]
-    return Library.from_attr(op.format).kernel == (1, 1)
 
 
 def has_no_gaps(layout: Layout, width: int) -> bool:

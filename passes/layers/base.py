@@ -187,6 +187,11 @@ class LayerKind(abc.ABC):
     def work(self, op: Any) -> Work:
         """Return what an op computes."""
 
+    @abc.abstractmethod
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        """Return what the time of an op depends on beside its types and attributes: the share of each loop that kept
+        weights are divided among in all of them; empty where there is one."""
+
     def check_elements(self, op: Any) -> None:
         """Refuse element types that there are no kernels for.
 

@@ -56,7 +56,7 @@ class _Convolution(LayerKind):
         return Window.of(op)
 
     def is_pointwise(self, op: Any) -> bool:
-        return Window.of(op).is_identity
+        return bool(op.is_pointwise)
 
     def sign(self, op: Any) -> Sign:
         return sign_of_activation(op)
@@ -101,6 +101,9 @@ class Conv2d(_Convolution):
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
         return Work(weights, weights, 2 * weights * _places(op))
+
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()
 
 
 class SparseConv2d(_Convolution):
@@ -151,6 +154,9 @@ class SparseConv2d(_Convolution):
         dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(op.kernel_size)
         kept = _kept_weights(op)
         return Work(dense, kept, 2 * kept * _places(op))
+
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return format_of(op).shares(read_arrays(op, state)) if _are_constant(op.arrays, state) else ()
 
 
 def _is_depthwise(op: Any) -> bool:

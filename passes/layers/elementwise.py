@@ -50,6 +50,9 @@ class _Elementwise(LayerKind):
     def work(self, op: Any) -> Work:
         return Work()
 
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()
+
 
 class Add(_Elementwise):
     """`pattern.add`."""

@@ -78,3 +78,6 @@ class Linear(LayerKind):
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
         return Work(weights, weights, 2 * weights * op.result.type.shape[0])
+
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()

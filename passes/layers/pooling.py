@@ -56,6 +56,9 @@ class _Pool(LayerKind):
     def work(self, op: Any) -> Work:
         return Work()
 
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()
+
 
 class MaxPool2d(_Pool):
     """`pattern.max_pool2d`."""

@@ -30,8 +30,7 @@ class _Pool(Algorithm[GpuSite]):
     name = "pool"
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if not is_global_pool(op):
-            yield from plane_candidates(op, self.name, cost_model(target))
+        yield from plane_candidates(op, self.name, cost_model(target))
 
     def _emit(self, site: GpuSite, scale: float | GpuTensor | None) -> None:
         layer = site.sliding_layer()
@@ -48,6 +47,10 @@ class MaxPool(_Pool):
 
 class AveragePool(_Pool):
     """The mean of a window, whose divisor may depend on the place."""
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        if not is_global_pool(op):
+            yield from super().candidates(op, target, state, threads)
 
     def emit(self, site: GpuSite) -> None:
         divisors = average_divisors(site.op)
