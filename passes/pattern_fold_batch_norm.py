@@ -11,9 +11,10 @@ from torch_mlir.dialects import linalg, tensor
 
 from patc.diagnostics import layer_name
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.ir.bodies import is_elementwise, used_arguments
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.raising.channel_affine import Chain, only_user, per_channel, read_affine, read_chain
-from patc.passes.raising.evaluate import NotConstant, evaluate, is_elementwise, used_arguments
+from patc.passes.raising.evaluate import NotConstant, evaluate
 
 # Number of leading weight axes that make up the filters: G x F of a grouped convolution.
 _FILTER_AXES = {

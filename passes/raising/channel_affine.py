@@ -9,14 +9,8 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
-from patc.passes.raising.evaluate import (
-    NotConstant,
-    evaluate,
-    evaluate_region,
-    is_elementwise,
-    spread_operand,
-    used_arguments,
-)
+from patc.passes.ir.bodies import is_elementwise, used_arguments
+from patc.passes.raising.evaluate import NotConstant, evaluate_operand, evaluate_region
 
 
 class Affine:
@@ -52,7 +46,7 @@ class Affine:
 
 def _known(value: Any) -> Any:
     if isinstance(value, Affine):
-        raise NotConstant
+        raise TypeError("expected a number: the product of two tensors is not affine")
     return value
 
 
@@ -98,7 +92,7 @@ def read_affine(op: ir.Operation, data: ir.Value, state: PassState) -> tuple[np.
             if operand == data and maps[number] == maps[-1]:
                 arguments[number] = Affine(1.0, 0.0)
             else:
-                arguments[number] = spread_operand(op, number, evaluate(operand, state))
+                arguments[number] = evaluate_operand(op, number, state)
         result = evaluate_region(op, arguments)
     except NotConstant:
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
+from patc.passes.ir.bodies import Interpreter, Scalar, elementwise, is_elementwise
 from patc.passes.raising.linalg_layers import read_f32
 
 
@@ -35,13 +36,11 @@ class Elementwise:
 def read_elementwise(op: Any, state: PassState) -> Elementwise | None:
     """Return the meaning of a linalg.generic, or None when it is not such a clamped sum."""
     operation = op.operation
-    if len(operation.results) != 1 or any("parallel" not in str(kind) for kind in op.iterator_types):
+    if not is_elementwise(operation):
         return None
     maps = [attr.value for attr in op.indexing_maps]
     shape = tuple(op.result.type.shape)
-    if maps[-1] != ir.AffineMap.get_identity(len(shape)):
-        return None
-    value = _read_body(op, shape, state)
+    value = _BODIES.run(operation, _arguments(op, state))
     if not isinstance(value, _Sum):
         return None
     inputs = [op.operands[number] for number in value.inputs]
@@ -95,67 +94,33 @@ class _Compare:
     rhs: Any
 
 
-# A scalar of the body: an array when it is known (of one number, or of one for each index of the iteration
-# space), a sum of inputs, a comparison, or None for anything else.
-_Scalar = np.ndarray | _Sum | _Compare | None
+def _arguments(op: Any, state: PassState) -> dict[int, Scalar]:
+    """Return what the inputs are worth: numbers where they are constant, sums of themselves else."""
+    return {number: _argument(op.operands[number], number, state) for number in range(len(op.inputs))}
 
 
-def _read_body(op: Any, shape: tuple[int, ...], state: PassState) -> _Scalar:
-    """Return what the body yields."""
-    body = op.operation.regions[0].blocks[0]
-    *operations, terminator = (operation.operation for operation in body.operations)
-    scalars = {argument: _argument(op, argument.arg_number, state) for argument in body.arguments}
-    for operation in operations:
-        if len(operation.results) != 1:
-            return None  # such as cf.assert: it does more than compute
-        scalars[operation.result] = _evaluate(operation, scalars, shape)
-    return _look_up(terminator.operands[0], scalars)
-
-
-def _argument(op: Any, number: int, state: PassState) -> _Scalar:
-    if number >= len(op.inputs):
-        return None  # the old content of the destination
-    operand = op.operands[number]
+def _argument(operand: ir.Value, number: int, state: PassState) -> Scalar | None:
     is_scalar = isinstance(operand.type, ir.RankedTensorType) and operand.type.rank == 0
     array = read_f32(operand, state) if is_scalar else None
     return _Sum((number,)) if array is None else array
 
 
-def _evaluate(operation: ir.Operation, scalars: dict[ir.Value, _Scalar], shape: tuple[int, ...]) -> _Scalar:
-    if operation.name == "arith.constant":
-        return _number(operation)
-    if operation.name == "linalg.index":
-        axis = operation.attributes["dim"].value
-        return np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    operands = [_look_up(operand, scalars) for operand in operation.operands]
-    if any(operand is None for operand in operands):
-        return None
-    if operation.name == "arith.cmpf":
-        greater = _PREDICATES.get(operation.attributes["predicate"].value)
-        return None if greater is None else _Compare(greater, *operands)
-    compute = _OPERATIONS.get(operation.name)
-    return None if compute is None else compute(*operands)
+def _index(op: ir.Operation) -> np.ndarray:
+    """Return the number of each point of a loop; the loops are the axes of the result."""
+    axis, shape = op.attributes["dim"].value, op.parent.results[0].type.shape
+    return np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
-def _look_up(value: ir.Value, scalars: dict[ir.Value, _Scalar]) -> _Scalar:
-    """Return a scalar of the body, or a constant from outside."""
-    if value in scalars:
-        return scalars[value]
-    owner = value.owner
-    is_constant = not isinstance(owner, ir.Block) and owner.operation.name == "arith.constant"
-    return _number(owner.operation) if is_constant else None
-
-
-def _number(constant: ir.Operation) -> _Scalar:
-    attr = constant.attributes["value"]
-    return np.asarray(attr.value) if isinstance(attr, (ir.FloatAttr, ir.IntegerAttr)) else None
+def _compare(op: ir.Operation, lhs: Scalar, rhs: Scalar) -> Scalar | None:
+    greater = _PREDICATES.get(op.attributes["predicate"].value)
+    return None if greater is None else _Compare(greater, lhs, rhs)
 
 
 # ogt, oge, ugt, uge; olt, ole, ult, ule: all the same but for NaN.
 _PREDICATES = {2: True, 3: True, 9: True, 10: True, 4: False, 5: False, 11: False, 12: False}
 
 
-def _add(lhs: _Scalar, rhs: _Scalar) -> _Scalar:
+def _add(lhs: Scalar, rhs: Scalar) -> Scalar | None:
     if isinstance(lhs, _Sum) and isinstance(rhs, _Sum) and lhs.is_plain and rhs.is_plain:
         return _Sum(lhs.inputs + rhs.inputs)
     for value, other in ((lhs, rhs), (rhs, lhs)):
@@ -164,23 +129,23 @@ def _add(lhs: _Scalar, rhs: _Scalar) -> _Scalar:
     return None
 
 
-def _multiply(lhs: _Scalar, rhs: _Scalar) -> _Scalar:
+def _multiply(lhs: Scalar, rhs: Scalar) -> Scalar | None:
     value, factor = (lhs, rhs) if isinstance(rhs, np.ndarray) else (rhs, lhs)
     if not isinstance(factor, np.ndarray) or np.any(factor == 0):
         return None
     return value if np.all(factor == 1) else _divide(value, np.asarray(1.0 / factor))
 
 
-def _divide(lhs: _Scalar, rhs: _Scalar) -> _Scalar:
+def _divide(lhs: Scalar, rhs: Scalar) -> Scalar | None:
     if not isinstance(lhs, _Sum) or not isinstance(rhs, np.ndarray) or not lhs.is_plain:
         return None
     return replace(lhs, divisor=rhs)
 
 
-def _limit(choose: Callable[[float, float], float]) -> Callable[..., _Scalar]:
+def _limit(choose: Callable[[float, float], float]) -> Callable[..., Scalar]:
     """Return the maximum or minimum, as `choose` says, of a sum and a number."""
 
-    def limit(lhs: _Scalar, rhs: _Scalar) -> _Scalar:
+    def limit(lhs: Scalar, rhs: Scalar) -> Scalar | None:
         value, bound = (lhs, rhs) if isinstance(rhs, np.ndarray) else (rhs, lhs)
         if not isinstance(value, _Sum) or not isinstance(bound, np.ndarray) or bound.size != 1:
             return None
@@ -191,7 +156,7 @@ def _limit(choose: Callable[[float, float], float]) -> Callable[..., _Scalar]:
     return limit
 
 
-def _select(condition: _Scalar, chosen: _Scalar, otherwise: _Scalar) -> _Scalar:
+def _select(condition: Scalar, chosen: Scalar, otherwise: Scalar) -> Scalar | None:
     """Return the maximum or minimum that a comparison and a select of the same two values are."""
     if not isinstance(condition, _Compare):
         return None
@@ -204,7 +169,7 @@ def _select(condition: _Scalar, chosen: _Scalar, otherwise: _Scalar) -> _Scalar:
     return (_maximum if takes_greater else _minimum)(chosen, otherwise)
 
 
-def _equal(lhs: _Scalar, rhs: _Scalar) -> bool:
+def _equal(lhs: Scalar, rhs: Scalar) -> bool:
     if isinstance(lhs, np.ndarray) and isinstance(rhs, np.ndarray):
         return np.array_equal(lhs, rhs)
     if not isinstance(lhs, _Sum) or not isinstance(rhs, _Sum):
@@ -213,20 +178,19 @@ def _equal(lhs: _Scalar, rhs: _Scalar) -> bool:
     return same_clamp and lhs.inputs == rhs.inputs and np.array_equal(lhs.divisor, rhs.divisor)
 
 
-def _known(compute: Callable[..., Any]) -> Callable[..., _Scalar]:
+def _known(compute: Callable[..., Any]) -> Callable[..., Scalar]:
     """Lift a numpy function to scalars of which all must be known."""
 
-    def compute_known(*operands: _Scalar) -> _Scalar:
+    def compute_known(*operands: Scalar) -> Scalar | None:
         is_known = all(isinstance(operand, np.ndarray) for operand in operands)
-        with np.errstate(over="ignore"):  # of f64 numbers that are no f32
-            return np.asarray(compute(*operands)) if is_known else None
+        return np.asarray(compute(*operands)) if is_known else None
 
     return compute_known
 
 
 _maximum, _minimum = _limit(max), _limit(min)
 
-_OPERATIONS: dict[str, Callable[..., _Scalar]] = {
+_FUNCTIONS: dict[str, Callable[..., Scalar]] = {
     "arith.addf": _add,
     "arith.mulf": _multiply,
     "arith.divf": _divide,
@@ -244,3 +208,10 @@ _OPERATIONS: dict[str, Callable[..., _Scalar]] = {
     "arith.sitofp": _known(np.float32),
     "arith.truncf": _known(np.float32),
 }
+_BODIES = Interpreter(
+    {
+        **{name: elementwise(compute) for name, compute in _FUNCTIONS.items()},
+        "arith.cmpf": _compare,
+        "linalg.index": _index,
+    }
+)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import PassState
+from patc.passes.ir.bodies import (
+    Interpreter,
+    Scalar,
+    elementwise,
+    is_elementwise,
+    number,
+    spread_operand,
+    used_arguments,
+)
 from patc.passes.ir.constants import read_constant
-
-# What a scalar of a region may be: a number, one for each point of the iteration space, or, where a caller
-# put them in, an object with arithmetic operators.
-Scalar = Any
 
 
 class NotConstant(Exception):
@@ -47,10 +51,10 @@ def evaluate_scalar(value: ir.Value) -> float:
         NotConstant: it is anything else.
     """
     operation = _owner(value)
-    attr = operation.attributes["value"] if operation.name == "arith.constant" else None
-    if not isinstance(attr, (ir.FloatAttr, ir.IntegerAttr)):
+    found = number(operation) if operation.name == "arith.constant" else None
+    if found is None:
         raise NotConstant
-    return float(attr.value)
+    return float(found)
 
 
 def evaluate_region(operation: ir.Operation, arguments: Mapping[int, Scalar]) -> Scalar:
@@ -64,71 +68,28 @@ def evaluate_region(operation: ir.Operation, arguments: Mapping[int, Scalar]) ->
         NotConstant: the body reads an argument without a value, or does what is not evaluated. Failed
             assertions count as passed: what comes of them is not finite.
     """
-    block = operation.regions[0].blocks[0]
-    scalars = {block.arguments[number]: scalar for number, scalar in arguments.items()}
-    *body, terminator = (op.operation for op in block.operations)
-    for op in body:
-        if op.name in ("cf.assert", "arith.constant"):
-            continue
-        rule = _SCALAR_OPS.get(op.name)
-        if rule is None:
-            raise NotConstant
-        operands = [_scalar(operand, scalars) for operand in op.operands]
-        if op.name == "arith.cmpf":
-            operands.insert(0, op.attributes["predicate"].value)
-        try:
-            with np.errstate(all="ignore"):
-                scalars[op.results[0]] = rule(*operands)
-        except TypeError:  # an operand has no such operator
-            raise NotConstant from None
-    return _scalar(terminator.operands[0], scalars)
+    result = _SCALARS.run(operation, arguments)
+    if result is None:
+        raise NotConstant
+    return result
 
 
-def is_elementwise(operation: ir.Operation) -> bool:
-    """Return whether an op is a linalg.generic of parallel loops with one result, written in loop order."""
-    if operation.name != "linalg.generic" or len(operation.results) != 1:
-        return False
-    if any("parallel" not in str(kind) for kind in operation.attributes["iterator_types"]):
-        return False
-    last = list(operation.attributes["indexing_maps"])[-1].value
-    return last == ir.AffineMap.get_identity(last.n_dims, operation.context)
-
-
-def spread_operand(operation: ir.Operation, number: int, array: np.ndarray) -> np.ndarray:
-    """Return an operand of a linalg.generic laid over its loops: an axis for each, of size 1 if not read.
+def evaluate_operand(operation: ir.Operation, place: int, state: PassState) -> np.ndarray:
+    """Return a constant operand of a linalg.generic laid over its loops; see `spread_operand`.
 
     Raises:
-        NotConstant: the operand is not indexed by loops and constants, each loop at most once.
+        NotConstant: it is none, or cannot be laid so.
     """
-    map_ = operation.attributes["indexing_maps"][number].value
-    if not all(isinstance(expr, (ir.AffineDimExpr, ir.AffineConstantExpr)) for expr in map_.results):
+    spread = spread_operand(operation, place, evaluate(operation.operands[place], state))
+    if spread is None:
         raise NotConstant
-    axes = [expr.position for expr in map_.results if isinstance(expr, ir.AffineDimExpr)]
-    if len(set(axes)) != len(axes):
-        raise NotConstant
-    index = [expr.value if isinstance(expr, ir.AffineConstantExpr) else slice(None) for expr in map_.results]
-    picked = array[tuple(index)]
-    order = sorted(range(len(axes)), key=axes.__getitem__)
-    sizes = dict(zip(axes, picked.shape, strict=True))
-    return picked.transpose(order).reshape([sizes.get(loop, 1) for loop in range(map_.n_dims)])
-
-
-def used_arguments(operation: ir.Operation) -> list[int]:
-    """Return the numbers of the block arguments that the body of a linalg.generic reads."""
-    arguments = operation.regions[0].blocks[0].arguments
-    return [i for i, argument in enumerate(arguments) if next(iter(argument.uses), None) is not None]
+    return spread
 
 
 def _owner(value: ir.Value) -> ir.Operation:
     if isinstance(value.owner, ir.Block):
         raise NotConstant
     return value.owner.operation
-
-
-def _scalar(value: ir.Value, known: Mapping[ir.Value, Scalar]) -> Scalar:
-    if value in known:
-        return known[value]
-    return evaluate_scalar(value)
 
 
 def _shape(operation: ir.Operation) -> tuple[int, ...]:
@@ -156,10 +117,7 @@ def _evaluate_transpose(operation: ir.Operation, state: PassState) -> np.ndarray
 def _evaluate_generic(operation: ir.Operation, state: PassState) -> np.ndarray:
     if not is_elementwise(operation):
         raise NotConstant
-    arguments = {
-        number: spread_operand(operation, number, evaluate(operation.operands[number], state))
-        for number in used_arguments(operation)
-    }
+    arguments = {place: evaluate_operand(operation, place, state) for place in used_arguments(operation)}
     return np.broadcast_to(evaluate_region(operation, arguments), _shape(operation))
 
 
@@ -173,11 +131,12 @@ _TENSOR_OPS: dict[str, Callable[[ir.Operation, PassState], np.ndarray]] = {
 }
 
 
-def _compare(predicate: int, lhs: Scalar, rhs: Scalar) -> Scalar:
+def _compare(op: ir.Operation, lhs: Scalar, rhs: Scalar) -> Scalar | None:
     """Compare as arith.cmpf does: predicates 1 to 6 are false where an operand is NaN, 8 to 13 are true."""
+    predicate = op.attributes["predicate"].value
     compare = _COMPARISONS.get(predicate % 7)
     if compare is None or predicate in (0, 7):
-        raise NotConstant
+        return None
     unordered = np.isnan(lhs) | np.isnan(rhs)
     result = compare(lhs, rhs)
     return result | unordered if predicate > 7 else result & ~unordered
@@ -192,7 +151,7 @@ _COMPARISONS: dict[int, Callable[[Scalar, Scalar], Scalar]] = {
     6: operator.ne,
 }
 
-_SCALAR_OPS: dict[str, Callable[..., Scalar]] = {
+_FUNCTIONS: dict[str, Callable[..., Scalar]] = {
     "arith.addf": operator.add,
     "arith.subf": operator.sub,
     "arith.mulf": operator.mul,
@@ -200,12 +159,15 @@ _SCALAR_OPS: dict[str, Callable[..., Scalar]] = {
     "arith.negf": operator.neg,
     "arith.maximumf": np.maximum,
     "arith.minimumf": np.minimum,
-    "arith.cmpf": _compare,
     "arith.select": np.where,
     "arith.truncf": operator.pos,
     "arith.extf": operator.pos,
-    "arith.sitofp": operator.pos,
+    "arith.sitofp": np.float64,
     "math.absf": np.abs,
     "math.sqrt": np.sqrt,
     "math.rsqrt": lambda value: 1.0 / np.sqrt(value),
 }
+_SCALARS = Interpreter(
+    {**{name: elementwise(compute) for name, compute in _FUNCTIONS.items()}, "arith.cmpf": _compare},
+    ignored=("cf.assert",),
+)
