@@ -13,8 +13,10 @@ from patc.diagnostics import layer_name
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.bodies import is_elementwise, used_arguments
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.functions import defined_functions, erase_dead
 from patc.passes.raising.channel_affine import Chain, only_user, per_channel, read_affine, read_chain
 from patc.passes.raising.evaluate import NotConstant, evaluate
+from patc.passes.raising.linalg_layers import reshape_sources
 
 # Number of leading weight axes that make up the filters: G x F of a grouped convolution.
 _FILTER_AXES = {
@@ -22,7 +24,6 @@ _FILTER_AXES = {
     "linalg.depthwise_conv_2d_nchw_chw": 1,
     "linalg.conv_2d_ngchw_gfchw": 2,
 }
-_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 _SUFFIX = ".folded"
 
 
@@ -60,13 +61,13 @@ class PatternFoldBatchNorm(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context:
-            for block in _function_blocks(module):
+            for block in (function.regions[0].blocks[0] for function in defined_functions(module)):
                 convolutions = [op.operation for op in block.operations if op.operation.name in _FILTER_AXES]
                 folded = [_fold_into(conv, state) for conv in convolutions]
                 if any(folded):
-                    _erase_dead(block)
+                    erase_dead(block)
                 if _separate_left(block, state):
-                    _erase_dead(block)
+                    erase_dead(block)
 
 
 def _fold_into(conv: ir.Operation, state: PassState) -> bool:
@@ -111,9 +112,7 @@ def _channels_first_result(conv: ir.Operation) -> ir.Value:
 
 def _root(value: ir.Value) -> ir.Value:
     """Return what a value was reshaped from."""
-    while not isinstance(value.owner, ir.Block) and value.owner.operation.name in _RESHAPES:
-        value = value.owner.operation.operands[0]
-    return value
+    return [value, *reshape_sources(value)][-1]
 
 
 def _read_weight(value: ir.Value, state: PassState) -> np.ndarray | None:
@@ -250,15 +249,3 @@ def _report_separated(op: ir.Operation, data: ir.Value, state: PassState) -> Non
 def _is_static_f32(value: ir.Value) -> bool:
     type_ = value.type
     return type_.has_static_shape and type_.rank == 4 and isinstance(type_.element_type, ir.F32Type)
-
-
-def _function_blocks(module: ir.Module) -> list[ir.Block]:
-    functions = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
-    return [block for function in functions for block in function.regions[0].blocks]
-
-
-def _erase_dead(block: ir.Block) -> None:
-    for op in reversed([op.operation for op in block.operations]):
-        pure = op.name.split(".")[0] in ("arith", "linalg", "pattern", "tensor")
-        if pure and all(next(iter(result.uses), None) is None for result in op.results):
-            op.erase()

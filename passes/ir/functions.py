@@ -74,3 +74,11 @@ def declare_function(module: ir.Module, name: str, result: str) -> None:
         return
     with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
         func.FuncOp(name, ([], [ir.Type.parse(result)]), visibility="private")
+
+
+def erase_dead(block: ir.Block) -> None:
+    """Erase the ops of a block that compute tensors or numbers which nothing uses."""
+    for op in reversed([op.operation for op in block.operations]):
+        is_pure = op.name.split(".")[0] in ("arith", "linalg", "pattern", "tensor")
+        if is_pure and all(next(iter(result.uses), None) is None for result in op.results):
+            op.erase()

@@ -120,8 +120,27 @@ class Work:
     flops: int = 0
 
 
+@dataclass(frozen=True)
+class Raiser:
+    """What makes layers of one sort of linalg op on f32 tensors of static shape.
+
+    Attributes:
+        op: the name of the linalg op.
+        build: returns the value that replaces the op's result, or None for an op that is no such layer; builds at the
+            insertion point, which is at the op.
+        is_late: whether it gets only what is left when everything else is raised.
+    """
+
+    op: str
+    build: Callable[[Any, PassState], ir.Value | None]
+    is_late: bool = False
+
+
 class LayerKind(abc.ABC):
     """What patc knows of one op of the dialect. Passes ask it, and know no kind by name.
+
+    Operands `bias` and `residual` and an attribute `activation` of the op are its epilogue, y = activation(f(x) + bias
+    + residual), into which others are fused.
 
     Attributes:
         op: the class of the op.
@@ -131,6 +150,7 @@ class LayerKind(abc.ABC):
         fill: what the halo of an operand that a window slides over must hold, so that padding does not count: "zero",
             or "lowest" (minus infinity).
         rereads: whether a window reads each row many times: planes may then well be stored in a way that suits it.
+        raisers: what `pattern-raise` makes the op of.
         host, gpu: how CPUs and GPUs compute it, in the order in which candidates are listed.
     """
 
@@ -140,6 +160,7 @@ class LayerKind(abc.ABC):
     packs: ClassVar[bool]
     fill: ClassVar[str]
     rereads: ClassVar[bool]
+    raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]
 
@@ -191,6 +212,10 @@ class LayerKind(abc.ABC):
     def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
         """Return what the time of an op depends on beside its types and attributes: the share of each loop that kept
         weights are divided among in all of them; empty where there is one."""
+
+    def takes(self, part: str) -> bool:
+        """Return whether the op has a part of an epilogue: "bias", "residual" or "activation"."""
+        return any(field.name == part for field in getattr(self.op, "_fields", ()))
 
     def check_elements(self, op: Any) -> None:
         """Refuse element types that there are no kernels for.

@@ -34,6 +34,7 @@ from patc.passes.layers.base import (
     LayerKind,
     Operand,
     Permutation,
+    Raiser,
     Sign,
     Work,
     fix_all,
@@ -41,6 +42,7 @@ from patc.passes.layers.base import (
     operand_number,
     sign_of_activation,
 )
+from patc.passes.raising import convolutions
 
 
 class _Convolution(LayerKind):
@@ -66,6 +68,11 @@ class Conv2d(_Convolution):
     """`pattern.conv2d`."""
 
     op = pattern.Conv2dOp
+    raisers = (
+        Raiser("linalg.conv_2d_nchw_fchw", convolutions.raise_conv2d),
+        Raiser("linalg.conv_2d_ngchw_gfchw", convolutions.raise_grouped),
+        Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
+    )
     host = (DenseDirect(), DepthwiseDirect(), Winograd())
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
@@ -110,6 +117,7 @@ class SparseConv2d(_Convolution):
     """`pattern.sparse_conv2d`."""
 
     op = pattern.SparseConv2dOp
+    raisers = ()
     host = (PatternDirect(), InputStationary(), DenseDirect(), DepthwiseDirect(), Winograd())
     gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
 

@@ -19,11 +19,13 @@ from patc.passes.layers.base import (
     LayerKind,
     Operand,
     Permutation,
+    Raiser,
     Sign,
     Work,
     list_operands,
     sign_of_activation,
 )
+from patc.passes.raising import sums
 
 
 class _Elementwise(LayerKind):
@@ -58,6 +60,7 @@ class Add(_Elementwise):
     """`pattern.add`."""
 
     op = pattern.AddOp
+    raisers = (Raiser("linalg.generic", sums.raise_add),)
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
 
@@ -76,6 +79,7 @@ class Activate(_Elementwise):
     """`pattern.activate`."""
 
     op = pattern.ActivateOp
+    raisers = (Raiser("linalg.generic", sums.raise_activation),)
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
 
@@ -94,6 +98,7 @@ class Relayout(_Elementwise):
 
     op = pattern.RelayoutOp
     converts = True
+    raisers = ()
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
 

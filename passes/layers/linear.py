@@ -22,6 +22,7 @@ from patc.passes.layers.base import (
     LayerKind,
     Operand,
     Permutation,
+    Raiser,
     Sign,
     Work,
     fix_all,
@@ -29,6 +30,7 @@ from patc.passes.layers.base import (
     operand_number,
     sign_of_activation,
 )
+from patc.passes.raising import products
 
 
 class Linear(LayerKind):
@@ -40,6 +42,7 @@ class Linear(LayerKind):
     packs = False
     fill = "zero"
     rereads = False
+    raisers = (Raiser("linalg.matmul", products.raise_matmul),)
     host = (Gemv(),)
     gpu = (GpuGemv(),)
 

@@ -27,10 +27,12 @@ from patc.passes.layers.base import (
     LayerKind,
     Operand,
     Permutation,
+    Raiser,
     Sign,
     Work,
     list_operands,
 )
+from patc.passes.raising import pools
 
 
 class _Pool(LayerKind):
@@ -65,6 +67,7 @@ class MaxPool2d(_Pool):
 
     op = pattern.MaxPool2dOp
     fill = "lowest"
+    raisers = (Raiser("linalg.pooling_nchw_max", pools.raise_max_pool),)
     host = (MaxPool(),)
     gpu = (GpuMaxPool(),)
 
@@ -83,6 +86,11 @@ class AvgPool2d(_Pool):
 
     op = pattern.AvgPool2dOp
     fill = "zero"
+    raisers = (
+        Raiser("linalg.generic", pools.raise_average),
+        Raiser("linalg.generic", pools.raise_undivided_sum, is_late=True),
+        Raiser("linalg.pooling_nchw_sum", pools.raise_undivided_sum, is_late=True),
+    )
     host = (AveragePool(), GlobalPool())
     gpu = (GpuAveragePool(), GpuGlobalPool())
 

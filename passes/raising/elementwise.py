@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
+from patc.dialects.attributes import Activation
 from patc.passes.base import PassState
 from patc.passes.ir.bodies import Interpreter, Scalar, elementwise, is_elementwise
+from patc.passes.raising.activations import clamp
 from patc.passes.raising.linalg_layers import read_f32
 
 
@@ -31,6 +33,16 @@ class Elementwise:
     divisor: np.ndarray
     minimum: float
     maximum: float
+
+    @property
+    def divides(self) -> bool:
+        """Whether the divisor is not one everywhere."""
+        return bool(np.any(self.divisor != 1.0))
+
+    @property
+    def activation(self) -> Activation:
+        """What clamps the result."""
+        return clamp(self.minimum, self.maximum)
 
 
 def read_elementwise(op: Any, state: PassState) -> Elementwise | None:

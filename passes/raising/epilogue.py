@@ -1,14 +1,44 @@
-"""Epilogues: additions and activations go into the layer that computes what they read."""
+"""Epilogues: biases, additions and activations go into the layer that computes what they read.
+
+Layers say by their operands and attributes what they take; see `LayerKind.takes`.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch_mlir import ir
+from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
-from patc.dialects.pattern import ActivateOp, AddOp, Conv2dOp, LinearOp
+from patc.dialects.pattern import ActivateOp, AddOp
+from patc.passes.base import PassState
+from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.layers.registry import kind_of
+from patc.passes.raising.activations import activate, compose, is_linear
+from patc.passes.raising.elementwise import read_elementwise
+from patc.passes.raising.linalg_layers import in_shape, read_f32
+
+
+def raise_bias(op: Any, state: PassState) -> ir.Value | None:
+    """Give a sum with one value a channel to the layer before it, or to a second one where others read its result."""
+    meaning = read_elementwise(op, state)
+    if meaning is None or meaning.divides or len(meaning.terms) != 1 or len(meaning.channel_terms) != 1:
+        return None
+    layer = meaning.terms[0].owner
+    takes_bias = _takes(layer, "bias") and is_linear(layer)
+    channels = op.result.type.shape[1]
+    bias = in_shape(meaning.channel_terms[0], [channels], state) if takes_bias else None
+    if bias is None:
+        return None
+    if layer.bias is not None:
+        arrays = [read_f32(value, state) for value in (layer.bias, bias)]
+        if arrays[0] is None or arrays[1] is None:
+            return None
+        bias = make_constant(arrays[0] + arrays[1], constant_name(layer.bias), state)
+    if not _has_one_use(layer.result):
+        layer = layer.operation.clone().opview
+    return activate(_rebuild(layer, bias=bias), meaning.activation)
 
 
 def fuse_epilogues(block: ir.Block) -> None:
@@ -25,6 +55,12 @@ def fuse_epilogues(block: ir.Block) -> None:
             op.operation.erase()
 
 
+def _takes(layer: Any, part: str) -> bool:
+    """Whether the owner of a value is a layer that takes a part of an epilogue."""
+    kind = kind_of(layer)
+    return kind is not None and kind.takes(part)
+
+
 def _fuse_residual(add: Any) -> ir.Value | None:
     pairs = [(add.lhs, add.rhs), (add.rhs, add.lhs)]
     layers = [(value.owner, other) for value, other in pairs if _takes_residual(value)]
@@ -34,65 +70,38 @@ def _fuse_residual(add: Any) -> ir.Value | None:
     layer, residual = layers[-1] if is_swapped else layers[0]
     # Built at the addition, where the residual has been computed even if the layer's input was there earlier.
     with ir.InsertionPoint(add):
-        return rebuild_layer(layer, residual=residual, activation=add.activation)
+        return _rebuild(layer, residual=residual, activation=add.activation)
 
 
 def _takes_residual(value: ir.Value) -> bool:
     layer = value.owner
-    is_free = isinstance(layer, Conv2dOp) and layer.residual is None and is_linear(layer)
-    return is_free and has_one_use(value)
+    return _takes(layer, "residual") and layer.residual is None and is_linear(layer) and _has_one_use(value)
 
 
 def _fuse_activation(op: Any) -> ir.Value | None:
     layer = op.input.owner
-    if not isinstance(layer, (Conv2dOp, LinearOp, AddOp, ActivateOp)) or not has_one_use(op.input):
+    if not _takes(layer, "activation") or not _has_one_use(op.input):
         return None
     first, second = (Activation.from_attr(attr) for attr in (layer.activation, op.activation))
     with op.location:
-        layer.operation.attributes["activation"] = _compose(first, second).to_attr()
+        layer.operation.attributes["activation"] = compose(first, second).to_attr()
     return op.input
 
 
-def rebuild_layer(layer: Any, **changes: Any) -> ir.Value:
+def _rebuild(layer: Any, **changes: Any) -> ir.Value:
     """Replace a layer by one at the insertion point with other operands or attributes."""
-    names = ["input", "weight", "bias", "activation"]
-    if isinstance(layer, Conv2dOp):
-        names += ["residual", "strides", "pads", "dilations", "groups"]
-    fields = {name: getattr(layer, name) for name in names}
+    operands, attributes, _, _ = partition_fields(layer._fields)
+    fields = {field.name: getattr(layer, field.name) for field in (*operands, *attributes)}
     with layer.location:
-        rebuilt = type(layer)(**{**fields, "result": layer.result.type, **changes}).result
-    layer.result.replace_all_uses_with(rebuilt)
+        rebuilt = type(layer)(**{**fields, "result": layer.result.type, **changes})
+    for name in layer.attributes:
+        if name not in rebuilt.attributes:
+            rebuilt.attributes[name] = layer.attributes[name]
+    layer.result.replace_all_uses_with(rebuilt.result)
     layer.operation.erase()
-    return rebuilt
+    return rebuilt.result
 
 
-# Activations.
-
-_KIND_BOUNDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf)}
-
-
-def clamp(minimum: float, maximum: float) -> Activation:
-    """Return the activation that limits values to [minimum, maximum], under its own name where it has one."""
-    kinds = {bounds: kind for kind, bounds in _KIND_BOUNDS.items()}
-    kind = kinds.get((minimum, maximum))
-    return Activation("clamp", minimum, maximum) if kind is None else Activation(kind)
-
-
-def _bounds(activation: Activation) -> tuple[float, float]:
-    return _KIND_BOUNDS.get(activation.kind, (activation.minimum, activation.maximum))
-
-
-def _compose(first: Activation, second: Activation) -> Activation:
-    """Return the activation that is `second` of `first`."""
-    minimum, maximum = _bounds(second)
-    return clamp(*(min(max(bound, minimum), maximum) for bound in _bounds(first)))
-
-
-def is_linear(layer: Any) -> bool:
-    """Whether a layer has no activation."""
-    return Activation.from_attr(layer.activation) == Activation()
-
-
-def has_one_use(value: ir.Value) -> bool:
+def _has_one_use(value: ir.Value) -> bool:
     """Whether exactly one operand of one op is this value."""
     return len(list(value.uses)) == 1

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
+from torch_mlir.dialects import tensor
 
+from patc.dialects.attributes import i64_array
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.windows import Window
@@ -127,6 +129,11 @@ def _body_adds(op: Any) -> bool:
     )
 
 
+def window_attributes(window: Window) -> dict[str, ir.Attribute]:
+    """Return the attributes of a layer that its window is made of, but for the kernel."""
+    return {name: i64_array(getattr(window, name)) for name in ("strides", "pads", "dilations")}
+
+
 # Initial values.
 
 
@@ -213,3 +220,16 @@ def _float_constant(value: ir.Value) -> float | None:
 def _is_op(owner: Any, *names: str) -> bool:
     """Whether the owner of a value is an op of one of these names, not a block."""
     return not isinstance(owner, ir.Block) and owner.operation.name in names
+
+
+# Results.
+
+
+def tensor_like(shape: Sequence[int], like: ir.Value) -> ir.Type:
+    """Return a tensor type with the elements of another value."""
+    return ir.RankedTensorType.get(list(shape), like.type.element_type)
+
+
+def flat_like(value: ir.Value, result: ir.Value) -> ir.Value:
+    """Return the NCHW `value` as it is where `result` has rank 4, flattened where it has rank 2."""
+    return value if result.type.rank == 4 else tensor.collapse_shape(result.type, value, [[0], [1, 2, 3]])

@@ -1,0 +1,63 @@
+"""Convolutions of linalg, whose pads and initial values are ops of their own, to the dialect's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects import tensor
+
+from patc.dialects.attributes import Activation, i64
+from patc.dialects.pattern import Conv2dOp
+from patc.passes.base import PassState
+from patc.passes.raising.linalg_layers import (
+    NO_WINDOW,
+    convolution_window,
+    in_shape,
+    read_init,
+    tensor_like,
+    window_attributes,
+)
+
+
+def raise_conv2d(op: Any, state: PassState) -> ir.Value | None:
+    return _build_conv2d(op, op.operands[1], list(op.result.type.shape), 1, state)
+
+
+def raise_depthwise(op: Any, state: PassState) -> ir.Value | None:
+    channels, *kernel = op.operands[1].type.shape
+    weight = in_shape(op.operands[1], [channels, 1, *kernel], state)
+    return weight and _build_conv2d(op, weight, list(op.result.type.shape), channels, state)
+
+
+def raise_grouped(op: Any, state: PassState) -> ir.Value | None:
+    groups, filters, channels, *kernel = op.operands[1].type.shape
+    batch, _, _, *size = op.result.type.shape
+    weight = in_shape(op.operands[1], [groups * filters, channels, *kernel], state)
+    result = weight and _build_conv2d(op, weight, [batch, groups * filters, *size], groups, state)
+    if result is None:
+        return None
+    # The collapse_shape that comes next undoes this one.
+    dimensions, shape = [[0], [1, 2], [3], [4]], list(op.result.type.shape)
+    return tensor.expand_shape(op.result.type, result, dimensions, [], shape)
+
+
+def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState) -> ir.Value | None:
+    """Build the convolution of a linalg one with pads and bias; `shape` is that of the 4-D result."""
+    _, group_channels, *kernel = weight.type.shape
+    padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
+    padded = in_shape(op.operands[0], padded_shape, state)
+    init = read_init(op.operands[2], shape)
+    source, window = convolution_window(op, padded, kernel, shape) if padded and init else NO_WINDOW
+    if source is None or window is None or init is None:
+        return None
+    return Conv2dOp(
+        input=source,
+        weight=weight,
+        bias=init.bias,
+        residual=init.residual,
+        result=tensor_like(shape, op.result),
+        groups=i64(groups),
+        activation=Activation().to_attr(),
+        **window_attributes(window),
+    ).result

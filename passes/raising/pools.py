@@ -1,0 +1,103 @@
+"""Pools of linalg, and sums over height and width, to the dialect's."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import f32, i64_array
+from patc.dialects.pattern import AvgPool2dOp, MaxPool2dOp
+from patc.passes.base import PassState
+from patc.passes.ir.windows import Window
+from patc.passes.raising.activations import activate
+from patc.passes.raising.elementwise import read_elementwise
+from patc.passes.raising.linalg_layers import (
+    flat_like,
+    is_lowest,
+    pool_window,
+    sum_window,
+    tensor_like,
+    window_attributes,
+)
+
+
+def raise_max_pool(op: Any, state: PassState) -> ir.Value | None:
+    source, window = pool_window(op, is_lowest)
+    if source is None or window is None or window.is_identity:
+        return source
+    kernel, geometry = i64_array(window.kernel), window_attributes(window)
+    return MaxPool2dOp(input=source, result=op.result.type, kernel=kernel, **geometry).result
+
+
+def raise_undivided_sum(op: Any, state: PassState) -> ir.Value | None:
+    """Raise a sum pool, or a sum over height and width, that nothing divides; remove one of single elements."""
+    source, window = sum_window(op)
+    if source is None or window is None:
+        return None
+    if window.is_identity:
+        return flat_like(source, op.result)
+    return flat_like(_build_average(source, window, _divided_by(1.0)), op.result)
+
+
+def raise_average(op: Any, state: PassState) -> ir.Value | None:
+    """Raise the division of a sum pool, or of a sum over height and width, that makes means of it."""
+    meaning = read_elementwise(op, state)
+    if meaning is None or not meaning.divides or len(meaning.terms) != 1 or meaning.channel_terms:
+        return None
+    pool = meaning.terms[0].owner
+    source, window = sum_window(pool)
+    if source is None or window is None:
+        return None
+    divisor = _read_divisor(meaning.divisor, window, source.type.shape[2:])
+    if divisor is None:
+        return None
+    with pool.location:
+        average = flat_like(_build_average(source, window, divisor), pool.result)
+    return activate(average, meaning.activation)
+
+
+def _build_average(source: ir.Value, window: Window, divisor: dict[str, ir.Attribute]) -> ir.Value:
+    """Build average pooling; `divisor` holds the attributes that say what is counted."""
+    optional = {name: divisor[name] for name in divisor if name != "count_include_pad"}
+    average = AvgPool2dOp(
+        input=source,
+        result=tensor_like([*source.type.shape[:2], *window.result_size(source.type.shape[2:])], source),
+        kernel=i64_array(window.kernel),
+        count_include_pad=divisor["count_include_pad"],
+        **window_attributes(window),
+    )
+    for name, attribute in optional.items():
+        average.operation.attributes[name] = attribute
+    return average.result
+
+
+def _read_divisor(divisor: np.ndarray, window: Window, size: Sequence[int]) -> dict[str, ir.Attribute] | None:
+    """Return the attributes of the average pooling that divides by `divisor`, which is of any shape that broadcasts to
+    the positions of the window, or None."""
+    if np.allclose(divisor, math.prod(window.kernel)):
+        return {"count_include_pad": _bool_attr(True)}
+    if _same_everywhere(divisor, window.taps_inside(size)):
+        return {"count_include_pad": _bool_attr(False)}
+    _, _, bottom, right = window.pads
+    for uncounted in itertools.product(range(bottom + 1), range(right + 1)):
+        if _same_everywhere(divisor, window.divisors(size, uncounted)):
+            return {"count_include_pad": _bool_attr(True), "uncounted_pads": i64_array(uncounted)}
+    return _divided_by(float(divisor.flat[0])) if np.all(divisor == divisor.flat[0]) else None
+
+
+def _divided_by(number: float) -> dict[str, ir.Attribute]:
+    return {"count_include_pad": _bool_attr(True), "divisor": f32(number)}
+
+
+def _bool_attr(value: bool) -> ir.Attribute:
+    """Return an i1 attribute; the op builders take a false `ir.BoolAttr`, being falsy, for a missing one."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(value))
+
+
+def _same_everywhere(divisor: np.ndarray, counts: np.ndarray) -> bool:
+    return np.shape(divisor)[-2:] == counts.shape and np.allclose(divisor, counts)
