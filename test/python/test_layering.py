@@ -21,6 +21,10 @@ FORBIDDEN = {
     "patc.pruning": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
     "patc.dialects": ("torch", "patc.passes", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime"),
     "patc.passes": ("torch", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime", "patc.bench"),
+    "patc.passes.ir": ("patc.passes.kernels", "patc.passes.cost", "patc.passes.algorithms", "patc.passes.layers"),
+    "patc.passes.kernels": ("patc.passes.cost", "patc.passes.algorithms", "patc.passes.layers"),
+    "patc.passes.cost": ("patc.passes.algorithms", "patc.passes.layers"),
+    "patc.passes.algorithms": ("patc.passes.layers",),
     "patc.codegen": ("torch", "patc.frontend", "patc.pruning", "patc.bench"),
     "patc.runtime": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.pruning", "patc.bench"),
 }
@@ -68,6 +72,17 @@ def test_layers_do_not_know_those_above(package: str) -> None:
         for name, path in checked
         for found in sorted(imports(name, path))
         if within(found, FORBIDDEN[package]) and not within(found, PLAIN_DATA)
+    ]
+    assert not wrong
+
+
+def test_no_pass_imports_another_one() -> None:
+    passes = {find_pass(name).__module__ for name in PASS_NAMES}
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in modules("patc.passes")
+        for found in sorted(imports(name, path) & passes)
+        if name != "patc.passes.registry"
     ]
     assert not wrong
 

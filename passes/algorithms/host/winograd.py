@@ -22,12 +22,17 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, read_dense_weight
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels.host import winograd, winograd_repair, winograd_stages
+from patc.passes.kernels.host import winograd, winograd_repair
 from patc.passes.kernels.host.ends import Ends
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.weights import pack_filters
+from patc.passes.kernels.host.winograd_bands import Bands, Plan
+from patc.passes.kernels.host.winograd_input import InputTransform
+from patc.passes.kernels.host.winograd_output import OutputTransform
+from patc.passes.kernels.host.winograd_products import Multiplication
 from patc.passes.kernels.host.winograd_transforms import TILE
+from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_row
 from patc.targets import Target
 
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
@@ -67,7 +72,7 @@ class Winograd(HostAlgorithm):
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
         cut = band, schedule.lanes, schedule.filters, schedule.columns
         layer = winograd.Layer(images, channels, filters, height, width, *cut, kernel, site.op.strides[0])
-        plan = winograd.Plan(layer, schedule)
+        plan = Plan(layer, schedule)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
         emission.bands() if plan.own_bands else emission.stages()
         emission.repair()
@@ -118,7 +123,7 @@ class _Arrays:
     places: ir.Value
 
     @staticmethod
-    def of(site: HostSite, plan: winograd.Plan, weight: DenseWeight) -> _Arrays:
+    def of(site: HostSite, plan: Plan, weight: DenseWeight) -> _Arrays:
         layer, memory = plan.layer, site.memory
         transformed = winograd.transform_weights(weight.array, layer.stride)
         packed = np.stack([pack_filters(part[:, :, None, None], layer.block) for part in transformed])
@@ -136,7 +141,7 @@ class _Emission:
     """The calls of a layer's kernels, and the kernels."""
 
     site: HostSite
-    plan: winograd.Plan
+    plan: Plan
     arrays: _Arrays
 
     @property
@@ -149,7 +154,7 @@ class _Emission:
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, *memories, status, made, epilogue = arguments
-            bands = winograd_stages.Bands.of_thread(Loops(kernel, made, epilogue, given), self.layer, memories)
+            bands = Bands.of_thread(Loops(kernel, made, epilogue, given), self.layer, memories)
             winograd_repair.report(kernel.b, bands.emit(), status)
 
         memories = [arrays.planes, arrays.weights, arrays.products, arrays.status]
@@ -166,9 +171,9 @@ class _Emission:
     def _transform_input(self, band: int) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, planes = arguments
-            work, start = kernel.work, winograd_stages.first_row(kernel.b, self.layer, kernel.work.first_tile)
-            transform = winograd_stages.InputTransform(kernel, self.layer, given)
-            transform.emit(winograd_stages.Planes(planes), (work.first_filter, work.last_filter), start)
+            work, start = kernel.work, first_row(kernel.b, self.layer, kernel.work.first_tile)
+            transform = InputTransform(kernel, self.layer, given)
+            transform.emit(Planes(planes), (work.first_filter, work.last_filter), start)
 
         site = self.site.scheduled(self.plan.stage("input"), (band, band + 1))
         site.call([site.source, self.arrays.planes], emit, [1.0] * self.layer.channels)
@@ -176,8 +181,8 @@ class _Emission:
     def _multiply(self) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             planes, weights, products = arguments
-            memories = winograd_stages.Planes(planes), weights, winograd_stages.Products(products)
-            multiplication = winograd_stages.Multiplication(kernel.b, self.layer, *memories)
+            memories = Planes(planes), weights, Products(products)
+            multiplication = Multiplication(kernel.b, self.layer, *memories)
             work = kernel.work
             multiplication.emit((work.first_tile, work.last_tile), (work.first_filter, work.last_filter))
 
@@ -188,11 +193,9 @@ class _Emission:
     def _transform_output(self, band: int) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             products, status, made, epilogue = arguments
-            work, start = kernel.work, winograd_stages.first_row(kernel.b, self.layer, kernel.work.first_tile)
-            seen = winograd_stages.nothing_seen(kernel.b, self.layer)
-            transform = winograd_stages.OutputTransform(
-                Ends(kernel, made, epilogue), self.layer, winograd_stages.Products(products)
-            )
+            work, start = kernel.work, first_row(kernel.b, self.layer, kernel.work.first_tile)
+            seen = winograd_repair.nothing_seen(kernel.b, self.layer)
+            transform = OutputTransform(Ends(kernel, made, epilogue), self.layer, Products(products))
             seen = transform.emit((work.first_filter, work.last_filter), start, seen)
             winograd_repair.report(kernel.b, seen, status)
 

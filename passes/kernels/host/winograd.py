@@ -22,7 +22,7 @@ Vectors lie along tiles. Rows are transformed vertically as they lie in memory; 
 vectors for the horizontal transform. Tiles at the lower and right edge may have outputs that do not exist: those are
 not stored, and what they alone would read is replaced by inputs that do exist.
 
-Here is how layers are cut; the loops are in `winograd_stages`, and what they cost in `passes/cost/winograd.py`.
+Here is how layers are cut; the loops are in `winograd_bands`, and what they cost in `passes/cost/winograd.py`.
 
 In a `Schedule`, `rows` are the output rows of a band, counted through all images; `columns` (tiles) x `filters` is the
 register tile of the products. With split "rows" each thread computes bands of its own, if there are enough of them;
@@ -37,7 +37,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
@@ -289,30 +288,3 @@ def inputs_of(layer: Layer, phase: Phase, strip: Strip) -> int:
     """Return how many columns of inputs the tiles of a strip read, of those that exist."""
     columns = TILE * (strip.columns - 1) + phase.shifts
     return min(columns, layer.width + phase.width - 1 - TILE * strip.start) if strip.is_last else columns
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How threads divide a layer, and the memory that its stages need."""
-
-    layer: Layer
-    schedule: Schedule
-
-    @property
-    def own_bands(self) -> bool:
-        """Whether each thread computes bands of its own."""
-        return self.schedule.split == "rows" and self.layer.bands >= self.schedule.threads
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Elements of the transformed inputs and of the products of all threads."""
-        layer = self.layer
-        copies, kept = (self.schedule.threads, layer.kept) if self.own_bands else (1, layer.filters)
-        return copies * layer.depth * layer.channel, copies * kept * layer.channel
-
-    def stage(self, name: str) -> Schedule:
-        """Return how all threads share one stage of a band: "input", "products" or "output"."""
-        layer, threads = self.layer, self.schedule.threads
-        are_even = layer.positions % threads == 0 or layer.blocks % threads != 0
-        split = "rows" if name == "products" and are_even else "filters"
-        return replace(self.schedule, algorithm=f"winograd-{name}", split=split)

@@ -39,6 +39,11 @@ def watched_lanes(layer: Layer) -> int:
     return max(strip.lanes for strip in layer.strips())
 
 
+def nothing_seen(b: Builder, layer: Layer) -> ir.Value:
+    """Return what `watch` starts with."""
+    return b.splat(0.0, watched_lanes(layer))
+
+
 def watch(b: Builder, strip: Strip, rows: Sequence[Vectors], seen: ir.Value) -> ir.Value:
     """Return `seen` with NaN added if sums of a vector of tiles are not finite.
 
