@@ -63,7 +63,7 @@ class PatternSchedule(Pass):
                 if target.algorithms == "gpu":
                     _schedule_for_gpu(op, kind, target, state)
                 else:
-                    _Layer(op, kind, target, state).schedule(self.threads)
+                    _Unscheduled(op, kind, target, state).schedule(self.threads)
 
 
 def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState) -> None:
@@ -74,7 +74,7 @@ def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _Unscheduled:
     """A layer to be scheduled for CPUs."""
 
     op: Any

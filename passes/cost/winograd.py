@@ -7,7 +7,7 @@ import math
 from patc.integers import ceil_div
 from patc.passes.cost.core import CoreModel
 from patc.passes.kernels import tiling
-from patc.passes.kernels.host.winograd import Layer, inputs_of
+from patc.passes.kernels.host.winograd import TiledLayer, inputs_of
 from patc.passes.kernels.host.winograd_transforms import TILE
 
 INPUT_ROW_OPERATIONS = {6: 14, 7: 20}  # to transform what one load brings, by the inputs of an axis
@@ -15,7 +15,7 @@ INPUT_LINE_OPERATIONS = {6: 24, 7: 30}  # to pick the columns of a line of tiles
 OUTPUT_OPERATIONS = 15  # for each line and column
 
 
-def winograd_cycles(layer: Layer, model: CoreModel) -> float:
+def winograd_cycles(layer: TiledLayer, model: CoreModel) -> float:
     """Return the cycles of a layer on one core.
 
     Fitted to layers from 64 channels at 224x224 to 512 at 7x7, and to those of 3 to 16 channels of kernels of 3x3, 4x4
@@ -32,7 +32,7 @@ def winograd_cycles(layer: Layer, model: CoreModel) -> float:
     return transforms + math.hypot(bands * _product_cycles(layer, model), weights)
 
 
-def _transform_cycles(layer: Layer, model: CoreModel) -> float:
+def _transform_cycles(layer: TiledLayer, model: CoreModel) -> float:
     """Return the cycles of the transforms of a band's inputs and outputs."""
     inputs = outputs = 0.0
     for strip in layer.strips():
@@ -48,7 +48,7 @@ def _transform_cycles(layer: Layer, model: CoreModel) -> float:
     return layer.channels * inputs + layer.filters * outputs
 
 
-def _product_cycles(layer: Layer, model: CoreModel) -> float:
+def _product_cycles(layer: TiledLayer, model: CoreModel) -> float:
     """Return the cycles of a band's matrix products while all they read is near."""
     costs, products = model.costs, 0.0
     used = layer.channels * sum(phase.lines * phase.shifts for phase in layer.phases)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import Layer, check_finite, check_weight, find_layers
+from patc.pruning.kernels import PrunedLayer, check_finite, check_weight, find_layers
 from patc.pruning.projection import keep_mask, project
 from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.rates import kept_units, solve_compression
@@ -304,7 +304,7 @@ class PatternPruner:
                 wanted = [_number(self._asked), f"1 to {layer.units}", iteration, int(hardened)]
                 raise PatcError(f"expected '{name}' to be {wanted}, found {[number, keep, steps, masked]}")
 
-    def _update(self, layer: Layer, state: KernelPruning) -> None:
+    def _update(self, layer: PrunedLayer, state: KernelPruning) -> None:
         """Set Z and U from the weight and U before."""
         with torch.no_grad():
             schedule, iteration = self.schedule, state.iteration
@@ -319,7 +319,7 @@ class PatternPruner:
             share(state.dual)
             state.anchor.copy_(target - state.dual)
 
-    def _state(self, layer: Layer) -> KernelPruning:
+    def _state(self, layer: PrunedLayer) -> KernelPruning:
         state = _find_state(layer)
         if state is None:
             raise PatcError("expected a prepared model, found a plain weight: call prepare() first", layer.name)
@@ -349,7 +349,7 @@ def _number(spec: PatternSpec) -> int:
     return zlib.crc32(repr(replace(spec, library=spec.masks, library_5x5=spec.masks_5x5 or None)).encode())
 
 
-def _find_state(layer: Layer) -> KernelPruning | None:
+def _find_state(layer: PrunedLayer) -> KernelPruning | None:
     if not parametrize.is_parametrized(layer.module, "weight"):
         return None
     state = layer.module.parametrizations.weight[0]

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import Layer, check_finite, check_weight, find_layers
+from patc.pruning.kernels import PrunedLayer, check_finite, check_weight, find_layers
 from patc.pruning.libraries import Library, candidates, library
 from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.simplex import simplex_threshold
@@ -60,7 +60,7 @@ class SelectPattern(nn.Module):
     nu: Tensor
     bits: Tensor
 
-    def __init__(self, layer: Layer, lean: float) -> None:
+    def __init__(self, layer: PrunedLayer, lean: float) -> None:
         super().__init__()
         weight = layer.weight.detach()
         self.layer_shape = (layer.shape[0], layer.columns * layer.taps)
@@ -292,7 +292,7 @@ def _apart(z: Tensor, d: Tensor, nu: Tensor) -> Tensor:
     return (d - nu).abs_().neg_().add_(nu).add_(z)
 
 
-def _layers(model: nn.Module, spec: PatternSpec, masks: Library) -> list[Layer]:
+def _layers(model: nn.Module, spec: PatternSpec, masks: Library) -> list[PrunedLayer]:
     """Return the layers that take part, with `masks` as their library."""
     taking = PatternSpec(masks, pointwise=spec.pointwise, depthwise=spec.depthwise, first_layer=spec.first_layer)
     return [layer for layer in find_layers(model, taking) if layer.kind != "dense"]

@@ -18,7 +18,7 @@ from patc.pruning.spec import PatternSpec
 
 
 @dataclass(frozen=True)
-class Layer:
+class PrunedLayer:
     """A convolution and what the spec makes of it.
 
     A unit is what is kept or removed as a whole and has one pattern: a kernel, or the kernels of `size` neighbouring
@@ -125,13 +125,13 @@ class Layer:
         )
 
 
-def find_layers(model: nn.Module, spec: PatternSpec) -> list[Layer]:
+def find_layers(model: nn.Module, spec: PatternSpec) -> list[PrunedLayer]:
     """Return all convolutions of the model, in the order of its modules; the first one obeys `spec.first_layer`.
 
     Raises:
         PatcError: none of them is prunable, or `spec.rates` names one that is not.
     """
-    layers: list[Layer] = []
+    layers: list[PrunedLayer] = []
     for name, module in model.named_modules():
         if isinstance(module, _ConvNd):
             layers.append(_classify(name, module, spec, is_first=not layers))
@@ -144,7 +144,7 @@ def find_layers(model: nn.Module, spec: PatternSpec) -> list[Layer]:
     return layers
 
 
-def check_weight(layer: Layer) -> None:
+def check_weight(layer: PrunedLayer) -> None:
     """Refuse a layer whose weight cannot be pruned in place or is not finite.
 
     Raises:
@@ -159,7 +159,7 @@ def check_weight(layer: Layer) -> None:
     check_finite(layer)
 
 
-def check_finite(layer: Layer) -> None:
+def check_finite(layer: PrunedLayer) -> None:
     """Refuse weights that are NaN or infinite.
 
     Raises:
@@ -170,8 +170,8 @@ def check_finite(layer: Layer) -> None:
         raise PatcError(f"expected finite weights, found {wrong} that are NaN or infinite", layer.name)
 
 
-def _classify(name: str, module: _ConvNd, spec: PatternSpec, is_first: bool) -> Layer:
-    dense = Layer(name, module, "dense", masks=(), taps=0, columns=0, size=1)
+def _classify(name: str, module: _ConvNd, spec: PatternSpec, is_first: bool) -> PrunedLayer:
+    dense = PrunedLayer(name, module, "dense", masks=(), taps=0, columns=0, size=1)
     if not isinstance(module, nn.Conv2d) or (is_first and spec.first_layer == "dense"):
         return dense
     is_depthwise = module.groups > 1 and module.groups == module.in_channels
@@ -184,13 +184,13 @@ def _classify(name: str, module: _ConvNd, spec: PatternSpec, is_first: bool) -> 
     if masks:
         taps = module.kernel_size[0] * module.kernel_size[1]
         if is_depthwise:
-            return Layer(name, module, "depthwise", masks, taps, columns=1, size=1)
+            return PrunedLayer(name, module, "depthwise", masks, taps, columns=1, size=1)
         kind: Kind = "pattern-only" if pattern_only else "pattern"
-        return Layer(name, module, kind, masks, taps, columns=module.in_channels, size=size)
+        return PrunedLayer(name, module, kind, masks, taps, columns=module.in_channels, size=size)
     groups = module.in_channels // TAPS
     may_group = spec.pointwise == "groups" and not pattern_only and not is_depthwise
     if module.kernel_size == (1, 1) and groups > 0 and may_group:
-        return Layer(name, module, "pointwise-groups", spec.masks, TAPS, columns=groups, size=size)
+        return PrunedLayer(name, module, "pointwise-groups", spec.masks, TAPS, columns=groups, size=size)
     return dense
 
 
@@ -200,7 +200,7 @@ def _describe_prunable(spec: PatternSpec) -> str:
     return f"{' or '.join(sizes)}, {groups}"
 
 
-def _check_rates(layers: list[Layer], spec: PatternSpec) -> None:
+def _check_rates(layers: list[PrunedLayer], spec: PatternSpec) -> None:
     flexible = {layer.name for layer in layers if layer.has_connectivity}
     for name in spec.layer_rates:
         if name not in flexible:

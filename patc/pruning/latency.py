@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import Layer, find_layers
+from patc.pruning.kernels import PrunedLayer, find_layers
 from patc.pruning.projection import best_patterns
 from patc.pruning.spec import PatternSpec
 
@@ -68,7 +68,7 @@ def _steps(
     ]
 
 
-def _lost_shares(layer: Layer, rates: Sequence[float]) -> list[float]:
+def _lost_shares(layer: PrunedLayer, rates: Sequence[float]) -> list[float]:
     """Return the share of a layer's squared norm under its patterns that goes with each connectivity."""
     best = torch.sort(best_patterns(layer.squares_of(layer.weight), layer.masks)[0], descending=True).values
     kept = best.cumsum(0) / best.sum().clamp_min(1e-300)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patc.pruning.kernels import Layer
+from patc.pruning.kernels import PrunedLayer
 from patc.pruning.libraries import Library, taps
 
 
@@ -26,7 +26,7 @@ class Choice:
     kept: Tensor
 
 
-def project(layer: Layer, weight: Tensor, keep: int, balanced: bool = False) -> Choice:
+def project(layer: PrunedLayer, weight: Tensor, keep: int, balanced: bool = False) -> Choice:
     """Return the patterns and kernels that keep the most of the squared norm of `weight`.
 
     Each unit gets the pattern that keeps the most of it, then the `keep` units of the largest norm under their
@@ -40,7 +40,7 @@ def project(layer: Layer, weight: Tensor, keep: int, balanced: bool = False) -> 
     return Choice(patterns, kept & (best > 0))
 
 
-def keep_mask(layer: Layer, choice: Choice) -> Tensor:
+def keep_mask(layer: PrunedLayer, choice: Choice) -> Tensor:
     """Return which weights of the layer a choice keeps: bool of the weight's shape."""
     return layer.mask_of(layer.bits[choice.patterns] & choice.kept[:, None])
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 import torch
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import Layer
+from patc.pruning.kernels import PrunedLayer
 from patc.pruning.projection import best_patterns
 from patc.pruning.spec import PatternSpec
 
 LEAST_SHARE = 0.25  # of a layer's uniform share that it keeps under a global budget
 
 
-def kept_units(layers: Sequence[Layer], spec: PatternSpec) -> dict[str, int]:
+def kept_units(layers: Sequence[PrunedLayer], spec: PatternSpec) -> dict[str, int]:
     """Return how many units each layer keeps, by its name; dense layers are left out.
 
     Raises:
@@ -31,7 +31,7 @@ def kept_units(layers: Sequence[Layer], spec: PatternSpec) -> dict[str, int]:
     return counts
 
 
-def solve_compression(layers: Sequence[Layer], spec: PatternSpec) -> PatternSpec:
+def solve_compression(layers: Sequence[PrunedLayer], spec: PatternSpec) -> PatternSpec:
     """Return the spec with the connectivity that gives its compression; unchanged without one.
 
     The number of kept weights is the nearest to all weights / compression that a connectivity gives.
@@ -72,13 +72,13 @@ def solve_compression(layers: Sequence[Layer], spec: PatternSpec) -> PatternSpec
     return replace(spec, connectivity=connectivity, compression=None)
 
 
-def _kept(layer: Layer, spec: PatternSpec) -> int:
+def _kept(layer: PrunedLayer, spec: PatternSpec) -> int:
     if not layer.has_connectivity:
         return layer.units
     return layer.units_at(spec.layer_rates.get(layer.name, spec.connectivity))
 
 
-def _kept_weights(layers: Sequence[Layer], spec: PatternSpec, connectivity: float) -> int:
+def _kept_weights(layers: Sequence[PrunedLayer], spec: PatternSpec, connectivity: float) -> int:
     spec = replace(spec, connectivity=connectivity)
     kept = 0
     for layer in layers:
@@ -88,7 +88,7 @@ def _kept_weights(layers: Sequence[Layer], spec: PatternSpec, connectivity: floa
     return kept
 
 
-def _allocate(layers: Sequence[Layer], uniform: Mapping[str, int]) -> dict[str, int]:
+def _allocate(layers: Sequence[PrunedLayer], uniform: Mapping[str, int]) -> dict[str, int]:
     """Return how many units each layer keeps when the units of all compete for as many weights as `uniform` keeps.
 
     A unit's score is the squared norm under its best pattern, over its layer's mean: layers of small weights are as

@@ -294,6 +294,17 @@ def test_refuses_every_other_description(name: str, tmp_path: Path, request: pyt
         ),
         (("layers",), [], "layers: expected a list of 1 to 65536 items, found []"),
         (("layers", 0, "kernel"), [3], "layers[0].kernel: expected a list of 2 items, found [3]"),
+        (
+            ("layers", 0, "schedule", "rows"),
+            0,
+            "layers[0].schedule.rows: expected an integer from 1 to 9223372036854775807, found 0",
+        ),
+        (
+            ("layers", 0, "explanation", "alternatives", 0, "ratio"),
+            -1.5,
+            "layers[0].explanation.alternatives[0].ratio: expected a number of 0 or more, written with a point, found -1.5",
+        ),
+        (("layers", 0, "explanation"), None, "its code was compiled for another description, or for other weights"),
         (("features",), [], "its code was compiled for another description, or for other weights"),
         (("target",), "x86-64-v9", "its code was compiled for another description, or for other weights"),
     ],

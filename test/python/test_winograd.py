@@ -307,7 +307,7 @@ def test_threads_give_the_same_bits_where_a_layer_is_computed_again(split: str) 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_are_restored(kernel: int) -> None:
     """With errors that are far below what is taken for zero."""
-    layer = winograd.Layer(1, 3, 8, 8, 8, 2, 8, 8, 8, kernel, KERNELS[kernel])
+    layer = winograd.TiledLayer(1, 3, 8, 8, 8, 2, 8, 8, 8, kernel, KERNELS[kernel])
     weight = weights(8, 3, kernel, kernel)
     shape = layer.read, layer.read, 8, len(layer.phases), 3
     transformed = (
@@ -429,10 +429,10 @@ def test_random_errors(kernel: int) -> None:
 
 def best_layer(
     channels: int, size: int, filters: int = 0, kernel: int = 3, stride: int = 1
-) -> tuple[winograd.Layer, float]:
+) -> tuple[winograd.TiledLayer, float]:
     target = get_target("x86-64-v4")
     cut = 1, target.lanes, 1, target.lanes
-    layer = winograd.Layer(1, channels, filters or channels, size, size, *cut, kernel, stride)
+    layer = winograd.TiledLayer(1, channels, filters or channels, size, size, *cut, kernel, stride)
     found = list(cuts(layer, target.registers))
     costs = [winograd_cycles(layer, cost_model(target)) for layer in found]
     return found[int(np.argmin(costs))], min(costs)
@@ -468,7 +468,7 @@ def test_large_planes_are_cut_into_bands() -> None:
 def test_products_keep_to_the_registers(name: str) -> None:
     lanes, registers = get_target(name).lanes, get_target(name).registers
     for filters in (1, 3, 5, 16, 100):
-        for layer in cuts(winograd.Layer(2, 7, filters, 30, 17, 1, lanes, 1, lanes), registers):
+        for layer in cuts(winograd.TiledLayer(2, 7, filters, 30, 17, 1, lanes, 1, lanes), registers):
             vectors = layer.strip // layer.lanes
             assert layer.block <= filters
             assert (layer.block + 1) * vectors < registers or layer.block == 1

@@ -58,7 +58,7 @@ class Winograd(HostAlgorithm):
             return
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
-        for layer in cuts(winograd.Layer(*shape, 1, model.lanes, 1, model.lanes, *kernel), model.registers):
+        for layer in cuts(winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel), model.registers):
             cycles = winograd_cycles(layer, model)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
             yield Candidate(schedule, cycles, cycles, "multiply-adds")
@@ -71,14 +71,14 @@ class Winograd(HostAlgorithm):
         images, _, height, width = output.shape
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
         cut = band, schedule.lanes, schedule.filters, schedule.columns
-        layer = winograd.Layer(images, channels, filters, height, width, *cut, kernel, site.op.strides[0])
+        layer = winograd.TiledLayer(images, channels, filters, height, width, *cut, kernel, site.op.strides[0])
         plan = Plan(layer, schedule)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
         emission.bands() if plan.own_bands else emission.stages()
         emission.repair()
 
 
-def cuts(layer: winograd.Layer, registers: int) -> Iterator[winograd.Layer]:
+def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledLayer]:
     """Yield the ways to cut a layer that are worth a thought; `layer` is cut in any way into vectors of its lanes."""
     rows = layer.images * layer.rows
     bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
@@ -145,7 +145,7 @@ class _Emission:
     arrays: _Arrays
 
     @property
-    def layer(self) -> winograd.Layer:
+    def layer(self) -> winograd.TiledLayer:
         return self.plan.layer
 
     def bands(self) -> None:

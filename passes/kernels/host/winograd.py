@@ -155,7 +155,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Layer:
+class TiledLayer:
     """A layer and how it is cut into tiles.
 
     Attributes:
@@ -284,7 +284,7 @@ class Layer:
         return min(self.group * self.block, self.filters)
 
 
-def inputs_of(layer: Layer, phase: Phase, strip: Strip) -> int:
+def inputs_of(layer: TiledLayer, phase: Phase, strip: Strip) -> int:
     """Return how many columns of inputs the tiles of a strip read, of those that exist."""
     columns = TILE * (strip.columns - 1) + phase.shifts
     return min(columns, layer.width + phase.width - 1 - TILE * strip.start) if strip.is_last else columns

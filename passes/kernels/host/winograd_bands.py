@@ -11,7 +11,7 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.winograd import Layer
+from patc.passes.kernels.host.winograd import TiledLayer
 from patc.passes.kernels.host.winograd_input import InputTransform
 from patc.passes.kernels.host.winograd_output import OutputTransform
 from patc.passes.kernels.host.winograd_products import Multiplication
@@ -23,7 +23,7 @@ from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_ro
 class Plan:
     """How threads divide a layer, and the memory that its stages need."""
 
-    layer: Layer
+    layer: TiledLayer
     schedule: Schedule
 
     @property
@@ -55,13 +55,13 @@ class Bands:
     """
 
     loops: Loops
-    layer: Layer
+    layer: TiledLayer
     planes: Planes
     weights: ir.Value
     products: Products
 
     @staticmethod
-    def of_thread(loops: Loops, layer: Layer, memories: Sequence[ir.Value]) -> Bands:
+    def of_thread(loops: Loops, layer: TiledLayer, memories: Sequence[ir.Value]) -> Bands:
         """Return the bands of a thread among which those of the layer are divided evenly.
 
         Args:

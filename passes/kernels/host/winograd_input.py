@@ -10,7 +10,7 @@ from torch_mlir import ir
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.kernel import Kernel
-from patc.passes.kernels.host.winograd import Layer, Phase, Strip, inputs_of
+from patc.passes.kernels.host.winograd import Phase, Strip, TiledLayer, inputs_of
 from patc.passes.kernels.host.winograd_transforms import TILE, Label, Named, regroup, transform_inputs
 from patc.passes.kernels.host.winograd_vectors import Planes, Range, for_vectors
 from patc.passes.kernels.tiling import Tensor
@@ -23,7 +23,7 @@ class InputTransform:
     """B^T d B of a band."""
 
     kernel: Kernel
-    layer: Layer
+    layer: TiledLayer
     source: Tensor
 
     def emit(self, planes: Planes, channels: Range, start: Index) -> None:

@@ -14,7 +14,7 @@ from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host import winograd_repair
 from patc.passes.kernels.host.ends import Destination, Ends, Halo
 from patc.passes.kernels.host.kernel import Tile
-from patc.passes.kernels.host.winograd import Layer, Strip
+from patc.passes.kernels.host.winograd import Strip, TiledLayer
 from patc.passes.kernels.host.winograd_transforms import TILE, Named, regroup, transform_outputs
 from patc.passes.kernels.host.winograd_vectors import Products, Range, for_vectors
 
@@ -24,7 +24,7 @@ class OutputTransform:
     """A^T m A of a band, and the epilogue."""
 
     ends: Ends
-    layer: Layer
+    layer: TiledLayer
     products: Products
 
     def emit(self, filters: Range, start: Index, seen: ir.Value) -> ir.Value:

@@ -9,7 +9,7 @@ from torch_mlir.dialects import arith
 
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.host.winograd import Layer
+from patc.passes.kernels.host.winograd import TiledLayer
 from patc.passes.kernels.host.winograd_vectors import Planes, Products, Range
 
 
@@ -22,7 +22,7 @@ class Multiplication:
     """
 
     b: Builder
-    layer: Layer
+    layer: TiledLayer
     planes: Planes
     weights: ir.Value
     products: Products
@@ -81,7 +81,7 @@ class _Tiles:
     chunks: tuple[tiling.Chunk, ...]
 
 
-def _channels_of(b: Builder, layer: Layer, position: ir.Value) -> Range:
+def _channels_of(b: Builder, layer: TiledLayer, position: ir.Value) -> Range:
     """Return the first of the channels whose phases use a position, and the one after the last."""
     if all(phase.lines == phase.shifts == layer.read for phase in layer.phases):
         return 0, layer.depth

@@ -25,7 +25,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.winograd import Layer, Strip
+from patc.passes.kernels.host.winograd import Strip, TiledLayer
 from patc.passes.kernels.host.winograd_transforms import TILE, weight_matrix
 
 ALGORITHM = "winograd-repair"  # of the kernels; they are compiled for little code
@@ -34,12 +34,12 @@ LEAST_TAP = 2.0**-20  # of the largest of a kernel; what is less is what roundin
 READ = (0, 1, 2, 5)  # of the points of an axis: 0, 1, -1 and infinity say all of a kernel
 
 
-def watched_lanes(layer: Layer) -> int:
+def watched_lanes(layer: TiledLayer) -> int:
     """Return the elements of the vector that `watch` keeps."""
     return max(strip.lanes for strip in layer.strips())
 
 
-def nothing_seen(b: Builder, layer: Layer) -> ir.Value:
+def nothing_seen(b: Builder, layer: TiledLayer) -> ir.Value:
     """Return what `watch` starts with."""
     return b.splat(0.0, watched_lanes(layer))
 
@@ -74,7 +74,7 @@ def report(b: Builder, seen: ir.Value, status: ir.Value) -> None:
         scf.YieldOp([])
 
 
-def repair_schedule(layer: Layer, schedule: Schedule) -> Schedule:
+def repair_schedule(layer: TiledLayer, schedule: Schedule) -> Schedule:
     """Return how the layer is computed again: in little code rather than in little time. All vectors of a row have the
     same length where one divides it."""
     rows, width = min(ROWS, layer.height), layer.width
@@ -83,7 +83,7 @@ def repair_schedule(layer: Layer, schedule: Schedule) -> Schedule:
     return Schedule(ALGORITHM, rows, lanes, lanes, 1, threads=schedule.threads, split="filters")
 
 
-def restoring_matrices(layer: Layer) -> np.ndarray:
+def restoring_matrices(layer: TiledLayer) -> np.ndarray:
     """Return what makes kernels again of their transforms: taps, phase after phase, x the 16 products of READ."""
     found = []
     for phase in layer.phases:
@@ -95,7 +95,7 @@ def restoring_matrices(layer: Layer) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def places(layer: Layer, source: Layout, window: Window) -> np.ndarray:
+def places(layer: TiledLayer, source: Layout, window: Window) -> np.ndarray:
     """Return where things are, in three parts.
 
     Returns:
@@ -136,7 +136,7 @@ class Repair:
     """Direct convolution of the whole layer, to be done if `status` says so."""
 
     loops: Loops
-    layer: Layer
+    layer: TiledLayer
     weights: Weights
     status: ir.Value
 
@@ -186,7 +186,7 @@ class _Restoration:
     """The kernels of a filter in memory, [channel][tap], phase after phase."""
 
     b: Builder
-    layer: Layer
+    layer: TiledLayer
     weights: Weights
     kernels: ir.Value
 

@@ -10,7 +10,7 @@ from torch_mlir import ir
 
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.host.winograd import Layer, Strip
+from patc.passes.kernels.host.winograd import Strip, TiledLayer
 
 Range: TypeAlias = tuple[Index, Index]  # the first one, and the one after the last
 
@@ -31,20 +31,20 @@ class Products:
     start: Index = 0
     filter: Index = 0
 
-    def of_filter(self, b: Builder, layer: Layer, number: Index) -> Index:
+    def of_filter(self, b: Builder, layer: TiledLayer, number: Index) -> Index:
         """Return where the products of a filter start."""
         if not isinstance(self.filter, int) or self.filter:
             number = b.subtract(b.index(number), b.index(self.filter))
         return b.add(self.start, b.mul(number, layer.channel))
 
 
-def first_row(b: Builder, layer: Layer, band: Index) -> Index:
+def first_row(b: Builder, layer: TiledLayer, band: Index) -> Index:
     """Return the first row of tiles of a band, counted through all images."""
     return b.minimum(b.mul(band, layer.band), layer.images * layer.rows - layer.band)
 
 
 def for_vectors(
-    b: Builder, layer: Layer, carried: Vectors, body: Callable[[Index, Index, Strip, Vectors], Vectors]
+    b: Builder, layer: TiledLayer, carried: Vectors, body: Callable[[Index, Index, Strip, Vectors], Vectors]
 ) -> Vectors:
     """Emit the loops over the vectors of a band; `body(first row of tiles in the band, first column, strip, carried)`.
 
