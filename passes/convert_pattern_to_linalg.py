@@ -39,7 +39,10 @@ class ConvertPatternToLinalg(Pass):
             _strip_layouts(module)
             for kind, op in _layers(module):
                 with op.location, ir.InsertionPoint(op):
-                    lowered = convert(kind.reference(op, state), op.result.type.element_type)
+                    computed = kind.reference(op, state)
+                    if computed is None:
+                        continue
+                    lowered = convert(computed, op.result.type.element_type)
                 op.result.replace_all_uses_with(lowered)
                 _erase_with_dead_constants(op)
 

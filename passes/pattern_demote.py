@@ -32,7 +32,7 @@ class PatternDemote(Pass):
     Ensures: with `dtype=f16`, arguments and results of functions keep f32 and are converted by `pattern.relayout`,
         which `pattern-layout` makes the copy that pads as well; everything between is f16. What is returned as it came,
         an argument or a constant, is not converted. Weights are rounded to nearest. Activations beyond 65504 become
-        infinite, as in any net of f16.
+        infinite, as in any net of f16. Calls of outlined functions keep their types, with copies around them.
 
         func.func @main(%x: tensor<1x3x8x8xf32>) -> tensor<1x4x8x8xf32> {
           %w = "pattern.parameter"() {name = "w"} : () -> tensor<4x3x3x3xf32>
@@ -92,8 +92,14 @@ def _check_ops(function: Any, dtype: str) -> None:
 
 
 def _computing_uses(value: ir.Value) -> list[Any]:
-    """Return the operands that are this value, but for those of returns."""
-    return [use for use in value.uses if use.owner.operation.name != _RETURN]
+    """Return the operands that are this value, but for those of returns and of what stays in f32."""
+    return [use for use in value.uses if use.owner.operation.name != _RETURN and not _stays(use.owner.opview)]
+
+
+def _stays(op: Any) -> bool:
+    """Whether an op computes in the element types that it has."""
+    kind = kind_of(op)
+    return kind is not None and kind.keeps_types
 
 
 def _demote_constants(ops: list[Any], narrow: ir.Type, state: PassState) -> None:
@@ -155,19 +161,33 @@ def _demote_function(function: Any, narrow: ir.Type) -> None:
     for argument in function.regions[0].blocks[0].arguments:
         _convert_argument(argument, narrow)
     for op in ops:
-        if op.operation.name not in (*_CONSTANTS, _RETURN):
+        if _stays(op):
+            _restore_operands(op, narrow)
+            for result in op.results:
+                _convert_argument(result, narrow)
+        elif op.operation.name not in (*_CONSTANTS, _RETURN):
             for result in filter(_is_single, op.results):
                 _demote(result, narrow)
     _convert_results(ops[-1], function)
 
 
+def _restore_operands(op: Any, narrow: ir.Type) -> None:
+    """Let an op that stays in f32 read f32 copies of what is computed in the element type."""
+    with ir.InsertionPoint(op), op.location:
+        for number, value in enumerate(op.operands):
+            if _element(value) == narrow:
+                single = _with_element(value.type, ir.F32Type.get())
+                op.operation.operands[number] = pattern.RelayoutOp(input=value, result=single).result
+
+
 def _convert_argument(argument: ir.Value, narrow: ir.Type) -> None:
-    """Let ops read a converted copy of an argument; a return keeps the argument itself."""
+    """Let ops read a converted copy of an argument, or of what stays in f32; a return keeps the original."""
     uses = _computing_uses(argument)
     if not _is_single(argument) or not uses:
         return
     users = {use.owner.operation for use in uses}
-    first = next(op for op in argument.owner.operations if op.operation in users)
+    block = argument.owner if isinstance(argument.owner, ir.Block) else argument.owner.operation.block
+    first = next(op for op in block.operations if op.operation in users)
     with ir.InsertionPoint(first), first.location:
         copy = pattern.RelayoutOp(input=argument, result=_with_element(argument.type, narrow)).result
     for use in uses:

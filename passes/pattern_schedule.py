@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
+from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -21,7 +22,7 @@ from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate, shortlist
 from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
-from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.base import LayerKind
@@ -55,6 +56,8 @@ class PatternSchedule(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target = target_of(module, self.target)
+        if target.algorithms == "gpu":
+            _require_kernels(module, target)
         for function in defined_functions(module):
             for op in top_level_ops(function):
                 kind = kind_of(op)
@@ -64,6 +67,15 @@ class PatternSchedule(Pass):
                     _schedule_for_gpu(op, kind, target, state)
                 else:
                     _Unscheduled(op, kind, target, state).schedule(self.threads)
+
+
+def _require_kernels(module: ir.Module, target: Target) -> None:
+    """Raise one error that names all ops that a GPU has no kernels for."""
+    ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
+    left = [op for op in ops if (kind := kind_of(op)) is not None and not kind.gpu]
+    if left:
+        words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
+        raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
 
 
 def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState) -> None:
@@ -141,7 +153,7 @@ class _Unscheduled:
         by_rows, by_filters = (
             replace(candidate, schedule=replace(schedule, split=split)) for split in ("rows", "filters")
         )
-        if len(self.op.result.type.shape) != 4 or not algorithm.has_row_tiles:
+        if not algorithm.has_row_tiles or len(self.op.result.type.shape) != 4:
             return [by_filters]
         if threads == 1:
             return [by_rows]

@@ -27,6 +27,7 @@ from patc.passes.ir.functions import (
     ENTRY,
     declare_function,
     defined_functions,
+    erase_outlined,
     through_reshapes,
     top_level_ops,
     works_on_tensors,
@@ -61,6 +62,7 @@ class PatternSpecialize(Pass):
         for function in defined_functions(module):
             if works_on_tensors(function):
                 _specialize(module, function, kernels)
+        erase_outlined(module)
 
 
 def _specialize(module: ir.Module, function: Any, kernels: KernelFunctions) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # naming the passes must not load MLIR
 PASS_NAMES = (
     "pattern-fold-batch-norm",
     "pattern-raise",
+    "pattern-outline",
     "pattern-encode",
     "pattern-reorder",
     "pattern-demote",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patc.dialects.schedules import Explanation, Schedule
@@ -21,8 +21,8 @@ class LayerReport:
     Attributes:
         name: path of the module in the model, or of the op where there is none.
         source: Python file and line of the call, or "".
-        op: the pattern op, without the dialect's name.
-        shape: of the result.
+        op: the pattern op, without the dialect's name; "generic" for any other linalg.
+        shape: of the result, the first of several.
         kernel: height and width of the window, (1, 1) where there is none.
         strides: vertical and horizontal.
         schedule: how it is computed.
@@ -84,20 +84,26 @@ def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
 
 def _report(op: Any) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
+    from patc.passes.ir.functions import describe_call
     from patc.passes.layers.registry import kind_of
 
     kind = kind_of(op)
     assert kind is not None, "others have no schedule"
-    name, window, work = op.operation.name.removeprefix("pattern."), kind.window(op), kind.work(op)
+    stands_for = describe_call(op)
+    name = "generic" if stands_for else op.operation.name.removeprefix("pattern.")
+    window, work = kind.window(op), kind.work(op)
+    explanation = Explanation.from_attr(op.attributes["explanation"]) if "explanation" in op.attributes else None
+    if explanation is not None and stands_for:
+        explanation = replace(explanation, notes=(*explanation.notes, f"computes {', '.join(stands_for)}"))
     return LayerReport(
         name=layer_name(op.location) or name,
         source=source_line(op.location) or "",
         op=name,
-        shape=tuple(op.result.type.shape),
+        shape=tuple(op.results[0].type.shape),
         kernel=(1, 1) if window is None else window.kernel,
         strides=(1, 1) if window is None else window.strides,
         schedule=Schedule.from_attr(op.attributes["schedule"]),
-        explanation=Explanation.from_attr(op.attributes["explanation"]) if "explanation" in op.attributes else None,
+        explanation=explanation,
         weights=work.weights,
         kept_weights=work.kept_weights,
         flops=work.flops,
@@ -109,5 +115,5 @@ def _report(op: Any) -> LayerReport:
 def _moved_bytes(op: Any) -> int:
     from patc.passes.ir.elements import element_bytes
 
-    types = [value.type for value in (*op.operands, op.result)]
+    types = [value.type for value in (*op.operands, *op.results)]
     return sum(element_bytes(type_) * math.prod(type_.shape) for type_ in types)

@@ -10,11 +10,35 @@ from torch_mlir.dialects import func
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
+OUTLINED = "pattern.outlined"  # marks the functions that `pattern-outline` made
+OPS = "pattern.ops"  # of their calls: what they compute, in words
 
 
 def defined_functions(module: ir.Module) -> list[Any]:
-    """Return the `func.func` ops that have a body."""
-    return [op for op in module.body.operations if op.operation.name == "func.func" and op.regions[0].blocks]
+    """Return the `func.func` ops that have a body, without those that are part of others; see `OUTLINED`."""
+    functions = [op for op in module.body.operations if op.operation.name == "func.func" and op.regions[0].blocks]
+    return [function for function in functions if OUTLINED not in function.attributes]
+
+
+def erase_outlined(module: ir.Module) -> None:
+    """Erase the functions that `pattern-outline` made, when their calls are kernels."""
+    for op in list(module.body.operations):
+        if OUTLINED in op.attributes:
+            op.operation.erase()
+
+
+def describe_call(op: Any) -> list[str]:
+    """Return what a call of an outlined function computes, in words; nothing for other ops."""
+    return [word.value for word in op.attributes.get(OPS, [])]
+
+
+def find_callee(op: Any) -> Any:
+    """Return the function that a call of an outlined one names, or None."""
+    module = op.operation.parent
+    while module.operation.name != "builtin.module":
+        module = module.operation.parent
+    functions = [other for other in module.regions[0].blocks[0].operations if OUTLINED in other.attributes]
+    return next((other for other in functions if other.attributes["sym_name"].value == op.callee.value), None)
 
 
 def top_level_ops(function: Any) -> Any:

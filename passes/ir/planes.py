@@ -16,7 +16,7 @@ def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
     if len(shape) == 4:
         images, channels, height, width = shape
         return images, channels, height, width
-    return 1, math.prod(shape[:-1]), 1, shape[-1]
+    return 1, math.prod(shape[:-1]), 1, shape[-1] if shape else 1
 
 
 def is_global_pool(op: Any) -> bool:
@@ -46,7 +46,7 @@ def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
 
 def row_tiles(op: Any, schedule: Schedule) -> int:
     """Return the row tiles that a schedule cuts all images of a layer's result into."""
-    images, _, height, _ = as_planes(op.result.type.shape)
+    images, _, height, _ = as_planes(op.results[0].type.shape)
     if is_flat(op):
         height, _ = kernel_plane(op, schedule.threads)
     return images * ceil_div(height, min(schedule.rows, height))

@@ -147,6 +147,7 @@ class LayerKind(abc.ABC):
         elements: the element types of results that there are kernels for.
         converts: whether an activation may be of another of these types than the result.
         packs: whether the result can only be row-major.
+        keeps_types: whether operands and results have element types of their own, whatever the net computes in.
         fill: what the halo of an operand that a window slides over must hold, so that padding does not count: "zero",
             or "lowest" (minus infinity).
         rereads: whether a window reads each row many times: planes may then well be stored in a way that suits it.
@@ -158,11 +159,16 @@ class LayerKind(abc.ABC):
     elements: ClassVar[tuple[str, ...]]
     converts: ClassVar[bool]
     packs: ClassVar[bool]
+    keeps_types: ClassVar[bool] = False
     fill: ClassVar[str]
     rereads: ClassVar[bool]
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]
+
+    def claims(self, op: Any) -> bool:
+        """Return whether an op of the class is a layer."""
+        return True
 
     @abc.abstractmethod
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -197,8 +203,9 @@ class LayerKind(abc.ABC):
         """
 
     @abc.abstractmethod
-    def reference(self, op: Any, state: PassState) -> ir.Value:
-        """Build linalg that computes the same numbers at the insertion point, in the type of `reference.computed_in`.
+    def reference(self, op: Any, state: PassState) -> ir.Value | None:
+        """Build linalg that computes the same numbers at the insertion point, in the type of `reference.computed_in`;
+        None for an op that the reference executor can run as it is.
 
         Raises:
             PatcError: an operand that has to be a constant is none, or is not valid.

@@ -8,6 +8,7 @@ from typing import Any
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.convolution import Conv2d, SparseConv2d
 from patc.passes.layers.elementwise import Activate, Add, Relayout
+from patc.passes.layers.generic import Generic
 from patc.passes.layers.linear import Linear
 from patc.passes.layers.pooling import AvgPool2d, MaxPool2d
 
@@ -36,8 +37,9 @@ def kinds() -> Iterator[LayerKind]:
 
 def kind_of(op: Any) -> LayerKind | None:
     """Return the kind of an op, or None for one that is no layer."""
-    return _kinds.get(type(op))
+    kind = _kinds.get(type(op))
+    return kind if kind is not None and kind.claims(op) else None
 
 
-for _kind in (Conv2d, SparseConv2d, Linear, MaxPool2d, AvgPool2d, Add, Activate, Relayout):
+for _kind in (Conv2d, SparseConv2d, Linear, MaxPool2d, AvgPool2d, Add, Activate, Relayout, Generic):
     register(_kind())

@@ -52,8 +52,11 @@ class Memory:
         return self._outputs.get(value)
 
     def result(self, op: Any) -> Buffer:
-        """Return the buffer of an op's result: what was reserved, or a new allocation."""
-        value = op.results[0]
+        """Return the buffer of an op's only result; see `result_of`."""
+        return self.result_of(op.results[0])
+
+    def result_of(self, value: ir.Value) -> Buffer:
+        """Return the buffer of a result: what was reserved, or a new allocation."""
         memory = self.reserved(value)
         if memory is None:
             elements = count_elements(value.type.shape, layout_of(value)) + slack(value)

@@ -88,8 +88,8 @@ class HostSite:
 
     @property
     def element(self) -> ir.Type:
-        """Element type of the result."""
-        return self.op.result.type.element_type
+        """Element type of the first result."""
+        return self.op.results[0].type.element_type
 
     @cached_property
     def window(self) -> Window:

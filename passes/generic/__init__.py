@@ -1,0 +1,1 @@
+"""Any linalg on tensors as loops over flat memory."""

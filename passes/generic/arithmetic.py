@@ -1,0 +1,119 @@
+"""Arithmetic on scalars of one floating-point type, for writing formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, math
+
+_PREDICATES = {name: getattr(arith.CmpFPredicate, name.upper()) for name in ("oeq", "ogt", "olt", "one", "ult", "uno")}
+
+
+class Arithmetic:
+    """Builds operations on floating-point scalars at the current insertion point.
+
+    Products and sums may become one multiply-add; nothing else is taken liberties with, so that NaN, infinities and the
+    order of sums stay.
+
+    Args:
+        kind: the type that is computed in.
+    """
+
+    def __init__(self, kind: ir.Type) -> None:
+        self.type = kind
+        self.integer_type = ir.IntegerType.get_signless(kind.width)
+        self._contract = ir.Attribute.parse("#arith.fastmath<contract>")
+
+    def number(self, value: float) -> ir.Value:
+        """Return a constant."""
+        return arith.ConstantOp(self.type, ir.FloatAttr.get(self.type, value)).result
+
+    def integer(self, value: int) -> ir.Value:
+        """Return a constant of the integer type of equal width."""
+        return arith.ConstantOp(self.integer_type, ir.IntegerAttr.get(self.integer_type, value)).result
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a + b."""
+        return arith.AddFOp(a, b, fastmath=self._contract).result
+
+    def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a - b."""
+        return arith.SubFOp(a, b, fastmath=self._contract).result
+
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a b."""
+        return arith.MulFOp(a, b, fastmath=self._contract).result
+
+    def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a / b."""
+        return arith.DivFOp(a, b).result
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a b + c, rounded once."""
+        return math.FmaOp(a, b, c).result
+
+    def abs(self, a: ir.Value) -> ir.Value:
+        """Return |a|."""
+        return math.AbsFOp(a).result
+
+    def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return the smaller number, NaN where either is."""
+        return arith.MinimumFOp(a, b).result
+
+    def clamp(self, a: ir.Value, low: float, high: float) -> ir.Value:
+        """Return a, or the bound that it is beyond; NaN stays."""
+        above = self.select("ogt", a, self.number(high), self.number(high), a)
+        return self.select("olt", above, self.number(low), self.number(low), above)
+
+    def polynomial(self, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+        """Return the polynomial with these coefficients, the highest first."""
+        value = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            value = self.fma(value, x, self.number(coefficient))
+        return value
+
+    def compare(self, predicate: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return whether a relation as "olt" holds."""
+        return arith.CmpFOp(_PREDICATES[predicate], a, b).result
+
+    def choose(self, condition: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a where a condition holds, else b."""
+        return arith.SelectOp(condition, a, b).result
+
+    def select(self, predicate: str, x: ir.Value, y: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a where a relation of x and y holds, else b."""
+        return self.choose(self.compare(predicate, x, y), a, b)
+
+    def invert(self, condition: ir.Value) -> ir.Value:
+        """Return whether a condition does not hold."""
+        true = arith.ConstantOp(condition.type, ir.IntegerAttr.get(condition.type, 1)).result
+        return arith.XOrIOp(condition, true).result
+
+    def int_add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return the sum of integers."""
+        return arith.AddIOp(a, b).result
+
+    def int_sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return the difference of integers."""
+        return arith.SubIOp(a, b).result
+
+    def bits(self, a: ir.Value) -> ir.Value:
+        """Return the bits of a number as an integer."""
+        return arith.BitcastOp(self.integer_type, a).result
+
+    def from_bits(self, a: ir.Value) -> ir.Value:
+        """Return the number with the bits of an integer."""
+        return arith.BitcastOp(self.type, a).result
+
+    def power_of_two(self, exponent: ir.Value) -> ir.Value:
+        """Return 2^n as f32; n is an integer from -126 to 127."""
+        biased = self.int_add(exponent, self.integer(127))
+        return self.from_bits(arith.ShLIOp(biased, self.integer(23)).result)
+
+    def convert(self, value: ir.Value) -> ir.Value:
+        """Return a floating-point number in this type."""
+        width = value.type.width
+        if width == self.type.width:
+            return value
+        return (arith.ExtFOp if width < self.type.width else arith.TruncFOp)(self.type, value).result

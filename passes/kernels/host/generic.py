@@ -1,0 +1,195 @@
+"""The loops of any linalg op on flat memory, and of what has loops of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, memref
+
+from patc.passes.generic.bufferize import root
+from patc.passes.generic.nests import Access, Nest, memory_of
+from patc.passes.kernels.builder import Builder, Index
+
+_CONTRACTED = ("arith.addf", "arith.mulf", "arith.subf")
+_ANY_ORDER = ("arith.addf", "arith.mulf")  # sums and products over many elements
+
+Memories = Mapping[ir.Value, ir.Value]
+
+
+def set_apart(arguments: list[Any]) -> None:
+    """Say of the function being written that its memories do not overlap."""
+    function = arguments[0].owner.owner
+    apart, nothing = ir.DictAttr.get({"llvm.noalias": ir.UnitAttr.get()}), ir.DictAttr.get({})
+    kinds = [argument.type for argument in function.regions[0].blocks[0].arguments]
+    attributes = [apart if isinstance(kind, ir.MemRefType) else nothing for kind in kinds]
+    function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
+
+
+def compute_nest(b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
+    """Write the loops of a nest.
+
+    Args:
+        memories: the flat memref that each memory of the nest is, as the kernel sees it.
+        turns: of the loop that is divided, from and to.
+    """
+    _NestWriter(b, nest, memories, turns).write()
+
+
+def compute_step(b: Builder, op: Any, memories: Memories) -> None:
+    """Write an op that has loops of its own."""
+    _Body(b, memories).clone(op, {})
+
+
+class _NestWriter:
+    def __init__(self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
+        self._b = b
+        self._nest = nest
+        self._memories = memories
+        self._turns = turns
+        self._block = nest.op.regions[0].blocks[0]
+        self._written = nest.op.operation.regions[0].blocks[0].operations[-1].operands
+
+    def write(self) -> None:
+        self._parallel(0, [access.offset for access in self._nest.accesses], {})
+
+    def _parallel(self, number: int, addresses: list[Index], turns: dict[int, Index]) -> None:
+        nest = self._nest
+        if number == nest.carried:
+            first = len(nest.accesses) - len(nest.outputs)
+            places = list(zip(nest.outputs, addresses[first:], strict=True))
+            sums = [self._load(access, address) for access, address in places] if self._reads_outputs() else []
+            for (access, address), value in zip(places, self._reduce(number, addresses, turns, sums), strict=True):
+                memref.StoreOp(value, self._memories[access.memory], [self._b.index(address)])
+            return
+
+        def body(turn: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            self._parallel(number + 1, self._step(number, addresses, turn), {**turns, nest.loops[number].dim: turn})
+            return []
+
+        low, high = self._turns if number == nest.divided else (0, nest.loops[number].extent)
+        self._b.loop(low, high, [], body)
+
+    def _reduce(
+        self, number: int, addresses: list[Index], turns: dict[int, Index], sums: list[ir.Value]
+    ) -> list[ir.Value]:
+        nest = self._nest
+        if number == len(nest.loops):
+            return self._compute(addresses, turns, sums)
+
+        def body(turn: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            inner = {**turns, nest.loops[number].dim: turn}
+            return self._reduce(number + 1, self._step(number, addresses, turn), inner, carried)
+
+        return self._b.loop(0, nest.loops[number].extent, sums, body)
+
+    def _step(self, number: int, addresses: list[Index], turn: ir.Value) -> list[Index]:
+        b, accesses = self._b, self._nest.accesses
+        return [b.add(at, b.mul(turn, access.steps[number])) for at, access in zip(addresses, accesses, strict=True)]
+
+    def _reads_outputs(self) -> bool:
+        """Whether results depend on what was in their place."""
+        arguments = list(self._block.arguments)[len(self._nest.op.inputs) :]
+        return any(True for argument in arguments for _ in argument.uses) or self._nest.carried < len(self._nest.loops)
+
+    def _load(self, access: Access, address: Index) -> ir.Value:
+        return memref.LoadOp(self._memories[access.memory], [self._b.index(address)]).result
+
+    def _compute(self, addresses: list[Index], turns: dict[int, Index], sums: list[ir.Value]) -> list[ir.Value]:
+        """Write the body of the op for one turn of all loops; return what it yields."""
+        nest, body = self._nest, _Body(self._b, self._memories)
+        arguments = list(self._block.arguments)
+        values: dict[ir.Value, ir.Value] = dict(zip(arguments[len(nest.op.inputs) :], sums, strict=False))
+        for argument, access, address in zip(arguments, nest.accesses, addresses, strict=True):
+            if argument in values or next(iter(argument.uses), None) is None:
+                continue
+            outer = body.outer(access.operand) if access.memory is None else self._load(access, address)
+            values[argument] = outer
+        results = list(arguments[len(nest.op.inputs) :])
+        *ops, terminator = self._block.operations
+        for op in ops:
+            if op.operation.name == "linalg.index":
+                dim = op.operation.attributes["dim"].value
+                values[op.result] = self._b.index(turns.get(dim, 0))
+                continue
+            copy = body.clone(op, values)
+            if copy is not None:
+                _relax(copy, op, results)
+        return [values[value] if value in values else body.outer(value) for value in terminator.operands]
+
+
+def _relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:
+    """Let LLVM fuse multiply-adds, and add up the elements of a sum in any order."""
+    if copy.name not in _CONTRACTED:
+        return
+    sums = copy.name in _ANY_ORDER and any(operand in accumulators for operand in op.operands)
+    flags = "reassoc,nsz,contract" if sums else "contract"
+    copy.attributes["fastmath"] = ir.Attribute.parse(f"#arith.fastmath<{flags}>")
+
+
+class _Body:
+    """Copies ops of a bufferized function into a kernel."""
+
+    def __init__(self, b: Builder, memories: Memories) -> None:
+        self._b = b
+        self._memories = memories
+        self._values: dict[ir.Value, ir.Value] = {}
+
+    def outer(self, value: ir.Value) -> ir.Value:
+        """Return a value from outside the op as the kernel has it: a number is computed again, memory is a view."""
+        if value not in self._values:
+            if isinstance(value.type, ir.MemRefType):
+                memory, offset, strides = memory_of(value)
+                given = self._memories[memory]
+                view = memref.ReinterpretCastOp(
+                    value.type, given, [], [], [], [offset], list(value.type.shape), strides
+                )
+                self._values[value] = view.result
+            else:
+                self.clone(value.owner, self._values)
+        return self._values[value]
+
+    def clone(self, op: Any, values: dict[ir.Value, ir.Value]) -> ir.Operation | None:
+        """Copy an op and the ops in its regions; `values` holds what replaces its operands, and gets its results."""
+        operation = op.operation
+        if operation.name == "memref.load" and isinstance(root(operation.operands[0]), ir.Value):
+            values[op.result] = self._gather(op, values)
+            return None
+        inside: set[ir.Operation] = {operation}
+        wanted: list[ir.Value] = []
+
+        def collect(inner: ir.Operation) -> ir.WalkResult:
+            inside.add(inner)
+            for value in inner.operands:
+                owner = value.owner.owner if isinstance(value.owner, ir.Block) else value.owner
+                if owner.operation not in inside and value not in values:
+                    wanted.append(value)
+            return ir.WalkResult.ADVANCE
+
+        operation.walk(collect, ir.WalkOrder.PRE_ORDER)
+        known = {**values, **{value: self.outer(value) for value in wanted}}
+        copy = operation.clone()
+
+        def rewire(inner: ir.Operation) -> ir.WalkResult:
+            for number, value in enumerate(inner.operands):
+                if value in known:
+                    inner.operands[number] = known[value]
+            return ir.WalkResult.ADVANCE
+
+        copy.operation.walk(rewire)
+        values.update(zip(operation.results, copy.operation.results, strict=True))
+        return copy.operation
+
+    def _gather(self, op: Any, values: dict[ir.Value, ir.Value]) -> ir.Value:
+        """Load an element of memory from outside at computed places, which are kept inside it."""
+        memory, offset, strides = memory_of(op.operands[0])
+        address: Index = offset
+        for index, size, stride in zip(list(op.operands)[1:], op.operands[0].type.shape, strides, strict=True):
+            place = values[index] if index in values else self.outer(index)
+            address = self._b.add(address, self._b.mul(self._inside(place, size), stride))
+        return memref.LoadOp(self._memories[memory], [self._b.index(address)]).result
+
+    def _inside(self, place: ir.Value, size: int) -> ir.Value:
+        above = arith.MaxSIOp(place, self._b.index(0)).result
+        return arith.MinSIOp(above, self._b.index(size - 1)).result
