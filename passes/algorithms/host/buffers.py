@@ -11,7 +11,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Layout
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.planes import as_planes
-from patc.passes.kernels.tiling import Tensor
+from patc.passes.kernels.host.rows import Tensor
 
 SLACK_BYTES = 256  # that vector loads may read behind the last plane of a buffer, for each step of their stride
 

@@ -11,11 +11,11 @@ import functools
 from torch_mlir import ir
 
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
+from patc.passes.kernels.values import apply_activation
 
 
 def gemv(k: Kernel, layer: GpuLayer, weights: GpuArray) -> None:
@@ -73,7 +73,7 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value) -> None:
         value = k.extract(total, member)
         if bias is not None:
             value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.accumulator))
-        value = tiling.apply_activation(k, value, epilogue.activation, 1)
+        value = apply_activation(k, value, epilogue.activation, 1)
         address = k.add(k.add(start, k.mul(image, count)), filter_)
         k.store_element(k.convert(value, k.element), target, address)
 

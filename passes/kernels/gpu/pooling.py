@@ -10,7 +10,6 @@ import itertools
 
 from torch_mlir import ir
 
-from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuLayer
@@ -18,6 +17,7 @@ from patc.passes.kernels.gpu.planes import for_planes
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
 from patc.passes.kernels.gpu.taps import Taps
 from patc.passes.kernels.gpu.tensors import GpuTensor, Output, Place, View
+from patc.passes.kernels.values import LOWEST
 
 UNROLLED_TAPS = 64  # of a window; the rows of a larger one are a loop
 
@@ -44,7 +44,7 @@ def pool(k: Kernel, layer: GpuLayer, scale: float | GpuTensor | None) -> None:
                 totals[row] = combine(totals[row], taps.read(plane, taps.input_row(row, dy), dx))
             return totals
 
-        totals: Vectors = [k.splat(0.0 if scale is not None else tiling.LOWEST, LANES)] * rows
+        totals: Vectors = [k.splat(0.0 if scale is not None else LOWEST, LANES)] * rows
         if unrolled:
             totals = add_taps(first_plane, totals)
         else:

@@ -15,9 +15,9 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation, Layout
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
+from patc.passes.kernels.values import apply_activation, fill_value
 
 
 def has_vector_rows(layout: Layout) -> bool:
@@ -132,7 +132,7 @@ class Output(View):
         self._rows = rows
         self._exact = tensor.height % rows == 0
         self._partial = tensor.width % LANES != 0
-        self._fill = tiling.fill_value(layout)
+        self._fill = fill_value(layout)
         self._vectors = k.number(tensor.vectors)
         self._height = k.number(tensor.height)
         self._width = k.number(tensor.width) if self._partial else None
@@ -227,4 +227,4 @@ class Output(View):
 
 def activate(k: Kernel, value: ir.Value, activation: Activation) -> ir.Value:
     """Return the activation of a vector."""
-    return tiling.apply_activation(k, value, activation, LANES)
+    return apply_activation(k, value, activation, LANES)

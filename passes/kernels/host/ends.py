@@ -11,7 +11,8 @@ from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.kernel import Epilogue, Kernel, Tile
-from patc.passes.kernels.tiling import Tensor
+from patc.passes.kernels.host.rows import Rows, Tensor, fill_bottom, fill_top, written
+from patc.passes.kernels.values import apply_activation
 
 DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache of the core
 
@@ -69,7 +70,7 @@ class Ends:
         if not tile.ends_row or layout.is_packed(self.output.height, self.output.width):
             return
         halo = Halo.of(self, tile, channel)
-        end = tiling.written(self.output, tiling.strips(self.output.width, self.schedule.columns, lanes))
+        end = written(self.output, tiling.strips(self.output.width, self.schedule.columns, lanes))
         for row in range(tile.rows):
             halo.fill_sides(row, end, lanes)
         halo.fill_above_and_below(ceil_div(self.output.height, tile.rows), lanes)
@@ -106,9 +107,9 @@ class Destination:
             if bias is not None:
                 value = b.plus(value, b.broadcast(bias, chunk.lanes))
             if epilogue.residual is not None:
-                value = b.plus(value, tiling.load_chunk(b, epilogue.residual, self.residual_base, row, chunk))
-            values.append(tiling.apply_activation(b, value, epilogue.activation, chunk.lanes))
-        tiling.store_chunks(b, values, self.ends.output, self.base, row, self.tile.chunks)
+                value = b.plus(value, Rows(b, epilogue.residual, self.residual_base).load(row, chunk))
+            values.append(apply_activation(b, value, epilogue.activation, chunk.lanes))
+        Rows(b, self.ends.output, self.base).store(values, row, self.tile.chunks)
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ class Halo:
     def fill_sides(self, row: int, end: int, lanes: int) -> None:
         """Fill what is left of column 0 and from column `end` on in a row of the tile."""
         rows = self.b.add(self.plane, self.b.mul(self.tile.row, self.output.layout.pitch))
-        tiling.fill_sides(self.b, self.output, rows, row, end, lanes)
+        Rows(self.b, self.output, rows).fill_sides(row, end, lanes)
 
     def fill_above_and_below(self, tiles: int, lanes: int) -> None:
         """Fill the rows above the first and below the last of the tiles that a plane has."""
         b, index = self.b, 0 if tiles == 1 else self.tile.index
-        b.when_equal(index, 0, lambda: tiling.fill_top(b, self.output, self.plane, lanes))
-        b.when_equal(index, tiles - 1, lambda: tiling.fill_bottom(b, self.output, self.plane, lanes))
+        b.when_equal(index, 0, lambda: fill_top(b, self.output, self.plane, lanes))
+        b.when_equal(index, tiles - 1, lambda: fill_bottom(b, self.output, self.plane, lanes))

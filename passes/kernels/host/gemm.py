@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.integers import ceil_div
-from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
@@ -98,5 +98,5 @@ class Gemm:
                 value = b.sum_lanes(accumulators[member * self._images + place])
                 if epilogue.bias is not None:
                     value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.f32))
-                value = b.convert(tiling.apply_activation(b, value, epilogue.activation, 1), b.element)
+                value = b.convert(apply_activation(b, value, epilogue.activation, 1), b.element)
                 b.store(value, output.memory, b.add(b.mul(b.add(image, place), output.width), channel), 0)

@@ -10,7 +10,8 @@ from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.tiling import Chunk, Tensor
+from patc.passes.kernels.host.rows import Tensor
+from patc.passes.kernels.tiling import Chunk
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.ends import Ends
 from patc.passes.kernels.host.kernel import Tile
-from patc.passes.kernels.tiling import Chunk, Tensor
+from patc.passes.kernels.host.rows import Tensor
+from patc.passes.kernels.tiling import Chunk
 
 
 @dataclass(frozen=True)

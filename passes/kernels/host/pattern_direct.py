@@ -12,6 +12,7 @@ A long sum of f16 is made in parts, one a pattern.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,10 +68,7 @@ class PatternDirect:
         accumulators = loops.first_accumulators(tile, channel)
         accumulators += zeros_like(b, accumulators) * (sets - 1)
         for pattern in range(patterns):
-
-            def one_kernel(kernel: ir.Value, accumulators: Vectors, pattern: int = pattern) -> Vectors:
-                return self._one_kernel(tile, base, kernel, pattern, accumulators)
-
+            one_kernel = _Pattern(loops, weights, tile, base, pattern).add_kernel
             if self.in_parts and pattern > 0:
                 part = b.loop(bounds[pattern], bounds[pattern + 1], zeros_like(b, accumulators), one_kernel)
                 accumulators = join(b, [*accumulators, *part], 2)
@@ -78,38 +76,48 @@ class PatternDirect:
                 accumulators = b.loop(bounds[pattern], bounds[pattern + 1], accumulators, one_kernel)
         loops.store_tile(tile, tile.by_row(join(b, accumulators, sets)), channel)
 
-    def _one_kernel(self, tile: Tile, base: Index, kernel: ir.Value, pattern: int, accumulators: Vectors) -> Vectors:
+
+@dataclass(frozen=True)
+class _Pattern:
+    """The kernels of one pattern on a tile; `base` is the tile's address in the first channel of the input."""
+
+    loops: Loops
+    weights: SparseWeights
+    tile: Tile
+    base: Index
+    number: int
+
+    def add_kernel(self, kernel: ir.Value, accumulators: Vectors) -> Vectors:
         """Add one kept kernel's products. Input vectors are visited row by row and each is loaded once for all the taps
         and output rows that want it (load redundancy elimination), so that few are alive at a time. Where there are
         several sets of accumulators, tap t adds to set t modulo their number."""
-        b, loops, entries = self.loops.b, self.loops, self.weights.library.entries
-        plane = b.mul(b.load_index(self.weights.index, kernel), loops.source.layout.plane)
+        b, tile, entries = self.loops.b, self.tile, self.weights.library.entries
+        plane = b.mul(b.load_index(self.weights.index, kernel), self.loops.source.layout.plane)
         scalars = [b.load_scalar(self.weights.values, b.add(b.mul(kernel, entries), entry)) for entry in range(entries)]
-        base = b.add(base, plane)
+        base = b.add(self.base, plane)
         lanes = sorted({chunk.lanes for chunk in tile.chunks})
         weights = [{count: b.broadcast(scalar, count) for count in lanes} for scalar in scalars]
         accumulators = list(accumulators)
         width = len(tile.chunks)
         area = tile.rows * width
         sets = len(accumulators) // area
-        taps = self.weights.library.places(pattern)
-        for position, users in self._loads(tile, taps):
+        taps = self.weights.library.places(self.number)
+        for position, users in self._loads(taps):
             chunk = tile.chunks[position]
             row, number = users[0]
-            vector = loops.input_vector(base, row, taps[number], chunk)
+            vector = self.loops.input_vector(base, row, taps[number], chunk)
             for row, number in users:
                 place = number % sets * area + row * width + position
                 accumulators[place] = b.fma(weights[number][chunk.lanes], vector, accumulators[place])
         return accumulators
 
-    def _loads(self, tile: Tile, taps: Sequence[Tap]) -> list[tuple[int, list[tuple[int, int]]]]:
+    def _loads(self, taps: Sequence[Tap]) -> list[tuple[int, list[tuple[int, int]]]]:
         """Return the input vectors of a kernel, row by row: the number of the chunk, and output row and number of each
         tap that reads it."""
         window = self.loops.window
         uses: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
-        for row in range(tile.rows):
-            for number, (channel, dy, dx) in enumerate(taps):
-                y = row * window.strides[0] + dy * window.dilations[0]
-                for position in range(len(tile.chunks)):
-                    uses.setdefault((channel, y, position, dx), []).append((row, number))
+        for row, (number, (channel, dy, dx)) in itertools.product(range(self.tile.rows), enumerate(taps)):
+            y = row * window.strides[0] + dy * window.dilations[0]
+            for position in range(len(self.tile.chunks)):
+                uses.setdefault((channel, y, position, dx), []).append((row, number))
         return [(position, users) for (_, _, position, _), users in sorted(uses.items())]

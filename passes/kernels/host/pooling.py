@@ -12,6 +12,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.rows import Rows, store_pixel
 from patc.passes.kernels.tiling import Chunk
 
 
@@ -77,12 +78,8 @@ def emit_elementwise(loops: Loops) -> None:
     b, source = loops.b, loops.source
 
     def compute(tile: Tile, channel: Index) -> list[Vectors]:
-        base = b.add(tile.base(b, source), b.mul(channel, source.layout.plane))
-
-        def load(row: int, chunk: Chunk) -> ir.Value:
-            return b.convert(tiling.load_chunk(b, source, base, row, chunk), b.element)
-
-        return [[load(row, chunk) for chunk in tile.chunks] for row in range(tile.rows)]
+        rows = Rows(b, source, b.add(tile.base(b, source), b.mul(channel, source.layout.plane)))
+        return [[b.convert(rows.load(row, chunk), b.element) for chunk in tile.chunks] for row in range(tile.rows)]
 
     _emit_planes(loops, compute)
 
@@ -96,7 +93,7 @@ def emit_global_pool(loops: Loops) -> None:
         total = _sum_of_plane(loops, base)
         mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.f32))
         plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))
-        tiling.store_pixel(b, b.convert(mean, b.element), output, plane)
+        store_pixel(b, b.convert(mean, b.element), output, plane)
 
     def one_image(image: Index) -> None:
         b.each(work.first_filter, work.last_filter, lambda channel: one_channel(image, channel))

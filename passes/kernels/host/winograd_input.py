@@ -10,10 +10,10 @@ from torch_mlir import ir
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.rows import Tensor
 from patc.passes.kernels.host.winograd import Phase, Strip, TiledLayer, inputs_of
 from patc.passes.kernels.host.winograd_transforms import TILE, Label, Named, regroup, transform_inputs
 from patc.passes.kernels.host.winograd_vectors import Planes, Range, for_vectors
-from patc.passes.kernels.tiling import Tensor
 
 DISTANT_BYTES = 1 << 20  # of inputs that the second-level cache does not hold
 

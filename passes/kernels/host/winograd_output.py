@@ -14,6 +14,7 @@ from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host import winograd_repair
 from patc.passes.kernels.host.ends import Destination, Ends, Halo
 from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.rows import written
 from patc.passes.kernels.host.winograd import Strip, TiledLayer
 from patc.passes.kernels.host.winograd_transforms import TILE, Named, regroup, transform_outputs
 from patc.passes.kernels.host.winograd_vectors import Products, Range, for_vectors
@@ -89,7 +90,7 @@ class OutputTransform:
         bias = self.ends.epilogue.bias
         scalar = b.load_scalar(bias, channel) if bias is not None else None
         has_halo = tile.ends_row and not output.layout.is_packed(output.height, output.width)
-        end = tiling.written(output, tiling.strips(output.width, TILE * layer.lanes, layer.lanes))
+        end = written(output, tiling.strips(output.width, TILE * layer.lanes, layer.lanes))
 
         def store_rows(numbers: Sequence[int]) -> None:
             for row in numbers:

@@ -1,0 +1,158 @@
+"""Tensors in planar layouts, and their rows: how vectors of columns meet phases, halos and the ends of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith
+
+from patc.dialects.attributes import Layout
+from patc.integers import ceil_div
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.tiling import Chunk, Strip
+from patc.passes.kernels.values import fill_value
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A rank 4 tensor in memory: the flat memref, its shape and layout."""
+
+    memory: ir.Value
+    images: int
+    channels: int
+    height: int
+    width: int
+    layout: Layout
+
+    @property
+    def image(self) -> int:
+        """Elements of one image."""
+        return self.channels * self.layout.plane
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images."""
+        return self.images * self.image * element_bytes(self.memory.type)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a plane; `base` is the address of the place that rows and columns are counted from."""
+
+    b: Builder
+    tensor: Tensor
+    base: Index
+
+    def load(self, row: int, chunk: Chunk) -> ir.Value:
+        """Load a chunk.
+
+        Packed tensors may end with the memory that a caller owns, so nothing behind a row's last element is read.
+        """
+        b, memory, layout = self.b, self.tensor.memory, self.tensor.layout
+        start = self._start(row)
+        if layout.phases == 1:
+            offset = start + layout.left + chunk.column
+            if layout.is_packed(self.tensor.height, self.tensor.width):
+                return b.load_bounded(memory, self.base, offset, chunk.lanes, chunk.valid)
+            return b.load(memory, self.base, offset, chunk.lanes)
+        half = chunk.lanes // 2
+        even, odd = (b.load(memory, self.base, start + place, half) for place in _phases(layout, chunk))
+        return b.shuffle(even, odd, [lane // 2 + half * (lane % 2) for lane in range(chunk.lanes)])
+
+    def store(self, values: Vectors, row: int, chunks: Sequence[Chunk]) -> None:
+        """Store the chunks of a row. Where columns alternate between two phases, two whole vectors are picked apart
+        together: that makes whole vectors again."""
+        place = 0
+        while place < len(chunks):
+            first, *others = chunks[place : place + 2]
+            are_whole = all(chunk.valid == chunk.lanes == first.lanes for chunk in (first, *others))
+            if self.tensor.layout.phases == 2 and others and are_whole:
+                self._store_pair(values[place : place + 2], row, first)
+                place += 2
+            else:
+                self._store_chunk(values[place], row, first)
+                place += 1
+
+    def _store_pair(self, pair: Vectors, row: int, first: Chunk) -> None:
+        """Store two neighbouring chunks, of which `first` is one."""
+        for lane, place in enumerate(_phases(self.tensor.layout, first)):
+            columns = self.b.shuffle(pair[0], pair[1], range(lane, 2 * first.lanes, 2))
+            self.b.store(columns, self.tensor.memory, self.base, self._start(row) + place)
+
+    def _store_chunk(self, value: ir.Value, row: int, chunk: Chunk) -> None:
+        """Store a chunk. Lanes beyond the row's last column become halo, or are left out where there is no room."""
+        b, memory, layout = self.b, self.tensor.memory, self.tensor.layout
+        cut_off = chunk.valid < chunk.lanes and not _has_room(layout, self.tensor.width + chunk.lanes - chunk.valid)
+        if chunk.valid < chunk.lanes and not cut_off:
+            fill = b.splat(fill_value(layout), chunk.lanes)
+            value = arith.SelectOp(b.mask(chunk.valid, chunk.lanes), value, fill).result
+        start = self._start(row)
+        if layout.phases == 1:
+            valid = chunk.valid if cut_off else chunk.lanes
+            b.store_masked(value, memory, self.base, start + layout.left + chunk.column, valid)
+            return
+        for lane, place in enumerate(_phases(layout, chunk)):
+            half = b.shuffle(value, value, range(lane, chunk.lanes, 2))
+            valid = (chunk.valid - lane + 1) // 2 if cut_off else chunk.lanes // 2
+            b.store_masked(half, memory, self.base, start + place, valid)
+
+    def fill_sides(self, row: int, end: int, lanes: int) -> None:
+        """Fill the halo left of column 0 and from column `end` on; columns are counted from the plane's first one."""
+        b, memory, layout = self.b, self.tensor.memory, self.tensor.layout
+        end += layout.left
+        for phase in range(layout.phases):
+            start = self._start(row) + phase * layout.row
+            first = ceil_div(layout.left - phase, layout.phases)
+            last = min(layout.row, ceil_div(end - phase, layout.phases))
+            b.fill(fill_value(layout), memory, self.base, start, start + max(first, 0), lanes)
+            b.fill(fill_value(layout), memory, self.base, start + last, start + layout.row, lanes)
+
+    def _start(self, row: int) -> int:
+        """Return where a row starts, with its halo."""
+        return (row + self.tensor.layout.top) * self.tensor.layout.pitch
+
+
+def store_pixel(b: Builder, value: ir.Value, tensor: Tensor, plane: Index) -> None:
+    """Store the only element of a 1x1 plane, and the halo around it."""
+    layout = tensor.layout
+    if not layout.is_packed(1, 1):
+        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, tiling.line(tensor.memory.type))
+    position, phase = divmod(layout.left, layout.phases)
+    b.store(value, tensor.memory, plane, layout.top * layout.pitch + phase * layout.row + position)
+
+
+def _has_room(layout: Layout, end: int) -> bool:
+    """Whether columns up to `end` fit the row, or the left halo of the next one, which holds the same."""
+    if layout.phases == 1:
+        return end <= layout.row
+    return ceil_div(layout.left + end, layout.phases) <= layout.row
+
+
+def written(tensor: Tensor, found: list[Strip]) -> int:
+    """Columns that the chunks of a row write, halo included."""
+    end = tiling.covered_by(found)
+    return end if _has_room(tensor.layout, end) else tensor.width
+
+
+def _phases(layout: Layout, chunk: Chunk) -> list[int]:
+    """Return where in a row are the first and the second lane; every other lane follows one of them."""
+    places = []
+    for lane in (0, 1):
+        position, phase = divmod(chunk.column + layout.left + lane, 2)
+        places.append(phase * layout.row + position)
+    return places
+
+
+def fill_top(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
+    """Fill the halo rows above a plane."""
+    b.fill(fill_value(tensor.layout), tensor.memory, plane, 0, tensor.layout.top * tensor.layout.pitch, lanes)
+
+
+def fill_bottom(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
+    """Fill the halo rows below a plane, and what rounds the plane up."""
+    start = (tensor.layout.top + tensor.height) * tensor.layout.pitch
+    b.fill(fill_value(tensor.layout), tensor.memory, plane, start, tensor.layout.plane, lanes)
