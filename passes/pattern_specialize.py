@@ -8,7 +8,7 @@ are rewritten; the algorithm that an op's schedule names writes its kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
@@ -32,6 +32,7 @@ from patc.passes.ir.functions import (
     top_level_ops,
     works_on_tensors,
 )
+from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
 
@@ -57,8 +58,10 @@ class PatternSpecialize(Pass):
 
     name: ClassVar[str] = "pattern-specialize"
 
+    target: str = field(default="", metadata={"help": OVERRIDE})
+
     def run(self, module: ir.Module, state: PassState) -> None:
-        kernels = KernelFunctions(module, state)
+        kernels = KernelFunctions(module, state, target_of(module, self.target))
         for function in defined_functions(module):
             if works_on_tensors(function):
                 _specialize(module, function, kernels)

@@ -52,7 +52,6 @@ class CoreCosts:
         first_level_bytes: of the first-level cache, without what weights and outputs take.
         second_level_bytes: of the second-level cache.
         shared_level_bytes: of the last-level cache that stay from one stage of a layer to the next.
-        scratch_sums: accumulators of a block of filters that the second-level cache keeps.
         line_cycles: of one cache line from the second-level cache.
         streamed_lines: part of these that is waited for where planes are read in order: the core fetches those ahead.
         distant_line_cycles: of one cache line from behind the second-level cache.
@@ -88,7 +87,6 @@ class CoreCosts:
     first_level_bytes: int = 20 * 1024
     second_level_bytes: int = 1 << 20
     shared_level_bytes: int = 4 << 20
-    scratch_sums: int = 32 * 1024
     line_cycles: float = 1.3
     streamed_lines: float = 0.5
     distant_line_cycles: float = 38.0

@@ -104,6 +104,18 @@ class Target:
         """Whether the target runs kernels through Vulkan; of its numbers only `lanes` counts then."""
         return self.triple.startswith("spirv")
 
+    def core_costs(self) -> CoreCosts:
+        """Return the costs of a CPU.
+
+        Raises:
+            PatcError: the target has those of another machine.
+        """
+        if not isinstance(self.costs, CoreCosts):
+            raise PatcError(
+                f"target '{self.name}' expected CoreCosts for kernels of CPUs, got {type(self.costs).__name__}"
+            )
+        return self.costs
+
     def computes_in(self, numerics: Numerics) -> bool:
         """Return whether the CPU multiplies and adds the element type without a detour through another."""
         return not numerics.features or not set(numerics.features).isdisjoint(self.features)

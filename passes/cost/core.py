@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patc.costs import CoreCosts
-from patc.diagnostics import PatcError
 from patc.integers import ceil_div
 from patc.passes.cost.geometry import Geometry, Place
 from patc.passes.kernels.tiling import Chunk
@@ -48,22 +46,21 @@ class CoreModel(abc.ABC):
     """Models one core of a target. All costs are in cycles.
 
     Args:
-        target: its `lanes` and `fma_lanes` count elements of the tensors.
+        element_bytes: of the tensors.
 
     Attributes:
-        lanes, registers: of the target.
+        lanes, fma_lanes: of the target, counted in elements of the tensors: of f16 a register holds twice as many.
+        registers: of the target.
         costs: of the target.
 
     Raises:
         PatcError: the target's costs are not those of a core.
     """
 
-    def __init__(self, target: Target) -> None:
-        if not isinstance(target.costs, CoreCosts):
-            found = type(target.costs).__name__
-            raise PatcError(f"target '{target.name}' expected CoreCosts for cost model '{target.model}', got {found}")
-        self.target, self.costs = target, target.costs
-        self.lanes, self.registers = target.lanes, target.registers
+    def __init__(self, target: Target, element_bytes: int = 4) -> None:
+        self.target, self.costs = target, target.core_costs()
+        self.lanes, self.fma_lanes = target.lanes * 4 // element_bytes, target.fma_lanes * 4 // element_bytes
+        self.registers = target.registers
         # Kept for each model, as models live as long as the process.
         self.sparse_kernel_cost = functools.lru_cache(CACHED)(self._sparse_kernel_cost)
         self.stationary_cost = functools.lru_cache(CACHED)(self._stationary_cost)
@@ -72,7 +69,7 @@ class CoreModel(abc.ABC):
 
     def vector_cycles(self, lanes: int) -> float:
         """Return the cycles of one multiply-add instruction: several start in a cycle if their lanes fit the units."""
-        return max(1 / self.target.pipes, lanes / self.target.fma_lanes)
+        return max(1 / self.target.pipes, lanes / self.fma_lanes)
 
     def load_cycles(self, lanes: int, aligned: bool, element_bytes: int = 4) -> float:
         """Return the cycles of one vector load; one that crosses a cache line counts twice."""

@@ -23,7 +23,7 @@ class GpuModel:
         PatcError: the target's costs are not those of a GPU.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, element_bytes: int = 4) -> None:
         if not isinstance(target.costs, GpuCosts):
             found = type(target.costs).__name__
             raise PatcError(f"target '{target.name}' expected GpuCosts for cost model '{target.model}', got {found}")

@@ -18,7 +18,8 @@ def register(name: str, model: type[Any]) -> None:
     """Let targets name a cost model.
 
     Args:
-        model: a `CoreModel` for targets whose algorithms are those of "host", a `GpuModel` for those of "gpu".
+        model: called as model(target, element_bytes); a `CoreModel` for targets whose algorithms are those of "host", a
+            `GpuModel` for those of "gpu".
 
     Raises:
         TypeError: there is one of that name already.
@@ -29,8 +30,11 @@ def register(name: str, model: type[Any]) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def cost_model(target: Target) -> Any:
+def cost_model(target: Target, element_bytes: int = 4) -> Any:
     """Return the cost model that a target names; equal targets have the same one, with the costs that it found.
+
+    Args:
+        element_bytes: of the tensors of a layer.
 
     Raises:
         PatcError: there is none of that name, or it cannot read the target's costs.
@@ -40,4 +44,4 @@ def cost_model(target: Target) -> Any:
         raise PatcError(
             f"target '{target.name}' expected {known}, got '{target.model}'{nearest(target.model, _models)}"
         )
-    return _models[target.model](target)
+    return _models[target.model](target, element_bytes)

@@ -120,7 +120,7 @@ def test_random_layers(kernel: int, choices: random.Random) -> None:
         split=choices.choice(["rows", "filters"]),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "GROUP_BYTES", choices.choice([1, 32 * 1024, 128 * 1024]))
+        patch.setattr(winograd, "GROUP_PART", choices.choice([1 << 20, 32, 8]))
         check(
             net,
             [*others, y] if choices.random() < 0.6 or not others else others,

@@ -12,16 +12,23 @@ from patc.passes.algorithms.host.buffers import flat_type
 from patc.passes.base import PassState
 from patc.passes.ir.elements import mlir_type
 from patc.passes.ir.functions import UniqueFunctions
+from patc.targets import Target
 
 
 class KernelFunctions:
     """The kernel functions of a module; of equal ones the first stays."""
 
-    def __init__(self, module: ir.Module, state: PassState) -> None:
+    def __init__(self, module: ir.Module, state: PassState, target: Target) -> None:
         self.state = state
+        self._target = target
         self._module = module
         self._functions = UniqueFunctions(module)
         self._globals: set[str] = set()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the second-level cache of the core that runs the kernels."""
+        return self._target.core_costs().second_level_bytes
 
     def add(
         self, name: str, types: Sequence[ir.Type], emit: Callable[[ir.Block], None], *, is_small: bool = False

@@ -28,6 +28,7 @@ from patc.passes.kernels.host.loops import Loops
 from patc.targets import Target
 
 ROLES = ("values", "place", "bounds", "channels", "firsts", "reorder", "count")
+CACHE_PER_SUM = 32  # bytes of the second-level cache for each accumulator of a block of filters
 
 
 class InputStationary(HostAlgorithm):
@@ -47,7 +48,7 @@ class InputStationary(HostAlgorithm):
             if tile.vectors > registers:
                 continue
             area = tile.rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in tile.strips)
-            blocks = ceil_div(layer.filters * area, layer.model.costs.scratch_sums)
+            blocks = ceil_div(layer.filters * area, max(1, layer.model.costs.second_level_bytes // CACHE_PER_SUM))
             cost, inputs = _cost(layer, patterns, tile, blocks * channels)
             others = layer.model.stationary_registers(patterns.entries, tile.widths)
             if inputs + others <= registers or tile.vectors == 1:

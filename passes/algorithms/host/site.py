@@ -87,6 +87,10 @@ class HostSite:
         return self.memory.state
 
     @property
+    def cache_bytes(self) -> int:
+        return self.memory.kernels.cache_bytes
+
+    @property
     def element(self) -> ir.Type:
         """Element type of the first result."""
         return self.op.results[0].type.element_type
@@ -146,7 +150,7 @@ class HostSite:
         def write(block: ir.Block) -> None:
             given = iter(block.arguments)
             seen = [next(given) if isinstance(each, ir.Value) else each.inside(given) for each in arguments]
-            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window), seen)
+            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window, self.cache_bytes), seen)
 
         types = [memory.type for memory in unbound] + [b.index_type] * 4
         name = self.memory.kernels.add(self.schedule.algorithm, types, write, is_small=is_small)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from patc.dialects.attributes import Layout
@@ -14,7 +14,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry
 from patc.passes.cost.models import cost_model
-from patc.passes.ir.elements import element_bytes, vector_lanes
+from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.planes import as_planes, is_flat, kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Strip
@@ -66,10 +66,8 @@ def column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[Strip]]]:
 
 
 def core_model(op: Any, target: Target) -> CoreModel:
-    """Return the cost model of a target with its lanes counted in elements of a layer's result: of f16 a register holds
-    twice as many."""
-    lanes = vector_lanes(op.result.type, target)
-    model: CoreModel = cost_model(replace(target, lanes=lanes, fma_lanes=target.fma_lanes * lanes // target.lanes))
+    """Return the cost model of a target for elements of a layer's result."""
+    model: CoreModel = cost_model(target, element_bytes(op.result.type))
     return model
 
 

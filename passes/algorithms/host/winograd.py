@@ -58,7 +58,8 @@ class Winograd(HostAlgorithm):
             return
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
-        for layer in cuts(winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel), model.registers):
+        uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, model.costs.second_level_bytes)
+        for layer in cuts(uncut, model.registers):
             cycles = winograd_cycles(layer, model)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
             yield Candidate(schedule, cycles, cycles, "multiply-adds")
@@ -70,8 +71,8 @@ class Winograd(HostAlgorithm):
         filters, channels, kernel, _ = weight.array.shape
         images, _, height, width = output.shape
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
-        cut = band, schedule.lanes, schedule.filters, schedule.columns
-        layer = winograd.TiledLayer(images, channels, filters, height, width, *cut, kernel, site.op.strides[0])
+        cut = band, schedule.lanes, schedule.filters, schedule.columns, kernel, site.op.strides[0], site.cache_bytes
+        layer = winograd.TiledLayer(images, channels, filters, height, width, *cut)
         plan = Plan(layer, schedule)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
         emission.bands() if plan.own_bands else emission.stages()
@@ -84,7 +85,8 @@ def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledL
     bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
     for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
         blocks = [size for size in BLOCKS if size <= layer.filters and (size + 1) * vectors + 1 <= registers]
-        yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
+        if blocks:
+            yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
 
 
 def _check(site: HostSite, weight: DenseWeight) -> None:

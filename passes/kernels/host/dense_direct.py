@@ -20,7 +20,6 @@ from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.accumulators import LONGEST_HALF_SUM, is_long_sum, join, zeros_like
-from patc.passes.kernels.host.ends import DISTANT_BYTES
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 
@@ -62,7 +61,7 @@ class DenseDirect:
         # Of weights and inputs, those stay in cache that would take longer to come again.
         rows = output.images * ceil_div(output.height, self.loops.schedule.rows)
         weight_bytes = element_bytes(weights.values.type) * weights.channels * self._taps * output.channels
-        far = weight_bytes > DISTANT_BYTES and weight_bytes * rows > source.bytes * ceil_div(
+        far = self.loops.kernel.may_be_distant(weight_bytes) and weight_bytes * rows > source.bytes * ceil_div(
             output.channels, self._block
         )
         self.loops.for_work(self._one_block, filters_first=weights.channels == 1 or far)

@@ -14,8 +14,6 @@ from patc.passes.kernels.host.kernel import Epilogue, Kernel, Tile
 from patc.passes.kernels.host.rows import Rows, Tensor, fill_bottom, fill_top, written
 from patc.passes.kernels.values import apply_activation
 
-DISTANT_BYTES = 512 * 1024  # a tensor that may not be in the second-level cache of the core
-
 
 @dataclass(frozen=True)
 class Ends:
@@ -53,7 +51,7 @@ class Ends:
         the caches of this core, or in those of another."""
         b, residual = self.b, self.epilogue.residual
         for tensor, write in [(self.output, True)] if residual is None else [(self.output, True), (residual, False)]:
-            if self.schedule.threads == 1 and tensor.bytes <= DISTANT_BYTES:
+            if self.schedule.threads == 1 and not self.kernel.may_be_distant(tensor.bytes):
                 continue
             layout = tensor.layout
             base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))

@@ -34,12 +34,18 @@ class Kernel:
         work: its share of the layer.
         schedule: of the layer.
         window: that the layer moves over its input; one element where it moves none.
+        cache_bytes: of the second-level cache of the core that runs it.
     """
 
     b: Builder
     work: Work
     schedule: Schedule
     window: Window
+    cache_bytes: int
+
+    def may_be_distant(self, size: int) -> bool:
+        """Return whether so many bytes of one tensor may not be in the second-level cache."""
+        return size > self.cache_bytes // 2
 
 
 @dataclass(frozen=True)

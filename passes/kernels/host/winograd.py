@@ -126,8 +126,9 @@ def cancels(weight: np.ndarray, stride: int) -> bool:
 
 # Tiles
 
-NEAR_BYTES = 512 * 1024  # inputs of a band that the second-level cache holds, beside the products of a group
-GROUP_BYTES = 128 * 1024  # products of a group
+# One part in so many of the second-level cache is for the inputs of a band, and for the products of a group.
+BAND_PART = 2
+GROUP_PART = 8
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class TiledLayer:
         strip: tiles that the products keep in registers.
         kernel: rows, and columns, of a kernel.
         stride: of the layer.
+        cache_bytes: of the second-level cache.
     """
 
     images: int
@@ -180,6 +182,7 @@ class TiledLayer:
     strip: int
     kernel: int = 3
     stride: int = 1
+    cache_bytes: int = 1 << 20
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -274,9 +277,9 @@ class TiledLayer:
 
         Few, so that their products stay near; but all where the inputs of a band, which each group reads, do not.
         """
-        if 4 * self.depth * self.channel > NEAR_BYTES:
+        if 4 * self.depth * self.channel > self.cache_bytes // BAND_PART:
             return self.blocks
-        return max(1, min(self.blocks, GROUP_BYTES // (4 * self.block * self.channel)))
+        return max(1, min(self.blocks, self.cache_bytes // GROUP_PART // (4 * self.block * self.channel)))
 
     @property
     def kept(self) -> int:

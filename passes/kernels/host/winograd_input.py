@@ -15,8 +15,6 @@ from patc.passes.kernels.host.winograd import Phase, Strip, TiledLayer, inputs_o
 from patc.passes.kernels.host.winograd_transforms import TILE, Label, Named, regroup, transform_inputs
 from patc.passes.kernels.host.winograd_vectors import Planes, Range, for_vectors
 
-DISTANT_BYTES = 1 << 20  # of inputs that the second-level cache does not hold
-
 
 @dataclass(frozen=True)
 class InputTransform:
@@ -113,7 +111,7 @@ class _InputVector:
         position, part = divmod(layout.left - window.left + self.phase.column, layout.phases)
         corner = (layout.top - window.top + self.phase.row) * layout.pitch + part * layout.row + position
         lines: list[list[Named]] = [[] for _ in range(self.phase.lines)]
-        distant = source.bytes > DISTANT_BYTES
+        distant = source.bytes > self.transform.kernel.cache_bytes
         for chunk in tiling.cut(self._inputs, self.transform.layer.lanes):
             labels = tuple((row, chunk.column + lane) for lane in range(chunk.lanes))
             values = [b.load(source.memory, base, corner + chunk.column, chunk.lanes) for base in bases]
