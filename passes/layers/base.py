@@ -13,7 +13,6 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
@@ -159,7 +158,7 @@ class LayerKind(abc.ABC):
     elements: ClassVar[tuple[str, ...]]
     converts: ClassVar[bool]
     packs: ClassVar[bool]
-    keeps_types: ClassVar[bool] = False
+    keeps_types: ClassVar[bool]
     fill: ClassVar[str]
     rereads: ClassVar[bool]
     raisers: ClassVar[tuple[Raiser, ...]]
@@ -240,9 +239,6 @@ class LayerKind(abc.ABC):
             is_converted = self.converts and not operand.access.is_constant and str(element) in self.elements
             if element != result and not is_index and not is_converted:
                 raise fail(op, f"operands of {result} like the result", type_)
-
-
-FLOATS = tuple(NUMERICS)
 
 
 def list_operands(op: Any, accesses: dict[str, Access], shared: Sequence[str] = ()) -> tuple[Operand, ...]:

@@ -51,6 +51,7 @@ class _Convolution(LayerKind):
     elements = tuple(NUMERICS)
     converts = False
     packs = False
+    keeps_types = False
     fill = "zero"
     rereads = True
 

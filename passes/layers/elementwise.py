@@ -34,6 +34,7 @@ class _Elementwise(LayerKind):
     elements = tuple(NUMERICS)
     converts = False
     packs = False
+    keeps_types = False
     fill = "zero"
     rereads = False
 

@@ -7,18 +7,19 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+from patc.numerics import NUMERICS
 from patc.passes.algorithms.host.generic import Generic as GenericLoops
 from patc.passes.base import PassState, fail
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import OPS
-from patc.passes.layers.base import FLOATS, Access, Channels, LayerKind, Operand, Permutation, Sign, Work, fix_all
+from patc.passes.layers.base import Access, Channels, LayerKind, Operand, Permutation, Sign, Work, fix_all
 
 
 class Generic(LayerKind):
     """`func.call` with `pattern.ops`."""
 
     op = func.CallOp
-    elements = FLOATS
+    elements = tuple(NUMERICS)
     converts = True
     packs = True
     keeps_types = True

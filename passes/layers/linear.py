@@ -40,6 +40,7 @@ class Linear(LayerKind):
     elements = tuple(NUMERICS)
     converts = False
     packs = False
+    keeps_types = False
     fill = "zero"
     rereads = False
     raisers = (Raiser("linalg.matmul", products.raise_matmul),)

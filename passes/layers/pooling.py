@@ -41,6 +41,7 @@ class _Pool(LayerKind):
     elements = tuple(NUMERICS)
     converts = False
     packs = False
+    keeps_types = False
     rereads = False
 
     def window(self, op: Any) -> Window:
