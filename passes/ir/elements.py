@@ -8,7 +8,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.integers import ceil_div
-from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS, ElementType
+from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS, ElementType, Numerics
 from patc.targets import Target
 
 
@@ -35,9 +35,14 @@ def numpy_type(type_: ir.Type) -> np.dtype | None:
 
 def accumulator_type(type_: ir.Type) -> ir.Type:
     """Return what sums of elements are made in, `type_` as in `element_bytes`: themselves where patc has no kernels."""
-    element = _element(type_)
-    known = NUMERICS.get(str(element))
-    return element if known is None else mlir_type(known.accumulator)
+    known = numerics_of(type_)
+    return _element(type_) if known is None else mlir_type(known.accumulator)
+
+
+def numerics_of(type_: ir.Type) -> Numerics | None:
+    """Return how nets compute that store such elements, `type_` as in `element_bytes`; None where patc has no
+    kernels."""
+    return NUMERICS.get(str(_element(type_)))
 
 
 def vector_lanes(type_: ir.Type, target: Target) -> int:

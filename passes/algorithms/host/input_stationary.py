@@ -21,7 +21,7 @@ from patc.passes.formats.channel_major import by_channel
 from patc.passes.formats.layer_weights import read_fkw
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.host import input_stationary
-from patc.passes.kernels.host.accumulators import is_long_sum
+from patc.passes.kernels.host.accumulators import longest_part
 from patc.passes.kernels.host.input_stationary import ChannelMajorWeights
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -40,7 +40,8 @@ class InputStationary(HostAlgorithm):
         if not isinstance(op.format, FkwAttr):
             return
         layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
-        if is_long_sum(op.result.type.element_type, math.prod(op.array("values").type.shape) / layer.filters):
+        products = math.prod(op.array("values").type.shape) / layer.filters
+        if longest_part(op.result.type, products) is not None:
             return  # it cannot sum in parts
         lanes, registers = layer.model.lanes, layer.model.registers
         channels = _channels_read(op, state)

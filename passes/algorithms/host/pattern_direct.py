@@ -15,7 +15,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_fkw
 from patc.passes.kernels.host import pattern_direct
-from patc.passes.kernels.host.accumulators import is_long_sum
+from patc.passes.kernels.host.accumulators import longest_part
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.pattern_direct import SparseWeights
@@ -45,7 +45,7 @@ class PatternDirect(HostAlgorithm):
         op, source, output = site.op, site.source, site.output
         library, fkw = Library.from_attr(op.format), read_fkw(op, site.state)
         weights = [site.constant(array, origin, "") for array, origin in zip(fkw.arrays, op.arrays, strict=True)]
-        in_parts = is_long_sum(site.element, fkw.values.size / output.shape[1])
+        in_parts = longest_part(site.element, fkw.values.size / output.shape[1]) is not None
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, *arrays, made, epilogue = arguments

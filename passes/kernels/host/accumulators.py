@@ -1,18 +1,19 @@
-"""Accumulators of f16 hold 11 bits, so a sum of many products loses most of them. Such a sum is made in parts, which
-are added up apart."""
+"""Of a sum of many products, a narrow accumulator loses most bits: such a sum is made in parts, which are added up
+apart."""
 
 from __future__ import annotations
 
 from torch_mlir import ir
 
+from patc.passes.ir.elements import numerics_of
 from patc.passes.kernels.builder import Builder, Vectors
 
-LONGEST_HALF_SUM = 256  # products that accumulators of f16 take before they are added to a total
 
-
-def is_long_sum(element: ir.Type, products: float) -> bool:
-    """Whether a sum of so many products should be made in parts."""
-    return isinstance(element, ir.F16Type) and products > 2 * LONGEST_HALF_SUM
+def longest_part(element: ir.Type, products: float) -> int | None:
+    """Return how many products each part of a sum of so many should have; None for a sum in one piece."""
+    numerics = numerics_of(element)
+    longest = None if numerics is None else numerics.longest_sum
+    return longest if longest is not None and products > 2 * longest else None
 
 
 def zeros_like(b: Builder, accumulators: Vectors) -> Vectors:

@@ -7,7 +7,7 @@
           for tap: accumulators += weight * input vector
         store activation(accumulators + residual)
 
-A long sum of f16 is made in parts, one a range of input channels.
+A long sum in a narrow type is made in parts, one a range of input channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch_mlir import ir
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
-from patc.passes.kernels.host.accumulators import LONGEST_HALF_SUM, is_long_sum, join, zeros_like
+from patc.passes.kernels.host.accumulators import join, longest_part, zeros_like
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 
@@ -91,7 +91,8 @@ class DenseDirect:
             packed: address of the block's weights.
         """
         b, channels = self.loops.b, self.weights.channels
-        part = max(1, LONGEST_HALF_SUM // self._taps)  # channels of a part of a long sum
+        longest = longest_part(b.element, channels * self._taps)
+        part = channels if longest is None else max(1, longest // self._taps)  # channels of a part of a long sum
 
         def one_channel(channel: Index, accumulators: Vectors) -> Vectors:
             base = b.add(plane, b.mul(channel, self.loops.source.layout.plane))
@@ -105,7 +106,7 @@ class DenseDirect:
 
         if channels == 1:
             return one_channel(0, accumulators)
-        if is_long_sum(b.element, channels * self._taps):
+        if longest is not None:
             return b.loop(0, ceil_div(channels, part), accumulators, some_channels)
         return b.loop(0, channels, accumulators, one_channel)
 

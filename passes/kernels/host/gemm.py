@@ -63,7 +63,7 @@ class Gemm:
         b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
         whole, rest = divmod(self._features, lanes)
         step = self._step(block, image)
-        accumulators = [b.splat(0.0, lanes, b.f32)] * (filters * self._images)
+        accumulators = [b.splat(0.0, lanes, b.accumulator)] * (filters * self._images)
         if whole:
             accumulators = b.loop(0, whole, accumulators, lambda position, sums: step(position, sums, lanes))
         return step(whole, accumulators, rest) if rest else accumulators
@@ -78,11 +78,11 @@ class Gemm:
             start = b.mul(position, lanes)
             memory = self.loops.source.memory
             loaded = [b.load_masked(memory, b.add(row, start), 0, lanes, valid) for row in rows]
-            inputs = [b.convert(vector, b.f32) for vector in loaded]
+            inputs = [b.convert(vector, b.accumulator) for vector in loaded]
             accumulators = list(accumulators)
             first = b.add(packed, b.mul(position, filters * lanes))
             for member in range(filters):
-                weights = b.convert(b.load(self.weight, first, member * lanes, lanes), b.f32)
+                weights = b.convert(b.load(self.weight, first, member * lanes, lanes), b.accumulator)
                 for slot, vector in enumerate(inputs, member * self._images):
                     accumulators[slot] = b.fma(weights, vector, accumulators[slot])
             return accumulators
@@ -97,6 +97,6 @@ class Gemm:
             for place in range(self._images):
                 value = b.sum_lanes(accumulators[member * self._images + place])
                 if epilogue.bias is not None:
-                    value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.f32))
+                    value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.accumulator))
                 value = b.convert(apply_activation(b, value, epilogue.activation, 1), b.element)
                 b.store(value, output.memory, b.add(b.mul(b.add(image, place), output.width), channel), 0)

@@ -7,7 +7,7 @@
           for tap: accumulators += weight * input vector
         store activation(accumulators + residual)
 
-A long sum of f16 is made in parts, one a pattern.
+A long sum in a narrow type is made in parts, one a pattern.
 """
 
 from __future__ import annotations

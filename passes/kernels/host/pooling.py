@@ -91,7 +91,7 @@ def emit_global_pool(loops: Loops) -> None:
     def one_channel(image: Index, channel: Index) -> None:
         base = b.add(b.mul(image, source.image), b.mul(channel, source.layout.plane))
         total = _sum_of_plane(loops, base)
-        mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.f32))
+        mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.accumulator))
         plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))
         store_pixel(b, b.convert(mean, b.element), output, plane)
 
@@ -109,12 +109,12 @@ def _sum_of_plane(loops: Loops, base: Index) -> ir.Value:
 
     def one_vector(step: Index, sums: Vectors) -> Vectors:
         vector = b.load(source.memory, b.add(base, b.mul(step, lanes)), first, lanes)
-        return [b.plus(sums[0], b.convert(vector, b.f32))]
+        return [b.plus(sums[0], b.convert(vector, b.accumulator))]
 
-    total = b.splat(0.0, lanes, b.f32)
+    total = b.splat(0.0, lanes, b.accumulator)
     if whole:
         total = b.loop(0, whole, [total], one_vector)[0]
     if count % lanes:
         tail = b.load_masked(source.memory, base, first + whole * lanes, lanes, count % lanes)
-        total = b.plus(total, b.convert(tail, b.f32))
+        total = b.plus(total, b.convert(tail, b.accumulator))
     return total
