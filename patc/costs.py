@@ -58,6 +58,7 @@ class CoreCosts:
         prefetched_line_cycles: the same, asked for in time.
         written_line_cycles: the same, to be written (or to be added to what is written).
         memory_bytes_per_cycle: of a layer that computes next to nothing.
+        outlined_bytes_per_cycle: of the loops of outlined functions, which do little more than load and store.
         spilled_bytes_per_cycle: of what does not stay in `shared_level_bytes`.
         planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
         stream_bytes_per_cycle: one stream from memory.
@@ -93,6 +94,7 @@ class CoreCosts:
     prefetched_line_cycles: float = 4.0
     written_line_cycles: float = 8.0
     memory_bytes_per_cycle: float = 6.0
+    outlined_bytes_per_cycle: float = 4.0
     spilled_bytes_per_cycle: float = 8.0
     planes_bytes_per_cycle: float = 2.5
     stream_bytes_per_cycle: float = 6.5

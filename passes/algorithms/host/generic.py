@@ -22,7 +22,6 @@ from patc.passes.kernels.host import generic
 from patc.passes.kernels.host.kernel import Kernel
 from patc.targets import Target
 
-_BYTES_PER_CYCLE = 4.0  # of loops that do little more than load and store
 _LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
 
 
@@ -35,7 +34,7 @@ class Generic(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         function = find_callee(op)
         computed = count_operations(function) / target.lanes
-        moved = count_bytes(function) / _BYTES_PER_CYCLE
+        moved = count_bytes(function) / target.core_costs().outlined_bytes_per_cycle
         cycles, bound = max((computed, "arithmetic"), (moved, "memory"))
         yield Candidate(Schedule(self.name, columns=1, lanes=target.lanes), cycles, cycles, bound)
 
