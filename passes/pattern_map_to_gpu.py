@@ -15,14 +15,14 @@ from torch_mlir.dialects import func
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.elementwise import copy
 from patc.passes.algorithms.gpu.launches import GpuKernels, Launches
 from patc.passes.algorithms.gpu.memory import NetMemory, Weights
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
-from patc.passes.ir.functions import defined_functions, through_reshapes, works_on_tensors
+from patc.passes.ir.functions import defined_functions, erase_outlined, through_reshapes, works_on_tensors
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
 from patc.passes.layers.registry import kind_of
 
@@ -36,10 +36,11 @@ class PatternMapToGpu(Pass):
     """Lower scheduled pattern ops to gpu kernels and launches, on an arena and a blob of weights.
 
     Requires: ops with schedules (`pattern-schedule` with a GPU as its target) and constant weights.
-    Ensures: no pattern op is left. `@main(arena, weights)` views the two buffers and launches one kernel a layer, in
-        order; its attributes `pattern.inputs` and `pattern.outputs` are byte offsets in the arena. Each distinct kernel
-        is a `gpu.func` in a `gpu.module` of its own; layers that differ in sizes, strides and weights alone share one.
-        The parameter store holds `weights`.
+    Ensures: no pattern op is left. `@main(arena, weights)` views the two buffers and launches the kernels of each
+        layer, in order: one, or for calls of outlined functions several, of which all but the first are marked
+        `pattern.continues`. Its attributes `pattern.inputs` and `pattern.outputs` are byte offsets in the arena. Each
+        distinct kernel is a `gpu.func` in a `gpu.module` of its own; layers that differ in sizes, strides and weights
+        alone share one. The parameter store holds `weights`.
 
         %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{algorithm = "pattern-direct", ...}>}
       becomes
@@ -70,6 +71,7 @@ class PatternMapToGpu(Pass):
         state.parameters[WEIGHTS] = weights.bytes()
         for function in made:
             _set_weights_type(function, len(state.parameters[WEIGHTS]))
+        erase_outlined(module)
 
 
 def _set_weights_type(function: Any, size: int) -> None:
@@ -87,7 +89,8 @@ def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState)
     """Build the launches of a function in front of it, erase it, and return what replaces it."""
     old = function.regions[0].blocks[0]
     layers = [(op, algorithm) for op in old.operations if (algorithm := _algorithm(op)) is not None]
-    memory = NetMemory(function, weights, state)
+    plans = {op.operation: algorithm.plan(op) for op, algorithm in layers}
+    memory = NetMemory(function, weights, state, {op: plan.scratch_bytes for op, plan in plans.items()})
     name = function.attributes["sym_name"].value
     types = [_bytes_type(memory.arena_bytes), _bytes_type(ALIGNMENT)]
     with ir.InsertionPoint(function), function.location:
@@ -96,8 +99,10 @@ def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState)
     launches = Launches(block, kernels)
     with ir.InsertionPoint(block), function.location:
         for op, algorithm in layers:
+            launches.start_layer()
             with op.location:
-                algorithm.emit(GpuSite(op, Schedule.from_attr(op.attributes["schedule"]), memory, launches))
+                schedule = Schedule.from_attr(op.attributes["schedule"])
+                algorithm.emit(GpuSite(op, schedule, memory, launches, plans[op.operation]))
         outputs = [_output(result, memory, launches) for result in list(old.operations)[-1].operands]
         func.ReturnOp([])
         new.attributes[INPUTS] = ir.DenseI64ArrayAttr.get([memory.start(value) for value in old.arguments])
@@ -111,11 +116,12 @@ def _output(value: ir.Value, memory: NetMemory, launches: Launches) -> int:
     """Return where a result is; a constant is copied there first."""
     source, start = memory.tensor(through_reshapes(value)), memory.start(value)
     if source.memory is Memory.WEIGHTS:
+        launches.start_layer()
         copy(launches, source, replace(source, memory=Memory.ARENA, start=start))
     return start
 
 
-def _algorithm(op: Any) -> Algorithm[GpuSite] | None:
+def _algorithm(op: Any) -> GpuAlgorithm | None:
     """Return what an op is computed by, or None for one that computes nothing.
 
     Raises:
@@ -135,7 +141,7 @@ def _algorithm(op: Any) -> Algorithm[GpuSite] | None:
     if "schedule" not in op.attributes:
         raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
     schedule = Schedule.from_attr(op.attributes["schedule"])
-    found = {algorithm.name: algorithm for algorithm in kind.gpu}
+    found: dict[str, Any] = {algorithm.name: algorithm for algorithm in kind.gpu}
     if schedule.algorithm not in found or schedule.lanes != LANES or schedule.split != SPLIT:
         expected = f"a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): {next(iter(found))}"
         raise fail(op, f"{expected} of {LANES} lanes by {SPLIT}", f"{schedule.algorithm} by {schedule.split}")

@@ -57,32 +57,34 @@ class PatternSchedule(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         target = target_of(module, self.target)
         if target.algorithms == "gpu":
-            _require_kernels(module, target)
+            _schedule_all_for_gpu(module, target, state)
+            return
         for function in defined_functions(module):
             for op in top_level_ops(function):
                 kind = kind_of(op)
                 if kind is None or "schedule" in op.attributes:
                     continue
-                if target.algorithms == "gpu":
-                    _schedule_for_gpu(op, kind, target, state)
-                else:
-                    _Unscheduled(op, kind, target, state).schedule(self.threads)
+                _Unscheduled(op, kind, target, state).schedule(self.threads)
 
 
-def _require_kernels(module: ir.Module, target: Target) -> None:
-    """Raise one error that names all ops that a GPU has no kernels for."""
+def _schedule_all_for_gpu(module: ir.Module, target: Target, state: PassState) -> None:
+    """Choose for all ops that have no schedule yet; all threads of a GPU share each layer, `threads` does not count.
+
+    Raises:
+        PatcError: names all ops that a GPU has no kernels for.
+    """
     ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
-    left = [op for op in ops if (kind := kind_of(op)) is not None and not kind.gpu]
+    layers = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
+    left: list[Any] = []
+    for op, kind in layers:
+        found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
+        if found:
+            set_schedule(op, *_choose(op, found, found, state))
+        else:
+            left.append(op)
     if left:
         words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
         raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
-
-
-def _schedule_for_gpu(op: Any, kind: LayerKind, target: Target, state: PassState) -> None:
-    """Choose for an op that has no schedule yet; all threads of a GPU share each layer, `threads` does not count."""
-    found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
-    if found:
-        set_schedule(op, *_choose(op, found, found, state))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch_mlir.passmanager import PassManager
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.kernels.gpu.kernel import EXACT
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
 _BASE = (("Shader",), ("SPV_KHR_storage_buffer_storage_class",))
@@ -23,6 +24,7 @@ _BY_ELEMENT = {
     "f64": (("Float64",), ()),
     "i64": (("Int64",), ()),
 }
+_CONTRACTED = ("spirv.FAdd", "spirv.FSub", "spirv.FMul")
 _PREPARE = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,map-memref-spirv-storage-class{client-api=vulkan},"
     "arith-expand,canonicalize,cse)"
@@ -136,6 +138,8 @@ def _convert(module: Any, bindings: dict[str, list[int]], limits: PatternToSpirv
     for op in converted.regions[0].blocks[0].operations:
         if op.operation.name == "spirv.GlobalVariable" and "binding" in op.attributes:
             _decorate(op, written, shared)
+    if EXACT in module.attributes:
+        _forbid_contraction(converted)
     with ir.InsertionPoint(module):
         converted.operation.clone()
 
@@ -184,6 +188,17 @@ def _decorate(variable: Any, written: set[int], shared: set[int]) -> None:
         variable.attributes["non_writable"] = ir.UnitAttr.get()
     if binding in shared:
         variable.attributes["aliased"] = ir.UnitAttr.get()
+
+
+def _forbid_contraction(converted: Any) -> None:
+    """Let no driver compute sums and products otherwise than written, as (a + b) - b without rounding."""
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name in _CONTRACTED:
+            op.attributes["no_contraction"] = ir.UnitAttr.get()
+        return ir.WalkResult.ADVANCE
+
+    converted.operation.walk(visit)
 
 
 def target_environment(kernel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

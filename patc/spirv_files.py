@@ -79,7 +79,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
         "inputs": _tensors(program.inputs, code.inputs),
         "outputs": _tensors(program.outputs, code.outputs),
         "kernels": [_kernel(item) for item in code.kernels],
-        "dispatches": [_dispatch(number, item, program) for number, item in enumerate(code.dispatches)],
+        "dispatches": [_dispatch(item, program) for item in code.dispatches],
     }
 
 
@@ -111,8 +111,8 @@ def _kernel(kernel: GpuKernel) -> dict[str, Any]:
     }
 
 
-def _dispatch(number: int, dispatch: Dispatch, program: Program) -> dict[str, Any]:
-    layer = program.layers[number].name if number < len(program.layers) else ""
+def _dispatch(dispatch: Dispatch, program: Program) -> dict[str, Any]:
+    layer = program.layers[dispatch.layer].name if dispatch.layer < len(program.layers) else ""
     return {
         "layer": layer,
         "kernel": dispatch.kernel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,26 @@ def root(value: ir.Value) -> ir.Value:
     while not isinstance(value.owner, ir.Block) and value.owner.name in _VIEWS:
         value = value.owner.operands[0]
     return value
+
+
+def used_memories(step: Any, known: Collection[ir.Value]) -> list[ir.Value]:
+    """Return those of the known memories that a step reads or writes."""
+    found: dict[ir.Value, None] = {}
+    pending = [step.operation]
+    while pending:
+        operation = pending.pop()
+
+        def visit(inner: ir.Operation) -> ir.WalkResult:
+            for value in inner.operands:
+                memory = root(value)
+                if memory in known:
+                    found[memory] = None
+                elif not isinstance(value.owner, ir.Block) and value.owner.operation.block == step.operation.block:
+                    pending.append(value.owner.operation)
+            return ir.WalkResult.ADVANCE
+
+        operation.walk(visit)
+    return list(found)
 
 
 def _run(module: ir.Module, pipeline: str) -> None:

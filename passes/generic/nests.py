@@ -81,6 +81,11 @@ class Nest:
         kept = [number for number, loop in enumerate(self.loops) if loop.is_parallel]
         return kept[-1] + 1 if kept else 0
 
+    def parallel_first(self) -> Nest:
+        """Return the nest with all reductions inside of the parallel loops."""
+        order = sorted(range(len(self.loops)), key=lambda number: not self.loops[number].is_parallel)
+        return replace(_reorder(self, order), divided=None)
+
     @staticmethod
     def of(op: Any) -> Nest:
         """Return the nest of a `linalg.generic` on static memrefs.

@@ -8,6 +8,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import func
 
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.gpu.generic import Generic as GenericOnGpu
 from patc.passes.algorithms.host.generic import Generic as GenericLoops
 from patc.passes.base import PassState, fail
 from patc.passes.ir.elements import numpy_type
@@ -27,7 +28,7 @@ class Generic(LayerKind):
     raisers = ()
     rereads = False
     host = (GenericLoops(),)
-    gpu = ()
+    gpu = (GenericOnGpu(),)
 
     def claims(self, op: Any) -> bool:
         return OPS in op.attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch_mlir.passmanager import PassManager
 
 from patc.codegen.program import find_main
 from patc.layers import LayerReport
+from patc.passes.algorithms.gpu.launches import CONTINUES
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import top_level_ops
@@ -56,7 +58,9 @@ def generate_gpu_program(
 def generate_code(module: ir.Module) -> GpuCode:
     """Return the kernels and dispatches of @main."""
     main = find_main(module)
-    dispatches = tuple(_dispatch(op) for op in top_level_ops(main) if op.operation.name == "gpu.launch_func")
+    launches = [op for op in top_level_ops(main) if op.operation.name == "gpu.launch_func"]
+    layers = itertools.accumulate(int(CONTINUES not in op.attributes) for op in launches)
+    dispatches = tuple(_dispatch(op, layer - 1) for op, layer in zip(launches, layers, strict=True))
     used = {dispatch.kernel for dispatch in dispatches}
     kernels = {
         op.attributes["sym_name"].value: op
@@ -76,11 +80,11 @@ def generate_code(module: ir.Module) -> GpuCode:
     )
 
 
-def _dispatch(op: Any) -> Dispatch:
+def _dispatch(op: Any, layer: int) -> Dispatch:
     kernel = next(iter(op.attributes["kernel"].value))
     groups = (_constant(op.gridSizeX), _constant(op.gridSizeY), _constant(op.gridSizeZ))
     numbers = [value for value in op.kernelOperands if isinstance(value.type, ir.IndexType)]
-    return Dispatch(kernel, groups, tuple(_constant(value) for value in numbers))
+    return Dispatch(kernel, groups, tuple(_constant(value) for value in numbers), layer)
 
 
 def _constant(value: ir.Value) -> int:

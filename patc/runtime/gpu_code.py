@@ -6,6 +6,7 @@ The same description, as JSON, is the manifest that `patc compile --emit spirv` 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from patc.runtime.json_values import JsonValue, read_json
 from patc.runtime.spirv_module import add_statement, check_module, read_statement
 
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
-MAGIC = b"PATCSPV2"
+MAGIC = b"PATCSPV3"
 # What Vulkan calls the features behind the capabilities that kernels of some element types need.
 HALF_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
 WIDE_FEATURES = {"Float64": "shaderFloat64", "Int64": "shaderInt64"}
@@ -55,11 +56,13 @@ class Dispatch:
         kernel: name.
         groups: workgroups along x, y and z.
         push_constants: one number for each push constant.
+        layer: number of the layer that it is a part of.
     """
 
     kernel: str
     groups: tuple[int, int, int]
     push_constants: tuple[int, ...]
+    layer: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class GpuCode:
 
     Attributes:
         kernels: each once.
-        dispatches: in order; as many as the net has layers, and what copies constant results behind them.
+        dispatches: in order; those of each layer, and behind them what copies constant results, as layers of their own.
         inputs, outputs: byte offsets of the packed tensors in the arena.
         modules: SPIR-V by kernel.
     """
@@ -136,7 +139,7 @@ class GpuCode:
             check_module(modules[kernel.name], kernel.name, kernel.threads, kernel.capabilities, kernel.extensions)
         code = GpuCode(
             tuple(known.values()),
-            tuple(_parse_dispatch(item, known) for item in dispatches.items(1, _MOST)),
+            _parse_dispatches(dispatches, known),
             inputs.integers(0, _MOST, 0, _LARGEST),
             outputs.integers(1, _MOST, 0, _LARGEST),
             modules,
@@ -170,10 +173,19 @@ def _parse_kernel(value: JsonValue) -> GpuKernel:
     )
 
 
+def _parse_dispatches(value: JsonValue, kernels: Mapping[str, GpuKernel]) -> tuple[Dispatch, ...]:
+    found = tuple(_parse_dispatch(item, kernels) for item in value.items(1, _MOST))
+    layers = [-1, *(dispatch.layer for dispatch in found)]
+    if any(after - before not in (0, 1) for before, after in itertools.pairwise(layers)) or layers[1]:
+        value.refuse("layers in order")
+    return found
+
+
 def _parse_dispatch(value: JsonValue, kernels: Mapping[str, GpuKernel]) -> Dispatch:
-    kernel, groups, push_constants = value.fields("kernel", "groups", "push_constants")
+    kernel, groups, push_constants, layer = value.fields("kernel", "groups", "push_constants", "layer")
     if kernel.text() not in kernels:
         kernel.refuse("the name of a kernel that there is")
     x, y, z = groups.integers(3, 3, 1, _LARGEST)
     count = kernels[kernel.text()].push_bytes // 4
-    return Dispatch(kernel.text(), (x, y, z), push_constants.integers(count, count, -_LARGEST - 1, _LARGEST))
+    numbers = push_constants.integers(count, count, -_LARGEST - 1, _LARGEST)
+    return Dispatch(kernel.text(), (x, y, z), numbers, layer.integer(0, _MOST))

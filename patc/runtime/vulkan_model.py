@@ -50,7 +50,7 @@ class VulkanModel(CompiledModel):
         code = GpuCode.from_bytes(program.code)
         if not code.states(stated):
             raise ValueError("its code was compiled for another description, or for other weights")
-        if len(code.dispatches) < len(program.layers) or not 0 < program.arena_bytes <= LARGEST_BUFFER:
+        if code.dispatches[-1].layer + 1 < len(program.layers) or not 0 < program.arena_bytes <= LARGEST_BUFFER:
             raise ValueError("expected a dispatch for each layer, and an arena for them")
         if not 0 < program.weights.nbytes <= LARGEST_BUFFER:
             raise ValueError(f"expected weights of 1 to {LARGEST_BUFFER} bytes")
@@ -90,7 +90,8 @@ class VulkanModel(CompiledModel):
             session.run(inputs, outputs)
             seconds = np.stack([session.run_stamped() for _ in range(repetitions)])
         # Behind the layers there may be copies of constant results.
-        return seconds[:, : len(self.layers)]
+        owners = np.array([dispatch.layer for dispatch in self.code.dispatches])
+        return np.stack([seconds[:, owners == layer].sum(axis=1) for layer in range(len(self.layers))], axis=1)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Session]:

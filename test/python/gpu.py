@@ -26,6 +26,7 @@ from patc.diagnostics import PatcError
 from patc.layers import collect_layers
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
+from patc.passes.ir.elements import numpy_type
 from patc.pipeline import Pipeline
 from patc.runtime import vulkan_device
 from patc.runtime.gpu_code import GpuCode
@@ -59,7 +60,10 @@ def compile_for_gpu(
     body = main_body(module)
     results = list(body.operations)[-1].operands
     inputs, outputs = (
-        tuple(TensorInfo(f"{stem}{i}", tuple(value.type.shape), "float32") for i, value in enumerate(values))
+        tuple(
+            TensorInfo(f"{stem}{i}", tuple(value.type.shape), str(numpy_type(value.type)))
+            for i, value in enumerate(values)
+        )
         for stem, values in (("input", list(body.arguments)), ("output", results))
     )
     state = PassState(parameters)

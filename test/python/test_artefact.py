@@ -560,13 +560,17 @@ def test_gpu_code_knows_its_description(gpu: CompiledModel, tmp_path: Path) -> N
     good = artefact.split(gpu.to_bytes())
     first = code.dispatches[0]
     constants = (first.push_constants[0] + 1, *first.push_constants[1:])
+    backwards = tuple(replace(dispatch, layer=layer) for layer, dispatch in enumerate(code.dispatches[::-1]))
     for other in (
         replace(code, dispatches=(replace(first, push_constants=constants), *code.dispatches[1:])),
-        replace(code, dispatches=code.dispatches[::-1]),
+        replace(code, dispatches=backwards),
         replace(code, inputs=(code.inputs[0] + 64,)),
     ):
         found = load_error(tmp_path / "x", artefact.join(replace(good, code=other.to_bytes())))
         assert "its code was compiled for another description, or for other weights" in found
+    unordered = replace(code, dispatches=code.dispatches[::-1])
+    found = load_error(tmp_path / "x", artefact.join(replace(good, code=unordered.to_bytes())))
+    assert "code.dispatches: expected layers in order, found" in found
 
 
 def without_operands(data: bytes, opcode: int) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
@@ -54,7 +54,7 @@ class _Shape:
         return [block for block in (1, 2, 4) if block <= self.filters]
 
 
-class _Direct(Algorithm[GpuSite]):
+class _Direct(GpuAlgorithm):
     """Goes through all input channels of a group, for several of its filters side by side."""
 
     def _applies(self, shape: _Shape) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from patc.dialects.schedules import Schedule
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.launches import Launches
 from patc.passes.algorithms.gpu.site import GpuSite, pixel_grid
 from patc.passes.base import PassState
@@ -21,7 +21,7 @@ from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.targets import Target
 
 
-class Elementwise(Algorithm[GpuSite]):
+class Elementwise(GpuAlgorithm):
     """A thread computes neighbouring columns of some rows."""
 
     name = "elementwise"

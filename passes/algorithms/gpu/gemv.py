@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -20,7 +20,7 @@ from patc.targets import Target
 FILTERS = 4  # of a workgroup
 
 
-class Gemv(Algorithm[GpuSite]):
+class Gemv(GpuAlgorithm):
     """The threads of a workgroup share the features of a block of filters."""
 
     name = "gemv"

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
@@ -18,7 +18,7 @@ from patc.passes.kernels.gpu.kernel import LANES
 from patc.targets import Target
 
 
-class GlobalPool(Algorithm[GpuSite]):
+class GlobalPool(GpuAlgorithm):
     """The threads of a workgroup share the sum of a plane."""
 
     name = "global-pool"

@@ -13,8 +13,9 @@ from patc.dialects.schedules import Schedule
 from patc.passes.ir.arena import ALIGNMENT
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import UniqueFunctions
-from patc.passes.kernels.gpu.kernel import BufferArgument, Kernel, Memory
+from patc.passes.kernels.gpu.kernel import EXACT, BufferArgument, Kernel, Memory
 
+CONTINUES = "pattern.continues"  # marks a launch of the same layer as the one before
 Emit: TypeAlias = Callable[[Kernel], None]
 Grid: TypeAlias = tuple[int, int, int]  # workgroups along x, y and z
 
@@ -47,6 +48,8 @@ class GpuKernels:
                 kernel = Kernel(block, element, threads)
                 emit(kernel)
                 gpu.ReturnOp([])
+            if kernel.is_exact:
+                module.attributes[EXACT] = ir.UnitAttr.get()
             types = [argument.type for argument in block.arguments]
             function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
         return _Made(self._functions.keep(module, schedule.algorithm, function), kernel.arguments)
@@ -64,6 +67,11 @@ class Launches:
         self._kernels = kernels
         self._numbers: dict[int, ir.Value] = {}
         self._views: dict[BufferArgument, ir.Value] = {}
+        self._continues = False
+
+    def start_layer(self) -> None:
+        """Let what follows be launches of another layer."""
+        self._continues = False
 
     def add(self, schedule: Schedule, element: ir.Type, grid: Grid, emit: Emit) -> None:
         """Launch the kernel that `emit` writes, to compute in `element`."""
@@ -72,12 +80,15 @@ class Launches:
             self._number(argument) if isinstance(argument, int) else self._view(argument) for argument in made.arguments
         ]
         threads = (schedule.threads, 1, 1)
-        gpu.LaunchFuncOp(
+        launch = gpu.LaunchFuncOp(
             [made.name, made.name],
             tuple(map(self._number, grid)),
             tuple(map(self._number, threads)),
             operands,
         )
+        if self._continues:
+            launch.attributes[CONTINUES] = ir.UnitAttr.get()
+        self._continues = True
 
     def _number(self, value: int) -> ir.Value:
         if value not in self._numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,9 @@ class NetMemory:
     """The memory of one function: inputs, activations and results have places in the arena, and so have constants that
     are returned.
 
+    Args:
+        scratch: bytes that each layer needs for itself.
+
     Attributes:
         arena_bytes: of the arena.
 
@@ -66,7 +70,7 @@ class NetMemory:
         PatcError: the arena is larger than a buffer may be.
     """
 
-    def __init__(self, function: Any, weights: Weights, state: PassState) -> None:
+    def __init__(self, function: Any, weights: Weights, state: PassState, scratch: Mapping[ir.Operation, int]) -> None:
         self.state = state
         self._function = function
         self._weights = weights
@@ -74,15 +78,18 @@ class NetMemory:
         ops = list(block.operations)
         order = {op.operation: number for number, op in enumerate(ops)}
         returned = dict.fromkeys(map(through_reshapes, ops[-1].operands))
-        values = list(block.arguments) + [op.results[0] for op in ops if "schedule" in op.attributes]
+        values = list(block.arguments) + [value for op in ops if "schedule" in op.attributes for value in op.results]
         values += [value for value in returned if value not in values]
         lifetimes = []
         for value in values:
             first = 0 if isinstance(value.owner, ir.Block) else order[value.owner.operation]
             last = len(ops) if value in returned else max([first, *(order[user] for user, _ in _readers(value))])
             lifetimes.append(Lifetime(_size(value), first, last))
+        needing = [op for op, needed in scratch.items() if needed]
+        lifetimes += [Lifetime(scratch[op], order[op], order[op]) for op in needing]
         starts, size = place(lifetimes)
-        self._starts = dict(zip(values, starts, strict=True))
+        self._starts = dict(zip(values, starts, strict=False))
+        self._scratch = dict(zip(needing, starts[len(values) :], strict=True))
         self.arena_bytes = round_up(size + max(map(_overrun, values), default=0))
         if self.arena_bytes > weights.largest:
             raise fail(function, f"activations of at most {weights.largest} bytes", self.arena_bytes)
@@ -90,6 +97,10 @@ class NetMemory:
     def start(self, value: ir.Value) -> int:
         """Return the first byte of a value in the arena."""
         return self._starts[through_reshapes(value)]
+
+    def scratch(self, op: Any) -> int:
+        """Return the first byte in the arena of what a layer has for itself; 0 where it needs nothing."""
+        return self._scratch.get(op.operation, 0)
 
     def tensor(self, value: ir.Value) -> GpuTensor:
         """Return an activation, or a constant in its place."""
@@ -101,7 +112,7 @@ class NetMemory:
             memory, start = Memory.WEIGHTS, self.constant(array, root, "").start
             self._weights.reserve(_overrun(root))
         shape = tuple(value.type.shape)
-        layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
+        layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
         return GpuTensor(memory, start, value.type.element_type, *as_planes(shape), layout)
 
     def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
@@ -145,7 +156,7 @@ def _overrun(value: ir.Value) -> int:
         if "schedule" not in user.attributes:
             continue
         shape = read.type.shape
-        layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, shape[-1])
+        layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
         rows = Schedule.from_attr(user.attributes["schedule"]).rows
         window = Window.of(user.opview) if "strides" in user.attributes else Window((1, 1))
         height, width = (window.dilations[axis] * window.kernel[axis] for axis in (0, 1))

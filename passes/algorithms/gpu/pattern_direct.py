@@ -9,7 +9,7 @@ from typing import Any
 
 from patc.dialects.attributes import FkwAttr, Library
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
@@ -24,7 +24,7 @@ from patc.passes.kernels.gpu.weights import pack_kernels, share_kernels
 from patc.targets import Target
 
 
-class PatternDirect(Algorithm[GpuSite]):
+class PatternDirect(GpuAlgorithm):
     """Goes through the kept kernels of each filter, pattern by pattern."""
 
     name = "pattern-direct"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from patc.dialects.attributes import Layout
-from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -24,7 +24,7 @@ from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.targets import Target
 
 
-class _Pool(Algorithm[GpuSite]):
+class _Pool(GpuAlgorithm):
     """The loops of maxima and means."""
 
     name = "pool"

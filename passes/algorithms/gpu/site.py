@@ -21,6 +21,17 @@ from patc.passes.kernels.gpu.tensors import GpuTensor, has_vector_rows
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What an algorithm found out about a layer before memory is given out; some add to it.
+
+    Attributes:
+        scratch_bytes: of the arena that the layer needs for itself.
+    """
+
+    scratch_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class GpuSite:
     """One layer, where its kernels are launched.
 
@@ -29,12 +40,14 @@ class GpuSite:
         schedule: how it is computed.
         memory: where its tensors are.
         launches: those of the net, to which the layer's are added.
+        plan: what the algorithm planned for the layer.
     """
 
     op: Any
     schedule: Schedule
     memory: NetMemory
     launches: Launches
+    plan: Plan
 
     @property
     def state(self) -> PassState:
@@ -83,8 +96,8 @@ class GpuSite:
         return self.layer()
 
     def launch(self, grid: Grid, emit: Emit) -> None:
-        """Launch the kernel that `emit` writes, to compute in the type of the result."""
-        self.launches.add(self.schedule, self.output.element, grid, emit)
+        """Launch the kernel that `emit` writes, to compute in the type of the first result."""
+        self.launches.add(self.schedule, self.op.results[0].type.element_type, grid, emit)
 
     def grid(self, blocks: int) -> Grid:
         """Return the workgroups along pixels of the result, `blocks` of channels, and images."""

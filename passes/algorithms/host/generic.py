@@ -14,7 +14,7 @@ from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.generic.bufferize import Steps, bufferize, root
+from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
 from patc.passes.ir.functions import find_callee
@@ -64,42 +64,25 @@ def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
 def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]) -> None:
     turns = 1 if nest.divided is None else nest.loops[nest.divided].extent
     threads = min(site.schedule.threads, turns, max(1, nest.turns // _LEAST_TURNS))
-    names = _used(nest.op, memories)
+    names = used_memories(nest.op, memories)
     given = list(dict.fromkeys(memories[name] for name in names))
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         generic.set_apart(arguments)
-        seen = {name: arguments[given.index(memories[name])] for name in names}
+        seen = {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
         generic.compute_nest(kernel.b, nest, seen, (kernel.work.first_tile, kernel.work.last_tile))
 
     site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns)).call(given, emit, [1.0])
 
 
 def _emit_step(site: HostSite, step: Any, memories: Mapping[ir.Value, ir.Value]) -> None:
-    names = _used(step, memories)
+    names = used_memories(step, memories)
     given = list(dict.fromkeys(memories[name] for name in names))
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         generic.set_apart(arguments)
-        generic.compute_step(kernel.b, step, {name: arguments[given.index(memories[name])] for name in names})
+        generic.compute_step(
+            kernel.b, step, {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
+        )
 
     site.scheduled(replace(site.schedule, threads=1), (0, 1)).call(given, emit, [1.0])
-
-
-def _used(step: Any, memories: Mapping[ir.Value, ir.Value]) -> list[ir.Value]:
-    """Return the memories that a step reads or writes, itself or for the numbers that it computes with."""
-    names: dict[ir.Value, None] = {}
-    pending = [step.operation]
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        for value in inner.operands:
-            memory = root(value)
-            if memory in memories:
-                names[memory] = None
-            elif not isinstance(value.owner, ir.Block) and value.owner.operation.block == step.operation.block:
-                pending.append(value.owner.operation)
-        return ir.WalkResult.ADVANCE
-
-    while pending:
-        pending.pop().walk(visit)
-    return list(names)

@@ -17,6 +17,7 @@ from torch_mlir.dialects import arith, gpu, memref, scf, vector
 from patc.passes.kernels.builder import Builder, Index
 
 LANES = 4  # elements of a vector: what every GPU loads at once
+EXACT = "pattern.exact"  # marks modules of kernels whose sums and products have to be rounded one by one
 SPLIT = "pixels"  # `Schedule.split` of a GPU: what the threads of a workgroup divide
 
 
@@ -44,6 +45,7 @@ class Kernel(Builder):
         threads: of a workgroup.
 
     Attributes:
+        is_exact: whether sums and products have to be rounded one by one.
         arguments: what a launch has to give, in order: buffers and numbers.
     """
 
@@ -51,6 +53,7 @@ class Kernel(Builder):
         super().__init__(block, element)
         self._block = block
         self.threads = threads
+        self.is_exact = False
         self.i32 = ir.IntegerType.get_signless(32)
         self.arguments: list[BufferArgument | int] = []
         self._buffers: dict[BufferArgument, ir.Value] = {}

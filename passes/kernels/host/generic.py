@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch_mlir import ir
@@ -15,7 +16,16 @@ from patc.passes.kernels.builder import Builder, Index
 _CONTRACTED = ("arith.addf", "arith.mulf", "arith.subf")
 _ANY_ORDER = ("arith.addf", "arith.mulf")  # sums and products over many elements
 
-Memories = Mapping[ir.Value, ir.Value]
+
+@dataclass(frozen=True)
+class FlatMemory:
+    """A memory as a kernel sees it: a flat memref, and the number of the first element there."""
+
+    memref: ir.Value
+    first: Index = 0
+
+
+Memories = Mapping[ir.Value, FlatMemory]
 
 
 def set_apart(arguments: list[Any]) -> None:
@@ -31,10 +41,15 @@ def compute_nest(b: Builder, nest: Nest, memories: Memories, turns: tuple[Index,
     """Write the loops of a nest.
 
     Args:
-        memories: the flat memref that each memory of the nest is, as the kernel sees it.
+        memories: what each memory of the nest is.
         turns: of the loop that is divided, from and to.
     """
     _NestWriter(b, nest, memories, turns).write()
+
+
+def compute_turn(b: Builder, nest: Nest, memories: Memories, turns: Sequence[Index]) -> None:
+    """Write what one turn of each parallel loop computes, in a nest where these are the outermost loops."""
+    _NestWriter(b, nest, memories, (0, 0)).write(turns)
 
 
 def compute_step(b: Builder, op: Any, memories: Memories) -> None:
@@ -51,8 +66,15 @@ class _NestWriter:
         self._block = nest.op.regions[0].blocks[0]
         self._written = nest.op.operation.regions[0].blocks[0].operations[-1].operands
 
-    def write(self) -> None:
-        self._parallel(0, [access.offset for access in self._nest.accesses], {})
+    def write(self, turns: Sequence[Index] = ()) -> None:
+        """Write the loops, without those whose turns are given."""
+        addresses: list[Index] = [self._first(access) for access in self._nest.accesses]
+        for number, turn in enumerate(turns):
+            addresses = self._step(number, addresses, turn)
+        self._parallel(len(turns), addresses, {self._nest.loops[n].dim: turn for n, turn in enumerate(turns)})
+
+    def _first(self, access: Access) -> Index:
+        return 0 if access.memory is None else self._b.add(self._memories[access.memory].first, access.offset)
 
     def _parallel(self, number: int, addresses: list[Index], turns: dict[int, Index]) -> None:
         nest = self._nest
@@ -61,7 +83,7 @@ class _NestWriter:
             places = list(zip(nest.outputs, addresses[first:], strict=True))
             sums = [self._load(access, address) for access, address in places] if self._reads_outputs() else []
             for (access, address), value in zip(places, self._reduce(number, addresses, turns, sums), strict=True):
-                memref.StoreOp(value, self._memories[access.memory], [self._b.index(address)])
+                memref.StoreOp(value, self._memories[access.memory].memref, [self._b.index(address)])
             return
 
         def body(turn: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -84,7 +106,7 @@ class _NestWriter:
 
         return self._b.loop(0, nest.loops[number].extent, sums, body)
 
-    def _step(self, number: int, addresses: list[Index], turn: ir.Value) -> list[Index]:
+    def _step(self, number: int, addresses: list[Index], turn: Index) -> list[Index]:
         b, accesses = self._b, self._nest.accesses
         return [b.add(at, b.mul(turn, access.steps[number])) for at, access in zip(addresses, accesses, strict=True)]
 
@@ -94,7 +116,7 @@ class _NestWriter:
         return any(True for argument in arguments for _ in argument.uses) or self._nest.carried < len(self._nest.loops)
 
     def _load(self, access: Access, address: Index) -> ir.Value:
-        return memref.LoadOp(self._memories[access.memory], [self._b.index(address)]).result
+        return memref.LoadOp(self._memories[access.memory].memref, [self._b.index(address)]).result
 
     def _compute(self, addresses: list[Index], turns: dict[int, Index], sums: list[ir.Value]) -> list[ir.Value]:
         """Write the body of the op for one turn of all loops; return what it yields."""
@@ -141,7 +163,7 @@ class _Body:
         if value not in self._values:
             if isinstance(value.type, ir.MemRefType):
                 memory, offset, strides = memory_of(value)
-                given = self._memories[memory]
+                given = self._memories[memory].memref
                 view = memref.ReinterpretCastOp(
                     value.type, given, [], [], [], [offset], list(value.type.shape), strides
                 )
@@ -184,11 +206,11 @@ class _Body:
     def _gather(self, op: Any, values: dict[ir.Value, ir.Value]) -> ir.Value:
         """Load an element of memory from outside at computed places, which are kept inside it."""
         memory, offset, strides = memory_of(op.operands[0])
-        address: Index = offset
+        address: Index = self._b.add(self._memories[memory].first, offset)
         for index, size, stride in zip(list(op.operands)[1:], op.operands[0].type.shape, strides, strict=True):
             place = values[index] if index in values else self.outer(index)
             address = self._b.add(address, self._b.mul(self._inside(place, size), stride))
-        return memref.LoadOp(self._memories[memory], [self._b.index(address)]).result
+        return memref.LoadOp(self._memories[memory].memref, [self._b.index(address)]).result
 
     def _inside(self, place: ir.Value, size: int) -> ir.Value:
         above = arith.MaxSIOp(place, self._b.index(0)).result

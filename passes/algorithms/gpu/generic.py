@@ -1,0 +1,125 @@
+"""Any linalg on tensors on a GPU, "generic": its function becomes steps on flat memory, each a kernel of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.passes.algorithms.gpu.site import GpuSite, Plan
+from patc.passes.base import PassState, fail
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.models import cost_model
+from patc.passes.generic.bufferize import Steps, bufferize, used_memories
+from patc.passes.generic.estimate import count_operations
+from patc.passes.generic.nests import Nest
+from patc.passes.ir.arena import Lifetime, place, round_up
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.functions import find_callee
+from patc.passes.kernels.gpu.generic import compute_nest, parallel_turns
+from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Kernel, Memory
+from patc.passes.kernels.host.generic import FlatMemory
+from patc.targets import Target
+
+THREADS = 64
+_MOST_GROUPS = 1 << 15  # along x: every device has 65535
+_LINALG = ("linalg", "tensor", "arith", "math", "func")
+
+
+@dataclass(frozen=True)
+class GenericPlan(Plan):
+    """What a call of an outlined function computes, and where its own buffers are in the memory it has for itself."""
+
+    steps: Steps = field(kw_only=True)
+    starts: list[int] = field(kw_only=True)
+
+
+class Generic(GpuAlgorithm):
+    """A thread computes each element of a result, one kernel after the other."""
+
+    name = "generic"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        function = find_callee(op)
+        if any(inner.operation.name.split(".")[0] not in _LINALG for inner in function.regions[0].blocks[0].operations):
+            return  # loops of which each turn needs the one before
+        model = cost_model(target)
+        elements = sum(_elements(value.type) for value in (*op.operands, *op.results))
+        cycles = model.moved_cycles(elements) + count_operations(function) / model.costs.resident_threads
+        schedule = Schedule(self.name, 1, LANES, LANES, split=SPLIT, threads=THREADS)
+        yield Candidate(schedule, cycles, cycles, "memory")
+
+    def plan(self, op: Any) -> GenericPlan:
+        steps = bufferize(find_callee(op))
+        for step in steps.ops:
+            if step.operation.name != "linalg.generic":
+                raise fail(op, "loops that threads can share", step.operation.name)
+        starts, size = _place_buffers(steps)
+        return GenericPlan(size, steps=steps, starts=starts)
+
+    def emit(self, site: GpuSite) -> None:
+        assert isinstance(site.plan, GenericPlan)
+        places = _places(site, site.plan)
+        for step in site.plan.steps.ops:
+            nest = Nest.of(step).parallel_first()
+            count = ceil_div(parallel_turns(nest), THREADS)
+            columns = min(count, _MOST_GROUPS)
+            used = {memory: places[memory] for memory in used_memories(step, places)}
+            emit = functools.partial(_emit_nest, nest=nest, places=used, groups=columns)
+            site.launch((columns, ceil_div(count, columns), 1), emit)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a memory of the steps is: a buffer, and the first byte there."""
+
+    memory: Memory
+    start: int
+
+
+def _emit_nest(k: Kernel, nest: Nest, places: dict[ir.Value, _Place], groups: int) -> None:
+    memories = {}
+    for memory, place_ in places.items():
+        element = memory.type.element_type
+        first = k.number(place_.start // element_bytes(element))
+        memories[memory] = FlatMemory(k.buffer(place_.memory, element), first)
+    compute_nest(k, nest, memories, groups)
+
+
+def _places(site: GpuSite, plan: GenericPlan) -> dict[ir.Value, _Place]:
+    """Return where each memory of the steps is."""
+    op, memory, steps = site.op, site.memory, plan.steps
+    first = memory.scratch(op)
+    tensors = [memory.tensor(value) for value in op.operands]
+    tables = [memory.constant(array, op.results[0], f"table{number}") for number, array in enumerate(steps.constants)]
+    found = [_Place(tensor.memory, tensor.start) for tensor in tensors]
+    found += [_Place(Memory.WEIGHTS, table.start) for table in tables]
+    found += [_Place(Memory.ARENA, memory.start(result)) for result in op.results]
+    places = dict(zip(steps.arguments, found, strict=True))
+    for buffer, start in zip(steps.buffers, plan.starts, strict=True):
+        places[buffer] = _Place(Memory.ARENA, first + start)
+    return places
+
+
+def _place_buffers(steps: Steps) -> tuple[list[int], int]:
+    """Return the first byte of each buffer of the steps, and the bytes of all; those of different times share some."""
+    used = [used_memories(step, steps.buffers) for step in steps.ops]
+    lifetimes = []
+    for buffer in steps.buffers:
+        numbers = [number for number, memories in enumerate(used) if buffer in memories]
+        size = round_up(element_bytes(buffer.type) * _elements(buffer.type))
+        lifetimes.append(Lifetime(size, min(numbers, default=0), max(numbers, default=0)))
+    return place(lifetimes)
+
+
+def _elements(type_: Any) -> int:
+    count = 1
+    for size in type_.shape:
+        count *= size
+    return count
