@@ -79,7 +79,7 @@ def compile_model(
         tune: "cost" chooses schedules by a cost model of the target; "off" does the same for now. "measure" times the
             schedules that the model likes best on this machine, so the target is "host"; what was measured is kept
             in the user's cache folder, and equal layers are not measured again.
-        dtype: "f32", or "f16" for half precision between inputs and outputs, which stay float32; for CPUs with
+        dtype: "f32", or "f16" for half precision between inputs and outputs, which stay as they are; for CPUs with
             FEAT_FP16 ("fullfp16") or AVX512-FP16, and GPUs with shaderFloat16 and storageBuffer16BitAccess. Tests hold
             results to 2e-2 of the output's largest magnitude.
         dynamic_batch: False; the batch size is that of the example inputs.

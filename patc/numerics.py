@@ -60,6 +60,7 @@ class Numerics:
         compute: what the factors of a product are, and the sums of convolutions.
         accumulator: sums of means and of fully connected layers, and all that the oracle of tests computes.
         longest_sum: products that a sum in `compute` takes before it goes to a total; None for any number.
+        error_bound: what is promised of results, relative to the output's largest magnitude.
         features: extensions, any of which a CPU needs to compute so; none where every CPU does.
     """
 
@@ -67,6 +68,7 @@ class Numerics:
     compute: ElementType
     accumulator: ElementType
     longest_sum: int | None
+    error_bound: float
     features: tuple[str, ...]
 
     @property
@@ -77,8 +79,8 @@ class Numerics:
 NUMERICS = {
     numerics.name: numerics
     for numerics in (
-        Numerics(FLOAT32, FLOAT32, FLOAT32, None, ()),
+        Numerics(FLOAT32, FLOAT32, FLOAT32, None, 1e-4, ()),
         # Accumulators hold 11 bits: of a sum of many products most would be lost.
-        Numerics(FLOAT16, FLOAT16, FLOAT32, 256, ("fullfp16", "avx512fp16")),
+        Numerics(FLOAT16, FLOAT16, FLOAT32, 256, 2e-2, ("fullfp16", "avx512fp16")),
     )
 }

@@ -26,7 +26,9 @@ MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
 WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 TARGET_HELP = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android or spirv-vulkan (host)"
-DTYPE_HELP = "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay f32 (f32)"
+DTYPE_HELP = (
+    "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay as they are (f32)"
+)
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 
 _PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError
+from patc.numerics import FLOAT32, NUMERICS
 from patc.tools import arguments
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ RACE_SECONDS = 8.0
 # Quartiles this far apart mean that other programs had the cores for part of the time.
 STEADY_SPREAD = 1.25
 # What is promised for float32: the largest error relative to the largest output.
-ERROR_BOUND = 1e-4
+ERROR_BOUND = NUMERICS[FLOAT32.mlir].error_bound
 
 _DESCRIPTION = """\
 Prune ResNet-18 in one shot with the paper's pattern library, compile it for this machine, check the result against

@@ -15,16 +15,15 @@ from patc.bench.cores import find_core
 from patc.bench.emulator import EmulatedProgram, Emulator, import_arm
 from patc.bench.execution import Block, LayerTrace, trace_layers
 from patc.bench.instructions import Decoder, Instruction
-from patc.bench.results import ERROR_BOUND
 from patc.bench.workload import Workload, reference, relative_error
 from patc.compiler import compile_model
 from patc.diagnostics import PatcError
 from patc.layers import LayerReport
+from patc.numerics import NUMERICS
 from patc.targets import Target
 
 FORMAT = 1
 WORST = 3  # layers that a summary names
-ERROR_BOUNDS = {"f32": ERROR_BOUND, "f16": 2e-2}  # relative to the largest output
 METHOD = (
     "modelled, not measured: executed blocks are counted in an emulator, and each takes what a scheduling model of the "
     "core says; all data is in the first-level cache and every branch is predicted; see patc/bench/core_model.py"
@@ -96,7 +95,7 @@ class CycleResult:
 
     @property
     def error_bound(self) -> float:
-        return ERROR_BOUNDS[self.dtype]
+        return NUMERICS[self.dtype].error_bound
 
     @property
     def instructions(self) -> int:

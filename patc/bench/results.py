@@ -11,11 +11,12 @@ from patc.bench.machine import Machine
 from patc.bench.peak import Peak
 from patc.bench.timing import CALLS_PER_ROUND, Ratio, Times
 from patc.bench.workload import Kind, Workload
+from patc.numerics import FLOAT32, NUMERICS
 
 FORMAT = 1
 PATC = "patc"
 # What patc promises of float32 results, relative to the output's largest magnitude.
-ERROR_BOUND = 1e-4
+ERROR_BOUND = NUMERICS[FLOAT32.mlir].error_bound
 NOISY_SPREAD = 0.1  # distance of the quartiles over the median; a quiet machine stays below 0.03
 
 METHOD = {

@@ -143,8 +143,13 @@ class Workload:
 
 
 def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:
+    import torch
+
     names = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    for value in values:
+        if getattr(value, "dtype", None) not in (None, torch.float32):
+            raise PatcError(f"expected float32 inputs to measure with, found {str(value.dtype)[6:]}", path)
     shapes = [tuple(getattr(value, "shape", ("?",))) for value in values]
     for shape in shapes:
         if not all(isinstance(size, int) for size in shape):
