@@ -233,8 +233,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
     @property
     def arrays(self) -> list[ir.Value]:
         """The arrays, in the order of the format's names."""
-        values = [getattr(self, f"array{number}") for number in range(MAX_ARRAYS)]
-        return [value for value in values if value is not None]
+        return _arrays(self)
 
     def array(self, name: str) -> ir.Value:
         """Return one of the arrays by its name."""
@@ -247,11 +246,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
 
     @_when_complete
     def verify_invariants(self) -> bool:
-        for name in ("input", "result"):
-            rank = len(getattr(self, name).type.shape)
-            if not _rule(self, rank == 4, f"{name} of rank 4", f"rank {rank}"):
-                return False
-        if not _verify_format(self):
+        if not (_verify_ranks(self, 4) and _verify_format(self)):
             return False
         return _verify_convolution(self, filters=self.result.type.shape[1], kernel=self.kernel_size)
 
@@ -286,6 +281,56 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         if not _rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
             return False
         return _verify_bias(self, weight[0]) and _verify_activation(self)
+
+
+class SparseLinearOp(PatternDialect.Operation, name="sparse_linear", traits=[Pure]):
+    """A fully connected layer whose weights are stored as the arrays of some format: `pattern.linear` with what they
+    decode to.
+
+    Operands: input N x C; array0 .. array5 and attribute format as in `pattern.sparse_conv2d`; bias F. Attribute:
+    activation.
+
+    Verifier:
+        'pattern.sparse_linear' op expected input of rank 2, got rank <r>
+        'pattern.sparse_linear' op expected result of rank 2, got rank <r>
+        'pattern.sparse_linear' op expected a format of 1x1 kernels, got <h>x<w>
+        'pattern.sparse_linear' op expected result of <N> rows, got <n>
+        'pattern.sparse_linear' op expected bias of shape [<F>], got <shape>
+        and the rules of formats, see `pattern.sparse_conv2d`.
+    """
+
+    input: Operand[Tensor]
+    array0: Operand[Tensor]
+    result: Result[Tensor]
+    format: Any
+    activation: Any
+    array1: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array2: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array3: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array4: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array5: Optional[Operand[Tensor]] = None  # noqa: UP045
+    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @property
+    def arrays(self) -> list[ir.Value]:
+        """The arrays, in the order of the format's names."""
+        return _arrays(self)
+
+    def array(self, name: str) -> ir.Value:
+        """Return one of the arrays by its name."""
+        return self.arrays[self.format.array_names().index(name)]
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        if not (_verify_ranks(self, 2) and _verify_format(self)):
+            return False
+        height, width = self.format.kernel_size()
+        if not _rule(self, (height, width) == (1, 1), "a format of 1x1 kernels", f"{height}x{width}"):
+            return False
+        batch, (rows, filters) = self.input.type.shape[0], self.result.type.shape
+        if not _rule(self, rows == batch, f"result of {batch} rows", rows):
+            return False
+        return _verify_bias(self, filters) and _verify_activation(self)
 
 
 class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
@@ -436,6 +481,20 @@ def _integer(attr: Any) -> int:
     return attr.value if isinstance(attr, ir.IntegerAttr) else 0
 
 
+def _arrays(op: Any) -> list[ir.Value]:
+    values = [getattr(op, f"array{number}") for number in range(MAX_ARRAYS)]
+    return [value for value in values if value is not None]
+
+
+def _verify_ranks(op: Any, wanted: int) -> bool:
+    """Require the rank of input and result."""
+    for name in ("input", "result"):
+        rank = len(getattr(op, name).type.shape)
+        if not _rule(op, rank == wanted, f"{name} of rank {wanted}", f"rank {rank}"):
+            return False
+    return True
+
+
 def _verify_format(op: Any) -> bool:
     """Require a format, as many arrays as it has, and its own rules."""
     attr, count = op.attributes["format"], len(op.arrays)
@@ -485,12 +544,9 @@ def _verify_window(op: Any, kernel: tuple[int, int]) -> bool:
         op expected '<name>' to be array<i64> of <n> values of <m> or more, got <value>
         op expected result batch, height and width <...>, got <...>
     """
-    for name in ("input", "result"):
-        rank = len(getattr(op, name).type.shape)
-        if not _rule(op, rank == 4, f"{name} of rank 4", f"rank {rank}"):
-            return False
     if not (
-        _verify_integers(op, "strides", 2, 1)
+        _verify_ranks(op, 4)
+        and _verify_integers(op, "strides", 2, 1)
         and _verify_integers(op, "pads", 4, 0)
         and _verify_integers(op, "dilations", 2, 1)
     ):
@@ -572,6 +628,7 @@ __all__ = [
     "RelayoutOp",
     "ScheduleAttr",
     "SparseConv2dOp",
+    "SparseLinearOp",
     "WeightFormatAttr",
     "load",
 ]

@@ -6,26 +6,29 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
+from torch_mlir.dialects.ext import partition_fields
 
 from patc.diagnostics import PatcError
-from patc.dialects.pattern import Conv2dOp, SparseConv2dOp
 from patc.passes.base import Pass, PassState
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
 from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
 from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.layers.registry import kind_of
 
 
 @dataclass(frozen=True)
 class PatternEncode(Pass):
-    """Store the weights of pruned convolutions as the arrays of a format.
+    """Store the weights of pruned convolutions and linear layers as the arrays of a format.
 
     The formats are those of `passes/formats/registry.py`, and each layer has the first that takes its weights. There is
-    FKW: the pattern library of a layer is read from the zeros of its weights. All its patterns have as many
-    entries as the fullest kernel, two to six. Masks of fewer entries that none of them covers are merged into
-    further patterns, the most frequent first. Patterns are sorted by mask, so that layers with the same patterns
-    can share their code. A kernel takes the first pattern that covers it, and stores zeros where it has
-    fewer entries; a kernel of zeros is dropped.
+    FKW, which leaves linear layers as they are.
+
+    The pattern library of a layer is read from the zeros of its weights. All its patterns have as many entries as the
+    fullest kernel, two to six. Masks of fewer entries that none of them covers are merged into further patterns, the
+    most frequent first. Patterns are sorted by mask, so that layers with the same patterns can share their code. A
+    kernel takes the first pattern that covers it, and stores zeros where it has fewer entries; a kernel of zeros is
+    dropped.
 
     Nine consecutive input channels of one filter of a 1x1 convolution are one kernel of depth nine. The rest, C
     mod 9 channels, is stored as kernels of the last nine channels, as few as its entries need. Patterns for these
@@ -96,32 +99,33 @@ class PatternEncode(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context, ir.Location.unknown():
-            for conv in _convolutions(module):
+            for sparse_op, layer in _dense_layers(module):
                 try:
-                    encoded = self._encode_layer(conv, state)
+                    encoded = self._encode_layer(layer, state)
                 except StaysDense as reason:
-                    state.remark(conv, f"stays dense: {reason}")
+                    state.remark(layer, f"stays dense: {reason}")
                     continue
                 if encoded:
-                    _replace(conv, *encoded, state)
+                    _replace(layer, sparse_op, encoded, state)
 
-    def _encode_layer(self, conv: Conv2dOp, state: PassState) -> tuple[WeightFormat, Arrays] | None:
+    def _encode_layer(self, layer: Any, state: PassState) -> tuple[WeightFormat, Arrays] | None:
         """Return format and arrays of a layer; None for one that is dense as a matter of course.
 
         Raises:
             StaysDense: the reason of the first format that refuses the weights.
         """
-        element = str(conv.weight.type.element_type)
+        element, weight = str(layer.weight.type.element_type), read_constant(layer.weight, state)
+        if layer.weight.type.rank == 2 and (element != "f32" or weight is None):
+            return None
         if element != "f32":
             raise StaysDense(f"its weights are {element}, f32 expected")
-        weight = read_constant(conv.weight, state)
         if weight is None:
             raise StaysDense("its weights are not constant")
         options = EncodeOptions(self.max_patterns, self.min_sparsity, self.library)
         reasons = []
         for kind in formats():
             try:
-                encoded = kind.encode(weight, conv.groups.value, options)
+                encoded = kind.encode(weight, _groups(layer), options)
             except StaysDense as reason:
                 reasons.append(reason)
                 continue
@@ -132,46 +136,43 @@ class PatternEncode(Pass):
         return None
 
 
-def _convolutions(module: ir.Module) -> list[Conv2dOp]:
-    found: list[Conv2dOp] = []
+def _dense_layers(module: ir.Module) -> list[tuple[type, Any]]:
+    """Return the layers whose weights a format may take, with the op that each becomes then."""
+    found: list[tuple[type, Any]] = []
 
     def visit(operation: Any) -> ir.WalkResult:
-        if operation.name == Conv2dOp.OPERATION_NAME:
-            found.append(operation.opview)
+        kind = kind_of(operation.opview)
+        if kind is not None and kind.sparse is not None:
+            found.append((kind.sparse, operation.opview))
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
     return found
 
 
-def _replace(conv: Conv2dOp, found: WeightFormat, arrays: Arrays, state: PassState) -> None:
-    """Put a sparse convolution in the place of a dense one, its arrays in the place of the weight."""
-    weight = conv.weight
-    stem, attr = _stem(constant_name(weight)), found.to_attr()
+def _groups(layer: Any) -> int:
+    return layer.groups.value if "groups" in layer.attributes else 1
+
+
+def _replace(layer: Any, sparse_op: Any, encoded: tuple[WeightFormat, Arrays], state: PassState) -> None:
+    """Put a sparse layer in the place of a dense one, its arrays in the place of the weight."""
+    weight, attr = layer.weight, encoded[0].to_attr()
+    stem = _stem(constant_name(weight))
     with ir.InsertionPoint(weight.owner):
-        operands = {
+        values = {
             f"array{number}": make_constant(array, stem and f"{stem}.{name}", state, location=weight.owner.location)
-            for number, (name, array) in enumerate(zip(attr.array_names(), arrays, strict=True))
+            for number, (name, array) in enumerate(zip(attr.array_names(), encoded[1], strict=True))
         }
-    with ir.InsertionPoint(conv):
-        sparse = SparseConv2dOp(
-            input=conv.input,
-            **operands,
-            result=conv.result.type,
-            format=attr,
-            strides=conv.strides,
-            pads=conv.pads,
-            dilations=conv.dilations,
-            activation=conv.activation,
-            bias=conv.bias,
-            residual=conv.residual,
-            loc=conv.location,
-        )
-    _copy_further_attributes(conv, sparse)
-    if conv.groups.value > 1:
-        sparse.attributes["grouped"] = ir.UnitAttr.get(conv.context)
-    conv.result.replace_all_uses_with(sparse.result)
-    conv.operation.erase()
+    operands, attributes, _, _ = partition_fields(layer._fields)
+    kept = [field.name for field in (*operands, *attributes) if field.name not in ("weight", "groups")]
+    values.update({name: getattr(layer, name) for name in kept})
+    with ir.InsertionPoint(layer):
+        sparse = sparse_op(**values, format=attr, result=layer.result.type, loc=layer.location)
+    _copy_further_attributes(layer, sparse)
+    if _groups(layer) > 1:
+        sparse.attributes["grouped"] = ir.UnitAttr.get(layer.context)
+    layer.result.replace_all_uses_with(sparse.result)
+    layer.operation.erase()
     if next(iter(weight.uses), None) is None:
         weight.owner.erase()
 
@@ -184,8 +185,8 @@ def _stem(name: str | None) -> str | None:
     return ".".join(parts[: parts.index("weight")] if "weight" in parts[1:] else parts)
 
 
-def _copy_further_attributes(conv: Conv2dOp, sparse: SparseConv2dOp) -> None:
+def _copy_further_attributes(layer: Any, sparse: Any) -> None:
     """Keep what others noted about the layer."""
-    for name in conv.attributes:
+    for name in layer.attributes:
         if name != "groups" and name not in sparse.attributes:
-            sparse.attributes[name] = conv.attributes[name]
+            sparse.attributes[name] = layer.attributes[name]

@@ -44,7 +44,7 @@ class WeightFormat(abc.ABC):
         """Return the format and the arrays of a layer's weights; None where they are dense as a matter of course.
 
         Args:
-            weight: F x C/groups x KH x KW, float32.
+            weight: F x C/groups x KH x KW of a convolution, F x C of a linear layer, float32.
 
         Raises:
             StaysDense: the weights do not fit the format; the reason.
@@ -61,7 +61,9 @@ class WeightFormat(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, arrays: Arrays, channels: int) -> np.ndarray:
-        """Return the F x `channels` x KH x KW weights, ordered by output channel; with zeros between groups.
+        """Return the F x `channels` x KH x KW weights, F x `channels` x 1 x 1 of a linear layer.
+
+        They are ordered by output channel, with zeros between groups.
 
         Args:
             channels: C.

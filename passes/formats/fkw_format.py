@@ -28,6 +28,8 @@ class FkwFormat(WeightFormat):
 
     @classmethod
     def encode(cls, weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[FkwFormat, Arrays] | None:
+        if weight.ndim == 2:
+            return None  # no kernel would gain from it
         if _is_usually_dense(weight, groups) and np.mean(weight == 0) < options.min_sparsity:
             return None
         _check_kind(weight, groups)

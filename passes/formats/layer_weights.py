@@ -45,7 +45,8 @@ def read_fkw(op: Any, state: PassState) -> Fkw:
 
 @dataclass(frozen=True)
 class DenseWeight:
-    """The weights of a convolution, F x C/groups x KH x KW, and the constant that they come from."""
+    """The weights of a convolution, F x C/groups x KH x KW, or of a linear layer, F x C; the constant that they come
+    from."""
 
     array: np.ndarray
     origin: ir.Value
@@ -53,11 +54,13 @@ class DenseWeight:
 
 
 def read_dense_weight(op: Any, state: PassState) -> DenseWeight:
-    """Return a convolution's weights; those of a sparse one are decoded."""
+    """Return a layer's weights; those of a sparse one are decoded."""
     if "format" not in op.attributes:
-        return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, op.groups.value)
+        groups = op.groups.value if "groups" in op.attributes else 1
+        return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, groups)
     array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1])
-    return DenseWeight(array, op.arrays[0], 1)
+    is_linear = len(op.result.type.shape) == 2
+    return DenseWeight(array[:, :, 0, 0] if is_linear else array, op.arrays[0], 1)
 
 
 def find_dense_weight(op: Any, state: PassState) -> DenseWeight | None:

@@ -150,6 +150,8 @@ class LayerKind(abc.ABC):
         fill: what the halo of an operand that a window slides over must hold, so that padding does not count: "zero",
             or "lowest" (minus infinity).
         rereads: whether a window reads each row many times: planes may then well be stored in a way that suits it.
+        sparse: the op of the same layer with weights in a format, which has the fields of this one but `weight` and
+            `groups`; None for layers that have none.
         raisers: what `pattern-raise` makes the op of.
         host, gpu: how CPUs and GPUs compute it, in the order in which candidates are listed.
     """
@@ -161,6 +163,7 @@ class LayerKind(abc.ABC):
     keeps_types: ClassVar[bool]
     fill: ClassVar[str]
     rereads: ClassVar[bool]
+    sparse: ClassVar[type | None]
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]

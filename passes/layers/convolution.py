@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
@@ -19,9 +17,7 @@ from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirec
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.winograd import Winograd
-from patc.passes.base import PassState, fail
-from patc.passes.formats.base import Arrays, WeightFormat
-from patc.passes.formats.fkw import invert
+from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import read_arrays
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
@@ -41,6 +37,14 @@ from patc.passes.layers.base import (
     list_operands,
     operand_number,
     sign_of_activation,
+)
+from patc.passes.layers.sparse import (
+    are_constant,
+    array_accesses,
+    kept_weights,
+    positions,
+    read_weights,
+    replace_arrays,
 )
 from patc.passes.raising import convolutions
 
@@ -69,6 +73,7 @@ class Conv2d(_Convolution):
     """`pattern.conv2d`."""
 
     op = pattern.Conv2dOp
+    sparse = pattern.SparseConv2dOp
     raisers = (
         Raiser("linalg.conv_2d_nchw_fchw", convolutions.raise_conv2d),
         Raiser("linalg.conv_2d_ngchw_gfchw", convolutions.raise_grouped),
@@ -87,7 +92,7 @@ class Conv2d(_Convolution):
         return list_operands(op, accesses, shared=("input",) if op.groups.value == 1 else ())
 
     def channels(self, op: Any, state: PassState) -> Channels:
-        if not _are_constant([op.weight, op.bias], state) or not (op.groups.value == 1 or _is_depthwise(op)):
+        if not are_constant([op.weight, op.bias], state) or not (op.groups.value == 1 or _is_depthwise(op)):
             return fix_all(op)
         tied = [op.result, op.residual, op.input if _is_depthwise(op) else None]
         return Channels(tied=tuple(tensor for tensor in tied if tensor is not None))
@@ -118,6 +123,7 @@ class SparseConv2d(_Convolution):
     """`pattern.sparse_conv2d`."""
 
     op = pattern.SparseConv2dOp
+    sparse = None
     raisers = ()
     host = (PatternDirect(), InputStationary(), DenseDirect(), DepthwiseDirect(), Winograd())
     gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
@@ -125,19 +131,19 @@ class SparseConv2d(_Convolution):
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {
             "input": Access.WINDOW,
-            **{_array_field(number): _array_access(value) for number, value in enumerate(op.arrays)},
+            **array_accesses(op),
             "bias": Access.WEIGHTS,
             "residual": Access.ELEMENTS,
         }
         return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
-        if not _are_constant([*op.arrays, op.bias], state):
+        if not are_constant([*op.arrays, op.bias], state):
             state.remark(op, "keeps the order of its filters: its arrays are not constant")
             return fix_all(op)
-        stored, arrays = _read_weights(op, state)
+        stored, arrays = read_weights(op, state)
         order = stored.order_filters(arrays)
-        work = _kept_weights(op) * math.prod(op.result.type.shape[2:])
+        work = kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(
             tied=(op.result,) if op.residual is None else (op.result, op.residual),
             fixed=(op.input,) if stored.reads_neighbours else (),
@@ -146,26 +152,25 @@ class SparseConv2d(_Convolution):
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         assert permutation.filters is not None, "channels said an order"
-        inputs, outputs = (_positions(permutation.of(tensor), tensor) for tensor in (op.input, op.result))
-        stored, arrays = _read_weights(op, state)
+        inputs, outputs = (positions(permutation.of(tensor), tensor.type.shape[1]) for tensor in (op.input, op.result))
+        stored, arrays = read_weights(op, state)
         arrays = stored.permute_channels(stored.permute_filters(arrays, permutation.filters, outputs), inputs)
-        for number, array in enumerate(arrays):
-            replace_constant(op, operand_number(op, _array_field(number)), array, state)
+        replace_arrays(op, arrays, state)
         _permute_bias(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         name = constant_name(op.arrays[0])
-        stored, arrays = _read_weights(op, state)
+        stored, arrays = read_weights(op, state)
         dense = stored.decode(arrays, op.input.type.shape[1])
         return _convolve(op, make_constant(dense, None if name is None else f"{name}.dense", state), groups=1)
 
     def work(self, op: Any) -> Work:
         dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(op.kernel_size)
-        kept = _kept_weights(op)
+        kept = kept_weights(op)
         return Work(dense, kept, 2 * kept * _places(op))
 
     def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return format_of(op).shares(read_arrays(op, state)) if _are_constant(op.arrays, state) else ()
+        return format_of(op).shares(read_arrays(op, state)) if are_constant(op.arrays, state) else ()
 
 
 def _is_depthwise(op: Any) -> bool:
@@ -179,47 +184,12 @@ def _places(op: Any) -> int:
     return int(batch * height * width)
 
 
-def _are_constant(values: Iterable[ir.Value | None], state: PassState) -> bool:
-    return all(value is None or read_constant(value, state) is not None for value in values)
-
-
-def _read_weights(op: Any, state: PassState) -> tuple[WeightFormat, Arrays]:
-    """Return the weights of a sparse convolution.
-
-    Raises:
-        PatcError: an array is not constant, or not valid.
-    """
-    stored, arrays = format_of(op), read_arrays(op, state)
-    violation = stored.find_violation(arrays, op.input.type.shape[1])
-    if violation is not None:
-        raise fail(op, *violation)
-    return stored, arrays
-
-
-def _kept_weights(op: Any) -> int:
-    return format_of(op).kept_weights([value.type.shape for value in op.arrays])
-
-
-def _array_field(number: int) -> str:
-    """Return the name of the operand that is the array of a number."""
-    return f"array{number}"
-
-
-def _array_access(value: ir.Value) -> Access:
-    return Access.INDICES if isinstance(value.type.element_type, ir.IntegerType) else Access.WEIGHTS
-
-
 def _permute_bias(op: Any, permutation: Permutation, state: PassState) -> None:
     order = permutation.of(op.result)
     if op.bias is not None and order is not None:
         bias = read_constant(op.bias, state)
         assert bias is not None, "the channels of others are fixed"
         replace_constant(op, operand_number(op, "bias"), bias[order], state)
-
-
-def _positions(order: np.ndarray | None, value: ir.Value) -> np.ndarray:
-    """Return the new number of each channel of a tensor."""
-    return np.arange(value.type.shape[1]) if order is None else invert(order)
 
 
 def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:

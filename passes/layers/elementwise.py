@@ -31,6 +31,7 @@ from patc.passes.raising import sums
 class _Elementwise(LayerKind):
     """What these layers have in common: element i of the result comes from element i of each operand."""
 
+    sparse = None
     elements = tuple(NUMERICS)
     converts = False
     packs = False

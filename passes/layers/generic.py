@@ -25,6 +25,7 @@ class Generic(LayerKind):
     packs = True
     keeps_types = True
     fill = "zero"
+    sparse = None
     raisers = ()
     rereads = False
     host = (GenericLoops(),)

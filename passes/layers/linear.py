@@ -14,7 +14,7 @@ from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
-from patc.passes.ir.constants import read_constant, replace_constant
+from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
@@ -30,26 +30,28 @@ from patc.passes.layers.base import (
     operand_number,
     sign_of_activation,
 )
+from patc.passes.layers.sparse import (
+    are_constant,
+    array_accesses,
+    kept_weights,
+    positions,
+    read_weights,
+    replace_arrays,
+)
 from patc.passes.raising import products
 
 
-class Linear(LayerKind):
-    """`pattern.linear`."""
+class _Linear(LayerKind):
+    """What fully connected layers have in common."""
 
-    op = pattern.LinearOp
     elements = tuple(NUMERICS)
     converts = False
     packs = False
     keeps_types = False
     fill = "zero"
     rereads = False
-    raisers = (Raiser("linalg.matmul", products.raise_matmul),)
     host = (Gemv(),)
     gpu = (GpuGemv(),)
-
-    def operands(self, op: Any) -> tuple[Operand, ...]:
-        accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, "bias": Access.WEIGHTS}
-        return list_operands(op, accesses, shared=("input",))
 
     def window(self, op: Any) -> None:
         return None
@@ -59,6 +61,21 @@ class Linear(LayerKind):
 
     def sign(self, op: Any) -> Sign:
         return sign_of_activation(op)
+
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()
+
+
+class Linear(_Linear):
+    """`pattern.linear`."""
+
+    op = pattern.LinearOp
+    sparse = pattern.SparseLinearOp
+    raisers = (Raiser("linalg.matmul", products.raise_matmul),)
+
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, "bias": Access.WEIGHTS}
+        return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
         if read_constant(op.weight, state) is None:
@@ -73,15 +90,53 @@ class Linear(LayerKind):
         replace_constant(op, operand_number(op, "weight"), columns.reshape(weight.shape), state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        weight, shape = reference.widen(op.weight), list(op.result.type.shape)
-        destination = reference.empty(reversed(op.weight.type.shape), op)
-        transposed = linalg.transpose(weight, outs=[destination], permutation=[1, 0]).result[0]
-        init = reference.zeros(shape, op) if op.bias is None else reference.broadcast(op.bias, shape, [0], op)
-        return reference.activate(op, linalg.matmul(reference.widen(op.input), transposed, outs=[init]))
+        return _multiply(op, op.weight)
 
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
         return Work(weights, weights, 2 * weights * op.result.type.shape[0])
 
-    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return ()
+
+class SparseLinear(_Linear):
+    """`pattern.sparse_linear`, which is computed dense."""
+
+    op = pattern.SparseLinearOp
+    sparse = None
+    raisers = ()
+
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        accesses = {"input": Access.PACKED, **array_accesses(op), "bias": Access.WEIGHTS}
+        return list_operands(op, accesses, shared=("input",))
+
+    def channels(self, op: Any, state: PassState) -> Channels:
+        if not are_constant(op.arrays, state):
+            return fix_all(op)
+        stored, _ = read_weights(op, state)
+        return Channels(fixed=(op.result, op.input) if stored.reads_neighbours else (op.result,))
+
+    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
+        order, features = permutation.of(op.input), op.input.type.shape[1]
+        assert order is not None, "all else is fixed"
+        stored, arrays = read_weights(op, state)
+        # Each channel has as many columns as the flattened tensor had pixels.
+        columns = np.arange(features).reshape(len(order), -1)[order].ravel()
+        replace_arrays(op, stored.permute_channels(arrays, positions(columns, features)), state)
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        name = constant_name(op.arrays[0])
+        stored, arrays = read_weights(op, state)
+        dense = stored.decode(arrays, op.input.type.shape[1])[:, :, 0, 0]
+        return _multiply(op, make_constant(dense, None if name is None else f"{name}.dense", state))
+
+    def work(self, op: Any) -> Work:
+        dense, kept = op.input.type.shape[1] * op.result.type.shape[1], kept_weights(op)
+        return Work(dense, kept, 2 * kept * op.result.type.shape[0])
+
+
+def _multiply(op: Any, weight: ir.Value) -> ir.Value:
+    """Build product, bias and activation of a linear layer."""
+    shape = list(op.result.type.shape)
+    destination = reference.empty(reversed(weight.type.shape), op)
+    transposed = linalg.transpose(reference.widen(weight), outs=[destination], permutation=[1, 0]).result[0]
+    init = reference.zeros(shape, op) if op.bias is None else reference.broadcast(op.bias, shape, [0], op)
+    return reference.activate(op, linalg.matmul(reference.widen(op.input), transposed, outs=[init]))

@@ -38,6 +38,7 @@ from patc.passes.raising import pools
 class _Pool(LayerKind):
     """What layers of pooling have in common: a window on each channel by itself."""
 
+    sparse = None
     elements = tuple(NUMERICS)
     converts = False
     packs = False

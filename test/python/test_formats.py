@@ -47,11 +47,11 @@ class RowsFormat(WeightFormat):
 
     @classmethod
     def encode(cls, weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[RowsFormat, Arrays] | None:
-        if weight.shape[2:] != (1, 1) or groups > 1:
+        if weight.shape[2:] not in ((1, 1), ()) or groups > 1:
             return None
         if np.mean(weight == 0) < options.min_sparsity:
             raise StaysDense("its rows are full")
-        return cls(), _compress(weight[:, :, 0, 0])
+        return cls(), _compress(weight.reshape(len(weight), -1))
 
     @classmethod
     def from_attr(cls, attr: Any) -> RowsFormat:
@@ -109,21 +109,22 @@ def rows_format(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Net(nn.Module):
-    """A residual block of 3x3 patterns and sparse 1x1 layers, whose channels FKW puts in another order."""
+    """A residual block of 3x3 patterns and sparse 1x1 and linear layers, whose channels FKW puts in another order."""
 
     def __init__(self) -> None:
         super().__init__()
         rng = np.random.default_rng(3)
-        self.first, self.last = nn.Conv2d(4, 16, 3, padding=1), nn.Conv2d(16, 5, 1)
+        self.first, self.last = nn.Conv2d(4, 16, 3, padding=1), nn.Linear(16 * 6 * 7, 5)
         self.narrow, self.wide = nn.Conv2d(16, 6, 1), nn.Conv2d(6, 16, 1, bias=False)
         with torch.no_grad():
             self.first.weight[:] = torch.from_numpy(pattern_weight(rng, 16, 4, 0.6))
-            for layer in (self.narrow, self.wide):
+            for layer in (self.narrow, self.wide, self.last):
                 layer.weight *= torch.from_numpy(rng.random(layer.weight.shape) < 0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.first(x))
-        return self.last(torch.relu(self.wide(torch.relu(self.narrow(x))) + x))
+        x = torch.relu(self.wide(torch.relu(self.narrow(x))) + x)
+        return self.last(x.flatten(1))
 
 
 @pytest.mark.usefixtures("rows_format")
@@ -131,7 +132,7 @@ class Net(nn.Module):
 def test_a_format_from_outside_goes_through_the_passes(stage: str) -> None:
     model, x = Net().eval(), torch.randn(2, 4, 6, 7)
     module, state = lower_model(model, (x,), host_pipeline("host", 1).until(stage))
-    assert str(module).count("format = #pattern.rows") == 2
+    assert str(module).count("format = #pattern.rows") == 3
     assert {"narrow.values", "narrow.columns", "narrow.offset"} <= set(state.parameters)
     assert_close(execute(module, state.parameters, [x.numpy()]), torch_results(model, [x]))
 
@@ -141,8 +142,8 @@ def test_a_format_from_outside_goes_through_the_passes(stage: str) -> None:
 def test_its_layers_are_computed_dense(dtype: str) -> None:
     model, x = Net().eval(), torch.randn(2, 4, 6, 7)
     compiled = patc.compile(model, (x,), threads=1, dtype=dtype)
-    layers = [layer for layer in compiled.layers if layer.op == "sparse_conv2d"]
-    assert [layer.name for layer in layers] == ["first", "narrow", "wide"]
+    layers = [layer for layer in compiled.layers if layer.op.startswith("sparse")]
+    assert [layer.name for layer in layers] == ["first", "narrow", "wide", "last"]
     assert layers[1].kept_weights == torch.count_nonzero(model.narrow.weight)
     (expected,) = torch_results(model, [x])
     bound = {"f32": 1e-4, "f16": 1e-2}[dtype]
@@ -155,7 +156,8 @@ def test_gpus_compute_them_dense() -> None:
         Net().eval(), (torch.randn(1, 4, 6, 7),), host_pipeline("spirv-vulkan", None).until("schedule")
     )
     ops = [line for line in str(module).splitlines() if "#pattern.rows" in line]
-    assert len(ops) == 2 and all('algorithm = "dense-direct"' in line for line in ops)
+    names = ["dense-direct", "dense-direct", "gemv"]
+    assert all(f'algorithm = "{name}"' in line for name, line in zip(names, ops, strict=True))
 
 
 def test_layers_that_no_format_takes_stay_dense() -> None:

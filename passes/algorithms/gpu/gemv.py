@@ -13,6 +13,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_planes import shared_sum_candidate
 from patc.passes.cost.models import cost_model
+from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.kernels.gpu.gemv import gemv
 from patc.passes.kernels.gpu.weights import pack_features
 from patc.targets import Target
@@ -30,8 +31,8 @@ class Gemv(GpuAlgorithm):
 
     def emit(self, site: GpuSite) -> None:
         block = site.schedule.filters
-        packed = pack_features(site.array("weight"), block)
-        weights = site.memory.constant(packed, site.op.weight, f"features{block}")
+        dense = read_dense_weight(site.op, site.state)
+        weights = site.memory.constant(pack_features(dense.array, block), dense.origin, f"features{block}")
         layer = site.layer()
         grid = ceil_div(layer.output.width, block), layer.source.channels, 1
         site.launch(grid, functools.partial(gemv, layer=layer, weights=weights))

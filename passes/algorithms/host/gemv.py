@@ -12,7 +12,7 @@ from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.formats.layer_weights import require_array
+from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.host.gemm import Gemm
 from patc.passes.kernels.host.kernel import Kernel
@@ -27,8 +27,8 @@ class Gemv(HostAlgorithm):
     name: ClassVar[str] = "gemv"
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.weight.type)
-        filters, features = op.weight.type.shape
+        model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.input.type)
+        filters, features = op.result.type.shape[1], op.input.type.shape[1]
         rows = min(images, 4)
         block = min(filters, 4 if rows > 1 else 8)
         lanes = model.lanes * size // 4  # it sums in f32
@@ -37,8 +37,8 @@ class Gemv(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         op, source, output = site.op, site.source, site.output
         block, lanes = site.schedule.filters, site.schedule.lanes
-        array = pack_features(require_array(op, op.weight, "weight", site.state), block, lanes)
-        weight = site.constant(array, op.weight, f"packed{block}x{lanes}")
+        dense = read_dense_weight(op, site.state)
+        weight = site.constant(pack_features(dense.array, block, lanes), dense.origin, f"packed{block}x{lanes}")
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, weights, made, epilogue = arguments

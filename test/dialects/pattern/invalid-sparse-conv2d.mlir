@@ -282,3 +282,29 @@ func.func @more_channels_than_the_input(%x: tensor<1x8x6x6xf32>, %values: tensor
     tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
   return
 }
+
+// -----
+
+func.func @array_missing(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected arrays values, index, offset, stride, reorder, got 4 operands}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride) {activation = "relu",
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>) -> tensor<1x4x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @format_of_numbers(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
+  // expected-error @below {{'pattern.sparse_conv2d' op expected #pattern.fkw of two i64 arrays, got #pattern.fkw<3 : i64, 27 : i64>}}
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+    dilations = array<i64: 1, 1>, format = #pattern.fkw<3 : i64, 27 : i64>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
+    tensor<4x3xi16>, tensor<4xi16>) -> tensor<1x4x6x6xf32>
+  return
+}

@@ -102,3 +102,15 @@ func.func @relayout(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
     halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 64 : i64, row = 8 : i64}>>) -> tensor<1x8x6x6xf32>
   return %z : tensor<1x8x6x6xf32>
 }
+
+// CHECK-LABEL: @sparse_linear
+func.func @sparse_linear(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
+    %offset: tensor<5xi32>, %stride: tensor<4x2xi16>, %reorder: tensor<4xi16>) -> tensor<2x4xf32> {
+  // CHECK: "pattern.sparse_linear"
+  // CHECK-SAME: format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>
+  %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+    format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>
+  return %y : tensor<2x4xf32>
+}
