@@ -140,6 +140,14 @@ def test_weighs_pattern_loops_against_dense_ones() -> None:
     assert ratios[0] > 2 * ratios[1] > 2
 
 
+def test_grouped_layers_are_never_computed_dense() -> None:
+    layer = conv(1.0, 28)
+    algorithms = {candidate.schedule.algorithm for candidate in layer.candidates()}
+    assert algorithms == {"pattern-direct", "dense-direct"}
+    layer.op.attributes["grouped"] = ir.UnitAttr.get(layer.module.context)
+    assert {candidate.schedule.algorithm for candidate in layer.candidates()} == {"pattern-direct"}
+
+
 def test_small_planes_divide_their_sums() -> None:
     few, many = (conv(0.3, size, 128, 64).schedule for size in (4, 56))
     assert few.sums > 1 and many.sums == 1

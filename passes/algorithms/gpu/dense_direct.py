@@ -63,8 +63,8 @@ class _Direct(GpuAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         shape, model = _Shape.of(op), cost_model(target)
-        if not self._applies(shape):
-            return
+        if "grouped" in op.attributes or not self._applies(shape):
+            return  # zeros between the groups would make NaN of another group's infinity
         height, width = Window.of(op).kernel
         taps = [(0, dy, dx) for dy in range(height) for dx in range(width)]
         for schedule in convolution_schedules(op, self.name, shape.blocks(), model):
