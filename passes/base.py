@@ -44,6 +44,10 @@ class PassState:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     measure: Measure | None = None
 
+    def clone(self) -> PassState:
+        """Return a state of its own with the same arrays, which no pass changes in place."""
+        return PassState(self.parameters.copy(), list(self.diagnostics), self.measure)
+
     def remark(self, op: Any, message: str) -> None:
         """Record something the user may want to know about one op."""
         self.diagnostics.append(Diagnostic("remark", message, op.location))

@@ -16,7 +16,7 @@ from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.elements import mlir_type, numpy_type
-from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.ir.functions import defined_functions, top_level_ops, works_on_tensors
 from patc.passes.layers.registry import kind_of
 
 _CONSTANTS = ("pattern.parameter", "arith.constant")
@@ -62,7 +62,8 @@ class PatternDemote(Pass):
             return
         with module.context:
             narrow = mlir_type(NUMERICS[self.dtype].storage)
-        functions = [function for function in defined_functions(module) if not _computes_in(function, narrow)]
+        functions = [function for function in defined_functions(module) if works_on_tensors(function)]
+        functions = [function for function in functions if not _computes_in(function, narrow)]
         for function in functions:
             _check_ops(function, self.dtype)
         _demote_constants([op for function in functions for op in top_level_ops(function)], narrow, state)

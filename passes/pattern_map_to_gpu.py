@@ -23,6 +23,7 @@ from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
 from patc.passes.ir.functions import defined_functions, erase_outlined, through_reshapes, works_on_tensors
+from patc.passes.ir.modules import keep_signature
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
 from patc.passes.layers.registry import kind_of
 
@@ -67,6 +68,8 @@ class PatternMapToGpu(Pass):
         module.operation.attributes["gpu.container_module"] = ir.UnitAttr.get()
         weights = Weights(self.max_buffer_bytes)
         kernels = GpuKernels(module)
+        for function in functions:
+            keep_signature(module, function)
         made = [_map(function, kernels, weights, state) for function in functions]
         state.parameters[WEIGHTS] = weights.bytes()
         for function in made:

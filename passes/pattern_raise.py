@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.functions import defined_functions, erase_dead
+from patc.passes.ir.functions import defined_functions, erase_dead, works_on_tensors
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import fuse_epilogues, raise_bias
@@ -43,7 +43,7 @@ class PatternRaise(Pass):
     name: ClassVar[str] = "pattern-raise"
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        functions = defined_functions(module)
+        functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         raisers, late_raisers = (_collect_raisers(is_late) for is_late in (False, True))
         with module.context:
             for function in functions:

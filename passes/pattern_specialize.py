@@ -32,6 +32,7 @@ from patc.passes.ir.functions import (
     top_level_ops,
     works_on_tensors,
 )
+from patc.passes.ir.modules import keep_signature
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
@@ -64,6 +65,7 @@ class PatternSpecialize(Pass):
         kernels = KernelFunctions(module, state, target_of(module, self.target))
         for function in defined_functions(module):
             if works_on_tensors(function):
+                keep_signature(module, function)
                 _specialize(module, function, kernels)
         erase_outlined(module)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from patc.compiler import compile_model as compile
     from patc.diagnostics import PatcError
+    from patc.execution import run_module
     from patc.loading import load
     from patc.pipeline import Pipeline
     from patc.runtime.model import CompiledModel
@@ -35,10 +36,11 @@ _HOMES = {
     "Target": ("patc.targets", "Target"),
     "compile": ("patc.compiler", "compile_model"),
     "load": ("patc.loading", "load"),
+    "run_module": ("patc.execution", "run_module"),
 }
 _MODULES = ("models", "pruning")
 
-__all__ = ["CompiledModel", "PatcError", "Pipeline", "Target", "compile", "load", "models", "pruning"]
+__all__ = ["CompiledModel", "PatcError", "Pipeline", "Target", "compile", "load", "models", "pruning", "run_module"]
 
 
 def __getattr__(name: str) -> Any:

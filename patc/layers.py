@@ -69,6 +69,14 @@ class CollectLayers(Instrument):
             self.found = collect_layers(module)
 
 
+def unnamed_layers(count: int) -> tuple[LayerReport, ...]:
+    """Return reports of layers of which nothing is known any more, since passes dissolved them into loops."""
+    return tuple(
+        LayerReport(f"layer{i}", "", "", (), (1, 1), (1, 1), "", "", "given as loops", 0, 0, 0, 0, 0)
+        for i in range(count)
+    )
+
+
 def collect_layers(module: ir.Module) -> list[LayerReport]:
     """Return the scheduled layers of `@main`, in the order in which they run."""
     return [_report(op) for op in _scheduled_ops(module)]

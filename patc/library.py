@@ -18,15 +18,17 @@ from typing import Any
 
 from torch_mlir import ir
 
+from patc.backends.aarch64 import AArch64Backend
 from patc.codegen import aarch64, link
 from patc.codegen.c_interface import Interface, c_identifier, describe_interface, header, padded_weights
 from patc.codegen.entry_points import entry_points, weights_section
-from patc.compiler import Report, compile_program, find_target
+from patc.compiler import Report, compile_program
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
+from patc.options import make_options, require_emits
 from patc.runtime import elf
 from patc.runtime.program import Program
-from patc.targets import AARCH64_SYSTEMS, Target
+from patc.targets import Target
 
 WEIGHTS_PLACES = ("embed", "file")
 
@@ -124,20 +126,12 @@ def compile_library(
     Raises:
         PatcError: as for `patc.compile`, or another target or place of the weights.
     """
-    machine = find_target(target)
-    require_library_target(machine, "for a library")
+    options = make_options(target, threads, dtype, tune)
+    require_emits(options.target, "so", "for a library")
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
-    program, diagnostics = compile_program(
-        model,
-        example_inputs,
-        target=machine,
-        threads=threads,
-        tune=tune,
-        dtype=dtype,
-        report=report,
-        generate=_generate_llvm_ir,
-    )
+    program, diagnostics = compile_program(model, example_inputs, options, report, _LibraryBackend())
+    machine = options.target
     interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
     return Library(interface, program, machine, diagnostics)
 
@@ -150,15 +144,8 @@ def require_object_name(path: str | os.PathLike[str]) -> None:
         )
 
 
-def require_library_target(target: Target, why: str) -> None:
-    """Refuse a target that no library can be made for; `why` ends "expected a target of ...".
+class _LibraryBackend(AArch64Backend):
+    """Stops at LLVM IR text, to which the C functions are added."""
 
-    Raises:
-        PatcError: the target is no key of `AARCH64_SYSTEMS`, with or without a CPU.
-    """
-    if target.name.partition(":")[0] not in AARCH64_SYSTEMS:
-        raise PatcError(f"expected a target of {', '.join(AARCH64_SYSTEMS)} {why}, got '{target.name}'")
-
-
-def _generate_llvm_ir(module: ir.Module, target: Target) -> bytes:
-    return aarch64.lower_to_llvm_ir(module, target).encode()
+    def emit(self, module: ir.Module, target: Target) -> bytes:
+        return aarch64.lower_to_llvm_ir(module, target).encode()

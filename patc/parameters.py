@@ -50,6 +50,10 @@ class ParameterStore:
         self[unique] = array
         return unique
 
+    def copy(self) -> ParameterStore:
+        """Return a store of the same arrays."""
+        return ParameterStore(self._arrays)
+
     def keep_only(self, names: set[str]) -> None:
         """Drop every array whose name is not in `names`."""
         self._arrays = {name: array for name, array in self._arrays.items() if name in names}

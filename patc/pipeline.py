@@ -129,6 +129,10 @@ class Pipeline:
                 return Pipeline(self.passes[:count], self.target)
         raise PatcError(f"expected a stage, one of {', '.join(self.stages)}, got '{stage}'")
 
+    def after(self, stage: str) -> Pipeline:
+        """Return the passes behind a stage: what `until` leaves out."""
+        return Pipeline(self.passes[len(self.until(stage).passes) :], self.target)
+
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that `until` knows, in order."""

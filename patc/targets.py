@@ -204,6 +204,11 @@ def register_target(target: Target) -> None:
     _registered[target.name] = target
 
 
+def known_targets() -> tuple[Target, ...]:
+    """Return the targets that have a name of their own: all that are registered, but not this machine."""
+    return tuple(_registered.values())
+
+
 for _target in (*TARGETS.values(), SPIRV_VULKAN):
     register_target(_target)
 

@@ -17,10 +17,9 @@ from torch_mlir.dialects import func
 
 from patc import __version__, codegen, passes
 from patc.bench.machine import this_machine
-from patc.codegen.program import generate_program
 from patc.diagnostics import Diagnostic, PatcError, layer_name
 from patc.dialects import pattern
-from patc.layers import CollectLayers
+from patc.execution import compile_module
 from patc.numerics import FLOAT32
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
@@ -29,7 +28,6 @@ from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import mlir_type
 from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_schedule import set_schedule
-from patc.pipeline import Pipeline
 from patc.runtime.native_model import NativeModel
 from patc.runtime.program import ENTRY, TensorInfo
 from patc.targets import host
@@ -186,21 +184,8 @@ def _shares(op: Any, state: PassState) -> tuple[int, ...]:
 
 def time_candidates(layer: IsolatedLayer, threads: int) -> list[float]:
     """Compile the copies of a layer into one program, and return the median time of each in calls of the program."""
-    pipeline = Pipeline.named("host", target="host", threads=threads)
     # The relayouts have no schedules yet.
-    first = [item.name for item in pipeline.passes].index("pattern-schedule")
-    state, layers = PassState(layer.parameters), CollectLayers()
-    Pipeline(pipeline.passes[first:]).run(layer.module, state, [layers])
-    program = generate_program(
-        layer.module,
-        state,
-        inputs=layer.inputs,
-        outputs=(),
-        structure={"tuple": []},
-        target=host(),
-        threads=threads,
-        layers=layers.found,
-    )
+    program = compile_module(layer.module, layer.parameters, target="host", threads=threads, stage="layout")
     model = NativeModel(program)
     inputs = model.random_inputs()
     once = sum(time.seconds for time in model.profile(*inputs, repetitions=1))

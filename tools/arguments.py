@@ -196,18 +196,11 @@ def check_threads(threads: int | None) -> None:
         raise PatcError(f"expected --threads of at most {MOST_THREADS}, got {threads}")
 
 
-def check_tuning(tune: str, target: str = "host") -> None:
-    """Refuse a way to choose schedules, or one that the target does not go with, before anything takes time."""
-    from patc.compiler import find_measure, find_target
+def check_options(target: str, dtype: str | None = None, tune: str | None = None) -> None:
+    """Refuse options of compilation that are unknown or do not go together, before anything takes time."""
+    from patc.options import make_options
 
-    find_measure(tune, find_target(target), None)
-
-
-def check_dtype(dtype: str, target: str) -> None:
-    """Refuse an element type, or one that the target's CPU cannot compute in, before anything takes time."""
-    from patc.compiler import check_dtype, find_target
-
-    check_dtype(dtype, find_target(target))
+    make_options(target, None, dtype or "f32", tune or "cost")
 
 
 def output_path(text: str) -> str:

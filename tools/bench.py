@@ -96,7 +96,7 @@ def _run_clock(args: argparse.Namespace) -> int:
         raise PatcError(f"expected --model-cycles together with --dtype {args.dtype}: this machine is timed with f32")
     options = _options(args)
     options.check()
-    arguments.check_tuning(args.tune)
+    arguments.check_options("host", tune=args.tune)
     from patc.bench.results import wrong_entries
     from patc.bench.runner import run_bench
     from patc.tools.bench_tables import make_console, render
@@ -121,14 +121,13 @@ def _run_model(args: argparse.Namespace) -> int:
             f"expected --model-cycles without {option}: it models all layers of patc's own code, in one thread"
         )
     from patc.bench.cycles import check_target, model_cycles
-    from patc.compiler import find_target
+    from patc.targets import get_target
     from patc.tools.bench_tables import make_console
     from patc.tools.cycle_tables import render
 
-    machine = find_target(target)
+    machine = get_target(target)
     check_target(machine)
-    arguments.check_tuning(args.tune, target)
-    arguments.check_dtype(args.dtype, target)
+    arguments.check_options(target, args.dtype, args.tune)
     workload = _workload(args)
     result = _with_status(lambda notify: model_cycles(workload, machine, args.tune, args.dtype, notify))
     make_console().print(render(result))

@@ -20,7 +20,6 @@ MLIR_PREFIX = "mlir@"
 LIBRARY_FORMATS = ("so", "obj", "asm", "llvm")
 SPIRV = "spirv"
 WEIGHTS_PLACES = ("embed", "file")
-AARCH64 = "aarch64-"
 
 _DESCRIPTION = """\
 Compile MODEL to OUT, a file that `patc run` and `patc.load` read without torch, or for an aarch64 target to a library
@@ -116,8 +115,7 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
     from patc.tools.console import compilation_progress
 
     tune, dtype = args.tune or "cost", args.dtype or "f32"
-    arguments.check_tuning(tune, args.target)
-    arguments.check_dtype(dtype, args.target)
+    arguments.check_options(args.target, dtype, tune)
     with compilation_progress(quiet) as report:
         loaded = arguments.load_model(args)
         return compile_model(
@@ -132,7 +130,12 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
 
 
 def _default_format(target: str, output: str) -> str:
-    return "so" if target.startswith(AARCH64) and Path(output).suffix != ".patc" else "patc"
+    """Return a library for targets whose backend makes them, unless the file's name says otherwise."""
+    from patc.backends.registry import find_backend
+    from patc.targets import get_target
+
+    makes_libraries = "so" in find_backend(get_target(target).backend).emits
+    return "so" if makes_libraries and Path(output).suffix != ".patc" else "patc"
 
 
 def _check_format(name: str) -> None:
@@ -155,16 +158,16 @@ def _split_weights(given: Sequence[str] | None) -> tuple[str | None, str | None]
 def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     """Write a shared library, an object file or text, as --emit says."""
     from patc.codegen.link import find_linker
-    from patc.compiler import find_target
     from patc.files import atomic_write
-    from patc.library import compile_library, require_library_target
+    from patc.library import compile_library
+    from patc.options import require_emits
+    from patc.targets import get_target
     from patc.tools.console import compilation_progress
 
     start = time.perf_counter()
-    require_library_target(find_target(args.target), f"together with --emit {args.emit}")
+    require_emits(get_target(args.target), args.emit, f"together with --emit {args.emit}")
     tune, dtype = args.tune or "cost", args.dtype or "f32"
-    arguments.check_tuning(tune, args.target)
-    arguments.check_dtype(dtype, args.target)
+    arguments.check_options(args.target, dtype, tune)
     _check_library_output(args, place)
     if args.emit == "so":
         find_linker()
@@ -217,11 +220,11 @@ def _check_library_output(args: argparse.Namespace, place: str | None) -> None:
 def _emit_spirv(args: argparse.Namespace) -> None:
     """Write SPIR-V modules, weights and the manifest to a folder."""
     from patc.files import check_folder
+    from patc.options import require_emits
     from patc.spirv_files import MANIFEST, WEIGHTS, write_spirv
-    from patc.targets import SPIRV_VULKAN
+    from patc.targets import get_target
 
-    if args.target != SPIRV_VULKAN.name:
-        raise PatcError(f"expected --target {SPIRV_VULKAN.name} together with --emit {SPIRV}, got '{args.target}'")
+    require_emits(get_target(args.target), SPIRV, f"together with --emit {SPIRV}")
     check_folder(args.output, [MANIFEST, WEIGHTS])
     start = time.perf_counter()
     compiled = compile_arguments(args, quiet=args.quiet)
@@ -232,18 +235,20 @@ def _emit_spirv(args: argparse.Namespace) -> None:
 
 
 def _emit_mlir(args: argparse.Namespace) -> None:
-    from patc.compiler import find_measure, find_target, host_pipeline, lower_model
+    from patc.backends.registry import find_backend
+    from patc.compiler import find_measure, lower_model
     from patc.files import is_stream
     from patc.mlir_files import sidecar_path, write_module
+    from patc.options import make_options
     from patc.tools.console import plural
 
     if not is_stream(args.output):
         arguments.check_output(str(sidecar_path(args.output)))
     stage = args.emit.removeprefix(MLIR_PREFIX)
-    pipeline = host_pipeline(args.target, args.threads, args.dtype or "f32").until(stage)
-    measure = find_measure(args.tune or "cost", find_target(args.target), args.threads)
+    options = make_options(args.target, args.threads, args.dtype or "f32", args.tune or "cost")
+    pipeline = find_backend(options.target.backend).pipeline(options).until(stage)
     loaded = arguments.load_model(args)
-    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, measure)
+    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options))
     lost = write_module(module, state.parameters, args.output)
     if not args.quiet:
         _print_diagnostics(state.diagnostics)

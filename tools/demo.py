@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong.
     """
-    from patc.compiler import available_threads
+    from patc.backends.host import available_threads
     from patc.tools.console import make_console, plural
 
     arguments.check_threads(args.threads)

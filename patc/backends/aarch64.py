@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from patc.backends.base import Backend
+from patc.backends.native import NativeBackend
+from patc.numerics import Numerics
+from patc.targets import AARCH64_CPUS, Target, host_features
 
 if TYPE_CHECKING:
-    from patc.runtime.model import CompiledModel
+    import numpy as np
+    from torch_mlir import ir
+
+    from patc.runtime.program import Program
 
 
-class AArch64Backend(Backend):
-    """Code for another machine, which runs here only where this one is like it."""
+class AArch64Backend(NativeBackend):
+    """Code for a CPU that may be somewhere else, which runs here only where this one is like it."""
 
     name = "aarch64"
+    emits = ("so", "obj", "asm", "llvm")
 
-    def model_class(self) -> type[CompiledModel]:
-        from patc.runtime.native_model import NativeModel
+    def describe_lacking(self, target: Target, numerics: Numerics) -> str:
+        able = ", ".join(cpu for cpu, known in AARCH64_CPUS.items() if known.computes_in(numerics))
+        return f"{target.cpu}, which lacks it: choose one of {able}"
 
-        return NativeModel
+    def emit(self, module: ir.Module, target: Target) -> bytes:
+        from patc.codegen import aarch64
+
+        return aarch64.emit_object(aarch64.optimize(aarch64.lower_to_llvm_ir(module, target), target), target)
+
+    def run(self, program: Program, inputs: Sequence[np.ndarray], device: int | str | None = None) -> list[np.ndarray]:
+        if host_features().issuperset(program.features):
+            return super().run(program, inputs, device)
+        from patc.bench.emulator import run_program
+
+        return run_program(program, inputs)

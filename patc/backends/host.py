@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from patc.backends.base import Backend
+from patc.backends.native import NativeBackend
+from patc.numerics import Numerics
+from patc.targets import AARCH64_SYSTEMS, Target
 
 if TYPE_CHECKING:
-    from patc.runtime.model import CompiledModel
+    from torch_mlir import ir
 
 
-class HostBackend(Backend):
-    """Code that this machine may run."""
+class HostBackend(NativeBackend):
+    """Code that this machine runs if its CPU has the target's features."""
 
     name = "host"
 
-    def model_class(self) -> type[CompiledModel]:
-        from patc.runtime.native_model import NativeModel
+    def default_threads(self) -> int:
+        return available_threads()
 
-        return NativeModel
+    def can_measure(self, target: Target) -> bool:
+        return not target.cpu
+
+    def describe_lacking(self, target: Target, numerics: Numerics) -> str:
+        others = ", ".join(AARCH64_SYSTEMS)
+        return f"target '{target.name}', which lacks it: choose dtype f32, or a target of {others}"
+
+    def emit(self, module: ir.Module, target: Target) -> bytes:
+        from patc.codegen import host
+
+        host.lower_to_llvm(module, target)
+        return host.compile_object(module)
+
+
+def available_threads() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

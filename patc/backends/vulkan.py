@@ -5,18 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from patc.backends.base import Backend
-from patc.diagnostics import Diagnostic
+from patc.backends.base import Backend, Options
+from patc.diagnostics import Diagnostic, PatcError
+from patc.targets import Target
 
 if TYPE_CHECKING:
+    from torch_mlir import ir
+
+    from patc.passes.base import PassState
+    from patc.pipeline import Pipeline
     from patc.runtime.program import Program
     from patc.runtime.vulkan_model import VulkanModel
 
 
 class VulkanBackend(Backend):
-    """Kernels, and the list of their dispatches; devices are opened when a model runs."""
+    """Kernels, and the list of their dispatches. What a device can do is asked when a model runs."""
 
     name = "vulkan"
+    emits = ("spirv",)
+
+    def check(self, options: Options) -> None:
+        super().check(options)
+        if options.threads != 1:
+            name = options.target.name
+            raise PatcError(f"expected no threads together with target '{name}', got {options.threads}")
+
+    def pipeline(self, options: Options) -> Pipeline:
+        from patc.pipeline import Pipeline
+
+        return Pipeline.named("spirv", target=options.target, dtype=options.dtype)
+
+    def generate(self, module: ir.Module, state: PassState, program: Program, target: Target) -> Program:
+        from patc.codegen.spirv import generate_gpu_program
+
+        return generate_gpu_program(module, state, program)
 
     def model_class(self) -> type[VulkanModel]:
         from patc.runtime.vulkan_model import VulkanModel

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch_mlir import ir
 
-from patc.codegen import aarch64, host
-from patc.layers import LayerReport
+from patc.layers import unnamed_layers
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import defined_functions
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
 from patc.runtime.object_code import INTERFACE
-from patc.runtime.program import ENTRY, Program, TensorInfo
-from patc.targets import Target
-
-# From a module of loops and memory, which is lowered in place, and a target to the bytes of `Program.code`.
-Generate = Callable[[ir.Module, Target], bytes]
+from patc.runtime.program import ENTRY, Program
 
 
 def find_main(module: ir.Module) -> Any:
@@ -30,52 +25,27 @@ def find_main(module: ir.Module) -> Any:
     return next(named, None)
 
 
-def compile_code(module: ir.Module, target: Target) -> bytes:
-    """Return an object file with `main`."""
-    if target.is_aarch64 and target.cpu:
-        return aarch64.emit_object(aarch64.optimize(aarch64.lower_to_llvm_ir(module, target), target), target)
-    host.lower_to_llvm(module, target)
-    return host.compile_object(module)
-
-
 def generate_program(
-    module: ir.Module,
-    state: PassState,
-    *,
-    inputs: Sequence[TensorInfo],
-    outputs: Sequence[TensorInfo],
-    structure: Any,
-    target: Target,
-    threads: int,
-    layers: Sequence[LayerReport],
-    generate: Generate = compile_code,
+    module: ir.Module, state: PassState, program: Program, emit: Callable[[ir.Module], bytes]
 ) -> Program:
-    """Compile what the last pass made of a model, by `generate`; see `Program` for the other arguments.
+    """Compile what the last pass made of a model for a CPU; see `patc.backends.base.Backend.generate`.
 
-    The module is lowered in place, and `state` keeps no parameter but the weights.
+    The module is lowered in place by `emit`, which returns the code; `state` keeps no parameter but the weights.
     """
     arguments = ir.FunctionType(find_main(module).attributes["function_type"].value).inputs
     # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
     # model that needs neither has none.
-    memories = arguments[len(inputs) + len(outputs) + 1 :]
-    weights = state.parameters[WEIGHTS] if memories else np.zeros(0, np.uint8)
+    memories = arguments[len(program.inputs) + len(program.outputs) + 1 :]
+    if not program.layers:
+        stamps = ir.MemRefType(arguments[len(program.inputs) + len(program.outputs)]).shape[0]
+        program = replace(program, layers=unnamed_layers(stamps - 1))
+    if memories:
+        arena_bytes = ir.MemRefType(memories[0]).shape[0]
+        program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena_bytes)
     # Code generation takes the most memory: what else is left of the weights goes before it starts.
     state.parameters.keep_only({WEIGHTS})
-    program = Program(
-        code=b"",
-        weights=weights,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        structure=structure,
-        arena_bytes=ir.MemRefType(memories[0]).shape[0] if memories else 0,
-        backend=target.backend,
-        target=target.name,
-        features=target.features,
-        threads=threads,
-        layers=tuple(layers),
-    )
-    state_interface(module, interface(describe(program), digest_weights(weights)))
-    return replace(program, code=generate(module, target))
+    state_interface(module, interface(describe(program), digest_weights(program.weights)))
+    return replace(program, code=emit(module))
 
 
 def state_interface(module: ir.Module, stated: bytes) -> None:

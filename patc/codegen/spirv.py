@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch_mlir.dialects import gpu
 from torch_mlir.passmanager import PassManager
 
 from patc.codegen.program import find_main
-from patc.layers import LayerReport
+from patc.layers import unnamed_layers
 from patc.passes.algorithms.gpu.launches import CONTINUES
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
@@ -22,37 +21,18 @@ from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_enviro
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
 from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
-from patc.runtime.program import Program, TensorInfo
-from patc.targets import Target
+from patc.runtime.program import Program
 
 
-def generate_gpu_program(
-    module: ir.Module,
-    state: PassState,
-    *,
-    inputs: Sequence[TensorInfo],
-    outputs: Sequence[TensorInfo],
-    structure: Any,
-    target: Target,
-    layers: Sequence[LayerReport],
-) -> Program:
-    """Return the program of a module of launches and SPIR-V modules; see `Program` for the arguments."""
+def generate_gpu_program(module: ir.Module, state: PassState, program: Program) -> Program:
+    """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.generate`."""
     arena = find_main(module).regions[0].blocks[0].arguments[0].type
-    program = Program(
-        code=b"",
-        weights=state.parameters[WEIGHTS],
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        structure=structure,
-        arena_bytes=arena.shape[0],
-        backend=target.backend,
-        target=target.name,
-        features=(),
-        threads=1,
-        layers=tuple(layers),
-    )
+    program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0])
+    code = generate_code(module)
+    if not program.layers:
+        program = replace(program, layers=unnamed_layers(len(code.dispatches)))
     stated = interface(describe(program), digest_weights(program.weights))
-    return replace(program, code=generate_code(module).stating(stated).to_bytes())
+    return replace(program, code=code.stating(stated).to_bytes())
 
 
 def generate_code(module: ir.Module) -> GpuCode:

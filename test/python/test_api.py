@@ -21,8 +21,9 @@ from torch import nn
 
 import patc
 from patc import compiler, models, pruning
+from patc.backends.host import available_threads
 from patc.codegen import host
-from patc.compiler import available_threads, host_pipeline, lower_model
+from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
 from patc.mlir_files import write_module
 from patc.runtime.model import CompiledModel

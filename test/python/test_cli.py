@@ -139,7 +139,7 @@ def test_emits_the_ir_of_a_stage(capsys: pytest.CaptureFixture[str], folder: Pat
 
 def test_says_which_formats_go_with_which_targets(capsys: pytest.CaptureFixture[str]) -> None:
     found = fail(capsys, "compile", "resnet18", "-o", "out", "--emit", "spirv")
-    assert found == "expected --target spirv-vulkan together with --emit spirv, got 'host'"
+    assert found == "expected a target of spirv-vulkan together with --emit spirv, got 'host'"
     found = fail(capsys, "compile", "resnet18", "-o", "out", "--target", "spirv-vulkan", "--emit", "so")
     assert found == "expected a target of aarch64-linux, aarch64-android together with --emit so, got 'spirv-vulkan'"
 

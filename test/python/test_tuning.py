@@ -23,6 +23,7 @@ from patc.compiler import find_measure, host_pipeline, lower_model
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Explanation, Schedule
 from patc.layers import LayerReport
+from patc.options import make_options
 from patc.passes import pattern_schedule
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate, shortlist
@@ -30,7 +31,7 @@ from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
 from patc.passes.pattern_schedule import PatternSchedule
 from patc.pipeline import Pipeline
-from patc.targets import TARGETS, host
+from patc.targets import TARGETS
 from patc.tools.console import describe_explanation
 from patc.tools.patc import main
 from patc.tuning import Tuner, isolate
@@ -444,12 +445,12 @@ def test_other_targets_are_refused(target: str) -> None:
 
 def test_only_measuring_needs_something_to_measure_with() -> None:
     for tune in ("off", "cost"):
-        assert find_measure(tune, TARGETS["x86-64-v3"], 1) is None
-    assert isinstance(find_measure("measure", host(), 1), Tuner)
+        assert find_measure(make_options("x86-64-v3", tune=tune)) is None
+    assert isinstance(find_measure(make_options(tune="measure")), Tuner)
 
 
 def test_stages_hold_measured_schedules(fake_times: list[Any], cache_home: Path) -> None:
-    measure = find_measure("measure", host(), 1)
+    measure = find_measure(make_options(tune="measure"))
     module, _ = lower_model(chain(), (INPUT,), host_pipeline("host", 1).until("schedule"), measure)
     found = [explanation_of(op) for op, _ in scheduled_ops(module) if op.operation.name == "pattern.conv2d"]
     assert len(found) == 3 and all(item.alternatives[0].seconds is not None for item in found)

@@ -1,0 +1,53 @@
+"""What the backends for CPUs share: the passes, and a program whose code is an object file."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+from patc.backends.base import Backend, Options
+from patc.diagnostics import PatcError
+from patc.numerics import NUMERICS, Numerics
+from patc.targets import Target
+
+if TYPE_CHECKING:
+    from torch_mlir import ir
+
+    from patc.passes.base import PassState
+    from patc.pipeline import Pipeline
+    from patc.runtime.native_model import NativeModel
+    from patc.runtime.program import Program
+
+
+class NativeBackend(Backend):
+    """A way to machine code for CPUs."""
+
+    def check(self, options: Options) -> None:
+        super().check(options)
+        target, numerics = options.target, NUMERICS[options.dtype]
+        if not target.computes_in(numerics):
+            expected = f"expected a CPU with {' or '.join(numerics.features)} for dtype {numerics.name}"
+            raise PatcError(f"{expected}, got {self.describe_lacking(target, numerics)}")
+
+    @abc.abstractmethod
+    def describe_lacking(self, target: Target, numerics: Numerics) -> str:
+        """Return in words which CPU cannot compute in some numerics, and what to choose instead."""
+
+    def pipeline(self, options: Options) -> Pipeline:
+        from patc.pipeline import Pipeline
+
+        return Pipeline.named("host", target=options.target, threads=options.threads, dtype=options.dtype)
+
+    def generate(self, module: ir.Module, state: PassState, program: Program, target: Target) -> Program:
+        from patc.codegen.program import generate_program
+
+        return generate_program(module, state, program, lambda lowered: self.emit(lowered, target))
+
+    @abc.abstractmethod
+    def emit(self, module: ir.Module, target: Target) -> bytes:
+        """Return an object file with `main` for a module of loops and memory, which is lowered in place."""
+
+    def model_class(self) -> type[NativeModel]:
+        from patc.runtime.native_model import NativeModel
+
+        return NativeModel

@@ -1,0 +1,115 @@
+"""Models of any accepted kind, as modules that are ready for the passes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_mlir import ir
+
+from patc.codegen.program import find_main
+from patc.diagnostics import PatcError
+from patc.frontend import import_model
+from patc.frontend.structure import describe_structure
+from patc.locks import compiling
+from patc.numerics import MLIR_TYPES
+from patc.parameters import ParameterStore
+from patc.passes.ir.modules import read_signature
+from patc.runtime.program import ENTRY, TensorInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is ready for the passes.
+
+    Attributes:
+        module: @main of tensors, linalg or pattern ops.
+        parameters: the arrays behind its `pattern.parameter` ops.
+        inputs, outputs: arguments and results of @main.
+        structure: how the outputs nest, as `patc.runtime.model.nest` reads it.
+    """
+
+    module: ir.Module
+    parameters: ParameterStore
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    structure: Any
+
+
+@compiling()
+def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> Source:
+    """Return a model of any accepted kind as a module. See `compile_model` for the arguments.
+
+    Raises:
+        PatcError: the model is of another kind, its file cannot be read, or patc cannot compile it.
+    """
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".mlir":
+        source = _read_source(Path(model), context)
+        _require_shapes(source, example_inputs)
+        _require_elements(source)
+        return source
+    imported = import_model(model, example_inputs, context)
+    source = Source(
+        imported.module,
+        imported.parameters,
+        tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.inputs),
+        tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.outputs),
+        describe_structure(imported.structure, imported.constants),
+    )
+    _require_elements(source)
+    return source
+
+
+def _require_elements(source: Source) -> None:
+    for info in (*source.inputs, *source.outputs):
+        if 0 in info.shape:
+            raise PatcError(f"expected tensors with elements, got {info}")
+
+
+def module_source(module: ir.Module, parameters: ParameterStore, place: str | None = None) -> Source:
+    """Return a module of any stage as a source: its outputs are a tuple of tensors, or one tensor.
+
+    Args:
+        place: the name of its file.
+
+    Raises:
+        PatcError: there is no @main of tensors, or none that says which tensors its memory was.
+    """
+    main = find_main(module)
+    if main is None:
+        raise PatcError(f"expected a function @{ENTRY} with a body, got none", place)
+    type_ = read_signature(module, main)
+    inputs = tuple(_tensor_info(f"arg{i}", part, main) for i, part in enumerate(type_.inputs))
+    outputs = tuple(_tensor_info(f"result{i}", part, main) for i, part in enumerate(type_.results))
+    leaves = [{"leaf": i} for i in range(len(outputs))]
+    return Source(module, parameters, inputs, outputs, leaves[0] if len(leaves) == 1 else {"tuple": leaves})
+
+
+def _read_source(path: Path, context: ir.Context) -> Source:
+    from patc.mlir_files import read_module
+
+    module, parameters = read_module(path, context)
+    source = module_source(module, parameters, str(path))
+    if not source.outputs:
+        raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", find_main(module).location)
+    return source
+
+
+def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
+    is_static = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape
+    if not is_static or str(type_.element_type) not in MLIR_TYPES:
+        expected = f"expected @{ENTRY} to take and return tensors of static shape, of {', '.join(MLIR_TYPES)}"
+        raise PatcError(f"{expected}, got {type_}", main.location)
+    return TensorInfo(name, tuple(type_.shape), MLIR_TYPES[str(type_.element_type)].dtype)
+
+
+def _require_shapes(source: Source, example_inputs: Sequence[Any] | None) -> None:
+    if example_inputs is None:
+        return
+    found = [list(getattr(value, "shape", ())) for value in example_inputs]
+    if found != [list(info.shape) for info in source.inputs]:
+        wanted = ", ".join(map(str, source.inputs))
+        raise PatcError(f"expected example inputs like those of @{ENTRY} ({wanted}), got shapes {found}")
