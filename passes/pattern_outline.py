@@ -12,7 +12,15 @@ from torch_mlir.dialects import func
 from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
 from patc.passes.generic.scalars import has_lowering
-from patc.passes.ir.functions import OPS, OUTLINED, defined_functions, erase_dead, symbols, top_level_ops
+from patc.passes.ir.functions import (
+    OPS,
+    OUTLINED,
+    defined_functions,
+    erase_dead,
+    symbols,
+    top_level_ops,
+    works_on_tensors,
+)
 from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
 
 _DIALECTS = ("linalg", "tensor", "arith", "math", "scf", "tm_tensor")
@@ -52,7 +60,7 @@ class PatternOutline(Pass):
     name: ClassVar[str] = "pattern-outline"
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        functions = defined_functions(module)
+        functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         for function in functions:
             erase_dead(function.entry_block)
         left = {function: [op for op in top_level_ops(function) if _is_left(op)] for function in functions}

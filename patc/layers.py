@@ -71,10 +71,8 @@ class CollectLayers(Instrument):
 
 def unnamed_layers(count: int) -> tuple[LayerReport, ...]:
     """Return reports of layers of which nothing is known any more, since passes dissolved them into loops."""
-    return tuple(
-        LayerReport(f"layer{i}", "", "", (), (1, 1), (1, 1), "", "", "given as loops", 0, 0, 0, 0, 0)
-        for i in range(count)
-    )
+    loops = Schedule("given as loops")
+    return tuple(LayerReport(f"layer{i}", "", "", (), (1, 1), (1, 1), loops, None, 0, 0, 0, 0, 0) for i in range(count))
 
 
 def collect_layers(module: ir.Module) -> list[LayerReport]:

@@ -30,7 +30,7 @@ def generate_gpu_program(module: ir.Module, state: PassState, program: Program) 
     program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0])
     code = generate_code(module)
     if not program.layers:
-        program = replace(program, layers=unnamed_layers(len(code.dispatches)))
+        program = replace(program, layers=unnamed_layers(1 + code.dispatches[-1].layer))
     stated = interface(describe(program), digest_weights(program.weights))
     return replace(program, code=code.stating(stated).to_bytes())
 

@@ -17,20 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 from interpreter import interpret
-from native import BOUNDS, Net, Retile, change_schedules, main_body
+from native import BOUNDS, Net, Retile, change_schedules
 from networks import Network, Value
 from torch_mlir import ir
 
-from patc.codegen.spirv import generate_gpu_program
 from patc.diagnostics import PatcError
-from patc.layers import collect_layers
+from patc.execution import compile_module
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
-from patc.passes.ir.elements import numpy_type
 from patc.pipeline import Pipeline
 from patc.runtime import vulkan_device
 from patc.runtime.gpu_code import GpuCode
-from patc.runtime.program import TensorInfo
 from patc.runtime.vulkan import find_device
 from patc.runtime.vulkan_model import VulkanModel
 from patc.targets import SPIRV_VULKAN
@@ -56,30 +53,13 @@ needs_validator = pytest.mark.skipif(which("spirv-val") is None, reason="spirv-v
 def compile_for_gpu(
     module: ir.Module, parameters: ParameterStore, retile: Retile | None = None, dtype: str = "f32"
 ) -> VulkanModel:
-    """Run `pattern-demote` and what follows it on a module in place, and return the model."""
-    body = main_body(module)
-    results = list(body.operations)[-1].operands
-    inputs, outputs = (
-        tuple(
-            TensorInfo(f"{stem}{i}", tuple(value.type.shape), str(numpy_type(value.type)))
-            for i, value in enumerate(values)
-        )
-        for stem, values in (("input", list(body.arguments)), ("output", results))
-    )
+    """Run `pattern-demote` and what follows it on a module, up to the schedules in place, and return the model."""
     state = PassState(parameters)
-    passes = Pipeline.named("spirv", dtype=dtype).passes
-    names = [item.name for item in passes]
-    first, scheduled = names.index("pattern-demote"), names.index("pattern-schedule") + 1
-    Pipeline(passes[first:scheduled]).run(module, state)
+    pipeline = Pipeline.named("spirv", target=SPIRV_VULKAN, dtype=dtype)
+    pipeline.until("schedule").after("reorder").run(module, state)
     if retile is not None:
         change_schedules(module, retile)
-    layers = collect_layers(module)
-    Pipeline(passes[scheduled:]).run(module, state)
-    structure = {"list": [{"leaf": i} for i in range(len(outputs))]}
-    program = generate_gpu_program(
-        module, state, inputs=inputs, outputs=outputs, structure=structure, target=SPIRV_VULKAN, layers=layers
-    )
-    return VulkanModel(program)
+    return VulkanModel(compile_module(module, state.parameters, target=SPIRV_VULKAN, stage="schedule"))
 
 
 def check(

@@ -19,20 +19,19 @@ from networks import CONTEXT, Network, Value
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math
 
-from patc.codegen import host
 from patc.dialects.schedules import Schedule
+from patc.execution import compile_module
 from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
-from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.windows import Window
 from patc.pipeline import Pipeline
 from patc.runtime.native import NativeFunction
+from patc.runtime.program import ENTRY, Program
 from patc.targets import TARGETS, get_target, host_features
 
 MARGIN = 256
 NAN_BYTE = 0xFF
-ELEMENT_BYTES = {"f32": 4, "i64": 8, "i8": 1}
 BOUNDS = {"f32": 1e-5, "f16": 5e-2}
 NATIVE_TARGETS = ("host", *(name for name, target in TARGETS.items() if host_features() >= {*target.features}))
 
@@ -185,34 +184,18 @@ def largest_sum(module: ir.Module, parameters: ParameterStore, arrays: Sequence[
     return max(float(np.abs(result).max()) for result in interpret(module, parameters, arrays))
 
 
-@dataclass(frozen=True)
-class Memories:
-    """What a `@main` of memory takes.
-
-    Attributes:
-        sizes: bytes behind each address: inputs, outputs, time stamps, arena and weights.
-        shapes: of the outputs.
-        weights: the blob.
-    """
-
-    sizes: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    weights: np.ndarray
-
-
 def compile_native(
     module: ir.Module, parameters: ParameterStore, *, target: str = "host", threads: int = 1, **how: Any
 ) -> Native:
-    """Compile a module for a target whose code this machine runs. See `run_passes` for the arguments."""
-    memories = run_passes(module, parameters, target=target, threads=threads, **how)
+    """Compile a module for a target whose code this machine runs. See `lower` for the arguments."""
+    state = lower(module, parameters, target=target, threads=threads, **how)
     if get_target(target).architecture != "aarch64":
         _multiply_halves_in_f32(module)
-    host.lower_to_llvm(module, get_target(target))
-    function = NativeFunction(host.compile_object(module), "main", len(memories.sizes), threaded=True)
-    return Native(function, memories.sizes, memories.shapes, memories.weights)
+    program = compile_module(module, state.parameters, target=target, threads=threads, stage="parallelize")
+    return Native(NativeFunction(program.code, ENTRY, len(memory_sizes(program)), threaded=True), program)
 
 
-def run_passes(
+def lower(
     module: ir.Module,
     parameters: ParameterStore,
     *,
@@ -220,7 +203,7 @@ def run_passes(
     threads: int = 1,
     retile: Retile | None = None,
     without: Sequence[str] = (),
-) -> Memories:
+) -> PassState:
     """Run `pattern-layout` and what follows it on a module, in place.
 
     Args:
@@ -232,19 +215,18 @@ def run_passes(
         without: names of passes to leave out.
     """
     state = PassState(parameters)
-    results = list(main_body(module).operations)[-1].operands
-    shapes = tuple(tuple(result.type.shape) for result in results)
-    passes = [
-        item for item in Pipeline.named("host", target=target, threads=threads).passes if item.name not in without
-    ]
-    names = [item.name for item in passes]
-    first, scheduled = names.index("pattern-layout"), names.index("pattern-schedule") + 1
-    Pipeline(passes[first:scheduled]).run(module, state)
+    pipeline = Pipeline.named("host", target=get_target(target), threads=threads)
+    pipeline.passes = [item for item in pipeline.passes if item.name not in without]
+    pipeline.until("schedule").after("demote").run(module, state)
     if retile is not None:
         change_schedules(module, retile)
-    Pipeline(passes[scheduled:]).run(module, state)
-    sizes = tuple(_bytes(argument.type) for argument in main_body(module).arguments)
-    return Memories(sizes, shapes, state.parameters[WEIGHTS])
+    return pipeline.after("schedule").run(module, state)
+
+
+def memory_sizes(program: Program) -> tuple[int, ...]:
+    """Return the bytes behind each address that `main` takes: inputs, outputs, time stamps, arena and weights."""
+    tensors = (info.nbytes for info in (*program.inputs, *program.outputs))
+    return (*tensors, 8 * (len(program.layers) + 1), program.arena_bytes, program.weights.nbytes)
 
 
 def _multiply_halves_in_f32(module: ir.Module) -> None:
@@ -289,41 +271,29 @@ def change_schedules(module: ir.Module, retile: Retile) -> None:
             op.attributes["schedule"] = retile(op, chosen).to_attr()
 
 
-def _bytes(type_: Any) -> int:
-    return type_.shape[0] * ELEMENT_BYTES[str(type_.element_type)]
-
-
 @dataclass(frozen=True)
 class Native:
     """A compiled `@main`.
 
     Attributes:
         function: takes the addresses of inputs, outputs, time stamps, arena and weights.
-        sizes: bytes behind each address.
-        shapes: of the outputs.
-        weights: the blob.
+        program: that it belongs to.
     """
 
     function: NativeFunction
-    sizes: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    weights: np.ndarray
-
-    @property
-    def arena_bytes(self) -> int:
-        """Bytes of the arena."""
-        return self.sizes[-2]
+    program: Program
 
     def __call__(self, *inputs: np.ndarray, fenced: bool = False) -> list[np.ndarray]:
-        """Return the outputs as float32 arrays.
+        """Return the outputs.
 
         Raises:
             AssertionError: the code changed its inputs or weights, or wrote outside its buffers.
         """
-        own = len(self.sizes) - 2  # arena and weights, the last two, start on a cache line
+        sizes, infos = memory_sizes(self.program), self.program.outputs
+        own = len(sizes) - 2  # arena and weights, the last two, start on a cache line
         make = _Fenced if fenced else _Margined
-        memories = [make(size, aligned=number >= own) for number, size in enumerate(self.sizes)]
-        given = [*zip(memories, inputs, strict=False), (memories[-1], self.weights)]
+        memories = [make(size, aligned=number >= own) for number, size in enumerate(sizes)]
+        given = [*zip(memories, inputs, strict=False), (memories[-1], self.program.weights)]
         for memory, array in given:
             memory.bytes[:] = _as_bytes(array)
         self.function(*(memory.address for memory in memories))
@@ -331,10 +301,10 @@ class Native:
             np.testing.assert_array_equal(memory.bytes, _as_bytes(array))
         for number, memory in enumerate(memories):
             assert memory.intact(), f"wrote outside the memory of argument {number}"
-        outputs = memories[len(inputs) : len(inputs) + len(self.shapes)]
+        outputs = memories[len(inputs) : len(inputs) + len(infos)]
         return [
-            memory.bytes.view(np.float32).reshape(shape).copy()
-            for memory, shape in zip(outputs, self.shapes, strict=True)
+            memory.bytes.view(info.dtype).reshape(info.shape).copy()
+            for memory, info in zip(outputs, infos, strict=True)
         ]
 
 

@@ -112,7 +112,7 @@ def test_deep_nets_need_no_more_memory(layers: int) -> None:
     for _ in range(layers):
         x = net.activate(x)
     module = net.build(net.conv(x, np.ones((8, 8, 1, 1)), pads=(0, 0, 0, 0)))
-    arena = compile_native(module, net.copy_parameters()).arena_bytes
+    arena = compile_native(module, net.copy_parameters()).program.arena_bytes
     assert arena < 2.5 * 4 * 8 * 16 * 16
 
 
