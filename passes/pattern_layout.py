@@ -87,11 +87,13 @@ class _Use:
 
     @property
     def fill(self) -> str:
-        """What the halo must hold for the window; zeros will do where nothing is below them."""
+        """What the halo must hold for the window; zeros will do where nothing is below them, and where they are never
+        alone."""
         window = self.window
-        if self.kind is None or window is None or not any(window.pads) or _is_non_negative(self.op.input):
+        if self.kind is None or window is None or not any(window.pads):
             return "zero"
-        return self.kind.fill
+        meets = window.always_meets(self.op.input.type.shape[2:])
+        return "zero" if meets and _is_non_negative(self.op.input) else self.kind.fill
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ class Window:
         rows, columns = (self._axis_taps_inside(size[axis], axis) for axis in (0, 1))
         return np.outer(rows, columns)
 
+    def always_meets(self, size: Sequence[int]) -> bool:
+        """Return whether the window reads some element of an input of height and width `size` at each position."""
+        return not any(self.pads) or bool(self.taps_inside(size).all())
+
     def divisors(self, size: Sequence[int], uncounted: Sequence[int] = (0, 0)) -> np.ndarray:
         """Return, for each position, how many taps count where padding does: all but those on the last `uncounted` rows
         and columns of the padding."""

@@ -77,7 +77,8 @@ class MaxPool2d(_Pool):
         return list_operands(op, {"input": Access.WINDOW})
 
     def sign(self, op: Any) -> Sign:
-        return Sign.AS_INPUT
+        # A window on padding alone gives minus infinity.
+        return Sign.AS_INPUT if self.window(op).always_meets(op.input.type.shape[2:]) else Sign.ANY
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         return _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op))

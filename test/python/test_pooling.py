@@ -122,3 +122,14 @@ def test_pools_of_one_plane_of_one_element() -> None:
     found = patc.compile(model, (x,))(x)
     np.testing.assert_array_equal(found[2].numpy(), torch_results(model, [x])[2])
     assert found[0].item() == found[1].item() == 1
+
+
+@pytest.mark.parametrize("target", ["host", pytest.param("spirv-vulkan", marks=needs_device)])
+def test_a_maximum_of_padding_alone_is_minus_infinity(target: str) -> None:
+    """Also where the input cannot be negative, and for the maximum of such maxima."""
+    pool = nn.MaxPool2d(2, 1, 1, 2)
+    model = Branches([lambda x: pool(x.relu()), lambda x: functional.max_pool2d(pool(x.relu()), 2, 2, 1)]).eval()
+    for size in (1, 2, 5):
+        x = torch.linspace(-1, 1, size * size).reshape(1, 1, size, size)
+        for found, wanted in zip(patc.compile(model, (x,), target=target)(x), torch_results(model, [x]), strict=True):
+            np.testing.assert_array_equal(found.numpy(), wanted)
