@@ -153,6 +153,15 @@ def test_elementary_functions(name: str) -> None:
 
 
 @needs_device
+def test_workgroups_go_on_along_y() -> None:
+    """Devices need not take more than 65535 along an axis."""
+    model = compile_linalg(FUNCTION.replace("NAME", "absf").replace("37x70", "1030x2048"))
+    assert model.code.dispatches[0].groups == (32768, 2, 1)
+    x = np.random.default_rng(0).standard_normal((1030, 2048), np.float32)
+    np.testing.assert_array_equal(model(x)[0], np.abs(x))
+
+
+@needs_device
 def test_reductions() -> None:
     x = random_matrix()
     (found,) = run(compile_linalg(SOFTMAX), x)
