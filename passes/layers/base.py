@@ -219,8 +219,8 @@ class LayerKind(abc.ABC):
 
     @abc.abstractmethod
     def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        """Return what the time of an op depends on beside its types and attributes: the share of each loop that kept
-        weights are divided among in all of them; empty where there is one."""
+        """Return what the time of an op depends on beside its types and attributes: the part of the kept weights that
+        each loop of its kernel computes; empty where there is one loop."""
 
     def takes(self, part: str) -> bool:
         """Return whether the op has a part of an epilogue: "bias", "residual" or "activation"."""
