@@ -98,7 +98,7 @@ def _report(op: Any) -> LayerReport:
     stands_for = describe_call(op)
     name = "generic" if stands_for else op.operation.name.removeprefix("pattern.")
     window, work = kind.window(op), kind.work(op)
-    explanation = Explanation.from_attr(op.attributes["explanation"]) if "explanation" in op.attributes else None
+    explanation = _explanation(op)
     if explanation is not None and stands_for:
         explanation = replace(explanation, notes=(*explanation.notes, f"computes {', '.join(stands_for)}"))
     return LayerReport(
@@ -116,6 +116,22 @@ def _report(op: Any) -> LayerReport:
         moved_bytes=_moved_bytes(op),
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
     )
+
+
+def _explanation(op: Any) -> Explanation | None:
+    """Return why a layer has its schedule; None where it was given.
+
+    Raises:
+        PatcError: the attribute is none that `pattern-schedule` writes.
+    """
+    from patc.passes.base import fail
+
+    if "explanation" not in op.attributes:
+        return None
+    attr = op.attributes["explanation"]
+    if not Explanation.is_attr(attr):
+        raise fail(op, "'explanation' as pattern-schedule writes it", attr)
+    return Explanation.from_attr(attr)
 
 
 def _moved_bytes(op: Any) -> int:

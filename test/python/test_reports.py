@@ -8,7 +8,9 @@ import pytest
 from networks import CONTEXT
 from torch_mlir import ir
 
+from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation, Schedule
+from patc.layers import collect_layers
 from patc.tools.console import describe_division, describe_explanation, describe_schedule
 
 DIRECT = Schedule("pattern-direct", 4, 48, sums=2, split="rows", threads=2)
@@ -78,3 +80,17 @@ def test_other_attributes_are_none(old: str, new: str) -> None:
         text = str(MODELLED.to_attr())
         assert old in text
         assert not Explanation.is_attr(ir.Attribute.parse(text.replace(old, new, 1)))
+
+
+def test_explanations_that_are_none_are_refused_at_their_op() -> None:
+    with CONTEXT, ir.Location.unknown():
+        module = ir.Module.parse(f"""
+func.func @main(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {{
+  %y = "pattern.activate"(%x) {{activation = "relu", schedule = {DIRECT.to_attr()},
+    explanation = #pattern.explanation<{{bound = "memory"}}>}} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}}""")
+        with pytest.raises(
+            PatcError, match=r"'pattern\.activate' op expected 'explanation' as pattern-schedule writes it"
+        ):
+            collect_layers(module)

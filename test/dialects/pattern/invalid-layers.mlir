@@ -253,14 +253,3 @@ func.func @explanation_that_is_no_record(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x
   %y = "pattern.activate"(%x) {activation = "relu", explanation = 1} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   return %y : tensor<1x2x8x8xf32>
 }
-
-// -----
-
-func.func @explanation_with_a_text_for_a_number(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @below {{'pattern.activate' op expected 'explanation' as pattern-schedule writes it}}
-  %y = "pattern.activate"(%x) {activation = "relu", explanation = #pattern.explanation<{alternatives = [{
-    cycles = "few", ratio = 1.0, schedule = {algorithm = "elementwise", columns = 16, filters = 1, lanes = 16, rows = 1,
-    split = "rows", sums = 1, threads = 1}}], bound = "memory", considered = 1, notes = []}>}
-    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
-  return %y : tensor<1x2x8x8xf32>
-}
