@@ -138,30 +138,30 @@ class _Unscheduled:
     def _divided(self, found: Sequence[Candidate], threads: int) -> list[Candidate]:
         """Return the candidates divided by rows and by filters; what threads cannot share evenly, or have to fetch from
         each other's caches, costs more."""
+        has_planes = len(self.op.results[0].type.shape) == 4
+        by_rows = [has_planes and self._algorithm(each).has_row_tiles for each in found]
+        if threads == 1:
+            return [_split(each, "rows" if rows else "filters", 1) for each, rows in zip(found, by_rows, strict=True)]
         costs = cost_model(self.target).costs
         fetched = {
             split: threads * self._remote_bytes(split, threads) / costs.remote_bytes_per_cycle
             for split in ("rows", "filters")
         }
-        return [way for each in found for way in self._divide(each, threads, fetched)]
+        ways = []
+        for each, rows in zip(found, by_rows, strict=True):
+            ways += self._divide(each, threads, fetched) if rows else [_split(each, "filters", threads)]
+        return ways
 
     def _divide(self, candidate: Candidate, threads: int, fetched: Mapping[str, float]) -> list[Candidate]:
-        """Do what `_divided` does for one candidate.
+        """Return a candidate that has row tiles divided by rows, if there are enough, and by filters.
 
         Args:
             fetched: cycles in which what other threads wrote comes, by what is divided.
         """
-        algorithm, schedule = self._algorithm(candidate), replace(candidate.schedule, threads=threads)
-        by_rows, by_filters = (
-            replace(candidate, schedule=replace(schedule, split=split)) for split in ("rows", "filters")
-        )
-        if not algorithm.has_row_tiles or len(self.op.result.type.shape) != 4:
-            return [by_filters]
-        if threads == 1:
-            return [by_rows]
-        tiles = row_tiles(self.op, schedule)
+        by_rows, by_filters = (_split(candidate, split, threads) for split in ("rows", "filters"))
+        tiles = row_tiles(self.op, by_rows.schedule)
         cost = candidate.cost + fetched["filters"]
-        if algorithm.has_stages and tiles > 1:
+        if self._algorithm(candidate).has_stages and tiles > 1:
             cost *= cost_model(self.target).costs.shared_band
         ways = [replace(by_filters, cost=cost)]
         if tiles >= threads:
@@ -183,6 +183,11 @@ class _Unscheduled:
             elif Schedule.from_attr(producer["schedule"]).split != split:
                 total += size / threads
         return total
+
+
+def _split(candidate: Candidate, split: str, threads: int) -> Candidate:
+    """Return a candidate divided among threads, at the cost that it has for one."""
+    return replace(candidate, schedule=replace(candidate.schedule, split=split, threads=threads))
 
 
 def set_schedule(op: Any, chosen: Candidate, explanation: Explanation | None) -> None:

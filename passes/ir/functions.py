@@ -79,7 +79,7 @@ class UniqueFunctions:
             stem: what its name starts with, in kebab case.
             inside: ops in it that get its name too.
         """
-        text = str(op)
+        text = op.operation.get_asm(assume_verified=True)  # to verify it would be to verify the module
         if text in self._names:
             op.operation.erase()
             return self._names[text]

@@ -38,13 +38,14 @@ class DenseDirect(HostAlgorithm):
             return
         layer = TiledConvolution.of(op, target, channels // groups, threads)
         lanes, registers, group = layer.model.lanes, layer.model.registers, filters // groups
+        kernel = op.kernel_size
         blocks = [size for size in BLOCKS if size <= group and (groups == 1 or group % size == 0)]
         for tile in layer.tiles():
             for block in blocks:
                 # Beside the accumulators: the input vectors of one tap and a weight.
                 if (block + 1) * tile.vectors + tile.widths <= registers or tile.vectors * block == 1:
                     schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
-                    yield layer.candidate(schedule, tile, _cost(layer, op.kernel_size, tile, block))
+                    yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
 
     def emit(self, site: HostSite) -> None:
         source, output, block = site.source, site.output, site.schedule.filters

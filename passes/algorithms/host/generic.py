@@ -53,7 +53,7 @@ def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
     op = site.op
     constants = [site.constant(array, op.results[0], f"table{n}") for n, array in enumerate(steps.constants)]
     given = [site.buffer(value).memory for value in op.operands]
-    made = [site.memory.result_of(value).memory for value in op.results]
+    made = [site.memory.result(value).memory for value in op.results]
     memories = dict(zip(steps.arguments, [*given, *constants, *made], strict=True))
     for buffer in steps.buffers:
         elements = max(1, math.prod(buffer.type.shape))

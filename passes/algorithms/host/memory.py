@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
@@ -51,11 +49,7 @@ class Memory:
         """Return where a tensor is made, or None if it has a buffer of its own."""
         return self._outputs.get(value)
 
-    def result(self, op: Any) -> Buffer:
-        """Return the buffer of an op's only result; see `result_of`."""
-        return self.result_of(op.results[0])
-
-    def result_of(self, value: ir.Value) -> Buffer:
+    def result(self, value: ir.Value) -> Buffer:
         """Return the buffer of a result: what was reserved, or a new allocation."""
         memory = self.reserved(value)
         if memory is None:

@@ -108,7 +108,7 @@ class HostSite:
     @cached_property
     def output(self) -> Buffer:
         """The result; to ask for it allocates it."""
-        return self._as_kernel_sees(self.memory.result(self.op))
+        return self._as_kernel_sees(self.memory.result(self.op.results[0]))
 
     @cached_property
     def epilogue(self) -> StoredEpilogue:
