@@ -57,11 +57,11 @@ class FkwAttr(WeightFormatAttr, name="fkw"):
         values: K x E, of the input's element type.
         index: K, i16 (i32 for 32768 channels or more).
         offset: F + 1, i32.
-        stride: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
+        pattern_offsets: F x (P + 1), i16 (i32 where a filter keeps 32768 kernels or more).
         reorder: F, i16 (i32 for 32768 filters or more).
 
-    Stored filter i computes output channel `reorder[i]` from the kernels offset[i] .. offset[i + 1]; of these
-    the ones from `offset[i] + stride[i][p]` to `offset[i] + stride[i][p + 1]` have pattern p. Kernel k
+    Stored filter i computes output channel `reorder[i]` from the kernels offset[i] .. offset[i + 1]; of these the
+    ones from `offset[i] + pattern_offsets[i][p]` to `offset[i] + pattern_offsets[i][p + 1]` have pattern p. Kernel k
     reads input channel `index[k]`; `values[k]` holds its entries in the row-major order of the pattern's taps.
 
     With a library of depth KC > 1 kernel k reads the input channels `index[k]` .. `index[k] + KC - 1`, all of them
@@ -73,7 +73,7 @@ class FkwAttr(WeightFormatAttr, name="fkw"):
     masks: Any
 
     def array_names(self) -> tuple[str, ...]:
-        return ("values", "index", "offset", "stride", "reorder")
+        return ("values", "index", "offset", "pattern_offsets", "reorder")
 
     def kernel_size(self) -> tuple[int, int]:
         return Library.from_attr(self).kernel

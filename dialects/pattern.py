@@ -183,7 +183,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         grouped: optional unit; such a convolution, which is never computed dense.
 
     Example:
-        %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",
+        %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %b) {activation = "relu",
           dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
           operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
           strides = array<i64: 1, 1>} : (tensor<1x64x56x56xf32>, tensor<1024x4xf32>, tensor<1024xi16>,
@@ -202,7 +202,7 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         'pattern.sparse_conv2d' op expected values of shape [K, <E>], got <shape>
         'pattern.sparse_conv2d' op expected index of shape [<K>], got <shape>
         'pattern.sparse_conv2d' op expected offset of shape [<F + 1>], got <shape>
-        'pattern.sparse_conv2d' op expected stride of shape [<F>, <P + 1>], got <shape>
+        'pattern.sparse_conv2d' op expected pattern_offsets of shape [<F>, <P + 1>], got <shape>
         'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
         'pattern.sparse_conv2d' op expected a library of depth <C> or less, the input channels, got <depth>
         and the rules of every convolution, see `_verify_convolution`.

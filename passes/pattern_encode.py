@@ -40,7 +40,7 @@ class PatternEncode(Pass):
 
         %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x3x3xf32>, ...) -> ...
     ->
-        %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b)
+        %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %b)
                {format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>, ...}
                : (..., tensor<1024x4xf32>, tensor<1024xi16>, tensor<65xi32>, tensor<64x3xi16>, ...) -> ...
 
@@ -49,7 +49,7 @@ class PatternEncode(Pass):
         %y = "pattern.sparse_conv2d"(...)
                {format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 54>>, ...} : ...
 
-    The arrays of parameter "conv1.weight" are "conv1.values", "conv1.index", "conv1.offset", "conv1.stride"
+    The arrays of parameter "conv1.weight" are "conv1.values", "conv1.index", "conv1.offset", "conv1.pattern_offsets"
     and "conv1.reorder"; the store keeps the dense one. FKW is in section 6.2 of the paper, 1x1 kernels in section 3.
 
     Requires: nothing.

@@ -65,7 +65,7 @@ def cut_blocks(lengths: np.ndarray, blocks: int) -> np.ndarray:
 
 def by_channel(fkw: Fkw, blocks: int) -> ChannelMajor:
     """Sort kept kernels by channel within `blocks` blocks of filters."""
-    patterns = fkw.stride.shape[1] - 1
+    patterns = fkw.pattern_offsets.shape[1] - 1
     owner, pattern = fkw.owners()
     firsts = cut_blocks(np.diff(fkw.offset), blocks)
     block = np.searchsorted(firsts, owner, side="right") - 1

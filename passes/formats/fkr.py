@@ -44,14 +44,14 @@ class _Similarity:
 
     def __init__(self, fkw: Fkw) -> None:
         owner, pattern = fkw.owners()
-        filters, patterns = len(fkw.reorder), fkw.stride.shape[1] - 1
+        filters, patterns = len(fkw.reorder), fkw.pattern_offsets.shape[1] - 1
         channels, column = np.unique(fkw.index, return_inverse=True)
         # float32 counts these small numbers exactly, and has fast matrix products. One product a layer: many small
         # ones would wait for threads of a busy machine.
         kernels = np.zeros((filters, patterns, len(channels)), np.float32)
         kernels[owner, pattern, column] = 1
         self._shared = [features @ features.T for features in (kernels.reshape(filters, -1), kernels.max(axis=1))]
-        self._histogram = np.diff(fkw.stride, axis=1)
+        self._histogram = np.diff(fkw.pattern_offsets, axis=1)
         self._scale = int(np.diff(fkw.offset).max(initial=0)) + 1
 
     def __call__(self, rows: Sequence[int] | np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -26,20 +26,20 @@ class Fkw:
         values: K x E, the entries of each kernel in row-major order of its pattern's taps.
         index: K, the (first) input channel of each kernel.
         offset: F + 1, the first kernel of each stored filter.
-        stride: F x (P + 1), the first kernel of each pattern, counted from the filter's first.
+        pattern_offsets: F x (P + 1), the first kernel of each pattern, counted from the filter's first.
         reorder: F, the output channel of each stored filter.
     """
 
     values: np.ndarray
     index: np.ndarray
     offset: np.ndarray
-    stride: np.ndarray
+    pattern_offsets: np.ndarray
     reorder: np.ndarray
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The arrays in the order of an op's operands."""
-        return self.values, self.index, self.offset, self.stride, self.reorder
+        return self.values, self.index, self.offset, self.pattern_offsets, self.reorder
 
     @property
     def kernels(self) -> int:
@@ -48,7 +48,7 @@ class Fkw:
 
     def owners(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the stored filter and the pattern of each kernel, both K."""
-        counts = self.stride[:, 1:] - self.stride[:, :-1]
+        counts = self.pattern_offsets[:, 1:] - self.pattern_offsets[:, :-1]
         filters, patterns = counts.shape
         cells = np.repeat(np.arange(filters * patterns), counts.ravel())
         return cells // patterns, cells % patterns
@@ -141,13 +141,13 @@ def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1, depth: int
     kernel = (owner * group_channels + channel) * (height * width)
     values = weight.reshape(-1)[kernel[:, None] + taps]
     counts = np.bincount(owner * len(masks) + pattern, minlength=filters * len(masks))
-    stride = _boundaries(counts.reshape(filters, len(masks)))
+    pattern_offsets = _boundaries(counts.reshape(filters, len(masks)))
     channels = group_channels * groups
     return Fkw(
         values=np.where(held[:, None] >> taps & 1, values, weight.dtype.type(0)),
         index=(channel + owner // (filters // groups) * group_channels).astype(_index_type(channels)),
-        offset=_boundaries(stride[:, -1]).astype(np.int32),
-        stride=stride.astype(_index_type(stride[:, -1].max(initial=0))),
+        offset=_boundaries(pattern_offsets[:, -1]).astype(np.int32),
+        pattern_offsets=pattern_offsets.astype(_index_type(pattern_offsets[:, -1].max(initial=0))),
         reorder=np.arange(filters, dtype=_index_type(filters)),
     )
 
@@ -214,12 +214,12 @@ def permute_filters(fkw: Fkw, order: np.ndarray, positions: np.ndarray) -> Fkw:
     """
     owner, _ = fkw.owners()
     kernels = np.argsort(invert(order)[owner], kind="stable")
-    stride = fkw.stride[order]
+    pattern_offsets = fkw.pattern_offsets[order]
     return Fkw(
         values=fkw.values[kernels],
         index=fkw.index[kernels],
-        offset=_boundaries(stride[:, -1]).astype(fkw.offset.dtype),
-        stride=stride,
+        offset=_boundaries(pattern_offsets[:, -1]).astype(fkw.offset.dtype),
+        pattern_offsets=pattern_offsets,
         reorder=positions[fkw.reorder[order]].astype(fkw.reorder.dtype),
     )
 
@@ -231,7 +231,7 @@ def permute_channels(fkw: Fkw, positions: np.ndarray) -> Fkw:
         positions: C, the new number of each input channel; 0, 1, 2, ... where kernels span several channels.
     """
     owner, pattern = fkw.owners()
-    patterns, index = fkw.stride.shape[1] - 1, positions[fkw.index]
+    patterns, index = fkw.pattern_offsets.shape[1] - 1, positions[fkw.index]
     kernels = np.argsort((owner * patterns + pattern) * len(positions) + index, kind="stable")
     return replace(fkw, values=fkw.values[kernels], index=index[kernels].astype(fkw.index.dtype))
 
@@ -250,16 +250,16 @@ def find_violation(fkw: Fkw, channels: int, depth: int = 1) -> tuple[str, Any] |
         channels: C, the input channels.
         depth: input channels that one kernel spans.
     """
-    steps = np.diff(fkw.stride.astype(np.int64), axis=1)
-    wrong = np.flatnonzero((fkw.stride[:, 0] != 0) | (steps < 0).any(axis=1))
+    steps = np.diff(fkw.pattern_offsets.astype(np.int64), axis=1)
+    wrong = np.flatnonzero((fkw.pattern_offsets[:, 0] != 0) | (steps < 0).any(axis=1))
     if wrong.size:
-        return "stride of a filter to ascend from 0", fkw.stride[wrong[0]].tolist()
-    offset = _boundaries(fkw.stride[:, -1])
+        return "pattern_offsets of a filter to ascend from 0", fkw.pattern_offsets[wrong[0]].tolist()
+    offset = _boundaries(fkw.pattern_offsets[:, -1])
     wrong = np.flatnonzero(fkw.offset != offset)
     if wrong.size:
-        return f"offset {wrong[0]} to be {offset[wrong[0]]}, as stride counts", int(fkw.offset[wrong[0]])
+        return f"offset {wrong[0]} to be {offset[wrong[0]]}, as pattern_offsets counts", int(fkw.offset[wrong[0]])
     if offset[-1] != fkw.kernels:
-        return f"stride to count {fkw.kernels} kernels", int(offset[-1])
+        return f"pattern_offsets to count {fkw.kernels} kernels", int(offset[-1])
     limit = channels - depth + 1
     wrong = np.flatnonzero((fkw.index < 0) | (fkw.index >= limit))
     if wrong.size:

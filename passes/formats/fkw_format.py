@@ -78,7 +78,7 @@ class FkwFormat(WeightFormat):
         return fkw.permute_channels(fkw.Fkw(*arrays), positions).arrays
 
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
-        counts = np.diff(fkw.Fkw(*arrays).stride.astype(np.int64), axis=1).sum(axis=0)
+        counts = np.diff(fkw.Fkw(*arrays).pattern_offsets.astype(np.int64), axis=1).sum(axis=0)
         return tuple(counts / counts.sum())
 
 

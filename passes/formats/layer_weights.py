@@ -72,7 +72,7 @@ def find_dense_weight(op: Any, state: PassState) -> DenseWeight | None:
 def pattern_counts(op: Any, library: Library, state: PassState) -> list[float]:
     """Return how many kept kernels have each pattern; equally many where that is not known."""
     patterns = len(library.masks)
-    stride = read_constant(op.array("stride"), state)
-    if stride is None:
+    pattern_offsets = read_constant(op.array("pattern_offsets"), state)
+    if pattern_offsets is None:
         return [op.array("values").type.shape[0] / patterns] * patterns
-    return [float(count) for count in np.diff(stride.astype(np.int64), axis=1).sum(axis=0)]
+    return [float(count) for count in np.diff(pattern_offsets.astype(np.int64), axis=1).sum(axis=0)]

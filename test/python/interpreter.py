@@ -107,7 +107,7 @@ def _conv2d(op: Any, operands: list[Tensor]) -> Tensor:
 
 
 def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
-    x, values, index, offset, stride, reorder = operands[:6]
+    x, values, index, offset, pattern_offsets, reorder = operands[:6]
     attr = op.operation.attributes["format"]
     (height, width, *depth), masks = (list(part.maybe_downcast()) for part in (attr.kernel, attr.masks))
     planes = depth[0] if depth else 1
@@ -116,7 +116,7 @@ def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
     for stored, filter_ in enumerate(reorder):
         for pattern, mask in enumerate(masks):
             taps = torch.tensor([tap for tap in range(planes * height * width) if mask & (1 << tap)])
-            first, end = (int(offset[stored] + stride[stored, pattern + i]) for i in (0, 1))
+            first, end = (int(offset[stored] + pattern_offsets[stored, pattern + i]) for i in (0, 1))
             places = index[first:end, None] * (height * width) + taps
             rows[filter_].index_add_(0, places.flatten(), values[first:end].flatten())
     dense = rows.reshape(len(reorder), x.shape[1], height, width)

@@ -74,7 +74,7 @@ class Net(Network):
         residual: Value | None = None,
         activation: str = '"none"',
     ) -> Value:
-        """Add a layer with values, index, offset, stride and reorder `arrays`; a third kernel size is the depth."""
+        """Add a layer with values, index, offset, pattern_offsets and reorder `arrays`; a third kernel size is the depth."""
         operands = [x, *(self.constant(array) for array in arrays)]
         operands += [self.constant(bias)] if bias is not None else []
         operands += [residual] if residual is not None else []

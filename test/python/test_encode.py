@@ -106,7 +106,7 @@ def test_grouped_layers_name_absolute_input_channels() -> None:
 
 def test_arrays_are_named_after_the_weight_and_the_weight_stays_in_the_store() -> None:
     module, state = encode_layer(pattern_weight(np.random.default_rng(0), 4, 4))
-    arrays = {f"layer0.{name}" for name in ("values", "index", "offset", "stride", "reorder")}
+    arrays = {f"layer0.{name}" for name in ("values", "index", "offset", "pattern_offsets", "reorder")}
     assert set(state.parameters) == {"layer0.weight", *arrays}
     assert "layer0.weight" not in str(module)
 
@@ -171,7 +171,7 @@ def test_a_given_library_is_kept_in_its_order() -> None:
     weight = pattern_weight(np.random.default_rng(0), 8, 8, 1.0, LIBRARY[:2])
     module, state = encode_layer(weight, options=PatternEncode(library=LIBRARY))
     assert found_library(module) == LIBRARY
-    assert state.parameters["layer0.stride"].shape == (8, 9)
+    assert state.parameters["layer0.pattern_offsets"].shape == (8, 9)
 
 
 def test_a_given_library_is_for_3x3_kernels_only() -> None:

@@ -169,7 +169,7 @@ def test_arrays_of_a_small_pointwise_layer() -> None:
     assert fkw.values.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 11], [0, 0, 12, 0]]
     assert fkw.index.tolist() == [9, 13, 0, 13]
     assert fkw.offset.tolist() == [0, 2, 4]
-    assert fkw.stride.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert fkw.pattern_offsets.tolist() == [[0, 1, 2], [0, 1, 2]]
     assert [array.dtype for array in dataclasses.astuple(fkw)] == ["f4", "i2", "i4", "i2", "i2"]
 
 
@@ -207,7 +207,7 @@ def test_arrays_of_a_small_layer() -> None:
     assert fkw.values.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 11]]
     assert fkw.index.tolist() == [2, 0, 1]
     assert fkw.offset.tolist() == [0, 2, 3]
-    assert fkw.stride.tolist() == [[0, 1, 2], [0, 1, 1]]
+    assert fkw.pattern_offsets.tolist() == [[0, 1, 2], [0, 1, 1]]
     assert fkw.reorder.tolist() == [0, 1]
     assert [array.dtype for array in dataclasses.astuple(fkw)] == ["f4", "i2", "i4", "i2", "i2"]
 
@@ -217,9 +217,9 @@ def test_layers_of_32768_channels_need_wider_numbers() -> None:
     assert encode(weight, (3,)).index.dtype == np.int32
     assert encode(weight[:, :-1], (3,)).index.dtype == np.int16
     weight[0, :-1] = 1
-    assert encode(weight, (3,)).stride.dtype == np.int16
+    assert encode(weight, (3,)).pattern_offsets.dtype == np.int16
     weight[0, -1] = 1
-    assert encode(weight, (3,)).stride.dtype == np.int32
+    assert encode(weight, (3,)).pattern_offsets.dtype == np.int32
 
 
 def test_decoding_adds_kernels_of_one_channel() -> None:
@@ -227,7 +227,7 @@ def test_decoding_adds_kernels_of_one_channel() -> None:
         values=np.array([[1, 2], [10, 20]], np.float32),
         index=np.zeros(2, np.int16),
         offset=np.array([0, 2], np.int32),
-        stride=np.array([[0, 1, 2]], np.int16),
+        pattern_offsets=np.array([[0, 1, 2]], np.int16),
         reorder=np.zeros(1, np.int16),
     )
     assert decode(fkw, (3, 6), (1, 3), 1).tolist() == [[[[1, 12, 20]]]]
@@ -250,10 +250,10 @@ def test_encoding_refuses_a_library_that_does_not_cover() -> None:
 @pytest.mark.parametrize(
     ("changes", "violation"),
     [
-        ({"stride": [[1, 1, 2], [0, 1, 1]]}, ("stride of a filter to ascend from 0", [1, 1, 2])),
-        ({"stride": [[0, 1, 2], [0, 2, 1]]}, ("stride of a filter to ascend from 0", [0, 2, 1])),
-        ({"offset": [0, 1, 3]}, ("offset 1 to be 2, as stride counts", 1)),
-        ({"index": [0, 1]}, ("stride to count 2 kernels", 3)),
+        ({"pattern_offsets": [[1, 1, 2], [0, 1, 1]]}, ("pattern_offsets of a filter to ascend from 0", [1, 1, 2])),
+        ({"pattern_offsets": [[0, 1, 2], [0, 2, 1]]}, ("pattern_offsets of a filter to ascend from 0", [0, 2, 1])),
+        ({"offset": [0, 1, 3]}, ("offset 1 to be 2, as pattern_offsets counts", 1)),
+        ({"index": [0, 1]}, ("pattern_offsets to count 2 kernels", 3)),
         ({"index": [0, 3, 1]}, ("index below 3, the input channels", 3)),
         ({"index": [0, -1, 1]}, ("index below 3, the input channels", -1)),
         ({"reorder": [1, 1]}, ("reorder to name every output channel", "none that names 0")),
@@ -264,7 +264,7 @@ def test_violations_are_named(changes: dict[str, list[int]], violation: tuple[st
         values=np.ones((3, 4), np.float32),
         index=np.array([0, 2, 1]),
         offset=np.array([0, 2, 3]),
-        stride=np.array([[0, 1, 2], [0, 1, 1]]),
+        pattern_offsets=np.array([[0, 1, 2], [0, 1, 1]]),
         reorder=np.array([1, 0]),
     )
     assert find_violation(valid, 3) is None
@@ -284,7 +284,7 @@ def test_deep_kernels_end_at_the_last_channel() -> None:
 
 def neighbours(fkw: Fkw, order: np.ndarray) -> list[tuple[int, int]]:
     """Return (difference of lengths, difference of histograms) of each filter and the next."""
-    histogram = np.diff(fkw.stride.astype(int), axis=1)[order]
+    histogram = np.diff(fkw.pattern_offsets.astype(int), axis=1)[order]
     steps = np.diff(histogram, axis=0)
     return list(zip(np.abs(steps.sum(axis=1)).tolist(), np.abs(steps).sum(axis=1).tolist(), strict=True))
 

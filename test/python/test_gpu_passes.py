@@ -45,7 +45,8 @@ def test_kernels_of_a_block_are_side_by_side(seed: int, groups: int, block: int,
         for pattern in range(len(LIBRARY)):
             first, end = packed["bounds"][group, pattern : pattern + 2]
             own = slice(
-                fkw.offset[stored] + fkw.stride[stored, pattern], fkw.offset[stored] + fkw.stride[stored, pattern + 1]
+                fkw.offset[stored] + fkw.pattern_offsets[stored, pattern],
+                fkw.offset[stored] + fkw.pattern_offsets[stored, pattern + 1],
             )
             np.testing.assert_array_equal(packed["index"][first:end], plane * fkw.index[own].astype(np.int32))
             np.testing.assert_array_equal(packed["values"][first:end, member], fkw.values[own])

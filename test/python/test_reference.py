@@ -80,7 +80,7 @@ def test_sparse_convolutions(data: st.DataObject) -> None:
     filters, channels = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
     library = Library((3, 3), tuple(rng.choice(LIBRARY, size=data.draw(st.integers(1, 4)), replace=False)))
     counts = rng.integers(0, 3, size=(filters, len(library.masks)))
-    stride = np.concatenate([np.zeros((filters, 1), int), counts.cumsum(axis=1)], axis=1)
+    pattern_offsets = np.concatenate([np.zeros((filters, 1), int), counts.cumsum(axis=1)], axis=1)
     offset = np.concatenate([[0], counts.sum(axis=1).cumsum()])
     kept = int(offset[-1])
     values = rng.standard_normal((kept, 4), np.float32)
@@ -89,7 +89,9 @@ def test_sparse_convolutions(data: st.DataObject) -> None:
     weight = np.zeros((filters, channels, 3, 3))
     for stored in range(filters):
         for pattern in range(len(library.masks)):
-            for kernel in range(offset[stored] + stride[stored, pattern], offset[stored] + stride[stored, pattern + 1]):
+            for kernel in range(
+                offset[stored] + pattern_offsets[stored, pattern], offset[stored] + pattern_offsets[stored, pattern + 1]
+            ):
                 for entry, (dy, dx) in enumerate(library.taps(pattern)):
                     weight[reorder[stored], index[kernel], dy, dx] += values[kernel, entry]
 
@@ -99,7 +101,7 @@ def test_sparse_convolutions(data: st.DataObject) -> None:
         "values": values,
         "index": index.astype(np.int16),
         "offset": offset.astype(np.int32),
-        "stride": stride.astype(np.int16),
+        "pattern_offsets": pattern_offsets.astype(np.int16),
         "reorder": reorder.astype(np.int16),
         "bias": bias,
     }

@@ -156,12 +156,12 @@ def test_attribute_holds_every_field() -> None:
 
 def test_weights_that_are_not_constant_are_taken_as_evenly_spread() -> None:
     text = """
-    func.func @main(%x: tensor<1x2x8x8xf32>, %index: tensor<2xi16>, %stride: tensor<1x3xi16>)
+    func.func @main(%x: tensor<1x2x8x8xf32>, %index: tensor<2xi16>, %pattern_offsets: tensor<1x3xi16>)
         -> tensor<1x1x8x8xf32> {
       %values = "pattern.parameter"() {name = "values"} : () -> tensor<2x4xf32>
       %offset = "pattern.parameter"() {name = "offset"} : () -> tensor<2xi32>
       %reorder = "pattern.parameter"() {name = "reorder"} : () -> tensor<1xi16>
-      %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+      %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
         dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
         operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
         strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,

@@ -52,7 +52,7 @@ class PatternDirect(HostAlgorithm):
             loops = Loops(kernel, made, epilogue, given)
             pattern_direct.PatternDirect(loops, SparseWeights(library, *arrays), in_parts).emit()
 
-        kept = (fkw.stride[:, -1] - fkw.stride[:, 0] + len(library.masks)).astype(float)
+        kept = (fkw.pattern_offsets[:, -1] - fkw.pattern_offsets[:, 0] + len(library.masks)).astype(float)
         site.call([source, *weights, output, site.epilogue], emit, list(kept))
 
 

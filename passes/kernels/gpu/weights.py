@@ -14,7 +14,7 @@ def share_kernels(fkw: Fkw, block: int) -> bool:
     if filters % block:
         return False
     firsts = np.arange(filters) // block * block
-    if not np.array_equal(fkw.stride, fkw.stride[firsts]):
+    if not np.array_equal(fkw.pattern_offsets, fkw.pattern_offsets[firsts]):
         return False
     lengths = np.diff(fkw.offset)
     starts = np.repeat(fkw.offset[firsts] - fkw.offset[:-1], lengths)
@@ -38,7 +38,7 @@ def pack_kernels(fkw: Fkw, block: int, plane: int) -> dict[str, np.ndarray]:
     return {
         "values": padded[firsts[:, None] + shifts],
         "index": fkw.index[firsts].astype(np.int32) * np.int32(plane),
-        "bounds": (starts[:-1, None] + fkw.stride[::block]).astype(np.int32),
+        "bounds": (starts[:-1, None] + fkw.pattern_offsets[::block]).astype(np.int32),
         "reorder": fkw.reorder.astype(np.int32),
     }
 

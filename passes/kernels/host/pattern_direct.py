@@ -34,7 +34,7 @@ class SparseWeights:
     values: ir.Value
     index: ir.Value
     offset: ir.Value
-    stride: ir.Value
+    pattern_offsets: ir.Value
     reorder: ir.Value
 
 
@@ -62,7 +62,8 @@ class PatternDirect:
         first = b.load_index(weights.offset, stored)
         strides = b.mul(stored, patterns + 1)
         bounds = [
-            b.add(first, b.load_index(weights.stride, b.add(strides, pattern))) for pattern in range(patterns + 1)
+            b.add(first, b.load_index(weights.pattern_offsets, b.add(strides, pattern)))
+            for pattern in range(patterns + 1)
         ]
         loops.prefetch_ends(tile, channel)
         accumulators = loops.first_accumulators(tile, channel)

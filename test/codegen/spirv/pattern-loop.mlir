@@ -23,9 +23,9 @@ func.func @main(%x: tensor<1x2x8x8xf32>) -> tensor<1x1x8x8xf32> {
   %values = arith.constant dense<[[1., 2., 3., 4.], [5., 6., 7., 8.]]> : tensor<2x4xf32>
   %index = arith.constant dense<[0, 1]> : tensor<2xi16>
   %offset = arith.constant dense<[0, 2]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,

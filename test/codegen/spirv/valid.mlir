@@ -39,11 +39,11 @@ func.func @main(%x: tensor<1x2x16x16xf32>) -> tensor<1x3xf32> {
   %values = arith.constant dense<[[1., 2., 3., 4.], [5., 6., 7., 8.], [1., 1., 1., 1.]]> : tensor<3x4xf32>
   %index = arith.constant dense<[0, 1, 0]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 2, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1, 2], [0, 0, 1]]> : tensor<2x3xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1, 2], [0, 0, 1]]> : tensor<2x3xi16>
   %reorder = arith.constant dense<[1, 0]> : tensor<2xi16>
   %depthwise = arith.constant dense<0.5> : tensor<2x1x3x3xf32>
   %classes = arith.constant dense<0.25> : tensor<3x2xf32>
-  %a = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+  %a = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x16x16xf32>, tensor<3x4xf32>, tensor<3xi16>, tensor<3xi32>,

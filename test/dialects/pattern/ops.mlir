@@ -34,12 +34,12 @@ func.func @conv2d_with_residual_only(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x1x1
 
 // CHECK-LABEL: @sparse_conv2d
 func.func @sparse_conv2d(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
-                         %offset: tensor<5xi32>, %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>,
+                         %offset: tensor<5xi32>, %pattern_offsets: tensor<4x3xi16>, %reorder: tensor<4xi16>,
                          %b: tensor<4xf32>) -> tensor<1x4x6x6xf32> {
   // CHECK: "pattern.sparse_conv2d"
   // CHECK-SAME: format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>
   // CHECK-SAME: (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>, tensor<4x3xi16>, tensor<4xi16>, tensor<4xf32>)
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %b) {activation = "relu",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %b) {activation = "relu",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
@@ -50,10 +50,10 @@ func.func @sparse_conv2d(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %ind
 // CHECK-LABEL: @sparse_conv2d_of_kernels_of_nine_channels
 func.func @sparse_conv2d_of_kernels_of_nine_channels(
     %x: tensor<1x20x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>, %offset: tensor<5xi32>,
-    %stride: tensor<4x3xi16>, %reorder: tensor<4xi16>) -> tensor<1x4x6x6xf32> {
+    %pattern_offsets: tensor<4x3xi16>, %reorder: tensor<4xi16>) -> tensor<1x4x6x6xf32> {
   // CHECK: "pattern.sparse_conv2d"
   // CHECK-SAME: format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "relu",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27, 480>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
     strides = array<i64: 1, 1>} : (tensor<1x20x6x6xf32>, tensor<9x4xf32>, tensor<9xi16>, tensor<5xi32>,
@@ -105,10 +105,10 @@ func.func @relayout(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
 
 // CHECK-LABEL: @sparse_linear
 func.func @sparse_linear(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
-    %offset: tensor<5xi32>, %stride: tensor<4x2xi16>, %reorder: tensor<4xi16>) -> tensor<2x4xf32> {
+    %offset: tensor<5xi32>, %pattern_offsets: tensor<4x2xi16>, %reorder: tensor<4xi16>) -> tensor<2x4xf32> {
   // CHECK: "pattern.sparse_linear"
   // CHECK-SAME: format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>
-  %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>

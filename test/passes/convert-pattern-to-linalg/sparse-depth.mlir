@@ -11,9 +11,9 @@ func.func @decodes_kernels_of_two_channels(%input: tensor<1x3x3x3xf32>) -> tenso
   %values = arith.constant dense<[[1.0, 2.0], [3.0, 4.0]]> : tensor<2x2xf32>
   %index = arith.constant dense<[0, 1]> : tensor<2xi16>
   %offset = arith.constant dense<[0, 2]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
   %reorder = arith.constant dense<0> : tensor<1xi16>
-  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
+  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %pattern_offsets, %reorder)
     {activation = "none", dilations = array<i64: 1, 1>,
      format = #pattern.fkw<array<i64: 1, 2, 2>, array<i64: 9>>,
      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
@@ -29,10 +29,10 @@ func.func @kernel_that_ends_behind_the_last_channel(%input: tensor<1x3x3x3xf32>)
   %values = arith.constant dense<1.0> : tensor<1x2xf32>
   %index = arith.constant dense<2> : tensor<1xi16>
   %offset = arith.constant dense<[0, 1]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
   %reorder = arith.constant dense<0> : tensor<1xi16>
   // expected-error @below {{'pattern.sparse_conv2d' op expected index below 2, as a kernel spans 2 of 3 input channels, got 2}}
-  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder)
+  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %pattern_offsets, %reorder)
     {activation = "none", dilations = array<i64: 1, 1>,
      format = #pattern.fkw<array<i64: 1, 2, 2>, array<i64: 9>>,
      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,

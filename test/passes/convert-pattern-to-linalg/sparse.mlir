@@ -15,9 +15,9 @@ func.func @decodes_kernels(%input: tensor<1x3x3x3xf32>, %bias: tensor<2xf32>) ->
   %values = arith.constant dense<[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]> : tensor<3x2xf32>
   %index = arith.constant dense<[1, 0, 2]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1, 1], [0, 1, 2]]> : tensor<2x3xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1, 1], [0, 1, 2]]> : tensor<2x3xi16>
   %reorder = arith.constant dense<[1, 0]> : tensor<2xi16>
-  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %stride, %reorder, %bias)
+  %result = "pattern.sparse_conv2d"(%input, %values, %index, %offset, %pattern_offsets, %reorder, %bias)
     {activation = "none", dilations = array<i64: 1, 1>,
      format = #pattern.fkw<array<i64: 2, 2>, array<i64: 5, 3>>,
      operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 0, 0, 0>,

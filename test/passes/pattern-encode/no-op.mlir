@@ -7,8 +7,8 @@
 func.func @encoded(%x: tensor<1x1x4x4xf32>, %values: tensor<1x4xf32>) -> tensor<1x1x2x2xf32> {
   %index = arith.constant dense<0> : tensor<1xi16>
   %offset = arith.constant dense<[0, 1]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %index) {activation = "none",
+  %pattern_offsets = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %index) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
     strides = array<i64: 1, 1>} : (tensor<1x1x4x4xf32>, tensor<1x4xf32>, tensor<1xi16>, tensor<2xi32>,

@@ -16,10 +16,10 @@ func.func @consumer_absorbs_the_permutation(%x: tensor<1x2x4x4xf32>) -> tensor<1
   %values = arith.constant dense<[[1., 2.], [3., 4.], [5., 6.]]> : tensor<3x2xf32>
   %index = arith.constant dense<[0, 0, 1]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %bias = arith.constant dense<[1., 2.]> : tensor<2xf32>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %bias) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %bias) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
@@ -44,10 +44,10 @@ func.func @results_keep_their_channels(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x
   %values = arith.constant dense<[[1., 2.], [3., 4.], [5., 6.]]> : tensor<3x2xf32>
   %index = arith.constant dense<[0, 0, 1]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
   %bias = arith.constant dense<[1., 2.]> : tensor<2xf32>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder, %bias) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %bias) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
@@ -67,9 +67,9 @@ func.func @linear_layers_permute_blocks_of_columns(%x: tensor<1x2x2x4xf32>) -> t
   %values = arith.constant dense<1.> : tensor<3x2xf32>
   %index = arith.constant dense<[0, 0, 1]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x2x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
@@ -113,9 +113,9 @@ func.func @producers_that_meet_share_one_order(%x: tensor<1x2x4x4xf32>) -> tenso
   %values = arith.constant dense<1.> : tensor<3x2xf32>
   %index = arith.constant dense<[0, 0, 1]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
-  %heavy = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %heavy = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
@@ -146,9 +146,9 @@ func.func @sparse_consumers_renumber_and_sort_their_kernels(%x: tensor<1x2x4x4xf
   %values = arith.constant dense<1.> : tensor<3x2xf32>
   %index = arith.constant dense<[0, 0, 1]> : tensor<3xi16>
   %offset = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-  %stride = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1], [0, 2]]> : tensor<2x2xi16>
   %reorder = arith.constant dense<[0, 1]> : tensor<2xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<3x2xf32>, tensor<3xi16>, tensor<3xi32>,
@@ -156,9 +156,9 @@ func.func @sparse_consumers_renumber_and_sort_their_kernels(%x: tensor<1x2x4x4xf
   %values2 = arith.constant dense<[[1., 2.], [3., 4.]]> : tensor<2x2xf32>
   %index2 = arith.constant dense<[0, 1]> : tensor<2xi16>
   %offset2 = arith.constant dense<[0, 2]> : tensor<2xi32>
-  %stride2 = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
+  %pattern_offsets2 = arith.constant dense<[[0, 2]]> : tensor<1x2xi16>
   %reorder2 = arith.constant dense<0> : tensor<1xi16>
-  %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %stride2, %reorder2) {activation = "none",
+  %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %pattern_offsets2, %reorder2) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<2xi32>,
@@ -182,10 +182,10 @@ func.func @kernels_that_span_channels_keep_them(%x: tensor<1x2x4x4xf32>) -> tens
   %values = arith.constant dense<1.> : tensor<10x2xf32>
   %index = arith.constant dense<[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]> : tensor<10xi16>
   %offset = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7, 8, 10]> : tensor<10xi32>
-  %stride = arith.constant dense<
+  %pattern_offsets = arith.constant dense<
     [[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 2]]> : tensor<9x2xi16>
   %reorder = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7, 8]> : tensor<9xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 3>, array<i64: 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 1, 0, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x2x4x4xf32>, tensor<10x2xf32>, tensor<10xi16>, tensor<10xi32>,
@@ -193,9 +193,9 @@ func.func @kernels_that_span_channels_keep_them(%x: tensor<1x2x4x4xf32>) -> tens
   %values2 = arith.constant dense<[[1., 2.]]> : tensor<1x2xf32>
   %index2 = arith.constant dense<0> : tensor<1xi16>
   %offset2 = arith.constant dense<[0, 1]> : tensor<2xi32>
-  %stride2 = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
+  %pattern_offsets2 = arith.constant dense<[[0, 1]]> : tensor<1x2xi16>
   %reorder2 = arith.constant dense<0> : tensor<1xi16>
-  %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %stride2, %reorder2) {activation = "none",
+  %z = "pattern.sparse_conv2d"(%y, %values2, %index2, %offset2, %pattern_offsets2, %reorder2) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 257>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 0, 0, 0, 0>,
     strides = array<i64: 1, 1>} : (tensor<1x9x4x4xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>,

@@ -36,9 +36,9 @@ func.func @one_loop_for_each_pattern(%x: tensor<1x2x8x16xf32>) -> tensor<1x1x8x1
   %values = arith.constant dense<[[1., 2., 3., 4.], [5., 6., 7., 8.]]> : tensor<2x4xf32>
   %index = arith.constant dense<[0, 1]> : tensor<2xi16>
   %offset = arith.constant dense<[0, 2]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
-  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %stride, %reorder) {activation = "none",
+  %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x2x8x16xf32>, tensor<2x4xf32>, tensor<2xi16>, tensor<2xi32>,
@@ -65,15 +65,15 @@ func.func @layers_that_differ_in_weights_share_a_kernel(%x: tensor<1x1x8x16xf32>
   %index_of_few = arith.constant dense<[0]> : tensor<1xi16>
   %offset = arith.constant dense<[0, 2]> : tensor<2xi32>
   %offset_of_few = arith.constant dense<[0, 1]> : tensor<2xi32>
-  %stride = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
-  %stride_of_few = arith.constant dense<[[0, 1, 1]]> : tensor<1x3xi16>
+  %pattern_offsets = arith.constant dense<[[0, 1, 2]]> : tensor<1x3xi16>
+  %pattern_offsets_of_few = arith.constant dense<[[0, 1, 1]]> : tensor<1x3xi16>
   %reorder = arith.constant dense<[0]> : tensor<1xi16>
-  %a = "pattern.sparse_conv2d"(%x, %many, %index, %offset, %stride, %reorder) {activation = "none",
+  %a = "pattern.sparse_conv2d"(%x, %many, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 1>, array<i64: 3, 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x1x8x16xf32>, tensor<2x2xf32>, tensor<2xi16>, tensor<2xi32>,
     tensor<1x3xi16>, tensor<1xi16>) -> tensor<1x1x8x16xf32>
-  %b = "pattern.sparse_conv2d"(%y, %few, %index_of_few, %offset_of_few, %stride_of_few, %reorder) {
+  %b = "pattern.sparse_conv2d"(%y, %few, %index_of_few, %offset_of_few, %pattern_offsets_of_few, %reorder) {
     activation = "none", dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 2, 1>, array<i64: 3, 3>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 0, 0, 0>, schedule = #tile,
     strides = array<i64: 1, 1>} : (tensor<1x1x8x16xf32>, tensor<1x2xf32>, tensor<1xi16>, tensor<2xi32>,
