@@ -174,4 +174,4 @@ def find_measure(options: Options, notify: Callable[[str], None] = lambda layer:
         return None
     from patc.tuning import Tuner
 
-    return Tuner(options.threads, notify=notify)
+    return Tuner(options.threads, options.target, notify=notify)

@@ -71,7 +71,7 @@ class Target:
                 raise PatcError(f"target {self.name!r} expected {item.name} to be {item.type}, got {value!r}")
         check_numbers(self, f"target '{self.name}'")
         for expected, found, is_met in (
-            ("a name", self.name, self.name),
+            ("a name of one word", self.name, re.fullmatch(r"\S+", self.name)),
             ("a triple", self.triple, self.triple),
             ("CPU and features as LLVM spells them", (self.cpu, self.features), self._spells_features()),
             ("lanes to be a power of two from 4 to 64", self.lanes, self.lanes in (4, 8, 16, 32, 64)),
@@ -94,16 +94,6 @@ class Target:
         name = self.triple.partition("-")[0]
         return {"arm64": "aarch64"}.get(name, name)
 
-    @property
-    def is_aarch64(self) -> bool:
-        """Whether the target has NEON, and code for it comes from llvmlite unless it is this machine."""
-        return self.triple.startswith(("aarch64", "arm64"))
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether the target runs kernels through Vulkan; of its numbers only `lanes` counts then."""
-        return self.triple.startswith("spirv")
-
     def core_costs(self) -> CoreCosts:
         """Return the costs of a CPU.
 
@@ -111,9 +101,8 @@ class Target:
             PatcError: the target has those of another machine.
         """
         if not isinstance(self.costs, CoreCosts):
-            raise PatcError(
-                f"target '{self.name}' expected CoreCosts for kernels of CPUs, got {type(self.costs).__name__}"
-            )
+            found = type(self.costs).__name__
+            raise PatcError(f"target '{self.name}' expected CoreCosts for kernels of CPUs, got {found}")
         return self.costs
 
     def computes_in(self, numerics: Numerics) -> bool:

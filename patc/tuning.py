@@ -30,7 +30,7 @@ from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_schedule import set_schedule
 from patc.runtime.native_model import NativeModel
 from patc.runtime.program import ENTRY, TensorInfo
-from patc.targets import host
+from patc.targets import Target
 from patc.tuning_cache import TuningCache
 
 SECONDS = 0.3  # to spend on the calls of one layer
@@ -43,14 +43,20 @@ class Tuner:
 
     Args:
         threads: that divide each layer.
+        target: whose code this machine runs.
         cache: where times are kept; that of the user by default.
         notify: called with the name of a layer before it is timed.
     """
 
     def __init__(
-        self, threads: int, cache: TuningCache | None = None, notify: Callable[[str], None] = lambda layer: None
+        self,
+        threads: int,
+        target: Target,
+        cache: TuningCache | None = None,
+        notify: Callable[[str], None] = lambda layer: None,
     ) -> None:
         self._threads = threads
+        self._target = target
         self._cache = TuningCache() if cache is None else cache
         self._notify = notify
         self._keeps = True
@@ -66,7 +72,7 @@ class Tuner:
             known = None
         if known is None:
             self._notify(layer.name)
-            known = time_candidates(layer, self._threads)
+            known = time_candidates(layer, self._threads, self._target)
             self._store(key, known, state)
         return known
 
@@ -77,7 +83,7 @@ class Tuner:
             "layer": str(layer.module),
             "shares": layer.shares,
             "threads": self._threads,
-            "machine": [machine.cpu, str(machine.caches), *host().features],
+            "machine": [machine.cpu, str(machine.caches), repr(self._target)],
             "compiler": compiler_version(),
         }
         return json.dumps(parts)
@@ -182,10 +188,10 @@ def _shares(op: Any, state: PassState) -> tuple[int, ...]:
     return tuple(round(SHARES * share) for share in kind.shares(op, state))
 
 
-def time_candidates(layer: IsolatedLayer, threads: int) -> list[float]:
+def time_candidates(layer: IsolatedLayer, threads: int, target: Target) -> list[float]:
     """Compile the copies of a layer into one program, and return the median time of each in calls of the program."""
     # The relayouts have no schedules yet.
-    program = compile_module(layer.module, layer.parameters, target="host", threads=threads, stage="layout")
+    program = compile_module(layer.module, layer.parameters, target=target, threads=threads, stage="layout")
     model = NativeModel(program)
     inputs = model.random_inputs()
     once = sum(time.seconds for time in model.profile(*inputs, repetitions=1))

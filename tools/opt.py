@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -150,33 +147,18 @@ def _describe_option(option: Option) -> str:
 
 
 def _make_pipeline(text: str | None, flags: Sequence[str]) -> Pipeline:
+    from patc.native_stderr import native_stderr
     from patc.pipeline import Pipeline
 
     if text is not None and flags:
         raise PatcError(f"expected either --pass-pipeline or passes as flags, got both (--{flags[0]})")
-    with _native_stderr() as printed:
+    with native_stderr() as printed:
         try:
             return Pipeline(map(_flag_pass, flags)) if text is None else Pipeline.parse(text)
         except PatcError as error:
             failure = error
     reason = " ".join("".join(printed).split()).removeprefix(": ")
     raise PatcError(f"{failure.message} ({reason})" if reason else failure.message, failure.location)
-
-
-@contextlib.contextmanager
-def _native_stderr() -> Iterator[list[str]]:
-    """Collect what native code prints to standard error: LLVM explains bad values of options there."""
-    printed: list[str] = []
-    with tempfile.TemporaryFile() as stream:
-        saved = os.dup(2)
-        os.dup2(stream.fileno(), 2)
-        try:
-            yield printed
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            stream.seek(0)
-            printed.append(stream.read().decode(errors="replace"))
 
 
 def _flag_pass(flag: str) -> Pass | UpstreamPass:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from patc.costs import GpuCosts
 from patc.diagnostics import PatcError
+from patc.passes.kernels.gpu.kernel import LANES
 from patc.targets import Target
 
 PARTS = (1, 2, 4, 8)
@@ -20,13 +21,17 @@ class GpuModel:
     """Models a GPU. All costs are in cycles, those of a multiply-add of one vector in one thread.
 
     Raises:
-        PatcError: the target's costs are not those of a GPU.
+        PatcError: the target's costs are not those of a GPU, or its vectors are longer than those of the kernels.
     """
 
     def __init__(self, target: Target, element_bytes: int = 4) -> None:
         if not isinstance(target.costs, GpuCosts):
             found = type(target.costs).__name__
             raise PatcError(f"target '{target.name}' expected GpuCosts for cost model '{target.model}', got {found}")
+        if target.lanes != LANES:
+            raise PatcError(
+                f"target '{target.name}' expected {LANES} lanes for cost model '{target.model}', got {target.lanes}"
+            )
         self.target, self.costs = target, target.costs
 
     def workgroups(self) -> Iterator[tuple[int, int]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from patc.backends.base import Options
 from patc.backends.native import NativeBackend
+from patc.diagnostics import PatcError
 from patc.numerics import Numerics
-from patc.targets import AARCH64_SYSTEMS, Target
+from patc.targets import AARCH64_SYSTEMS, Target, host
 
 if TYPE_CHECKING:
     from torch_mlir import ir
@@ -17,6 +19,16 @@ class HostBackend(NativeBackend):
     """Code that this machine runs if its CPU has the target's features."""
 
     name = "host"
+
+    def check(self, options: Options) -> None:
+        target, own = options.target, host()
+        if target.architecture != own.architecture:
+            expected = f"a triple of this machine's architecture for backend '{self.name}'"
+            raise PatcError(f"target '{target.name}' expected {expected}, got '{target.triple}'")
+        if not target.cpu and target.features != own.features:
+            expected = "a CPU that has these features alone"
+            raise PatcError(f"target '{target.name}' expected {expected}, got '', which is this machine")
+        super().check(options)
 
     def default_threads(self) -> int:
         return available_threads()

@@ -23,7 +23,10 @@ class NativeBackend(Backend):
     """A way to machine code for CPUs."""
 
     def check(self, options: Options) -> None:
+        from patc.codegen.cpus import require_known
+
         super().check(options)
+        require_known(options.target)
         target, numerics = options.target, NUMERICS[options.dtype]
         if not target.computes_in(numerics):
             expected = f"expected a CPU with {' or '.join(numerics.features)} for dtype {numerics.name}"

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +378,7 @@ def test_uses_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch
         ({"target": "x86-64-v5"}, "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86-64-v5'; did you mean 'x86-64-v4'?"),
         ({"target": "spirv-vulkan", "threads": 2}, "expected no threads together with target 'spirv-vulkan', got 2"),
         ({"target": "spirv-vulkan", "tune": "measure"}, "expected target 'host' together with tune 'measure', got 'spirv-vulkan'"),
+        ({"target": replace(TARGETS["x86-64-v3"], cpu="zen9")}, "target 'x86-64-v3' expected a CPU and features that LLVM knows, got 'zen9'"),
     ],
 )  # fmt: skip
 def test_refuses_options_in_one_line(options: dict[str, Any], message: str) -> None:

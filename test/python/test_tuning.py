@@ -31,7 +31,7 @@ from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
 from patc.passes.pattern_schedule import PatternSchedule
 from patc.pipeline import Pipeline
-from patc.targets import TARGETS
+from patc.targets import TARGETS, Target
 from patc.tools.console import describe_explanation
 from patc.tools.patc import main
 from patc.tuning import Tuner, isolate
@@ -161,7 +161,7 @@ def fake_times(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Let layers take no time; return a list that grows by (layer, threads) with each that is measured."""
     timed: list[tuple[str, int]] = []
 
-    def time_candidates(layer: tuning.IsolatedLayer, threads: int) -> list[float]:
+    def time_candidates(layer: tuning.IsolatedLayer, threads: int, target: Target) -> list[float]:
         timed.append((layer.name, threads))
         copies = [op for op in layer.module.body.operations[0].entry_block if "schedule" in op.attributes]
         return [1.0 + number for number in range(len(copies))]
