@@ -12,6 +12,7 @@ from torch_mlir.dialects import func
 from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
 from patc.passes.generic.scalars import has_lowering
+from patc.passes.ir.constants import read_constant
 from patc.passes.ir.functions import (
     OPS,
     OUTLINED,
@@ -22,6 +23,9 @@ from patc.passes.ir.functions import (
     works_on_tensors,
 )
 from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
+from patc.passes.layers.base import Access, LayerKind
+from patc.passes.layers.reference import convert
+from patc.passes.layers.registry import kind_of
 
 _DIALECTS = ("linalg", "tensor", "arith", "math", "scf", "tm_tensor")
 _STAY = ("func.return", "arith.constant")
@@ -34,6 +38,8 @@ _FUSE = (
 @dataclass(frozen=True)
 class PatternOutline(Pass):
     """Move what is no pattern op into private functions on tensors, one a connected group, and call them.
+
+    Layers of the dialect whose weights are computed at run time count as linalg, as do sums between linalg ops.
 
     A group is as large as it can be: linalg that hands tensors to linalg is in one group, unless a pattern op between
     them needs one and feeds the other. Its named ops become `linalg.generic`, and elementwise ones are fused.
@@ -62,6 +68,7 @@ class PatternOutline(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         for function in functions:
+            _lower_layers(function, state)
             erase_dead(function.entry_block)
         left = {function: [op for op in top_level_ops(function) if _is_left(op)] for function in functions}
         _require_known([op for ops in left.values() for op in ops])
@@ -74,6 +81,41 @@ class PatternOutline(Pass):
                     op.operation.erase()
                 sort_block(function.regions[0].blocks[0])
                 erase_dead(function.entry_block)
+
+
+def _lower_layers(function: Any, state: PassState) -> None:
+    """Turn layers into linalg again whose weights are computed at run time, and sums and activations that only linalg
+    hands tensors to and reads: it is fused with them."""
+    for op in list(top_level_ops(function)):
+        kind = kind_of(op)
+        if kind is None or not (_has_computed_weights(op, kind, state) or _is_among_left(op, kind)):
+            continue
+        with op.location, ir.InsertionPoint(op):
+            computed = kind.reference(op, state)
+            if computed is None:
+                continue
+            made = convert(computed, op.result.type.element_type)
+        op.result.replace_all_uses_with(made)
+        op.operation.erase()
+
+
+def _has_computed_weights(op: Any, kind: LayerKind, state: PassState) -> bool:
+    accesses = {operand.number: operand.access for operand in kind.operands(op)}
+    if Access.INDICES in accesses.values():
+        return False  # a sparse layer, which only pattern-encode makes
+    weights = [op.operands[number] for number, access in accesses.items() if access is Access.WEIGHTS]
+    return any(read_constant(weight, state) is None for weight in weights)
+
+
+def _is_among_left(op: Any, kind: LayerKind) -> bool:
+    if any(operand.access is not Access.ELEMENTS for operand in kind.operands(op)):
+        return False
+    given = [value.owner for value in op.operands]
+    users = [use.owner.opview for use in op.result.uses]
+    if any(isinstance(owner, ir.Block) for owner in given) or not users:
+        return False
+    neighbours = [*(owner.opview for owner in given), *users]
+    return all(_is_left(other) or other.operation.name == "func.return" for other in neighbours)
 
 
 def _is_left(op: Any) -> bool:
@@ -122,7 +164,10 @@ def _find_unknown(op: Any) -> list[str]:
 
     def visit(inner: ir.Operation) -> ir.WalkResult:
         wrong = next((type_ for type_ in _types(inner) if not _is_known_type(type_)), None)
-        if inner.name.split(".")[0] not in _DIALECTS and inner.name != "cf.assert":
+        if inner.name == "cf.assert":
+            if _is_false(inner.operands[0]):  # how torch-mlir says what it cannot lower
+                found[f"{_operation_name(op)}: {inner.attributes['msg'].value}"] = None
+        elif inner.name.split(".")[0] not in _DIALECTS:
             found[inner.name] = None
         elif wrong is not None:
             found[f"{inner.name} of {wrong}"] = None
@@ -132,6 +177,12 @@ def _find_unknown(op: Any) -> list[str]:
 
     op.operation.walk(visit)
     return list(found)
+
+
+def _is_false(value: ir.Value) -> bool:
+    owner = value.owner
+    is_constant = not isinstance(owner, ir.Block) and owner.operation.name == "arith.constant"
+    return is_constant and owner.operation.attributes["value"].value == 0
 
 
 def _is_undefined(op: ir.Operation) -> bool:

@@ -15,7 +15,18 @@ aten = torch.ops.aten
 
 def _adaptive_avg_pool2d(x: torch.Tensor, sizes: Sequence[int]) -> Any:
     windows = _equal_windows(x, sizes)
-    return NotImplemented if windows is None else aten.avg_pool2d.default(x, *windows)
+    if windows is not None:
+        return aten.avg_pool2d.default(x, *windows)
+    rows, columns = (_means(size, count, x) for size, count in zip(x.shape[-2:], sizes, strict=True))
+    return rows @ (x @ columns.transpose(0, 1))
+
+
+def _means(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the count x size matrix that takes `size` elements to the means of `count` windows."""
+    windows, places = (torch.arange(number, device=like.device) for number in (count, size))
+    starts, ends = windows * size // count, ((windows + 1) * size + count - 1) // count
+    inside = (places >= starts[:, None]) & (places < ends[:, None])
+    return inside.to(like.dtype) / (ends - starts)[:, None]
 
 
 def _adaptive_max_pool2d(x: torch.Tensor, sizes: Sequence[int]) -> Any:
@@ -41,8 +52,22 @@ def _equal_window(size: Any, count: Any) -> tuple[int, int] | None:
     return (kernels.pop(), strides.pop()) if len(kernels) == len(strides) == 1 else None
 
 
+def _group_norm(
+    x: torch.Tensor, weight: Any, bias: Any, images: int, channels: int, places: int, groups: int, epsilon: float
+) -> Any:
+    grouped = x.reshape(images, groups, channels // groups * places)
+    centered = grouped - grouped.mean(2, keepdim=True)
+    scale = torch.rsqrt((centered * centered).mean(2, keepdim=True) + epsilon)
+    y = (centered * scale).reshape(x.shape)
+    shape = [1, channels] + [1] * (x.dim() - 2)
+    y = y if weight is None else y * weight.reshape(shape)
+    y = y if bias is None else y + bias.reshape(shape)
+    return y, grouped.mean(2), scale.reshape(images, groups)
+
+
 # Adaptive pools whose windows all have one size are ordinary ones; others stay, and are reported by their sizes.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
+    aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather
 }

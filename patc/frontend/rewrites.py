@@ -112,10 +112,11 @@ def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, 
         names[id(tensor)] = name
         attribute = f"_constant_{len(taken)}"
         graph.owning_module.register_buffer(attribute, tensor)
-        with graph.inserting_before(node):
-            constant = graph.get_attr(attribute)
-        constant.meta["val"] = node.meta["val"]
         for reader in readers:
+            # torch-mlir takes a node of an attribute once.
+            with graph.inserting_before(node):
+                constant = graph.get_attr(attribute)
+            constant.meta["val"] = node.meta["val"]
             reader.replace_input_with(node, constant)
     graph.eliminate_dead_code()
     _remove_unused_constants(program)

@@ -27,6 +27,12 @@ def layer_path(node: torch.fx.Node) -> str:
     return list(stack.values())[-1][0] if stack else ""
 
 
+def operation_name(node: torch.fx.Node) -> str:
+    """Return the operation as the user's graph has it: `aten.silu.default`, not the `aten.sigmoid` in it."""
+    origin = node.meta.get("from_node")
+    return str(origin[-1].target if origin else node.target)
+
+
 def source_place(node: torch.fx.Node) -> tuple[str, int] | None:
     """Return file and line of the innermost frame outside torch, or None when every frame is inside."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
@@ -40,9 +46,10 @@ def describe_place(place: tuple[str, int]) -> str:
 
 
 def node_location(node: torch.fx.Node, context: ir.Context) -> Any | None:
-    """Return the location of the ops made from a node: the layer's name and, inside it, the source line."""
+    """Return the location of the ops made from a node: the layer's name and, inside it, the source line; the name of
+    the operation is its metadata."""
     layer, place = layer_path(node), source_place(node)
-    line = ir.Location.file(place[0], place[1], 0, context=context) if place else None
-    if layer:
-        return ir.Location.name(layer, line or ir.Location.unknown(context), context=context)
-    return line
+    line = ir.Location.file(place[0], place[1], 0, context=context) if place else ir.Location.unknown(context)
+    location = ir.Location.name(layer, line, context=context) if layer else line
+    name = ir.StringAttr.get(operation_name(node), context=context)
+    return ir.Location.fused([location], metadata=name, context=context)

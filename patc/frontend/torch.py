@@ -328,6 +328,7 @@ class _CollectParameters(FxImporterHooks):
 
     tensors: dict[int, str]
     parameters: dict[str, torch.Tensor] = field(default_factory=dict)
+    _values: dict[str, ir.Value] = field(default_factory=dict)
 
     def resolve_input(self, importer: Any, value: Any, info: Any) -> ir.Value:
         return self._add_argument(importer, info.input_spec.target, value, info.ir_type)
@@ -336,11 +337,15 @@ class _CollectParameters(FxImporterHooks):
         if not isinstance(literal, torch.Tensor) or literal.numel() == 1:
             return None  # numbers are written into the text
         type_ = importer._cc.tensor_to_vtensor_type(literal)
-        return self._add_argument(importer, self.tensors[id(literal)], literal, type_)
+        # What torch-mlir makes by itself, as tables of indices, has no name.
+        name = self.tensors.get(id(literal), f"_table_{len(self.parameters)}")
+        return self._add_argument(importer, name, literal, type_)
 
     def _add_argument(self, importer: Any, name: str, tensor: torch.Tensor, type_: ir.Type) -> ir.Value:
-        self.parameters[name] = tensor
-        return importer._b.add_argument(type_, ir.Location.name(name, context=type_.context))
+        if name not in self._values:
+            self.parameters[name] = tensor
+            self._values[name] = importer._b.add_argument(type_, ir.Location.name(name, context=type_.context))
+        return self._values[name]
 
 
 class _Locations(ContextCache):

@@ -280,12 +280,17 @@ def test_the_names_beside_a_library_are_checked_before(
     assert fail(capsys, *words).endswith("my_net.h: expected a file to write, got a folder")
 
 
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft(x).real
+
+
 def test_an_unsupported_operation_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    program = torch.export.export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1)).eval(), (torch.zeros(SHAPE),))
-    torch.export.save(program, tmp_path / "softmax.pt2")
-    found = fail(capsys, "compile", tmp_path / "softmax.pt2", "-o", tmp_path / "softmax.patc")
-    assert "model has operations patc cannot compile: aten.softmax.int x1" in found
-    assert not (tmp_path / "softmax.patc").exists()
+    program = torch.export.export(Spectrum().eval(), (torch.zeros(SHAPE),))
+    torch.export.save(program, tmp_path / "spectrum.pt2")
+    found = fail(capsys, "compile", tmp_path / "spectrum.pt2", "-o", tmp_path / "spectrum.patc")
+    assert "model has operations patc cannot compile: aten.fft_fft.default (complex64 result) x1" in found
+    assert not (tmp_path / "spectrum.patc").exists()
 
 
 def test_a_folder_that_is_read_only_is_one_line(

@@ -1,0 +1,239 @@
+"""What is no layer of the dialect is compiled as any linalg is, and computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulated import needs_arm
+from torch import Tensor, nn
+from torch.nn import functional
+
+import patc
+from patc.bench.emulator import run_program
+
+TOLERANCE = 1e-4  # of the largest output
+SHAPE = (2, 8, 6, 10)
+
+_Function = Callable[[Tensor], Any]
+
+
+class Several(nn.Module):
+    """Functions of one input, each alone or between two convolutions."""
+
+    def __init__(self, functions: dict[str, _Function], *, between: bool) -> None:
+        super().__init__()
+        modules = {name: each for name, each in functions.items() if isinstance(each, nn.Module)}
+        self.modules_by_name = nn.ModuleDict(modules)
+        self.functions = {name: each for name, each in functions.items() if name not in modules}
+        self.first = nn.Conv2d(8, 8, 3, padding=1) if between else nn.Identity()
+        self.last = nn.ModuleDict({name: nn.LazyConv2d(4, 3, padding=1) for name in functions} if between else {})
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.first(x)
+        made = [(name, self.modules_by_name[name](x)) for name in self.modules_by_name]
+        made += [(name, function(x)) for name, function in self.functions.items()]
+        return [self._finish(name, y) for name, y in made]
+
+    def _finish(self, name: str, y: Tensor) -> Tensor:
+        is_planes = name in self.last and y.dim() == 4 and y.is_floating_point()
+        return self.last[name](y) if is_planes else y
+
+
+def table(rows: int, columns: int) -> Tensor:
+    return torch.linspace(-1.0, 1.0, rows * columns).reshape(rows, columns)
+
+
+class Embed(nn.Module):
+    """Looks up the rows of a table at the places of largest elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows(x.argmax(-1))
+
+
+GROUPS: dict[str, dict[str, _Function]] = {
+    "activations": {
+        "silu": nn.SiLU(),
+        "gelu": nn.GELU(),
+        "gelu_tanh": nn.GELU(approximate="tanh"),
+        "hardswish": nn.Hardswish(),
+        "sigmoid": nn.Sigmoid(),
+        "tanh": nn.Tanh(),
+        "softplus": nn.Softplus(),
+        "elu": nn.ELU(),
+        "mish": nn.Mish(),
+    },
+    "norms": {
+        "softmax": nn.Softmax(1),
+        "softmax_rows": nn.Softmax(-1),
+        "layer_norm": nn.LayerNorm((10,)),
+        "layer_norm_planes": nn.LayerNorm((8, 6, 10)),
+        "group_norm": nn.GroupNorm(2, 8),
+        "instance_norm": nn.InstanceNorm2d(8, affine=True),
+        "log_softmax": nn.LogSoftmax(1),
+        "rms": lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6),
+    },
+    "means": {
+        "all": lambda x: x.mean(),
+        "batch": lambda x: x.mean(0),
+        "channels": lambda x: x.mean((1,)),
+        "rows": lambda x: x.mean(2, keepdim=True),
+        "columns": lambda x: x.mean(-1),
+        "planes": lambda x: x.mean((1, 3)),
+        "sum": lambda x: x.sum((0, 2)),
+        "maximum": lambda x: x.amax(1),
+        "deviation": lambda x: x.std(1),
+        "adaptive": nn.AdaptiveAvgPool2d((4, 3)),
+    },
+    "moves": {
+        "concat": lambda x: torch.cat([x, x * 2.0, x[:, 1:3]], 1),
+        "slice": lambda x: x[:, 1:7:2, 1:, ::3],
+        "permute": lambda x: x.permute(0, 2, 3, 1),
+        "transpose": lambda x: x.transpose(2, 3),
+        "pad": lambda x: functional.pad(x, (1, 2, 0, 1), value=0.5),
+        "reflect": lambda x: functional.pad(x, (1, 2, 1, 1), mode="reflect"),
+        "flip": lambda x: x.flip(2),
+        "shuffle": nn.PixelShuffle(2),
+        "unshuffle": nn.PixelUnshuffle(2),
+        "shape": lambda x: x.reshape(4, 4, 6, 10),
+        "stack": lambda x: torch.stack([x[:, 0], x[:, 3]], 1),
+    },
+    "resizes": {
+        "nearest": nn.Upsample(scale_factor=2),
+        "nearest_size": nn.Upsample(size=(9, 7)),
+        "bilinear": nn.Upsample(scale_factor=2, mode="bilinear"),
+        "bilinear_corners": nn.Upsample(size=(9, 7), mode="bilinear", align_corners=True),
+    },
+    "products": {
+        "batched": lambda x: x[0] @ x[1].transpose(1, 2),
+        "attention": lambda x: functional.scaled_dot_product_attention(x, x, x),
+        "flat": lambda x: x.flatten(1) @ x.flatten(1).T,
+        "linear": lambda x: functional.linear(x, table(4, 10)),
+        "transposed": nn.ConvTranspose2d(8, 4, 3, stride=2),
+        "by_itself": lambda x: functional.conv2d(x, x[:, :, :3, :3]),
+        "line": lambda x: functional.conv1d(x[:, :, 0], table(16, 9).reshape(6, 8, 3)),
+    },
+    "integers": {
+        "argmax": lambda x: (x.argmax(1) + 1) * 2.0,
+        "embedding": Embed(),
+        "mask": lambda x: torch.where((x > 0.0) & ~(x > 1.0), x, x * 0.1),
+        "remainder": lambda x: (x * 8.0).to(torch.int64) % 3 + x,
+        "one_hot": lambda x: functional.one_hot(x.argmax(1), 8).permute(0, 3, 1, 2) * x,
+        "count": lambda x: (x > 0.25).sum(1).to(torch.float32),
+        "largest": lambda x: x.topk(3, -1)[0],
+        "sorted": lambda x: x.sort(1)[0],
+        "running": lambda x: x.cumsum(2),
+    },
+}
+
+
+def nets(group: str, *, between: bool) -> tuple[Several, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(SHAPE)
+    net = Several(GROUPS[group], between=between).eval()
+    with torch.no_grad():
+        net(x)  # the last convolutions learn their channels
+    for name in [name for name, layer in net.last.items() if isinstance(layer, nn.LazyConv2d)]:
+        del net.last[name]  # what is before it makes no planes
+    return net, x
+
+
+def expected_results(net: Several, x: Tensor) -> list[np.ndarray]:
+    """Return what PyTorch computes in float64."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            return [y.numpy() for y in copy.deepcopy(net).double()(x.double())]
+    finally:
+        torch.set_default_dtype(default)
+
+
+def check(net: Several, results: Sequence[Any], expected: list[np.ndarray]) -> None:
+    names = [*net.modules_by_name, *net.functions]
+    for name, found, wanted in zip(names, results, expected, strict=True):
+        array = np.asarray(found).reshape(wanted.shape)
+        error = np.abs(array - wanted).max() / np.abs(wanted).max()
+        assert error < TOLERANCE, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("between", [False, True], ids=["alone", "between"])
+@pytest.mark.parametrize("group", GROUPS)
+def test_computes_what_torch_computes(group: str, between: bool, threads: int) -> None:
+    net, x = nets(group, between=between)
+    model = patc.compile(net, (x,), threads=threads)
+    check(net, model(x), expected_results(net, x))
+
+
+@needs_arm
+@pytest.mark.parametrize("group", ["activations", "norms", "integers"])
+def test_aarch64_computes_the_same(group: str) -> None:
+    net, x = nets(group, between=False)
+    results = run_program(compile_for("aarch64-linux", net, x), [x.numpy()])
+    check(net, results, expected_results(net, x))
+
+
+@needs_arm
+def test_half_precision_computes_the_rest_in_single() -> None:
+    net, x = nets("activations", between=True)
+    results = run_program(compile_for("aarch64-linux:cortex-a55", net, x, dtype="f16"), [x.numpy()])
+    for found, wanted in zip(results, expected_results(net, x), strict=True):
+        assert np.abs(found - wanted).max() < 2e-2 * np.abs(wanted).max()
+
+
+def compile_for(target: str, net: nn.Module, x: Tensor, dtype: str = "f32") -> Any:
+    return patc.compile(net, (x,), target=target, dtype=dtype).program
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_have_the_same_bits_for_any_number_of_threads(threads: int) -> None:
+    x = torch.linspace(-3.0, 3.0, 64 * 1024).reshape(1, 4, 128, 128)
+    net = nn.Sequential(nn.SiLU(), nn.Softmax(1), nn.LayerNorm((128,)))
+    results = [np.asarray(patc.compile(net.eval(), (x,), threads=count)(x)) for count in (1, threads)]
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_special_values() -> None:
+    x = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, 88.8, -104.0, 3e38, -3e38, 1e30, 5e5])
+    functions = {
+        name: getattr(torch, name)
+        for name in ("exp", "log", "log1p", "expm1", "tanh", "erf", "sin", "cos", "atan", "sinh", "cosh", "sigmoid")
+    }
+    net = Several(functions, between=False).eval()
+    results = patc.compile(net, (x,), threads=1)(x)
+    for name, found, y in zip(functions, results, net(x.double()), strict=True):
+        wanted, array = y.float().numpy(), np.asarray(found)
+        if name in ("sin", "cos"):  # of 1e30, which is many turns from its neighbours
+            assert np.all(np.abs(array[np.isfinite(wanted)]) <= 1.0)
+            array = np.where(np.abs(x.numpy()) > 1e15, wanted, array)
+        np.testing.assert_allclose(array, wanted, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_a_profile_says_what_took_this_road() -> None:
+    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3)).eval()
+    x = torch.randn(SHAPE)
+    model = patc.compile(net, (x,), threads=1)
+    (remark,) = [each for each in model.diagnostics if "computed as any linalg is" in each.message]
+    assert "aten.silu.default (1)" in remark.message
+    generic = [time for time in model.profile(x, repetitions=1) if time.layer.op == "generic"]
+    assert [time.layer.name for time in generic] == ["1"]
+    assert generic[0].seconds > 0.0
+    assert generic[0].layer.explanation is not None
+    assert "computes aten.silu.default (1)" in generic[0].layer.explanation.notes
+
+
+def test_places_outside_a_table_read_what_is_nearest() -> None:
+    net = Several({"rows": lambda x: table(4, 3)[x.to(torch.int64)]}, between=False).eval()
+    x = torch.tensor([0.0, 3.0, 9.0, 1e6])
+    (found,) = patc.compile(net, (x,), threads=1)(x)
+    np.testing.assert_array_equal(np.asarray(found), table(4, 3)[[0, 3, 3, 3]].numpy())
