@@ -2,7 +2,7 @@
 
 // The copy of the input into rows of whole vectors and the convolution are a launch each, on one arena.
 
-// CHECK:       module attributes {gpu.container_module}
+// CHECK:       module attributes {gpu.container_module
 // CHECK-LABEL: func.func @sparse
 // CHECK-SAME:    %[[ARENA:[a-z0-9]+]]: memref<{{[0-9]+}}xi8>, %[[WEIGHTS:[a-z0-9]+]]: memref<{{[0-9]+}}xi8>)
 // CHECK-SAME:    pattern.inputs = array<i64: {{[0-9]+}}>, pattern.outputs = array<i64: {{[0-9]+}}>
