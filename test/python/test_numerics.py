@@ -245,3 +245,87 @@ def test_run_reads_and_writes_the_types(
     assert "output.9 [2, 3]: from 0 to 1" in capsys.readouterr().out
     assert main(["run", "x.patc", "--input", paths[0], *paths[:-1]]) == 1
     assert "expected input 'others_0' of shape [2, 3] float64" in capsys.readouterr().err
+
+
+def test_measurements_are_of_float32_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.pt2"
+    torch.export.save(torch.export.export(WithOthers().eval(), examples()[:2]), path)
+    assert main(["bench", str(path)]) == 1
+    assert "expected float32 inputs to measure with, found float64" in capsys.readouterr().err
+
+
+# -- Nets that compute with integers and truth values ----------------------------------------------------
+
+LOOKUP = """
+#words = affine_map<(d0, d1) -> (d0)>
+#rows = affine_map<(d0, d1) -> (d0, d1)>
+func.func @main(%words: tensor<3xi64>, %table: tensor<10x4xf32>) -> tensor<3x4xf32> {
+  %empty = tensor.empty() : tensor<3x4xf32>
+  %rows = linalg.generic {indexing_maps = [#words, #rows], iterator_types = ["parallel", "parallel"]}
+      ins(%words : tensor<3xi64>) outs(%empty : tensor<3x4xf32>) {
+  ^bb0(%word: i64, %out: f32):
+    %row = arith.index_cast %word : i64 to index
+    %column = linalg.index 1 : index
+    %value = tensor.extract %table[%row, %column] : tensor<10x4xf32>
+    linalg.yield %value : f32
+  } -> tensor<3x4xf32>
+  return %rows : tensor<3x4xf32>
+}
+"""
+CLASSES = """
+#scores = affine_map<(d0, d1) -> (d0, d1)>
+#best = affine_map<(d0, d1) -> (d0)>
+func.func @main(%scores: tensor<3x5xf32>) -> (tensor<3xi64>, tensor<3xi1>) {
+  %zero = arith.constant 0 : i64
+  %lowest = arith.constant 0xFF800000 : f32
+  %positive = arith.constant 0.0 : f32
+  %0 = tensor.empty() : tensor<3xi64>
+  %1 = linalg.fill ins(%zero : i64) outs(%0 : tensor<3xi64>) -> tensor<3xi64>
+  %2 = tensor.empty() : tensor<3xf32>
+  %3 = linalg.fill ins(%lowest : f32) outs(%2 : tensor<3xf32>) -> tensor<3xf32>
+  %4:2 = linalg.generic {indexing_maps = [#scores, #best, #best], iterator_types = ["parallel", "reduction"]}
+      ins(%scores : tensor<3x5xf32>) outs(%3, %1 : tensor<3xf32>, tensor<3xi64>) {
+  ^bb0(%score: f32, %best: f32, %place: i64):
+    %5 = linalg.index 1 : index
+    %6 = arith.index_cast %5 : index to i64
+    %7 = arith.maximumf %score, %best : f32
+    %8 = arith.cmpf ogt, %score, %best : f32
+    %9 = arith.select %8, %6, %place : i64
+    linalg.yield %7, %9 : f32, i64
+  } -> (tensor<3xf32>, tensor<3xi64>)
+  %10 = tensor.empty() : tensor<3xi1>
+  %11 = linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>, affine_map<(d0) -> (d0)>],
+      iterator_types = ["parallel"]} ins(%4#0 : tensor<3xf32>) outs(%10 : tensor<3xi1>) {
+  ^bb0(%score: f32, %out: i1):
+    %12 = arith.cmpf ogt, %score, %positive : f32
+    linalg.yield %12 : i1
+  } -> tensor<3xi1>
+  return %4#1, %11 : tensor<3xi64>, tensor<3xi1>
+}
+"""
+TARGETS = ["host", "aarch64-linux", pytest.param("spirv-vulkan", marks=needs_device)]
+
+
+def run_text(text: str, folder: Path, target: str, *inputs: np.ndarray) -> list[np.ndarray]:
+    path = folder / "x.mlir"
+    path.write_text(text)
+    model = patc.compile(path, target=target)
+    found = EmulatedProgram(model.program)(*inputs) if target == "aarch64-linux" else model(*inputs)
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_integers_look_rows_up(tmp_path: Path, target: str) -> None:
+    """What is behind the table, or before it, are the last and the first row."""
+    table = np.float32(np.arange(40)).reshape(10, 4)
+    for words, rows in (([9, 0, 3], [9, 0, 3]), ([99, -5, 10], [9, 0, 9])):
+        (found,) = run_text(LOOKUP, tmp_path, target, np.array(words), table)
+        assert np.array_equal(found, table[rows])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_places_of_maxima_are_integers(tmp_path: Path, target: str) -> None:
+    scores = np.float32([[1, 3, 2, 3, 0], [-1, -2, -3, -4, -5], [0, 0, 0, 0, 1]])
+    places, positive = run_text(CLASSES, tmp_path, target, scores)
+    assert places.dtype == np.int64 and places.tolist() == [1, 0, 4]
+    assert positive.dtype == np.bool_ and positive.tolist() == [True, False, True]
