@@ -360,7 +360,7 @@ def test_neon_is_the_host_pipeline_for_aarch64() -> None:
 
 def test_until_stops_after_a_stage() -> None:
     host = Pipeline.named("host")
-    assert host.stages[:4] == ("linalg", "fold-batch-norm", "raise", "encode")
+    assert host.stages[:4] == ("linalg", "fold-batch-norm", "raise", "outline")
     assert str(host.until("raise")) == "builtin.module(pattern-fold-batch-norm,pattern-raise)"
     assert host.until("linalg") == Pipeline()
     assert host.until(host.stages[-1]) == host
