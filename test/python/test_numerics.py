@@ -329,3 +329,91 @@ def test_places_of_maxima_are_integers(tmp_path: Path, target: str) -> None:
     places, positive = run_text(CLASSES, tmp_path, target, scores)
     assert places.dtype == np.int64 and places.tolist() == [1, 0, 4]
     assert positive.dtype == np.bool_ and positive.tolist() == [True, False, True]
+
+
+class Lookup(nn.Module):
+    """Rows of a table, with a position added to each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+        self.register_buffer("positions", torch.arange(3))
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.table(words) + self.table(self.positions)
+
+
+class Classes(nn.Module):
+    """The best channel at each place, and where a pixel is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(image).argmax(1), image > 0
+
+
+class Pixels(nn.Module):
+    """A convolution of bytes, which have no sign, and bytes that wrap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(image.float() / 255), image + 1
+
+
+class Chosen(nn.Module):
+    """Float64 numbers where a mask says so, and what they are in other types."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.where(mask, 2 * x, x), x.half(), x.to(torch.int32)
+
+
+NETS = {
+    "lookup": (Lookup, (torch.tensor([[0, 9, 3], [1, 1, 7]]),)),
+    "classes": (Classes, (examples()[0],)),
+    "pixels": (Pixels, (torch.arange(108).remainder(256).mul(5).to(torch.uint8).reshape(1, 3, 6, 6),)),
+    "chosen": (Chosen, (torch.tensor([[1.5, -2, 1e4]], dtype=torch.float64), torch.tensor([True, False, True]))),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("name", list(NETS))
+def test_nets_of_other_types(name: str, dtype: str) -> None:
+    torch.manual_seed(0)
+    kind, inputs = NETS[name]
+    model = kind().eval()
+    found, wanted = patc.compile(model, inputs, dtype=dtype, threads=2)(*inputs), model(*inputs)
+    bound = 1e-5 if dtype == "f32" else 5e-3
+    torch.testing.assert_close(found, wanted, rtol=bound, atol=bound)
+
+
+@needs_device
+@pytest.mark.parametrize("name", list(NETS))
+def test_nets_of_other_types_on_a_gpu(name: str) -> None:
+    torch.manual_seed(0)
+    kind, inputs = NETS[name]
+    model = kind().eval()
+    found, wanted = patc.compile(model, inputs, target="spirv-vulkan")(*inputs), model(*inputs)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_nets_of_other_types_on_aarch64(name: str) -> None:
+    torch.manual_seed(0)
+    kind, inputs = NETS[name]
+    model = kind().eval()
+    program = patc.compile(model, inputs, target="aarch64-linux").program
+    found, wanted = EmulatedProgram(program)(*(value.numpy() for value in inputs)), model(*inputs)
+    for one, other in zip(found, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+        torch.testing.assert_close(torch.from_numpy(one.copy()), other.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_dynamo_compiles_lookups() -> None:
+    torch._dynamo.reset()
+    model, (words,) = Lookup().eval(), NETS["lookup"][1]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend="patc")(words), model(words))
