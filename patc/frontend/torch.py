@@ -123,6 +123,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     cast_constants(program.graph, weights)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
+    _require_known_operations(module)
     _lower_to_linalg(module)
     names = _name_parameters(module, list(hooks.parameters), len(inputs))
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name]) for name in names})
@@ -372,6 +373,24 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
 def _set_type(function: Any, inputs: list[ir.Type]) -> None:
     type_ = ir.FunctionType.get(inputs, function.type.results, context=function.context)
     function.attributes["function_type"] = ir.TypeAttr.get(type_, context=function.context)
+
+
+def _require_known_operations(module: ir.Module) -> None:
+    """Raise one error that names all operations that torch-mlir does not know, with their layers and source lines."""
+    places: dict[str, list[str]] = {}
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "torch.operator":
+            name = op.attributes["name"].value.removeprefix("torch.")
+            places.setdefault(name, []).append(describe_location(op.location))
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    if places:
+        listed = ", ".join(
+            f"{name} x{len(where)} ({', '.join(dict.fromkeys(where))})" for name, where in places.items()
+        )
+        raise PatcError(f"model has operations patc cannot compile: {listed}")
 
 
 def _lower_to_linalg(module: ir.Module) -> None:

@@ -339,6 +339,14 @@ def test_all_unsupported_operations_are_listed() -> None:
     assert unsupported(Mixed()) == listed
 
 
+def test_operations_that_torch_mlir_does_not_know_are_listed() -> None:
+    def medians(x: Tensor) -> Any:
+        return x.median(1)[0], x.median(2)[0]
+
+    found = unsupported(Model(medians))
+    assert found.startswith("aten.median.dim x2 (")
+
+
 def test_layers_stand_for_lines_that_are_not_there() -> None:
     assert unsupported(nn.Sequential(conv(), nn.RReLU().train())) == "aten.rrelu.default x1 (layer 1)"
 
