@@ -10,7 +10,8 @@ from torch_mlir import ir
 
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import defined_functions, erase_dead, works_on_tensors
-from patc.passes.layers.base import Raiser
+from patc.passes.ir.targets import target_of
+from patc.passes.layers.base import LayerKind, Raiser
 from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import fuse_epilogues, raise_bias
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
@@ -28,7 +29,8 @@ class PatternRaise(Pass):
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
-        location of the layer it came from. Other ops stay, see `pattern-outline`. A second run changes nothing.
+        location of the layer it came from. Other ops stay, see `pattern-outline`, and so do layers for which the
+        module's target has no algorithm. A second run changes nothing.
 
     Before:
         %p = tensor.pad %x low[0, 0, 1, 1] high[0, 0, 1, 1] ...
@@ -44,7 +46,8 @@ class PatternRaise(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
-        raisers, late_raisers = (_collect_raisers(is_late) for is_late in (False, True))
+        computed = [kind for kind in kinds() if kind.algorithms(target_of(module))]
+        raisers, late_raisers = (_collect_raisers(computed, is_late) for is_late in (False, True))
         with module.context:
             for function in functions:
                 _raise_layers(function.entry_block, state, raisers)
@@ -55,10 +58,10 @@ class PatternRaise(Pass):
                 erase_dead(function.entry_block)
 
 
-def _collect_raisers(is_late: bool) -> dict[str, list[Raiser]]:
-    """Return what raises the linalg ops of each name, in order: the first that takes an op has it."""
+def _collect_raisers(wanted: Sequence[LayerKind], is_late: bool) -> dict[str, list[Raiser]]:
+    """Return what raises the linalg ops of each name to some kinds, in order: the first that takes an op has it."""
     found: dict[str, list[Raiser]] = {}
-    for raiser in (*_EPILOGUES, *(raiser for kind in kinds() for raiser in kind.raisers)):
+    for raiser in (*_EPILOGUES, *(raiser for kind in wanted for raiser in kind.raisers)):
         if raiser.is_late == is_late:
             found.setdefault(raiser.op, []).append(raiser)
     return found

@@ -17,6 +17,7 @@ from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.windows import Window
+from patc.targets import Target
 
 
 class Access(enum.Enum):
@@ -167,6 +168,10 @@ class LayerKind(abc.ABC):
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[Algorithm[Any], ...]]
+
+    def algorithms(self, target: Target) -> tuple[Algorithm[Any], ...]:
+        """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road."""
+        return self.gpu if target.algorithms == "gpu" else self.host
 
     def claims(self, op: Any) -> bool:
         """Return whether an op of the class is a layer."""

@@ -1,103 +1,27 @@
-"""Weight formats that are registered from outside: passes handle one that they do not know like their own."""
+"""Weight formats that are registered from outside: passes handle one that they do not know like their own.
+
+The format is that of `examples/extending/rows_format.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from helpers import assert_close, torch_results
 from networks import pattern_weight
+from rows_format import RowsAttr, RowsFormat
 from torch import nn
-from torch_mlir import ir
 
 import patc
 from patc.codegen.reference import execute
 from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
-from patc.dialects.attributes import WeightFormatAttr
 from patc.passes.formats import registry
-from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
-from patc.passes.formats.fkw import invert
+from patc.passes.formats.base import WeightFormat
 from patc.passes.formats.fkw_format import FkwFormat
-
-
-class RowsAttr(WeightFormatAttr, name="rows"):
-    """Rows of a 1x1 convolution's weights, compressed: `values` and `columns` of row f begin at `offset[f]`."""
-
-    def array_names(self) -> tuple[str, ...]:
-        return ("values", "columns", "offset")
-
-    def kernel_size(self) -> tuple[int, int]:
-        return 1, 1
-
-    def find_violation(self, op: Any) -> tuple[str, Any] | None:
-        shape, wanted = list(op.array("offset").type.shape), [op.result.type.shape[1] + 1]
-        return None if shape == wanted else (f"offset of shape {wanted}", shape)
-
-
-@dataclass(frozen=True)
-class RowsFormat(WeightFormat):
-    """Compressed rows, of filters in the order of the output channels."""
-
-    attribute: ClassVar[type] = RowsAttr
-
-    @classmethod
-    def encode(cls, weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[RowsFormat, Arrays] | None:
-        if weight.shape[2:] not in ((1, 1), ()) or groups > 1:
-            return None
-        if np.mean(weight == 0) < options.min_sparsity:
-            raise StaysDense("its rows are full")
-        return cls(), _compress(weight.reshape(len(weight), -1))
-
-    @classmethod
-    def from_attr(cls, attr: Any) -> RowsFormat:
-        return cls()
-
-    def to_attr(self) -> ir.Attribute:
-        return RowsAttr.get()
-
-    def decode(self, arrays: Arrays, channels: int) -> np.ndarray:
-        values, columns, offset = arrays
-        dense = np.zeros((len(offset) - 1, channels, 1, 1), values.dtype)
-        dense[np.repeat(np.arange(len(dense)), np.diff(offset)), columns, 0, 0] = values
-        return dense
-
-    def find_violation(self, arrays: Arrays, channels: int) -> tuple[str, Any] | None:
-        last = int(arrays[1].max(initial=0))
-        return None if last < channels else (f"columns below {channels}", last)
-
-    def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
-        return shapes[0][0]
-
-    @property
-    def reads_neighbours(self) -> bool:
-        return False
-
-    def order_filters(self, arrays: Arrays) -> np.ndarray:
-        return np.arange(len(arrays[2]) - 1)
-
-    def output_channels(self, arrays: Arrays) -> np.ndarray:
-        return np.arange(len(arrays[2]) - 1)
-
-    def permute_filters(self, arrays: Arrays, order: np.ndarray, positions: np.ndarray) -> Arrays:
-        columns = int(arrays[1].max()) + 1
-        return _compress(self.decode(arrays, columns)[invert(positions), :, 0, 0])
-
-    def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
-        return _compress(self.decode(arrays, len(positions))[:, invert(positions), 0, 0])
-
-    def shares(self, arrays: Arrays) -> tuple[float, ...]:
-        return (1.0,)
-
-
-def _compress(rows: np.ndarray) -> Arrays:
-    _, columns = np.nonzero(rows)
-    offset = np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])
-    return rows[rows != 0], columns.astype(np.int16), offset.astype(np.int32)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """An op from outside of the package: the product of two tensors, with loops of its own on CPUs.
 
-    python examples/extending/multiply.py
+    python examples/extending/multiply_op.py
 
 There is no algorithm for GPUs here: there, the same product takes the generic road.
 """
@@ -155,7 +155,8 @@ def main() -> None:
     torch.manual_seed(0)
     model, x = Gated().eval(), torch.randn(1, 3, 17, 19)
     compiled = patc.compile(model, (x,))
-    wanted = model.double()(x.double())
+    with torch.no_grad():
+        wanted = model.double()(x.double())
     error = float((compiled(x) - wanted).abs().max() / wanted.abs().max())
     print("computed by", ", ".join(layer.algorithm for layer in compiled.layers if layer.op == "multiply"))
     print(f"error {error:.1e} of the largest output")
