@@ -9,7 +9,7 @@
 // CHECK: %[[FIRST:.*]] = "pattern.activate"(%[[INPUT]])
 // CHECK-NEXT: %[[MADE:.*]] = call @generic_0(%[[FIRST]])
 // CHECK-SAME: pattern.ops = ["aten.silu.default (act (net.py:12))", "linalg.exp"]
-// CHECK-NEXT: "pattern.activate"(%[[MADE]])
+// CHECK-NEXT: "pattern.max_pool2d"(%[[MADE]])
 func.func @between_layers(%input: tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32> {
   %first = "pattern.activate"(%input) {activation = "relu"} : (tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32>
   %one = arith.constant 1.0 : f32
@@ -26,7 +26,8 @@ func.func @between_layers(%input: tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32> {
   } -> tensor<1x4x8x8xf32> loc(fused<"aten.silu.default">["act"("net.py":12:0)])
   %exp = linalg.exp ins(%sigmoid : tensor<1x4x8x8xf32>) outs(%empty : tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32>
     loc(unknown)
-  %last = "pattern.activate"(%exp) {activation = "relu"} : (tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32>
+  %last = "pattern.max_pool2d"(%exp) {dilations = array<i64: 1, 1>, kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 1, 1>,
+    strides = array<i64: 1, 1>} : (tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32>
   return %last : tensor<1x4x8x8xf32>
 }
 
