@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
-from patc.dialects.pattern import LayoutAttr, ParameterOp
+from patc.dialects.pattern import LayoutAttr
 from patc.passes.base import Pass, PassState
+from patc.passes.ir.constants import CONSTANTS
+from patc.passes.ir.functions import walk_ops
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.reference import convert
 from patc.passes.layers.registry import kind_of
@@ -49,17 +51,7 @@ class ConvertPatternToLinalg(Pass):
 
 def _layers(module: ir.Module) -> list[tuple[LayerKind, Any]]:
     """Return the ops to lower and their kinds, in the order of the text."""
-    found: list[tuple[LayerKind, Any]] = []
-
-    def visit(operation: ir.Operation) -> ir.WalkResult:
-        op = operation.opview
-        kind = kind_of(op)
-        if kind is not None:
-            found.append((kind, op))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return found
+    return [(kind, op) for op in walk_ops(module) if (kind := kind_of(op)) is not None]
 
 
 def _erase_with_dead_constants(op: Any) -> None:
@@ -69,15 +61,14 @@ def _erase_with_dead_constants(op: Any) -> None:
         owner = value.owner
         if isinstance(owner, ir.Block):
             continue
-        is_constant = owner.operation.name in (ParameterOp.OPERATION_NAME, "arith.constant")
-        if is_constant and not list(value.uses):
+        if owner.operation.name in CONSTANTS and not list(value.uses):
             owner.operation.erase()
 
 
 def _strip_layouts(module: ir.Module) -> None:
     """Remove `#pattern.layout` from the types of all values and function signatures."""
-
-    def visit(operation: ir.Operation) -> ir.WalkResult:
+    for op in walk_ops(module):
+        operation = op.operation
         blocks = [block for region in operation.regions for block in region.blocks]
         arguments = [argument for block in blocks for argument in block.arguments]
         for value in [*operation.results, *arguments]:
@@ -86,9 +77,6 @@ def _strip_layouts(module: ir.Module) -> None:
             signature = operation.attributes["function_type"].value
             plain = [[_without_layout(t) for t in types] for types in (signature.inputs, signature.results)]
             operation.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*plain))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
 
 
 def _without_layout(type_: ir.Type) -> ir.Type:

@@ -14,12 +14,11 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
-from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.constants import CONSTANTS, constant_name, make_constant, read_constant
 from patc.passes.ir.elements import mlir_type, numpy_type
 from patc.passes.ir.functions import defined_functions, top_level_ops, works_on_tensors
 from patc.passes.layers.registry import kind_of
 
-_CONSTANTS = ("pattern.parameter", "arith.constant")
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat")
 _RETURN = "func.return"
 
@@ -88,7 +87,7 @@ def _check_ops(function: Any, dtype: str) -> None:
     """Refuse ops whose meaning in another element type is not known here."""
     for op in top_level_ops(function):
         name, kind = op.operation.name, kind_of(op)
-        if name not in (*_CONSTANTS, *_RESHAPES, _RETURN) and (kind is None or dtype not in kind.elements):
+        if name not in (*CONSTANTS, *_RESHAPES, _RETURN) and (kind is None or dtype not in kind.elements):
             raise fail(op, "a pattern op, a constant or a change of shape", name)
 
 
@@ -105,7 +104,7 @@ def _stays(op: Any) -> bool:
 
 def _demote_constants(ops: list[Any], narrow: ir.Type, state: PassState) -> None:
     """Round the f32 constants that are computed with."""
-    constants = [op for op in ops if op.operation.name in _CONSTANTS and _is_single(op.results[0])]
+    constants = [op for op in ops if op.operation.name in CONSTANTS and _is_single(op.results[0])]
     chosen = [op for op in constants if _computing_uses(op.results[0])]
     kept = {constant_name(op.results[0]) for op in constants if op not in chosen}
     rounded: dict[str, str] = {}
@@ -166,7 +165,7 @@ def _demote_function(function: Any, narrow: ir.Type) -> None:
             _restore_operands(op, narrow)
             for result in op.results:
                 _convert_argument(result, narrow)
-        elif op.operation.name not in (*_CONSTANTS, _RETURN):
+        elif op.operation.name not in (*CONSTANTS, _RETURN):
             for result in filter(_is_single, op.results):
                 _demote(result, narrow)
     _convert_results(ops[-1], function)

@@ -14,6 +14,7 @@ from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFo
 from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
 from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.functions import walk_ops
 from patc.passes.layers.registry import kind_of
 
 
@@ -138,16 +139,8 @@ class PatternEncode(Pass):
 
 def _dense_layers(module: ir.Module) -> list[tuple[type, Any]]:
     """Return the layers whose weights a format may take, with the op that each becomes then."""
-    found: list[tuple[type, Any]] = []
-
-    def visit(operation: Any) -> ir.WalkResult:
-        kind = kind_of(operation.opview)
-        if kind is not None and kind.sparse is not None:
-            found.append((kind.sparse, operation.opview))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return found
+    kinds = [(kind_of(op), op) for op in walk_ops(module)]
+    return [(kind.sparse, op) for kind, op in kinds if kind is not None and kind.sparse is not None]
 
 
 def _groups(layer: Any) -> int:

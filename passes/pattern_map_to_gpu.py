@@ -22,6 +22,7 @@ from patc.passes.algorithms.gpu.memory import NetMemory, Weights
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
+from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import defined_functions, erase_outlined, through_reshapes, works_on_tensors
 from patc.passes.ir.modules import keep_signature
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
@@ -131,7 +132,7 @@ def _algorithm(op: Any) -> GpuAlgorithm | None:
         PatcError: there is no kernel for it.
     """
     name = op.operation.name
-    if name in ("func.return", "pattern.parameter", "arith.constant"):
+    if name in (*CONSTANTS, "func.return"):
         return None
     if name == "tensor.collapse_shape":
         given = op.operands[0].type

@@ -13,13 +13,16 @@ from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
 from patc.passes.generic.scalars import has_lowering
 from patc.passes.ir.constants import read_constant
+from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import (
     OPS,
     OUTLINED,
     defined_functions,
     erase_dead,
+    free_name,
     symbols,
     top_level_ops,
+    walk_ops,
     works_on_tensors,
 )
 from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
@@ -197,9 +200,7 @@ def _types(op: ir.Operation) -> list[ir.Type]:
 def _is_known_type(type_: ir.Type) -> bool:
     if isinstance(type_, ir.RankedTensorType):
         return type_.has_static_shape and _is_known_type(type_.element_type)
-    if isinstance(type_, ir.IntegerType):
-        return type_.width in (1, 8, 16, 32, 64)
-    return isinstance(type_, (ir.IndexType, ir.F16Type, ir.F32Type, ir.F64Type))
+    return isinstance(type_, ir.IndexType) or numpy_type(type_) is not None
 
 
 def _count(places: list[str]) -> str:
@@ -221,7 +222,7 @@ def _outline(module: ir.Module, group: list[Any], state: PassState) -> None:
     results = [result for result in made if users_outside(result, members, block)]
     words = _describe(group)
     copy = _Copy(group)
-    name = _free_name(module)
+    name = free_name("generic", symbols(module))
     with module.context, group[-1].location:
         scratch = copy.as_module(results)
         _simplify(scratch)
@@ -294,16 +295,9 @@ def _simplify(module: ir.Module) -> None:
 
 def _erase_assertions(module: ir.Module) -> None:
     """Erase checks at run time: loads are kept inside their tensors where the loops are written."""
-    found: list[ir.Operation] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "cf.assert":
-            found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    for op in found:
-        op.erase()
+    for op in walk_ops(module):
+        if op.operation.name == "cf.assert":
+            op.operation.erase()
 
 
 def _drop_unread(function: ir.Operation, inputs: list[ir.Value]) -> list[ir.Value]:
@@ -317,14 +311,6 @@ def _drop_unread(function: ir.Operation, inputs: list[ir.Value]) -> list[ir.Valu
     types = [argument.type for argument in block.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, made))
     return [value for value, kept in zip(inputs, read, strict=True) if kept]
-
-
-def _free_name(module: ir.Module) -> str:
-    taken = symbols(module)
-    number = 0
-    while f"generic_{number}" in taken:
-        number += 1
-    return f"generic_{number}"
 
 
 def _place(group: list[Any]) -> ir.Location:

@@ -10,6 +10,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import Pass, PassState
+from patc.passes.ir.functions import walk_ops
 from patc.passes.layers.base import Channels, FilterOrder, Permutation, fix_all
 from patc.passes.layers.registry import kind_of
 
@@ -52,7 +53,7 @@ class PatternReorder(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context, ir.Location.unknown():
-            found = [(op, _channels_of(op, state)) for op in _walk(module)]
+            found = [(op, _channels_of(op, state)) for op in walk_ops(module)]
             orders = _new_orders(found)
             for op, channels in found:
                 kind = kind_of(op)
@@ -60,18 +61,6 @@ class PatternReorder(Pass):
                 changes = filters is not None or any(tensor in orders for tensor in (*op.operands, *op.results))
                 if kind is not None and changes:
                     kind.permute(op, Permutation(orders.get, filters), state)
-
-
-def _walk(module: ir.Module) -> list[Any]:
-    """Return all ops of a module in program order."""
-    ops: list[Any] = []
-
-    def visit(operation: Any) -> ir.WalkResult:
-        ops.append(operation.opview)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return ops
 
 
 def _channels_of(op: Any, state: PassState) -> Channels:

@@ -22,6 +22,7 @@ from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import (
     CLOCK,
     ENTRY,
@@ -139,7 +140,7 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
             store_time(done)
         elif op.operation.name == "tensor.collapse_shape":
             memory.reshape(op.operands[0], op.results[0])
-        elif op.operation.name not in ("func.return", "pattern.parameter", "arith.constant"):
+        elif op.operation.name not in (*CONSTANTS, "func.return"):
             raise fail(op, "a pattern op, a constant or a flatten", op.operation.name)
 
 

@@ -12,6 +12,7 @@ from torch_mlir.dialects import bufferization, linalg, tensor
 
 from patc.diagnostics import PatcError
 from patc.passes.generic.scalars import expand
+from patc.passes.ir.functions import walk_ops
 
 _BUFFERIZE = (
     "builtin.module(eliminate-empty-tensors,empty-tensor-to-alloc-tensor,"
@@ -61,8 +62,9 @@ def bufferize(function: Any) -> Steps:
         constants = _take_constants(block)
         _own_results(copy, block)
         expand(copy)
-        for pipeline in (_BUFFERIZE, None, _GENERALIZE):
-            _run(module, pipeline) if pipeline else _replace_copies(module)
+        _run(module, _BUFFERIZE)
+        _replace_copies(module)
+        _run(module, _GENERALIZE)
         block = module.body.operations[0].regions[0].blocks[0]
         steps = Steps(module, list(block.arguments), constants)
         for op in block.operations:
@@ -148,18 +150,11 @@ def _own_results(function: Any, block: ir.Block) -> None:
 
 def _replace_copies(module: ir.Module) -> None:
     """Turn memref.copy into linalg.copy: the former may call a runtime library."""
-    found: list[ir.Operation] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "memref.copy":
-            found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    for op in found:
-        with ir.InsertionPoint(op), op.location:
-            linalg.copy(op.operands[0], outs=[op.operands[1]])
-        op.erase()
+    for op in walk_ops(module):
+        if op.operation.name == "memref.copy":
+            with ir.InsertionPoint(op), op.location:
+                linalg.copy(op.operands[0], outs=[op.operands[1]])
+            op.operation.erase()
 
 
 def _sort(op: Any, steps: Steps) -> None:
@@ -180,10 +175,7 @@ def _sort(op: Any, steps: Steps) -> None:
 
 def _require_loops(op: Any) -> None:
     """Refuse an op with loops of its own whose body needs memory, or hands tensors to linalg."""
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        if inner.name.split(".")[0] == "linalg" or inner.name == "memref.alloc":
-            raise PatcError(f"cannot compile: {op.operation.name} around {inner.name}", op.location)
-        return ir.WalkResult.ADVANCE
-
-    op.operation.walk(visit)
+    for inner in walk_ops(op):
+        name = inner.operation.name
+        if name.split(".")[0] == "linalg" or name == "memref.alloc":
+            raise PatcError(f"cannot compile: {op.operation.name} around {name}", op.location)

@@ -15,6 +15,7 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.passes.generic.bufferize import root
+from patc.passes.ir.functions import walk_ops
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,7 @@ def _linear(expression: ir.AffineExpr, dims: int, op: Any) -> tuple[int, list[in
 
 def _indexed_dims(op: Any) -> set[int]:
     """Return the dims whose numbers the body computes with."""
-    found: set[int] = set()
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        if inner.name == "linalg.index":
-            found.add(inner.attributes["dim"].value)
-        return ir.WalkResult.ADVANCE
-
-    op.operation.walk(visit)
-    return found
+    return {inner.attributes["dim"].value for inner in walk_ops(op) if inner.operation.name == "linalg.index"}
 
 
 def _order(loops: list[Loop], accesses: list[Access]) -> list[int]:

@@ -16,6 +16,8 @@ from patc.dialects.pattern import ParameterOp
 from patc.passes.base import PassState
 from patc.passes.ir.elements import mlir_type, numpy_type
 
+CONSTANTS = (ParameterOp.OPERATION_NAME, "arith.constant")  # the names of the ops
+
 
 def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
     """Return the array of a constant tensor value, or None when the value is not a constant."""

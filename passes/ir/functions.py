@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Container
 from typing import Any
 
 from torch_mlir import ir
@@ -41,6 +42,18 @@ def find_callee(op: Any) -> Any:
     return next((other for other in functions if other.attributes["sym_name"].value == op.callee.value), None)
 
 
+def walk_ops(root: Any) -> list[Any]:
+    """Return an op, or a module's, and all ops in its regions, in the order of the text."""
+    found: list[Any] = []
+
+    def visit(operation: ir.Operation) -> ir.WalkResult:
+        found.append(operation.opview)
+        return ir.WalkResult.ADVANCE
+
+    root.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return found
+
+
 def top_level_ops(function: Any) -> Any:
     """Return the ops of a function's body, without those in their regions."""
     return function.regions[0].blocks[0].operations
@@ -64,6 +77,11 @@ def symbols(module: ir.Module) -> set[str]:
     return {op.attributes["sym_name"].value for op in module.body.operations if "sym_name" in op.attributes}
 
 
+def free_name(stem: str, taken: Container[str]) -> str:
+    """Return the stem with the first number that makes a name of it which is not taken."""
+    return next(name for number in itertools.count() if (name := f"{stem}_{number}") not in taken)
+
+
 class UniqueFunctions:
     """What a pass adds to a module: functions, or modules of them. Of equal ones the first stays."""
 
@@ -83,8 +101,7 @@ class UniqueFunctions:
         if text in self._names:
             op.operation.erase()
             return self._names[text]
-        stem = stem.replace("-", "_")
-        name = next(free for number in itertools.count() if (free := f"{stem}_{number}") not in self._taken)
+        name = free_name(stem.replace("-", "_"), self._taken)
         self._names[text] = name
         self._taken.add(name)
         for renamed in (op, *inside):

@@ -14,7 +14,7 @@ class HostAlgorithm(Algorithm[HostSite]):
 
     Attributes:
         has_row_tiles: whether threads may divide the rows of planes; else they divide filters.
-        stages: barriers that threads wait at in each row tile if they divide filters, beside that at the layer's end.
+        has_stages: whether threads that divide filters wait for each other in each row tile, beside the layer's end.
     """
 
     has_row_tiles: ClassVar[bool] = True
