@@ -27,7 +27,7 @@ _RETURN = "func.return"
 class PatternDemote(Pass):
     """Give activations, weights and biases the element type f16.
 
-    Requires: functions of pattern ops, constants and changes of shape.
+    Requires: functions of pattern ops, constants, changes of shape and calls of outlined functions.
     Ensures: with `dtype=f16`, arguments and results of functions keep f32 and are converted by `pattern.relayout`,
         which `pattern-layout` makes the copy that pads as well; everything between is f16. What is returned as it came,
         an argument or a constant, is not converted. Weights are rounded to nearest. Activations beyond 65504 become

@@ -115,8 +115,7 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
 
 
 def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
-    """Print the time of each layer; for a Vulkan device also what it takes beside computing."""
-    from patc.runtime.vulkan_model import VulkanModel
+    """Print the time of each layer, and what the machine takes beside computing them."""
     from patc.tools.console import describe_kept, describe_op, make_console, make_table
 
     times = compiled.profile(*arrays)
@@ -129,14 +128,8 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
     console = make_console()
     console.print(table)
     console.print(f"layers: {1e3 * total:.3f} ms", markup=False)
-    if isinstance(compiled, VulkanModel):
-        overhead = compiled.overhead()
-        console.print(
-            f"{compiled.device.name}: {len(times)} dispatches in one submit; "
-            f"overhead {1e3 * overhead.submit:.3f} ms a submit, {1e3 * overhead.dispatch:.4f} ms a dispatch",
-            markup=False,
-            soft_wrap=True,
-        )
+    if overhead := compiled.describe_overhead():
+        console.print(overhead, markup=False, soft_wrap=True)
 
 
 def _read_array(path: str) -> np.ndarray:

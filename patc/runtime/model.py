@@ -114,6 +114,14 @@ class CompiledModel(abc.ABC):
         del kept, outputs
         return [LayerTime(layer, float(median)) for layer, median in zip(self.layers, medians, strict=True)]
 
+    def describe_overhead(self) -> str:
+        """Return what a call takes beside its layers, measured, in one line; "" where that is next to nothing.
+
+        Raises:
+            PatcError: as for a call.
+        """
+        return ""
+
     def random_inputs(self, seed: int = 0) -> tuple[np.ndarray, ...]:
         """Return arrays like the inputs: normally distributed numbers, of integers and truth values zeros and ones,
         which are indices into nearly any table."""

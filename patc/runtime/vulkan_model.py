@@ -81,6 +81,13 @@ class VulkanModel(CompiledModel):
         with self._opened() as session:
             return session.measure_overhead(repetitions)
 
+    def describe_overhead(self) -> str:
+        overhead = self.overhead()
+        return (
+            f"{self.device.name}: {len(self.code.dispatches)} dispatches in one submit; "
+            f"overhead {1e3 * overhead.submit:.3f} ms a submit, {1e3 * overhead.dispatch:.4f} ms a dispatch"
+        )
+
     def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         with self._opened() as session:
             session.run(inputs, outputs)
