@@ -1,7 +1,7 @@
 """Which operations of a decomposed torch graph cannot be compiled whatever torch-mlir makes of them.
 
 A graph is checked before it is imported, so that a model's unsupported operations are listed all at once, as
-the user wrote them, with their source lines. What torch-mlir cannot lower is found when it fails, see `lowering`.
+the user wrote them, with their source lines. What torch-mlir does not know is found later, see `patc.frontend.torch`.
 """
 
 from __future__ import annotations
