@@ -12,6 +12,7 @@ from patc.diagnostics import PatcError
 from patc.passes.base import Pass, PassState
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
 from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
+from patc.passes.formats.layer_weights import groups_of
 from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.functions import walk_ops
@@ -126,7 +127,7 @@ class PatternEncode(Pass):
         reasons = []
         for kind in formats():
             try:
-                encoded = kind.encode(weight, _groups(layer), options)
+                encoded = kind.encode(weight, groups_of(layer), options)
             except StaysDense as reason:
                 reasons.append(reason)
                 continue
@@ -141,10 +142,6 @@ def _dense_layers(module: ir.Module) -> list[tuple[type, Any]]:
     """Return the layers whose weights a format may take, with the op that each becomes then."""
     kinds = [(kind_of(op), op) for op in walk_ops(module)]
     return [(kind.sparse, op) for kind, op in kinds if kind is not None and kind.sparse is not None]
-
-
-def _groups(layer: Any) -> int:
-    return layer.groups.value if "groups" in layer.attributes else 1
 
 
 def _replace(layer: Any, sparse_op: Any, encoded: tuple[WeightFormat, Arrays], state: PassState) -> None:
@@ -162,7 +159,7 @@ def _replace(layer: Any, sparse_op: Any, encoded: tuple[WeightFormat, Arrays], s
     with ir.InsertionPoint(layer):
         sparse = sparse_op(**values, format=attr, result=layer.result.type, loc=layer.location)
     _copy_further_attributes(layer, sparse)
-    if _groups(layer) > 1:
+    if groups_of(layer) > 1:
         sparse.attributes["grouped"] = ir.UnitAttr.get(layer.context)
     layer.result.replace_all_uses_with(sparse.result)
     layer.operation.erase()

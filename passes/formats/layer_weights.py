@@ -43,6 +43,11 @@ def read_fkw(op: Any, state: PassState) -> Fkw:
     return Fkw(*read_arrays(op, state))
 
 
+def groups_of(op: Any) -> int:
+    """Return the groups of a layer's weights as they are computed with; those of a sparse one are decoded to one."""
+    return op.groups.value if "groups" in op.attributes else 1
+
+
 @dataclass(frozen=True)
 class DenseWeight:
     """The weights of a convolution, F x C/groups x KH x KW, or of a linear layer, F x C; the constant that they come
@@ -56,8 +61,7 @@ class DenseWeight:
 def read_dense_weight(op: Any, state: PassState) -> DenseWeight:
     """Return a layer's weights; those of a sparse one are decoded."""
     if "format" not in op.attributes:
-        groups = op.groups.value if "groups" in op.attributes else 1
-        return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, groups)
+        return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, groups_of(op))
     array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1])
     is_linear = len(op.result.type.shape) == 2
     return DenseWeight(array[:, :, 0, 0] if is_linear else array, op.arrays[0], 1)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from patc.backends.host import available_threads
+
 KIB, MIB = 1024, 1024 * 1024
 
 _CPU = Path("/sys/devices/system/cpu/cpu0")
@@ -76,19 +78,12 @@ def this_machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         architecture=platform.machine(),
-        cores=usable_cores(),
+        cores=available_threads(),
         memory_bytes=_memory_bytes(),
         system=f"{platform.system()} {platform.release()}",
         caches=find_caches(),
         features=_features(),
     )
-
-
-def usable_cores() -> int:
-    """Return the number of logical processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @functools.cache

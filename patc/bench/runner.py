@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patc import __version__
+from patc.backends.host import available_threads
 from patc.bench import machine
 from patc.bench.environments import Notify, make_interpreter
 from patc.bench.limits import measure_layers
@@ -56,7 +57,7 @@ class Options:
         Raises:
             PatcError: an option is out of range.
         """
-        cores = machine.usable_cores()
+        cores = available_threads()
         for threads in self.threads:
             if not 1 <= threads <= cores:
                 raise PatcError(f"expected threads from 1 to {cores}, the cores of this machine, got {threads}")

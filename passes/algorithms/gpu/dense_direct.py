@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
@@ -14,7 +14,7 @@ from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
-from patc.passes.formats.layer_weights import read_dense_weight
+from patc.passes.formats.layer_weights import groups_of, read_dense_weight
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.kernel import LANES
@@ -38,8 +38,7 @@ class _Shape:
 
     @staticmethod
     def of(op: Any) -> _Shape:
-        groups = op.groups.value if "groups" in op.attributes else 1
-        filters = op.result.type.shape[1]
+        groups, filters = groups_of(op), op.result.type.shape[1]
         return _Shape(filters, op.input.type.shape[1] // groups, filters // groups)
 
     @property
@@ -54,16 +53,15 @@ class _Shape:
         return [block for block in (1, 2, 4) if block <= self.filters]
 
 
-class _Direct(GpuAlgorithm):
+class DenseDirect(GpuAlgorithm):
     """Goes through all input channels of a group, for several of its filters side by side."""
 
-    def _applies(self, shape: _Shape) -> bool:
-        """Return whether the algorithm is the one for a convolution."""
-        raise NotImplementedError
+    name = "dense-direct"
+    is_depthwise: ClassVar[bool] = False
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         shape, model = _Shape.of(op), cost_model(target)
-        if "grouped" in op.attributes or not self._applies(shape):
+        if "grouped" in op.attributes or shape.is_depthwise != self.is_depthwise:
             return  # zeros between the groups would make NaN of another group's infinity
         height, width = Window.of(op).kernel
         taps = [(0, dy, dx) for dy in range(height) for dx in range(width)]
@@ -86,19 +84,8 @@ class _Direct(GpuAlgorithm):
         site.launch(site.grid(ceil_div(filters, block)), emit)
 
 
-class DenseDirect(_Direct):
-    """A convolution whose filters share channels."""
-
-    name = "dense-direct"
-
-    def _applies(self, shape: _Shape) -> bool:
-        return not shape.is_depthwise
-
-
-class DepthwiseDirect(_Direct):
-    """A convolution whose filters have one channel of their own each."""
+class DepthwiseDirect(DenseDirect):
+    """The same for filters that have one channel each, of their own."""
 
     name = "depthwise-direct"
-
-    def _applies(self, shape: _Shape) -> bool:
-        return shape.is_depthwise
+    is_depthwise = True

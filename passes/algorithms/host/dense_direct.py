@@ -13,7 +13,7 @@ from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.formats.layer_weights import read_dense_weight
+from patc.passes.formats.layer_weights import groups_of, read_dense_weight
 from patc.passes.kernels.host import dense_direct
 from patc.passes.kernels.host.dense_direct import DenseWeights
 from patc.passes.kernels.host.kernel import Kernel
@@ -66,11 +66,6 @@ class DepthwiseDirect(DenseDirect):
 
     name: ClassVar[str] = "depthwise-direct"
     is_depthwise: ClassVar[bool] = True
-
-
-def groups_of(op: Any) -> int:
-    """Return the groups of a convolution; a sparse one whose weights are decoded has one."""
-    return op.groups.value if "groups" in op.attributes else 1
 
 
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:

@@ -14,13 +14,12 @@ from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.dense_direct import groups_of
 from patc.passes.algorithms.host.site import HostSite, StoredEpilogue
 from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.winograd import winograd_cycles
-from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, read_dense_weight
+from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, groups_of, read_dense_weight
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.host import winograd, winograd_repair
 from patc.passes.kernels.host.ends import Ends
