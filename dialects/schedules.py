@@ -45,9 +45,7 @@ class Schedule(_Record):
     """How one layer is computed; what a field means for an algorithm is said where the algorithm is.
 
     Attributes:
-        algorithm: of sparse convolutions "pattern-direct" (accumulators stay in registers) or "input-stationary"
-            (inputs do); of others, and of sparse ones of which little was pruned, "dense-direct" (with a 1x1 kernel
-            that is a GEMM), "depthwise-direct" or "winograd"; else "gemv", "pool", "global-pool" or "elementwise".
+        algorithm: name of one that the kind of layer has, see `patc.passes.algorithms.base`.
         rows: output rows of a register tile; of a band for "winograd".
         columns: output columns of a register tile; tiles of 4x4 outputs for "winograd".
         lanes: elements of one vector.

@@ -20,10 +20,10 @@ from patc.passes.layers.registry import kind_of
 class ConvertPatternToLinalg(Pass):
     """Decode `pattern` ops of any stage before specialise into linalg ops that compute the same numbers.
 
-    Requires: the arrays of `pattern.sparse_conv2d` are constants.
-    Ensures: no `pattern` op but `pattern.parameter`, and no `#pattern.layout` in any type or signature. FKW
-        arrays become one dense weight, in the parameter store if the values were there. Ops on f16 compute in f32
-        and round their result.
+    Requires: the arrays of sparse layers are constants.
+    Ensures: no `pattern` op but `pattern.parameter`, and no `#pattern.layout` in any type or signature. The
+        arrays of a layer become one dense weight, in the parameter store if the first was there. Ops on f16 compute
+        in f32 and round their result. Calls of outlined functions stay: those are linalg.
 
     Before:
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", pads = array<i64: 1, 1, 1, 1>, ...}

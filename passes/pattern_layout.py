@@ -33,7 +33,7 @@ from patc.targets import Target
 class PatternLayout(Pass):
     """Give every activation the padded planar layout that its users want.
 
-    Requires: pattern ops on static NCHW tensors, as `pattern-raise` makes them.
+    Requires: pattern ops on static NCHW tensors, as `pattern-raise` makes them, and calls of outlined functions.
     Ensures: every rank 4 result of a pattern op has a `#pattern.layout` whose halo covers the pads of its users;
         function arguments and results and flattened tensors are packed (row-major).
 

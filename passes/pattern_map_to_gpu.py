@@ -147,7 +147,7 @@ def _algorithm(op: Any) -> GpuAlgorithm | None:
     schedule = Schedule.from_attr(op.attributes["schedule"])
     found: dict[str, Any] = {algorithm.name: algorithm for algorithm in kind.gpu}
     if schedule.algorithm not in found or schedule.lanes != LANES or schedule.split != SPLIT:
-        expected = f"a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): {next(iter(found))}"
+        expected = f"a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): {next(iter(found), 'none')}"
         raise fail(op, f"{expected} of {LANES} lanes by {SPLIT}", f"{schedule.algorithm} by {schedule.split}")
     kind.check_elements(op)
     return found[schedule.algorithm]

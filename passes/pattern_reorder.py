@@ -46,7 +46,7 @@ class PatternReorder(Pass):
         FKR takes the first, and the first run put it there.
 
     Raises:
-        PatcError: the arrays of a `pattern.sparse_conv2d` are not valid FKW arrays.
+        PatcError: the arrays of a sparse layer are not those of its format.
     """
 
     name: ClassVar[str] = "pattern-reorder"
