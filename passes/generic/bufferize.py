@@ -14,6 +14,7 @@ from patc.diagnostics import PatcError
 from patc.passes.generic.scalars import expand
 from patc.passes.ir.functions import walk_ops
 
+_ON_SCALARS = "builtin.module(func.func(convert-elementwise-to-linalg))"  # arith and math ops on whole tensors
 _BUFFERIZE = (
     "builtin.module(eliminate-empty-tensors,empty-tensor-to-alloc-tensor,"
     "one-shot-bufferize{allow-unknown-ops=true allow-return-allocs-from-loops=true bufferize-function-boundaries=true"
@@ -61,6 +62,7 @@ def bufferize(function: Any) -> Steps:
         block = copy.regions[0].blocks[0]
         constants = _take_constants(block)
         _own_results(copy, block)
+        _run(module, _ON_SCALARS)
         expand(copy)
         _run(module, _BUFFERIZE)
         _replace_copies(module)

@@ -20,7 +20,8 @@ _NATIVE = {
     "math.fma", "math.isfinite", "math.isinf", "math.isnan", "math.isnormal", "math.round", "math.roundeven",
     "math.rsqrt", "math.sqrt", "math.trunc",
 }  # fmt: skip
-_LARGEST_POWER = 8  # whole exponents up to this become products
+_SMALL_POWERS = range(-8, 9)  # exponents that become products
+_ROOTS = (-0.5, 0.5)  # exponents that become square roots, as in PyTorch: that of minus infinity is NaN
 
 
 def has_lowering(op: ir.Operation) -> bool:
@@ -65,16 +66,31 @@ _Expansion = Callable[[Arithmetic, Sequence[ir.Value]], ir.Value]
 # Exponential functions.
 
 _LOG2_E = numbers.log2(numbers.e)
+_LOG_2 = (0.693359375, -2.12194440e-4)  # few bits, so that multiples by exponents are exact, and the rest
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _ROUNDER = 1.5 * 2**23  # added to a small number, it leaves the number rounded in the last bits
 
 
 def _exp(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
-    """exp(x) = 2^n exp(r), with |r| below half of log 2 (Cephes); beyond these bounds the result is 0 or infinite."""
-    x = a.clamp(operands[0], -104.0, 89.0)
+    return _exp_of_sum(a, operands[0], None)
+
+
+def _exp_of_sum(a: Arithmetic, high: ir.Value, low: ir.Value | None) -> ir.Value:
+    """exp(x) = 2^n exp(r), with |r| below half of log 2 (Cephes); beyond these bounds the result is 0 or infinite.
+
+    x is high + low: what an f32 holds of x, and the rest, at most a thousandth of it.
+    """
+    x = high = a.clamp(high, -105.0, 89.0)
+    if low is not None:
+        x = a.add(high, low)
     shifted = a.fma(x, a.number(_LOG2_E), a.number(_ROUNDER))
     n = a.sub(shifted, a.number(_ROUNDER))
-    r = a.fma(n, a.number(2.12194440e-4), a.fma(n, a.number(-0.693359375), x))
+    r = a.fma(n, a.number(-_LOG_2[1]), a.fma(n, a.number(-_LOG_2[0]), high))
+    return _scaled_exp(a, r if low is None else a.add(r, low), shifted)
+
+
+def _scaled_exp(a: Arithmetic, r: ir.Value, shifted: ir.Value) -> ir.Value:
+    """Return 2^n exp(r), with |r| at most half of log 2; n is in the last bits of a number as large as the rounder."""
     y = a.add(a.fma(a.mul(r, r), a.polynomial(r, _EXP), r), a.number(1.0))
     power = a.int_sub(a.bits(shifted), a.integer(int(np.float32(_ROUNDER).view(np.int32))))
     # Two steps, since neither 2^128 nor 2^-140 is an ordinary f32.
@@ -83,7 +99,11 @@ def _exp(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
 
 
 def _exp2(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
-    return _exp(a, [a.mul(operands[0], a.number(numbers.log(2.0)))])
+    """2^x = 2^n exp(r), with r = (x - n) log 2; beyond these bounds the result is 0 or infinite."""
+    x = a.clamp(operands[0], -151.0, 129.0)
+    shifted = a.add(x, a.number(_ROUNDER))
+    n = a.sub(shifted, a.number(_ROUNDER))
+    return _scaled_exp(a, a.mul(a.sub(x, n), a.number(numbers.log(2.0))), shifted)
 
 
 def _expm1(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
@@ -106,13 +126,8 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 def _log(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     """log(x) = k log 2 + log(1 + f), with 1 + f from sqrt(1/2) to sqrt(2) (musl)."""
     (x,) = operands
-    tiny = a.compare("olt", x, a.number(_SMALLEST))
-    scaled = a.choose(tiny, a.mul(x, a.number(2.0**25)), x)
-    bits = a.int_add(a.bits(scaled), a.integer(_ONE - _SQRT_HALF))
-    k = a.int_sub(arith.ShRSIOp(bits, a.integer(23)).result, a.integer(127))
-    k = a.sub(arith.SIToFPOp(a.type, k).result, a.choose(tiny, a.number(25.0), a.number(0.0)))
-    mantissa = a.int_add(arith.AndIOp(bits, a.integer(0x7FFFFF)).result, a.integer(_SQRT_HALF))
-    f = a.sub(a.from_bits(mantissa), a.number(1.0))
+    k, mantissa = _exponent_and_mantissa(a, x)
+    f = a.sub(mantissa, a.number(1.0))
     s = a.div(f, a.add(f, a.number(2.0)))
     z = a.mul(s, s)
     w = a.mul(z, z)
@@ -122,9 +137,55 @@ def _log(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     low = a.mul(s, a.add(half, a.add(even, odd)))
     low = a.sub(a.fma(k, a.number(9.0580006145e-06), low), half)
     y = a.fma(k, a.number(6.9313812256e-01), a.add(low, f))
+    return _log_of_special(a, x, y)
+
+
+def _exponent_and_mantissa(a: Arithmetic, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return k and m with x = 2^k m for an ordinary x, with m from sqrt(1/2) to sqrt(2)."""
+    tiny = a.compare("olt", x, a.number(_SMALLEST))
+    scaled = a.choose(tiny, a.mul(x, a.number(2.0**25)), x)
+    bits = a.int_add(a.bits(scaled), a.integer(_ONE - _SQRT_HALF))
+    k = a.int_sub(arith.ShRSIOp(bits, a.integer(23)).result, a.integer(127))
+    k = a.sub(arith.SIToFPOp(a.type, k).result, a.choose(tiny, a.number(25.0), a.number(0.0)))
+    mantissa = a.int_add(arith.AndIOp(bits, a.integer(0x7FFFFF)).result, a.integer(_SQRT_HALF))
+    return k, a.from_bits(mantissa)
+
+
+def _log_of_special(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Return y where x has a logarithm, else what is in its place."""
     y = a.select("oeq", x, a.number(numbers.inf), x, y)
     y = a.select("oeq", x, a.number(0.0), a.number(-numbers.inf), y)
     return a.select("ult", x, a.number(0.0), a.number(numbers.nan), y)
+
+
+_ATANH = (1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0)
+
+
+def _log_in_two(a: Arithmetic, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return log(x) in f32, and two numbers whose sum it is to some 30 bits; the first has half of the bits of an f32.
+
+    log(m) = 2 atanh(s), with s = (m - 1) / (m + 1). All products whose rounding would matter are of halves, so that
+    they are exact whether or not a multiply-add rounds once.
+    """
+    k, m = _exponent_and_mantissa(a, x)
+    f, sum_ = a.sub(m, a.number(1.0)), a.add(m, a.number(1.0))
+    s = a.div(f, sum_)
+    s_high, sum_high = _upper_half(a, s), _upper_half(a, sum_)
+    sum_low = a.sub(m, a.sub(sum_high, a.number(1.0)))
+    left = a.sub(a.sub(f, a.mul(s_high, sum_high)), a.mul(s_high, sum_low))
+    z = a.mul(s, s)
+    low = a.fma(a.mul(s, z), a.polynomial(z, _ATANH), a.div(left, sum_))
+    whole, twice = a.mul(k, a.number(_LOG_2[0])), a.add(s_high, s_high)
+    high = a.add(whole, twice)
+    low = a.add(a.sub(twice, a.sub(high, whole)), a.fma(k, a.number(_LOG_2[1]), a.add(low, low)))
+    together = a.add(high, low)
+    first = _upper_half(a, together)
+    return _log_of_special(a, x, together), first, a.add(a.sub(high, first), low)
+
+
+def _upper_half(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return an f32 with the first 12 bits of another: products of two such are exact."""
+    return a.from_bits(arith.AndIOp(a.bits(x), a.integer(-(1 << 12))).result)
 
 
 def _log2(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
@@ -151,9 +212,9 @@ def _powf(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     """x^y = exp(y log |x|), negative for negative x and odd y, NaN for negative x and y that is not whole."""
     x, y = operands
     exponent = _constant(y)
-    if exponent is not None and abs(exponent) <= _LARGEST_POWER and 2 * exponent == int(2 * exponent):
+    if exponent is not None and (exponent in _ROOTS or exponent in _SMALL_POWERS):
         return _small_power(a, x, exponent)
-    size = _exp(a, [a.mul(y, _log(a, [a.abs(x)]))])
+    size = _power_of_size(a, x, y)
     whole = a.compare("oeq", math.TruncOp(y).result, y)
     half = a.mul(y, a.number(0.5))
     odd = arith.AndIOp(whole, a.compare("one", math.TruncOp(half).result, half)).result
@@ -166,17 +227,26 @@ def _powf(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     return a.choose(one, a.number(1.0), made)
 
 
+def _power_of_size(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
+    """|x|^y, within 1e-6 of it: the logarithm has the bits that the exponent makes significant."""
+    y = a.clamp(y, -(2.0**40), 2.0**40)  # enough for 0 or infinity, and finite: 1 to any power is 1
+    log, log_high, log_low = _log_in_two(a, a.abs(x))
+    product, y_high = a.mul(y, log), _upper_half(a, y)
+    low = a.fma(a.sub(y, y_high), log_high, a.mul(y, log_low))
+    is_near = a.compare("olt", a.abs(product), a.number(120.0))
+    high = a.choose(is_near, a.mul(y_high, log_high), product)
+    return _exp_of_sum(a, high, a.choose(is_near, low, a.number(0.0)))
+
+
 def _fpowi(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     return _powf(a, [operands[0], arith.SIToFPOp(a.type, operands[1]).result])
 
 
 def _small_power(a: Arithmetic, x: ir.Value, exponent: float) -> ir.Value:
-    """Return x to the power of half a whole number, by products."""
-    whole, has_root = divmod(abs(exponent), 1.0)
-    factors = [x] * int(whole) + ([math.SqrtOp(x).result] if has_root else [])
-    product = a.number(1.0) if not factors else factors[0]
-    for factor in factors[1:]:
-        product = a.mul(product, factor)
+    """Return x to a small whole power or a root, by products."""
+    product = math.SqrtOp(x).result if exponent in _ROOTS else x if exponent else a.number(1.0)
+    for _ in range(int(abs(exponent)) - 1):
+        product = a.mul(product, x)
     return a.div(a.number(1.0), product) if exponent < 0 else product
 
 
@@ -192,8 +262,7 @@ def _constant(value: ir.Value) -> float | None:
 
 def _cbrt(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     (x,) = operands
-    size = _exp(a, [a.mul(_log(a, [a.abs(x)]), a.number(1.0 / 3.0))])
-    return math.CopySignOp(size, x).result
+    return math.CopySignOp(_power_of_size(a, x, a.number(1.0 / 3.0)), x).result
 
 
 # Hyperbolic functions and the error function.
@@ -241,8 +310,31 @@ def _erf(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     return a.div(a.mul(x, a.polynomial(z, _ERF[0])), a.polynomial(z, _ERF[1]))
 
 
+_ERFC = (
+    0.0053413322,
+    -0.0164707287,
+    0.0370065292,
+    -0.0663008236,
+    0.093756491,
+    -0.101039673,
+    0.0680959225,
+    0.0153796152,
+    -0.139621106,
+    1.23299512,
+)  # of (x - 4) / (x + 4): (1 + 2 x) exp(x^2) erfc(x) for x from 0.5 to 10.5
+
+
 def _erfc(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
-    return a.sub(a.number(1.0), _erf(a, operands))
+    """1 - erf(x) near 0; exp(-x^2) times a polynomial above, and 2 minus that below."""
+    x = a.clamp(operands[0], -10.5, 10.5)
+    size, one = a.abs(x), a.number(1.0)
+    place = a.div(a.sub(size, a.number(4.0)), a.add(size, a.number(4.0)))
+    high = _upper_half(a, size)
+    low = a.mul(a.sub(high, size), a.add(high, size))
+    power = _exp_of_sum(a, a.sub(a.number(-0.0), a.mul(high, high)), low)
+    tail = a.mul(power, a.div(a.polynomial(place, _ERFC), a.add(one, a.add(size, size))))
+    far = a.select("olt", x, a.number(0.0), a.sub(a.number(2.0), tail), tail)
+    return a.select("olt", size, a.number(0.5), a.sub(one, _erf(a, [x])), far)
 
 
 # Trigonometric functions.
@@ -256,7 +348,9 @@ _WIDE_ROUNDER = 1.5 * 2**52
 def _quarters(a: Arithmetic, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return how many times pi / 2 lies in an f32, as bits, and what is left, at most pi / 4: computed in f64.
 
-    Neighbours above 2^50 are many turns apart; what they get is some sine, between -1 and 1.
+    What is left is right to 1e-10 up to |x| = 1e6 on any machine, and up to 1e15 where a multiply-add rounds once, as
+    on all processors; elsewhere its error is |x| 1e-16. Neighbours above 1e15 are many turns apart: what they get is
+    some sine, between -1 and 1.
     """
     b = Arithmetic(ir.F64Type.get())
     wide = b.convert(x)

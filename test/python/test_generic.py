@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from emulated import needs_arm
+from gpu import needs_device
 from torch import Tensor, nn
 from torch.nn import functional
 
 import patc
 from patc.bench.emulator import run_program
+from patc.diagnostics import PatcError
 
 TOLERANCE = 1e-4  # of the largest output
 SHAPE = (2, 8, 6, 10)
@@ -129,6 +131,8 @@ GROUPS: dict[str, dict[str, _Function]] = {
         "remainder": lambda x: (x * 8.0).to(torch.int64) % 3 + x,
         "one_hot": lambda x: functional.one_hot(x.argmax(1), 8).permute(0, 3, 1, 2) * x,
         "count": lambda x: (x > 0.25).sum(1).to(torch.float32),
+    },
+    "loops": {
         "largest": lambda x: x.topk(3, -1)[0],
         "sorted": lambda x: x.sort(1)[0],
         "running": lambda x: x.cumsum(2),
@@ -176,7 +180,7 @@ def test_computes_what_torch_computes(group: str, between: bool, threads: int) -
 
 
 @needs_arm
-@pytest.mark.parametrize("group", ["activations", "norms", "integers"])
+@pytest.mark.parametrize("group", ["activations", "norms", "integers", "loops"])
 def test_aarch64_computes_the_same(group: str) -> None:
     net, x = nets(group, between=False)
     results = run_program(compile_for("aarch64-linux", net, x), [x.numpy()])
@@ -219,6 +223,93 @@ def test_special_values() -> None:
         np.testing.assert_allclose(array, wanted, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+def sweeps() -> tuple[dict[str, _Function], Tensor]:
+    """Return functions of rows of numbers, and the rows: ordinary numbers, pairs whose power is one, arguments."""
+    random = np.random.default_rng(0)
+    base = np.exp(random.uniform(-87.0, 87.0, 20000))
+    base[::2] = random.uniform(0.5, 2.0, 10000)
+    exponent = random.uniform(-86.0, 86.0, 20000) / np.log(base)
+    line = np.linspace(-1.0, 1.0, 20000)
+    rows = np.stack([base, exponent, 125.0 * line, 80.0 * line, 9.0 * line, 1e6 * line])
+    functions: dict[str, _Function] = {
+        "pow": lambda x: torch.pow(x[0], x[1]),
+        "square": lambda x: torch.pow(x[2], 2),
+        "seventh": lambda x: torch.pow(x[4], 7),
+        "root": lambda x: torch.pow(x[0], -0.5),
+        "decimal": lambda x: torch.pow(x[0], 0.4375),
+        "log": lambda x: torch.log(x[0]),
+        "exp2": lambda x: torch.exp2(x[2]),
+        "exp": lambda x: torch.exp(x[3]),
+        "erf": lambda x: torch.erf(x[4]),
+        "tanh": lambda x: torch.tanh(x[4]),
+        "sin": lambda x: torch.sin(x[5]),
+        "cos": lambda x: torch.cos(x[5]),
+        "sin_near": lambda x: torch.sin(x[4]),
+    }
+    return functions, torch.from_numpy(rows.astype(np.float32))
+
+
+def check_sweeps(functions: dict[str, _Function], x: Tensor, results: Sequence[Any]) -> None:
+    """Require 1e-6 of each number; where sines and cosines cross zero, of one."""
+    for (name, function), result in zip(functions.items(), results, strict=True):
+        wanted, found = function(x.double()).numpy(), np.asarray(result)
+        slack = 1e-7 if name.startswith(("sin", "cos")) else 1e-37  # subnormal numbers have fewer bits
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=slack, err_msg=name)
+
+
+def test_elementary_functions_within_a_millionth() -> None:
+    functions, x = sweeps()
+    check_sweeps(functions, x, patc.compile(Several(functions, between=False).eval(), (x,), threads=1)(x))
+
+
+# On whole tensors, without linalg. torch-mlir does not know this function, but MLIR does.
+ERFC = """
+func.func @main(%x: tensor<20000xf32>) -> tensor<20000xf32> {
+  %one = arith.constant dense<1.0> : tensor<20000xf32>
+  %y = math.erfc %x : tensor<20000xf32>
+  %z = arith.mulf %y, %one : tensor<20000xf32>
+  return %z : tensor<20000xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["host", pytest.param("spirv-vulkan", marks=needs_device)])
+def test_complementary_error_function(target: str) -> None:
+    x = np.linspace(-6.0, 11.0, 20000, dtype=np.float32)
+    x[:4] = math.nan, math.inf, -math.inf, -0.0
+    (found,) = patc.run_module(ERFC, inputs=[x], target=target)
+    np.testing.assert_allclose(found, torch.erfc(torch.from_numpy(x).double()), rtol=1e-6, atol=1e-37)
+
+
+@needs_arm
+def test_elementary_functions_within_a_millionth_on_aarch64() -> None:
+    functions, x = sweeps()
+    x = x[:, ::40].contiguous()
+    net = Several(functions, between=False).eval()
+    check_sweeps(functions, x, run_program(compile_for("aarch64-linux", net, x), [x.numpy()]))
+
+
+@needs_device
+def test_elementary_functions_within_a_millionth_on_gpus() -> None:
+    functions, x = sweeps()
+    check_sweeps(functions, x, patc.compile(Several(functions, between=False).eval(), (x,), target="spirv-vulkan")(x))
+
+
+def test_powers_of_special_values() -> None:
+    special = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 2.5, -1.5]
+    special += [1e-40, -1e-40, 3e38, -3e38, 2.0**24 + 2, 2.0**23 + 1, -(2.0**23) - 1, 1 - 2.0**-24, 1 + 2.0**-23]
+    x = torch.cartesian_prod(torch.tensor(special), torch.tensor(special)).T.contiguous()
+    constants = (0.0, 1.0, 2.0, 3.0, -1.0, -3.0, 0.5, -0.5, 1.5, -2.5, 9.0, -11.0, 0.3125, math.inf, -math.inf)
+    functions: dict[str, _Function] = {"pow": lambda x: torch.pow(x[0], x[1])}
+    functions |= {f"to_{y}": lambda x, y=y: torch.pow(x[0], y) for y in constants}
+    results = patc.compile(Several(functions, between=False).eval(), (x,), threads=1)(x)
+    for (name, function), found in zip(functions.items(), results, strict=True):
+        wanted = function(x.double()).float().numpy()
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-6, atol=1e-37, err_msg=name)
+        nonzero = np.abs(wanted) != 0.0
+        np.testing.assert_array_equal(np.signbit(found)[~nonzero], np.signbit(wanted)[~nonzero], err_msg=name)
+
+
 def test_a_profile_says_what_took_this_road() -> None:
     net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3)).eval()
     x = torch.randn(SHAPE)
@@ -237,3 +328,21 @@ def test_places_outside_a_table_read_what_is_nearest() -> None:
     x = torch.tensor([0.0, 3.0, 9.0, 1e6])
     (found,) = patc.compile(net, (x,), threads=1)(x)
     np.testing.assert_array_equal(np.asarray(found), table(4, 3)[[0, 3, 3, 3]].numpy())
+
+
+@needs_device
+@pytest.mark.parametrize("between", [False, True], ids=["alone", "between"])
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "loops"])
+def test_gpus_compute_the_same(group: str, between: bool) -> None:
+    net, x = nets(group, between=between)
+    model = patc.compile(net, (x,), target="spirv-vulkan")
+    check(net, model(x), expected_results(net, x))
+
+
+def test_loops_whose_turns_depend_on_each_other_are_refused_for_gpus() -> None:
+    net, x = nets("loops", between=False)
+    with pytest.raises(PatcError) as caught:
+        patc.compile(net, (x,), target="spirv-vulkan")
+    (line,) = str(caught.value).splitlines()
+    assert "target 'spirv-vulkan' cannot compute: aten.topk.default" in line
+    assert "aten.sort.default" in line and "aten.cumsum.default" in line
