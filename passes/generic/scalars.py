@@ -218,7 +218,9 @@ def _powf(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     whole = a.compare("oeq", math.TruncOp(y).result, y)
     half = a.mul(y, a.number(0.5))
     odd = arith.AndIOp(whole, a.compare("one", math.TruncOp(half).result, half)).result
-    signed = a.choose(odd, math.CopySignOp(size, x).result, size)
+    # Not copysign, which drivers of Mesa mistake here for another operation on bits.
+    is_signed = arith.CmpIOp(arith.CmpIPredicate.slt, a.bits(x), a.integer(0)).result
+    signed = a.choose(arith.AndIOp(odd, is_signed).result, a.sub(a.number(-0.0), size), size)
     below = a.compare("olt", x, a.number(0.0))
     finite = a.compare("one", a.abs(x), a.number(numbers.inf))
     invalid = arith.AndIOp(arith.AndIOp(below, finite).result, a.invert(whole)).result
