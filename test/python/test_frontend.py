@@ -485,9 +485,15 @@ def test_errors_behind_the_check_of_operations(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(frontend, "check_operations", lambda graph, constants: None)
     branch = Model(lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)))
     assert error_of(branch).startswith("torch-mlir cannot import the model: Higher-order operation 'cond'")
-    message = error_of(Model(lambda x: torch.lgamma(x)))
+    message = error_of(Model(lambda x: functional.adaptive_max_pool2d(x, (3, 5))))
     assert "test_frontend.py:" in message
-    assert "torch-mlir cannot lower the model: failed to legalize operation 'torch.operator'" in message
+    assert "torch-mlir cannot lower the model: 'tensor.cast' op" in message
+
+
+def test_operations_that_torch_mlir_does_not_know_are_listed_together() -> None:
+    message = error_of(Model(lambda x: torch.lgamma(x) + torch.mode(x, 1, keepdim=True)[0]))
+    assert message.startswith("model has operations patc cannot compile: aten.lgamma x1 (")
+    assert "aten.mode x1 (" in message
 
 
 def test_errors_of_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
