@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,9 @@ from patc.passes.generic.nests import Nest
 from patc.passes.ir.arena import Lifetime, place, round_up
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import find_callee
+from patc.passes.kernels.generic import FlatMemory
 from patc.passes.kernels.gpu.generic import compute_nest, parallel_turns
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Kernel, Memory
-from patc.passes.kernels.host.generic import FlatMemory
 from patc.targets import Target
 
 THREADS = 64
@@ -50,7 +51,7 @@ class Generic(GpuAlgorithm):
         if any(inner.operation.name.split(".")[0] not in _LINALG for inner in function.regions[0].blocks[0].operations):
             return  # loops of which each turn needs the one before
         model = cost_model(target)
-        elements = sum(_elements(value.type) for value in (*op.operands, *op.results))
+        elements = sum(math.prod(value.type.shape) for value in (*op.operands, *op.results))
         cycles = model.moved_cycles(elements) + count_operations(function) / model.costs.resident_threads
         schedule = Schedule(self.name, 1, LANES, LANES, split=SPLIT, threads=THREADS)
         yield Candidate(schedule, cycles, cycles, "memory")
@@ -113,13 +114,6 @@ def _place_buffers(steps: Steps) -> tuple[list[int], int]:
     lifetimes = []
     for buffer in steps.buffers:
         numbers = [number for number, memories in enumerate(used) if buffer in memories]
-        size = round_up(element_bytes(buffer.type) * _elements(buffer.type))
+        size = round_up(element_bytes(buffer.type) * math.prod(buffer.type.shape))
         lifetimes.append(Lifetime(size, min(numbers, default=0), max(numbers, default=0)))
     return place(lifetimes)
-
-
-def _elements(type_: Any) -> int:
-    count = 1
-    for size in type_.shape:
-        count *= size
-    return count

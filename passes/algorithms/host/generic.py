@@ -18,8 +18,8 @@ from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
 from patc.passes.ir.functions import find_callee
-from patc.passes.kernels.host import generic
-from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels import generic
+from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.targets import Target
 
 _LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
@@ -68,7 +68,7 @@ def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]
     given = list(dict.fromkeys(memories[name] for name in names))
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
-        generic.set_apart(arguments)
+        set_apart(arguments)
         seen = {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
         generic.compute_nest(kernel.b, nest, seen, (kernel.work.first_tile, kernel.work.last_tile))
 
@@ -80,7 +80,7 @@ def _emit_step(site: HostSite, step: Any, memories: Mapping[ir.Value, ir.Value])
     given = list(dict.fromkeys(memories[name] for name in names))
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
-        generic.set_apart(arguments)
+        set_apart(arguments)
         generic.compute_step(
             kernel.b, step, {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
         )

@@ -6,8 +6,8 @@ import math
 
 from patc.passes.generic.nests import Nest
 from patc.passes.kernels.builder import Index
+from patc.passes.kernels.generic import Memories, compute_turn
 from patc.passes.kernels.gpu.kernel import Kernel
-from patc.passes.kernels.host.generic import Memories, compute_turn
 
 
 def parallel_turns(nest: Nest) -> int:

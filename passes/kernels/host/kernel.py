@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch_mlir import ir
 
@@ -93,3 +94,12 @@ class Tile:
         """Return flat accumulators as rows."""
         width = len(self.chunks)
         return [accumulators[row * width : (row + 1) * width] for row in range(self.rows)]
+
+
+def set_apart(arguments: list[Any]) -> None:
+    """Say of the function being written that its memories do not overlap."""
+    function = arguments[0].owner.owner
+    apart, nothing = ir.DictAttr.get({"llvm.noalias": ir.UnitAttr.get()}), ir.DictAttr.get({})
+    kinds = [argument.type for argument in function.regions[0].blocks[0].arguments]
+    attributes = [apart if isinstance(kind, ir.MemRefType) else nothing for kind in kinds]
+    function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)

@@ -28,15 +28,6 @@ class FlatMemory:
 Memories = Mapping[ir.Value, FlatMemory]
 
 
-def set_apart(arguments: list[Any]) -> None:
-    """Say of the function being written that its memories do not overlap."""
-    function = arguments[0].owner.owner
-    apart, nothing = ir.DictAttr.get({"llvm.noalias": ir.UnitAttr.get()}), ir.DictAttr.get({})
-    kinds = [argument.type for argument in function.regions[0].blocks[0].arguments]
-    attributes = [apart if isinstance(kind, ir.MemRefType) else nothing for kind in kinds]
-    function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
-
-
 def compute_nest(b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
     """Write the loops of a nest.
 
