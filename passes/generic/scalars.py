@@ -218,7 +218,7 @@ def _powf(a: Arithmetic, operands: Sequence[ir.Value]) -> ir.Value:
     whole = a.compare("oeq", math.TruncOp(y).result, y)
     half = a.mul(y, a.number(0.5))
     odd = arith.AndIOp(whole, a.compare("one", math.TruncOp(half).result, half)).result
-    # Not copysign, which drivers of Mesa mistake here for another operation on bits.
+    # Not copysign: Mesa's software driver for Vulkan gets its bits wrong here, though the SPIR-V is right.
     is_signed = arith.CmpIOp(arith.CmpIPredicate.slt, a.bits(x), a.integer(0)).result
     signed = a.choose(arith.AndIOp(odd, is_signed).result, a.sub(a.number(-0.0), size), size)
     below = a.compare("olt", x, a.number(0.0))
