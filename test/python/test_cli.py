@@ -421,9 +421,7 @@ def test_prints_the_five_largest_scores_of_each_image(capsys: pytest.CaptureFixt
 
 def test_says_that_an_input_is_random(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     text = run(capsys, "run", folder / "two.patc")
-    assert text.startswith(
-        "no --input: running on normally distributed random numbers (seed 0)\noutput.scores: largest of 7"
-    )
+    assert text.startswith("no --input: running on random numbers (seed 0)\noutput.scores: largest of 7")
     assert "output.image [1, 4, 8, 8]: from 0 to " in text
     assert run(capsys, "run", folder / "two.patc") == text
 

@@ -17,7 +17,7 @@
 // PROFILE:   1 dispatches in one submit; overhead {{[0-9.]+}} ms a submit, {{[0-9.]+}} ms a dispatch
 // REPORT:    elementwise, 1x4, lanes 4, {{[0-9]+}} threads by pixels: best of 2 tiles, bound by memory
 // NO-DEVICE: patc: error: expected a Vulkan device of 0 '{{.*}}', got 'nothing'
-// NO-GPU:    patc: error: expected a model for spirv-vulkan together with a device, got one for 'host'
+// NO-GPU:    patc: error: expected no device together with a model for target 'host', got '0'
 
 func.func @main(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32> {
   %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32>
