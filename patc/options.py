@@ -5,12 +5,14 @@ from __future__ import annotations
 from patc.backends.base import Options
 from patc.backends.registry import find_backend
 from patc.diagnostics import PatcError, nearest
+from patc.locks import compiling
 from patc.numerics import NUMERICS
 from patc.targets import MOST_THREADS, Target, get_target, known_targets
 
 TUNE_MODES = ("off", "cost", "measure")
 
 
+@compiling()
 def make_options(
     target: str | Target = "host", threads: int | None = None, dtype: str = "f32", tune: str = "cost"
 ) -> Options:

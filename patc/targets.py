@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from patc.costs import CoreCosts, GpuCosts, check_numbers
 from patc.diagnostics import PatcError, nearest
+from patc.locks import loading
 from patc.numerics import Numerics
 
 MOST_THREADS = 1024
@@ -209,7 +210,8 @@ def host() -> Target:
     Raises:
         PatcError: an x86-64 machine without AVX2 and FMA, or another architecture than x86-64 and AArch64.
     """
-    import llvmlite.binding as llvm
+    with loading():
+        import llvmlite.binding as llvm
 
     features = host_features()
     if is_aarch64_host():
@@ -234,7 +236,8 @@ def is_aarch64_host() -> bool:
 @functools.cache
 def host_features() -> frozenset[str]:
     """Return the names of the instruction set extensions of this machine, as LLVM spells them."""
-    import llvmlite.binding as llvm
+    with loading():
+        import llvmlite.binding as llvm
 
     found = {name for name, present in llvm.get_host_cpu_features().items() if present}
     if is_aarch64_host():

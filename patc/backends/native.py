@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from patc.backends.base import Backend, Options
 from patc.diagnostics import PatcError
+from patc.locks import loading
 from patc.numerics import NUMERICS, Numerics
 from patc.targets import Target
 
@@ -51,6 +52,7 @@ class NativeBackend(Backend):
         """Return an object file with `main` for a module of loops and memory, which is lowered in place."""
 
     def model_class(self) -> type[NativeModel]:
-        from patc.runtime.native_model import NativeModel
+        with loading():
+            from patc.runtime.native_model import NativeModel
 
         return NativeModel

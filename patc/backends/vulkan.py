@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from patc.backends.base import Backend, Options
 from patc.diagnostics import Diagnostic, PatcError
+from patc.locks import loading
 from patc.targets import Target
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class VulkanBackend(Backend):
         return generate_gpu_program(module, state, program)
 
     def model_class(self) -> type[VulkanModel]:
-        from patc.runtime.vulkan_model import VulkanModel
+        with loading():
+            from patc.runtime.vulkan_model import VulkanModel
 
         return VulkanModel
 
