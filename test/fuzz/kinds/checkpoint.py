@@ -109,7 +109,7 @@ class Kind:
         path = folder / "edited.pth"
         path.write_bytes(data)
         model = attempt(lambda: models.build(bases.NAME, path), path.name)
-        return compare_state(model.state_dict(), torch.load(path, weights_only=True))
+        return compare_state(model.state_dict(), torch.load(path, map_location="cpu", weights_only=True))
 
     def smaller(self, case: Case) -> Iterator[Case]:
         yield from fewer(case)
