@@ -356,7 +356,7 @@ def test_two_processes_get_equal_libraries_and_masks() -> None:
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.returncode == 0, f"{result.stderr[:3000]}\n...\n{result.stderr[-2000:]}"  # who failed says why first
     assert "kept 112 of 304 in 4 patterns on both ranks" in result.stdout
 
 
