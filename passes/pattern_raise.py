@@ -46,7 +46,8 @@ class PatternRaise(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
-        computed = [kind for kind in kinds() if kind.algorithms(target_of(module))]
+        target = target_of(module)
+        computed = [kind for kind in kinds() if kind.algorithms(target)]
         raisers, late_raisers = (_collect_raisers(computed, is_late) for is_late in (False, True))
         with module.context:
             for function in functions:

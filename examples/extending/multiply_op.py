@@ -30,11 +30,9 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
-    LayerKind,
-    Permutation,
     Raiser,
     Sign,
-    Work,
+    WithoutWeights,
     list_operands,
 )
 from patc.passes.layers.base import (
@@ -96,14 +94,13 @@ def emit_product(kernel: Kernel, arguments: Sequence[Any]) -> None:
     loops.for_work(one_tile, filters_first=True)
 
 
-class Multiply(LayerKind):
+class Multiply(WithoutWeights):
     """`pattern.multiply`."""
 
     op = MultiplyOp
     elements = tuple(NUMERICS)
     converts = packs = rereads = keeps_types = False
     fill = "zero"
-    sparse = None
     raisers = (Raiser("linalg.generic", raise_product),)
     host = (Product(),)
     gpu = ()
@@ -123,17 +120,8 @@ class Multiply(LayerKind):
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(op.lhs, op.rhs, op.result))
 
-    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        pass  # there are no constants
-
     def reference(self, op: Any, state: PassState) -> ir.Value:
         return reference.elementwise([reference.widen(op.lhs), reference.widen(op.rhs)], arith.mulf)
-
-    def work(self, op: Any) -> Work:
-        return Work()
-
-    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return ()
 
 
 register(Multiply())

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir, passmanager
-from torch_mlir.dialects import bufferization, linalg, tensor
+from torch_mlir.dialects import linalg, tensor
 
 from patc.diagnostics import PatcError
 from patc.passes.generic.scalars import expand
-from patc.passes.ir.functions import walk_ops
+from patc.passes.ir.functions import return_into_arguments, walk_ops
 
 _ON_SCALARS = "builtin.module(func.func(convert-elementwise-to-linalg))"  # arith and math ops on whole tensors
 _BUFFERIZE = (
@@ -61,7 +61,7 @@ def bufferize(function: Any) -> Steps:
         del copy.attributes["sym_visibility"]  # a private function without callers would go
         block = copy.regions[0].blocks[0]
         constants = _take_constants(block)
-        _own_results(copy, block)
+        return_into_arguments(copy)
         _run(module, _ON_SCALARS)
         expand(copy)
         _run(module, _BUFFERIZE)
@@ -130,24 +130,6 @@ def _take_constants(block: ir.Block) -> list[np.ndarray]:
         op.result.replace_all_uses_with(made)
         op.operation.erase()
     return arrays
-
-
-def _own_results(function: Any, block: ir.Block) -> None:
-    """Write results into memory of the caller; what was given is only read."""
-    given = len(block.arguments)
-    terminator = block.operations[len(block.operations) - 1]
-    with ir.InsertionPoint(terminator):
-        for value in list(terminator.operands):
-            kind = ir.MemRefType.get(value.type.shape, value.type.element_type)
-            memory = block.add_argument(kind, function.location)
-            bufferization.materialize_in_destination(None, value, memory, restrict=True, writable=True)
-        ir.Operation.create("func.return")
-    terminator.operation.erase()
-    types = [argument.type for argument in block.arguments]
-    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
-    read_only = ir.DictAttr.get({"bufferization.writable": ir.BoolAttr.get(False)})
-    attributes = [read_only] * given + [ir.DictAttr.get({})] * (len(types) - given)
-    function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
 
 
 def _replace_copies(module: ir.Module) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Container
 from typing import Any
 
 from torch_mlir import ir
-from torch_mlir.dialects import func
+from torch_mlir.dialects import bufferization, func
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
@@ -123,3 +123,23 @@ def erase_dead(block: ir.Block) -> None:
         is_pure = op.name.split(".")[0] in ("arith", "linalg", "pattern", "tensor")
         if is_pure and all(next(iter(result.uses), None) is None for result in op.results):
             op.erase()
+
+
+def return_into_arguments(function: Any) -> None:
+    """Let a function on tensors write its results into memory of the caller, given after its arguments, which are only
+    read: an op may name one of them as its destination."""
+    block = function.regions[0].blocks[0]
+    given = len(block.arguments)
+    terminator = block.operations[len(block.operations) - 1]
+    with ir.InsertionPoint(terminator):
+        for value in list(terminator.operands):
+            kind = ir.MemRefType.get(value.type.shape, value.type.element_type)
+            memory = block.add_argument(kind, function.location)
+            bufferization.materialize_in_destination(None, value, memory, restrict=True, writable=True)
+        ir.Operation.create("func.return")
+    terminator.operation.erase()
+    types = [argument.type for argument in block.arguments]
+    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
+    read_only = ir.DictAttr.get({"bufferization.writable": ir.BoolAttr.get(False)})
+    attributes = [read_only] * given + [ir.DictAttr.get({})] * (len(types) - given)
+    function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)

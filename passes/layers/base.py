@@ -249,6 +249,21 @@ class LayerKind(abc.ABC):
                 raise fail(op, f"operands of {result} like the result", type_)
 
 
+class WithoutWeights(LayerKind):
+    """What layers without constants have in common: there is nothing to store, to permute or to count."""
+
+    sparse = None
+
+    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
+        pass
+
+    def work(self, op: Any) -> Work:
+        return Work()
+
+    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
+        return ()
+
+
 def list_operands(op: Any, accesses: dict[str, Access], shared: Sequence[str] = ()) -> tuple[Operand, ...]:
     """Return the operands that an op has; those that are optional and absent have no number.
 

@@ -16,22 +16,19 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
-    LayerKind,
     Operand,
-    Permutation,
     Raiser,
     Sign,
-    Work,
+    WithoutWeights,
     list_operands,
     sign_of_activation,
 )
 from patc.passes.raising import sums
 
 
-class _Elementwise(LayerKind):
+class _Elementwise(WithoutWeights):
     """What these layers have in common: element i of the result comes from element i of each operand."""
 
-    sparse = None
     elements = tuple(NUMERICS)
     converts = False
     packs = False
@@ -47,15 +44,6 @@ class _Elementwise(LayerKind):
 
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(*op.operands, op.result))
-
-    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        pass  # there are no constants
-
-    def work(self, op: Any) -> Work:
-        return Work()
-
-    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return ()
 
 
 class Add(_Elementwise):

@@ -13,10 +13,10 @@ from patc.passes.algorithms.host.generic import Generic as GenericLoops
 from patc.passes.base import PassState, fail
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import OPS
-from patc.passes.layers.base import Access, Channels, LayerKind, Operand, Permutation, Sign, Work, fix_all
+from patc.passes.layers.base import Access, Channels, Operand, Sign, WithoutWeights, fix_all
 
 
-class Generic(LayerKind):
+class Generic(WithoutWeights):
     """`func.call` with `pattern.ops`."""
 
     op = func.CallOp
@@ -25,7 +25,6 @@ class Generic(LayerKind):
     packs = True
     keeps_types = True
     fill = "zero"
-    sparse = None
     raisers = ()
     rereads = False
     host = (GenericLoops(),)
@@ -49,17 +48,8 @@ class Generic(LayerKind):
     def channels(self, op: Any, state: PassState) -> Channels:
         return fix_all(op)
 
-    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        pass  # all tensors are fixed
-
     def reference(self, op: Any, state: PassState) -> ir.Value | None:
         return None  # the function is linalg
-
-    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return ()
-
-    def work(self, op: Any) -> Work:
-        return Work()
 
     def check_elements(self, op: Any) -> None:
         for value in (*op.operands, *op.results):

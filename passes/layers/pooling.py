@@ -24,21 +24,18 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
-    LayerKind,
     Operand,
-    Permutation,
     Raiser,
     Sign,
-    Work,
+    WithoutWeights,
     list_operands,
 )
 from patc.passes.raising import pools
 
 
-class _Pool(LayerKind):
+class _Pool(WithoutWeights):
     """What layers of pooling have in common: a window on each channel by itself."""
 
-    sparse = None
     elements = tuple(NUMERICS)
     converts = False
     packs = False
@@ -53,15 +50,6 @@ class _Pool(LayerKind):
 
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(op.input, op.result))
-
-    def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        pass  # there are no constants
-
-    def work(self, op: Any) -> Work:
-        return Work()
-
-    def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
-        return ()
 
 
 class MaxPool2d(_Pool):

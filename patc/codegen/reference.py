@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir, passmanager
-from torch_mlir.dialects import bufferization, linalg
+from torch_mlir.dialects import linalg
 from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.runtime import get_ranked_memref_descriptor
 
@@ -26,6 +26,7 @@ from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
 from patc.passes.ir.elements import numpy_type
+from patc.passes.ir.functions import return_into_arguments
 
 _BUFFERIZE = (
     "builtin.module(one-shot-bufferize{bufferize-function-boundaries"
@@ -72,7 +73,8 @@ def execute(
         arrays = _check_inputs(entry, inputs)
         results = [_aligned(np.empty(type_.shape, type_.dtype)) for type_ in _results(entry)]
         arrays += _parameters_to_arguments(entry, state.parameters)
-        _results_to_arguments(entry)
+        return_into_arguments(entry)
+        entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
         _lower(work)
         _run(work, function, [_aligned(array) for array in arrays] + results)
     return results
@@ -129,7 +131,7 @@ def _check_inputs(entry: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.ndarray]:
-    """Turn every `pattern.parameter` into a read-only argument; return their arrays in argument order."""
+    """Turn every `pattern.parameter` into an argument; return their arrays in argument order."""
     block = entry.entry_block
     arrays: list[np.ndarray] = []
     arguments: dict[str, ir.Value] = {}
@@ -146,37 +148,7 @@ def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.
             arrays.append(array)
         op.result.replace_all_uses_with(arguments[name])
         op.erase()
-    _set_signature(entry)
-    # An op may name an argument as its destination: without this the input itself would be overwritten.
-    read_only = ir.DictAttr.get({"bufferization.writable": ir.BoolAttr.get(False)})
-    entry.arg_attrs = ir.ArrayAttr.get([read_only] * len(block.arguments))
     return arrays
-
-
-def _results_to_arguments(entry: Any) -> None:
-    """Write results into buffers of the caller, so that no memory has to be handed over."""
-    block = entry.entry_block
-    terminator = block.operations[len(block.operations) - 1]
-    with ir.InsertionPoint(terminator):
-        for value in list(terminator.operands):
-            type_ = ir.MemRefType.get(value.type.shape, value.type.element_type)
-            buffer = block.add_argument(type_, entry.location)
-            bufferization.materialize_in_destination(None, value, buffer, restrict=True, writable=True)
-        ir.Operation.create("func.return")
-    terminator.operation.erase()
-    _set_signature(entry)
-    attributes = list(entry.arg_attrs)
-    missing = len(block.arguments) - len(attributes)
-    entry.arg_attrs = ir.ArrayAttr.get(attributes + [ir.DictAttr.get({})] * missing)
-    entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
-
-
-def _set_signature(entry: Any) -> None:
-    block = entry.entry_block
-    terminator = block.operations[len(block.operations) - 1]
-    arguments = [argument.type for argument in block.arguments]
-    results = [value.type for value in terminator.operands]
-    entry.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(arguments, results))
 
 
 def _lower(module: ir.Module) -> None:
