@@ -21,16 +21,16 @@ import torch
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
-from torch_mlir import ir, passmanager
+from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
 from patc.diagnostics import PatcError, describe_location
-from patc.dialects.pattern import ParameterOp
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
+from patc.frontend.lowering import TO_LINALG, name_parameters, run_torch_passes, set_inputs
 from patc.frontend.modules import (
     check_inputs,
     check_module,
@@ -52,10 +52,7 @@ from patc.parameters import ParameterStore
 # Before torch takes down what a daemon thread may be compiling with.
 atexit.register(compile_no_more)
 
-_PIPELINE = (
-    "builtin.module(torchdynamo-export-to-torch-backend-pipeline{extra-library=},"
-    "torch-backend-to-linalg-on-tensors-backend-pipeline{allow-non-finites=true})"
-)
+_PASSES = ("torchdynamo-export-to-torch-backend-pipeline{extra-library=}", TO_LINALG)
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,8 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
     _require_known_operations(module)
-    _lower_to_linalg(module)
-    names = _name_parameters(module, list(hooks.parameters), len(inputs))
+    run_torch_passes(module, _PASSES)
+    names = name_parameters(module, list(hooks.parameters), len(inputs))
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name]) for name in names})
     return ImportedModel(module, parameters, inputs, outputs, structure, constants)
 
@@ -364,15 +361,8 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
         importer.import_program(program, func_name="main")
     except (NotImplementedError, TypeError, ValueError, AssertionError, KeyError) as error:
         raise PatcError(f"torch-mlir cannot import the model: {_first_line(error)}") from error
-    main = importer.module.body.operations[0]
-    arguments = [argument.type for argument in main.entry_block.arguments]
-    _set_type(main, arguments)
+    set_inputs(importer.module.body.operations[0])
     return importer.module
-
-
-def _set_type(function: Any, inputs: list[ir.Type]) -> None:
-    type_ = ir.FunctionType.get(inputs, function.type.results, context=function.context)
-    function.attributes["function_type"] = ir.TypeAttr.get(type_, context=function.context)
 
 
 def _require_known_operations(module: ir.Module) -> None:
@@ -391,45 +381,6 @@ def _require_known_operations(module: ir.Module) -> None:
             f"{name} x{len(where)} ({', '.join(dict.fromkeys(where))})" for name, where in places.items()
         )
         raise PatcError(f"model has operations patc cannot compile: {listed}")
-
-
-def _lower_to_linalg(module: ir.Module) -> None:
-    errors: list[tuple[str, Any]] = []
-
-    def collect(diagnostic: Any) -> bool:
-        if diagnostic.severity == ir.DiagnosticSeverity.ERROR:
-            errors.append((diagnostic.message, describe_location(diagnostic.location)))
-        return True
-
-    context = module.context
-    # Some torch-mlir passes report an error and go on; without this the bindings would abort the process.
-    before, context.emit_error_diagnostics = context.emit_error_diagnostics, True
-    handler = context.attach_diagnostic_handler(collect)
-    try:
-        with context:
-            passmanager.PassManager.parse(_PIPELINE).run(module.operation)
-    except ir.MLIRError as error:
-        message, place = errors[0] if errors else (_first_line(error), "")
-        raise PatcError(f"torch-mlir cannot lower the model: {message}", place) from error
-    finally:
-        handler.detach()
-        context.emit_error_diagnostics = before
-
-
-def _name_parameters(module: ir.Module, names: list[str], inputs: int) -> list[str]:
-    """Replace the arguments after the first `inputs` by `pattern.parameter` ops; return the names in use."""
-    main = module.body.operations[0]
-    block = main.entry_block
-    weights = zip(list(block.arguments)[inputs:], names, strict=True)
-    used = [(argument, name) for argument, name in weights if next(iter(argument.uses), None) is not None]
-    with ir.InsertionPoint.at_block_begin(block), module.context:
-        for argument, name in used:
-            parameter = ParameterOp(result=argument.type, name=ir.StringAttr.get(name), loc=ir.Location.name(name))
-            argument.replace_all_uses_with(parameter.result)
-    for index in reversed(range(inputs, len(block.arguments))):
-        block.erase_argument(index)
-    _set_type(main, [argument.type for argument in block.arguments])
-    return [name for _, name in used]
 
 
 def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray:
