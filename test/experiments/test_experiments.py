@@ -1,0 +1,49 @@
+"""The experiments run at a tiny size, go on where they were stopped, and write what they measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+pytest.importorskip("matplotlib", reason="pip install 'patc[train]'")
+
+
+def run(name: str, folder: Path, *words: str) -> str:
+    command = [sys.executable, ROOT / "experiments" / f"{name}.py", "--preset", "tiny", "--threads", "1", *words]
+    folders = ["--out", folder / "runs", "--docs", folder / "docs"]
+    result = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_glyphs_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    first = run("glyphs", tmp_path, "--seeds", "1")
+    runs = {path: path.read_text() for path in (tmp_path / "runs").glob("*.json")}
+    assert len(runs) == 8 and len(re.findall(r"^seed 0 ", first, re.MULTILINE)) == 8
+    (tmp_path / "runs" / "tiny-pattern-8x-0.json").unlink()
+    run("glyphs", tmp_path, "--seeds", "1")
+    for path, text in runs.items():
+        before, after = json.loads(text), json.loads(path.read_text())
+        assert {**before, "seconds": 0} == {**after, "seconds": 0}
+    other = tmp_path / "runs" / "tiny-dense-0.json"
+    other.write_text(json.dumps({**json.loads(other.read_text()), "task": {}}))
+    with pytest.raises(AssertionError, match=r"tiny-dense-0.json: expected a run of this preset and these images"):
+        run("glyphs", tmp_path, "--seeds", "1")
+    table = (tmp_path / "docs" / "glyphs.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", table, re.MULTILINE)
+    assert rates == ["1.00", "2.25", "2.25", "2.25", "4.00", "4.00", "8.00", "8.00"]
+    assert (tmp_path / "docs" / "glyphs.png").stat().st_size > 5000
+
+
+def test_extraction_writes_each_step(tmp_path: Path) -> None:
+    run("extraction", tmp_path)
+    text = (tmp_path / "docs" / "extraction.md").read_text()
+    assert re.findall(r"^## Of (\d+) patterns$", text, re.MULTILINE) == ["126", "32", "12", "8"]
+    assert len(re.search(r"^Left in the end: (.*)\.$", text, re.MULTILINE)[1].split(", ")) == 4  # type: ignore[index]
+    assert all((tmp_path / "docs" / f"extraction-{size}.png").is_file() for size in (126, 32, 12, 8))

@@ -1,0 +1,182 @@
+"""The loop nests compute what the ops mean: compiled code against the float64 interpreter, on random layers.
+
+Each layer stands in a small net, because what is around it decides the layouts that it reads and writes: its input may
+come from the caller or from another layer, its result may go to the caller, to a window with a halo or with stride 2,
+or to a pool. Schedules are the chosen ones, or random legal ones. Results are within `native.BOUNDS` of the largest one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import traceback
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from edge_layers import CASES, FENCED, MakeNet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native import BOUNDS, NATIVE_TARGETS, Net, check
+from random_layers import (
+    DENSE_KERNELS,
+    POOL_KERNELS,
+    RANDOMS,
+    REPRODUCIBLE,
+    SPARSE_KERNELS,
+    RandomNet,
+    random_dense,
+    random_elementwise,
+    random_linear,
+    random_pool,
+    random_sparse,
+    windows,
+)
+from repository import run_function
+from tile_schedules import random_schedules
+
+from patc.dialects.schedules import Schedule
+from patc.passes.ir.windows import Window
+from patc.passes.kernels import tiling
+from patc.passes.kernels.builder import pieces
+
+# Rows, strips and vectors
+
+LANES = st.sampled_from([4, 8, 16])
+
+
+@given(st.integers(1, 200), LANES)
+def test_a_row_is_cut_into_vectors(width: int, lanes: int) -> None:
+    *whole, last = chunks = tiling.cut(width, lanes)
+    assert [chunk.column for chunk in chunks] == [number * lanes for number in range(len(chunks))]
+    assert sum(chunk.valid for chunk in chunks) == width
+    assert all(chunk.lanes == chunk.valid == lanes for chunk in whole)
+    assert last.lanes in (4, 8, 16) and last.valid <= last.lanes <= lanes
+    assert last.lanes == 4 or last.valid > last.lanes // 2
+
+
+@given(st.integers(1, 200), st.integers(1, 70), LANES)
+def test_strips_cover_a_row_once(width: int, columns: int, lanes: int) -> None:
+    strips = tiling.strips(width, columns, lanes)
+    places = []
+    for strip in strips:
+        starts = [strip.start + number * strip.columns for number in range(strip.count)]
+        places += [
+            start + chunk.column + lane for start in starts for chunk in strip.chunks for lane in range(chunk.valid)
+        ]
+    assert sorted(places) == list(range(width))
+    assert width <= tiling.covered_by(strips) < width + lanes
+    assert tiling.covered(width, lanes) == tiling.covered_by(tiling.strips(width, width, lanes))
+    assert tiling.vectors(columns, lanes) == len(tiling.cut(columns, lanes))
+
+
+@given(st.integers(0, 300), LANES)
+def test_a_run_is_filled_with_vectors_that_fit(count: int, lanes: int) -> None:
+    sizes = pieces(count, lanes)
+    assert sum(sizes) == count
+    assert sizes == sorted(sizes, reverse=True)
+    assert {size for size in sizes if sizes.count(size) > 1} <= {lanes}
+
+
+# Random layers
+
+
+def check_random(case: RandomNet | None, choices: random.Random) -> None:
+    """Check a net of any target, threads and schedules; its value is a result, or is read by others alone."""
+    if case is None:
+        return
+    net, y, others = case
+    results = [*others, y] if choices.random() < 0.6 or not others else others
+    check(
+        net,
+        results,
+        seed=choices.getrandbits(32),
+        target=choices.choice(NATIVE_TARGETS),
+        threads=choices.choice([1, 1, 2, 3]),
+        retile=random_schedules(choices),
+        dtype=choices.choice(["f32", "f32", "f16"]),
+    )
+
+
+@given(windows(SPARSE_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=40)
+def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_sparse(*case, choices), choices)
+
+
+@given(windows(DENSE_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=40)
+def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_dense(*case, choices), choices)
+
+
+@given(windows(POOL_KERNELS), RANDOMS)
+@settings(REPRODUCIBLE, max_examples=25)
+def test_pools(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
+    check_random(random_pool(*case, choices), choices)
+
+
+@given(RANDOMS)
+@settings(REPRODUCIBLE, max_examples=12)
+def test_linear_layers(choices: random.Random) -> None:
+    check_random(random_linear(choices), choices)
+
+
+@given(RANDOMS)
+@settings(REPRODUCIBLE, max_examples=20)
+def test_elementwise_layers(choices: random.Random) -> None:
+    check_random(random_elementwise(choices), choices)
+
+
+# Layers that stand at an end of something
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ends(case: str) -> None:
+    shape, make = CASES[case]
+    net = Net(shape)
+    check(net, make(net), threads=1)
+
+
+# Nothing outside the buffers is read, either.
+
+
+def whole_rows(op: Any, chosen: Schedule) -> Schedule:
+    """Return the tile of one row, whose last vector may be nearly empty."""
+    return replace(chosen, rows=1, columns=op.result.type.shape[-1])
+
+
+@pytest.fixture(scope="module")
+def fenced_runs() -> dict[str, str]:
+    """What became of each fenced case: "ok", an error, or the number of a signal."""
+    return dict(line.split(": ", 1) for line in run_function(__file__, "run_fenced()").splitlines())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share what is loaded")
+@pytest.mark.parametrize("case", FENCED)
+def test_reads_stay_inside_the_buffers(case: str, fenced_runs: dict[str, str]) -> None:
+    assert fenced_runs[case] == "ok"
+
+
+def run_fenced() -> None:
+    """Run each case in a process of its own and print what became of it."""
+    for case, (shape, make) in FENCED.items():
+        process = os.fork()
+        if process == 0:
+            os._exit(_run_fenced(shape, make))
+        _, status = os.waitpid(process, 0)
+        signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        print(f"{case}: {'ok' if status == 0 else 'error' if signal is None else f'signal {signal}'}", flush=True)
+
+
+def _run_fenced(shape: tuple[int, ...], make: MakeNet) -> int:
+    try:
+        for target in NATIVE_TARGETS:
+            for retile in (None, whole_rows):
+                for dtype in BOUNDS:
+                    net = Net(shape)
+                    check(net, make(net), fenced=True, target=target, retile=retile, dtype=dtype)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

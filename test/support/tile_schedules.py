@@ -1,0 +1,70 @@
+"""Schedules for kernels of the CPU that the cost model did not choose: random legal ones, and Winograd everywhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from native import Retile
+
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
+from patc.passes.kernels import tiling
+from patc.passes.kernels.host import winograd
+
+
+def random_schedules(choices: random.Random) -> Retile | None:
+    """Return what keeps the chosen schedules, or what draws random legal ones."""
+    return None if choices.random() < 0.4 else lambda op, chosen: random_schedule(op, chosen, choices)
+
+
+def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedule:
+    """Draw any legal tile: whole vectors in all strips but the last, blocks of filters that divide a group."""
+    lanes = choices.choice([4, 8, 16])
+    chosen = replace(chosen, lanes=lanes, split=choices.choice(["rows", "filters"]))
+    shape = list(op.result.type.shape)
+    if chosen.algorithm == "global-pool":
+        return chosen
+    if chosen.algorithm == "gemv":
+        return replace(chosen, rows=choices.randint(1, 5), filters=choices.randint(1, min(shape[1], 9)))
+    is_sparse = "format" in op.attributes
+    if is_sparse:
+        chosen = replace(chosen, algorithm=choices.choice(["pattern-direct", "input-stationary", "dense-direct"]))
+    elif chosen.algorithm == "winograd":
+        filters = choices.randint(1, min(shape[1], 8))
+        return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
+    whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
+    columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
+    filters, sums = 1, 1
+    if chosen.algorithm in ("dense-direct", "depthwise-direct"):
+        group = shape[1] if is_sparse else shape[1] // op.groups.value
+        filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
+    if chosen.algorithm == "pattern-direct":
+        sums = choices.randint(1, 4)
+    vectors = tiling.vectors(min(columns, shape[-1]), lanes) * filters * sums
+    rows = choices.randint(1, max(1, min(9, 30 // vectors)))
+    if chosen.algorithm == "input-stationary":
+        filters = choices.randint(1, shape[1])
+    return replace(chosen, rows=rows, columns=columns, filters=filters, sums=sums)
+
+
+def is_whole(chunks: Sequence[tiling.Chunk]) -> bool:
+    return all(chunk.valid == chunk.lanes for chunk in chunks)
+
+
+def by_winograd(**fields: Any) -> Retile:
+    """Return what gives the convolutions that it suits a Winograd schedule, and leaves other layers alone."""
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if op.operation.name != "pattern.conv2d":
+            return chosen
+        phases = Layout.of(op.input.type).phases
+        if not winograd.applies(op.weight.type.shape[2:], op.strides, op.dilations, op.groups.value, phases):
+            return chosen
+        filters = min(fields.get("filters", 8), op.weight.type.shape[0])
+        defaults = {"rows": 1 << 20, "columns": 48, "lanes": chosen.lanes, "threads": chosen.threads, "split": "rows"}
+        return Schedule("winograd", **{**defaults, **fields, "filters": filters})
+
+    return retile
