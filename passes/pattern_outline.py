@@ -11,7 +11,7 @@ from torch_mlir.dialects import func
 
 from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
-from patc.passes.generic.scalars import has_lowering
+from patc.passes.functions.expand import has_lowering
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import (

@@ -11,7 +11,7 @@ from torch_mlir import ir, passmanager
 from torch_mlir.dialects import linalg, tensor
 
 from patc.diagnostics import PatcError
-from patc.passes.generic.scalars import expand
+from patc.passes.functions.expand import expand
 from patc.passes.ir.functions import return_into_arguments, walk_ops
 
 _ON_SCALARS = "builtin.module(func.func(convert-elementwise-to-linalg))"  # arith and math ops on whole tensors

@@ -1,4 +1,4 @@
-"""Arithmetic on scalars of one floating-point type, for writing formulas."""
+"""Arithmetic on scalars or vectors of one floating-point type, for writing formulas."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ _PREDICATES = {name: getattr(arith.CmpFPredicate, name.upper()) for name in ("oe
 
 
 class Arithmetic:
-    """Builds operations on floating-point scalars at the current insertion point.
+    """Builds operations on floating-point scalars or vectors at the current insertion point.
 
     Products and sums may become one multiply-add; nothing else is taken liberties with, so that NaN, infinities and the
     order of sums stay.
 
     Args:
-        kind: the type that is computed in.
+        kind: the type that is computed in, of floating-point numbers or of vectors of them.
     """
 
     def __init__(self, kind: ir.Type) -> None:
         self.type = kind
-        self.integer_type = ir.IntegerType.get_signless(kind.width)
+        self.element = kind.element_type if isinstance(kind, ir.VectorType) else kind
+        self.integer_type = self._of(ir.IntegerType.get_signless(self.element.width))
         self._contract = ir.Attribute.parse("#arith.fastmath<contract>")
 
     def number(self, value: float) -> ir.Value:
         """Return a constant."""
-        return arith.ConstantOp(self.type, ir.FloatAttr.get(self.type, value)).result
+        return _constant(self.type, ir.FloatAttr.get(self.element, value))
 
     def integer(self, value: int) -> ir.Value:
         """Return a constant of the integer type of equal width."""
-        return arith.ConstantOp(self.integer_type, ir.IntegerAttr.get(self.integer_type, value)).result
+        element = ir.IntegerType.get_signless(self.element.width)
+        return _constant(self.integer_type, ir.IntegerAttr.get(element, value))
 
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a + b."""
@@ -87,8 +89,8 @@ class Arithmetic:
 
     def invert(self, condition: ir.Value) -> ir.Value:
         """Return whether a condition does not hold."""
-        true = arith.ConstantOp(condition.type, ir.IntegerAttr.get(condition.type, 1)).result
-        return arith.XOrIOp(condition, true).result
+        one = ir.IntegerAttr.get(ir.IntegerType.get_signless(1), 1)
+        return arith.XOrIOp(condition, _constant(condition.type, one)).result
 
     def int_add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return the sum of integers."""
@@ -111,9 +113,26 @@ class Arithmetic:
         biased = self.int_add(exponent, self.integer(127))
         return self.from_bits(arith.ShLIOp(biased, self.integer(23)).result)
 
+    def whole(self, a: ir.Value) -> ir.Value:
+        """Return integers as floating-point numbers."""
+        return arith.SIToFPOp(self.type, a).result
+
+    def wide(self) -> Arithmetic:
+        """Return the arithmetic on as many f64."""
+        return Arithmetic(self._of(ir.F64Type.get()))
+
     def convert(self, value: ir.Value) -> ir.Value:
         """Return a floating-point number in this type."""
-        width = value.type.width
-        if width == self.type.width:
+        given = value.type.element_type if isinstance(value.type, ir.VectorType) else value.type
+        if given.width == self.element.width:
             return value
-        return (arith.ExtFOp if width < self.type.width else arith.TruncFOp)(self.type, value).result
+        return (arith.ExtFOp if given.width < self.element.width else arith.TruncFOp)(self.type, value).result
+
+    def _of(self, element: ir.Type) -> ir.Type:
+        """Return the type of as many other elements."""
+        return ir.VectorType.get(self.type.shape, element) if isinstance(self.type, ir.VectorType) else element
+
+
+def _constant(type_: ir.Type, attr: ir.Attribute) -> ir.Value:
+    is_vector = isinstance(type_, ir.VectorType)
+    return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, attr) if is_vector else attr).result

@@ -1,0 +1,45 @@
+"""The error function, and what it lacks of one."""
+
+from __future__ import annotations
+
+from torch_mlir import ir
+from torch_mlir.dialects import math
+
+from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.functions.exponentials import exp_of_sum
+from patc.passes.functions.logarithms import upper_half
+
+# Minimax polynomials: of x^2, erf(x) / x - 1 up to |x| = 1; of |x| - 2.4, erf |x| from there to 3.95.
+_NEAR = (7.85386073e-05, -0.000801019371, 0.00518832775, -0.0268538129, 0.112835854, -0.37612626, 0.128379166)
+_FAR = (
+    -9.00667601e-06, 3.19129758e-05, 3.20415857e-05, -0.000326839217, 0.000562907429,
+    0.000233474537, -0.00311404234, 0.00789467711, -0.0121066142,
+    0.0124677354, -0.00853501726, 0.00355570321, 0.999311507,
+)  # fmt: skip
+# Of (x - 4) / (x + 4): (1 + 2 x) exp(x^2) erfc(x) for x from 0.5 to 10.5.
+_ERFC = (
+    0.0053413322, -0.0164707287, 0.0370065292, -0.0663008236, 0.093756491,
+    -0.101039673, 0.0680959225, 0.0153796152, -0.139621106, 1.23299512,
+)  # fmt: skip
+
+
+def erf(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """A polynomial near 0 and another one elsewhere, which ends with 1."""
+    size = a.abs(x)
+    near = a.fma(a.polynomial(a.mul(x, x), _NEAR), x, x)
+    far = a.polynomial(a.sub(a.clamp(size, 0.0, 3.95), a.number(2.4)), _FAR)
+    far = math.CopySignOp(a.clamp(far, 0.0, 1.0), x).result
+    return a.select("olt", size, a.number(1.0), near, far)
+
+
+def erfc(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """1 - erf(x) near 0; exp(-x^2) times a polynomial above, and 2 minus that below."""
+    x = a.clamp(x, -10.5, 10.5)
+    size, one = a.abs(x), a.number(1.0)
+    place = a.div(a.sub(size, a.number(4.0)), a.add(size, a.number(4.0)))
+    high = upper_half(a, size)
+    low = a.mul(a.sub(high, size), a.add(high, size))
+    power = exp_of_sum(a, a.sub(a.number(-0.0), a.mul(high, high)), low)
+    tail = a.mul(power, a.div(a.polynomial(place, _ERFC), a.add(one, a.add(size, size))))
+    far = a.select("olt", x, a.number(0.0), a.sub(a.number(2.0), tail), tail)
+    return a.select("olt", size, a.number(0.5), a.sub(one, erf(a, x)), far)

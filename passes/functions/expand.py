@@ -1,0 +1,93 @@
+"""Elementary functions in the bodies of linalg ops, as arithmetic."""
+
+from __future__ import annotations
+
+import math as numbers
+from collections.abc import Callable
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, math
+
+from patc.passes.functions import errors, exponentials, hyperbolic, logarithms, powers, trigonometry
+from patc.passes.functions.arithmetic import Arithmetic
+
+# What processors compute by themselves, or what LLVM makes a few instructions of.
+_NATIVE = {
+    "math.absf", "math.absi", "math.ceil", "math.copysign", "math.ctlz", "math.ctpop", "math.cttz", "math.floor",
+    "math.fma", "math.isfinite", "math.isinf", "math.isnan", "math.isnormal", "math.round", "math.roundeven",
+    "math.rsqrt", "math.sqrt", "math.trunc",
+}  # fmt: skip
+
+
+def has_lowering(op: ir.Operation) -> bool:
+    """Whether an op can be computed: it is no elementary function, or one that `expand` knows."""
+    return not op.name.startswith("math.") or op.name in _NATIVE or op.name in _EXPANSIONS
+
+
+def expand(root: ir.Operation) -> None:
+    """Replace the elementary functions under an op by arithmetic."""
+    found: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name in _EXPANSIONS:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    root.walk(visit)
+    for op in found:
+        with ir.InsertionPoint(op), op.location:
+            _replace(op, _expanded(op))
+
+
+def _replace(op: ir.Operation, value: ir.Value) -> None:
+    op.results[0].replace_all_uses_with(value)
+    op.erase()
+
+
+def _expanded(op: ir.Operation) -> ir.Value:
+    """Return what an op computes, in f32 whatever its type is; f64 keeps its range for remainders only."""
+    kind = op.results[0].type
+    if op.name == "arith.remf":
+        return _remainder(Arithmetic(kind), *op.operands)
+    a = Arithmetic(ir.F32Type.get())
+    given = [a.convert(operand) if isinstance(operand.type, ir.FloatType) else operand for operand in op.operands]
+    return Arithmetic(kind).convert(_EXPANSIONS[op.name](a, *given))
+
+
+def _remainder(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x - trunc(x / y) y, as C's fmod where the quotient is exact enough; of x where y is infinite."""
+    quotient = math.TruncOp(a.div(x, y)).result
+    rest = a.fma(a.sub(a.number(-0.0), quotient), y, x)
+    is_whole = a.compare("oeq", a.abs(y), a.number(numbers.inf))
+    kept = arith.AndIOp(is_whole, a.compare("one", a.abs(x), a.number(numbers.inf))).result
+    return math.CopySignOp(a.choose(kept, x, rest), x).result
+
+
+_FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
+    "exp": exponentials.exp,
+    "exp2": exponentials.exp2,
+    "expm1": exponentials.expm1,
+    "log": logarithms.log,
+    "log10": logarithms.log10,
+    "log1p": logarithms.log1p,
+    "log2": logarithms.log2,
+    "cbrt": powers.cbrt,
+    "fpowi": powers.fpowi,
+    "powf": powers.powf,
+    "acosh": hyperbolic.acosh,
+    "asinh": hyperbolic.asinh,
+    "atanh": hyperbolic.atanh,
+    "cosh": hyperbolic.cosh,
+    "sinh": hyperbolic.sinh,
+    "tanh": hyperbolic.tanh,
+    "erf": errors.erf,
+    "erfc": errors.erfc,
+    "acos": trigonometry.acos,
+    "asin": trigonometry.asin,
+    "atan": trigonometry.atan,
+    "atan2": trigonometry.atan2,
+    "cos": trigonometry.cos,
+    "sin": trigonometry.sin,
+    "tan": trigonometry.tan,
+}
+_EXPANSIONS = {"arith.remf": _remainder} | {f"math.{name}": function for name, function in _FUNCTIONS.items()}

@@ -1,0 +1,74 @@
+"""Exponential functions."""
+
+from __future__ import annotations
+
+import math as numbers
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith
+
+from patc.passes.functions.arithmetic import Arithmetic
+
+LOG_2 = (0.693359375, -2.12194440e-4)  # few bits, so that multiples by exponents are exact, and the rest
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_ROUNDER = 1.5 * 2**23  # added to a small number, it leaves the number rounded in the last bits
+
+
+def exp(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """exp(x) = 2^n exp(r), with |r| below half of log 2 (Cephes); 0 or infinite beyond the range of f32."""
+    return exp_of_sum(a, x, None)
+
+
+def exp_of_sum(a: Arithmetic, high: ir.Value, low: ir.Value | None) -> ir.Value:
+    """Return exp(high + low): what an f32 holds of a number, and the rest, at most a thousandth of it."""
+    x = high = a.clamp(high, -105.0, 89.0)
+    if low is not None:
+        x = a.add(high, low)
+    r, shifted = _reduce(a, x, high)
+    return _scaled(a, _near_zero(a, r if low is None else a.add(r, low)), shifted)
+
+
+def exp2(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """2^x = 2^n exp(r), with r = (x - n) log 2; 0 or infinite beyond the range of f32."""
+    x = a.clamp(x, -151.0, 129.0)
+    shifted = a.add(x, a.number(_ROUNDER))
+    n = a.sub(shifted, a.number(_ROUNDER))
+    return _scaled(a, _near_zero(a, a.mul(a.sub(x, n), a.number(numbers.log(2.0)))), shifted)
+
+
+def expm1(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1, where the sum loses nothing: both parts have one sign, or n is 0 or -1.
+
+    Half of it is doubled, since 2^128 is no f32.
+    """
+    given = a.clamp(x, -30.0, 89.0)
+    r, shifted = _reduce(a, given, given)
+    half = a.power_of_two(a.int_sub(_power(a, shifted), a.integer(1)))
+    y = a.fma(half, _near_zero(a, r), a.sub(half, a.number(0.5)))
+    return a.select("oeq", x, a.number(0.0), x, a.add(y, y))
+
+
+def _reduce(a: Arithmetic, x: ir.Value, high: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return what is left of `high` without the multiple of log 2 nearest to x, and that multiple in the last bits of a
+    number as large as the rounder."""
+    shifted = a.fma(x, a.number(numbers.log2(numbers.e)), a.number(_ROUNDER))
+    n = a.sub(shifted, a.number(_ROUNDER))
+    return a.fma(n, a.number(-LOG_2[1]), a.fma(n, a.number(-LOG_2[0]), high)), shifted
+
+
+def _near_zero(a: Arithmetic, r: ir.Value) -> ir.Value:
+    """Return exp(r) - 1, with |r| at most half of log 2."""
+    return a.fma(a.mul(r, r), a.polynomial(r, _EXP), r)
+
+
+def _power(a: Arithmetic, shifted: ir.Value) -> ir.Value:
+    return a.int_sub(a.bits(shifted), a.integer(int(np.float32(_ROUNDER).view(np.int32))))
+
+
+def _scaled(a: Arithmetic, y: ir.Value, shifted: ir.Value) -> ir.Value:
+    """Return 2^n (1 + y), in two steps, since neither 2^128 nor 2^-140 is an ordinary f32."""
+    power = _power(a, shifted)
+    half = arith.ShRSIOp(power, a.integer(1)).result
+    first = a.mul(a.add(y, a.number(1.0)), a.power_of_two(half))
+    return a.mul(first, a.power_of_two(a.int_sub(power, half)))
