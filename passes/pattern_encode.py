@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects.ext import partition_fields
 
 from patc.diagnostics import PatcError
 from patc.passes.base import Pass, PassState
@@ -15,7 +14,7 @@ from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
-from patc.passes.ir.functions import walk_ops
+from patc.passes.ir.functions import rebuild, walk_ops
 from patc.passes.layers.registry import kind_of
 
 
@@ -153,16 +152,11 @@ def _replace(layer: Any, sparse_op: Any, encoded: tuple[WeightFormat, Arrays], s
             f"array{number}": make_constant(array, stem and f"{stem}.{name}", state, location=weight.owner.location)
             for number, (name, array) in enumerate(zip(attr.array_names(), encoded[1], strict=True))
         }
-    operands, attributes, _, _ = partition_fields(layer._fields)
-    kept = [field.name for field in (*operands, *attributes) if field.name not in ("weight", "groups")]
-    values.update({name: getattr(layer, name) for name in kept})
+    is_grouped = groups_of(layer) > 1
     with ir.InsertionPoint(layer):
-        sparse = sparse_op(**values, format=attr, result=layer.result.type, loc=layer.location)
-    _copy_further_attributes(layer, sparse)
-    if groups_of(layer) > 1:
-        sparse.attributes["grouped"] = ir.UnitAttr.get(layer.context)
-    layer.result.replace_all_uses_with(sparse.result)
-    layer.operation.erase()
+        sparse = rebuild(layer, sparse_op, format=attr, **values)
+    if is_grouped:
+        sparse.attributes["grouped"] = ir.UnitAttr.get()
     if next(iter(weight.uses), None) is None:
         weight.owner.erase()
 
@@ -173,10 +167,3 @@ def _stem(name: str | None) -> str | None:
         return None
     parts = name.split(".")
     return ".".join(parts[: parts.index("weight")] if "weight" in parts[1:] else parts)
-
-
-def _copy_further_attributes(layer: Any, sparse: Any) -> None:
-    """Keep what others noted about the layer."""
-    for name in layer.attributes:
-        if name != "groups" and name not in sparse.attributes:
-            sparse.attributes[name] = layer.attributes[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +11,10 @@ from torch_mlir import ir
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import defined_functions, erase_dead, works_on_tensors
 from patc.passes.ir.targets import target_of
-from patc.passes.layers.base import LayerKind, Raiser
+from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kinds
-from patc.passes.raising.epilogue import fuse_epilogues, raise_bias
+from patc.passes.raising.epilogue import BIAS, FUSED
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
-
-_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 
 
 @dataclass(frozen=True)
@@ -48,30 +46,20 @@ class PatternRaise(Pass):
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         target = target_of(module)
         computed = [kind for kind in kinds() if kind.algorithms(target)]
-        raisers, late_raisers = (_collect_raisers(computed, is_late) for is_late in (False, True))
+        raisers = [*_OF_NO_KIND, *(raiser for kind in computed for raiser in kind.raisers)]
+        late = [raiser for raiser in raisers if raiser.is_late]
+        early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
-                _raise_layers(function.entry_block, state, raisers)
-                erase_dead(function.entry_block)  # dead users would keep values from being fused
-                _raise_layers(function.entry_block, state, late_raisers)
-                erase_dead(function.entry_block)
-                fuse_epilogues(function.entry_block)
-                erase_dead(function.entry_block)
+                for some in (early, late, FUSED):
+                    _raise_layers(function.entry_block, state, some)
+                    erase_dead(function.entry_block)  # dead users would keep values from being fused
 
 
-def _collect_raisers(wanted: Sequence[LayerKind], is_late: bool) -> dict[str, list[Raiser]]:
-    """Return what raises the linalg ops of each name to some kinds, in order: the first that takes an op has it."""
-    found: dict[str, list[Raiser]] = {}
-    for raiser in (*_EPILOGUES, *(raiser for kind in wanted for raiser in kind.raisers)):
-        if raiser.is_late == is_late:
-            found.setdefault(raiser.op, []).append(raiser)
-    return found
-
-
-def _raise_layers(block: ir.Block, state: PassState, raisers: Mapping[str, Sequence[Raiser]]) -> None:
-    """Replace each linalg op by the pattern op with the same result; the ops in front of it become dead."""
+def _raise_layers(block: ir.Block, state: PassState, raisers: Sequence[Raiser]) -> None:
+    """Replace each op by what the first of its raisers that takes it makes; the ops in front of it become dead."""
     for op in list(block.operations):
-        found = raisers.get(op.operation.name, ())
+        found = [raiser for raiser in raisers if raiser.op == op.operation.name]
         if not found or not _has_known_types(op):
             continue
         with op.location, ir.InsertionPoint(op):
@@ -96,8 +84,7 @@ def _raise_reshape(op: Any, state: PassState) -> ir.Value | None:
     return flat_like(root, op.result)
 
 
-# What no kind of layer raises by itself.
-_EPILOGUES = (Raiser("linalg.generic", raise_bias), *(Raiser(name, _raise_reshape) for name in _RESHAPES))
+_OF_NO_KIND = (BIAS, *(Raiser(name, _raise_reshape) for name in ("tensor.collapse_shape", "tensor.expand_shape")))
 
 
 def _has_known_types(op: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch_mlir import ir
 from torch_mlir.dialects import bufferization, func
+from torch_mlir.dialects.ext import partition_fields
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
@@ -123,6 +124,30 @@ def erase_dead(block: ir.Block) -> None:
         is_pure = op.name.split(".")[0] in ("arith", "linalg", "pattern", "tensor")
         if is_pure and all(next(iter(result.uses), None) is None for result in op.results):
             op.erase()
+
+
+def rebuild(layer: Any, op: type | None = None, **changes: Any) -> Any:
+    """Replace a pattern op by one at the insertion point that has other operands or attributes.
+
+    Args:
+        op: class of the new op, which takes those of the old one that it has a field for; None for the old one's class.
+        changes: fields of the new op.
+    """
+    made, own = op or type(layer), _fields(type(layer))
+    kept = {name: getattr(layer, name) for name in own if name in _fields(made)}
+    rebuilt = made(**{**kept, "result": layer.result.type, **changes}, loc=layer.location)
+    for name in layer.attributes:  # what others noted about the layer
+        if name not in own and name not in rebuilt.attributes:
+            rebuilt.attributes[name] = layer.attributes[name]
+    layer.result.replace_all_uses_with(rebuilt.result)
+    layer.operation.erase()
+    return rebuilt
+
+
+def _fields(op: Any) -> list[str]:
+    """Return the names of the operands and attributes of a pattern op's class."""
+    operands, attributes, _, _ = partition_fields(op._fields)
+    return [field.name for field in (*operands, *attributes)]
 
 
 def return_into_arguments(function: Any) -> None:

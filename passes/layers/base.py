@@ -122,10 +122,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Raiser:
-    """What makes layers of one sort of linalg op on f32 tensors of static shape.
+    """What makes layers of one sort of op on f32 tensors of static shape.
 
     Attributes:
-        op: the name of the linalg op.
+        op: the name of the op, as linalg.generic.
         build: returns the value that replaces the op's result, or None for an op that is no such layer; builds at the
             insertion point, which is at the op.
         is_late: whether it gets only what is left when everything else is raised.
