@@ -15,6 +15,7 @@ from torch_mlir.dialects import func
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.base import find_algorithm
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.elementwise import copy
 from patc.passes.algorithms.gpu.launches import GpuKernels, Launches
@@ -92,8 +93,8 @@ def _bytes_type(size: int) -> ir.MemRefType:
 def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState) -> Any:
     """Build the launches of a function in front of it, erase it, and return what replaces it."""
     old = function.regions[0].blocks[0]
-    layers = [(op, algorithm) for op in old.operations if (algorithm := _algorithm(op)) is not None]
-    plans = {op.operation: algorithm.plan(op) for op, algorithm in layers}
+    layers = [(op, *found) for op in old.operations if (found := _algorithm(op)) is not None]
+    plans = {op.operation: algorithm.plan(op) for op, algorithm, _ in layers}
     memory = NetMemory(function, weights, state, {op: plan.scratch_bytes for op, plan in plans.items()})
     name = function.attributes["sym_name"].value
     types = [_bytes_type(memory.arena_bytes), _bytes_type(ALIGNMENT)]
@@ -102,10 +103,9 @@ def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState)
         block = new.add_entry_block([ir.Location.name("arena"), ir.Location.name("weights")])
     launches = Launches(block, kernels)
     with ir.InsertionPoint(block), function.location:
-        for op, algorithm in layers:
+        for op, algorithm, schedule in layers:
             launches.start_layer()
             with op.location:
-                schedule = Schedule.from_attr(op.attributes["schedule"])
                 algorithm.emit(GpuSite(op, schedule, memory, launches, plans[op.operation]))
         outputs = [_output(result, memory, launches) for result in list(old.operations)[-1].operands]
         func.ReturnOp([])
@@ -125,8 +125,8 @@ def _output(value: ir.Value, memory: NetMemory, launches: Launches) -> int:
     return start
 
 
-def _algorithm(op: Any) -> GpuAlgorithm | None:
-    """Return what an op is computed by, or None for one that computes nothing.
+def _algorithm(op: Any) -> tuple[GpuAlgorithm, Schedule] | None:
+    """Return what an op is computed by, and its schedule, or None for one that computes nothing.
 
     Raises:
         PatcError: there is no kernel for it.
@@ -142,12 +142,5 @@ def _algorithm(op: Any) -> GpuAlgorithm | None:
     kind = kind_of(op)
     if kind is None:
         raise fail(op, "a pattern op, a constant or a flatten", name)
-    if "schedule" not in op.attributes:
-        raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
-    schedule = Schedule.from_attr(op.attributes["schedule"])
-    found: dict[str, Any] = {algorithm.name: algorithm for algorithm in kind.gpu}
-    if schedule.algorithm not in found or schedule.lanes != LANES or schedule.split != SPLIT:
-        expected = f"a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): {next(iter(found), 'none')}"
-        raise fail(op, f"{expected} of {LANES} lanes by {SPLIT}", f"{schedule.algorithm} by {schedule.split}")
     kind.check_elements(op)
-    return found[schedule.algorithm]
+    return find_algorithm(op, kind.gpu, lanes=LANES, split=SPLIT)

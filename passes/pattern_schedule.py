@@ -7,9 +7,11 @@ something to measure with, it times the best candidates of the model, and the fa
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch_mlir import ir
@@ -17,7 +19,7 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation, Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.base import Algorithm
 from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate, shortlist
 from patc.passes.cost.models import cost_model
@@ -56,69 +58,54 @@ class PatternSchedule(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target = target_of(module, self.target)
-        if target.algorithms == "gpu":
-            _schedule_all_for_gpu(module, target, state)
-            return
-        for function in defined_functions(module):
-            for op in top_level_ops(function):
-                kind = kind_of(op)
-                if kind is None or "schedule" in op.attributes:
-                    continue
-                _Unscheduled(op, kind, target, state).schedule(self.threads)
-
-
-def _schedule_all_for_gpu(module: ir.Module, target: Target, state: PassState) -> None:
-    """Choose for all ops that have no schedule yet; all threads of a GPU share each layer, `threads` does not count.
-
-    Raises:
-        PatcError: names all ops that a GPU has no kernels for.
-    """
-    ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
-    layers = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-    left: list[Any] = []
-    for op, kind in layers:
-        found = [way for algorithm in kind.gpu for way in algorithm.candidates(op, target, state, threads=1)]
-        if found:
-            set_schedule(op, *_choose(op, found, found, state))
-        else:
-            left.append(op)
-    if left:
-        words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
-        raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
+        left: list[Any] = []
+        for op in [op for function in defined_functions(module) for op in top_level_ops(function)]:
+            kind = kind_of(op)
+            if kind is None or "schedule" in op.attributes:
+                continue
+            if not _Unscheduled(op, kind, target, state, self.threads).schedule():
+                left.append(op)
+        if left:
+            words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
+            raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
 
 
 @dataclass(frozen=True)
 class _Unscheduled:
-    """A layer to be scheduled for CPUs."""
+    """A layer to be scheduled."""
 
     op: Any
     kind: LayerKind
     target: Target
     state: PassState
+    threads: int
 
-    def schedule(self, threads: int) -> None:
-        """Choose for so many threads."""
-        found, notes = self._without_objections(self._candidates(threads))
+    def schedule(self) -> bool:
+        """Choose how it is computed; return whether there was anything to choose."""
+        found, notes = self._without_objections(self._candidates(self.threads))
         if not found:
-            return
+            return False
         alone = found
-        if threads > 1 and self.state.measure is None:
+        if self.threads > 1 and self.state.measure is None:
             if is_flat(self.op):  # cut in another way for several threads
                 alone = self._candidates(threads=1)
             found = _same_sums(found, alone)
-        chosen, explanation = _choose(self.op, self._divided(found, threads), alone, self.state)
+        chosen, explanation = _choose(self.op, self._divided(found), alone, self.state)
         set_schedule(self.op, chosen, replace(explanation, notes=notes))
+        return True
+
+    @cached_property
+    def _algorithms(self) -> dict[str, Algorithm[Any]]:
+        """Those that apply, by name."""
+        return {each.name: each for each in self.kind.algorithms(self.target) if each.applies(self.op)}
 
     def _candidates(self, threads: int) -> list[Candidate]:
         """Return the ways to compute the layer, always in the same order."""
-        return [
-            candidate
-            for algorithm in self.kind.host
-            for candidate in algorithm.candidates(self.op, self.target, self.state, threads)
-        ]
+        ways = [each.candidates(self.op, self.target, self.state, threads) for each in self._algorithms.values()]
+        return list(itertools.chain.from_iterable(ways))
 
-    def _algorithm(self, candidate: Candidate) -> HostAlgorithm:
-        return next(each for each in self.kind.host if each.name == candidate.schedule.algorithm)
+    def _algorithm(self, candidate: Candidate) -> Algorithm[Any]:
+        return self._algorithms[candidate.schedule.algorithm]
 
     def _without_objections(self, found: list[Candidate]) -> tuple[list[Candidate], tuple[str, ...]]:
         """Return the candidates without those of algorithms that the layer's weights forbid, of those that may be
@@ -135,41 +122,43 @@ class _Unscheduled:
             found = [each for each in found if not reasons.get(self._algorithm(each))]
         return found, tuple(notes)
 
-    def _divided(self, found: Sequence[Candidate], threads: int) -> list[Candidate]:
+    def _divided(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates divided by rows and by filters; what threads cannot share evenly, or have to fetch from
         each other's caches, costs more."""
         has_planes = len(self.op.results[0].type.shape) == 4
-        by_rows = [has_planes and self._algorithm(each).has_row_tiles for each in found]
-        if threads == 1:
-            return [_split(each, "rows" if rows else "filters", 1) for each, rows in zip(found, by_rows, strict=True)]
-        costs = cost_model(self.target).costs
-        fetched = {
-            split: threads * self._remote_bytes(split, threads) / costs.remote_bytes_per_cycle
-            for split in ("rows", "filters")
-        }
-        ways = []
-        for each, rows in zip(found, by_rows, strict=True):
-            ways += self._divide(each, threads, fetched) if rows else [_split(each, "filters", threads)]
+        ways: list[Candidate] = []
+        for each in found:
+            algorithm = self._algorithm(each)
+            by_rows = has_planes and algorithm.has_row_tiles
+            if not algorithm.is_divided:
+                ways.append(each)
+            elif by_rows and self.threads > 1:
+                ways += self._divide(each)
+            else:
+                ways.append(_split(each, "rows" if by_rows else "filters", self.threads))
         return ways
 
-    def _divide(self, candidate: Candidate, threads: int, fetched: Mapping[str, float]) -> list[Candidate]:
-        """Return a candidate that has row tiles divided by rows, if there are enough, and by filters.
-
-        Args:
-            fetched: cycles in which what other threads wrote comes, by what is divided.
-        """
+    def _divide(self, candidate: Candidate) -> list[Candidate]:
+        """Return a candidate that has row tiles divided by rows, if there are enough, and by filters."""
+        threads = self.threads
         by_rows, by_filters = (_split(candidate, split, threads) for split in ("rows", "filters"))
         tiles = row_tiles(self.op, by_rows.schedule)
-        cost = candidate.cost + fetched["filters"]
+        cost = candidate.cost + self._fetched["filters"]
         if self._algorithm(candidate).has_stages and tiles > 1:
             cost *= cost_model(self.target).costs.shared_band
         ways = [replace(by_filters, cost=cost)]
         if tiles >= threads:
-            cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles + fetched["rows"]
+            cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles + self._fetched["rows"]
             ways.insert(0, replace(by_rows, cost=cost))
         return ways
 
-    def _remote_bytes(self, split: str, threads: int) -> float:
+    @cached_property
+    def _fetched(self) -> dict[str, float]:
+        """Cycles in which what other threads wrote comes, by what is divided."""
+        bytes_per_cycle = cost_model(self.target).costs.remote_bytes_per_cycle
+        return {split: self.threads * self._remote_bytes(split) / bytes_per_cycle for split in ("rows", "filters")}
+
+    def _remote_bytes(self, split: str) -> float:
         """Return the bytes that a thread reads and that another one wrote."""
         total = 0.0
         for operand in self.kind.operands(self.op):
@@ -177,11 +166,11 @@ class _Unscheduled:
             producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
             if "schedule" not in producer:
                 continue  # the caller's memory, or a constant
-            size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / threads)
+            size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / self.threads)
             if operand.is_shared and split == "filters":
                 total += size
             elif Schedule.from_attr(producer["schedule"]).split != split:
-                total += size / threads
+                total += size / self.threads
         return total
 
 

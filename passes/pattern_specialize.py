@@ -15,8 +15,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import func, memref
 
 from patc.dialects.attributes import Layout
-from patc.dialects.schedules import Schedule
-from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.base import find_algorithm
 from patc.passes.algorithms.host.buffers import count_elements, flat_type
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.algorithms.host.memory import Memory
@@ -147,20 +146,10 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
 def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:
     """Let the algorithm of an op's schedule write its kernels and the calls of them."""
     kind.check_elements(op)
-    if "schedule" not in op.attributes:
-        raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
+    algorithm, schedule = find_algorithm(op, kind.host)
     _require_halo(op)
-    schedule = Schedule.from_attr(op.attributes["schedule"])
     with op.location:
-        _find_algorithm(op, kind, schedule.algorithm).emit(HostSite(op, schedule, memory))
-
-
-def _find_algorithm(op: Any, kind: LayerKind, name: str) -> HostAlgorithm:
-    """Return the algorithm of a kind of layer that has a name."""
-    known = {algorithm.name: algorithm for algorithm in kind.host}
-    if name not in known:
-        raise fail(op, f"a schedule with algorithm {' or '.join(known)}", f"'{name}'")
-    return known[name]
+        algorithm.emit(HostSite(op, schedule, memory))
 
 
 def _require_halo(op: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from patc.passes.base import PassState
+from patc.dialects.schedules import Schedule
+from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.targets import Target
 
 Site = TypeVar("Site")
+AnyAlgorithm = TypeVar("AnyAlgorithm", bound="Algorithm[Any]")
 
 
 class Algorithm(abc.ABC, Generic[Site]):
@@ -18,13 +20,30 @@ class Algorithm(abc.ABC, Generic[Site]):
 
     Attributes:
         name: as schedules carry it, as in "pattern-direct".
+        is_divided: whether `pattern-schedule` divides candidates among threads; those for GPUs come divided.
+        has_row_tiles: whether threads may divide the rows of planes; else they divide filters.
+        has_stages: whether threads that divide filters wait for each other in each row tile, beside the layer's end.
     """
 
     name: ClassVar[str]
+    is_divided: ClassVar[bool] = True
+    has_row_tiles: ClassVar[bool] = True
+    has_stages: ClassVar[bool] = False
+
+    def applies(self, op: Any) -> bool:
+        """Return whether it can compute an op of the kinds that have it."""
+        return True
+
+    def objection(self, op: Any, state: PassState) -> str:
+        """Return why the layer's weights forbid the algorithm, as reports say it; "" if they do not.
+
+        Asked only of what may be chosen: the answer may take a look at all weights.
+        """
+        return ""
 
     @abc.abstractmethod
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        """Yield the register tiles that are worth a thought, always in the same order; none where it does not apply.
+        """Yield the register tiles that are worth a thought, for an op that it applies to, always in the same order.
 
         Args:
             threads: that the layer will be divided among.
@@ -37,3 +56,25 @@ class Algorithm(abc.ABC, Generic[Site]):
         Raises:
             PatcError: the layer's schedule or layouts are none that the algorithm can compute.
         """
+
+
+def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) -> tuple[AnyAlgorithm, Schedule]:
+    """Return the algorithm that the schedule of an op names, and the schedule.
+
+    Args:
+        algorithms: of the op's kind.
+        fixed: what all schedules for the sort of machine have in these fields.
+
+    Raises:
+        PatcError: there is no schedule, or it is not for such an op or not for such a machine.
+    """
+    if "schedule" not in op.attributes:
+        raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
+    schedule = Schedule.from_attr(op.attributes["schedule"])
+    known = {algorithm.name: algorithm for algorithm in algorithms if algorithm.applies(op)}
+    found = {name: getattr(schedule, name) for name in fixed}
+    if schedule.algorithm not in known or found != fixed:
+        wanted, given = ("".join(f", {name} {part}" for name, part in parts.items()) for parts in (fixed, found))
+        expected = f"a schedule with algorithm {' or '.join(known) or 'none'}{wanted}"
+        raise fail(op, expected, f"'{schedule.algorithm}'{given}")
+    return known[schedule.algorithm], schedule

@@ -14,6 +14,7 @@ from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
 from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.windows import Window
@@ -167,7 +168,7 @@ class LayerKind(abc.ABC):
     sparse: ClassVar[type | None]
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
-    gpu: ClassVar[tuple[Algorithm[Any], ...]]
+    gpu: ClassVar[tuple[GpuAlgorithm, ...]]
 
     def algorithms(self, target: Target) -> tuple[Algorithm[Any], ...]:
         """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road."""

@@ -59,10 +59,13 @@ class DenseDirect(GpuAlgorithm):
     name = "dense-direct"
     is_depthwise: ClassVar[bool] = False
 
+    def applies(self, op: Any) -> bool:
+        return "grouped" not in op.attributes  # zeros between the groups would make NaN of another group's infinity
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         shape, model = _Shape.of(op), cost_model(target)
-        if "grouped" in op.attributes or shape.is_depthwise != self.is_depthwise:
-            return  # zeros between the groups would make NaN of another group's infinity
+        if shape.is_depthwise != self.is_depthwise:
+            return
         height, width = Window.of(op).kernel
         taps = [(0, dy, dx) for dy in range(height) for dx in range(width)]
         for schedule in convolution_schedules(op, self.name, shape.blocks(), model):

@@ -46,10 +46,13 @@ class Generic(GpuAlgorithm):
 
     name = "generic"
 
+    def applies(self, op: Any) -> bool:
+        inside = find_callee(op).regions[0].blocks[0].operations
+        # In other loops each turn needs the one before.
+        return all(inner.operation.name.split(".")[0] in _LINALG for inner in inside)
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         function = find_callee(op)
-        if any(inner.operation.name.split(".")[0] not in _LINALG for inner in function.regions[0].blocks[0].operations):
-            return  # loops of which each turn needs the one before
         model = cost_model(target)
         elements = sum(math.prod(value.type.shape) for value in (*op.operands, *op.results))
         cycles = model.moved_cycles(elements) + count_operations(function) / model.costs.resident_threads

@@ -23,9 +23,11 @@ class GlobalPool(GpuAlgorithm):
 
     name = "global-pool"
 
+    def applies(self, op: Any) -> bool:
+        return is_global_pool(op)
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if is_global_pool(op):
-            yield shared_sum_candidate(op, self.name, 1, cost_model(target))
+        yield shared_sum_candidate(op, self.name, 1, cost_model(target))
 
     def emit(self, site: GpuSite) -> None:
         layer = site.layer()

@@ -29,9 +29,10 @@ class PatternDirect(GpuAlgorithm):
 
     name = "pattern-direct"
 
+    def applies(self, op: Any) -> bool:
+        return isinstance(op.format, FkwAttr)
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if not isinstance(op.format, FkwAttr):
-            return
         library, model = Library.from_attr(op.format), cost_model(target)
         counts = pattern_counts(op, library, state)
         filters = op.result.type.shape[1]

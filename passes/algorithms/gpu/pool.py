@@ -48,9 +48,8 @@ class MaxPool(_Pool):
 class AveragePool(_Pool):
     """The mean of a window, whose divisor may depend on the place."""
 
-    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if not is_global_pool(op):
-            yield from super().candidates(op, target, state, threads)
+    def applies(self, op: Any) -> bool:
+        return not is_global_pool(op)
 
     def emit(self, site: GpuSite) -> None:
         divisors = average_divisors(site.op)

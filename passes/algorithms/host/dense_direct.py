@@ -30,10 +30,11 @@ class DenseDirect(HostAlgorithm):
     name: ClassVar[str] = "dense-direct"
     is_depthwise: ClassVar[bool] = False
 
+    def applies(self, op: Any) -> bool:
+        return "grouped" not in op.attributes  # zeros between the groups would make NaN of another group's infinity
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
-        if "grouped" in op.attributes:
-            return  # dense weights would have zeros between the groups, which make NaN of another group's infinity
         if (channels == filters == groups) != self.is_depthwise:
             return
         layer = TiledConvolution.of(op, target, channels // groups, threads)

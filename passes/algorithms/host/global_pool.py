@@ -9,7 +9,7 @@ from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes
-from patc.passes.base import PassState, fail
+from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.kernels.host.kernel import Kernel
@@ -24,15 +24,14 @@ class GlobalPool(HostAlgorithm):
     name: ClassVar[str] = "global-pool"
     has_row_tiles: ClassVar[bool] = False
 
+    def applies(self, op: Any) -> bool:
+        return is_global_pool(op)
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if is_global_pool(op):
-            model = core_model(op, target)
-            yield memory_bound(model, Schedule(self.name, 1, 1, model.lanes), moved_bytes(op))
+        model = core_model(op, target)
+        yield memory_bound(model, Schedule(self.name, 1, 1, model.lanes), moved_bytes(op))
 
     def emit(self, site: HostSite) -> None:
-        if not is_global_pool(site.op):
-            raise fail(site.op, "algorithm 'pool' for windows smaller than planes", f"'{self.name}'")
-
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, made, epilogue = arguments
             emit_global_pool(Loops(kernel, made, epilogue, given))

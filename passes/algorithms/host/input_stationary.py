@@ -36,13 +36,14 @@ class InputStationary(HostAlgorithm):
 
     name: ClassVar[str] = "input-stationary"
 
-    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+    def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr):
-            return
+            return False
+        products = math.prod(op.array("values").type.shape) / op.result.type.shape[1]
+        return longest_part(op.result.type, products) is None  # it cannot sum in parts
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
-        products = math.prod(op.array("values").type.shape) / layer.filters
-        if longest_part(op.result.type, products) is not None:
-            return  # it cannot sum in parts
         lanes, registers = layer.model.lanes, layer.model.registers
         channels = _channels_read(op, state)
         for tile in layer.tiles():

@@ -27,9 +27,10 @@ class PatternDirect(HostAlgorithm):
 
     name: ClassVar[str] = "pattern-direct"
 
+    def applies(self, op: Any) -> bool:
+        return isinstance(op.format, FkwAttr)
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if not isinstance(op.format, FkwAttr):
-            return
         layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
         lanes, registers = layer.model.lanes, layer.model.registers
         for tile in layer.tiles():

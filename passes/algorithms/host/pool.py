@@ -10,7 +10,7 @@ import numpy as np
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
-from patc.passes.base import PassState, fail
+from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir import windows
 from patc.passes.ir.elements import numpy_type
@@ -46,13 +46,10 @@ class MaxPool(_Pool):
 class AveragePool(_Pool):
     """The mean of a window."""
 
-    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if not is_global_pool(op):
-            yield from super().candidates(op, target, state, threads)
+    def applies(self, op: Any) -> bool:
+        return not is_global_pool(op)
 
     def emit(self, site: HostSite) -> None:
-        if is_global_pool(site.op):
-            raise fail(site.op, "algorithm 'global-pool' for the mean of whole planes", f"'{self.name}'")
         source, output = site.source, site.output
         divisors = windows.average_divisors(site.op)
         scale, table = 1.0 / float(divisors[0, 0]), []

@@ -16,7 +16,7 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite, StoredEpilogue
 from patc.passes.algorithms.host.tiles import core_model
-from patc.passes.base import PassState, fail
+from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, groups_of, read_dense_weight
@@ -43,6 +43,12 @@ class Winograd(HostAlgorithm):
     name: ClassVar[str] = "winograd"
     has_stages: ClassVar[bool] = True
 
+    def applies(self, op: Any) -> bool:
+        if "grouped" in op.attributes or element_bytes(op.result.type) < 4:
+            return False  # zeros between groups make NaN of infinity, and the transforms would lose most bits of f16
+        phases = Layout.of(op.input.type).phases
+        return winograd.applies(op.kernel_size, op.strides, op.dilations, groups_of(op), phases)
+
     def objection(self, op: Any, state: PassState) -> str:
         weight = find_dense_weight(op, state)  # a layer without its weights can be scheduled, but not compiled
         if weight is None or not winograd.cancels(weight.array, op.strides[0]):
@@ -50,11 +56,6 @@ class Winograd(HostAlgorithm):
         return "no winograd: filters cancel where channels are equal, and rounding errors would show"
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        if "grouped" in op.attributes or element_bytes(op.result.type) < 4:
-            return  # zeros between groups make NaN of infinity, and the transforms would lose most bits of f16
-        phases = Layout.of(op.input.type).phases
-        if not winograd.applies(op.kernel_size, op.strides, op.dilations, groups_of(op), phases):
-            return
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
         uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, model.costs.second_level_bytes)
@@ -66,7 +67,6 @@ class Winograd(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         output, schedule = site.output, site.schedule
         weight = read_dense_weight(site.op, site.state)
-        _check(site, weight)
         filters, channels, kernel, _ = weight.array.shape
         images, _, height, width = output.shape
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
@@ -86,21 +86,6 @@ def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledL
         blocks = [size for size in BLOCKS if size <= layer.filters and (size + 1) * vectors + 1 <= registers]
         if blocks:
             yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
-
-
-def _check(site: HostSite, weight: DenseWeight) -> None:
-    """Refuse a layer that cannot be computed this way."""
-    op, kernel = site.op, list(site.window.kernel)
-    if site.element != ir.F32Type.get():  # the transforms would lose most of the bits of a narrower type
-        raise fail(op, "f32 tensors for algorithm 'winograd'", op.result.type)
-    phases = Layout.of(op.input.type).phases
-    if not winograd.applies(kernel, op.strides, op.dilations, weight.groups, phases):
-        rule = (
-            "algorithm 'winograd' for one group and no dilation and a kernel of 3x3, 4x4 or, with strides and input "
-            "phases of 2, 5x5 to 8x8"
-        )
-        found = f"groups {weight.groups}, dilations {list(op.dilations)}, kernel {kernel}, strides {list(op.strides)}"
-        raise fail(op, rule, f"{found}, phases {phases}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The format is that of `examples/extending/rows_format.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,19 @@ from helpers import assert_close, torch_results
 from networks import pattern_weight
 from rows_format import RowsAttr, RowsFormat
 from torch import nn
+from torch_mlir import ir
 
 import patc
 from patc.codegen.reference import execute
 from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
+from patc.dialects.schedules import Schedule
 from patc.passes.formats import registry
 from patc.passes.formats.base import WeightFormat
 from patc.passes.formats.fkw_format import FkwFormat
+from patc.passes.ir.functions import walk_ops
+from patc.passes.pattern_specialize import PatternSpecialize
+from patc.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -112,3 +118,15 @@ def test_an_attribute_without_a_format_is_an_error(monkeypatch: pytest.MonkeyPat
         PatcError, match="op expected a registered weight format, got #pattern.rows".replace(".", r"\.")
     ):
         execute(module, state.parameters, [x.numpy()])
+
+
+@pytest.mark.usefixtures("rows_format")
+def test_a_schedule_whose_algorithm_does_not_read_the_format_is_an_error() -> None:
+    module, state = lower_model(Net().eval(), (torch.randn(1, 4, 6, 7),), host_pipeline("host", 1).until("schedule"))
+    given = next(op for op in walk_ops(module) if "format" in op.attributes and isinstance(op.format, RowsAttr))
+    schedule = Schedule.from_attr(given.attributes["schedule"])
+    with module.context, ir.Location.unknown():
+        given.attributes["schedule"] = replace(schedule, algorithm="pattern-direct").to_attr()
+    expected = "'pattern.sparse_conv2d' op expected a schedule with algorithm dense-direct or depthwise-direct"
+    with pytest.raises(PatcError, match=f"{expected}, got 'pattern-direct'"):
+        Pipeline((PatternSpecialize(),)).run(module, state)

@@ -9,7 +9,7 @@ func.func @without_a_schedule(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
 // -----
 
 func.func @a_schedule_for_a_cpu(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @+1 {{'pattern.activate' op expected a schedule for a GPU (run pattern-schedule with target=spirv-vulkan): elementwise of 4 lanes by pixels, got elementwise by rows}}
+  // expected-error @+1 {{'pattern.activate' op expected a schedule with algorithm elementwise, lanes 4, split pixels, got 'elementwise', lanes 8, split rows}}
   %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise",
     columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64,
     threads = 1 : i64}>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>

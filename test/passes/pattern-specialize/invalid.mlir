@@ -91,7 +91,7 @@ func.func @algorithm_of_another_kind(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8x
 // -----
 
 func.func @windows_over_whole_planes(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32> {
-  // expected-error @below {{'pattern.avg_pool2d' op expected algorithm 'global-pool' for the mean of whole planes, got 'pool'}}
+  // expected-error @below {{'pattern.avg_pool2d' op expected a schedule with algorithm global-pool, got 'pool'}}
   %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel = array<i64: 8, 8>, pads = array<i64: 0, 0, 0, 0>, schedule = #pattern.schedule<{algorithm = "pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
   return %y : tensor<1x2x1x1xf32>
 }
@@ -99,7 +99,7 @@ func.func @windows_over_whole_planes(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x1x1x
 // -----
 
 func.func @planes_as_windows(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32> {
-  // expected-error @below {{'pattern.avg_pool2d' op expected algorithm 'pool' for windows smaller than planes, got 'global-pool'}}
+  // expected-error @below {{'pattern.avg_pool2d' op expected a schedule with algorithm pool, got 'global-pool'}}
   %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 0>, schedule = #pattern.schedule<{algorithm = "global-pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32>
   return %y : tensor<1x2x7x7xf32>
 }

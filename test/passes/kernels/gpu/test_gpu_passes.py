@@ -97,7 +97,8 @@ class Layer:
         return Schedule.from_attr(self.op.attributes["schedule"])
 
     def candidates(self) -> list[Candidate]:
-        ways = [algorithm.candidates(self.op, SPIRV_VULKAN, self.state, 1) for algorithm in kind_of(self.op).gpu]
+        algorithms = [algorithm for algorithm in kind_of(self.op).gpu if algorithm.applies(self.op)]
+        ways = [algorithm.candidates(self.op, SPIRV_VULKAN, self.state, 1) for algorithm in algorithms]
         return list(itertools.chain.from_iterable(ways))
 
 
