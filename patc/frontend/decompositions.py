@@ -31,7 +31,24 @@ def _means(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
 
 def _adaptive_max_pool2d(x: torch.Tensor, sizes: Sequence[int]) -> Any:
     windows = _equal_windows(x, sizes)
-    return NotImplemented if windows is None else aten.max_pool2d_with_indices.default(x, *windows)
+    if windows is not None:
+        return aten.max_pool2d_with_indices.default(x, *windows)
+    (height, width), (down, across) = x.shape[-2:], sizes
+    rows, columns = _places(height, down, x), _places(width, across, x)
+    taken = x.index_select(-2, rows.reshape(-1)).index_select(-1, columns.reshape(-1))
+    windowed = taken.reshape(*x.shape[:-2], *rows.shape, *columns.shape).transpose(-3, -2)
+    values, first = windowed.reshape(*x.shape[:-2], down, across, -1).max(-1)
+    table = (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(down, across, -1)
+    chosen = table.expand(*x.shape[:-2], *table.shape).gather(-1, first[..., None])
+    return values, chosen[..., 0]
+
+
+def _places(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the places that each of `count` windows over `size` elements sees; shorter ones repeat their last."""
+    windows = torch.arange(count, device=like.device)
+    starts, ends = windows * size // count, ((windows + 1) * size + count - 1) // count
+    longest = max(ceil_div((i + 1) * size, count) - i * size // count for i in range(count))
+    return torch.minimum(starts[:, None] + torch.arange(longest, device=like.device), ends[:, None] - 1)
 
 
 def _equal_windows(x: torch.Tensor, sizes: Sequence[int]) -> tuple[list[int], list[int]] | None:
@@ -65,9 +82,14 @@ def _group_norm(
     return y, grouped.mean(2), scale.reshape(images, groups)
 
 
-# Adaptive pools whose windows all have one size are ordinary ones; others stay, and are reported by their sizes.
+def _empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
+    return torch.zeros(size, dtype=dtype, device=kwargs.get("device"))
+
+
+# Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
+    aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite
     aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather
 }

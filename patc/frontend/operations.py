@@ -6,20 +6,23 @@ the user wrote them, with their source lines. What torch-mlir does not know is f
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from patc.diagnostics import PatcError
 from patc.frontend.modules import describe_dtype
-from patc.frontend.source import describe_place, layer_path, operation_name, source_place
+from patc.frontend.source import describe_place, layer_path, node_location, operation_name, source_place
+from patc.frontend.unsupported import UnsupportedOperations
 from patc.numerics import ELEMENT_TYPES
 
 aten = torch.ops.aten
+_MARK = "patc.call"
 
 
 @dataclass
@@ -31,6 +34,7 @@ class _Unsupported:
 
     reasons: dict[str, None] = field(default_factory=dict)
     calls: set[str] = field(default_factory=set)
+    marks: set[str] = field(default_factory=set)  # see `call_of`
     places: dict[str, None] = field(default_factory=dict)  # as `reasons`, a set that keeps the order
 
     def describe(self, name: str) -> str:
@@ -47,7 +51,7 @@ def check_operations(graph: torch.fx.Graph, constants: set[Node]) -> None:
         constants: the nodes that do not depend on the model's inputs, see `constant_nodes`.
 
     Raises:
-        PatcError: names all operations that cannot, with their counts and source lines.
+        UnsupportedOperations: names all operations that cannot, with their counts and source lines.
     """
     found: dict[str, _Unsupported] = {}
     for node in graph.nodes:
@@ -58,7 +62,35 @@ def check_operations(graph: torch.fx.Graph, constants: set[Node]) -> None:
             _record(found.setdefault(operation_name(node), _Unsupported()), node, reason)
     if found:
         listed = ", ".join(uses.describe(name) for name, uses in found.items())
-        raise PatcError(f"model has operations patc cannot compile: {listed}")
+        raise UnsupportedOperations(listed, calls=frozenset().union(*(uses.marks for uses in found.values())))
+
+
+def call_of(node: Node) -> str | None:
+    """Return what `mark_calls` called the node of an earlier graph that a node was made of; None without a mark."""
+    mark: str | None = (node.meta.get("custom") or {}).get(_MARK)
+    return mark
+
+
+def mark_calls(graph: torch.fx.Graph) -> None:
+    """Give nodes their own names as marks, which go with them through tracing and decomposition."""
+    for node in graph.nodes:
+        node.meta["custom"] = {**(node.meta.get("custom") or {}), _MARK: node.name}
+
+
+@contextlib.contextmanager
+def naming_calls(graph: torch.fx.Graph, context: Any) -> Iterator[None]:
+    """Let what is raised about ops of torch-mlir name the calls that they were made of.
+
+    Args:
+        graph: of which they were imported.
+        context: MLIR's.
+    """
+    try:
+        yield
+    except UnsupportedOperations as error:
+        marks = {call_of(node) for node in graph.nodes if str(node_location(node, context)) in error.places}
+        error.calls |= {mark for mark in marks if mark is not None}
+        raise
 
 
 def constant_nodes(graph: torch.fx.Graph, inputs: set[str]) -> set[Node]:
@@ -93,6 +125,9 @@ def _record(uses: _Unsupported, node: Node, reason: str) -> None:
     place = source_place(node)
     uses.reasons[reason] = None
     uses.calls.add(origin[-1].name if origin else node.name)
+    mark = call_of(node)
+    if mark is not None:
+        uses.marks.add(mark)
     where = describe_place(place) if place is not None else _layer(node)
     if where:
         uses.places[where] = None

@@ -26,11 +26,11 @@ from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
-from patc.diagnostics import PatcError, describe_location
+from patc.diagnostics import PatcError
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
-from patc.frontend.lowering import TO_LINALG, name_parameters, run_torch_passes, set_inputs
+from patc.frontend.lowering import name_parameters, set_inputs
 from patc.frontend.modules import (
     check_inputs,
     check_module,
@@ -42,17 +42,16 @@ from patc.frontend.modules import (
     require_weights,
     without_inference_tensors,
 )
-from patc.frontend.operations import check_operations, constant_nodes
+from patc.frontend.operations import check_operations, constant_nodes, naming_calls
 from patc.frontend.rewrites import cast_constants, fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sources
+from patc.frontend.unsupported import lower_to_linalg, require_known_operations
 from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
 
 # Before torch takes down what a daemon thread may be compiling with.
 atexit.register(compile_no_more)
-
-_PASSES = ("torchdynamo-export-to-torch-backend-pipeline{extra-library=}", TO_LINALG)
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,19 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     structure = program.call_spec.out_spec
     program = _decompose(program)
     inputs = _input_specs(program)
-    outputs, constants = _split_outputs(program)
-
     simplify(program.graph)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
-    _require_dependent(outputs, weights)
     check_operations(program.graph, weights)
+    outputs, constants = _split_outputs(program)
+    _require_dependent(outputs, weights)
     for spec in outputs:
         require_known(f"output '{spec.name}'", spec.dtype)
     cast_constants(program.graph, weights)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
-    _require_known_operations(module)
-    run_torch_passes(module, _PASSES)
+    with naming_calls(program.graph, context):
+        require_known_operations(module)
+        lower_to_linalg(module)
     names = name_parameters(module, list(hooks.parameters), len(inputs))
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name]) for name in names})
     return ImportedModel(module, parameters, inputs, outputs, structure, constants)
@@ -363,24 +362,6 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
         raise PatcError(f"torch-mlir cannot import the model: {_first_line(error)}") from error
     set_inputs(importer.module.body.operations[0])
     return importer.module
-
-
-def _require_known_operations(module: ir.Module) -> None:
-    """Raise one error that names all operations that torch-mlir does not know, with their layers and source lines."""
-    places: dict[str, list[str]] = {}
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "torch.operator":
-            name = op.attributes["name"].value.removeprefix("torch.")
-            places.setdefault(name, []).append(describe_location(op.location))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    if places:
-        listed = ", ".join(
-            f"{name} x{len(where)} ({', '.join(dict.fromkeys(where))})" for name, where in places.items()
-        )
-        raise PatcError(f"model has operations patc cannot compile: {listed}")
 
 
 def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray:

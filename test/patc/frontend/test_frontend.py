@@ -485,9 +485,23 @@ def test_errors_behind_the_check_of_operations(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(frontend, "check_operations", lambda graph, constants: None)
     branch = Model(lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)))
     assert error_of(branch).startswith("torch-mlir cannot import the model: Higher-order operation 'cond'")
-    message = error_of(Model(lambda x: functional.adaptive_max_pool2d(x, (3, 5))))
-    assert "test_frontend.py:" in message
-    assert "torch-mlir cannot lower the model: 'tensor.cast' op" in message
+
+
+def test_all_operations_that_cannot_be_lowered_are_listed() -> None:
+    class Pools(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            _, first = functional.max_pool3d(x, 2, return_indices=True)  # SMALL
+            _, second = functional.max_pool3d(x, 3, return_indices=True)  # LARGE
+            return first, functional.silu(x), second
+
+    found = unsupported(Pools())
+    assert found.startswith("aten.max_pool3d_with_indices x2 (")
+    assert all(f"test_frontend.py:{line_of(name)}" in found for name in ("SMALL", "LARGE"))
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (7, 9)])
+def test_adaptive_maxima_of_unequal_windows(sizes: tuple[int, int]) -> None:
+    assert_same_numbers(Model(lambda x: functional.adaptive_max_pool2d(x, sizes, return_indices=True)))
 
 
 def test_operations_that_torch_mlir_does_not_know_are_listed_together() -> None:
