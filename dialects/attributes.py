@@ -3,6 +3,7 @@
 Each attribute has a frozen dataclass that passes compute with; `to_attr()` and `from_attr()` convert.
 """
 
+import abc
 import functools
 import math
 from collections.abc import Sequence
@@ -26,24 +27,24 @@ class WeightFormatAttr(PatternDialect.Attribute):
     """How the weights of a sparse layer are stored: the base of one attribute a format.
 
     A format from elsewhere is a subclass with a name of its own, `class RowsAttr(WeightFormatAttr, name="rows")`, that
-    is defined before the dialect is loaded into a context.
+    is defined before the dialect is loaded into a context. `passes.formats.registry` refuses one without all methods.
     """
 
+    @abc.abstractmethod
     def array_names(self) -> tuple[str, ...]:
         """Return what the arrays of a layer are called, in the order of its operands."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def kernel_size(self) -> tuple[int, int]:
         """Return the height and width of the layer's window, 1 and 1 of a linear layer."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def find_violation(self, op: Any) -> tuple[str, Any] | None:
         """Return the first rule that the attribute, or the types of an op's arrays, break, and what was found instead.
 
         Args:
             op: has as many arrays as `array_names`, and channels in dimension 1 of its input and of its result.
         """
-        raise NotImplementedError
 
 
 class FkwAttr(WeightFormatAttr, name="fkw"):

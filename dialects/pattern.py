@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from torch_mlir import ir
-from torch_mlir.dialects.ext import Operand, Pure, Result, partition_fields
+from torch_mlir.dialects.ext import Operand, Pure, Result, attribute, partition_fields
 
 from patc.dialects.attributes import (
     ClampAttr,
@@ -25,7 +25,6 @@ from patc.dialects.attributes import (
     ScheduleAttr,
     WeightFormatAttr,
 )
-from patc.dialects.schedules import Schedule
 
 Tensor = ir.RankedTensorType
 MAX_ARRAYS = 6  # of a weight format
@@ -48,7 +47,7 @@ def _when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
     @functools.wraps(verify)
     def verify_invariants(op: Any) -> bool:
         operands, attributes, _, _ = partition_fields(op._fields)
-        if not all(attribute.name in op.attributes for attribute in attributes):
+        if not all(each.name in op.attributes for each in attributes):
             return True
         if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, len(operands)):
             found = op.attributes.get("operandSegmentSizes", "none")
@@ -167,7 +166,34 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         )
 
 
-class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pure]):
+class _SparseOp(PatternDialect.Operation):
+    """What layers have whose weights are stored as the arrays of some format."""
+
+    input: Operand[Tensor]
+    array0: Operand[Tensor]
+    result: Result[Tensor]
+    format: Any
+    activation: Any
+    # One variadic operand would do, but the binding demands one type of all its values.
+    array1: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array2: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array3: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array4: Optional[Operand[Tensor]] = None  # noqa: UP045
+    array5: Optional[Operand[Tensor]] = None  # noqa: UP045
+    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @property
+    def arrays(self) -> list[ir.Value]:
+        """The arrays, in the order of the format's names."""
+        values = [getattr(self, f"array{number}") for number in range(MAX_ARRAYS)]
+        return [value for value in values if value is not None]
+
+    def array(self, name: str) -> ir.Value:
+        """Return one of the arrays by its name."""
+        return self.arrays[self.format.array_names().index(name)]
+
+
+class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
     """A convolution whose weights are stored as the arrays of some format: `pattern.conv2d` with what they decode to.
 
     Operands:
@@ -208,36 +234,15 @@ class SparseConv2dOp(PatternDialect.Operation, name="sparse_conv2d", traits=[Pur
         and the rules of every convolution, see `_verify_convolution`.
     """
 
-    input: Operand[Tensor]
-    array0: Operand[Tensor]
-    result: Result[Tensor]
-    format: Any
-    strides: Any
-    pads: Any
-    dilations: Any
-    activation: Any
-    # One variadic operand would do, but the binding demands one type of all its values.
-    array1: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array2: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array3: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array4: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array5: Optional[Operand[Tensor]] = None  # noqa: UP045
-    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+    strides: Any = attribute(kw_only=True)
+    pads: Any = attribute(kw_only=True)
+    dilations: Any = attribute(kw_only=True)
     residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
     @property
     def kernel_size(self) -> tuple[int, int]:
         """Height and width of the window."""
         return self.format.kernel_size()
-
-    @property
-    def arrays(self) -> list[ir.Value]:
-        """The arrays, in the order of the format's names."""
-        return _arrays(self)
-
-    def array(self, name: str) -> ir.Value:
-        """Return one of the arrays by its name."""
-        return self.arrays[self.format.array_names().index(name)]
 
     @property
     def is_pointwise(self) -> bool:
@@ -283,7 +288,7 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         return _verify_bias(self, weight[0]) and _verify_activation(self)
 
 
-class SparseLinearOp(PatternDialect.Operation, name="sparse_linear", traits=[Pure]):
+class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
     """A fully connected layer whose weights are stored as the arrays of some format: `pattern.linear` with what they
     decode to.
 
@@ -298,27 +303,6 @@ class SparseLinearOp(PatternDialect.Operation, name="sparse_linear", traits=[Pur
         'pattern.sparse_linear' op expected bias of shape [<F>], got <shape>
         and the rules of formats, see `pattern.sparse_conv2d`.
     """
-
-    input: Operand[Tensor]
-    array0: Operand[Tensor]
-    result: Result[Tensor]
-    format: Any
-    activation: Any
-    array1: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array2: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array3: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array4: Optional[Operand[Tensor]] = None  # noqa: UP045
-    array5: Optional[Operand[Tensor]] = None  # noqa: UP045
-    bias: Optional[Operand[Tensor]] = None  # noqa: UP045
-
-    @property
-    def arrays(self) -> list[ir.Value]:
-        """The arrays, in the order of the format's names."""
-        return _arrays(self)
-
-    def array(self, name: str) -> ir.Value:
-        """Return one of the arrays by its name."""
-        return self.arrays[self.format.array_names().index(name)]
 
     @_when_complete
     def verify_invariants(self) -> bool:
@@ -460,19 +444,11 @@ def _rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
 
 def _verify_schedule(op: Any) -> bool:
     """Check what `pattern-schedule` wrote, where it did."""
-    kinds = {"schedule": Schedule.is_attr, "explanation": _is_explanation, "cycles": _is_number}
-    for name, fits in kinds.items():
-        if name in op.attributes and not fits(op.attributes[name]):
+    kinds = {"schedule": ScheduleAttr, "explanation": ExplanationAttr, "cycles": ir.IntegerAttr}
+    for name, kind in kinds.items():  # their fields are checked where they are read: ops are verified often
+        if name in op.attributes and not isinstance(op.attributes[name], kind):
             return _rule(op, False, f"'{name}' as pattern-schedule writes it", op.attributes[name])
     return True
-
-
-def _is_explanation(attr: Any) -> bool:
-    return isinstance(attr, ExplanationAttr)  # its fields are checked where they are read: ops are verified often
-
-
-def _is_number(attr: Any) -> bool:
-    return isinstance(attr, ir.IntegerAttr)
 
 
 def _verify_same_shape(op: Any) -> bool:
@@ -483,11 +459,6 @@ def _verify_same_shape(op: Any) -> bool:
 def _integer(attr: Any) -> int:
     """Return the value of an integer attribute, 0 for another kind."""
     return attr.value if isinstance(attr, ir.IntegerAttr) else 0
-
-
-def _arrays(op: Any) -> list[ir.Value]:
-    values = [getattr(op, f"array{number}") for number in range(MAX_ARRAYS)]
-    return [value for value in values if value is not None]
 
 
 def _verify_ranks(op: Any, wanted: int) -> bool:

@@ -20,24 +20,18 @@ class _Record:
         return encode_record(self)
 
     @classmethod
-    def is_attr(cls, attr: Any) -> bool:
-        """Return whether an attribute holds such a record, with numbers of 1 or more."""
-        try:
-            record = cls.from_attr(attr)
-        except ValueError:
-            return False
-        return all(value >= 1 for value in vars(record).values() if isinstance(value, int))
-
-    @classmethod
     def from_attr(cls: type[AnyRecord], attr: Any) -> AnyRecord:
         """Return the record that an attribute holds.
 
         Raises:
-            ValueError: it holds none.
+            ValueError: it holds none, or a count below 1.
         """
         from patc.dialects.attributes import decode_record
 
-        return decode_record(cls, attr)
+        record = decode_record(cls, attr)
+        if any(value < 1 for value in vars(record).values() if isinstance(value, int)):
+            raise ValueError
+        return record
 
 
 @dataclass(frozen=True)

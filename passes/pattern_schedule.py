@@ -26,6 +26,7 @@ from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
+from patc.passes.ir.records import read_record
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
@@ -163,13 +164,12 @@ class _Unscheduled:
         total = 0.0
         for operand in self.kind.operands(self.op):
             value = self.op.operands[operand.number]
-            producer = value.owner.attributes if not isinstance(value.owner, ir.Block) else {}
-            if "schedule" not in producer:
+            if isinstance(value.owner, ir.Block) or "schedule" not in value.owner.attributes:
                 continue  # the caller's memory, or a constant
             size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / self.threads)
             if operand.is_shared and split == "filters":
                 total += size
-            elif Schedule.from_attr(producer["schedule"]).split != split:
+            elif read_record(value.owner, Schedule).split != split:
                 total += size / self.threads
         return total
 

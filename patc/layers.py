@@ -91,6 +91,7 @@ def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
 def _report(op: Any) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
     from patc.passes.ir.functions import describe_call
+    from patc.passes.ir.records import read_record
     from patc.passes.layers.registry import kind_of
 
     kind = kind_of(op)
@@ -98,7 +99,7 @@ def _report(op: Any) -> LayerReport:
     stands_for = describe_call(op)
     name = "generic" if stands_for else op.operation.name.removeprefix("pattern.")
     window, work = kind.window(op), kind.work(op)
-    explanation = _explanation(op)
+    explanation = read_record(op, Explanation) if "explanation" in op.attributes else None
     if explanation is not None and stands_for:
         explanation = replace(explanation, notes=(*explanation.notes, f"computes {', '.join(stands_for)}"))
     return LayerReport(
@@ -108,7 +109,7 @@ def _report(op: Any) -> LayerReport:
         shape=tuple(op.results[0].type.shape),
         kernel=(1, 1) if window is None else window.kernel,
         strides=(1, 1) if window is None else window.strides,
-        schedule=Schedule.from_attr(op.attributes["schedule"]),
+        schedule=read_record(op, Schedule),
         explanation=explanation,
         weights=work.weights,
         kept_weights=work.kept_weights,
@@ -116,22 +117,6 @@ def _report(op: Any) -> LayerReport:
         moved_bytes=_moved_bytes(op),
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
     )
-
-
-def _explanation(op: Any) -> Explanation | None:
-    """Return why a layer has its schedule; None where it was given.
-
-    Raises:
-        PatcError: the attribute is none that `pattern-schedule` writes.
-    """
-    from patc.passes.base import fail
-
-    if "explanation" not in op.attributes:
-        return None
-    attr = op.attributes["explanation"]
-    if not Explanation.is_attr(attr):
-        raise fail(op, "'explanation' as pattern-schedule writes it", attr)
-    return Explanation.from_attr(attr)
 
 
 def _moved_bytes(op: Any) -> int:

@@ -15,7 +15,6 @@ from torch_mlir.dialects.ext import Operand, Pure, Result
 
 import patc
 from patc.dialects.pattern import PatternDialect
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
@@ -30,6 +29,7 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
+    OneType,
     Raiser,
     Sign,
     WithoutWeights,
@@ -94,13 +94,10 @@ def emit_product(kernel: Kernel, arguments: Sequence[Any]) -> None:
     loops.for_work(one_tile, filters_first=True)
 
 
-class Multiply(WithoutWeights):
+class Multiply(WithoutWeights, OneType):
     """`pattern.multiply`."""
 
     op = MultiplyOp
-    elements = tuple(NUMERICS)
-    converts = packs = rereads = keeps_types = False
-    fill = "zero"
     raisers = (Raiser("linalg.generic", raise_product),)
     host = (Product(),)
     gpu = ()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
+from patc.passes.ir.records import read_record
 from patc.targets import Target
 
 Site = TypeVar("Site")
@@ -70,7 +71,7 @@ def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) ->
     """
     if "schedule" not in op.attributes:
         raise fail(op, "a 'schedule' attribute (run pattern-schedule first)", "none")
-    schedule = Schedule.from_attr(op.attributes["schedule"])
+    schedule = read_record(op, Schedule)
     known = {algorithm.name: algorithm for algorithm in algorithms if algorithm.applies(op)}
     found = {name: getattr(schedule, name) for name in fixed}
     if schedule.algorithm not in known or found != fixed:

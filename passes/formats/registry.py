@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from patc.dialects.attributes import WeightFormatAttr
 from patc.passes.base import fail
 from patc.passes.formats.base import WeightFormat
 from patc.passes.formats.fkw_format import FkwFormat
@@ -17,11 +17,14 @@ def register(kind: type[WeightFormat]) -> None:
     """Let passes know a weight format; `pattern-encode` tries those that came first, first.
 
     Raises:
-        TypeError: a method is missing, or there is a format for its attribute already.
+        TypeError: a method of it or of its attribute is missing, or there is a format for its attribute already.
     """
-    if inspect.isabstract(kind):
-        missing = ", ".join(sorted(kind.__abstractmethods__))
-        raise TypeError(f"expected a whole weight format, got {kind.__name__} without {missing}")
+    # The attribute's metaclass, which is the binding's, lets one be made that lacks a method.
+    methods = [name for name, value in vars(WeightFormatAttr).items() if hasattr(value, "__isabstractmethod__")]
+    inherited = [name for name in methods if getattr(kind.attribute, name) is getattr(WeightFormatAttr, name)]
+    for part, missing in ((kind, sorted(kind.__abstractmethods__)), (kind.attribute, inherited)):
+        if missing:
+            raise TypeError(f"expected a whole weight format, got {part.__name__} without {', '.join(missing)}")
     if kind.attribute in _formats:
         raise TypeError(f"expected one weight format an attribute, got two of {kind.attribute.__name__}")
     _formats[kind.attribute] = kind

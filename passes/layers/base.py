@@ -13,6 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
+from patc.numerics import NUMERICS
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -248,6 +249,15 @@ class LayerKind(abc.ABC):
             is_converted = self.converts and not operand.access.is_constant and str(element) in self.elements
             if element != result and not is_index and not is_converted:
                 raise fail(op, f"operands of {result} like the result", type_)
+
+
+class OneType(LayerKind):
+    """What most layers have in common: all tensors are of one of the types that nets compute in, and in any layout."""
+
+    elements = tuple(NUMERICS)
+    converts = packs = keeps_types = False
+    fill = "zero"
+    rereads = False
 
 
 class WithoutWeights(LayerKind):

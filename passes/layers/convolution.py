@@ -9,7 +9,6 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects import pattern
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
 from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
@@ -27,7 +26,7 @@ from patc.passes.layers.base import (
     Access,
     Channels,
     FilterOrder,
-    LayerKind,
+    OneType,
     Operand,
     Permutation,
     Raiser,
@@ -49,14 +48,9 @@ from patc.passes.layers.sparse import (
 from patc.passes.raising import convolutions
 
 
-class _Convolution(LayerKind):
+class _Convolution(OneType):
     """What convolutions have in common: the window, and the epilogue with bias, residual and activation."""
 
-    elements = tuple(NUMERICS)
-    converts = False
-    packs = False
-    keeps_types = False
-    fill = "zero"
     rereads = True
 
     def window(self, op: Any) -> Window:

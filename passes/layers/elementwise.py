@@ -8,7 +8,6 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects import pattern
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
 from patc.passes.algorithms.host.elementwise import Elementwise
 from patc.passes.base import PassState
@@ -16,6 +15,7 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
+    OneType,
     Operand,
     Raiser,
     Sign,
@@ -26,15 +26,8 @@ from patc.passes.layers.base import (
 from patc.passes.raising import sums
 
 
-class _Elementwise(WithoutWeights):
+class _Elementwise(WithoutWeights, OneType):
     """What these layers have in common: element i of the result comes from element i of each operand."""
-
-    elements = tuple(NUMERICS)
-    converts = False
-    packs = False
-    keeps_types = False
-    fill = "zero"
-    rereads = False
 
     def window(self, op: Any) -> None:
         return None

@@ -10,7 +10,6 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
@@ -19,7 +18,7 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
-    LayerKind,
+    OneType,
     Operand,
     Permutation,
     Raiser,
@@ -41,15 +40,9 @@ from patc.passes.layers.sparse import (
 from patc.passes.raising import products
 
 
-class _Linear(LayerKind):
+class _Linear(OneType):
     """What fully connected layers have in common."""
 
-    elements = tuple(NUMERICS)
-    converts = False
-    packs = False
-    keeps_types = False
-    fill = "zero"
-    rereads = False
     host = (Gemv(),)
     gpu = (GpuGemv(),)
 

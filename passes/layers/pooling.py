@@ -10,7 +10,6 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg
 
 from patc.dialects import pattern
-from patc.numerics import NUMERICS
 from patc.passes.algorithms.gpu.global_pool import GlobalPool as GpuGlobalPool
 from patc.passes.algorithms.gpu.pool import AveragePool as GpuAveragePool
 from patc.passes.algorithms.gpu.pool import MaxPool as GpuMaxPool
@@ -24,6 +23,7 @@ from patc.passes.layers import reference
 from patc.passes.layers.base import (
     Access,
     Channels,
+    OneType,
     Operand,
     Raiser,
     Sign,
@@ -33,14 +33,8 @@ from patc.passes.layers.base import (
 from patc.passes.raising import pools
 
 
-class _Pool(WithoutWeights):
+class _Pool(WithoutWeights, OneType):
     """What layers of pooling have in common: a window on each channel by itself."""
-
-    elements = tuple(NUMERICS)
-    converts = False
-    packs = False
-    keeps_types = False
-    rereads = False
 
     def window(self, op: Any) -> Window:
         return Window.of(op)
@@ -76,7 +70,6 @@ class AvgPool2d(_Pool):
     """`pattern.avg_pool2d`."""
 
     op = pattern.AvgPool2dOp
-    fill = "zero"
     raisers = (
         Raiser("linalg.generic", pools.raise_average),
         Raiser("linalg.generic", pools.raise_undivided_sum, is_late=True),

@@ -16,6 +16,7 @@ from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, mlir_type
 from patc.passes.ir.functions import through_reshapes
 from patc.passes.ir.planes import as_planes
+from patc.passes.ir.records import read_record
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu.kernel import LANES, Memory
 from patc.passes.kernels.gpu.layer import GpuArray
@@ -157,7 +158,7 @@ def _overrun(value: ir.Value) -> int:
             continue
         shape = read.type.shape
         layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
-        rows = Schedule.from_attr(user.attributes["schedule"]).rows
+        rows = read_record(user, Schedule).rows
         window = Window.of(user.opview) if "strides" in user.attributes else Window((1, 1))
         height, width = (window.dilations[axis] * window.kernel[axis] for axis in (0, 1))
         down, right = window.strides

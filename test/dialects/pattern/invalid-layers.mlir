@@ -239,15 +239,6 @@ func.func @attribute_arity(%a: tensor<4xf32>) {
 
 // -----
 
-func.func @schedule_without_a_field(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @below {{'pattern.activate' op expected 'schedule' as pattern-schedule writes it, got #pattern.schedule<{algorithm = "elementwise", rows = 1 : i64}>}}
-  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", rows = 1}>}
-    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
-  return %y : tensor<1x2x8x8xf32>
-}
-
-// -----
-
 func.func @explanation_that_is_no_record(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
   // expected-error @below {{'pattern.activate' op expected 'explanation' as pattern-schedule writes it, got 1 : i64}}
   %y = "pattern.activate"(%x) {activation = "relu", explanation = 1} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>

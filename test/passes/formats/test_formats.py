@@ -21,6 +21,7 @@ import patc
 from patc.codegen.reference import execute
 from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
+from patc.dialects.attributes import WeightFormatAttr
 from patc.dialects.schedules import Schedule
 from patc.passes.formats import registry
 from patc.passes.formats.base import WeightFormat
@@ -105,6 +106,20 @@ def test_a_format_is_registered_whole_and_once() -> None:
 
     with pytest.raises(TypeError, match="expected a whole weight format, got Half without decode, encode, find"):
         registry.register(Half)
+
+    class HalfAttr(WeightFormatAttr):
+        """An attribute that nobody finished."""
+
+        def array_names(self) -> tuple[str, ...]:
+            return ("values",)
+
+    class Unreadable(FkwFormat):
+        """A format whose arrays nothing describes."""
+
+        attribute = HalfAttr
+
+    with pytest.raises(TypeError, match="expected a whole weight format, got HalfAttr without kernel_size, find_v"):
+        registry.register(Unreadable)
     with pytest.raises(TypeError, match="expected one weight format an attribute, got two of FkwAttr"):
         registry.register(FkwFormat)
 

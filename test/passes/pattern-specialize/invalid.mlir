@@ -103,3 +103,12 @@ func.func @planes_as_windows(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32> {
   %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>, kernel = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 0>, schedule = #pattern.schedule<{algorithm = "global-pool", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "filters", sums = 1 : i64, threads = 1 : i64}>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x7x7xf32>
   return %y : tensor<1x2x7x7xf32>
 }
+
+// -----
+
+func.func @schedule_without_a_field(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected 'schedule' as pattern-schedule writes it, got #pattern.schedule<{algorithm = "elementwise", rows = 1 : i64}>}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", rows = 1}>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
