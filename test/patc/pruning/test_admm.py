@@ -351,9 +351,8 @@ def test_two_processes_get_equal_libraries_and_masks() -> None:
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         str(SUPPORT / "distributed_pruning.py"),
     ]  # fmt: skip
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert result.returncode == 0, f"{result.stderr[:3000]}\n...\n{result.stderr[-2000:]}"  # who failed says why first
     assert "kept 112 of 304 in 4 patterns on both ranks" in result.stdout
 
