@@ -17,6 +17,7 @@ from patc.passes.ir.functions import defined_functions, erase_dead
 from patc.passes.raising.channel_affine import Chain, only_user, per_channel, read_affine, read_chain
 from patc.passes.raising.evaluate import NotConstant, evaluate
 from patc.passes.raising.linalg_layers import reshape_sources
+from patc.passes.raising.lines import lay_lines
 
 # Number of leading weight axes that make up the filters: G x F of a grouped convolution.
 _FILTER_AXES = {
@@ -35,6 +36,8 @@ class PatternFoldBatchNorm(Pass):
     folded: a batch norm, a bias, a layer scale. New weights are a * w and the new bias is a * bias + b,
     computed in float64 and rounded once; weights that are zero stay zero. Parameter "conv1.weight" becomes
     "conv1.weight.folded". The bias is the convolution's initial value, `linalg.broadcast` of F values.
+
+    1-D convolutions become 2-D ones of height 1 first, and what follows them element by element becomes 2-D too.
 
     What follows no convolution becomes a depthwise 1x1 convolution of its own, and a remark says why, as it does
     where the convolution's result has other users or its weights are not constant.
@@ -62,6 +65,8 @@ class PatternFoldBatchNorm(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context:
             for block in (function.regions[0].blocks[0] for function in defined_functions(module)):
+                if lay_lines(block):
+                    erase_dead(block)
                 convolutions = [op.operation for op in block.operations if op.operation.name in _FILTER_AXES]
                 folded = [_fold_into(conv, state) for conv in convolutions]
                 if any(folded):

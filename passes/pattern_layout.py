@@ -19,7 +19,7 @@ from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.elements import vector_lanes
-from patc.passes.ir.functions import defined_functions
+from patc.passes.ir.functions import RESHAPES, defined_functions
 from patc.passes.ir.planes import has_no_gaps
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.windows import Window
@@ -57,7 +57,7 @@ class PatternLayout(Pass):
             for argument in block.arguments:
                 _place(argument, target)
             for op in list(block.operations):
-                if kind_of(op) is not None:
+                if kind_of(op) is not None or op.operation.name in RESHAPES:
                     for result in op.results:
                         _place(result, target)
 
@@ -127,7 +127,7 @@ def _is_given(value: ir.Value) -> bool:
     if isinstance(value.owner, ir.Block):
         return True
     kind = kind_of(value.owner.opview)
-    return kind is not None and kind.packs
+    return kind is None or kind.packs
 
 
 def _collect_requests(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> list[_Request]:

@@ -24,7 +24,7 @@ from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
 from patc.passes.ir.constants import CONSTANTS
-from patc.passes.ir.functions import defined_functions, erase_outlined, through_reshapes, works_on_tensors
+from patc.passes.ir.functions import RESHAPES, defined_functions, erase_outlined, through_reshapes, works_on_tensors
 from patc.passes.ir.modules import keep_signature
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
 from patc.passes.layers.registry import kind_of
@@ -134,13 +134,13 @@ def _algorithm(op: Any) -> tuple[GpuAlgorithm, Schedule] | None:
     name = op.operation.name
     if name in (*CONSTANTS, "func.return"):
         return None
-    if name == "tensor.collapse_shape":
+    if name in RESHAPES:
         given = op.operands[0].type
         if len(given.shape) == 4 and not Layout.of(given).is_packed(*given.shape[2:]):
             raise fail(op, "a packed tensor (run pattern-layout first)", given)
         return None
     kind = kind_of(op)
     if kind is None:
-        raise fail(op, "a pattern op, a constant or a flatten", name)
+        raise fail(op, "a pattern op, a constant or a reshape", name)
     kind.check_elements(op)
     return find_algorithm(op, kind.gpu, lanes=LANES, split=SPLIT)

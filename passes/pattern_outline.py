@@ -17,6 +17,7 @@ from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import (
     OPS,
     OUTLINED,
+    RESHAPES,
     defined_functions,
     erase_dead,
     free_name,
@@ -48,7 +49,7 @@ class PatternOutline(Pass):
     them needs one and feeds the other. Its named ops become `linalg.generic`, and elementwise ones are fused.
 
     Requires: `pattern-raise`.
-    Ensures: functions hold pattern ops, constants, flattening `tensor.collapse_shape` and calls only. A call says in
+    Ensures: functions hold pattern ops, constants, reshapes and calls only. A call says in
         `pattern.ops` what it stands for; its callee has the attribute `pattern.outlined`, and other passes leave it
         alone. A remark names what took this road.
 
@@ -124,21 +125,14 @@ def _is_among_left(op: Any, kind: LayerKind) -> bool:
 def _is_left(op: Any) -> bool:
     name = op.operation.name
     is_call = name == "func.call" and OPS in op.attributes
-    return not (name.startswith("pattern.") or name in _STAY or is_call or _is_flatten(op))
-
-
-def _is_flatten(op: Any) -> bool:
-    if op.operation.name != "tensor.collapse_shape":
-        return False
-    source, result = (list(value.type.shape) for value in (op.operands[0], op.result))
-    return len(source) == 4 and len(result) == 2 and source[0] == result[0]
+    return not (name.startswith("pattern.") or name in _STAY or is_call or name in RESHAPES)
 
 
 def _with_reshapes(function: Any, left: list[Any]) -> list[Any]:
-    """Return ops in their order, with the flattenings that only they read: those cost nothing where they are."""
+    """Return ops in their order, with the reshapes that only they read: those cost nothing where they are."""
     names = {op.operation for op in left}
     for op in reversed(list(top_level_ops(function))):
-        users = [use.owner.operation for use in op.results[0].uses] if _is_flatten(op) else []
+        users = [use.owner.operation for use in op.results[0].uses] if op.operation.name in RESHAPES else []
         if users and all(user in names for user in users):
             names.add(op.operation)
     return [op for op in top_level_ops(function) if op.operation in names]

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.functions import defined_functions, erase_dead, works_on_tensors
+from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, works_on_tensors
 from patc.passes.ir.targets import target_of
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import BIAS, FUSED
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
+from patc.passes.raising.lines import lay_lines
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class PatternRaise(Pass):
 
     Bias, residual addition and relu or clamp go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
-    activation that no layer can take `pattern.activate`. Flattening stays `tensor.collapse_shape`.
+    activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1. Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
@@ -51,6 +52,8 @@ class PatternRaise(Pass):
         early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
+                if lay_lines(function.entry_block):
+                    erase_dead(function.entry_block)
                 for some in (early, late, FUSED):
                     _raise_layers(function.entry_block, state, some)
                     erase_dead(function.entry_block)  # dead users would keep values from being fused
@@ -84,7 +87,7 @@ def _raise_reshape(op: Any, state: PassState) -> ir.Value | None:
     return flat_like(root, op.result)
 
 
-_OF_NO_KIND = (BIAS, *(Raiser(name, _raise_reshape) for name in ("tensor.collapse_shape", "tensor.expand_shape")))
+_OF_NO_KIND = (BIAS, *(Raiser(name, _raise_reshape) for name in RESHAPES))
 
 
 def _has_known_types(op: Any) -> bool:

@@ -25,6 +25,7 @@ from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import (
     CLOCK,
     ENTRY,
+    RESHAPES,
     declare_function,
     defined_functions,
     erase_outlined,
@@ -137,10 +138,10 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
             _compute(op, kind, memory)
             done += 1
             store_time(done)
-        elif op.operation.name == "tensor.collapse_shape":
+        elif op.operation.name in RESHAPES:
             memory.reshape(op.operands[0], op.results[0])
         elif op.operation.name not in (*CONSTANTS, "func.return"):
-            raise fail(op, "a pattern op, a constant or a flatten", op.operation.name)
+            raise fail(op, "a pattern op, a constant or a reshape", op.operation.name)
 
 
 def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:

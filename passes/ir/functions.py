@@ -12,6 +12,7 @@ from torch_mlir.dialects.ext import partition_fields
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
+RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")  # of row-major tensors: nothing moves
 OUTLINED = "pattern.outlined"  # marks the functions that `pattern-outline` made
 OPS = "pattern.ops"  # of their calls: what they compute, in words
 
@@ -68,7 +69,7 @@ def works_on_tensors(function: Any) -> bool:
 
 def through_reshapes(value: ir.Value) -> ir.Value:
     """Return the value whose memory a value is in."""
-    while not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.collapse_shape":
+    while not isinstance(value.owner, ir.Block) and value.owner.name in RESHAPES:
         value = value.owner.operands[0]
     return value
 

@@ -10,18 +10,25 @@ from torch_mlir.dialects import tensor
 from patc.dialects.attributes import Activation, i64
 from patc.dialects.pattern import Conv2dOp
 from patc.passes.base import PassState
+from patc.passes.ir.constants import constant_name, make_constant
 from patc.passes.raising.linalg_layers import (
     NO_WINDOW,
     convolution_window,
     in_shape,
+    read_f32,
     read_init,
+    reshape_sources,
     tensor_like,
     window_attributes,
 )
 
 
 def raise_conv2d(op: Any, state: PassState) -> ir.Value | None:
-    return _build_conv2d(op, op.operands[1], list(op.result.type.shape), 1, state)
+    weight = op.operands[1]
+    sources = reshape_sources(weight)
+    if sources and (array := read_f32(sources[-1], state)) is not None:
+        weight = make_constant(array.reshape(weight.type.shape), constant_name(sources[-1]), state)
+    return _build_conv2d(op, weight, list(op.result.type.shape), 1, state)
 
 
 def raise_depthwise(op: Any, state: PassState) -> ir.Value | None:

@@ -13,9 +13,9 @@ from torch_mlir.dialects import tensor
 from patc.dialects.attributes import i64_array
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
+from patc.passes.ir.functions import RESHAPES
 from patc.passes.ir.windows import Window
 
-_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 _SMALLEST = float(np.finfo(np.float32).min)
 
 # An input and the window over it; what has none is `NO_WINDOW`.
@@ -201,7 +201,7 @@ def in_shape(value: ir.Value, shape: Sequence[int], state: PassState) -> ir.Valu
 def reshape_sources(value: ir.Value) -> list[ir.Value]:
     """Return what a value was reshaped from, nearest first; reshapes of tensors keep the row-major order."""
     sources = []
-    while _is_op(value.owner, *_RESHAPES):
+    while _is_op(value.owner, *RESHAPES):
         value = value.owner.operands[0]
         sources.append(value)
     return sources

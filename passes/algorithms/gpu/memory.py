@@ -14,7 +14,7 @@ from patc.passes.base import PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, Lifetime, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, mlir_type
-from patc.passes.ir.functions import through_reshapes
+from patc.passes.ir.functions import RESHAPES, through_reshapes
 from patc.passes.ir.planes import as_planes
 from patc.passes.ir.records import read_record
 from patc.passes.ir.windows import Window
@@ -138,7 +138,7 @@ def _readers(value: ir.Value) -> list[tuple[ir.Operation, ir.Value]]:
     found = []
     for use in value.uses:
         user = use.owner.operation
-        is_reshape = user.name == "tensor.collapse_shape"
+        is_reshape = user.name in RESHAPES
         found += [(user, value), *_readers(user.results[0])] if is_reshape else [(user, value)]
     return found
 

@@ -135,7 +135,7 @@ func.func @parts_of_a_parallel_layer(%x: tensor<1x5x12x16xf32>) -> tensor<1x5x12
 
 // -----
 
-// The time is taken before the first layer and after each; a constant or a flatten takes none.
+// The time is taken before the first layer and after each; a constant or a reshape takes none.
 
 // CHECK-LABEL: func.func @times_of_layers
 // CHECK-SAME:    %[[TIMES:[a-z0-9]+]]: memref<3xi64>)

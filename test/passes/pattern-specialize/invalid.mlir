@@ -36,7 +36,7 @@ func.func @computed_bias(%x: tensor<1x8xf32>, %bias: tensor<2xf32>) -> tensor<1x
 
 func.func @op_of_another_dialect(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32> {
   %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
-  // expected-error @below {{'tensor.concat' op expected a pattern op, a constant or a flatten, got tensor.concat}}
+  // expected-error @below {{'tensor.concat' op expected a pattern op, a constant or a reshape, got tensor.concat}}
   %z = tensor.concat dim(1) %x, %y : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
   return %z : tensor<1x4x8x8xf32>
 }
