@@ -11,19 +11,14 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 from torch_mlir.passmanager import PassManager
 
+from patc.capabilities import ELEMENTS, needed_by
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.kernels.gpu.kernel import EXACT
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
-_BASE = (("Shader",), ("SPV_KHR_storage_buffer_storage_class",))
-# What kernels need that name an element type.
-_BY_ELEMENT = {
-    "f16": (("Float16", "StorageBuffer16BitAccess"), ("SPV_KHR_16bit_storage",)),
-    "f64": (("Float64",), ()),
-    "i64": (("Int64",), ()),
-}
+_CAPABILITIES, _EXTENSIONS = ("Shader",), ("SPV_KHR_storage_buffer_storage_class",)  # that every kernel needs
 _CONTRACTED = ("spirv.FAdd", "spirv.FSub", "spirv.FMul")
 _PREPARE = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,map-memref-spirv-storage-class{client-api=vulkan},"
@@ -45,7 +40,7 @@ class PatternToSpirv(Pass):
         1.1. The n-th argument of the launching function is binding n of set 0, seen as all the types that a kernel
         loads; what a kernel never stores to is NonWritable. Indices are push constants, 32 bits each, in order. Kernels
         of f16 ask for the capabilities Float16 and StorageBuffer16BitAccess, those of f64 and i64 for Float64 and
-        Int64, others for Shader alone.
+        Int64 (`patc.capabilities`), others for Shader alone.
 
         gpu.func @k(%a: memref<?xvector<4xf32>>, %n: index) kernel
       becomes
@@ -204,9 +199,10 @@ def _forbid_contraction(converted: Any) -> None:
 def target_environment(kernel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the capabilities and extensions that a kernel, as text, may use. Without both of those of f16 MLIR would
     silently make buffers of f16 ones of f32."""
-    sets = [_BASE, *(needed for element, needed in _BY_ELEMENT.items() if re.search(rf"\b\d*x?{element}\b", kernel))]
-    capabilities, extensions = (tuple(name for part in sets for name in part[kind]) for kind in (0, 1))
-    return capabilities, extensions
+    elements = [element for element in ELEMENTS if re.search(rf"\b\d*x?{element}\b", kernel)]
+    needed = [item for element in elements for item in needed_by(element)]
+    extensions = filter(None, (item.extension for item in needed))
+    return (*_CAPABILITIES, *(item.name for item in needed)), (*_EXTENSIONS, *extensions)
 
 
 def _make_entry_point(function: Any, bindings: list[int]) -> None:

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from patc.capabilities import CAPABILITIES
 from patc.files import write_folder
-from patc.runtime.gpu_code import BUFFERS, FEATURES, Dispatch, GpuCode, GpuKernel
+from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program, TensorInfo
 
 FORMAT = 1
@@ -57,7 +58,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "vulkan": "1.1",
-        "features": sorted(FEATURES[name] for name in code.capabilities if name in FEATURES),
+        "features": sorted(CAPABILITIES[name].feature for name in code.capabilities if name in CAPABILITIES),
         "limits": {
             "maxStorageBufferRange": max(sizes.values()),
             "maxPerStageDescriptorStorageBuffers": len(BUFFERS),

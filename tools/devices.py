@@ -29,14 +29,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: no Vulkan loader, driver or device that patc can use.
     """
-    from patc.runtime.gpu_code import HALF_FEATURES
+    from patc.capabilities import needed_by
+    from patc.numerics import FLOAT16
     from patc.runtime.vulkan import devices, find_device
     from patc.tools.console import describe_bytes, make_console, make_table
 
     chosen = find_device()
     table = make_table(("", "index", "name", "kind", "Vulkan", "f16", "largest buffer", "notes"), 4)
     for device in devices():
-        half = device.capabilities.issuperset(HALF_FEATURES)
+        half = device.capabilities.issuperset(item.name for item in needed_by(FLOAT16.mlir))
         table.add_row(
             "*" if device == chosen else "",
             str(device.index),

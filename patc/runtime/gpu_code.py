@@ -13,16 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from patc.capabilities import CAPABILITIES
 from patc.runtime.json_values import JsonValue, read_json
 from patc.runtime.spirv_module import add_statement, check_module, read_statement
 
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
 MAGIC = b"PATCSPV3"
-# What Vulkan calls the features behind the capabilities that kernels of some element types need.
-HALF_FEATURES = {"Float16": "shaderFloat16", "StorageBuffer16BitAccess": "storageBuffer16BitAccess"}
-WIDE_FEATURES = {"Float64": "shaderFloat64", "Int64": "shaderInt64"}
-FEATURES = {**HALF_FEATURES, **WIDE_FEATURES}
-_CAPABILITIES = ("Shader", *FEATURES)
+_CAPABILITIES = ("Shader", *CAPABILITIES)
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _MOST = 1 << 16  # kernels, dispatches and tensors
 _MOST_THREADS, _MOST_SHARED_BYTES, _MOST_PUSH_BYTES = 1 << 12, 1 << 20, 1 << 12

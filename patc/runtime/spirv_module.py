@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator, Sequence
 
+from patc.capabilities import CAPABILITIES
 from patc.runtime.expected import require
 
 _MAGIC = 0x07230203
@@ -14,7 +15,7 @@ _LARGEST_BOUND = 1 << 22
 _SOURCE_EXTENSION, _EXTENSION, _ENTRY_POINT, _EXECUTION_MODE, _CAPABILITY, _FUNCTION_END = 4, 10, 15, 16, 17, 56
 _COMPUTE, _LOCAL_SIZE = 5, 17
 _KEEP_NAN_MODE, _KEEP_NAN_CAPABILITY, _KEEP_NAN_EXTENSION = 4461, 4466, "SPV_KHR_float_controls"
-_CAPABILITIES = {"Matrix": 0, "Shader": 1, "Float16": 9, "Float64": 10, "Int64": 11, "StorageBuffer16BitAccess": 4433}
+_CAPABILITIES = {"Matrix": 0, "Shader": 1, **{item.name: item.number for item in CAPABILITIES.values()}}
 _STATEMENT = "patc_interface "
 
 _Instruction = tuple[int, tuple[int, ...]]

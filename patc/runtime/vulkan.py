@@ -15,9 +15,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from patc.capabilities import CAPABILITIES
 from patc.diagnostics import PatcError, nearest
 from patc.locks import once
 from patc.runtime import vulkan_structures as vk
+from patc.runtime.vulkan_features import DeviceFeatures
 
 API_VERSION = (1 << 22) | (1 << 12)  # 1.1
 SELECT = "PATC_VULKAN_DEVICE"  # environment variable: index or name of the device to use
@@ -41,7 +43,7 @@ _RESULTS = {
 _KINDS = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
 _PREFERENCE = ("discrete GPU", "integrated GPU", "virtual GPU", "other", "CPU")
 DEVICE_LOST = -4
-HALF_ARITHMETIC, FLOAT_CONTROLS = "VK_KHR_shader_float16_int8", "VK_KHR_shader_float_controls"  # extensions
+FLOAT_CONTROLS = "VK_KHR_shader_float_controls"  # an extension
 
 
 class VulkanError(PatcError):
@@ -203,19 +205,10 @@ class Instance:
         return frozenset(item.extensionName.decode() for item in found)
 
     def _capabilities(self, handle: int, extensions: Collection[str]) -> frozenset[str]:
-        found: set[str] = set()
-        storage = vk.PhysicalDevice16BitStorageFeatures()
-        arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage))
-        has_arithmetic = HALF_ARITHMETIC in extensions
-        chain = arithmetic if has_arithmetic else storage
-        features = vk.PhysicalDeviceFeatures2(pNext=ctypes.addressof(chain))
-        self.api.vkGetPhysicalDeviceFeatures2(handle, ctypes.byref(features))
-        found |= {name for name, place in vk.WIDE_FEATURES.items() if features.features[place]}
-        if storage.storageBuffer16BitAccess:
-            found.add("StorageBuffer16BitAccess")
-        if has_arithmetic and arithmetic.shaderFloat16:
-            found.add("Float16")
-        return frozenset(found)
+        known = [item for item in CAPABILITIES.values() if item.device_extension in ("", *extensions)]
+        features = DeviceFeatures(known)
+        self.api.vkGetPhysicalDeviceFeatures2(handle, ctypes.byref(features.first))
+        return frozenset(item.name for item in known if features.has(item))
 
     def choose(self, device: int | str | None = None) -> PhysicalDevice:
         """Return a device.

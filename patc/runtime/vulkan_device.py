@@ -8,19 +8,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from patc.capabilities import CAPABILITIES
 from patc.diagnostics import PatcError
+from patc.numerics import NUMERICS
 from patc.runtime import vulkan_structures as vk
-from patc.runtime.gpu_code import FEATURES, HALF_FEATURES
 from patc.runtime.spirv_module import keep_nan
 from patc.runtime.vulkan import (
     DEVICE_LOST,
     FLOAT_CONTROLS,
-    HALF_ARITHMETIC,
     Api,
     PhysicalDevice,
     VulkanError,
     instance,
 )
+from patc.runtime.vulkan_features import DeviceFeatures
 
 STORAGE, FROM, TO = 0x20, 0x1, 0x2  # usage of a buffer: by kernels, and as source and target of copies
 _DEVICE_LOCAL, _HOST_VISIBLE, _HOST_COHERENT, _HOST_CACHED = 1, 2, 4, 8
@@ -53,8 +54,10 @@ class Device:
     def __init__(self, physical: PhysicalDevice, capabilities: Collection[str]) -> None:
         missing = sorted(set(capabilities) - {"Shader"} - physical.capabilities)
         if missing:
-            names = ", ".join(FEATURES.get(name, name) for name in missing)
-            hint = "compile with dtype f32, or " if HALF_FEATURES.keys() & set(missing) else ""
+            names = ", ".join(CAPABILITIES[name].feature for name in missing)
+            hint = (
+                "compile with dtype f32, or " if any(CAPABILITIES[name].element in NUMERICS for name in missing) else ""
+            )
             raise PatcError(
                 f"expected a Vulkan device with {names}, as compiled for, got '{physical.name}' without: "
                 f"{hint}choose another device"
@@ -73,26 +76,25 @@ class Device:
         self.commands = self.create("vkCreateCommandPool", info)
 
     def _open(self, capabilities: frozenset[str]) -> int:
-        physical, half = self.physical, HALF_FEATURES.keys() <= capabilities
+        physical, needed = self.physical, [CAPABILITIES[name] for name in sorted(capabilities & CAPABILITIES.keys())]
         priority = ctypes.c_float(1.0)
         queue = vk.DeviceQueueCreateInfo(
             queueFamilyIndex=physical.queue_family, queueCount=1, pQueuePriorities=ctypes.pointer(priority)
         )
-        storage = vk.PhysicalDevice16BitStorageFeatures(storageBuffer16BitAccess=1)
-        arithmetic = vk.PhysicalDeviceShaderFloat16Int8Features(pNext=ctypes.addressof(storage), shaderFloat16=1)
-        extensions = [HALF_ARITHMETIC] * half + [FLOAT_CONTROLS] * bool(physical.keeps_nan)
+        features = DeviceFeatures(needed)
+        for item in needed:
+            features.enable(item)
+        if physical.keeps_to_buffers:
+            features.keep_to_buffers()  # kernels that were changed cannot leave their buffers
+        extensions = sorted({item.device_extension for item in needed} - {""})
+        extensions += [FLOAT_CONTROLS] * bool(physical.keeps_nan)
         names = (ctypes.c_char_p * len(extensions))(*(name.encode() for name in extensions))
-        # Kernels that were changed cannot leave their buffers.
-        features = (ctypes.c_uint32 * vk.FEATURES)(int(physical.keeps_to_buffers))
-        for name, place in vk.WIDE_FEATURES.items():
-            features[place] = int(name in capabilities)
         info = vk.DeviceCreateInfo(
-            pNext=ctypes.addressof(arithmetic) if half else None,
+            pNext=ctypes.addressof(features.first),
             queueCreateInfoCount=1,
             pQueueCreateInfos=ctypes.addressof(queue),
             enabledExtensionCount=len(extensions),
             ppEnabledExtensionNames=ctypes.addressof(names) if extensions else None,
-            pEnabledFeatures=ctypes.addressof(features),
         )
         return self.api.create("vkCreateDevice", physical.handle, ctypes.byref(info))
 

@@ -9,8 +9,7 @@ import ctypes
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, ClassVar
 
-FEATURES = 55  # of Vulkan 1.0; the first one is robustBufferAccess
-WIDE_FEATURES = {"Float64": 39, "Int64": 40}  # the places among them of what these capabilities need
+FEATURES, ROBUST_BUFFER_ACCESS = 55, 0  # of Vulkan 1.0: how many, and the number of one
 PROPERTIES_BYTES = 824  # of VkPhysicalDeviceProperties
 Handle = c_uint64  # of any object; those that are pointers are as wide on every machine with 64 bits
 
