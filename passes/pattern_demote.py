@@ -15,7 +15,7 @@ from patc.dialects import pattern
 from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import CONSTANTS, constant_name, make_constant, read_constant
-from patc.passes.ir.elements import mlir_type, numpy_type
+from patc.passes.ir.elements import largest, mlir_type, round_to
 from patc.passes.ir.functions import defined_functions, top_level_ops, works_on_tensors
 from patc.passes.layers.registry import kind_of
 
@@ -131,14 +131,12 @@ def _round(op: Any, narrow: ir.Type, state: PassState) -> np.ndarray:
     array = read_constant(op.results[0], state)
     if array is None:
         raise fail(op, "values in the text", op.attributes["value"])
-    with np.errstate(over="ignore"):
-        rounded = array.astype(numpy_type(narrow))
-    beyond = np.isinf(rounded) & np.isfinite(array)
+    rounded, beyond = round_to(array, narrow)
     if beyond.any():
         user = _computing_uses(op.results[0])[0].owner.opview
         name = constant_name(op.results[0])
         found = f"{array[beyond].flat[0]:g}" + (f" in '{name}'" if name else "")
-        raise fail(user, f"constants of magnitude {float(np.finfo(rounded.dtype).max):g} or less for {narrow}", found)
+        raise fail(user, f"constants of magnitude {largest(narrow):g} or less for {narrow}", found)
     return rounded
 
 

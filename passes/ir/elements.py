@@ -33,6 +33,25 @@ def numpy_type(type_: ir.Type) -> np.dtype | None:
     return None if known is None else np.dtype(known.dtype)
 
 
+def compute_type(type_: ir.Type) -> ir.Type:
+    """Return what elements are loaded as, `type_` as in `element_bytes`: themselves where patc has no kernels."""
+    known = numerics_of(type_)
+    return _element(type_) if known is None or known.compute == known.storage else mlir_type(known.compute)
+
+
+def round_to(array: np.ndarray, type_: ir.Type) -> tuple[np.ndarray, np.ndarray]:
+    """Return floats as an array of elements of a floating-point type, rounded to nearest, and where finite ones became
+    infinite."""
+    with np.errstate(over="ignore"):
+        rounded = array.astype(numpy_type(type_))
+    return rounded, np.isinf(rounded) & np.isfinite(array)
+
+
+def largest(type_: ir.Type) -> float:
+    """Return the largest finite element, `type_` as in `element_bytes`."""
+    return float(np.finfo(numpy_type(type_)).max)
+
+
 def accumulator_type(type_: ir.Type) -> ir.Type:
     """Return what sums of elements are made in, `type_` as in `element_bytes`: themselves where patc has no kernels."""
     known = numerics_of(type_)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, memref, scf, vector
 
-from patc.passes.ir.elements import accumulator_type
+from patc.passes.ir.elements import accumulator_type, compute_type
 
 Index: TypeAlias = int | ir.Value
 Vectors: TypeAlias = list[ir.Value]
@@ -22,10 +22,14 @@ class Builder:
     """Emits operations at the current insertion point; constants go to the start of `entry`.
 
     Args:
-        element: what the kernel computes in, f32 by default. Loads have the element type of the memory.
+        element: of the tensors that the kernel computes with, f32 by default.
 
     Attributes:
+        element: what it computes in.
         accumulator: what long sums of elements are made in.
+
+    What is loaded is of the type that elements of the memory are computed in, and becomes such elements when it is
+    stored.
 
     Arithmetic is that of the operands' element type; integers have a sign, and wrap.
     """
@@ -35,8 +39,8 @@ class Builder:
         self._constants: dict[object, ir.Value] = {}
         self._results: dict[tuple[ir.Block, str, ir.Value, ir.Value], ir.Value] = {}
         self.f32 = ir.F32Type.get()
-        self.element = self.f32 if element is None else element
-        self.accumulator = accumulator_type(self.element)
+        stored = self.f32 if element is None else element
+        self.element, self.accumulator = compute_type(stored), accumulator_type(stored)
         self.index_type = ir.IndexType.get()
 
     # Constants ------------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ class Builder:
 
     def load_scalar(self, memory: ir.Value, index: Index) -> ir.Value:
         """Load one element."""
-        return memref.LoadOp(memory, [self.index(index)]).result
+        return self._widen(memref.LoadOp(memory, [self.index(index)]).result)
 
     def load_index(self, memory: ir.Value, index: Index) -> ir.Value:
         """Load one integer as an index."""
@@ -139,7 +143,7 @@ class Builder:
         address = self.index(self.add(base, offset))
         if lanes == 1:
             return self.load_scalar(memory, address)
-        return vector.LoadOp(ir.VectorType.get([lanes], element_type(memory)), memory, [address]).result
+        return self._widen(vector.LoadOp(ir.VectorType.get([lanes], element_type(memory)), memory, [address]).result)
 
     def load_masked(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
         """Load the first `valid` of `lanes` elements; the others are zero and their memory is not touched."""
@@ -151,11 +155,14 @@ class Builder:
         """Load as `load_masked` does, and also forbid `pattern-vectorize` to touch the elements around."""
         address = self.index(self.add(base, offset))
         mask, zero = self.mask(valid, lanes), self.splat(0.0, lanes, element_type(memory))
-        return vector.MaskedLoadOp(zero.type, memory, [address], mask, zero).result
+        return self._widen(vector.MaskedLoadOp(zero.type, memory, [address], mask, zero).result)
+
+    def _widen(self, loaded: ir.Value) -> ir.Value:
+        return self.convert(loaded, compute_type(loaded.type))
 
     def store(self, value: ir.Value, memory: ir.Value, base: Index, offset: int) -> None:
         """Store a vector or a scalar at base + offset."""
-        address = self.index(self.add(base, offset))
+        address, value = self.index(self.add(base, offset)), self.convert(value, element_type(memory))
         if isinstance(value.type, ir.VectorType):
             vector.StoreOp(value, memory, [address])
         else:
@@ -167,7 +174,7 @@ class Builder:
         if valid == lanes:
             self.store(value, memory, base, offset)
         elif valid > 0:
-            address = self.index(self.add(base, offset))
+            address, value = self.index(self.add(base, offset)), self.convert(value, element_type(memory))
             vector.MaskedStoreOp(memory, [address], self.mask(valid, lanes), value)
 
     def prefetch(self, memory: ir.Value, base: Index, offset: int, *, write: bool = False) -> None:

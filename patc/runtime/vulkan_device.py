@@ -55,9 +55,8 @@ class Device:
         missing = sorted(set(capabilities) - {"Shader"} - physical.capabilities)
         if missing:
             names = ", ".join(CAPABILITIES[name].feature for name in missing)
-            hint = (
-                "compile with dtype f32, or " if any(CAPABILITIES[name].element in NUMERICS for name in missing) else ""
-            )
+            is_asked = any(CAPABILITIES[name].element in NUMERICS for name in missing)
+            hint = "compile with dtype f32, or " if is_asked else ""
             raise PatcError(
                 f"expected a Vulkan device with {names}, as compiled for, got '{physical.name}' without: "
                 f"{hint}choose another device"

@@ -14,7 +14,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry
 from patc.passes.cost.models import cost_model
-from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.elements import compute_type, element_bytes
 from patc.passes.ir.planes import as_planes, is_flat, kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Strip
@@ -66,8 +66,8 @@ def column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[Strip]]]:
 
 
 def core_model(op: Any, target: Target) -> CoreModel:
-    """Return the cost model of a target for elements of a layer's result."""
-    model: CoreModel = cost_model(target, element_bytes(op.result.type))
+    """Return the cost model of a target for what a layer's result is computed in."""
+    model: CoreModel = cost_model(target, element_bytes(compute_type(op.result.type)))
     return model
 
 
