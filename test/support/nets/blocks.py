@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Activation = Callable[[], nn.Module] | None
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Scale:
 
     def repeats(self, count: int) -> int:
         return max(1, math.ceil(count * self.depth))
+
+    def some(self, rows: list[Row]) -> list[Row]:
+        """Return the rows of a table of blocks; every third, from the second, of a net that is shallower."""
+        return rows if self.depth == 1 else rows[1::3]
 
 
 class Sum(nn.Module):

@@ -7,7 +7,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .blocks import Concat, Parallel, Scale, Squeeze, Sum, basic, bottleneck, chain, classifier, conv, separable, shortcut
+from .blocks import (
+    Concat,
+    Parallel,
+    Scale,
+    Squeeze,
+    Sum,
+    basic,
+    bottleneck,
+    chain,
+    classifier,
+    conv,
+    separable,
+    shortcut,
+)
 
 
 def stem(channels: int) -> list[nn.Module]:
@@ -248,13 +261,17 @@ def inception_v3(scale: Scale) -> nn.Module:
         return block, 2 * scale(64) + scale(96) + scale(pool)
 
     def b(i: int) -> tuple[nn.Module, int]:
-        three = nn.Sequential(conv(i, scale(64), 1), conv(scale(64), scale(96)), conv(scale(96), scale(96), 3, 2, pad=0))
+        three = nn.Sequential(
+            conv(i, scale(64), 1), conv(scale(64), scale(96)), conv(scale(96), scale(96), 3, 2, pad=0)
+        )
         return Concat(conv(i, scale(384), 3, 2, pad=0), three, nn.MaxPool2d(3, 2)), scale(384) + scale(96) + i
 
     def c(i: int, n: int) -> tuple[nn.Module, int]:
         h, o = scale(n), scale(192)
         one = nn.Sequential(conv(i, h, 1), conv(h, h, (1, 7)), conv(h, o, (7, 1)))
-        two = nn.Sequential(conv(i, h, 1), conv(h, h, (7, 1)), conv(h, h, (1, 7)), conv(h, h, (7, 1)), conv(h, o, (1, 7)))
+        two = nn.Sequential(
+            conv(i, h, 1), conv(h, h, (7, 1)), conv(h, h, (1, 7)), conv(h, h, (7, 1)), conv(h, o, (1, 7))
+        )
         return Concat(conv(i, o, 1), one, two, pooled(i, o)), 4 * o
 
     def d(i: int) -> tuple[nn.Module, int]:
@@ -276,8 +293,8 @@ def inception_v3(scale: Scale) -> nn.Module:
     ]  # fmt: skip
     channels = scale(192)
     makers: list[Callable[[int], tuple[nn.Module, int]]] = [
-        *((lambda i, n=n: a(i, n)) for n in (32, 64, 64)), b,  # type: ignore[misc]
-        *((lambda i, n=n: c(i, n)) for n in (128, 160, 160, 192)), d, e, e,  # type: ignore[misc]
+        *((lambda i, n=n: a(i, n)) for n in (32, 64, 64)[: scale.repeats(3)]), b,  # type: ignore[misc]
+        *((lambda i, n=n: c(i, n)) for n in (128, 160, 160, 192)[: scale.repeats(4)]), d, *[e] * scale.repeats(2),  # type: ignore[misc]
     ]  # fmt: skip
     for make in makers:
         block, channels = make(channels)
@@ -341,7 +358,10 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.spread = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.main = nn.Sequential(
-            nn.LayerNorm(channels, 1e-6), nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+            nn.LayerNorm(channels, 1e-6),
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(),
+            nn.Linear(4 * channels, channels),
         )
         self.weight = nn.Parameter(torch.full((channels,), 0.1))
 

@@ -25,7 +25,7 @@ def efficientnet_b0(scale: Scale) -> nn.Module:
               (6, 192, 5, 2, 4), (6, 320, 3, 1, 1)]  # fmt: skip
     channels = scale(32)
     layers: list[nn.Module] = [conv(3, channels, 3, 2, nn.SiLU)]
-    for wider, outputs, kernel, stride, count in stages:
+    for wider, outputs, kernel, stride, count in scale.some(stages):
         for i in range(scale.repeats(count)):
             hidden = channels * wider
             squeeze = Squeeze(hidden, max(1, channels // 4), nn.SiLU)
@@ -49,7 +49,7 @@ def mobilenet_v3(scale: Scale) -> nn.Module:
               (5, 672, 160, True, swish, 2), (5, 960, 160, True, swish, 1), (5, 960, 160, True, swish, 1)]  # fmt: skip
     channels = scale(16)
     layers: list[nn.Module] = [conv(3, channels, 3, 2, swish)]
-    for kernel, hidden, outputs, has_squeeze, act, stride in stages:
+    for kernel, hidden, outputs, has_squeeze, act, stride in scale.some(stages):
         squeeze = Squeeze(scale(hidden), scale(hidden / 4), relu, nn.Hardsigmoid) if has_squeeze else None
         layers.append(
             inverted(
@@ -178,7 +178,7 @@ def ghostnet(scale: Scale) -> nn.Module:
               (5, 960, 160, 1, 1)]  # fmt: skip
     channels = scale(16)
     layers: list[nn.Module] = [conv(3, channels, 3, 2)]
-    for kernel, hidden, outputs, has_squeeze, stride in stages:
+    for kernel, hidden, outputs, has_squeeze, stride in scale.some(stages):
         hidden, outputs = scale(hidden), scale(outputs)
         parts: list[nn.Module] = [Ghost(channels, hidden)]
         parts += [conv(hidden, hidden, kernel, 2, None, groups=hidden)] if stride == 2 else []

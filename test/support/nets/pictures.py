@@ -65,9 +65,7 @@ class Pyramid(nn.Module):
         self.branches, self.means = nn.ModuleList(branches), nn.ModuleList(means)
 
     def forward(self, x: Tensor) -> Tensor:
-        resized = [
-            interpolate(mean(x), size=x.shape[2:], mode="bilinear", align_corners=False) for mean in self.means
-        ]
+        resized = [interpolate(mean(x), size=x.shape[2:], mode="bilinear", align_corners=False) for mean in self.means]
         return torch.cat([*(branch(x) for branch in self.branches), *resized], 1)
 
 
@@ -85,9 +83,7 @@ def pspnet(scale: Scale) -> nn.Module:
     """PSPNet on ResNet-50 (Zhao et al. 2017): means over 1, 2, 3 and 6 parts of the picture."""
     backbone, channels = _dilated_resnet(scale)
     width = scale(512)
-    means: list[nn.Module] = [
-        nn.Sequential(nn.AdaptiveAvgPool2d(n), conv(channels, width, 1)) for n in (1, 2, 3, 6)
-    ]
+    means: list[nn.Module] = [nn.Sequential(nn.AdaptiveAvgPool2d(n), conv(channels, width, 1)) for n in (1, 2, 3, 6)]
     head = [conv(channels + 4 * width, width), nn.Dropout2d(0.1), nn.Conv2d(width, 19, 1)]
     return Resized(backbone, Pyramid([nn.Identity()], means), *head)
 
