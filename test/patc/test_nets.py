@@ -1,6 +1,6 @@
-"""Well-known nets against PyTorch in float64, on each kind of target.
+"""Well-known nets against PyTorch in float64, on each kind of target: their structure, with few channels and blocks.
 
-PATC_LARGE_TESTS=1 adds the nets as published; the others have their structure, but few channels and blocks.
+PATC_LARGE_TESTS=1 adds those whose operations others have as well, and all nets as published.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from emulated import Emulated, needs_arm, needs_linker
 from gpu import needs_device
 from helpers import torch_results
 from nets import NETS
+from torch.utils._pytree import tree_leaves
 
 import patc
 from patc.compiler import compile_program
 from patc.options import make_options
 
 BOUND = 1e-4
-# One for each kind of operation that few others have: SiLU and squeeze-excite, groups and shuffles, concatenations,
-# dilation, transposed convolutions, pixel shuffle, a softmax over bins, 1-D convolutions, LSTMs, attention, layer norm.
-ELSEWHERE = ["efficientnet_b0", "shufflenet_v1", "densenet121", "drn_d22", "unet", "espcn", "quartznet", "vit_tiny"]
+QUICK = [
+    "efficientnet_b0", "mobilenet_v3", "squeezenet", "densenet121", "shufflenet_v1", "shufflenet_v2", "regnet_y_400mf",
+    "resnext50", "drn_d22", "dpn68", "nasnet_cell", "centernet", "edsr", "espcn", "yolo_v3_tiny", "quartznet",
+    "vit_tiny", "convnext_tiny",
+]  # fmt: skip
+# SiLU and squeeze-excite, groups and shuffles, pixel shuffle, 1-D convolutions, attention.
+ELSEWHERE = ["efficientnet_b0", "shufflenet_v1", "espcn", "quartznet", "vit_tiny"]
 needs_large = pytest.mark.skipif("PATC_LARGE_TESTS" not in os.environ, reason="PATC_LARGE_TESTS")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,10 +41,10 @@ def require_close(found: list[np.ndarray], model: torch.nn.Module, x: torch.Tens
 
 
 def leaves(outputs: object) -> list[np.ndarray]:
-    return [leaf.numpy() for leaf in torch.utils._pytree.tree_leaves(outputs)]
+    return [leaf.numpy() for leaf in tree_leaves(outputs)]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=needs_large) for name in NETS])
 def test_small(name: str) -> None:
     model, x = NETS[name].build(is_small=True)
     require_close(leaves(patc.compile(model, (x,), threads=2)(x)), model, x)

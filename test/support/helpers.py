@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 from torch_mlir import ir
 
 from patc.context import make_context
@@ -30,7 +31,7 @@ def torch_results(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> lis
     """Return what a model computes in float64; the model stays as it is."""
     with torch.no_grad():
         results = copy.deepcopy(model).double()(*(x.double() for x in inputs))
-    return [y.numpy() for y in (results if isinstance(results, (tuple, list)) else [results])]
+    return [y.numpy() for y in tree_leaves(results)]
 
 
 def raised_model(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[ir.Module, PassState]:
