@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch_mlir import ir
 
@@ -19,6 +19,9 @@ from patc.numerics import MLIR_TYPES
 from patc.parameters import ParameterStore
 from patc.passes.ir.modules import read_signature
 from patc.runtime.program import ENTRY, TensorInfo
+
+# One for each input, or, for an .onnx file, shapes by the names of inputs.
+ExampleInputs: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,15 @@ class Source:
 
 
 @compiling()
-def import_source(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> Source:
+def import_source(model: Any, example_inputs: ExampleInputs, context: ir.Context) -> Source:
     """Return a model of any accepted kind as a module. See `compile_model` for the arguments.
 
     Raises:
         PatcError: the model is of another kind, its file cannot be read, or patc cannot compile it.
     """
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".mlir":
-        source = _read_source(Path(model), context)
-        _require_shapes(source, example_inputs)
+    read = _READERS.get(Path(model).suffix.lower()) if isinstance(model, (str, os.PathLike)) else None
+    if read is not None:
+        source = read(Path(model), example_inputs, context)
         _require_elements(source)
         return source
     imported = import_model(model, example_inputs, context)
@@ -88,14 +91,27 @@ def module_source(module: ir.Module, parameters: ParameterStore, place: str | No
     return Source(module, parameters, inputs, outputs, leaves[0] if len(leaves) == 1 else {"tuple": leaves})
 
 
-def _read_source(path: Path, context: ir.Context) -> Source:
+def _read_mlir(path: Path, example_inputs: ExampleInputs, context: ir.Context) -> Source:
     from patc.mlir_files import read_module
 
     module, parameters = read_module(path, context)
     source = module_source(module, parameters, str(path))
     if not source.outputs:
         raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", find_main(module).location)
+    _require_shapes(source, example_inputs)
     return source
+
+
+def _read_onnx(path: Path, example_inputs: ExampleInputs, context: ir.Context) -> Source:
+    from patc.frontend.onnx import import_onnx
+
+    found = import_onnx(path, example_inputs, context)
+    source = module_source(found.module, found.parameters, str(path))
+    return replace(source, inputs=found.inputs, outputs=found.outputs)
+
+
+# What reads a file, by the end of its name; torch's are left to the front end for torch.
+_READERS = {".mlir": _read_mlir, ".onnx": _read_onnx}
 
 
 def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
@@ -106,7 +122,7 @@ def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
     return TensorInfo(name, tuple(type_.shape), MLIR_TYPES[str(type_.element_type)].dtype)
 
 
-def _require_shapes(source: Source, example_inputs: Sequence[Any] | None) -> None:
+def _require_shapes(source: Source, example_inputs: ExampleInputs) -> None:
     if example_inputs is None:
         return
     found = [list(getattr(value, "shape", ())) for value in example_inputs]

@@ -1,0 +1,183 @@
+"""What of an ONNX graph does not depend on its inputs is computed: shape arithmetic, conditions, rearranged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patc.diagnostics import PatcError
+from patc.frontend.onnx_files import all_graphs, load_onnx
+from patc.frontend.onnx_graph import OnnxGraph
+
+if TYPE_CHECKING:
+    import onnx
+
+# Of all constants that a network computes of its weights, which are a few times as large as these; more than that takes
+# the machine's memory.
+_LEAST_ROOM, _ROOM = 1 << 30, 16
+_ROUNDS = 64
+
+# What gives other numbers each time, runs as long as its subgraph says, or reads formats of files.
+_KEPT = {
+    "Bernoulli",
+    "ImageDecoder",
+    "Loop",
+    "Multinomial",
+    "Optional",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "RegexFullMatch",
+    "Scan",
+    "SequenceMap",
+    "StringNormalizer",
+    "StringSplit",
+    "TfIdfVectorizer",
+}
+# Ops whose result has at most as many elements as their first input, even where its shape is not known.
+_SHRINKING = {"Compress", "NonZero", "Squeeze", "Unique"}
+
+
+def fold_constants(graph: OnnxGraph) -> None:
+    """Compute what does not depend on the inputs, inline conditions that are known, and drop identities.
+
+    Raises:
+        PatcError: the constants take more memory than those of networks do.
+    """
+    folding = _Folding(graph)
+    for _ in range(_ROUNDS):
+        graph.infer()
+        if not folding.run():
+            return
+
+
+class _Folding:
+    def __init__(self, graph: OnnxGraph) -> None:
+        self._graph = graph
+        self._room = max(_LEAST_ROOM, _ROOM * sum(array.nbytes for array in graph.constants.values()))
+        self._names: dict[str, str] = {}  # of values that are others
+
+    def run(self) -> bool:
+        """Go through all nodes once; return whether something changed."""
+        kept, before = [], list(self._graph.nodes)
+        for node in before:
+            rename(node, self._names)
+            kept += self._fold(node)
+        for value in self._graph.model.graph.output:
+            # What a caller knows keeps its name.
+            if (source := self._names.get(value.name)) is not None:
+                kept.append(load_onnx().helper.make_node("Identity", [source], [value.name], name=value.name))
+        changed = len(kept) != len(before) or any(one is not other for one, other in zip(kept, before, strict=True))
+        if changed:
+            self._names = {}
+            self._graph.replace_nodes([type(node).FromString(node.SerializeToString()) for node in kept])
+        return changed
+
+    def _fold(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return what a node becomes."""
+        constants = self._graph.constants
+        if node.domain or node.op_type in _KEPT:
+            return [node]
+        if node.op_type in ("Identity", "Dropout") and self._is_identity(node):
+            if node.output[0] in self._graph.outputs:
+                return [node] if node.op_type == "Identity" else [_identity(node)]
+            self._names[node.output[0]] = node.input[0]
+            return []
+        if node.op_type in ("Shape", "Size"):
+            return self._shape(node)
+        if node.op_type == "If":
+            return self._branch(node)
+        if any(node.input) and all(not name or name in constants for name in node.input):
+            return [] if self._evaluate(node) else [node]
+        return [node]
+
+    def _is_identity(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "Identity":
+            return node.input[0] not in self._graph.constants or node.output[0] not in self._graph.outputs
+        is_read = len(node.output) > 1 and node.output[1]
+        training = self._graph.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else False
+        return not is_read and training is not None and not np.any(training)
+
+    def _shape(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        type_ = self._graph.types.get(node.input[0])
+        if type_ is None or not type_.is_static:
+            return [node]
+        ends = {attribute.name: attribute.i for attribute in node.attribute}
+        sizes = np.array(type_.sizes, np.int64)
+        value = sizes[ends.get("start", 0) : ends.get("end", len(sizes))] if node.op_type == "Shape" else sizes.prod()
+        self._graph.constants[node.output[0]] = np.asarray(value, np.int64)
+        return []
+
+    def _branch(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return the nodes of the branch that is taken, where that is known."""
+        condition = self._graph.constants.get(node.input[0])
+        if condition is None or condition.size != 1:
+            return [node]
+        name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        branch = next(attribute.g for attribute in node.attribute if attribute.name == name)
+        results = [value.name for value in branch.output]
+        made = [output for inner in branch.node for output in inner.output if output]
+        names = {output: self._graph.unique(f"{node.name}/{output}") for output in made}
+        for result, output in zip(results, node.output, strict=True):
+            if result in names and result not in self._graph.outputs:
+                names[result] = output
+        for inner in branch.node:
+            rename(inner, names)
+            inner.output[:] = [names.get(output, output) for output in inner.output]
+        make = load_onnx().helper.make_node
+        pairs = [(names.get(result, result), output) for result, output in zip(results, node.output, strict=True)]
+        return [*branch.node, *(make("Identity", [one], [other], name=other) for one, other in pairs if one != other)]
+
+    def _evaluate(self, node: onnx.NodeProto) -> bool:
+        """Compute a node of constants; return whether that went well."""
+        graph, outputs = self._graph, [name for name in node.output if name]
+        inputs = {name: graph.constants[name] for name in node.input if name}
+        shapes = [graph.types.get(name) for name in outputs]
+        known = [type_.sizes for type_ in shapes if type_ is not None and type_.is_static]
+        if len(known) < len(outputs) and node.op_type not in _SHRINKING:
+            return False
+        size = sum(8 * int(np.prod(sizes, dtype=np.float64)) for sizes in known)
+        if size > self._room:
+            expected = f"expected at most {self._room / 1e9:.1f} GB of constants, for these weights"
+            raise PatcError(f"{expected}, found {node.op_type} of {size / 1e9:.1f} GB more", f"{graph.path}: {node.name}")
+        results = _run(node, inputs, graph)
+        if results is None:
+            return False
+        self._room -= size
+        graph.constants.update(zip(outputs, results, strict=True))
+        return True
+
+
+def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) -> list[np.ndarray] | None:
+    onnx = load_onnx()
+    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    arguments = [onnx.helper.make_empty_tensor_value_info(name) for name in inputs]
+    alone = onnx.helper.make_graph([node], "node", arguments, outputs)
+    model = onnx.helper.make_model(alone, opset_imports=graph.model.opset_import)
+    try:
+        with np.errstate(all="ignore"):
+            found: Sequence[Any] = onnx.reference.ReferenceEvaluator(model).run(None, inputs)
+    except Exception:  # what the evaluator cannot compute stays, and is refused where patc cannot either
+        return None
+    results = [np.ascontiguousarray(value).reshape(np.shape(value)) for value in found if isinstance(value, (np.ndarray, np.generic))]
+    is_number = all(result.dtype.kind not in "OUSM" for result in results)
+    return results if len(results) == len(found) and is_number else None
+
+
+def _identity(node: onnx.NodeProto) -> onnx.NodeProto:
+    return load_onnx().helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
+
+
+def rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Let a node, and what is inside, read other values."""
+    inside = list(all_graphs(node))
+    for owner in (node, *(inner for graph in inside for inner in graph.node)):
+        for index, name in enumerate(owner.input):
+            if name in names:
+                owner.input[index] = names[name]
+    for graph in inside:
+        for value in graph.output:
+            value.name = names.get(value.name, value.name)

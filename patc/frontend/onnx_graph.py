@@ -1,0 +1,190 @@
+"""An ONNX graph with its constants beside it, as arrays: what the rewrites of the front end work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patc.diagnostics import PatcError, first_line
+from patc.frontend.onnx_files import captured_names, load_onnx, read_tensor, subgraphs
+
+if TYPE_CHECKING:
+    import onnx
+
+SMALL = 1024  # elements of a constant that shapes may depend on
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """What is known of a value.
+
+    Attributes:
+        element: a member of TensorProto.DataType; 0 for what is no tensor.
+        shape: None where the rank is not known, and None for sizes that are not.
+    """
+
+    element: int
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def is_static(self) -> bool:
+        return self.shape is not None and None not in self.shape
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of a static shape."""
+        return tuple(size for size in self.shape or () if size is not None)
+
+
+@dataclass
+class OnnxGraph:
+    """A model with its nodes in order and all constants taken out of it.
+
+    Attributes:
+        model: without initializers and `Constant` nodes; its inputs are those that a caller gives.
+        constants: by the names of their values.
+        path: its file.
+        types: of values, as of the last `infer`.
+    """
+
+    model: onnx.ModelProto
+    constants: dict[str, np.ndarray]
+    path: Path
+    types: dict[str, ValueType] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> Any:
+        return self.model.graph.node
+
+    @property
+    def opset(self) -> int:
+        return max(opset.version for opset in self.model.opset_import if not opset.domain)
+
+    @property
+    def outputs(self) -> list[str]:
+        return [value.name for value in self.model.graph.output]
+
+    def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Put other nodes in the place of all; constants that none of them reads go."""
+        kept = list(nodes)
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(kept)
+        read = set(self.outputs).union(*map(captured_names, kept))
+        self.constants = {name: array for name, array in self.constants.items() if name in read}
+
+    def unique(self, name: str) -> str:
+        """Return a name that no value has."""
+        taken = {*self.constants, *self.types, *(output for node in self.nodes for output in node.output)}
+        unique, suffix = name, 0
+        while unique in taken:
+            suffix += 1
+            unique = f"{name}.{suffix}"
+        return unique
+
+    def infer(self, strict: bool = False) -> None:
+        """Find the types of all values, with what is known of shapes that are computed.
+
+        Raises:
+            PatcError: strict, and shapes or types contradict each other.
+        """
+        onnx = load_onnx()
+        whole = self.with_constants(SMALL)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(whole, check_type=strict, strict_mode=strict, data_prop=True)
+        except Exception as error:  # InferenceError, and whatever C++ throws
+            if strict:
+                raise PatcError(f"expected shapes that go together, found: {_reason(error)}", str(self.path)) from None
+            return
+        graph = inferred.graph
+        self.types = {value.name: value_type(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+        for name, array in self.constants.items():
+            self.types[name] = ValueType(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+    def with_constants(self, most: int) -> onnx.ModelProto:
+        """Return the model with constants of at most `most` elements as initializers, and the others as inputs."""
+        onnx = load_onnx()
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.model)
+        for name, array in self.constants.items():
+            if array.size <= most:
+                whole.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+            else:
+                element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                whole.graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
+        return whole
+
+
+def make_graph(model: onnx.ModelProto, path: Path) -> OnnxGraph:
+    """Take the constants out of a model, which is changed in place.
+
+    Raises:
+        PatcError: a constant cannot be read.
+    """
+    constants: dict[str, np.ndarray] = {}
+    graph = OnnxGraph(model, constants, path)
+    inputs = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
+    del model.graph.input[:]  # old files list weights as inputs too
+    model.graph.input.extend(inputs)
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")  # some files have wrong ones
+    _take_constants(model.graph, graph, {})
+    return graph
+
+
+def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, str]) -> None:
+    """Move initializers and `Constant` nodes of a graph, and of those inside, to the constants of the model.
+
+    Args:
+        names: of constants that had another name where they were.
+    """
+    onnx = load_onnx()
+    names = dict(names)
+    kept = []
+
+    def take(name: str, array: np.ndarray) -> None:
+        # Branches of one If may each have a constant of the same name.
+        names[name] = name if graph is into.model.graph and name not in into.constants else into.unique(name)
+        into.constants[names[name]] = array
+
+    for tensor in graph.initializer:
+        take(tensor.name, read_tensor(tensor, into.path))
+    for node in graph.node:
+        attribute = next(iter(node.attribute), None)
+        if node.op_type != "Constant" or node.domain or attribute is None or attribute.name == "sparse_value":
+            for index, name in enumerate(node.input):
+                node.input[index] = names.get(name, name)
+            for inner in subgraphs(node):
+                _take_constants(inner, into, names)
+            kept.append(node)
+        elif attribute.name == "value":
+            attribute.t.name = node.output[0]
+            take(node.output[0], read_tensor(attribute.t, into.path))
+        else:
+            value = onnx.helper.get_attribute_value(attribute)
+            is_float = attribute.name in ("value_float", "value_floats")
+            take(node.output[0], np.asarray(value, np.float32 if is_float else np.int64))
+    for value in graph.output:
+        value.name = names.get(value.name, value.name)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.initializer[:], graph.node[:]
+    graph.node.extend(copies)
+
+
+def value_type(value: onnx.ValueInfoProto) -> ValueType:
+    """Return what a message says of a value's type."""
+    if not value.type.HasField("tensor_type"):
+        return ValueType(0, None)
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return ValueType(tensor.elem_type, None)
+    sizes = (size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+    return ValueType(tensor.elem_type, tuple(sizes))
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error).replace("[ShapeInferenceError]", "").replace("[TypeInferenceError]", "").strip(" :")

@@ -1,0 +1,107 @@
+"""Shapes of the inputs of an ONNX graph, as its file and the caller say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError, nearest
+from patc.frontend.onnx_graph import OnnxGraph, value_type
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST_ELEMENTS = 1 << 40  # whose bytes can still be counted
+
+
+def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] | None) -> None:
+    """Give the inputs of a graph static shapes.
+
+    Args:
+        given: shapes by the names of inputs; tensors or arrays of such shapes by name, or one for each input in the order
+            of the file; None for those of the file.
+
+    Raises:
+        PatcError: there is no such input, its shape is another one, or sizes stay unknown; those are listed.
+    """
+    place, inputs = str(graph.path), list(graph.model.graph.input)
+    for value in inputs:
+        if not value.type.HasField("tensor_type"):
+            found = value.type.WhichOneof("value") or "nothing"
+            raise PatcError(f"expected inputs to be tensors, found '{value.name}', a {found}", place)
+    shapes = _by_name(inputs, given, place)
+    for name in shapes:
+        names = [value.name for value in inputs]
+        if name not in names:
+            known = ", ".join(map(_describe, inputs))
+            raise PatcError(f"expected shapes for inputs of {known}; got '{name}'{nearest(name, names)}", place)
+    sizes: dict[str, int] = {}
+    for value in inputs:
+        if value.name in shapes:
+            _bind(value, shapes[value.name], sizes, place)
+    unknown = [value for value in inputs if not _set_shape(value, shapes.get(value.name), sizes)]
+    if unknown:
+        value = unknown[0]
+        shape = value_type(value).shape
+        example = "x".join(str(size or 1) for size in shape) if shape else "1x3x224x224"
+        listed = ", ".join(map(_describe, unknown))
+        advice = f"--shape {value.name}={example}"
+        raise PatcError(f"expected inputs of known shapes, found {listed}; give them as in {advice}", place)
+
+
+def _by_name(inputs: Sequence[onnx.ValueInfoProto], given: Any, place: str) -> dict[str, tuple[int, ...]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(given) != len(inputs):
+            raise PatcError(f"expected {len(inputs)} example inputs, found {len(given)}", place)
+        given = {value.name: part for value, part in zip(inputs, given, strict=True)}
+    shapes = {}
+    for name, part in given.items():
+        shape = tuple(getattr(part, "shape", part))
+        if not all(isinstance(size, int) and size > 0 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+            raise PatcError(f"expected a shape for input '{name}', got {shape}", place)
+        shapes[name] = shape
+    return shapes
+
+
+def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int], place: str) -> None:
+    """Refuse a shape that contradicts the file, and learn the sizes that its names stand for."""
+    if not value.type.tensor_type.HasField("shape"):
+        return
+    dimensions = value.type.tensor_type.shape.dim
+    fits = len(dimensions) == len(shape)
+    for size, dimension in zip(shape, dimensions, strict=False):
+        known = dimension.dim_value if dimension.dim_value > 0 else sizes.get(dimension.dim_param, size)
+        fits = fits and size == known
+        if dimension.dim_param:
+            sizes[dimension.dim_param] = size
+    if not fits:
+        raise PatcError(f"expected input {_describe(value)}, got {'x'.join(map(str, shape))}", place)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, sizes: dict[str, int]) -> bool:
+    """Give an input its shape; return whether there is one."""
+    tensor = value.type.tensor_type
+    if shape is None:
+        if not tensor.HasField("shape"):
+            return False
+        found = [size.dim_value if size.dim_value > 0 else sizes.get(size.dim_param, 0) for size in tensor.shape.dim]
+        if 0 in found:
+            return False
+        shape = tuple(found)
+    del tensor.shape.dim[:]
+    tensor.shape.SetInParent()
+    for size in shape:
+        tensor.shape.dim.add().dim_value = size
+    return True
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    """Return an input with what is known of its shape: `'x' (Nx3x?x640)`."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return f"'{value.name}' (of unknown rank)"
+    sizes = (str(size.dim_value) if size.dim_value > 0 else size.dim_param or "?" for size in tensor.shape.dim)
+    return f"'{value.name}' ({'x'.join(sizes) or 'scalar'})"
