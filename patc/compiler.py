@@ -22,7 +22,7 @@ from patc.passes.ir.functions import works_on_tensors
 from patc.pipeline import Pipeline
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
-from patc.sources import Source, import_source
+from patc.sources import ExampleInputs, Source, import_source
 from patc.targets import Target
 
 Report = Callable[[str, int, int], None]
@@ -30,7 +30,7 @@ Report = Callable[[str, int, int], None]
 
 def compile_model(
     model: Any,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: ExampleInputs = None,
     *,
     target: str | Target = "host",
     threads: int | None = None,
@@ -46,9 +46,11 @@ def compile_model(
     remark in `CompiledModel.diagnostics`. Equal models and options give equal code.
 
     Args:
-        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 or .mlir file; an
-            .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
-        example_inputs: tensors of the shapes and element types to compile for; needed for a torch.nn.Module only.
+        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2, .onnx or .mlir
+            file; an .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
+        example_inputs: tensors of the shapes and element types to compile for; needed for a torch.nn.Module, and for an
+            .onnx file that leaves sizes of its inputs open: tensors or arrays in its order, or shapes by the names of
+            inputs, as in {"x": (1, 3, 640, 640)}.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
             `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
             libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.
@@ -76,7 +78,7 @@ def compile_model(
 @compiling()
 def compile_program(
     model: Any,
-    example_inputs: Sequence[Any] | None,
+    example_inputs: ExampleInputs,
     options: Options,
     report: Report | None = None,
     backend: Backend | None = None,
@@ -150,7 +152,7 @@ def host_pipeline(target: str | Target, threads: int | None = None, dtype: str =
 
 @compiling()
 def lower_model(
-    model: Any, example_inputs: Sequence[Any] | None, pipeline: Pipeline, measure: Measure | None = None
+    model: Any, example_inputs: ExampleInputs, pipeline: Pipeline, measure: Measure | None = None
 ) -> tuple[ir.Module, PassState]:
     """Import a model, run passes on it, and return the module with its parameters and diagnostics.
 

@@ -11,7 +11,6 @@ The code needs no operating system service, allocates nothing and keeps no state
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.options import make_options, require_emits
 from patc.runtime import elf
 from patc.runtime.program import Program
+from patc.sources import ExampleInputs
 from patc.targets import Target
 
 WEIGHTS_PLACES = ("embed", "file")
@@ -104,7 +104,7 @@ class Library:
 
 def compile_library(
     model: Any,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: ExampleInputs = None,
     *,
     name: str,
     target: str | Target = "aarch64-linux",

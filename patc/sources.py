@@ -54,6 +54,8 @@ def import_source(model: Any, example_inputs: ExampleInputs, context: ir.Context
         source = read(Path(model), example_inputs, context)
         _require_elements(source)
         return source
+    if isinstance(example_inputs, Mapping):
+        raise PatcError("expected example inputs in a tuple for a model of torch, got shapes by name")
     imported = import_model(model, example_inputs, context)
     source = Source(
         imported.module,

@@ -22,9 +22,10 @@ MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "res
 MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MOST_ELEMENTS = 2**40  # whose bytes can still be counted
-MODEL_HELP = f"a .pt2 or .mlir file, or one of {', '.join(MODEL_NAMES)}"
+MODEL_HELP = f"a .pt2, .onnx or .mlir file, or one of {', '.join(MODEL_NAMES)}"
 WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
+SHAPE_HELP = "shape of an input of an .onnx file, as in x=1x3x640x640, where the file leaves it open; may be repeated"
 TARGET_HELP = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android or spirv-vulkan (host)"
 DTYPE_HELP = (
     "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay as they are (f32)"
@@ -48,13 +49,13 @@ class LoadedModel:
     Attributes:
         name: how messages call it.
         model: a torch.nn.Module, or the path of a file.
-        example_inputs: None for a file.
+        example_inputs: for a file None, or the shapes of inputs by their names.
         pruned: what was pruned; None when nothing was.
     """
 
     name: str
     model: Any
-    example_inputs: tuple[Any, ...] | None
+    example_inputs: tuple[Any, ...] | dict[str, tuple[int, ...]] | None
     pruned: PruneReport | None
 
 
@@ -68,6 +69,12 @@ def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: 
         "--input-shape", metavar="N,C,H,W", type=_shape, help="shape to compile for (batch 1 of the usual images)"
     )
     add_trust(parser)
+    add_shapes(parser)
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """Add --shape."""
+    parser.add_argument("--shape", metavar="NAME=SIZES", action="append", type=_named_shape, help=SHAPE_HELP)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -139,14 +146,32 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
             if getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
-        return LoadedModel(Path(name).name, _open_file(Path(name), arguments.trust_pickle), None, None)
+        shapes = read_shapes(arguments)
+        return LoadedModel(Path(name).name, _open_file(Path(name), arguments.trust_pickle), shapes, None)
+    read_shapes(arguments)
     if Path(name).exists():
-        raise PatcError(f"expected a .pt2 or .mlir file, got {_describe_file(name)}", name)
+        raise PatcError(f"expected a .pt2, .onnx or .mlir file, got {_describe_file(name)}", name)
     if name not in MODEL_NAMES:
         known = ", ".join(MODEL_NAMES)
-        expected = f"expected a .pt2 or .mlir file or one of {known}"
+        expected = f"expected a .pt2, .onnx or .mlir file or one of {known}"
         raise PatcError(f"{expected}; got '{name}'{nearest(name, MODEL_NAMES)}")
     return _build(name, read_weights(arguments.weights, arguments.trust_pickle), arguments.input_shape, spec)
+
+
+def read_shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes that --shape gives, by the names of inputs.
+
+    Raises:
+        PatcError: MODEL is no .onnx file, or an input has two shapes.
+    """
+    if not arguments.shape:
+        return None
+    if Path(arguments.model).suffix.lower() != ".onnx":
+        raise PatcError("expected an .onnx file together with --shape, got another model", arguments.model)
+    names = [name for name, _ in arguments.shape]
+    if len({*names}) < len(names):
+        raise PatcError(f"expected --shape once for each input, got {', '.join(names)}")
+    return dict(arguments.shape)
 
 
 def read_weights(path: str | None, trust_pickle: bool) -> Any:
@@ -164,7 +189,7 @@ def read_weights(path: str | None, trust_pickle: bool) -> Any:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", *_PRUNING, "threads", "tune", "dtype"):
+    for option in ("weights", "input_shape", "shape", *_PRUNING, "threads", "tune", "dtype"):
         if getattr(arguments, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
@@ -274,6 +299,14 @@ def _library(text: str) -> str | tuple[int, ...]:
     """Return a library's name, or masks that are parted by commas."""
     parts = text.split(",")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else text
+
+
+def _named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, separator, sizes = text.rpartition("=")
+    words = sizes.split("x") if sizes else []
+    if not separator or not name or not all(word.isdecimal() and 0 < len(word) <= 9 and int(word) for word in words):
+        raise argparse.ArgumentTypeError(f"expected a shape such as x=1x3x640x640, got '{text[:60]}'")
+    return name, tuple(map(int, words))
 
 
 def _shape(text: str) -> tuple[int, ...]:

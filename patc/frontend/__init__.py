@@ -7,10 +7,8 @@ with this package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patc.diagnostics import PatcError
 from patc.locks import compiling
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
     Raises:
         PatcError: the model is of another kind, its file cannot be read, or patc cannot compile it.
     """
-    if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".onnx":
-        raise PatcError("ONNX import is not part of this version; export the model to .pt2", str(model))
     from patc.frontend import torch as torch_frontend
 
     return torch_frontend.import_model(model, example_inputs, context)

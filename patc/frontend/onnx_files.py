@@ -35,13 +35,12 @@ def read_model(path: Path) -> onnx.ModelProto:
     model = _parse(onnx, path, place)
     for message in (*model.opset_import, *_all_nodes(model), *model.functions):
         message.domain = "" if message.domain == "ai.onnx" else message.domain
-    _check_version(model, place)
+    name_nodes(model)
     _check_operations(model, place)
+    _check_version(model, place)
     if model.graph.sparse_initializer:
-        names = _some(tensor.values.name for tensor in model.graph.sparse_initializer)
+        names = join_names(tensor.values.name for tensor in model.graph.sparse_initializer)
         raise PatcError(f"expected dense initializers, found sparse ones: {names}", place)
-    for index, node in enumerate(_all_nodes(model)):
-        node.name = node.name or next(filter(None, node.output), f"{node.op_type}_{index}")
     sort_nodes(model.graph, place)
     return model
 
@@ -93,12 +92,9 @@ def _check_version(model: onnx.ModelProto, place: str) -> None:
 def _check_operations(model: onnx.ModelProto, place: str) -> None:
     """Refuse operations that neither ONNX nor the model defines, all of them in one line."""
     defined = {(function.domain, function.name): index for index, function in enumerate(model.functions)}
-    places: dict[str, list[str]] = {}
-    for node in _all_nodes(model):
-        if node.domain and (node.domain, node.op_type) not in defined:
-            places.setdefault(f"{node.domain}.{node.op_type}", []).append(node.name or next(iter(node.output), "?"))
-    if places:
-        listed = ", ".join(f"{name} x{len(where)} ({_some(where)})" for name, where in sorted(places.items()))
+    others = [node for node in _all_nodes(model) if node.domain and (node.domain, node.op_type) not in defined]
+    if others:
+        listed = describe_nodes(others)
         raise PatcError(f"model has operations of other domains, which patc cannot compile: {listed}", place)
     calls = [{defined.get((node.domain, node.op_type), -1) for node in _inside(f.node)} - {-1} for f in model.functions]
     if len(_order(calls)) < len(calls):
@@ -107,6 +103,12 @@ def _check_operations(model: onnx.ModelProto, place: str) -> None:
 
 def _all_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return _inside([*model.graph.node, *(node for function in model.functions for node in function.node)])
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give nodes without a name that of what they make."""
+    for node in _all_nodes(model):
+        node.name = node.name or next(filter(None, node.output), node.op_type)
 
 
 def _inside(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -156,7 +158,9 @@ def sort_nodes(graph: onnx.GraphProto, place: str) -> None:
     for index, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name in makers or name in known:
-                raise PatcError(f"expected each value to be made once, found '{name}' made again", f"{place}: {node.name}")
+                raise PatcError(
+                    f"expected each value to be made once, found '{name}' made again", f"{place}: {node.name}"
+                )
             makers[name] = index
     waits: list[set[int]] = []
     for node in nodes:
@@ -167,7 +171,9 @@ def sort_nodes(graph: onnx.GraphProto, place: str) -> None:
     order = _order(waits)
     if len(order) < len(nodes):
         left = [node.name for index, node in enumerate(nodes) if index not in {*order}]
-        raise PatcError(f"expected a graph without cycles, found nodes that wait for each other: {_some(left)}", place)
+        raise PatcError(
+            f"expected a graph without cycles, found nodes that wait for each other: {join_names(left)}", place
+        )
     if order != sorted(order):
         copies = [type(nodes[0]).FromString(nodes[index].SerializeToString()) for index in order]
         del graph.node[:]
@@ -178,7 +184,7 @@ def _require_made(names: Iterable[str], makers: dict[str, int], place: str) -> N
     missing = sorted(set(names) - set(makers))
     if missing:
         expected = "expected values that an input, an initializer or a node makes"
-        raise PatcError(f"{expected}, found {_some(missing)}", place)
+        raise PatcError(f"{expected}, found {join_names(missing)}", place)
 
 
 def _order(waits: list[set[int]]) -> list[int]:
@@ -200,10 +206,18 @@ def _order(waits: list[set[int]]) -> list[int]:
     return order
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def join_names(names: Iterable[str], most: int = 5) -> str:
     """Return names for a message; of many the first ones."""
     listed = [f"'{name}'" for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def describe_nodes(nodes: Iterable[onnx.NodeProto]) -> str:
+    """Return operations with how many there are and the names of their nodes, for a message."""
+    names: dict[str, list[str]] = {}
+    for node in nodes:
+        names.setdefault(".".join(filter(None, (node.domain, node.op_type))), []).append(node.name)
+    return ", ".join(f"{kind} x{len(where)} ({join_names(where)})" for kind, where in names.items())
 
 
 # -- Tensors ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.frontend.onnx_files import all_graphs, load_onnx
-from patc.frontend.onnx_graph import OnnxGraph
+from patc.frontend.onnx_graph import OnnxGraph, value_type
 
 if TYPE_CHECKING:
     import onnx
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 _LEAST_ROOM, _ROOM = 1 << 30, 16
 _ROUNDS = 64
 
-# What gives other numbers each time, runs as long as its subgraph says, or reads formats of files.
-_KEPT = {
+RANDOM = {
     "Bernoulli",
-    "ImageDecoder",
-    "Loop",
     "Multinomial",
-    "Optional",
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",
     "RandomUniformLike",
+}
+# Beside these: what runs as long as its subgraph says, works on text, or reads formats of files.
+_KEPT = RANDOM | {
+    "ImageDecoder",
+    "Loop",
+    "Optional",
     "RegexFullMatch",
     "Scan",
     "SequenceMap",
@@ -89,7 +91,7 @@ class _Folding:
         if node.op_type in ("Shape", "Size"):
             return self._shape(node)
         if node.op_type == "If":
-            return self._branch(node)
+            return self._branches(node)
         if any(node.input) and all(not name or name in constants for name in node.input):
             return [] if self._evaluate(node) else [node]
         return [node]
@@ -111,24 +113,44 @@ class _Folding:
         self._graph.constants[node.output[0]] = np.asarray(value, np.int64)
         return []
 
-    def _branch(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Return the nodes of the branch that is taken, where that is known."""
+    def _branches(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return the nodes of the branch that is taken, where that is known; or of both, and what selects."""
         condition = self._graph.constants.get(node.input[0])
-        if condition is None or condition.size != 1:
+        if condition is not None and condition.size == 1:
+            name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+            return self._inline(node, name, list(node.output))
+        if condition is not None or not self._is_select(node):
             return [node]
-        name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
-        branch = next(attribute.g for attribute in node.attribute if attribute.name == name)
+        names = [(self._graph.unique(f"{name}/then"), self._graph.unique(f"{name}/else")) for name in node.output]
+        then = self._inline(node, "then_branch", [one for one, _ in names])
+        otherwise = self._inline(node, "else_branch", [other for _, other in names])
+        make = load_onnx().helper.make_node
+        pairs = zip(node.output, names, strict=True)
+        chosen = [make("Where", [node.input[0], *both], [name], name=node.name) for name, both in pairs]
+        return [*then, *otherwise, *chosen]
+
+    def _is_select(self, node: onnx.NodeProto) -> bool:
+        """Return whether both branches of an If make tensors of the same static types: then both may be computed."""
+        results = [
+            [self._graph.types.get(value.name) or value_type(value) for value in attribute.g.output]
+            for attribute in node.attribute
+        ]
+        return results[0] == results[-1] and all(type_.is_static and type_.element for type_ in results[0])
+
+    def _inline(self, node: onnx.NodeProto, attribute: str, outputs: list[str]) -> list[onnx.NodeProto]:
+        """Return the nodes of a branch, whose results get the names of `outputs`."""
+        branch = next(each.g for each in node.attribute if each.name == attribute)
         results = [value.name for value in branch.output]
         made = [output for inner in branch.node for output in inner.output if output]
         names = {output: self._graph.unique(f"{node.name}/{output}") for output in made}
-        for result, output in zip(results, node.output, strict=True):
+        for result, output in zip(results, outputs, strict=True):
             if result in names and result not in self._graph.outputs:
                 names[result] = output
         for inner in branch.node:
             rename(inner, names)
             inner.output[:] = [names.get(output, output) for output in inner.output]
         make = load_onnx().helper.make_node
-        pairs = [(names.get(result, result), output) for result, output in zip(results, node.output, strict=True)]
+        pairs = [(names.get(result, result), output) for result, output in zip(results, outputs, strict=True)]
         return [*branch.node, *(make("Identity", [one], [other], name=other) for one, other in pairs if one != other)]
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
@@ -137,12 +159,17 @@ class _Folding:
         inputs = {name: graph.constants[name] for name in node.input if name}
         shapes = [graph.types.get(name) for name in outputs]
         known = [type_.sizes for type_ in shapes if type_ is not None and type_.is_static]
+        if node.op_type == "Range":  # whose shape onnx does not find where a bound is no scalar
+            start, limit, step = (float(array.reshape(-1)[0]) for array in inputs.values())
+            known = [(max(0, int((limit - start) / (step or 1))) + 1,)]
         if len(known) < len(outputs) and node.op_type not in _SHRINKING:
             return False
         size = sum(8 * int(np.prod(sizes, dtype=np.float64)) for sizes in known)
         if size > self._room:
             expected = f"expected at most {self._room / 1e9:.1f} GB of constants, for these weights"
-            raise PatcError(f"{expected}, found {node.op_type} of {size / 1e9:.1f} GB more", f"{graph.path}: {node.name}")
+            raise PatcError(
+                f"{expected}, found {node.op_type} of {size / 1e9:.1f} GB more", f"{graph.path}: {node.name}"
+            )
         results = _run(node, inputs, graph)
         if results is None:
             return False
@@ -162,7 +189,11 @@ def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) 
             found: Sequence[Any] = onnx.reference.ReferenceEvaluator(model).run(None, inputs)
     except Exception:  # what the evaluator cannot compute stays, and is refused where patc cannot either
         return None
-    results = [np.ascontiguousarray(value).reshape(np.shape(value)) for value in found if isinstance(value, (np.ndarray, np.generic))]
+    results = [
+        np.ascontiguousarray(value).reshape(np.shape(value))
+        for value in found
+        if isinstance(value, (np.ndarray, np.generic))
+    ]
     is_number = all(result.dtype.kind not in "OUSM" for result in results)
     return results if len(results) == len(found) and is_number else None
 

@@ -19,8 +19,8 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
     """Give the inputs of a graph static shapes.
 
     Args:
-        given: shapes by the names of inputs; tensors or arrays of such shapes by name, or one for each input in the order
-            of the file; None for those of the file.
+        given: shapes by the names of inputs; tensors or arrays of such shapes by name, or one for each input in the
+            order of the file; None for those of the file.
 
     Raises:
         PatcError: there is no such input, its shape is another one, or sizes stay unknown; those are listed.
