@@ -18,6 +18,7 @@ from patc.frontend.onnx_files import describe_nodes, load_onnx, name_nodes, read
 from patc.frontend.onnx_folding import RANDOM, fold_constants
 from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, make_graph
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
+from patc.frontend.onnx_rewrites import rewrite_operations
 from patc.frontend.onnx_shapes import set_input_shapes
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
@@ -27,6 +28,7 @@ _FUNCTIONS = (
     "Attention",
     "BlackmanWindow",
     "CenterCropPad",
+    "DynamicQuantizeLinear",
     "GroupNormalization",
     "HammingWindow",
     "HannWindow",
@@ -63,6 +65,8 @@ def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> 
     fold_constants(graph)
     if any(node.op_type in _FUNCTIONS for node in graph.nodes):
         graph = _expand(graph)
+        fold_constants(graph)
+    if rewrite_operations(graph):
         fold_constants(graph)
     graph.infer(strict=True)
     _require_static(graph)

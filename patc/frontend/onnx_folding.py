@@ -75,7 +75,7 @@ class _Folding:
         changed = len(kept) != len(before) or any(one is not other for one, other in zip(kept, before, strict=True))
         if changed:
             self._names = {}
-            self._graph.replace_nodes([type(node).FromString(node.SerializeToString()) for node in kept])
+            self._graph.replace_nodes(kept)
         return changed
 
     def _fold(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -69,11 +69,15 @@ class OnnxGraph:
         return [value.name for value in self.model.graph.output]
 
     def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        """Put other nodes in the place of all; constants that none of them reads go."""
-        kept = list(nodes)
+        """Put other nodes, in order, in the place of all; those that nobody reads go, and such constants."""
+        kept, read = [], set(self.outputs)
+        for node in reversed([*nodes]):
+            if not read.isdisjoint(node.output):
+                kept.append(node)
+                read |= captured_names(node)
+        copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
         del self.model.graph.node[:]
-        self.model.graph.node.extend(kept)
-        read = set(self.outputs).union(*map(captured_names, kept))
+        self.model.graph.node.extend(copies)
         self.constants = {name: array for name, array in self.constants.items() if name in read}
 
     def unique(self, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import multiprocessing.pool
 import os
 import re
 import signal
@@ -151,11 +152,14 @@ def make_static(case: Any) -> tuple[Any, list[Any], list[Any]]:
     given = list(zip(list(model.graph.input), inputs, strict=True))
     del model.graph.input[:]
     for value, array in given:
-        if value.name in needed and isinstance(array, np.ndarray):
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+        if value.name in needed and isinstance(array, (np.ndarray, np.generic)):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), value.name))
         else:
             model.graph.input.append(value)
-    return model, [array for value, array in given if value.name not in needed], list(wanted)
+    arrays = [
+        array if isinstance(array, list) else np.asarray(array) for value, array in given if value.name not in needed
+    ]
+    return model, arrays, list(wanted)
 
 
 def describe_difference(found: Any, wanted: Any) -> str:

@@ -1,0 +1,64 @@
+"""Operations of ONNX that torch-mlir lacks, or lowers to other numbers, as operations that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patc.frontend.onnx_files import load_onnx
+from patc.frontend.onnx_graph import OnnxGraph
+from patc.frontend.onnx_quantised import QUANTISED
+from patc.frontend.onnx_writer import Writer, attribute_of
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def rewrite_operations(graph: OnnxGraph) -> bool:
+    """Replace operations; return whether there were some.
+
+    Args:
+        graph: with types; where something was replaced it has to be simplified, and to get types, again.
+    """
+    writer = Writer(graph)
+    changed = False
+    for node in list(graph.nodes):
+        rule = None if node.domain else _RULES.get(node.op_type)
+        writer.name = node.name
+        result = rule(writer, node) if rule is not None else None
+        if result is None:
+            writer.nodes.append(node)
+        else:
+            changed = True
+            writer.nodes.append(load_onnx().helper.make_node("Identity", [result], [node.output[0]], name=node.name))
+    if changed:
+        graph.replace_nodes(writer.nodes)
+    return changed
+
+
+def _cast(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Take floats to unsigned integers by way of signed ones: torch-mlir rounds to the signed type of their width."""
+    kinds = writer.kinds
+    source, target = writer.element(node.input[0]), attribute_of(node, "to", 0)
+    if source not in (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE) or target != kinds.UINT8:
+        return None
+    return writer.emit("Cast", writer.emit("Cast", node.input[0], to=kinds.INT32), to=target)
+
+
+def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
+    """Divide by the norm, where there is one."""
+    x, kind = node.input[0], f"ReduceL{attribute_of(node, 'p', 2)}"
+    axes = writer.constant(np.array([attribute_of(node, "axis", -1)], np.int64))
+    norm = writer.emit(kind, x, axes, keepdims=1)
+    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(x))
+    zero, one = (writer.constant(np.array(value, dtype)) for value in (0, 1))
+    return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
+
+
+_RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | None]] = {
+    **QUANTISED,
+    "Cast": _cast,
+    "LpNormalization": _lp_normalization,
+}

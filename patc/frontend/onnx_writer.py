@@ -1,0 +1,68 @@
+"""Writes the nodes that stand for another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patc.frontend.onnx_files import load_onnx
+from patc.frontend.onnx_graph import OnnxGraph
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Writer:
+    """Writes the nodes of a graph anew; what is written carries the name of the node that it stands for.
+
+    Attributes:
+        graph: with types of the values that it had before.
+        kinds: the element types of ONNX.
+        nodes: so far.
+        numbers: values of f32 that are equal to those of another type.
+        name: of the node that is replaced.
+    """
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.graph = graph
+        self.kinds = load_onnx().TensorProto
+        self.nodes: list[onnx.NodeProto] = []
+        self.numbers: dict[str, str] = {}
+        self.name = ""
+        self._count = 0
+
+    def emit(self, kind: str, *inputs: str, attributes: Any = (), **values: Any) -> str:
+        """Write a node and return its result."""
+        self._count += 1
+        output = f"{self.name}/{kind}_{self._count}"
+        made = load_onnx().helper.make_node(kind, list(inputs), [output], name=self.name, **values)
+        made.attribute.extend(attributes)
+        self.nodes.append(made)
+        return output
+
+    def constant(self, value: Any) -> str:
+        """Return the name of a constant."""
+        self._count += 1
+        name = f"{self.name}/constant_{self._count}"
+        self.graph.constants[name] = np.asarray(value)
+        return name
+
+    def cast(self, name: str, element: int) -> str:
+        """Return a value as elements of another type."""
+        is_known = name in self.graph.types and self.element(name) == element
+        return name if is_known else self.emit("Cast", name, to=element)
+
+    def element(self, name: str) -> int:
+        """Return the element type of a value of the graph."""
+        return self.graph.types[name].element
+
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a value of the graph."""
+        return self.graph.types[name].sizes
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Return the value of an attribute of a node, or `default` where it has none."""
+    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    return default if found is None else load_onnx().helper.get_attribute_value(found)
