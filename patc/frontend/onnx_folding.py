@@ -179,6 +179,8 @@ class _Folding:
 
 
 def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) -> list[np.ndarray] | None:
+    from onnx.reference import ReferenceEvaluator
+
     onnx = load_onnx()
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
     arguments = [onnx.helper.make_empty_tensor_value_info(name) for name in inputs]
@@ -186,7 +188,7 @@ def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) 
     model = onnx.helper.make_model(alone, opset_imports=graph.model.opset_import)
     try:
         with np.errstate(all="ignore"):
-            found: Sequence[Any] = onnx.reference.ReferenceEvaluator(model).run(None, inputs)
+            found: Sequence[Any] = ReferenceEvaluator(model).run(None, inputs)
     except Exception:  # what the evaluator cannot compute stays, and is refused where patc cannot either
         return None
     results = [
