@@ -579,7 +579,6 @@ def test_paths_of_other_things(tmp_path: Path) -> None:
     assert error_of(tmp_path / "no.pt2") == f"{tmp_path / 'no.pt2'}: {expected} no such file"
     assert error_of(tmp_path) == f"{tmp_path}: {expected} a folder"
     assert error_of(tmp_path / "net.pth") == f"{tmp_path / 'net.pth'}: {expected} one named '.pth'"
-    assert error_of("net.onnx").startswith("net.onnx: ONNX import is not part of this version")
 
 
 # Tensors and modules of other kinds.
