@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +187,7 @@ def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) 
     model = onnx.helper.make_model(alone, opset_imports=graph.model.opset_import)
     try:
         with np.errstate(all="ignore"):
-            found: Sequence[Any] = ReferenceEvaluator(model).run(None, inputs)
+            found: Any = ReferenceEvaluator(model).run(None, inputs)
     except Exception:  # what the evaluator cannot compute stays, and is refused where patc cannot either
         return None
     results = [
