@@ -23,6 +23,7 @@ from patc.files import atomic_write, atomic_write_all, is_stream
 from patc.ir_diagnostics import verifier_errors
 from patc.locks import compiling
 from patc.mlir_limits import check_text
+from patc.mlir_resources import take_resources
 from patc.parameters import ParameterStore
 
 SIDECAR_ATTRIBUTE = "pattern.parameters"
@@ -190,6 +191,12 @@ def _is_utf8(path: str | os.PathLike[str]) -> bool:
 
 
 def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
+    store = _load_sidecar(module, folder)
+    take_resources(module, store)
+    return store
+
+
+def _load_sidecar(module: ir.Module, folder: Path) -> ParameterStore:
     attributes = module.operation.attributes
     if SIDECAR_ATTRIBUTE not in attributes:
         return ParameterStore()

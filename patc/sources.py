@@ -94,9 +94,15 @@ def module_source(module: ir.Module, parameters: ParameterStore, place: str | No
 
 
 def _read_mlir(path: Path, example_inputs: ExampleInputs, context: ir.Context) -> Source:
+    from patc.frontend.unsupported import is_torch, lower_to_linalg, register_torch
     from patc.mlir_files import read_module
+    from patc.mlir_resources import take_resources
 
+    register_torch(context)
     module, parameters = read_module(path, context)
+    if is_torch(module):
+        lower_to_linalg(module)
+        take_resources(module, parameters)
     source = module_source(module, parameters, str(path))
     if not source.outputs:
         raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", find_main(module).location)
