@@ -13,6 +13,7 @@ from patc.backends.registry import find_backend
 from patc.codegen.program import find_main
 from patc.context import make_context
 from patc.diagnostics import Diagnostic, PatcError
+from patc.frontend import ExampleInputs
 from patc.instruments import Instrument, Progress
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
@@ -22,7 +23,7 @@ from patc.passes.ir.functions import works_on_tensors
 from patc.pipeline import Pipeline
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
-from patc.sources import ExampleInputs, Source, import_source
+from patc.sources import Source, import_source
 from patc.targets import Target
 
 Report = Callable[[str, int, int], None]
@@ -47,10 +48,10 @@ def compile_model(
 
     Args:
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2, .onnx or .mlir
-            file; an .mlir file has a function @main on tensors of static shape, of linalg or pattern ops.
-        example_inputs: tensors of the shapes and element types to compile for; needed for a torch.nn.Module, and for an
-            .onnx file that leaves sizes of its inputs open: tensors or arrays in its order, or shapes by the names of
-            inputs, as in {"x": (1, 3, 640, 640)}.
+            file; an .mlir file has a function @main on tensors of static shape, of torch, linalg or pattern ops.
+        example_inputs: tensors of the shapes and element types to compile for, in order or by name; needed for a
+            torch.nn.Module, and for an .onnx file that leaves sizes of its inputs open: tensors or arrays in its order,
+            or shapes by the names of inputs, as in {"x": (1, 3, 640, 640)}.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
             `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
             libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.

@@ -24,10 +24,10 @@ from patc.codegen.entry_points import entry_points, weights_section
 from patc.compiler import Report, compile_program
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
+from patc.frontend import ExampleInputs
 from patc.options import make_options, require_emits
 from patc.runtime import elf
 from patc.runtime.program import Program
-from patc.sources import ExampleInputs
 from patc.targets import Target
 
 WEIGHTS_PLACES = ("embed", "file")

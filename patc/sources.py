@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch_mlir import ir
 
 from patc.codegen.program import find_main
 from patc.diagnostics import PatcError
-from patc.frontend import import_model
+from patc.frontend import ExampleInputs, import_model
 from patc.frontend.structure import describe_structure
 from patc.locks import compiling
 from patc.numerics import MLIR_TYPES
 from patc.parameters import ParameterStore
 from patc.passes.ir.modules import read_signature
 from patc.runtime.program import ENTRY, TensorInfo
-
-# One for each input, or, for an .onnx file, shapes by the names of inputs.
-ExampleInputs: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,6 @@ def import_source(model: Any, example_inputs: ExampleInputs, context: ir.Context
         source = read(Path(model), example_inputs, context)
         _require_elements(source)
         return source
-    if isinstance(example_inputs, Mapping):
-        raise PatcError("expected example inputs in a tuple for a model of torch, got shapes by name")
     imported = import_model(model, example_inputs, context)
     source = Source(
         imported.module,

@@ -139,12 +139,15 @@ def _guarded(path: str, read: Callable[[], T]) -> T:
         raise PatcError(f"expected a zip file, found damaged data: {first_line(error)}", path) from None
 
 
+_EXPORT = "with torch.export.export and torch.export.save"
+
+
 def describe_content(path: str | os.PathLike[str]) -> str | None:
     """Return what a file of torch holds that is no program, and what to do with it; None for other files."""
     try:
         with TorchArchive(path, "a file of torch") as archive:
             if "constants.pkl" in archive.sizes:
-                return "a TorchScript archive: export the module it was made of, with torch.export.save"
+                return f"a TorchScript archive: export the module it was made of, {_EXPORT}"
             archive.check_stored()
             content = archive.read("data.pkl")
     except PatcError:
@@ -152,7 +155,7 @@ def describe_content(path: str | os.PathLike[str]) -> str | None:
     made = _first_class(content)
     if made is None or made.startswith(_TENSORS):
         return "weights of torch.save: give them as --weights together with the name of a model"
-    return f"a pickled '{made}' of torch.save: export the module to a .pt2 file, with torch.export.save"
+    return f"a pickled '{made}' of torch.save: export the module to a .pt2 file, {_EXPORT}"
 
 
 def _first_class(content: bytes) -> str | None:

@@ -6,8 +6,8 @@ with this package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from patc.locks import compiling
 
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 
     from patc.frontend.torch import ImportedModel
 
+# One for each input, by place or by name; for an .onnx file also shapes by name.
+ExampleInputs: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
+
 ACCEPTED = "a torch.nn.Module, a torch.export.ExportedProgram or the path of a .pt2 file"
 
 
 @compiling()
-def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
+def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context) -> ImportedModel:
     """Import a model as linalg ops on tensors.
 
     Args:
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2 file.
-        example_inputs: tensors of the shapes and element types to compile for; None takes those of the program.
+        example_inputs: tensors of the shapes and element types to compile for, in order or by name; None takes
+            those of the program.
         context: from `patc.context.make_context`.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,32 +17,53 @@ from patc.numerics import ELEMENT_TYPES
 
 # Other modules compute the same in both modes, so that only these need to be right below the root.
 _BY_MODE = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd)
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def check_inputs(model: torch.nn.Module, example_inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    """Return example inputs as a tuple.
+def check_inputs(
+    model: torch.nn.Module, example_inputs: Any
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """Return example inputs as positional ones and keyword ones.
 
     Raises:
         PatcError: they are no tensors with values, of known element types.
     """
-    if isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, Sequence):
-        raise PatcError(f"expected a tuple of example inputs, found {type(example_inputs).__name__}")
-    for name, value in zip(_argument_names(model, len(example_inputs)), example_inputs, strict=True):
+    if isinstance(example_inputs, Mapping):
+        named = dict(example_inputs)
+        if not all(isinstance(name, str) for name in named):
+            raise PatcError(f"expected names of example inputs to be text, found {list(named)}")
+    elif isinstance(example_inputs, torch.Tensor) or not isinstance(example_inputs, Sequence):
+        found = type(example_inputs).__name__
+        raise PatcError(f"expected a tuple of example inputs, or a dict of them by name, found {found}")
+    else:
+        named = dict(zip(_argument_names(model, len(example_inputs)), example_inputs, strict=True))
+    for name, value in named.items():
         if not isinstance(value, torch.Tensor):
-            raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}")
+            raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}{_advice(value)}")
         require_plain(f"input '{name}'", value)
         require_known(f"input '{name}'", describe_dtype(value.dtype))
-    return tuple(example_inputs)
+    return ((), named) if isinstance(example_inputs, Mapping) else (tuple(example_inputs), {})
+
+
+def _advice(value: Any) -> str:
+    """Return how a model with an input that is no tensor can be compiled."""
+    if value is None:
+        return "; leave it out, and give the others by name"
+    if isinstance(value, (Mapping, list, tuple)):
+        return "; compile a module whose forward takes the tensors one by one"
+    return "; compile a module whose forward has it as a constant" if isinstance(value, (bool, int, float, str)) else ""
 
 
 def _argument_names(model: torch.nn.Module, count: int) -> list[str]:
-    names = list(inspect.signature(model.forward).parameters)[:count]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [each.name for each in parameters if each.kind not in variadic][:count]
     return names + [str(i) for i in range(len(names), count)]
 
 
 def refuse_script(model: torch.nn.Module) -> None:
-    """Refuse TorchScript, which torch.export does not trace.
+    """Refuse TorchScript and quantized modules, which torch.export does not trace.
 
     Raises:
         PatcError: which layer it is.
@@ -52,6 +73,9 @@ def refuse_script(model: torch.nn.Module) -> None:
             found = f"layer '{name}' to be one" if name else "one"
             expected = "expected a torch.nn.Module that is no TorchScript, found"
             raise PatcError(f"{expected} {found}; compile the module that it was made of")
+        if type(module).__module__.startswith(_QUANTIZED):
+            found = f"quantized layer '{name}'" if name else "a quantized one"
+            raise PatcError(f"expected a torch.nn.Module of float32, found {found}; compile it as it was before that")
 
 
 def check_module(model: torch.nn.Module) -> None:
@@ -141,7 +165,7 @@ def require_weights(what: str, dtype: torch.dtype) -> None:
         PatcError: it is refused.
     """
     if dtype.is_floating_point and dtype != torch.float32:
-        raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}")
+        raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}; call model.float()")
     require_known(what, describe_dtype(dtype))
 
 

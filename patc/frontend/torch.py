@@ -11,7 +11,7 @@ import atexit
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHo
 
 from patc.diagnostics import PatcError
 from patc.files import check_regular
-from patc.frontend import ACCEPTED, pt2
+from patc.frontend import ACCEPTED, ExampleInputs, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
 from patc.frontend.lowering import name_parameters, set_inputs
 from patc.frontend.modules import (
@@ -49,6 +49,7 @@ from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sou
 from patc.frontend.unsupported import lower_to_linalg, require_known_operations
 from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
+from patc.torch_archives import describe_content
 
 # Before torch takes down what a daemon thread may be compiling with.
 atexit.register(compile_no_more)
@@ -102,7 +103,7 @@ class ImportedModel:
 
 
 @forgetting_sources()
-def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.Context) -> ImportedModel:
+def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context) -> ImportedModel:
     """Import a torch model. See `patc.frontend.import_model` for arguments and errors."""
     program = _as_program(model, example_inputs)
     structure = program.call_spec.out_spec
@@ -129,7 +130,7 @@ def import_model(model: Any, example_inputs: Sequence[Any] | None, context: ir.C
 # -- From a model to an exported program -----------------------------------------------------------
 
 
-def _as_program(model: Any, example_inputs: Sequence[Any] | None) -> ExportedProgram:
+def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     if isinstance(model, (str, Path)):
         model = _load_program(Path(model))
     if isinstance(model, ExportedProgram):
@@ -141,24 +142,27 @@ def _as_program(model: Any, example_inputs: Sequence[Any] | None) -> ExportedPro
     if example_inputs is None:
         raise PatcError("expected example inputs for a torch.nn.Module, found none")
     refuse_script(model)
-    inputs = check_inputs(model, example_inputs)
     check_module(model)
-    return _export(without_inference_tensors(model), inputs)
+    inputs, named = check_inputs(model, example_inputs)
+    return _export(without_inference_tensors(model), inputs, named)
 
 
 def _load_program(path: Path) -> ExportedProgram:
     check_regular(path, pt2.WHAT)
     if path.suffix.lower() != ".pt2":
-        raise PatcError(f"expected a .pt2 file, found one named '{path.suffix}'", str(path))
+        found = describe_content(path) or f"one named '{path.suffix}'"
+        raise PatcError(f"expected a .pt2 file, found {found}", str(path))
     with _quiet():
         return pt2.load_program(path)
 
 
-def _export(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
+def _export(
+    model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+) -> ExportedProgram:
     twin = copy_for_tracing(model)
     try:
         with torch.no_grad():
-            return torch.export.export(twin, inputs, strict=False)
+            return torch.export.export(twin, inputs, named, strict=False)
     except Exception as error:  # whatever the model's own code raises
         cause = error.__cause__ if isinstance(error, ForwardError) and error.__cause__ else error
         message = f"torch cannot export the model: {_first_line(cause)}"
@@ -178,7 +182,7 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
         name = next(iter(signature.buffers_to_mutate.values()))
         raise PatcError(
             f"expected a program in eval mode, found one that updates buffer '{name}'; "
-            "call model.eval() before torch.export.export"
+            "call model.eval() before torch.export.export, or return what is to be kept"
         )
     if signature.user_inputs_to_mutate:
         name = next(iter(signature.user_inputs_to_mutate.values()))
@@ -268,11 +272,13 @@ def _spec(name: str, value: torch.Tensor) -> TensorSpec:
     return TensorSpec(name, tuple(value.shape), describe_dtype(value.dtype))
 
 
-def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: Sequence[Any] | None) -> None:
+def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: ExampleInputs) -> None:
     if example_inputs is None:
         return
     if len(example_inputs) != len(specs):
         raise PatcError(f"expected {len(specs)} example inputs, found {len(example_inputs)}")
+    if isinstance(example_inputs, Mapping):
+        example_inputs = [example_inputs.get(spec.name) for spec in specs]
     for spec, value in zip(specs, example_inputs, strict=True):
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")

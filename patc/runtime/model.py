@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -85,14 +85,14 @@ class CompiledModel(abc.ABC):
         """What each layer is, how it is computed and why, in the order in which they run."""
         return self.program.layers
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Run the model.
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the model; inputs may be given by name.
 
         Raises:
             PatcError: wrong number, shape, element type or device of inputs, or this machine lacks what the code needs.
         """
         # `kept` holds what the addresses point into.
-        kept, addresses, torch = self._check(inputs)
+        kept, addresses, torch = self._check(self._in_order(inputs, named) if named else inputs)
         outputs, output_addresses = self._make_outputs(torch)
         self._run(addresses, output_addresses)
         del kept
@@ -160,6 +160,14 @@ class CompiledModel(abc.ABC):
 
     def __deepcopy__(self: Model, memo: Any) -> Model:
         return self.__copy__()
+
+    def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """Return all inputs, given partly by name, in their order."""
+        rest = [info.name for info in self.program.inputs[len(inputs) :]]
+        if set(rest) != set(named):
+            wanted = ", ".join(map(str, self.program.inputs))
+            raise PatcError(f"expected inputs {wanted}, got {len(inputs)} by place and {', '.join(named)} by name")
+        return [*inputs, *(named[name] for name in rest)]
 
     def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any]:
         """Return contiguous inputs, their addresses, and the torch module if one of them is a tensor, else None."""
