@@ -142,8 +142,8 @@ def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     if example_inputs is None:
         raise PatcError("expected example inputs for a torch.nn.Module, found none")
     refuse_script(model)
-    check_module(model)
     inputs, named = check_inputs(model, example_inputs)
+    check_module(model)
     return _export(without_inference_tensors(model), inputs, named)
 
 
