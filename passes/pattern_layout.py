@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch_mlir import ir
@@ -18,7 +18,7 @@ from patc.dialects import pattern
 from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.elements import vector_lanes
+from patc.passes.ir.elements import element_bytes, vector_lanes
 from patc.passes.ir.functions import RESHAPES, defined_functions
 from patc.passes.ir.planes import has_no_gaps
 from patc.passes.ir.targets import OVERRIDE, target_of
@@ -191,28 +191,28 @@ def _sliding_layout(tensor: ir.RankedTensorType, uses: list[_Use], fill: str, ta
     split = rereads and all(window.strides[1] == 2 for window in windows) and target.splits_phases
     phases = 2 if split else 1
     if target.vector_rows:
-        return _vector_rows(tensor, (top, left, bottom, right), fill, target)
+        return _vector_rows(tensor, Layout(top, left, bottom, right, fill=fill), target)
     lanes = 1 if all(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
-    return _padded(tensor, (top, left, bottom, right), phases, fill, lanes)
+    return _padded(tensor, Layout(top, left, bottom, right, phases=phases, fill=fill), lanes, target)
 
 
 def _flexible_layout(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> Layout:
     """Return the layout of a value that only flexible users read: aligned rows, or none for 1x1 convolutions."""
     if target.vector_rows:
-        return _vector_rows(tensor, (0, 0, 0, 0), "zero", target)
+        return _vector_rows(tensor, Layout(), target)
     lanes = 1 if any(use.is_pointwise for use in uses) else vector_lanes(tensor, target)
-    return _padded(tensor, (0, 0, 0, 0), 1, "zero", lanes)
+    return _padded(tensor, Layout(), lanes, target)
 
 
-def _vector_rows(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], fill: str, target: Target) -> Layout:
+def _vector_rows(tensor: ir.RankedTensorType, halo: Layout, target: Target) -> Layout:
     """Return the layout whose rows start on a vector, halo or not: a thread stores one vector, which is all its own."""
-    top, left, bottom, right = halo
-    left = ceil_div(left, target.lanes) * target.lanes
-    return _padded(tensor, (top, left, bottom, right), 1, fill, target.lanes)
+    left = ceil_div(halo.left, target.lanes) * target.lanes
+    return _padded(tensor, replace(halo, left=left), target.lanes, target)
 
 
-def _padded(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], phases: int, fill: str, lanes: int) -> Layout:
-    top, left, bottom, right = halo
+def _padded(tensor: ir.RankedTensorType, halo: Layout, lanes: int, target: Target) -> Layout:
+    """Return a layout with its rows, which start on so many lanes, and planes."""
+    top, left, bottom, right, phases = halo.top, halo.left, halo.bottom, halo.right, halo.phases
     height, width = tensor.shape[2:]
     # The right halo of a row may be the left halo of the next one, if there is a next one.
     halo_columns = max(left, right) if bottom or not right else left + right
@@ -223,10 +223,10 @@ def _padded(tensor: ir.RankedTensorType, halo: tuple[int, int, int, int], phases
     row = ceil_div(row, align) * align
     # The right halo of the last row lies behind it where it is the left halo of a row in other places.
     overhang = max(0, left + width + right - row * phases)
-    line = tiling.line(tensor)
+    line = target.costs.line_bytes // element_bytes(tensor)
     lines = ceil_div((top + height + bottom) * row * phases + overhang, line)
     # Planes an odd number of cache lines apart spread over all sets of a cache.
-    return Layout(top, left, bottom, right, row=row, plane=(lines | 1) * line, phases=phases, fill=fill)
+    return replace(halo, row=row, plane=(lines | 1) * line)
 
 
 def _with_layout(tensor: ir.RankedTensorType, layout: Layout) -> ir.RankedTensorType:

@@ -29,6 +29,8 @@ def check_numbers(owner: Any, name: str) -> None:
             raise PatcError(f"{name} expected {item.name} to be {kind} of {least} or more, got {value!r}")
         if item.name.endswith("_per_cycle") and not value:
             raise PatcError(f"{name} expected {item.name} to be more than 0, got {value!r}")
+        if item.name == "line_bytes" and (value < 16 or value & (value - 1)):
+            raise PatcError(f"{name} expected {item.name} to be a power of two of 16 or more, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class GpuCosts:
         barrier_cycles: of adding up the parts of a sum.
         accumulators: vectors of sums that a thread holds.
         shared_bytes: of workgroup memory.
+        line_bytes: of a cache line.
         workgroups: threads of a workgroup that are worth a thought: whole waves, which have 8 to 64 threads.
 
     Raises:
@@ -136,6 +139,7 @@ class GpuCosts:
     barrier_cycles: float = 30.0
     accumulators: int = 8
     shared_bytes: int = 16384
+    line_bytes: int = 64
     workgroups: tuple[int, ...] = (64, 128)
 
     def __post_init__(self) -> None:

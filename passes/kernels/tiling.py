@@ -9,17 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch_mlir import ir
-
-from patc.passes.ir.elements import element_bytes
-
-LINE_BYTES = 64  # of a cache line
 NARROWEST = 4  # lanes of the narrowest vector
-
-
-def line(type_: ir.Type) -> int:
-    """Return how many elements a cache line holds; `type_` as in `element_bytes`."""
-    return LINE_BYTES // element_bytes(type_)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ def test_others_than_this_machine_are_compiled_for(net: nn.Module) -> None:
         (CoreCosts(), {"line_cycles": float("nan")}, "CoreCosts expected line_cycles to be a number of 0 or more, got nan"),
         (CoreCosts(), {"remote_bytes_per_cycle": 0.0}, "CoreCosts expected remote_bytes_per_cycle to be more than 0, got 0.0"),
         (GpuCosts(), {"workgroups": ()}, "GpuCosts expected workgroups of 8 threads or more, got ()"),
+        (CoreCosts(), {"line_bytes": 48}, "CoreCosts expected line_bytes to be a power of two of 16 or more, got 48"),
     ],
 )  # fmt: skip
 def test_impossible_targets_cannot_be_made(base: Any, changes: dict[str, Any], message: str) -> None:

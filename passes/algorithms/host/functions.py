@@ -8,6 +8,7 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import func, memref
 
+from patc.costs import CoreCosts
 from patc.passes.algorithms.host.buffers import flat_type
 from patc.passes.base import PassState
 from patc.passes.ir.elements import mlir_type
@@ -26,9 +27,9 @@ class KernelFunctions:
         self._globals: set[str] = set()
 
     @property
-    def cache_bytes(self) -> int:
-        """Bytes of the second-level cache of the core that runs the kernels."""
-        return self._target.core_costs().second_level_bytes
+    def costs(self) -> CoreCosts:
+        """Those of the core that runs the kernels."""
+        return self._target.core_costs()
 
     def add(
         self, name: str, types: Sequence[ir.Type], emit: Callable[[ir.Block], None], *, is_small: bool = False

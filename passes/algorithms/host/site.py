@@ -12,6 +12,7 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import func, memref, scf
 
+from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.buffers import Buffer, flat_type
@@ -87,8 +88,8 @@ class HostSite:
         return self.memory.state
 
     @property
-    def cache_bytes(self) -> int:
-        return self.memory.kernels.cache_bytes
+    def costs(self) -> CoreCosts:
+        return self.memory.kernels.costs
 
     @property
     def element(self) -> ir.Type:
@@ -150,7 +151,7 @@ class HostSite:
         def write(block: ir.Block) -> None:
             given = iter(block.arguments)
             seen = [next(given) if isinstance(each, ir.Value) else each.inside(given) for each in arguments]
-            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window, self.cache_bytes), seen)
+            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window, self.costs), seen)
 
         types = [memory.type for memory in unbound] + [b.index_type] * 4
         name = self.memory.kernels.add(self.schedule.algorithm, types, write, is_small=is_small)

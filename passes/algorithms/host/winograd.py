@@ -58,7 +58,7 @@ class Winograd(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
-        uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, model.costs.second_level_bytes)
+        uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, model.costs)
         for layer in cuts(uncut, model.registers):
             cycles = winograd_cycles(layer, model)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
@@ -70,7 +70,7 @@ class Winograd(HostAlgorithm):
         filters, channels, kernel, _ = weight.array.shape
         images, _, height, width = output.shape
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
-        cut = band, schedule.lanes, schedule.filters, schedule.columns, kernel, site.op.strides[0], site.cache_bytes
+        cut = band, schedule.lanes, schedule.filters, schedule.columns, kernel, site.op.strides[0], site.costs
         layer = winograd.TiledLayer(images, channels, filters, height, width, *cut)
         plan = Plan(layer, schedule)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))

@@ -58,7 +58,7 @@ class Ends:
             last = tile.chunks[-1]
             for row in range(tile.rows):
                 start = (row + layout.top) * layout.pitch + layout.left
-                for column in range(0, last.column + last.lanes, tiling.line(tensor.memory.type)):
+                for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
                     b.prefetch(tensor.memory, base, start + column, write=write)
 
     def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:

@@ -74,7 +74,7 @@ class InputStationary:
         rows = min(schedule.rows, output.height)
         strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
         # One filter's accumulators begin with a cache line.
-        line = tiling.line(b.element)
+        line = loops.kernel.line(b.element)
         size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes), line) for strip in strips)
         scratch = b.scratch(weights.block * size)
         return InputStationary(loops, weights, scratch, size, b.load_index(weights.count, 0))
@@ -199,7 +199,7 @@ class _Block:
     def _prefetch_inputs(self, base: Index) -> None:
         """Ask for the cache lines of all patterns' inputs, so that they have come when this channel's turn does."""
         library, memory = self.weights.library, self.loops.source.memory
-        size = tiling.line(memory.type)
+        size = self.loops.kernel.line(memory.type)
         lines: set[int] = set()
         for tap in {tap for pattern in range(len(library.masks)) for tap in library.places(pattern)}:
             for row, chunk in itertools.product(range(self.tile.rows), self.tile.chunks):

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch_mlir import ir
 
+from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
+from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.rows import Tensor
@@ -35,18 +37,22 @@ class Kernel:
         work: its share of the layer.
         schedule: of the layer.
         window: that the layer moves over its input; one element where it moves none.
-        cache_bytes: of the second-level cache of the core that runs it.
+        costs: of the core that runs it.
     """
 
     b: Builder
     work: Work
     schedule: Schedule
     window: Window
-    cache_bytes: int
+    costs: CoreCosts
 
     def may_be_distant(self, size: int) -> bool:
         """Return whether so many bytes of one tensor may not be in the second-level cache."""
-        return size > self.cache_bytes // 2
+        return size > self.costs.second_level_bytes // 2
+
+    def line(self, type_: ir.Type) -> int:
+        """Return how many elements a cache line holds; `type_` as in `element_bytes`."""
+        return self.costs.line_bytes // element_bytes(type_)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.rows import Rows, store_pixel
+from patc.passes.kernels.host.rows import Rows
 from patc.passes.kernels.tiling import Chunk
+from patc.passes.kernels.values import fill_value
 
 
 def _emit_planes(loops: Loops, compute: Callable[[Tile, Index], list[Vectors]]) -> None:
@@ -93,12 +94,23 @@ def emit_global_pool(loops: Loops) -> None:
         total = _sum_of_plane(loops, base)
         mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.accumulator))
         plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))
-        store_pixel(b, b.convert(mean, b.element), output, plane)
+        _store_pixel(loops, b.convert(mean, b.element), plane)
 
     def one_image(image: Index) -> None:
         b.each(work.first_filter, work.last_filter, lambda channel: one_channel(image, channel))
 
     b.each(work.first_tile, work.last_tile, one_image)
+
+
+def _store_pixel(loops: Loops, value: ir.Value, plane: Index) -> None:
+    """Store the only element of a 1x1 plane of the output, and the halo around it."""
+    b, tensor = loops.b, loops.output
+    layout = tensor.layout
+    if not layout.is_packed(1, 1):
+        line = loops.kernel.line(tensor.memory.type)
+        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, line)
+    position, phase = divmod(layout.left, layout.phases)
+    b.store(value, tensor.memory, plane, layout.top * layout.pitch + phase * layout.row + position)
 
 
 def _sum_of_plane(loops: Loops, base: Index) -> ir.Value:

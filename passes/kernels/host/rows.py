@@ -116,15 +116,6 @@ class Rows:
         return (row + self.tensor.layout.top) * self.tensor.layout.pitch
 
 
-def store_pixel(b: Builder, value: ir.Value, tensor: Tensor, plane: Index) -> None:
-    """Store the only element of a 1x1 plane, and the halo around it."""
-    layout = tensor.layout
-    if not layout.is_packed(1, 1):
-        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, tiling.line(tensor.memory.type))
-    position, phase = divmod(layout.left, layout.phases)
-    b.store(value, tensor.memory, plane, layout.top * layout.pitch + phase * layout.row + position)
-
-
 def _has_room(layout: Layout, end: int) -> bool:
     """Whether columns up to `end` fit the row, or the left halo of the next one, which holds the same."""
     if layout.phases == 1:

@@ -33,15 +33,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from patc.costs import CoreCosts
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host.winograd_transforms import TAPS, TILE, Label, weight_matrix
-
-LINE = tiling.LINE_BYTES // 4  # f32 elements of a cache line
 
 
 def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int, phases: int) -> bool:
@@ -168,7 +167,7 @@ class TiledLayer:
         strip: tiles that the products keep in registers.
         kernel: rows, and columns, of a kernel.
         stride: of the layer.
-        cache_bytes: of the second-level cache.
+        costs: of the core.
     """
 
     images: int
@@ -182,7 +181,7 @@ class TiledLayer:
     strip: int
     kernel: int = 3
     stride: int = 1
-    cache_bytes: int = 1 << 20
+    costs: CoreCosts = field(default_factory=CoreCosts)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -258,18 +257,23 @@ class TiledLayer:
         return [widened(strip) if len(strip.chunks) > 1 else strip for strip in found]
 
     @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return self.costs.line_bytes // 4
+
+    @property
     def plane(self) -> int:
         """Elements of the tiles of one position, with those that the last vectors store behind them."""
         last = self.strips()[-1]
         spilled = self.tiles + last.lanes - last.rows * last.columns
         covered = tiling.covered_by(self.parts())
-        return ceil_div(max(spilled, covered), LINE) * LINE
+        return ceil_div(max(spilled, covered), self.line) * self.line
 
     @property
     def channel(self) -> int:
         """Elements of all positions of a channel (or filter): positions are close together, and channels an odd number
         of cache lines apart, so that neither compete for the same set of a cache."""
-        return (self.positions * self.plane // LINE | 1) * LINE
+        return (self.positions * self.plane // self.line | 1) * self.line
 
     @property
     def group(self) -> int:
@@ -277,9 +281,10 @@ class TiledLayer:
 
         Few, so that their products stay near; but all where the inputs of a band, which each group reads, do not.
         """
-        if 4 * self.depth * self.channel > self.cache_bytes // BAND_PART:
+        if 4 * self.depth * self.channel > self.costs.second_level_bytes // BAND_PART:
             return self.blocks
-        return max(1, min(self.blocks, self.cache_bytes // GROUP_PART // (4 * self.block * self.channel)))
+        group_bytes = self.costs.second_level_bytes // GROUP_PART
+        return max(1, min(self.blocks, group_bytes // (4 * self.block * self.channel)))
 
     @property
     def kept(self) -> int:

@@ -111,7 +111,7 @@ class _InputVector:
         position, part = divmod(layout.left - window.left + self.phase.column, layout.phases)
         corner = (layout.top - window.top + self.phase.row) * layout.pitch + part * layout.row + position
         lines: list[list[Named]] = [[] for _ in range(self.phase.lines)]
-        distant = source.bytes > self.transform.kernel.cache_bytes
+        distant = source.bytes > self.transform.kernel.costs.second_level_bytes
         for chunk in tiling.cut(self._inputs, self.transform.layer.lanes):
             labels = tuple((row, chunk.column + lane) for lane in range(chunk.lanes))
             values = [b.load(source.memory, base, corner + chunk.column, chunk.lanes) for base in bases]
