@@ -51,7 +51,7 @@ class PatternOutline(Pass):
     Requires: `pattern-raise`.
     Ensures: functions hold pattern ops, constants, reshapes and calls only. A call says in
         `pattern.ops` what it stands for; its callee has the attribute `pattern.outlined`, and other passes leave it
-        alone. A remark names what took this road.
+        alone.
 
         %y = "pattern.conv2d"(%x, ...) ...
         %s = linalg.generic ins(%y) { math.exp, ... }
@@ -80,7 +80,7 @@ class PatternOutline(Pass):
             if ops:
                 ops = _with_reshapes(function, ops)
                 for group in find_groups(function, ops):
-                    _outline(module, group, state)
+                    _outline(module, group)
                 for op in reversed(ops):
                     op.operation.erase()
                 sort_block(function.regions[0].blocks[0])
@@ -209,12 +209,11 @@ def _list_places(places: list[str]) -> str:
 # From a group to a function.
 
 
-def _outline(module: ir.Module, group: list[Any], state: PassState) -> None:
+def _outline(module: ir.Module, group: list[Any]) -> None:
     """Replace a group of ops by a call of a function that computes the same."""
     members, block = {op.operation for op in group}, group[0].operation.block
     made = [result for op in group for result in op.results if isinstance(result.type, ir.RankedTensorType)]
     results = [result for result in made if users_outside(result, members, block)]
-    words = _describe(group)
     copy = _Copy(group)
     name = free_name("generic", symbols(module))
     with module.context, group[-1].location:
@@ -228,10 +227,9 @@ def _outline(module: ir.Module, group: list[Any], state: PassState) -> None:
         # Where the last op of the group is, all that it reads has been computed.
         with ir.InsertionPoint(group[-1]), _place(group):
             call = func.CallOp([result.type for result in results], name, operands)
-            call.attributes[OPS] = ir.ArrayAttr.get([ir.StringAttr.get(word) for word in words])
+            call.attributes[OPS] = ir.ArrayAttr.get([ir.StringAttr.get(word) for word in _describe(group)])
     for old, new in zip(results, call.results, strict=True):
         old.replace_all_uses_with(new)
-    state.remark(call, f"computed as any linalg is: {', '.join(words)}")
 
 
 class _Copy:

@@ -40,7 +40,7 @@ class PatternSchedule(Pass):
     Requires: pattern ops with layouts (`pattern-layout`).
     Ensures: every pattern op that computes has the attributes `schedule`, `cycles` (modelled, of one thread) and
         `explanation`: how the best tile of each algorithm compares, or with `tune="measure"` of `patc.compile` what
-        was measured.
+        was measured. A remark names what an outlined function computes, and its share of the modelled cycles.
 
         "pattern.sparse_conv2d"(...) {...}
       becomes
@@ -59,16 +59,17 @@ class PatternSchedule(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target = target_of(module, self.target)
-        left: list[Any] = []
-        for op in [op for function in defined_functions(module) for op in top_level_ops(function)]:
-            kind = kind_of(op)
-            if kind is None or "schedule" in op.attributes:
-                continue
-            if not _Unscheduled(op, kind, target, state, self.threads).schedule():
-                left.append(op)
+        ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
+        given = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
+        left = [op for op, kind in given if not _Unscheduled(op, kind, target, state, self.threads).schedule()]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
             raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
+        total = max(1, sum(op.attributes["cycles"].value for op, _ in given))
+        for op, _ in given:
+            if words := ", ".join(describe_call(op)):
+                share = f"{op.attributes['cycles'].value / total:.0%} of the modelled cycles"
+                state.remark(op, f"computed as any linalg is, {share}: {words}")
 
 
 @dataclass(frozen=True)

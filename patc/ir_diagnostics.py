@@ -78,7 +78,9 @@ def flatten(diagnostic: Any) -> list[Diagnostic]:
     """Return an MLIR diagnostic and its notes, without those that print the whole op again."""
     # The bindings give a plain `Location` here; this one is of the class that knows its parts.
     location = ir.Location.from_attr(diagnostic.location.attr, diagnostic.location.context)
-    found = [Diagnostic(_SEVERITIES[diagnostic.severity], one_line(diagnostic.message), location)]
+    # MLIR's advice is to use options that patc's tools do not have.
+    message = one_line(diagnostic.message).partition(". If this is intended, please ")[0]
+    found = [Diagnostic(_SEVERITIES[diagnostic.severity], message, location)]
     for note in diagnostic.notes:
         if not note.message.startswith("see current operation"):
             found += flatten(note)

@@ -90,6 +90,7 @@ def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         yield Text("  ".join(cells))
-        place = f" ({Path(layer.source).name})" if layer.source else ""
         how, why = describe_schedule(layer.schedule), describe_explanation(layer.explanation)
+        place = Path(layer.source).name
+        place = f" ({place})" if place and place not in why else ""
         yield Text(f"    {how}: {why}{place}", style="dim")

@@ -127,7 +127,9 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
         table.add_row(*words, f"{1e3 * item.seconds:.3f}", f"{item.seconds / total:.0%}" if total else "")
     console = make_console()
     console.print(table)
-    console.print(f"layers: {1e3 * total:.3f} ms", markup=False)
+    generic = sum(item.seconds for item in times if item.layer.op == "generic")
+    part = f", of which {1e3 * generic:.3f} ms ({generic / total:.0%}) as any linalg is" if generic else ""
+    console.print(f"layers: {1e3 * total:.3f} ms{part}", markup=False)
     if overhead := compiled.describe_overhead():
         console.print(overhead, markup=False, soft_wrap=True)
 
