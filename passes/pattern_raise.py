@@ -16,6 +16,7 @@ from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import BIAS, FUSED
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
 from patc.passes.raising.lines import lay_lines
+from patc.passes.raising.transposed import turn_weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class PatternRaise(Pass):
 
     Bias, residual addition and relu or clamp go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
-    activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1. Reshapes stay.
+    activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1,
+    transposed ones one convolution for each place within their stride. Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
@@ -52,7 +54,7 @@ class PatternRaise(Pass):
         early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
-                if lay_lines(function.entry_block):
+                if turn_weights(function.entry_block, state) | lay_lines(function.entry_block):
                     erase_dead(function.entry_block)
                 for some in (early, late, FUSED):
                     _raise_layers(function.entry_block, state, some)

@@ -11,16 +11,18 @@ from patc.dialects.attributes import Activation, i64
 from patc.dialects.pattern import Conv2dOp
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.ir.windows import Window
 from patc.passes.raising.linalg_layers import (
-    NO_WINDOW,
     convolution_window,
     in_shape,
     read_f32,
     read_init,
     reshape_sources,
     tensor_like,
+    two_integers,
     window_attributes,
 )
+from patc.passes.raising.transposed import Spread, Transposed
 
 
 def raise_conv2d(op: Any, state: PassState) -> ir.Value | None:
@@ -55,16 +57,27 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
     padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
     padded = in_shape(op.operands[0], padded_shape, state)
     init = read_init(op.operands[2], shape)
-    source, window = convolution_window(op, padded, kernel, shape) if padded and init else NO_WINDOW
-    if source is None or window is None or init is None:
+    if padded is None or init is None:
         return None
-    return Conv2dOp(
-        input=source,
-        weight=weight,
-        bias=init.bias,
-        residual=init.residual,
-        result=tensor_like(shape, op.result),
-        groups=i64(groups),
-        activation=Activation().to_attr(),
-        **window_attributes(window),
-    ).result
+
+    def build(source: ir.Value, weight: ir.Value, window: Window, shape: list[int]) -> ir.Value:
+        return Conv2dOp(
+            input=source,
+            weight=weight,
+            bias=init.bias,
+            residual=init.residual,
+            result=tensor_like(shape, op.result),
+            groups=i64(groups),
+            activation=Activation().to_attr(),
+            **window_attributes(window),
+        ).result
+
+    strides, dilations = (two_integers(op, name) for name in ("strides", "dilations"))
+    spread = Spread.read(padded, state) if strides == (1, 1) and init.residual is None else None
+    if spread is not None:
+        dense = Window((kernel[0], kernel[1]), dilations=dilations)
+        result = Transposed(spread, weight, dense, shape).raised(build, state)
+        if result is not None:
+            return result
+    source, window = convolution_window(op, padded, kernel, shape)
+    return None if source is None or window is None else build(source, weight, window, shape)

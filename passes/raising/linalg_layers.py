@@ -69,13 +69,14 @@ def _windowed(
     is_neutral: Callable[[float], bool],
 ) -> WindowedInput:
     source, pads = _strip_pads(padded, is_neutral)
-    strides, dilations = (_two_integers(op, name) for name in ("strides", "dilations"))
+    strides, dilations = (two_integers(op, name) for name in ("strides", "dilations"))
     padded_window = Window((kernel[0], kernel[1]), strides, pads, dilations)
     window = padded_window.with_result_size(source.type.shape[2:], shape[2:])
     return NO_WINDOW if window is None else (source, window)
 
 
-def _two_integers(op: Any, name: str) -> tuple[int, int]:
+def two_integers(op: Any, name: str) -> tuple[int, int]:
+    """Return strides or dilations of a linalg op, vertical and horizontal."""
     attributes = op.operation.attributes
     vertical, horizontal = np.array(attributes[name]).tolist() if name in attributes else (1, 1)
     return vertical, horizontal

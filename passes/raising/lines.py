@@ -208,7 +208,27 @@ def _empty(op: ir.Operation) -> ir.Value:
     return tensor.empty(_plane(op.result.type.shape), op.result.type.element_type)
 
 
-_REBUILT: dict[str, Any] = {"tensor.pad": _pad, "linalg.broadcast": _broadcast, "tensor.empty": _empty}
+def _spread(op: ir.Operation) -> ir.Value | None:
+    """Lines with zeros between their elements, as those of transposed convolutions."""
+    slice_, (source, whole) = op.opview, op.operands[:2]
+    if len(op.operands) != 2 or _plane(source.type.shape)[:2] != _plane(whole.type.shape)[:2]:
+        return None
+    if op.result.type.rank == 4 and source.type.shape[3] != 1:
+        return None
+    zeros = whole.owner.operation if not isinstance(whole.owner, ir.Block) else None
+    if zeros is None or zeros.name != "linalg.fill":
+        return None
+    empty = tensor.empty(_plane(whole.type.shape), whole.type.element_type)
+    where = ([0, 0, 0, slice_.static_offsets[2]], _plane(source.type.shape), [1, 1, 1, slice_.static_strides[2]])
+    return tensor.insert_slice(_planes(source), linalg.fill(zeros.operands[0], outs=[empty]), [], [], [], *where)
+
+
+_REBUILT: dict[str, Any] = {
+    "tensor.insert_slice": _spread,
+    "tensor.pad": _pad,
+    "linalg.broadcast": _broadcast,
+    "tensor.empty": _empty,
+}
 _RULES: dict[str, Any] = {
     "linalg.conv_1d_ncw_fcw": _lay_convolution,
     "linalg.conv_2d_nchw_fchw": _lay_convolution,

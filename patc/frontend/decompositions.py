@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,8 +87,36 @@ def _empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **kwargs: A
     return torch.zeros(size, dtype=dtype, device=kwargs.get("device"))
 
 
+def _transposed_depthwise(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: Any,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    transposed: bool,
+    further_pads: Sequence[int],
+    groups: int,
+) -> Any:
+    """Put zeros between the elements of the input, for which torch-mlir has no lowering where groups are channels."""
+    axes = len(strides)
+    reaches = [dilations[axis] * (weight.shape[2 + axis] - 1) for axis in range(axes)]
+    if not transposed or not 1 < groups == x.shape[1] or any(map(operator.lt, reaches, pads)):
+        return NotImplemented
+    for axis in range(axes):
+        extent, before = (x.shape[2 + axis] - 1) * strides[axis] + 1, reaches[axis] - pads[axis]
+        shape = list(x.shape)
+        shape[2 + axis] = 2 * before + extent + further_pads[axis]
+        zeros = torch.zeros(shape, dtype=x.dtype, device=x.device)
+        x = torch.slice_scatter(zeros, x, 2 + axis, before, before + extent, strides[axis])
+    turned = weight.reshape(-1, 1, *weight.shape[2:]).flip(list(range(2, 2 + axes)))
+    rest = [0] * axes, list(dilations), False, [0] * axes, groups
+    return aten.convolution.default(x, turned, bias, [1] * axes, *rest)
+
+
 # Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.convolution.default: _transposed_depthwise,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
     aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite
