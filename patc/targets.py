@@ -247,6 +247,17 @@ def host_features() -> frozenset[str]:
     return frozenset(found)
 
 
+def with_cpu(name: str, cpu: str) -> Target:
+    """Return the target called `name` for a CPU, which names its microarchitecture.
+
+    Raises:
+        PatcError: an unknown CPU, or a target that has a CPU already or one for all machines.
+    """
+    if name not in AARCH64_SYSTEMS:
+        raise PatcError(f"expected a target of {', '.join(AARCH64_SYSTEMS)} together with a CPU, got '{name}'")
+    return aarch64(name, cpu)
+
+
 def get_target(name: str | Target) -> Target:
     """Return the target called `name`; a `Target` is returned as it is.
 
@@ -261,6 +272,6 @@ def get_target(name: str | Target) -> Target:
         return _registered[name]
     system, colon, cpu = name.partition(":")
     if colon and system in AARCH64_SYSTEMS:
-        return aarch64(system, cpu)
+        return with_cpu(system, cpu)
     known = ["host", *_registered]
     raise PatcError(f"expected a target of {', '.join(known)}, got '{name}'{nearest(name, known)}")

@@ -198,19 +198,10 @@ def refuse_compilation(arguments: argparse.Namespace) -> None:
 
 
 def choose_cpu(target: str, cpu: str | None) -> str:
-    """Return the name of `target` for a CPU.
+    """Return the name of `target` for a CPU; see `patc.targets.with_cpu`."""
+    from patc.targets import with_cpu
 
-    Raises:
-        PatcError: an unknown CPU, or a target that has a CPU already or is not AArch64.
-    """
-    if cpu is None:
-        return target
-    from patc.targets import AARCH64_SYSTEMS, aarch64
-
-    if target not in AARCH64_SYSTEMS:
-        known = ", ".join(AARCH64_SYSTEMS)
-        raise PatcError(f"expected a target of {known} together with --cpu, got '{target}'")
-    return aarch64(target, cpu).name
+    return target if cpu is None else with_cpu(target, cpu).name
 
 
 def check_threads(threads: int | None) -> None:

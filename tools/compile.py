@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from patc.runtime.program import Program
 
 MLIR_PREFIX = "mlir@"
-LIBRARY_FORMATS = ("so", "obj", "asm", "llvm")
-SPIRV = "spirv"
 WEIGHTS_PLACES = ("embed", "file")
 
 _DESCRIPTION = """\
@@ -85,16 +83,14 @@ def run(args: argparse.Namespace) -> int:
     """
     args.target = arguments.choose_cpu(args.target, args.cpu)
     args.emit = args.emit or _default_format(args.target, args.output)
-    _check_format(args.emit)
     arguments.check_threads(args.threads)
     args.weights, place = _split_weights(args.weights)
-    if place is not None and args.emit not in LIBRARY_FORMATS:
+    write = _find_writer(args.emit)
+    if place is not None and write is not _emit_library:
         raise PatcError(f"expected --emit so or obj together with --weights {place}, got {args.emit}")
-    if args.emit in LIBRARY_FORMATS:
-        _emit_library(args, place)
-        return 0
-    if args.emit == SPIRV:
-        _emit_spirv(args)
+    if write is not None:
+        _check_target(args)
+        write(args, place)
         return 0
     arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
@@ -130,19 +126,30 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
 
 
 def _default_format(target: str, output: str) -> str:
-    """Return a library for targets whose backend makes them, unless the file's name says otherwise."""
+    """Return what the target's backend writes, unless the file's name says otherwise."""
     from patc.backends.registry import find_backend
     from patc.targets import get_target
 
-    makes_libraries = "so" in find_backend(get_target(target).backend).emits
-    return "so" if makes_libraries and Path(output).suffix != ".patc" else "patc"
+    return "patc" if Path(output).suffix == ".patc" else find_backend(get_target(target).backend).default_format
 
 
-def _check_format(name: str) -> None:
-    if name not in ("patc", SPIRV, *LIBRARY_FORMATS) and not name.startswith(MLIR_PREFIX):
-        known = ("patc", SPIRV, *LIBRARY_FORMATS, f"{MLIR_PREFIX}encode")
-        expected = f"expected --emit to be patc, {', '.join(LIBRARY_FORMATS)}, {SPIRV} or mlir@STAGE"
-        raise PatcError(f"{expected}, got '{name}'{nearest(name, known)}")
+def _find_writer(name: str) -> Callable[[argparse.Namespace, str | None], None] | None:
+    """Return what writes a format; None for compiled files and MLIR."""
+    if name == "patc" or name.startswith(MLIR_PREFIX):
+        return None
+    if name not in _WRITERS:
+        known = ("patc", *_WRITERS)
+        expected = f"expected --emit to be {', '.join(known)} or mlir@STAGE"
+        raise PatcError(f"{expected}, got '{name}'{nearest(name, (*known, f'{MLIR_PREFIX}encode'))}")
+    return _WRITERS[name]
+
+
+def _check_target(args: argparse.Namespace) -> None:
+    """Refuse a target whose backend does not write the format."""
+    from patc.options import require_emits
+    from patc.targets import get_target
+
+    require_emits(get_target(args.target), args.emit, f"together with --emit {args.emit}")
 
 
 def _split_weights(given: Sequence[str] | None) -> tuple[str | None, str | None]:
@@ -160,12 +167,9 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     from patc.codegen.link import find_linker
     from patc.files import atomic_write
     from patc.library import compile_library
-    from patc.options import require_emits
-    from patc.targets import get_target
     from patc.tools.console import compilation_progress
 
     start = time.perf_counter()
-    require_emits(get_target(args.target), args.emit, f"together with --emit {args.emit}")
     tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_options(args.target, dtype, tune)
     _check_library_output(args, place)
@@ -217,14 +221,11 @@ def _check_library_output(args: argparse.Namespace, place: str | None) -> None:
             arguments.check_output(str(Path(args.output).with_name(file)))
 
 
-def _emit_spirv(args: argparse.Namespace) -> None:
+def _emit_spirv(args: argparse.Namespace, place: str | None) -> None:
     """Write SPIR-V modules, weights and the manifest to a folder."""
     from patc.files import check_folder
-    from patc.options import require_emits
     from patc.spirv_files import MANIFEST, WEIGHTS, write_spirv
-    from patc.targets import get_target
 
-    require_emits(get_target(args.target), SPIRV, f"together with --emit {SPIRV}")
     check_folder(args.output, [MANIFEST, WEIGHTS])
     start = time.perf_counter()
     compiled = compile_arguments(args, quiet=args.quiet)
@@ -297,3 +298,7 @@ def _print_line(files: Sequence[Path], program: Program, where: str, seconds: fl
         markup=False,
         soft_wrap=True,
     )
+
+
+# By what a backend says that it emits.
+_WRITERS = {**dict.fromkeys(("so", "obj", "asm", "llvm"), _emit_library), "spirv": _emit_spirv}

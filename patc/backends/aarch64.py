@@ -21,6 +21,7 @@ class AArch64Backend(NativeBackend):
 
     name = "aarch64"
     emits = ("so", "obj", "asm", "llvm")
+    default_format = "so"
 
     def describe_lacking(self, target: Target, numerics: Numerics) -> str:
         able = ", ".join(cpu for cpu, known in AARCH64_CPUS.items() if known.computes_in(numerics))

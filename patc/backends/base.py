@@ -42,11 +42,13 @@ class Backend(abc.ABC):
 
     Attributes:
         name: what `Target.backend` and compiled files call it.
-        emits: what `patc compile --emit` writes beside compiled files and MLIR, the default one first.
+        emits: what `patc compile --emit` writes beside compiled files and MLIR.
+        default_format: what it writes where neither --emit nor the name of the file says: "patc", or one of `emits`.
     """
 
     name: ClassVar[str]
     emits: ClassVar[tuple[str, ...]] = ()
+    default_format: ClassVar[str] = "patc"
 
     def default_threads(self) -> int:
         """Return how many threads share each layer where the user does not say."""

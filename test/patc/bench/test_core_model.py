@@ -318,7 +318,7 @@ def test_wrong_outputs_are_reported(
             "expected a target such as aarch64-linux together with --model-cycles, got 'x",
         ),
         ("--target aarch64-linux", "expected --model-cycles together with --target aarch64-linux: timing needs such a"),
-        ("--cpu cortex-a55", "expected a target of aarch64-linux, aarch64-android together with --cpu, got 'host'"),
+        ("--cpu cortex-a55", "expected a target of aarch64-linux, aarch64-android together with a CPU, got 'host'"),
         (
             "--model-cycles --target aarch64-linux --peers torch",
             "expected --model-cycles without --peers: it models all layers",
