@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from patc.dialects.attributes import WeightFormatAttr
+from patc.discovery import implementations
 from patc.passes.base import fail
 from patc.passes.formats.base import WeightFormat
-from patc.passes.formats.fkw_format import FkwFormat
 
 _formats: dict[type, type[WeightFormat]] = {}
 
@@ -47,4 +47,5 @@ def format_of(op: Any) -> WeightFormat:
     return kind.from_attr(op.format)
 
 
-register(FkwFormat)
+for _format in implementations(__name__, WeightFormat):
+    register(_format)

@@ -1,16 +1,12 @@
-"""Which kinds of layers there are. Others may register theirs; see `register`."""
+"""Which kinds of layers there are: those that the modules of this package define, and what others register."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from patc.discovery import implementations
 from patc.passes.layers.base import LayerKind
-from patc.passes.layers.convolution import Conv2d, SparseConv2d
-from patc.passes.layers.elementwise import Activate, Add, Relayout
-from patc.passes.layers.generic import Generic
-from patc.passes.layers.linear import Linear, SparseLinear
-from patc.passes.layers.pooling import AvgPool2d, MaxPool2d
 
 _kinds: dict[type, LayerKind] = {}
 
@@ -41,5 +37,5 @@ def kind_of(op: Any) -> LayerKind | None:
     return kind if kind is not None and kind.claims(op) else None
 
 
-for _kind in (Conv2d, SparseConv2d, Linear, SparseLinear, MaxPool2d, AvgPool2d, Add, Activate, Relayout, Generic):
+for _kind in implementations(__name__, LayerKind):
     register(_kind())

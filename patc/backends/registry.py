@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from patc.backends.aarch64 import AArch64Backend
 from patc.backends.base import Backend
-from patc.backends.host import HostBackend
-from patc.backends.vulkan import VulkanBackend
 from patc.diagnostics import PatcError, nearest
+from patc.discovery import implementations
 
 _BACKENDS: dict[str, Backend] = {}
 
@@ -33,5 +31,5 @@ def find_backend(name: str) -> Backend:
     return _BACKENDS[name]
 
 
-for _backend in (HostBackend(), AArch64Backend(), VulkanBackend()):
-    register(_backend)
+for _backend in implementations(__name__, Backend):
+    register(_backend())

@@ -116,7 +116,7 @@ def test_a_backend_of_another_package(
     outputs: Sequence[np.ndarray] = loaded(x.numpy())
     assert_close(outputs, torch_results(net, (x,)))
     del registry._BACKENDS["toy"]
-    with pytest.raises(PatcError, match="expected a backend of host, aarch64, vulkan, got 'toy'"):
+    with pytest.raises(PatcError, match="expected a backend of aarch64, host, vulkan, got 'toy'"):
         patc.load(tmp_path / "net.patc")
 
 

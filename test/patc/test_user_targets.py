@@ -150,7 +150,7 @@ def test_impossible_targets_cannot_be_made(base: Any, changes: dict[str, Any], m
     [
         (replace(V3, model="hots"), "target 'x86-64-v3' expected a cost model of host, neon, gpu, got 'hots'; did you mean 'host'?"),
         (replace(V3, simd="x68"), "target 'x86-64-v3' expected simd to be one of '', 'x86', 'neon', got 'x68'; did you mean 'x86'?"),
-        (replace(V3, backend="hots"), "expected a backend of host, aarch64, vulkan, got 'hots'; did you mean 'host'?"),
+        (replace(V3, backend="hots"), "expected a backend of aarch64, host, vulkan, got 'hots'; did you mean 'host'?"),
         (replace(V3, costs=GpuCosts()), "target 'x86-64-v3' expected CoreCosts for kernels of CPUs, got GpuCosts"),
         (replace(SPIRV_VULKAN, costs=CoreCosts()), "target 'spirv-vulkan' expected GpuCosts for cost model 'gpu', got CoreCosts"),
         (replace(SPIRV_VULKAN, lanes=8), "target 'spirv-vulkan' expected 4 lanes for cost model 'gpu', got 8"),
