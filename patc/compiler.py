@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,16 +64,19 @@ def compile_model(
         dtype: "f32", or "f16" for half precision between inputs and outputs, which stay as they are; for CPUs with
             FEAT_FP16 ("fullfp16") or AVX512-FP16, and GPUs with shaderFloat16 and storageBuffer16BitAccess. Tests hold
             results to 2e-2 of the output's largest magnitude.
-        dynamic_batch: False; the batch size is that of the example inputs.
+        dynamic_batch: whether the model may be called with any number of images, the first dimension of all inputs and
+            outputs; else with that of the example inputs alone. The code computes as many at once as these have, and
+            is called for one block after another: the last may overlap the one before, and fewer are padded. The model
+            is run to see that it takes images one by one, so that it is a torch.nn.Module, or a program exported with
+            a dynamic batch.
         report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen".
             "measure" adds "measuring LAYER" for each layer that it times, with the index of "pattern-schedule".
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
-    if dynamic_batch:
-        raise PatcError("expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled")
-    program, diagnostics = compile_program(model, example_inputs, make_options(target, threads, dtype, tune), report)
+    options = make_options(target, threads, dtype, tune)
+    program, diagnostics = compile_program(model, example_inputs, options, report, dynamic_batch=dynamic_batch)
     return find_backend(program.backend).load(program, diagnostics)
 
 
@@ -83,6 +87,7 @@ def compile_program(
     options: Options,
     report: Report | None = None,
     backend: Backend | None = None,
+    dynamic_batch: bool = False,
 ) -> tuple[Program, list[Diagnostic]]:
     """Compile a model to a program, and return it with what the passes remarked. See `compile_model`.
 
@@ -96,6 +101,10 @@ def compile_program(
     scheduling = pipeline.stages.index("schedule")
     measure = find_measure(options, lambda layer: tell(f"measuring {layer}", scheduling, steps))
     tell("import", 0, steps)
+    if dynamic_batch:
+        from patc.frontend.batching import any_batch
+
+        model, example_inputs = any_batch(model, example_inputs)
     source = import_source(model, example_inputs, make_context())
     state = PassState(source.parameters, measure=measure)
     is_lowered = not works_on_tensors(find_main(source.module))
@@ -104,7 +113,8 @@ def compile_program(
     if not layers and not is_lowered:
         raise PatcError("expected a model that computes something, got one without layers")
     tell("codegen", steps - 1, steps)
-    return generate_code(source, state, layers, options, backend), list(state.diagnostics)
+    program = generate_code(replace(source, dynamic_batch=dynamic_batch), state, layers, options, backend)
+    return program, list(state.diagnostics)
 
 
 def run_passes(
@@ -137,6 +147,7 @@ def generate_code(
         features=options.target.features,
         threads=options.threads,
         layers=tuple(layers),
+        dynamic_batch=source.dynamic_batch,
     )
     return backend.generate(source.module, state, program, options.target)
 

@@ -112,6 +112,7 @@ def compile_library(
     tune: str = "cost",
     dtype: str = "f32",
     weights: str = "embed",
+    dynamic_batch: bool = False,
     report: Report | None = None,
 ) -> Library:
     """Compile a model to a library for C.
@@ -121,6 +122,8 @@ def compile_library(
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
         target: "aarch64-linux" or "aarch64-android", with a CPU behind a colon if it is not the default one.
         threads: among which each layer is divided; more than one need LLVM's OpenMP runtime.
+        dynamic_batch: whether the function takes the number of images, a multiple of that of the example inputs; see
+            `patc.compile`.
         weights: "embed" for weights in the library, "file" for a file that the program reads or maps.
 
     Raises:
@@ -130,7 +133,8 @@ def compile_library(
     require_emits(options.target, "so", "for a library")
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
-    program, diagnostics = compile_program(model, example_inputs, options, report, _LibraryBackend())
+    backend = _LibraryBackend()
+    program, diagnostics = compile_program(model, example_inputs, options, report, backend, dynamic_batch)
     machine = options.target
     interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
     return Library(interface, program, machine, diagnostics)

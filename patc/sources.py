@@ -29,6 +29,7 @@ class Source:
         parameters: the arrays behind its `pattern.parameter` ops.
         inputs, outputs: arguments and results of @main.
         structure: how the outputs nest, as `patc.runtime.model.nest` reads it.
+        dynamic_batch: see `patc.runtime.program.Program`.
     """
 
     module: ir.Module
@@ -36,6 +37,7 @@ class Source:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     structure: Any
+    dynamic_batch: bool = False
 
 
 @compiling()

@@ -31,6 +31,7 @@ DTYPE_HELP = (
     "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay as they are (f32)"
 )
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
+BATCH_HELP = "take any number of images in a call; as many as the example has are computed at once"
 
 _PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
 
@@ -106,6 +107,7 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     )
     group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
     group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
+    group.add_argument("--dynamic-batch", action="store_true", help=BATCH_HELP)
 
 
 def is_compiled_file(model: str) -> bool:
@@ -193,6 +195,10 @@ def refuse_compilation(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
+    if arguments.dynamic_batch:
+        raise PatcError(
+            "expected a model to compile together with --dynamic-batch, got a compiled one", arguments.model
+        )
     if arguments.target != "host":
         raise PatcError("expected a model to compile together with --target, got a compiled one", arguments.model)
 

@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     write = _find_writer(args.emit)
     if place is not None and write is not _emit_library:
         raise PatcError(f"expected --emit so or obj together with --weights {place}, got {args.emit}")
+    if args.dynamic_batch and (write is _emit_spirv or args.emit.startswith(MLIR_PREFIX)):
+        raise PatcError(f"expected --emit patc, so, obj, asm or llvm together with --dynamic-batch, got {args.emit}")
     if write is not None:
         _check_target(args)
         write(args, place)
@@ -121,6 +123,7 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
             threads=args.threads,
             tune=tune,
             dtype=dtype,
+            dynamic_batch=args.dynamic_batch,
             report=report,
         )
 
@@ -190,6 +193,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             tune=tune,
             dtype=dtype,
             weights="file" if is_text else place or "embed",
+            dynamic_batch=args.dynamic_batch,
             report=report,
         )
     if is_text:

@@ -17,19 +17,32 @@ DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 CROP = 224 / 256
 
 
-def picture_input(path: str, shape: Sequence[int]) -> np.ndarray:
+def picture_input(path: str, shape: Sequence[int], as_bytes: bool = False) -> np.ndarray:
     """Read a picture as a network's input: scaled, cropped at the centre, normalized as for ImageNet.
 
     Args:
         path: a file in one of `patc.picture_files.FORMATS`.
-        shape: N, 3, H, W; all N images become the picture.
+        shape: N, 3, H, W, or of bytes also N, H, W, 3; all N images become the picture.
+        as_bytes: uint8 from 0 to 255, which the network itself normalizes.
 
     Raises:
         PatcError: the file is missing or no picture, or the shape is not that of colour images.
     """
+    if as_bytes:
+        return _picture_bytes(path, shape)
     _check_shape(shape)
     height, width = shape[2:]
     return _normalize(_read(path, width, height), shape)
+
+
+def _picture_bytes(path: str, shape: Sequence[int]) -> np.ndarray:
+    is_last = len(shape) == 4 and shape[3] == 3
+    if not is_last:
+        _check_shape(shape)
+    height, width = shape[1:3] if is_last else shape[2:]
+    picture = np.rint(_read(path, width, height) * 255).astype(np.uint8)
+    image = picture if is_last else picture.transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(image, shape))
 
 
 def drawn_input(shape: Sequence[int]) -> np.ndarray:

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, or the model cannot be loaded or compiled.
     """
+    from patc.runtime.batches import describe_sizes
     from patc.tools.console import make_console, plural
     from patc.tools.run import open_model
 
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     console = make_console()
     for word, infos in (("input", program.inputs), ("output", program.outputs)):
         for info in infos:
-            console.print(f"{word} {info}", markup=False)
+            shape = describe_sizes(info, program.dynamic_batch)
+            console.print(f"{word} '{info.name}' of shape {shape} {info.dtype}", markup=False)
     console.print(f"target {program.target}, {plural(program.threads, 'thread')}\n")
     for line in _format_layers(compiled.layers):
         console.print(line, soft_wrap=True)

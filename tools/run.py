@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     given = parser.add_mutually_exclusive_group()
-    given.add_argument("--input", metavar="X.npy", nargs="+", help="one array for each input, of its element type")
-    given.add_argument("--image", metavar="FILE", help="a picture, scaled, cropped and normalized as for ImageNet")
+    given.add_argument(
+        "--input",
+        metavar="X.npy",
+        nargs="+",
+        help="one array for each input, of its element type; or a .npz file of arrays by the names of inputs",
+    )
+    given.add_argument(
+        "--image", metavar="FILE", help="a picture, scaled and cropped; for float32 normalized as for ImageNet"
+    )
     parser.add_argument(
         "--output",
         metavar="Y.npy",
@@ -74,13 +81,15 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_threads(args.threads)
     if args.output is not None:
         arguments.check_output(args.output, (".npy", ".npz"))
-    arrays = [_read_array(path) for path in args.input or ()]
+    arrays, named = _read_arrays(args.input or ())
     compiled = open_model(args)
     if args.image is not None:
         arrays = [_read_picture(args.image, compiled)]
-    elif not arrays:
+    elif not arrays and not named:
         print("no --input: running on random numbers (seed 0)")
         arrays = list(compiled.random_inputs())
+    if named:
+        arrays = compiled.in_order(arrays, named)
     outputs = {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
     if args.profile:
         _print_profile(compiled, arrays)
@@ -134,6 +143,33 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
         console.print(overhead, markup=False, soft_wrap=True)
 
 
+def _read_arrays(paths: Sequence[str]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays of .npy files in order, and those of .npz files by name."""
+    arrays: list[np.ndarray] = []
+    named: dict[str, np.ndarray] = {}
+    for path in paths:
+        if Path(path).suffix.lower() == ".npz":
+            named.update(_read_archive(path))
+        else:
+            arrays.append(_read_array(path))
+    return arrays, named
+
+
+def _read_archive(path: str) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    from patc.files import check_regular
+
+    check_regular(path, "a .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except PermissionError as error:
+        raise PatcError(f"cannot read the input: {error.strerror or error}", path) from None
+    except Exception:  # numpy and zipfile raise nearly anything on damaged data
+        raise PatcError("expected a .npz file of arrays, found damaged data or another format", path) from None
+
+
 def _read_array(path: str) -> np.ndarray:
     import numpy as np
 
@@ -158,9 +194,10 @@ def _read_picture(path: str, compiled: CompiledModel) -> np.ndarray:
     infos = compiled.program.inputs
     if len(infos) != 1:
         raise PatcError(f"expected a model of one input together with --image, got {len(infos)} inputs")
-    if infos[0].dtype != "float32":
-        raise PatcError(f"expected a model of float32 images together with --image, got input {infos[0]}")
-    return picture_input(path, infos[0].shape)
+    if infos[0].dtype not in ("float32", "uint8"):
+        raise PatcError(f"expected a model of float32 or uint8 images together with --image, got input {infos[0]}")
+    shape = (1, *infos[0].shape[1:]) if compiled.program.dynamic_batch else infos[0].shape
+    return picture_input(path, shape, infos[0].dtype == "uint8")
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

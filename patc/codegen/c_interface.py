@@ -23,6 +23,7 @@ STATUSES = (
     ("ERROR_ALIGNMENT", 2, "a pointer is not aligned as the header says"),
     ("ERROR_NO_WEIGHTS", 3, "the weights are not set"),
     ("ERROR_WRONG_WEIGHTS", 4, "these are not the weights of this library, or they are damaged"),
+    ("ERROR_BATCH", 5, "the batch is 0, or no multiple of the images that are computed at once"),
 )
 UNKNOWN_STATUS = "unknown error"
 _BLOCK = 1 << 20  # words whose checksum is taken at once
@@ -41,6 +42,7 @@ class Interface:
         weights_bytes: size of the weights, with the zeros that `padded_weights` adds.
         weights_checksum: `checksum` of the same.
         embedded: whether the weights are part of the code; else `<name>_set_weights` takes them.
+        block: images that are computed at once, where a call says how many there are; else None.
         threads: threads that share the work of a call.
         target, cpu: system and CPU that the code is for.
     """
@@ -54,6 +56,7 @@ class Interface:
     weights_bytes: int
     weights_checksum: int
     embedded: bool
+    block: int | None
     threads: int
     target: str
     cpu: str
@@ -83,6 +86,7 @@ def describe_interface(program: Program, title: str, name: str, cpu: str, embed:
         weights_bytes=weights.nbytes,
         weights_checksum=checksum(weights),
         embedded=embed or weights.nbytes == 0,
+        block=program.block if program.dynamic_batch else None,
         threads=program.threads,
         target=program.target.partition(":")[0],
         cpu=cpu,
@@ -120,7 +124,8 @@ def header(interface: Interface) -> str:
     """Return the text of the C header."""
     name, prefix = interface.name, interface.name.upper()
     guard = f"{prefix}_H"
-    parameters = [f"const {info.element.c} *input{i}" for i, info in enumerate(interface.inputs)]
+    parameters = ["size_t batch"] if interface.block else []
+    parameters += [f"const {info.element.c} *input{i}" for i, info in enumerate(interface.inputs)]
     parameters += [f"{info.element.c} *output{i}" for i, info in enumerate(interface.outputs)]
     arguments = ", ".join([*parameters, "void *workspace"])
     parts = [
@@ -145,6 +150,7 @@ def header(interface: Interface) -> str:
         f"{' /* they are part of the library */' if interface.embedded else ''}",
         f"#define {prefix}_WEIGHTS_ALIGNMENT {WEIGHTS_ALIGNMENT}",
         "",
+        *_block(interface),
         *_tensors(prefix, "INPUT", interface.inputs),
         *_tensors(prefix, "OUTPUT", interface.outputs),
         "/* What the functions return. */",
@@ -180,6 +186,18 @@ def _usage(interface: Interface) -> list[str]:
     return [
         f"   {interface.threads} threads share each layer by OpenMP: link with LLVM's libomp (-fopenmp of clang; with",
         "   Android's NDK, -fopenmp -static-openmp).",
+    ]
+
+
+def _block(interface: Interface) -> list[str]:
+    if interface.block is None:
+        return []
+    name, prefix = interface.name, interface.name.upper()
+    return [
+        f"/* {name}_run takes `batch` images, the first dimension of all tensors: a multiple of {prefix}_BLOCK,",
+        "   which are computed at once. The shapes below are those of a block. */",
+        f"#define {prefix}_BLOCK {interface.block}",
+        "",
     ]
 
 

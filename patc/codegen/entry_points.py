@@ -52,10 +52,9 @@ def _run(interface: Interface) -> str:
     sizes |= {f"%output{i}": info.element.bytes for i, info in enumerate(interface.outputs)}
     tensors = list(sizes)
     arguments = [*tensors, "%workspace"]
-    # What needs neither arena nor weights takes neither.
-    inner = [*tensors, "%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
+    batch = "" if interface.block is None else "i64 %batch, "
     return f"""\
-define i32 @{interface.name}_run({_pointers(arguments)}) {{
+define i32 @{interface.name}_run({batch}{_pointers(arguments)}) {{
 start:
 {_check_null(arguments)}
 aligned:
@@ -66,8 +65,7 @@ loaded:
 {_load_weights(interface)}
 compute:
   %stamps = getelementptr i8, ptr %workspace, i64 {interface.arena_bytes}
-  call void @{ENTRY}({_pointers(inner)})
-  ret i32 {_STATUS["OK"]}
+{_compute(interface, tensors)}
 missing:
   ret i32 {_STATUS["ERROR_NULL"]}
 alignment:
@@ -76,6 +74,38 @@ unset:
   ret i32 {_STATUS["ERROR_NO_WEIGHTS"]}
 }}
 """
+
+
+def _compute(interface: Interface, tensors: Sequence[str]) -> str:
+    """Return instructions that call the net, once or for each block of images, and return."""
+    # What needs neither arena nor weights takes neither.
+    rest = ["%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
+    if interface.block is None:
+        return f"  call void @{ENTRY}({_pointers([*tensors, *rest])})\n  ret i32 {_STATUS['OK']}"
+    places = []
+    for name, info in zip(tensors, (*interface.inputs, *interface.outputs), strict=True):
+        places.append(f"  {name}.offset = mul i64 %i, {info.nbytes}")
+        places.append(f"  {name}.block = getelementptr i8, ptr {name}, i64 {name}.offset")
+    lines = "\n".join(places)
+    blocks = [f"{name}.block" for name in tensors]
+    return f"""\
+  %blocks = udiv i64 %batch, {interface.block}
+  %left = urem i64 %batch, {interface.block}
+  %whole = icmp eq i64 %left, 0
+  %some = icmp ne i64 %blocks, 0
+  %fits = and i1 %whole, %some
+  br i1 %fits, label %block, label %size
+block:
+  %i = phi i64 [ 0, %compute ], [ %i.next, %block ]
+{lines}
+  call void @{ENTRY}({_pointers([*blocks, *rest])})
+  %i.next = add i64 %i, 1
+  %end = icmp eq i64 %i.next, %blocks
+  br i1 %end, label %done, label %block
+done:
+  ret i32 {_STATUS["OK"]}
+size:
+  ret i32 {_STATUS["ERROR_BATCH"]}"""
 
 
 def _load_weights(interface: Interface) -> str:

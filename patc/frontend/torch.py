@@ -132,7 +132,7 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
 
 def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     if isinstance(model, (str, Path)):
-        model = _load_program(Path(model))
+        model = load_program(Path(model))
     if isinstance(model, ExportedProgram):
         _require_shapes(_input_specs(model), example_inputs)
         check_program(model)
@@ -147,7 +147,12 @@ def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     return _export(without_inference_tensors(model), inputs, named)
 
 
-def _load_program(path: Path) -> ExportedProgram:
+def load_program(path: Path) -> ExportedProgram:
+    """Return the program of a .pt2 file.
+
+    Raises:
+        PatcError: it is none, or cannot be read.
+    """
     check_regular(path, pt2.WHAT)
     if path.suffix.lower() != ".pt2":
         found = describe_content(path) or f"one named '{path.suffix}'"

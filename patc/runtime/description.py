@@ -25,7 +25,18 @@ _LARGEST_DIMENSION = (1 << 31) - 1
 _LARGEST_MEMORY = 1 << 40  # bytes
 _LARGEST_NUMBER = (1 << 63) - 1
 _DEEPEST = 64
-_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "backend", "target", "features", "threads", "layers")
+_KEYS = (
+    "inputs",
+    "outputs",
+    "structure",
+    "arena_bytes",
+    "backend",
+    "target",
+    "features",
+    "threads",
+    "layers",
+    "dynamic_batch",
+)
 _WORDS = ("name", "source", "op")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
@@ -42,6 +53,7 @@ def describe(program: Program) -> bytes:
         "features": program.features,
         "threads": program.threads,
         "layers": [_printable(layer.to_json()) for layer in program.layers],
+        "dynamic_batch": program.dynamic_batch,
     }
     return json.dumps(values, separators=(",", ":")).encode()
 
@@ -88,7 +100,11 @@ def parse(text: bytes) -> Program:
         features=tuple(item.text(32) for item in fields["features"].items(0, _MOST_FEATURES)),
         threads=fields["threads"].integer(1, MOST_THREADS),
         layers=tuple(_parse_layer(item) for item in fields["layers"].items(1, _MOST_LAYERS)),
+        dynamic_batch=fields["dynamic_batch"].truth(),
     )
+    batches = {info.shape[:1] for info in (*program.inputs, *program.outputs)}
+    if program.dynamic_batch and (not program.inputs or len(batches) > 1 or () in batches):
+        raise ValueError("dynamic_batch: expected inputs and outputs of one batch size")
     leaves: list[int] = []
     _check_structure(fields["structure"], leaves, 0)
     if sorted(leaves) != list(range(len(program.outputs))):

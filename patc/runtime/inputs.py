@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
         value = _without_subclass(info, value, torch)
     if value.is_nested or value.shape != info.shape or value.dtype != getattr(torch, info.dtype):
         shape = "nested tensors of" if value.is_nested else f"shape {list(value.shape)}"
-        raise PatcError(f"expected input {info}, got {shape} {str(value.dtype).removeprefix('torch.')}")
+        got = f"{shape} {str(value.dtype).removeprefix('torch.')}"
+        raise PatcError(f"expected input {info}, got {got}{_advice(info, value.shape)}")
     if not value.is_cpu or value.layout != torch.strided:
         raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
     try:
@@ -57,6 +59,13 @@ def _require_memory(info: TensorInfo, value: Any) -> None:
         raise PatcError(f"expected input {info} with its numbers in memory, got {found} of {needed} bytes")
 
 
+def _advice(info: TensorInfo, shape: Sequence[int]) -> str:
+    """Return how a model takes another batch size, where that is what is wrong."""
+    if len(shape) == len(info.shape) > 0 and shape[0] != info.shape[0] and tuple(shape[1:]) == info.shape[1:]:
+        return "; compile with dynamic_batch=True for any batch size"
+    return ""
+
+
 def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
     """Return a numpy array as a contiguous one, and its address.
 
@@ -66,7 +75,8 @@ def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
     if not isinstance(value, np.ndarray):
         raise PatcError(f"expected input {info}, got {type(value).__name__}")
     if value.shape != info.shape or value.dtype != info.dtype:
-        raise PatcError(f"expected input {info}, got shape {list(value.shape)} {value.dtype}")
+        got = f"shape {list(value.shape)} {value.dtype}"
+        raise PatcError(f"expected input {info}, got {got}{_advice(info, value.shape)}")
     if type(value) is not np.ndarray and np.any(getattr(value, "mask", False)):
         raise PatcError(f"expected input {info} without a mask, got {type(value).__name__} with one")
     value = np.ascontiguousarray(value)

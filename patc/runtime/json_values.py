@@ -82,6 +82,12 @@ class JsonValue:
             self.refuse("a number of 0 or more, written with a point")
         return self.value
 
+    def truth(self) -> bool:
+        """Return true or false."""
+        if not isinstance(self.value, bool):
+            self.refuse("true or false")
+        return self.value
+
     def text(self, longest: int = 1 << 16) -> str:
         """Return a text of one line."""
         if not isinstance(self.value, str) or len(self.value) > longest or _UNPRINTABLE.search(self.value):

@@ -18,6 +18,7 @@ from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime import artefact
 from patc.runtime.artefact import Parts
+from patc.runtime.batches import count_images, describe_sizes, run_blocks, sized
 from patc.runtime.description import describe, interface, parse
 from patc.runtime.inputs import take_array, take_tensor
 from patc.runtime.json_values import printable
@@ -37,9 +38,10 @@ class LayerTime:
 class CompiledModel(abc.ABC):
     """A compiled model; a subclass knows how to run its kind of code.
 
-    Call it with torch tensors or numpy arrays of the compiled shapes and element types; what comes back is nested as
-    the model nests it, and holds tensors if an input was one, else arrays. One call allocates the outputs only, and
-    copies inputs that are not contiguous. No gradients are recorded. Several Python threads may call the same model.
+    Call it with torch tensors or numpy arrays of the compiled shapes and element types, and of any batch size where it
+    was compiled for that; what comes back is nested as the model nests it, and holds tensors if an input was one, else
+    arrays. One call allocates the outputs only, and copies inputs that are not contiguous. No gradients are recorded.
+    Several Python threads may call the same model.
 
     Attributes:
         program: code, weights and descriptions.
@@ -74,7 +76,7 @@ class CompiledModel(abc.ABC):
     def __repr__(self) -> str:
         program = self.program
         inputs, outputs = (
-            ", ".join(f"{info.name} {list(info.shape)}" for info in infos)
+            ", ".join(f"{info.name} {describe_sizes(info, program.dynamic_batch)}" for info in infos)
             for infos in (program.inputs, program.outputs)
         )
         threads = f"{program.threads} thread{'s' if program.threads > 1 else ''}"
@@ -92,24 +94,30 @@ class CompiledModel(abc.ABC):
             PatcError: wrong number, shape, element type or device of inputs, or this machine lacks what the code needs.
         """
         # `kept` holds what the addresses point into.
-        kept, addresses, torch = self._check(self._in_order(inputs, named) if named else inputs)
-        outputs, output_addresses = self._make_outputs(torch)
-        self._run(addresses, output_addresses)
+        kept, addresses, torch, images = self._check(self.in_order(inputs, named) if named else inputs)
+        outputs, output_addresses = self._make_outputs(torch, images)
+        if images is None:
+            self._run(addresses, output_addresses)
+        else:
+            run_blocks(self.program, self._run, images, addresses, output_addresses)
         del kept
         return nest(self.program.structure, outputs)
 
     def profile(self, *inputs: Any, repetitions: int = 20) -> list[LayerTime]:
         """Return the median time of each layer over `repetitions` calls, after one call to warm up.
 
-        Without inputs the model runs on random ones.
+        Without inputs the model runs on random ones. With a dynamic batch the times are those of the first block of
+        images.
 
         Raises:
             PatcError: as for a call, less than one repetition, or a machine that does not tell times.
         """
         if repetitions < 1:
             raise PatcError(f"expected 1 repetition or more, got {repetitions}")
-        kept, addresses, torch = self._check(inputs or self.random_inputs())
-        outputs, output_addresses = self._make_outputs(torch)
+        kept, addresses, torch, images = self._check(inputs or self.random_inputs())
+        if images is not None and images < self.program.block:
+            raise PatcError(f"expected {self.program.block} images or more, got {images}")
+        outputs, output_addresses = self._make_outputs(torch, images)
         medians = np.median(self._time_layers(addresses, output_addresses, repetitions), axis=0)
         del kept, outputs
         return [LayerTime(layer, float(median)) for layer, median in zip(self.layers, medians, strict=True)]
@@ -161,21 +169,29 @@ class CompiledModel(abc.ABC):
     def __deepcopy__(self: Model, memo: Any) -> Model:
         return self.__copy__()
 
-    def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
-        """Return all inputs, given partly by name, in their order."""
+    def in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """Return all inputs, given partly by name, in their order.
+
+        Raises:
+            PatcError: a name is unknown, given twice, or missing.
+        """
         rest = [info.name for info in self.program.inputs[len(inputs) :]]
         if set(rest) != set(named):
             wanted = ", ".join(map(str, self.program.inputs))
             raise PatcError(f"expected inputs {wanted}, got {len(inputs)} by place and {', '.join(named)} by name")
         return [*inputs, *(named[name] for name in rest)]
 
-    def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any]:
-        """Return contiguous inputs, their addresses, and the torch module if one of them is a tensor, else None."""
-        expected = self.program.inputs
+    def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any, int | None]:
+        """Return contiguous inputs, their addresses, the torch module if one of them is a tensor, else None, and the
+        number of images where that is dynamic."""
+        expected, images = self.program.inputs, None
         if len(inputs) != len(expected):
             wanted = ", ".join(map(str, expected))
             count = f"{len(expected)} input{'' if len(expected) == 1 else 's'}"
             raise PatcError(f"expected {count} ({wanted}), got {len(inputs)}")
+        if self.program.dynamic_batch:
+            images = count_images(expected[0], inputs[0])
+            expected = sized(expected, images)
         torch = sys.modules.get("torch")
         kept, addresses, as_torch = [], [], False
         for info, value in zip(expected, inputs, strict=True):
@@ -186,11 +202,11 @@ class CompiledModel(abc.ABC):
                 value, address = take_array(info, value)
             kept.append(value)
             addresses.append(address)
-        return kept, addresses, torch if as_torch else None
+        return kept, addresses, torch if as_torch else None, images
 
-    def _make_outputs(self, torch: Any) -> tuple[list[Any], list[int]]:
+    def _make_outputs(self, torch: Any, images: int | None) -> tuple[list[Any], list[int]]:
         """Return uninitialised outputs and their addresses: tensors when torch is given, else arrays."""
-        infos = self.program.outputs
+        infos = self.program.outputs if images is None else sized(self.program.outputs, images)
         if torch is None:
             arrays = [np.empty(info.shape, info.dtype) for info in infos]
             return arrays, [array.ctypes.data for array in arrays]

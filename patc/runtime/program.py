@@ -54,6 +54,8 @@ class Program:
         features: instruction set extensions that the code needs.
         threads: threads that divide each layer.
         layers: in the order in which they run.
+        dynamic_batch: whether a call may have any number of images; the code computes as many at once as the first
+            dimensions of inputs and outputs say.
     """
 
     code: bytes
@@ -67,3 +69,9 @@ class Program:
     features: tuple[str, ...]
     threads: int
     layers: tuple[LayerReport, ...]
+    dynamic_batch: bool = False
+
+    @property
+    def block(self) -> int:
+        """Images that the code computes at once, of a program of dynamic batch."""
+        return self.inputs[0].shape[0]

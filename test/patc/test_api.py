@@ -384,7 +384,6 @@ def test_uses_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch
         ({"threads": 1025}, "expected at most 1024 threads, got 1025"),
         ({"tune": "fast"}, "expected tune to be one of off, cost, measure, got 'fast'"),
         ({"tune": "measure", "target": "x86-64-v3"}, "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
-        ({"dynamic_batch": True}, "expected dynamic_batch=False, got True: the batch size is fixed when a model is compiled"),
         ({"target": "x86-64-v5"}, "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86-64-v5'; did you mean 'x86-64-v4'?"),
         ({"target": "spirv-vulkan", "threads": 2}, "expected no threads together with target 'spirv-vulkan', got 2"),
         ({"target": "spirv-vulkan", "tune": "measure"}, "expected target 'host' together with tune 'measure', got 'spirv-vulkan'"),

@@ -1,0 +1,105 @@
+"""Whether a model computes each image of a batch on its own, so that code for some images can be called for any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from patc.diagnostics import PatcError, first_line
+from patc.frontend import ExampleInputs
+from patc.frontend.modules import check_inputs, check_module
+from patc.frontend.torch import load_program
+from patc.frontend.tracing import copy_for_tracing
+
+_TOLERANCE = 1e-3  # of the largest magnitude
+_MOST_DIFFERENT = 0.01  # of integers, which follow from numbers that are rounded
+
+
+def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[torch.nn.Module, Any]:
+    """Return a module and example inputs to compile for blocks of as many images as these have.
+
+    The module is run on two other images, together and each alone: all must be the same.
+
+    Args:
+        model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported with a dynamic
+            batch.
+        example_inputs: as for `patc.compile`, each with images along its first dimension.
+
+    Raises:
+        PatcError: the model is of another kind, or its batch cannot be taken apart.
+    """
+    if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".pt2":
+        model = load_program(Path(model))
+    if isinstance(model, ExportedProgram):
+        if example_inputs is None and model.example_inputs is not None:
+            positional, named = model.example_inputs
+            example_inputs = positional if not named else None
+        model = model.module(check_guards=False)  # of the batch that it was exported with
+    if not isinstance(model, torch.nn.Module):
+        found = f"a {Path(model).suffix} file" if isinstance(model, (str, Path)) else type(model).__name__
+        raise PatcError(f"expected a torch.nn.Module or an exported program together with dynamic_batch, got {found}")
+    if example_inputs is None:
+        raise PatcError("expected example inputs together with dynamic_batch, found none")
+    positional, named = check_inputs(model, example_inputs)
+    check_module(model)
+    names = list(named) or [str(i) for i in range(len(positional))]
+    _require_images(names, [*positional, *named.values()])
+    _compare(model, positional, named)
+    return model, example_inputs
+
+
+def _require_images(names: Sequence[str], values: Sequence[torch.Tensor]) -> None:
+    if not values or any(value.dim() == 0 or value.shape[0] != values[0].shape[0] for value in values):
+        found = ", ".join(f"'{name}' {list(value.shape)}" for name, value in zip(names, values, strict=True))
+        raise PatcError(f"expected inputs with the batch as first dimension for dynamic_batch, got {found or 'none'}")
+
+
+def _compare(model: torch.nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    leaves, structure = pytree.tree_flatten((positional, named))
+    pairs = [_two_images(value, generator) for value in leaves]
+    twin = copy_for_tracing(model)
+
+    def run(images: slice) -> list[Any]:
+        args, kwargs = pytree.tree_unflatten([pair[images].clone() for pair in pairs], structure)
+        return pytree.tree_leaves(twin(*args, **kwargs))
+
+    try:
+        with torch.no_grad():
+            together, alone = run(slice(0, 2)), [run(slice(i, i + 1)) for i in range(2)]
+    except Exception as error:  # whatever the model's own code raises
+        raise PatcError(f"expected a model of any batch size for dynamic_batch: {first_line(error)}") from error
+    for place, values in enumerate(zip(together, *alone, strict=True)):
+        if isinstance(values[0], torch.Tensor):
+            _require_alone(place, *values)
+        elif values[0] != values[1]:
+            raise PatcError(f"expected output {place} of any batch size for dynamic_batch, found {values[0]}")
+
+
+def _two_images(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    shape = (2, *value.shape[1:])
+    if value.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(value.dtype)
+    low, high = (0, 1) if value.dtype == torch.bool else (int(value.min()), int(value.max()))
+    return torch.randint(low, high + 1, shape, generator=generator).to(value.dtype)
+
+
+def _require_alone(place: int, both: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> None:
+    if first.dim() == 0 or first.shape[0] != 1 or both.shape != (2, *first.shape[1:]):
+        found = f"shape {list(first.shape)} for one image and {list(both.shape)} for two"
+        raise PatcError(f"expected output {place} with the batch as first dimension for dynamic_batch, found {found}")
+    alone = torch.cat([first, second])
+    if both.dtype.is_floating_point:
+        scale = float(alone.abs().nan_to_num(0, 0, 0).max())
+        same = torch.allclose(both, alone, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
+    else:
+        same = float((both != alone).double().mean()) <= _MOST_DIFFERENT
+    if not same:
+        raise PatcError(
+            f"expected images that are computed alone for dynamic_batch, found that output {place} mixes them"
+        )
