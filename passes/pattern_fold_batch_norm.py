@@ -190,12 +190,23 @@ def _separate_left(block: ir.Block, state: PassState) -> bool:
         data = _scaled_operand(op, state) if op not in done else None
         if data is not None:
             chain = read_chain(data, state, op)
+            if _is_plain(chain, data):
+                continue
             if np.all(chain.scale == 1) and not np.any(chain.shift):
                 chain.end.replace_all_uses_with(data)
             else:
                 _separate(chain, data, state)
             done.update(chain.ops)
     return bool(done)
+
+
+def _is_plain(chain: Chain, data: ir.Value) -> bool:
+    """Whether a chain is a product with one number, far from convolutions, whose layouts it would share: any linalg
+    that it stands among does that as well."""
+    is_uniform = np.all(chain.scale == chain.scale[0]) and not np.any(chain.shift)
+    users = [use.owner.operation.name for use in chain.end.uses]
+    near = [_root(data).owner.operation.name] if not isinstance(_root(data).owner, ir.Block) else []
+    return bool(is_uniform) and not any(name in (*_FILTER_AXES, "tensor.pad") for name in (*near, *users))
 
 
 def _separate(chain: Chain, data: ir.Value, state: PassState) -> None:

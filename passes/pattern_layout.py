@@ -35,7 +35,7 @@ class PatternLayout(Pass):
 
     Requires: pattern ops on static NCHW tensors, as `pattern-raise` makes them, and calls of outlined functions.
     Ensures: every rank 4 result of a pattern op has a `#pattern.layout` whose halo covers the pads of its users;
-        function arguments and results and flattened tensors are packed (row-major).
+        function arguments and results and tensors of other shapes in the same memory are packed (row-major).
 
         %1 = "pattern.conv2d"(%0, ...) {pads = [1, 1, 1, 1]} : ... -> tensor<1x64x56x56xf32>
         %2 = "pattern.conv2d"(%1, ...) {pads = [1, 1, 1, 1]} : ...
@@ -123,7 +123,7 @@ def _place(value: ir.Value, target: Target) -> None:
 
 
 def _is_given(value: ir.Value) -> bool:
-    """Whether a value can only be row-major: it is an argument, or its producer writes nothing else."""
+    """Whether a value can only be row-major: it is an argument or a reshape, or its producer writes nothing else."""
     if isinstance(value.owner, ir.Block):
         return True
     kind = kind_of(value.owner.opview)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch_mlir import ir, passmanager
+from torch_mlir import ir
 from torch_mlir.dialects import func
 
 from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
 from patc.passes.functions.expand import has_lowering
+from patc.passes.generic.fusion import fuse
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import (
@@ -21,7 +22,9 @@ from patc.passes.ir.functions import (
     defined_functions,
     erase_dead,
     free_name,
+    readers,
     symbols,
+    through_reshapes,
     top_level_ops,
     walk_ops,
     works_on_tensors,
@@ -33,10 +36,6 @@ from patc.passes.layers.registry import kind_of
 
 _DIALECTS = ("linalg", "tensor", "arith", "math", "scf", "tm_tensor")
 _STAY = ("func.return", "arith.constant")
-_FUSE = (
-    "builtin.module(func.func(linalg-generalize-named-ops),canonicalize,func.func(linalg-fuse-elementwise-ops),"
-    "canonicalize,cse)"
-)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class PatternOutline(Pass):
     Layers of the dialect whose weights are computed at run time count as linalg, as do sums between linalg ops.
 
     A group is as large as it can be: linalg that hands tensors to linalg is in one group, unless a pattern op between
-    them needs one and feeds the other. Its named ops become `linalg.generic`, and elementwise ones are fused.
+    them needs one and feeds the other. Its named ops become `linalg.generic`, and elementwise ones are fused with what
+    reads them once; products read what was transposed, broadcast or reshaped where it was before.
 
     Requires: `pattern-raise`.
     Ensures: functions hold pattern ops, constants, reshapes and calls only. A call says in
@@ -114,8 +114,8 @@ def _has_computed_weights(op: Any, kind: LayerKind, state: PassState) -> bool:
 def _is_among_left(op: Any, kind: LayerKind) -> bool:
     if any(operand.access is not Access.ELEMENTS for operand in kind.operands(op)):
         return False
-    given = [value.owner for value in op.operands]
-    users = [use.owner.opview for use in op.result.uses]
+    given = [through_reshapes(value).owner for value in op.operands]
+    users = list(readers(op.result))
     if any(isinstance(owner, ir.Block) for owner in given) or not users:
         return False
     neighbours = [*(owner.opview for owner in given), *users]
@@ -233,7 +233,8 @@ def _outline(module: ir.Module, group: list[Any]) -> None:
 
 
 class _Copy:
-    """A group's ops in a function of their own; constants of few elements and empty tensors are copied with them."""
+    """A group's ops in a function of their own; constants of few elements, empty tensors and reshapes are copied with
+    them."""
 
     def __init__(self, group: list[Any]) -> None:
         self._group = group
@@ -272,7 +273,8 @@ class _Copy:
 
     def _fetch(self, value: ir.Value) -> None:
         """Make a value from outside available: a tensor as an argument, the rest as a copy."""
-        if isinstance(value.type, ir.RankedTensorType) and not is_copied(value):
+        is_view = not isinstance(value.owner, ir.Block) and value.owner.operation.name in RESHAPES
+        if isinstance(value.type, ir.RankedTensorType) and not is_copied(value) and not is_view:
             self._values[value] = self._block.add_argument(value.type, ir.Location.unknown())
             self.inputs.append(value)
         else:
@@ -282,7 +284,7 @@ class _Copy:
 def _simplify(module: ir.Module) -> None:
     """Fuse the ops of a group."""
     _erase_assertions(module)
-    passmanager.PassManager.parse(_FUSE).run(module.operation)
+    fuse(module)
 
 
 def _erase_assertions(module: ir.Module) -> None:

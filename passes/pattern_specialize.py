@@ -29,6 +29,7 @@ from patc.passes.ir.functions import (
     declare_function,
     defined_functions,
     erase_outlined,
+    readers,
     through_reshapes,
     top_level_ops,
     works_on_tensors,
@@ -106,7 +107,7 @@ def _choose_outputs(results: Sequence[ir.Value], made: Sequence[ir.Value], memor
     for result, place in zip(results, made, strict=True):
         source = through_reshapes(result)
         # What other layers read needs room behind it, which the caller's memory does not have.
-        is_read = any(kind_of(use.owner.opview) is not None for use in source.uses)
+        is_read = any(kind_of(op) is not None for op in readers(source))
         if not isinstance(source.owner, ir.Block) and memory.reserved(source) is None and not is_read:
             memory.reserve(source, place)
 

@@ -94,14 +94,23 @@ class Nest:
         Raises:
             PatcError: an indexing map is not linear.
         """
-        kinds = ["parallel" in str(kind) for kind in op.iterator_types]
-        accesses, extents = _read_accesses(op, len(kinds))
-        loops = [Loop(extent, kind, dim) for dim, (extent, kind) in enumerate(zip(extents, kinds, strict=True))]
-        indexed = _indexed_dims(op)
+        loops, accesses = read_loops(op)
+        indexed = indexed_dims(op)
         order = _order(loops, accesses)
         nest = _reorder(Nest(op, tuple(loops), tuple(accesses), None), order)
         nest = _merge(_without_single(nest), indexed)
         return replace(nest, divided=_divided(nest))
+
+
+def read_loops(op: Any) -> tuple[list[Loop], list[Access]]:
+    """Return the loops of a `linalg.generic` on static memrefs as they are in the op, and the accesses of its operands.
+
+    Raises:
+        PatcError: an indexing map is not linear.
+    """
+    kinds = ["parallel" in str(kind) for kind in op.iterator_types]
+    accesses, extents = _read_accesses(op, len(kinds))
+    return [Loop(extent, kind, dim) for dim, (extent, kind) in enumerate(zip(extents, kinds, strict=True))], accesses
 
 
 def memory_of(value: ir.Value) -> tuple[ir.Value, int, list[int]]:
@@ -145,7 +154,7 @@ def _linear(expression: ir.AffineExpr, dims: int, op: Any) -> tuple[int, list[in
     raise PatcError(f"cannot compile: linalg.generic that reads at {expression}", op.location)
 
 
-def _indexed_dims(op: Any) -> set[int]:
+def indexed_dims(op: Any) -> set[int]:
     """Return the dims whose numbers the body computes with."""
     return {inner.attributes["dim"].value for inner in walk_ops(op) if inner.operation.name == "linalg.index"}
 

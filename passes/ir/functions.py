@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
 from torch_mlir import ir
@@ -72,6 +72,15 @@ def through_reshapes(value: ir.Value) -> ir.Value:
     while not isinstance(value.owner, ir.Block) and value.owner.name in RESHAPES:
         value = value.owner.operands[0]
     return value
+
+
+def readers(value: ir.Value) -> Iterator[Any]:
+    """Yield the ops that read a value's memory, in whatever shape."""
+    for use in value.uses:
+        if use.owner.operation.name in RESHAPES:
+            yield from readers(use.owner.results[0])
+        else:
+            yield use.owner.opview
 
 
 def symbols(module: ir.Module) -> set[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch_mlir import ir
 
+from patc.passes.ir.functions import RESHAPES, through_reshapes
+
 
 def is_copied(value: ir.Value) -> bool:
     """Whether each reader of a value may have one of its own: a number, a tensor of one number, one without values, or
@@ -47,7 +49,7 @@ def find_groups(function: Any, left: Sequence[Any]) -> list[list[Any]]:
     """Return the ops of a list in groups, each in the order of the block.
 
     Ops are in one group where one reads what the other makes, unless an op that is not in the list comes between them.
-    Ops that make no tensors, and those whose results are copied, are in no group; see `is_copied`.
+    Ops that make no tensors, reshapes, and those whose results are copied are in no group; see `is_copied`.
     """
     block = function.regions[0].blocks[0]
     names = {op.operation for op in left}
@@ -73,7 +75,7 @@ def find_groups(function: Any, left: Sequence[Any]) -> list[list[Any]]:
 
 
 def _is_member(op: Any, names: set[ir.Operation]) -> bool:
-    if not makes_tensors(op):
+    if not makes_tensors(op) or op.operation.name in RESHAPES:
         return False
     if not all(is_copied(result) for result in op.results):
         return True
@@ -94,7 +96,7 @@ def _tensors(op: Any) -> Iterator[ir.Value]:
     for value in outer_operands(op):
         if isinstance(value.type, ir.RankedTensorType):
             if not is_copied(value):
-                yield value
+                yield through_reshapes(value)
         elif not isinstance(value.owner, ir.Block):
             yield from _tensors(value.owner)
 
@@ -112,6 +114,10 @@ def users_outside(value: ir.Value, members: set[Any], block: ir.Block) -> bool:
     for use in value.uses:
         user = _owner_in(use.owner, block)
         if user in members:
+            continue
+        if user.operation.name in RESHAPES:
+            if users_outside(user.results[0], members, block):
+                return True
             continue
         if makes_tensors(user) or not list(user.results):
             return True

@@ -71,10 +71,10 @@ class Builder:
         type_ = ir.VectorType.get([lanes], ir.IntegerType.get_signless(1))
         return self._constant(("mask", valid, lanes), lambda: vector.ConstantMaskOp(type_, [valid]))
 
-    def scratch(self, elements: int) -> ir.Value:
+    def scratch(self, elements: int, element: ir.Type | None = None) -> ir.Value:
         """Return memory for elements on the stack, there while the function runs and aligned to a cache line."""
         with ir.InsertionPoint.at_block_begin(self._entry):
-            return memref.AllocaOp(ir.MemRefType.get([elements], self.element), [], [], alignment=64).result
+            return memref.AllocaOp(ir.MemRefType.get([elements], element or self.element), [], [], alignment=64).result
 
     def _constant(self, key: object, make: Callable[[], ir.OpView]) -> ir.Value:
         if key not in self._constants:
@@ -127,6 +127,12 @@ class Builder:
     def minimum(self, a: Index, b: int) -> Index:
         """Return the smaller of two non-negative indices."""
         return min(a, b) if isinstance(a, int) else arith.MinUIOp(a, self.index(b)).result
+
+    def maximum_index(self, a: Index, b: int) -> Index:
+        """Return the larger of two non-negative indices."""
+        if b == 0:
+            return a
+        return max(a, b) if isinstance(a, int) else arith.MaxUIOp(a, self.index(b)).result
 
     # Memory ---------------------------------------------------------------------------------------
 

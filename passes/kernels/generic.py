@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
+from patc.passes.generic.blocks import Blocks
 from patc.passes.generic.bufferize import root
 from patc.passes.generic.nests import Access, Nest, memory_of
 from patc.passes.kernels.builder import Builder, Index
@@ -28,19 +30,45 @@ class FlatMemory:
 Memories = Mapping[ir.Value, FlatMemory]
 
 
-def compute_nest(b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
+def compute_nest(
+    b: Builder,
+    nest: Nest,
+    memories: Memories,
+    turns: tuple[Index, Index],
+    starts: Mapping[int, ir.Value] = MappingProxyType({}),
+) -> None:
     """Write the loops of a nest.
 
     Args:
         memories: what each memory of the nest is.
         turns: of the loop that is divided, from and to.
+        starts: numbers that sums start from, by output; others start from what is in memory.
     """
-    _NestWriter(b, nest, memories, turns).write()
+    _NestWriter(b, nest, memories, turns, starts).write()
 
 
-def compute_turn(b: Builder, nest: Nest, memories: Memories, turns: Sequence[Index]) -> None:
-    """Write what one turn of each parallel loop computes, in a nest where these are the outermost loops."""
-    _NestWriter(b, nest, memories, (0, 0)).write(turns)
+def compute_turn(
+    b: Builder,
+    nest: Nest,
+    memories: Memories,
+    turns: Sequence[Index],
+    starts: Mapping[int, ir.Value] = MappingProxyType({}),
+) -> None:
+    """Write what one turn of some parallel loops computes, in a nest where these are the outermost loops; `starts` as
+    in `compute_nest`."""
+    _NestWriter(b, nest, memories, (0, 0), starts).write(turns)
+
+
+def compute_block(
+    b: Builder, blocks: Blocks, memories: Memories, block: Index, starts: Sequence[Mapping[int, ir.Value]]
+) -> None:
+    """Write all nests for one block of rows; `starts` of each nest as in `compute_nest`."""
+    for nest, outer, numbers in zip(blocks.nests, blocks.outer, starts, strict=True):
+        left, turns = block, list[Index]()
+        for loop in reversed(nest.loops[1:outer]):
+            left, turn = b.divide(left, loop.extent)
+            turns.insert(0, turn)
+        compute_turn(b, nest, memories, [left, *turns] if outer else [], numbers)
 
 
 def compute_step(b: Builder, op: Any, memories: Memories) -> None:
@@ -49,11 +77,14 @@ def compute_step(b: Builder, op: Any, memories: Memories) -> None:
 
 
 class _NestWriter:
-    def __init__(self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
+    def __init__(
+        self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index], starts: Mapping[int, ir.Value]
+    ) -> None:
         self._b = b
         self._nest = nest
         self._memories = memories
         self._turns = turns
+        self._starts = starts
         self._block = nest.op.regions[0].blocks[0]
         self._written = nest.op.operation.regions[0].blocks[0].operations[-1].operands
 
@@ -72,7 +103,7 @@ class _NestWriter:
         if number == nest.carried:
             first = len(nest.accesses) - len(nest.outputs)
             places = list(zip(nest.outputs, addresses[first:], strict=True))
-            sums = [self._load(access, address) for access, address in places] if self._reads_outputs() else []
+            sums = [self._start(number, *place) for number, place in enumerate(places)] if self._reads_outputs() else []
             for (access, address), value in zip(places, self._reduce(number, addresses, turns, sums), strict=True):
                 memref.StoreOp(value, self._memories[access.memory].memref, [self._b.index(address)])
             return
@@ -106,6 +137,11 @@ class _NestWriter:
         arguments = list(self._block.arguments)[len(self._nest.op.inputs) :]
         return any(True for argument in arguments for _ in argument.uses) or self._nest.carried < len(self._nest.loops)
 
+    def _start(self, number: int, access: Access, address: Index) -> ir.Value:
+        if number in self._starts:
+            return _Body(self._b, self._memories).outer(self._starts[number])
+        return self._load(access, address)
+
     def _load(self, access: Access, address: Index) -> ir.Value:
         return memref.LoadOp(self._memories[access.memory].memref, [self._b.index(address)]).result
 
@@ -129,7 +165,15 @@ class _NestWriter:
             copy = body.clone(op, values)
             if copy is not None:
                 _relax(copy, op, results)
+                self._relax_division(copy, op)
         return [values[value] if value in values else body.outer(value) for value in terminator.operands]
+
+    def _relax_division(self, copy: ir.Operation, op: Any) -> None:
+        """Let LLVM multiply by the inverse of what all elements of a row are divided by."""
+        if copy.name == "arith.divf" and op.operands[1] in list(self._block.arguments) and self._nest.loops:
+            divisor = self._nest.accesses[list(self._block.arguments).index(op.operands[1])]
+            if divisor.steps[-1] == 0:
+                copy.attributes["fastmath"] = ir.Attribute.parse("#arith.fastmath<arcp>")
 
 
 def _relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:

@@ -11,6 +11,7 @@ from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
+from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
@@ -43,7 +44,7 @@ from patc.passes.raising import products
 class _Linear(OneType):
     """What fully connected layers have in common."""
 
-    host = (Gemv(),)
+    host = (Gemv(), Gemm())
     gpu = (GpuGemv(),)
 
     def window(self, op: Any) -> None:

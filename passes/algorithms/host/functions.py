@@ -17,11 +17,15 @@ from patc.targets import Target
 
 
 class KernelFunctions:
-    """The kernel functions of a module; of equal ones the first stays."""
+    """The kernel functions of a module; of equal ones the first stays.
+
+    Attributes:
+        target: that they are compiled for.
+    """
 
     def __init__(self, module: ir.Module, state: PassState, target: Target) -> None:
         self.state = state
-        self._target = target
+        self.target = target
         self._module = module
         self._functions = UniqueFunctions(module)
         self._globals: set[str] = set()
@@ -29,7 +33,7 @@ class KernelFunctions:
     @property
     def costs(self) -> CoreCosts:
         """Those of the core that runs the kernels."""
-        return self._target.core_costs()
+        return self.target.core_costs()
 
     def add(
         self, name: str, types: Sequence[ir.Type], emit: Callable[[ir.Block], None], *, is_small: bool = False

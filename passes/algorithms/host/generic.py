@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch_mlir import ir
 
 from patc.dialects.attributes import Schedule
+from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.products import Operands, emit_product, share, starts
+from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
+from patc.passes.generic.blocks import Blocks
 from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
+from patc.passes.generic.products import Product
+from patc.passes.generic.starts import Job, Starts, with_starts
+from patc.passes.generic.transpositions import Transposed
+from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import find_callee
 from patc.passes.kernels import generic
 from patc.passes.kernels.host.kernel import Kernel, set_apart
+from patc.passes.kernels.host.transposition import Transposition
 from patc.targets import Target
 
 _LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
+_STACK_BYTES = 32 * 1024
+_MOST_TOGETHER = 16  # nests that go through blocks together
 
 
 class Generic(HostAlgorithm):
-    """The loops of an outlined function, one step after the other; threads share the longest parallel loop of each."""
+    """The loops of an outlined function, some steps together and others one after the other; threads share blocks of
+    rows, or the longest parallel loop."""
 
     name: ClassVar[str] = "generic"
     has_row_tiles: ClassVar[bool] = False
@@ -41,11 +52,54 @@ class Generic(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         steps = bufferize(find_callee(site.op))
         memories = _memories(site, steps)
-        for step in steps.ops:
-            if step.operation.name == "linalg.generic":
-                _emit_nest(site, Nest.of(step), memories)
+        todo = with_starts(steps.ops, [_read(step) for step in steps.ops])
+        users: dict[ir.Value, list[int]] = {}
+        for number, (step, _, _) in enumerate(todo):
+            for memory in used_memories(step, memories):
+                users.setdefault(memory, []).append(number)
+        first = 0
+        while first < len(todo):
+            count, blocks = _find_blocks(site, [job for _, _, job in todo[first : first + _MOST_TOGETHER]])
+            step, starts, job = todo[first]
+            if blocks is not None:
+                together = range(first, first + count)
+                own = [each for each in steps.buffers if all(user in together for user in users.get(each, ()))]
+                _emit_blocks(site, blocks, [starts for _, starts, _ in todo[first : first + count]], memories, own)
+            elif isinstance(job, Product):
+                _emit_product(site, job, starts, memories)
+            elif isinstance(job, Transposed):
+                _emit_transposed(site, job, memories)
+            elif isinstance(job, Nest):
+                _emit_nest(site, job, starts, memories)
             else:
                 _emit_step(site, step, memories)
+            first += count
+
+
+def _find_blocks(site: HostSite, jobs: Sequence[Job]) -> tuple[int, Blocks | None]:
+    """Return how many of the first steps are computed together, and their blocks if these are several."""
+    costs = site.costs
+    nests: list[Nest] = []
+    found: Blocks | None = None
+    for job in jobs:
+        if not isinstance(job, Nest):
+            break
+        nests.append(job)
+        sizes = (costs.first_level_bytes, costs.second_level_bytes // 2)
+        joined = next((each for size in sizes if (each := Blocks.of(nests, size)) is not None), None)
+        if joined is None:
+            break
+        found = joined
+    count = 1 if found is None else len(found.nests)
+    return count, found if count > 1 else None
+
+
+def _read(step: Any) -> Job:
+    """Return what the loops of a step are; None for one that has its own."""
+    if step.operation.name != "linalg.generic":
+        return None
+    nest = Nest.of(step)
+    return Product.of(step) or Transposed.of(nest) or nest
 
 
 def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
@@ -61,7 +115,37 @@ def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
     return memories
 
 
-def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]) -> None:
+def _emit_product(site: HostSite, product: Product, starts: Starts, memories: Mapping[ir.Value, ir.Value]) -> None:
+    lhs, rhs, out = (memories[access.memory] for access in (product.lhs, product.rhs, product.out))
+    emit_product(site, product, Operands(lhs, rhs, out, NO_EPILOGUE, adds=not starts))
+
+
+def _emit_transposed(site: HostSite, copy: Transposed, memories: Mapping[ir.Value, ir.Value]) -> None:
+    lanes, extents = site.schedule.lanes, [loop.extent for loop, _, _ in copy.outer]
+    count, bands = math.prod(extents), ceil_div(copy.rows, lanes)
+    threads = min(site.schedule.threads, max(1, count * copy.rows * copy.columns // _LEAST_TURNS))
+    sides = [
+        (copy.source.offset, [step for _, step, _ in copy.outer]),
+        (copy.output.offset, [step for _, _, step in copy.outer]),
+    ]
+
+    def emit(kernel: Kernel, arguments: list[Any]) -> None:
+        set_apart(arguments)
+        b, work = kernel.b, kernel.work
+        steps = copy.source_step, copy.output_step
+        loops = Transposition(b, arguments[0], arguments[1], copy.rows, copy.columns, *steps, kernel.schedule.lanes)
+
+        def one_matrix(number: ir.Value) -> None:
+            source, output = starts(b, number, extents, sides)
+            loops.emit(source, output, (work.first_filter, work.last_filter))
+
+        b.each(work.first_tile, work.last_tile, one_matrix)
+
+    given = [memories[access.memory] for access in (copy.source, copy.output) if access.memory is not None]
+    share(site, threads, (count, bands)).call(given, emit, [1.0] * bands)
+
+
+def _emit_nest(site: HostSite, nest: Nest, starts: Starts, memories: Mapping[ir.Value, ir.Value]) -> None:
     turns = 1 if nest.divided is None else nest.loops[nest.divided].extent
     threads = min(site.schedule.threads, turns, max(1, nest.turns // _LEAST_TURNS))
     names = used_memories(nest.op, memories)
@@ -70,9 +154,43 @@ def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         set_apart(arguments)
         seen = {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
-        generic.compute_nest(kernel.b, nest, seen, (kernel.work.first_tile, kernel.work.last_tile))
+        generic.compute_nest(kernel.b, nest, seen, (kernel.work.first_tile, kernel.work.last_tile), starts)
 
     site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns)).call(given, emit, [1.0])
+
+
+def _emit_blocks(
+    site: HostSite,
+    blocks: Blocks,
+    starts: Sequence[Starts],
+    memories: Mapping[ir.Value, ir.Value],
+    own: Sequence[ir.Value],
+) -> None:
+    """Compute nests block by block; what they alone use, of `own`, is on the stack, as large as one block."""
+    turns = sum(nest.turns for nest in blocks.nests)
+    threads = min(site.schedule.threads, blocks.count, max(1, turns // _LEAST_TURNS))
+    names = list(dict.fromkeys(name for nest in blocks.nests for name in used_memories(nest.op, memories)))
+    sizes = {name: blocks.strides[name] * element_bytes(name.type) for name in own if name in blocks.strides}
+    on_stack = list(sizes) if sum(sizes.values()) <= _STACK_BYTES else []
+    given = list(dict.fromkeys(memories[name] for name in names if name not in on_stack))
+
+    def emit(kernel: Kernel, arguments: list[Any]) -> None:
+        b = kernel.b
+        set_apart(arguments)
+        scratch = {name: b.scratch(blocks.strides[name], name.type.element_type) for name in on_stack}
+
+        def one_block(number: ir.Value) -> None:
+            seen = {
+                name: generic.FlatMemory(scratch[name], b.mul(number, -blocks.strides[name]))
+                if name in on_stack
+                else generic.FlatMemory(arguments[given.index(memories[name])])
+                for name in names
+            }
+            generic.compute_block(b, blocks, seen, number, starts)
+
+        b.each(kernel.work.first_tile, kernel.work.last_tile, one_block)
+
+    site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, blocks.count)).call(given, emit, [1.0])
 
 
 def _emit_step(site: HostSite, step: Any, memories: Mapping[ir.Value, ir.Value]) -> None:

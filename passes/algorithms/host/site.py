@@ -24,6 +24,7 @@ from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder
 from patc.passes.kernels.host.kernel import Epilogue, Kernel, Work
+from patc.targets import Target
 
 # Kernels see every array as this long, so that layers which differ only in channels and kept weights share one. What
 # lies behind an array is never touched.
@@ -61,6 +62,9 @@ class StoredEpilogue:
         return Epilogue(bias, None if self.residual is None else self.residual.inside(arguments), self.activation)
 
 
+NO_EPILOGUE = StoredEpilogue(None, None, Activation())
+
+
 class HostSite:
     """A layer to be computed.
 
@@ -86,6 +90,10 @@ class HostSite:
     @property
     def state(self) -> PassState:
         return self.memory.state
+
+    @property
+    def target(self) -> Target:
+        return self.memory.kernels.target
 
     @property
     def costs(self) -> CoreCosts:

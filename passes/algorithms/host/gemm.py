@@ -1,0 +1,59 @@
+"""Fully connected layers of many rows; see `passes/kernels/host/matmul.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.products import Operands, cut, emit_product, pack_constant
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import core_model, moved_bytes
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import read_dense_weight
+from patc.passes.generic.nests import Access
+from patc.passes.generic.products import Product, Turns
+from patc.targets import Target
+
+_LEAST_ROWS = 2  # for weights to be worth more than one pass through memory
+_BUSY = 0.85  # part of a core's multiply-adds that tiles reach
+
+
+class Gemm(HostAlgorithm):
+    """Products of two matrices, of which weights are packed into panels."""
+
+    name: ClassVar[str] = "gemm"
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        rows, features = op.input.type.shape
+        if rows < _LEAST_ROWS or str(op.result.type.element_type) != "f32":
+            return
+        down, across = cut(_product(op), target)
+        model = core_model(op, target)
+        sums = down.count * down.longest * across.count * across.longest
+        waits = max(1.0, 8 / (down.longest * across.longest))
+        computed = sums * features * model.vector_cycles(target.lanes) * waits / _BUSY
+        moved = moved_bytes(op) / model.costs.memory_bytes_per_cycle
+        cycles, bound = max((computed, "arithmetic"), (moved, "memory"))
+        schedule = Schedule(self.name, down.longest, across.longest * target.lanes, target.lanes)
+        yield Candidate(schedule, cycles, cycles, bound)
+
+    def emit(self, site: HostSite) -> None:
+        op, dense = site.op, read_dense_weight(site.op, site.state)
+        product = _product(op)
+        weight = pack_constant(site, product, dense.array, dense.origin)
+        memories = site.source.memory, weight, site.output.memory
+        emit_product(site, product, Operands(*memories, site.epilogue, is_packed=True))
+
+
+def _product(op: Any) -> Product:
+    (rows, depth), columns = op.input.type.shape, op.result.type.shape[1]
+    lhs, rhs, out = (Access(None, value, 0, ()) for value in (op.input, op.operands[1], op.result))
+    return Product(
+        *(lhs, rhs, out, ()),
+        rows=Turns(rows, depth, 0, columns),
+        columns=Turns(columns, 0, depth, 1),
+        depth=Turns(depth, 1, 1, 0),
+    )

@@ -1,0 +1,195 @@
+"""Products of matrices on CPUs: factors are packed into panels where that pays, and threads share rows or columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.site import HostSite, StoredEpilogue
+from patc.passes.generic.products import Product
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels.builder import Builder, Index
+from patc.passes.kernels.host.kernel import Kernel, set_apart
+from patc.passes.kernels.host.matmul import Factor, Matmul, tile_shape
+from patc.passes.kernels.host.panels import Cuts, Lines, Packing, pack_lines
+from patc.targets import Target
+
+_LEAST_PRODUCTS = 1 << 17  # for a thread to be worth waking
+_ALIASED_BYTES = 4096  # apart are lines that share a set of the first-level cache,
+_ALIASED_LINES = 8  # which holds so many on every CPU
+_READ_TWICE = 2  # tiles of rows that may read columns where they are
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a product is computed from, in memory.
+
+    Attributes:
+        lhs, rhs: the factors.
+        out: the result.
+        epilogue: what happens to the sums.
+        adds: whether the products are added to what the result holds.
+        is_packed: whether `rhs` is a constant in panels, as `pack_constant` makes it.
+    """
+
+    lhs: ir.Value
+    rhs: ir.Value
+    out: ir.Value
+    epilogue: StoredEpilogue
+    adds: bool = False
+    is_packed: bool = False
+
+
+def cut(product: Product, target: Target) -> tuple[Cuts, Cuts]:
+    """Return how a product's rows and columns are cut into register tiles."""
+    rows, columns = product.rows.extent, product.columns.extent
+    height, vectors = tile_shape(rows, columns, target.lanes, target.registers)
+    return Cuts.evenly(rows, 1, height), Cuts.evenly(columns, target.lanes, vectors)
+
+
+def pack_constant(site: HostSite, product: Product, columns: np.ndarray, origin: ir.Value) -> ir.Value:
+    """Return a right factor, columns x depth, in panels; `origin` holds it."""
+    _, cuts = cut(product, site.target)
+    return site.constant(pack_lines(columns, cuts), origin, f"panels{cuts.unit}x{cuts.longest}")
+
+
+def emit_product(site: HostSite, product: Product, operands: Operands) -> None:
+    """Write a product, and the calls of it, at a site."""
+    rows, columns = cut(product, site.target)
+    lhs = _Side(
+        *(operands.lhs, product.lhs.offset, product.rows.lhs, product.depth.lhs),
+        tuple(turns.lhs for turns in product.outer),
+    )
+    rhs = _Side(
+        *(operands.rhs, product.rhs.offset, product.columns.rhs, product.depth.rhs),
+        tuple(turns.rhs for turns in product.outer),
+        int(operands.is_packed),
+    )
+    if not rhs.pitch and (rhs.step != 1 or rows.count > _READ_TWICE):
+        rhs = _pack(site, product, rhs, columns, None)
+    is_aliased = lhs.step * element_bytes(lhs.memory.type) % _ALIASED_BYTES == 0 and rows.longest > _ALIASED_LINES
+    if product.rows.extent > 1 and (lhs.depth_step != 1 or is_aliased):
+        lanes = site.target.lanes
+        lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes))
+    _multiply(site, product, operands, (lhs, rhs))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A factor in memory.
+
+    Attributes:
+        first: address of the first element.
+        step: elements from one line to the next.
+        depth_step: elements from one product to the next.
+        outer: elements from one turn to the next of the loops around.
+        pitch: as in `Factor`.
+    """
+
+    memory: ir.Value
+    first: int
+    step: int
+    depth_step: int
+    outer: tuple[int, ...]
+    pitch: int = 0
+
+
+def _pack(site: HostSite, product: Product, side: _Side, cuts: Cuts, pitch: int | None) -> _Side:
+    """Write a factor in panels; return it there."""
+    loops = [(turns.extent, step) for turns, step in zip(product.outer, side.outer, strict=True) if step]
+    extents, steps = [extent for extent, _ in loops], [step for _, step in loops]
+    depth, count = product.depth.extent, math.prod(extents)
+    lines = cuts.count * pitch if pitch else ceil_div(cuts.size, cuts.unit) * cuts.unit
+    packed = site.memory.allocate(count * lines * depth, side.memory.type.element_type)
+
+    def emit(kernel: Kernel, arguments: list[Any]) -> None:
+        set_apart(arguments)
+        b, work = kernel.b, kernel.work
+        given = Lines(arguments[0], depth, side.step, side.depth_step)
+        packing = Packing(b, given, arguments[1], cuts, pitch, kernel.schedule.lanes)
+
+        def one_matrix(number: ir.Value) -> None:
+            (source,) = starts(b, number, extents, [(side.first, steps)])
+            packing.emit(source, b.mul(number, lines * depth), (work.first_filter, work.last_filter))
+
+        b.each(work.first_tile, work.last_tile, one_matrix)
+
+    share(site, _threads(site, product), (count, cuts.count)).call([side.memory, packed], emit, [1.0] * cuts.count)
+    inner = [math.prod(extents[number + 1 :]) * lines * depth for number in range(len(extents))]
+    outer = tuple(inner.pop(0) if step else 0 for step in side.outer)
+    return _Side(packed, 0, side.step, side.depth_step, outer, pitch or 1)
+
+
+def _multiply(site: HostSite, product: Product, operands: Operands, sides: tuple[_Side, _Side]) -> None:
+    rows, columns = cut(product, site.target)
+    lhs, rhs = sides
+    extents, depth = [turns.extent for turns in product.outer], product.depth.extent
+    count = math.prod(extents)
+    fitting = max(1, site.costs.second_level_bytes // 2 // (element_bytes(lhs.memory.type) * depth * rows.longest))
+    blocks = max(ceil_div(rows.count, fitting), min(rows.count, ceil_div(site.schedule.threads, count)))
+    tiles = ceil_div(rows.count, blocks)
+    blocks = ceil_div(rows.count, tiles)
+    addresses = [
+        (lhs.first, lhs.outer),
+        (rhs.first, rhs.outer),
+        (product.out.offset, tuple(turns.out for turns in product.outer)),
+    ]
+
+    def emit(kernel: Kernel, arguments: list[Any]) -> None:
+        set_apart(arguments[:1])
+        b, work = kernel.b, kernel.work
+        left, right, made, epilogue = arguments
+        factors = [
+            Factor(memory, side.step, side.depth_step, side.pitch) for memory, side in ((left, lhs), (right, rhs))
+        ]
+        matmul = Matmul(
+            b, rows, columns, depth, factors[0], factors[1], made, product.rows.out, operands.adds, epilogue
+        )
+
+        def one_block(number: ir.Value) -> None:
+            turn, block = b.divide(number, blocks) if blocks > 1 else (number, 0)
+            first = b.mul(block, tiles)
+            last = b.minimum(b.add(first, tiles), rows.count)
+            lhs_start, rhs_start, out_start = starts(b, turn, extents, addresses)
+            matmul.emit((lhs_start, rhs_start, out_start), (first, last), (work.first_filter, work.last_filter))
+
+        b.each(work.first_tile, work.last_tile, one_block)
+
+    given = [lhs.memory, rhs.memory, operands.out, operands.epilogue]
+    share(site, _threads(site, product), (count * blocks, columns.count)).call(given, emit, [1.0] * columns.count)
+
+
+def starts(
+    b: Builder, number: Index, extents: Sequence[int], sides: Sequence[tuple[int, Sequence[int]]]
+) -> list[Index]:
+    """Return the addresses of some matrices in one turn of the loops around: where each begins in the first turn, and
+    its steps in each loop, are given."""
+    digits: list[Index] = []
+    for extent in reversed(extents[1:]):
+        number, digit = b.divide(number, extent)
+        digits.insert(0, digit)
+    found: list[Index] = []
+    for first, steps in sides:
+        address: Index = first
+        for digit, step in zip([number, *digits], steps, strict=False):
+            address = b.add(b.mul(digit, step), address)
+        found.append(address)
+    return found
+
+
+def _threads(site: HostSite, product: Product) -> int:
+    return min(site.schedule.threads, max(1, product.turns // _LEAST_PRODUCTS))
+
+
+def share(site: HostSite, threads: int, parts: tuple[int, int]) -> HostSite:
+    """Return the site for threads that share the first of two sorts of parts, or the second if there are few."""
+    first, second = parts
+    by_first = first % threads == 0 or first >= 4 * threads or second < threads
+    threads = min(threads, first if by_first else second)
+    return site.scheduled(replace(site.schedule, split="rows" if by_first else "filters", threads=threads), (0, first))
