@@ -87,7 +87,7 @@ def _empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **kwargs: A
     return torch.zeros(size, dtype=dtype, device=kwargs.get("device"))
 
 
-def _transposed_depthwise(
+def _convolution(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: Any,
@@ -98,25 +98,60 @@ def _transposed_depthwise(
     further_pads: Sequence[int],
     groups: int,
 ) -> Any:
-    """Put zeros between the elements of the input, for which torch-mlir has no lowering where groups are channels."""
-    axes = len(strides)
-    reaches = [dilations[axis] * (weight.shape[2 + axis] - 1) for axis in range(axes)]
-    if not transposed or not 1 < groups == x.shape[1] or any(map(operator.lt, reaches, pads)):
+    if transposed:
+        reaches = [dilation * (taps - 1) for dilation, taps in zip(dilations, weight.shape[2:], strict=True)]
+        if not 1 < groups == x.shape[1] or any(map(operator.lt, reaches, pads)):
+            return NotImplemented
+        x = _spread(x, strides, [reach - pad for reach, pad in zip(reaches, pads, strict=True)], further_pads)
+        turned = weight.reshape(-1, 1, *weight.shape[2:]).flip(list(range(2, x.dim())))
+        ones, zeros = [1] * len(strides), [0] * len(strides)
+        return aten.convolution.default(x, turned, bias, ones, zeros, dilations, False, zeros, groups)
+    if len(strides) != 3:
         return NotImplemented
-    for axis in range(axes):
-        extent, before = (x.shape[2 + axis] - 1) * strides[axis] + 1, reaches[axis] - pads[axis]
+    is_column = list(weight.shape[3:]) == [1, 1] == list(strides[1:]) and not any(pads[1:])
+    over = _over_columns if is_column else _over_planes
+    return over(x, weight, bias, (strides, pads, dilations), groups)
+
+
+def _spread(x: torch.Tensor, strides: Sequence[int], around: Sequence[int], further_pads: Sequence[int]) -> Any:
+    """Put zeros between and around elements: torch-mlir cannot lower transposed convolutions of single channels."""
+    for axis, (stride, before) in enumerate(zip(strides, around, strict=True), start=2):
+        end = before + (x.shape[axis] - 1) * stride + 1
         shape = list(x.shape)
-        shape[2 + axis] = 2 * before + extent + further_pads[axis]
+        shape[axis] = end + before + further_pads[axis - 2]
         zeros = torch.zeros(shape, dtype=x.dtype, device=x.device)
-        x = torch.slice_scatter(zeros, x, 2 + axis, before, before + extent, strides[axis])
-    turned = weight.reshape(-1, 1, *weight.shape[2:]).flip(list(range(2, 2 + axes)))
-    rest = [0] * axes, list(dilations), False, [0] * axes, groups
-    return aten.convolution.default(x, turned, bias, [1] * axes, *rest)
+        x = torch.slice_scatter(zeros, x, axis, before, end, stride)
+    return x
+
+
+_Geometry = tuple[Sequence[int], Sequence[int], Sequence[int]]  # strides, pads and dilations
+
+
+def _over_columns(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Geometry, groups: int) -> Any:
+    """Return a 3-D convolution whose taps differ in depth only: a plane of the 2-D one has a row for each depth."""
+    strides, pads, dilations = ([values[0], other] for values, other in zip(geometry, (1, 0, 1), strict=True))
+    rows = x.reshape(*x.shape[:3], -1)
+    y = aten.convolution.default(rows, weight.squeeze(-1), bias, strides, pads, dilations, False, [0, 0], groups)
+    return y.reshape(*y.shape[:3], *x.shape[3:])
+
+
+def _over_planes(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Geometry, groups: int) -> Any:
+    """Return a 3-D convolution as the sum of a 2-D one for each depth of its kernel, over all depths as images."""
+    (stride, *strides), (pad, *pads), (dilation, *dilations) = geometry
+    planes = aten.constant_pad_nd(x.transpose(1, 2), [0] * 6 + [pad] * 2)
+    places = (planes.shape[1] - dilation * (weight.shape[2] - 1) - 1) // stride + 1
+    total: Any = None
+    for tap in range(weight.shape[2]):
+        images = planes[:, tap * dilation :][:, : (places - 1) * stride + 1 : stride].flatten(0, 1)
+        rest = strides, pads, dilations, False, [0, 0], groups
+        part = aten.convolution.default(images, weight[:, :, tap], None if tap else bias, *rest)
+        total = part if total is None else total + part
+    return total.unflatten(0, (x.shape[0], places)).transpose(1, 2)
 
 
 # Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    aten.convolution.default: _transposed_depthwise,
+    aten.convolution.default: _convolution,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
     aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite

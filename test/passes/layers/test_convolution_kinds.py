@@ -148,3 +148,54 @@ def test_random_transposed_on_a_gpu() -> None:
     model, x = random_case(random_transposed, 2, 200)
     found = patc.compile(model, (x,), target="spirv-vulkan")(x)
     assert_close([y.numpy() for y in found], torch_results(model, [x]), bound=1e-4)
+
+
+def random_volume(channels: int, size: int, choices: random.Random) -> nn.Module:
+    """Return a 3-D convolution that fits volumes of a size."""
+    groups = choices.choice([1, 1, 2, channels])
+    kernel, dilation, padding = [], [], []
+    for _ in range(3):
+        kernel.append(choices.choice([1, 2, 3, 3]))
+        dilation.append(choices.choice([1, 1, 2]))
+        reach = dilation[-1] * (kernel[-1] - 1)
+        padding.append(choices.randint(max(0, (reach + 2 - size) // 2), reach))
+    stride = [choices.choice([1, 1, 2]) for _ in range(3)]
+    if choices.random() < 0.3:
+        kernel[1:], stride[1:], padding[1:] = [1, 1], [1, 1], [0, 0]
+    options = {"dilation": dilation, "groups": groups, "bias": choices.random() < 0.7}
+    layer = nn.Conv3d(channels, groups * choices.randint(1, 2), kernel, stride, padding, **options)
+    return nn.Sequential(layer, *choices.choice([[], [nn.ReLU()]]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_volumes(seed: int) -> None:
+    model, x = random_case(random_volume, 3, seed)
+    assert_close([y.numpy() for y in patc.compile(model, (x,))(x)], torch_results(model, [x]))
+
+
+def pruned(layer: nn.Module, entries: int, patterns: int = 6) -> nn.Module:
+    """Keep the entries of a few random patterns in two kernels of five."""
+    weight = layer.weight.data
+    taps = weight[0, 0].numel()
+    masks = torch.stack([torch.randperm(taps) < entries for _ in range(patterns)])
+    kept = masks[torch.randint(patterns, weight.shape[:2])] & (torch.rand(weight.shape[:2]) < 0.4)[..., None]
+    weight *= kept.reshape(weight.shape)
+    return layer
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_kernels_of_all_kinds_have_patterns(axes: int) -> None:
+    torch.manual_seed(0)
+    if axes == 1:
+        layers = [pruned(nn.Conv1d(16, 16, 9, padding=4), 4), pruned(nn.ConvTranspose1d(16, 16, 8, 2, 3), 6)]
+    else:
+        layers = [
+            pruned(nn.Conv2d(16, 16, 5, padding=2), 5),
+            pruned(nn.Conv2d(16, 16, 7, padding=3), 5),
+            pruned(nn.ConvTranspose2d(16, 16, 4, 2, 1), 8, 4),
+            pruned(nn.ConvTranspose2d(16, 16, 5, 1, 2), 5),
+        ]
+    model, x = Branches(layers).eval(), torch.randn(1, 16, *[12] * axes)
+    compiled = patc.compile(model, (x,))
+    assert {layer.op for layer in compiled.layers if "conv" in layer.op} == {"sparse_conv2d"}
+    assert_close([y.numpy() for y in compiled(x)], torch_results(model, [x]))
