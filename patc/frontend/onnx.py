@@ -7,6 +7,7 @@ name that it has in the file. Every op carries the name of its node.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def _through(graph: OnnxGraph, change: Callable[[Any], Any], what: str) -> OnnxG
         changed = change(graph.with_constants(SMALL))
     except Exception as error:  # of C++, about files that are not what they say
         expected = f"expected a model that onnx can {what}"
-        raise PatcError(f"{expected}, found another: {first_line(error)}", str(graph.path)) from None
+        reason = re.sub(r"^.*Assertion `.*` failed: ", "", first_line(error))
+        raise PatcError(f"{expected}, found another: {reason}", str(graph.path)) from None
     name_nodes(changed)
     sort_nodes(changed.graph, str(graph.path))
     large = {name: array for name, array in graph.constants.items() if array.size > SMALL}

@@ -36,8 +36,9 @@ def read_model(path: Path) -> onnx.ModelProto:
     for message in (*model.opset_import, *_all_nodes(model), *model.functions):
         message.domain = "" if message.domain == "ai.onnx" else message.domain
     name_nodes(model)
-    _check_operations(model, place)
+    _check_domains(model, place)
     _check_version(model, place)
+    _check_operations(onnx, model, place)
     if model.graph.sparse_initializer:
         names = join_names(tensor.values.name for tensor in model.graph.sparse_initializer)
         raise PatcError(f"expected dense initializers, found sparse ones: {names}", place)
@@ -89,7 +90,17 @@ def _check_version(model: onnx.ModelProto, place: str) -> None:
         raise PatcError(f"expected ONNX opset {OLDEST} to {NEWEST}, found {found}", place)
 
 
-def _check_operations(model: onnx.ModelProto, place: str) -> None:
+def _check_operations(onnx: Any, model: onnx.ModelProto, place: str) -> None:
+    """Refuse operations that ONNX does not have, or not in this opset, all of them in one line."""
+    opset = max(opset.version for opset in model.opset_import if not opset.domain)
+    schemas = onnx.defs.get_all_schemas_with_history()
+    known = {schema.name for schema in schemas if not schema.domain and schema.since_version <= opset}
+    others = [node for node in _all_nodes(model) if not node.domain and node.op_type not in known]
+    if others:
+        raise PatcError(f"model has operations that are not in opset {opset}: {describe_nodes(others)}", place)
+
+
+def _check_domains(model: onnx.ModelProto, place: str) -> None:
     """Refuse operations that neither ONNX nor the model defines, all of them in one line."""
     defined = {(function.domain, function.name): index for index, function in enumerate(model.functions)}
     others = [node for node in _all_nodes(model) if node.domain and (node.domain, node.op_type) not in defined]

@@ -44,7 +44,7 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
     if unknown:
         value = unknown[0]
         shape = value_type(value).shape
-        example = "x".join(str(size or 1) for size in shape) if shape else "1x3x224x224"
+        example = "x".join(str(max(size or 1, 1)) for size in shape) if shape else "1x3x224x224"
         listed = ", ".join(map(_describe, unknown))
         advice = f"--shape {value.name}={example}"
         raise PatcError(f"expected inputs of known shapes, found {listed}; give them as in {advice}", place)
