@@ -133,6 +133,11 @@ def _is_wrong(node: onnx.NodeProto) -> bool:
     """Return whether torch-mlir lowers a node to other numbers than it stands for."""
     if node.op_type == "GridSample":
         return attribute_of(node, "padding_mode", b"zeros") != b"border"
+    if node.op_type in ("LSTM", "GRU", "RNN"):  # lengths of sequences, peepholes and some attributes are not looked at
+        unread = any(node.input[4:5]) or any(node.input[7:8])
+        return unread or bool(
+            {attribute.name for attribute in node.attribute} & {"activations", "clip", "input_forget"}
+        )
     # The determinant has no pivots there, and what stays quantised has types that were not rewritten.
     return node.op_type == "Det" or node.op_type in QUANTISED
 

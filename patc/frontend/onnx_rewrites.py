@@ -47,6 +47,19 @@ def _cast(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("Cast", writer.emit("Cast", node.input[0], to=kinds.INT32), to=target)
 
 
+def _gemm(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Scale the second factor, which torch-mlir forgets to do where nothing is added."""
+    a, b, *c = node.input
+    alpha = attribute_of(node, "alpha", 1.0)
+    kinds = writer.kinds
+    if alpha == 1 or writer.element(b) not in (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE):
+        return None
+    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(b))
+    scaled = writer.emit("Mul", b, writer.constant(np.array(alpha, dtype)))
+    others = [attribute for attribute in node.attribute if attribute.name != "alpha"]
+    return writer.emit("Gemm", a, scaled, *c, attributes=others)
+
+
 def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     """Divide by the norm, where there is one."""
     x, kind = node.input[0], f"ReduceL{attribute_of(node, 'p', 2)}"
@@ -60,5 +73,6 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
 _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | None]] = {
     **QUANTISED,
     "Cast": _cast,
+    "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
 }
