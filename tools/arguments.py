@@ -75,7 +75,7 @@ def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: 
 
 def add_shapes(parser: argparse.ArgumentParser) -> None:
     """Add --shape."""
-    parser.add_argument("--shape", metavar="NAME=SIZES", action="append", type=_named_shape, help=SHAPE_HELP)
+    parser.add_argument("--shape", metavar="NAME=SIZES", action="append", type=named_shape, help=SHAPE_HELP)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -298,7 +298,7 @@ def _library(text: str) -> str | tuple[int, ...]:
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else text
 
 
-def _named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, separator, sizes = text.rpartition("=")
     words = sizes.split("x") if sizes else []
     if not separator or not name or not all(word.isdecimal() and 0 < len(word) <= 9 and int(word) for word in words):

@@ -14,6 +14,7 @@ from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.instruments import Instrument
 from patc.passes.registry import PASS_NAMES, find_pass
 from patc.tools import guard
+from patc.tools.arguments import SHAPE_HELP, named_shape
 
 if TYPE_CHECKING:  # `--help` must not load MLIR
     from torch_mlir import ir
@@ -54,6 +55,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": _size,
         "dest": "elide",
         "help": "print constants of more than N elements without their values",
+    },
+    "--shape": {
+        "metavar": "NAME=SIZES",
+        "action": "append",
+        "type": named_shape,
+        "help": SHAPE_HELP,
     },
     "--mlir-print-debuginfo": _SWITCH | {"help": "print locations"},
 }
@@ -104,7 +111,9 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="MLIR text; - for standard input")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="-", help="MLIR text, - for standard input; or an .onnx file"
+    )
     for name, settings in _OPTIONS.items():
         parser.add_argument(name, **settings)
     return parser
@@ -216,7 +225,7 @@ def _transform(arguments: argparse.Namespace, pipeline: Pipeline) -> int:
     instruments = [timing, _Watch(arguments.file), *_ir_printers(arguments, pipeline)]
     parts = _read_parts(arguments)
     for part in parts:
-        _run_part(part, arguments.file, pipeline, context, instruments)
+        _run_part(part, arguments, pipeline, context, instruments)
     if arguments.mlir_timing:
         sys.stderr.write(timing.report())
     check = _unexpected if arguments.verify_diagnostics else _reported
@@ -249,12 +258,16 @@ def _read_parts(arguments: argparse.Namespace) -> list[_Part]:
 
     if arguments.file == "-":
         text = _read_stdin()
-    elif arguments.split_input_file or arguments.verify_diagnostics:
+    elif (arguments.split_input_file or arguments.verify_diagnostics) and not _is_onnx(arguments):
         text = read_text(arguments.file)
     else:
         return [_Part(None)]
     texts = split_text(text) if arguments.split_input_file else [(1, text)]
     return [_Part(text, first_line) for first_line, text in texts]
+
+
+def _is_onnx(arguments: argparse.Namespace) -> bool:
+    return Path(arguments.file).suffix.lower() == ".onnx"
 
 
 def _read_stdin() -> str:
@@ -265,9 +278,14 @@ def _read_stdin() -> str:
 
 
 def _run_part(
-    part: _Part, file: str, pipeline: Pipeline, context: ir.Context, instruments: Sequence[Instrument]
+    part: _Part,
+    arguments: argparse.Namespace,
+    pipeline: Pipeline,
+    context: ir.Context,
+    instruments: Sequence[Instrument],
 ) -> None:
     """Read a part and run the passes on it; what goes wrong ends up in its diagnostics."""
+    file = arguments.file
     from patc.ir_diagnostics import IRError, collecting
     from patc.mlir_files import parse_module, read_module
     from patc.passes.base import PassState
@@ -275,7 +293,12 @@ def _run_part(
     guard.note(f"reading {file}")
     try:
         with collecting(context, part.diagnostics):
-            if part.text is None:
+            if _is_onnx(arguments):
+                from patc.sources import import_source
+
+                source = import_source(file, dict(arguments.shape or ()) or None, context)
+                module, store = source.module, source.parameters
+            elif part.text is None:
                 module, store = read_module(file, context)
             else:
                 module, store = parse_module(part.text, context, part.first_line, Path(file).parent)

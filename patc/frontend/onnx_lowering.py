@@ -82,7 +82,7 @@ def lower_graph(graph: OnnxGraph, context: ir.Context) -> OnnxModel:
     outputs = [_tensor_info(graph, name, "output") for name in graph.outputs]
     parameters = _parameters(graph)
     try:
-        if any(map(_is_wrong, graph.nodes)):
+        if any(_is_wrong(graph, node) for node in graph.nodes):
             raise PatcError("torch-mlir lowers the model to other numbers", str(graph.path))
         module = _lower(_importable(graph, parameters), context)
     except PatcError as error:
@@ -129,21 +129,23 @@ def _find_refused(graph: OnnxGraph) -> list[onnx.NodeProto]:
     return refused
 
 
-def _is_wrong(node: onnx.NodeProto) -> bool:
+def _is_wrong(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     """Return whether torch-mlir lowers a node to other numbers than it stands for."""
     if node.op_type == "GridSample":
         return attribute_of(node, "padding_mode", b"zeros") != b"border"
-    if node.op_type in ("LSTM", "GRU", "RNN"):  # lengths of sequences, peepholes and some attributes are not looked at
-        unread = any(node.input[4:5]) or any(node.input[7:8])
-        return unread or bool(
-            {attribute.name for attribute in node.attribute} & {"activations", "clip", "input_forget"}
-        )
+    if node.op_type in ("LSTM", "GRU", "RNN"):  # lengths of sequences, peepholes, and some attributes are not read
+        unread = {"activations", "clip", "input_forget"} & {attribute.name for attribute in node.attribute}
+        return any((*node.input[4:5], *node.input[7:8], *unread))
+    if node.op_type == "Resize" and attribute_of(node, "coordinate_transformation_mode", b"") == b"align_corners":
+        scales = graph.constants.get(node.input[2]) if len(node.input) > 2 else None  # what they leave over counts
+        sizes = np.array(graph.types[node.input[0]].sizes)
+        return scales is not None and len(scales) == len(sizes) and bool((scales * sizes % 1).any())
     # The determinant has no pivots there, and what stays quantised has types that were not rewritten.
     return node.op_type == "Det" or node.op_type in QUANTISED
 
 
 def _is_refused(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
-    if _is_wrong(node):
+    if _is_wrong(graph, node):
         return True
     onnx = load_onnx()
     read = sorted(captured_names(node))
