@@ -75,12 +75,27 @@ def _parse(onnx: Any, path: Path, place: str) -> onnx.ModelProto:
             raise PatcError(f"expected {WHAT}, found {what}", place)
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
-        str(model.graph.name), [str(node.op_type) for node in _all_nodes(model)]  # names have to be UTF-8
+        is_text = _is_text(model)
     except (DecodeError, UnicodeDecodeError):
+        is_text = False
+    if not is_text:
         raise PatcError(f"expected {WHAT}, found damaged, truncated or other data", place) from None
     if not model.HasField("graph") or not model.graph.output:
         raise PatcError(f"expected {WHAT} with a graph that has outputs, found none", place)
     return model
+
+
+def _is_text(message: Any) -> bool:
+    """Return whether all names in a message are UTF-8: others are bytes to Python, or an error when they are read."""
+    for field, value in message.ListFields():
+        parts = [value] if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value
+        if field.type == field.TYPE_STRING and not all(isinstance(part, str) for part in parts):
+            return False
+        if field.name in ("s", "strings"):  # attributes, which MLIR takes as text
+            [part.decode() for part in parts]
+        if field.type == field.TYPE_MESSAGE and not all(map(_is_text, parts)):
+            return False
+    return True
 
 
 def _check_version(model: onnx.ModelProto, place: str) -> None:
@@ -98,6 +113,16 @@ def _check_operations(onnx: Any, model: onnx.ModelProto, place: str) -> None:
     others = [node for node in _all_nodes(model) if not node.domain and node.op_type not in known]
     if others:
         raise PatcError(f"model has operations that are not in opset {opset}: {describe_nodes(others)}", place)
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": opset}
+    for node in _all_nodes(model):
+        if node.domain or subgraphs(node) or any(attribute.ref_attr_name for attribute in node.attribute):
+            continue
+        try:
+            onnx.checker.check_node(node, context)
+        except Exception as error:  # ValidationError, and whatever C++ throws
+            expected = f"expected inputs and attributes of {node.op_type}"
+            raise PatcError(f"{expected}, found others: {first_line(error)}", f"{place}: {node.name}") from None
 
 
 def _check_domains(model: onnx.ModelProto, place: str) -> None:

@@ -134,11 +134,15 @@ class _Folding:
             [self._graph.types.get(value.name) or value_type(value) for value in attribute.g.output]
             for attribute in node.attribute
         ]
-        return results[0] == results[-1] and all(type_.is_static and type_.element for type_ in results[0])
+        known = all(type_.is_static and type_.element for type_ in results[0]) if len(results) == 2 else False
+        return known and results[0] == results[1]
 
     def _inline(self, node: onnx.NodeProto, attribute: str, outputs: list[str]) -> list[onnx.NodeProto]:
         """Return the nodes of a branch, whose results get the names of `outputs`."""
-        branch = next(each.g for each in node.attribute if each.name == attribute)
+        branch = next((each.g for each in node.attribute if each.name == attribute), None)
+        if branch is None or len(branch.output) != len(outputs):
+            expected = f"expected If with a {attribute} of {len(outputs)} outputs"
+            raise PatcError(f"{expected}, found another", f"{self._graph.path}: {node.name}")
         results = [value.name for value in branch.output]
         made = [output for inner in branch.node for output in inner.output if output]
         names = {output: self._graph.unique(f"{node.name}/{output}") for output in made}
