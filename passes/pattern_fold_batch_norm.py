@@ -41,11 +41,12 @@ class PatternFoldBatchNorm(Pass):
     1-D convolutions become 2-D ones of height 1 first, and what follows them element by element becomes 2-D too.
 
     What follows no convolution becomes a depthwise 1x1 convolution of its own, and a remark says why, as it does
-    where the convolution's result has other users or its weights are not constant.
+    where the convolution's result has other users or its weights are not constant. What follows a cast of integers,
+    as the bytes of an image, stays.
 
     Requires: linalg on tensors of static shape.
-    Ensures: no per-channel arithmetic with constants on N x C x H x W tensors is left, but for the division of a sum
-        by one number, which makes a mean. A second run changes nothing.
+    Ensures: no per-channel arithmetic with constants on N x C x H x W tensors is left, but for that of casts and the
+        division of a sum by one number, which makes a mean. A second run changes nothing.
 
     Before:
         %c = linalg.conv_2d_nchw_fchw ins(%x, %w) outs(%zero)
@@ -194,7 +195,7 @@ def _separate_left(block: ir.Block, state: PassState) -> bool:
                 continue
             if np.all(chain.scale == 1) and not np.any(chain.shift):
                 chain.end.replace_all_uses_with(data)
-            else:
+            elif not _is_cast(data):
                 _separate(chain, data, state)
             done.update(chain.ops)
     return bool(done)
@@ -238,6 +239,17 @@ def _scaled_operand(op: ir.Operation, state: PassState) -> ir.Value | None:
         if not is_division or not _is_sum(operand):
             return operand
     return None
+
+
+def _is_cast(value: ir.Value) -> bool:
+    """Whether a value was made of integers, as the bytes of an image: what normalizes them is computed with the cast,
+    in one loop of linalg."""
+    value = _root(value)
+    while not isinstance(value.owner, ir.Block) and value.owner.operation.name == "linalg.transpose":
+        value = _root(value.owner.operation.operands[0])
+    if isinstance(value.owner, ir.Block) or value.owner.operation.name != "linalg.generic":
+        return False
+    return isinstance(value.owner.operation.operands[0].type.element_type, ir.IntegerType)
 
 
 def _is_sum(value: ir.Value) -> bool:

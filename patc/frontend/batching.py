@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from patc.diagnostics import PatcError, first_line
 from patc.frontend import ExampleInputs
 from patc.frontend.modules import check_inputs, check_module
-from patc.frontend.torch import load_program
+from patc.frontend.torch import input_specs, load_program
 from patc.frontend.tracing import copy_for_tracing
 
 _TOLERANCE = 1e-3  # of the largest magnitude
@@ -36,9 +37,8 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[torch.nn.Modul
     if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".pt2":
         model = load_program(Path(model))
     if isinstance(model, ExportedProgram):
-        if example_inputs is None and model.example_inputs is not None:
-            positional, named = model.example_inputs
-            example_inputs = positional if not named else None
+        if example_inputs is None:
+            example_inputs = model.example_inputs[0] if model.example_inputs else _made_inputs(model)
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
         found = f"a {Path(model).suffix} file" if isinstance(model, (str, Path)) else type(model).__name__
@@ -51,6 +51,17 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[torch.nn.Modul
     _require_images(names, [*positional, *named.values()])
     _compare(model, positional, named)
     return model, example_inputs
+
+
+def _made_inputs(program: ExportedProgram) -> list[torch.Tensor]:
+    """Return zeros as inputs of a program; of integers and truth values zeros and ones."""
+    specs = [(spec.shape, getattr(torch, spec.dtype)) for spec in input_specs(program)]
+    return [
+        torch.zeros(shape, dtype=dtype)
+        if dtype.is_floating_point
+        else (torch.arange(math.prod(shape)) % 2).reshape(shape).to(dtype)
+        for shape, dtype in specs
+    ]
 
 
 def _require_images(names: Sequence[str], values: Sequence[torch.Tensor]) -> None:

@@ -108,7 +108,7 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     program = _as_program(model, example_inputs)
     structure = program.call_spec.out_spec
     program = _decompose(program)
-    inputs = _input_specs(program)
+    inputs = input_specs(program)
     simplify(program.graph)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     check_operations(program.graph, weights)
@@ -134,7 +134,7 @@ def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     if isinstance(model, (str, Path)):
         model = load_program(Path(model))
     if isinstance(model, ExportedProgram):
-        _require_shapes(_input_specs(model), example_inputs)
+        _require_shapes(input_specs(model), example_inputs)
         check_program(model)
         return model
     if not isinstance(model, torch.nn.Module):
@@ -258,7 +258,12 @@ def _blame(error: BaseException, model: torch.nn.Module) -> str | None:
 # -- Inputs and outputs ----------------------------------------------------------------------------
 
 
-def _input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
+def input_specs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a program.
+
+    Raises:
+        PatcError: one is no tensor of static shape and known element type.
+    """
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     specs = []
     for name in program.graph_signature.user_inputs:
