@@ -317,11 +317,8 @@ class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
         return _verify_bias(self, filters) and _verify_activation(self)
 
 
-class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
-    """The maximum over a window; padding never wins. Attributes: kernel, strides, pads, dilations.
-
-    Verifier: the rules of every window, see `_verify_window`.
-    """
+class _PoolOp(PatternDialect.Operation):
+    """What layers of pooling have in common."""
 
     input: Operand[Tensor]
     result: Result[Tensor]
@@ -336,12 +333,19 @@ class MaxPool2dOp(PatternDialect.Operation, name="max_pool2d", traits=[Pure]):
         height, width = self.kernel
         return height, width
 
+
+class MaxPool2dOp(_PoolOp, name="max_pool2d", traits=[Pure]):
+    """The maximum over a window; padding never wins. Attributes: kernel, strides, pads, dilations.
+
+    Verifier: the rules of every window, see `_verify_window`.
+    """
+
     @_when_complete
     def verify_invariants(self) -> bool:
         return _verify_pool(self)
 
 
-class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
+class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
     """The mean over a window: y = sum(window) / divisor; a window of the input's size is global average pooling.
 
     Attributes:
@@ -363,19 +367,7 @@ class AvgPool2dOp(PatternDialect.Operation, name="avg_pool2d", traits=[Pure]):
         and the rules of every window, see `_verify_window`.
     """
 
-    input: Operand[Tensor]
-    result: Result[Tensor]
-    kernel: Any
-    strides: Any
-    pads: Any
-    dilations: Any
     count_include_pad: Any
-
-    @property
-    def kernel_size(self) -> tuple[int, int]:
-        """Height and width of the window."""
-        height, width = self.kernel
-        return height, width
 
     @_when_complete
     def verify_invariants(self) -> bool:

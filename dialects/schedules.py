@@ -15,7 +15,7 @@ class _Record:
     """What an attribute of the dialect holds."""
 
     def to_attr(self) -> Any:
-        from patc.dialects.attributes import encode_record
+        from patc.dialects.records import encode_record
 
         return encode_record(self)
 
@@ -26,7 +26,7 @@ class _Record:
         Raises:
             ValueError: it holds none, or a count below 1.
         """
-        from patc.dialects.attributes import decode_record
+        from patc.dialects.records import decode_record
 
         record = decode_record(cls, attr)
         if any(value < 1 for value in vars(record).values() if isinstance(value, int)):

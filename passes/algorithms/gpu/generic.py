@@ -10,7 +10,7 @@ from typing import Any
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite, Plan

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Schedule
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.products import Operands, emit_product, share, starts
