@@ -105,6 +105,28 @@ class ClampAttr(PatternDialect.Attribute, name="clamp"):
     maximum: Any
 
 
+class ActivationAttr(PatternDialect.Attribute, name="activation"):
+    """An activation by its name, with its constants: `#pattern.activation<"leaky_relu", [1.0e-02 : f32]>`.
+
+    A constant may be one number a channel: `#pattern.activation<"leaky_relu", [array<f32: 0.25, 0.5>]>`.
+    """
+
+    kind: Any
+    constants: Any
+
+    def find_violation(self, channels: int) -> tuple[str, Any] | None:
+        """Return the first rule that the attribute breaks in a layer of so many channels, and what was found."""
+        kind, constants = self.kind.maybe_downcast(), self.constants.maybe_downcast()
+        if not isinstance(kind, ir.StringAttr) or not isinstance(constants, ir.ArrayAttr):
+            return "#pattern.activation of a name and a list of constants", self
+        for constant in constants:
+            if isinstance(constant, ir.DenseF32ArrayAttr) and len(constant) != channels:
+                return f"constants of {channels} numbers, one a channel", f"{len(constant)}"
+            if not isinstance(constant, (ir.FloatAttr, ir.DenseF32ArrayAttr)):
+                return "constants of #pattern.activation to be floats", constant
+        return None
+
+
 class LayoutAttr(PatternDialect.Attribute, name="layout"):
     """Where the elements of an NCHW tensor lie: `#pattern.layout<{halo = array<i64: 1, 1, 1, 1>, ...}>`.
 
@@ -221,22 +243,45 @@ class Library:
 
 @dataclass(frozen=True)
 class Activation:
-    """An epilogue activation: kind "none", "relu" or "clamp" with its bounds."""
+    """An epilogue activation.
+
+    Attributes:
+        kind: "none", or a name that `patc.passes.activations` knows, as "relu", "clamp" or "silu".
+        constants: of its formula, in f32; each a number, or one number a channel.
+    """
 
     kind: str = "none"
-    minimum: float = 0.0
-    maximum: float = 0.0
+    constants: tuple[float | tuple[float, ...], ...] = ()
 
     def to_attr(self) -> ir.Attribute:
+        if self.kind in ("none", "relu"):
+            return ir.StringAttr.get(self.kind)
+        constants = [
+            ir.DenseF32ArrayAttr.get(list(each)) if isinstance(each, tuple) else f32(each) for each in self.constants
+        ]
         if self.kind == "clamp":
-            return ClampAttr.get(f32(self.minimum), f32(self.maximum))
-        return ir.StringAttr.get(self.kind)
+            return ClampAttr.get(*constants)
+        return ActivationAttr.get(ir.StringAttr.get(self.kind), ir.ArrayAttr.get(constants))
 
     @staticmethod
     def from_attr(attr: Any) -> "Activation":
         if isinstance(attr, ClampAttr):
-            return Activation("clamp", attr.minimum.maybe_downcast().value, attr.maximum.maybe_downcast().value)
+            return Activation("clamp", (attr.minimum.maybe_downcast().value, attr.maximum.maybe_downcast().value))
+        if isinstance(attr, ActivationAttr):
+            constants = attr.constants.maybe_downcast()
+            numbers = (each.value if isinstance(each, ir.FloatAttr) else tuple(each) for each in constants)
+            return Activation(attr.kind.maybe_downcast().value, tuple(numbers))
         return Activation(attr.value)
+
+    @staticmethod
+    def of(op: Any) -> "Activation":
+        """Return the activation of a layer, "none" of one that has none."""
+        return Activation.from_attr(op.attributes["activation"]) if "activation" in op.attributes else Activation()
+
+    @property
+    def arrays(self) -> list[tuple[float, ...]]:
+        """The constants that are one number a channel."""
+        return [each for each in self.constants if isinstance(each, tuple)]
 
 
 @dataclass(frozen=True)

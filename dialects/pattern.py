@@ -5,7 +5,8 @@ dead-code elimination apply. Convolutions share one epilogue:
 
     y = activation(conv(x, w) + bias + residual)
 
-`activation` is "none", "relu" or `#pattern.clamp<minimum, maximum>`; `pads` is [top, left, bottom, right].
+`activation` is "none", "relu", `#pattern.clamp<minimum, maximum>` or `#pattern.activation<name, [constants]>`; `pads`
+is [top, left, bottom, right].
 """
 
 import functools
@@ -17,6 +18,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result, attribute, partition_fields
 
 from patc.dialects.attributes import (
+    ActivationAttr,
     ClampAttr,
     ExplanationAttr,
     FkwAttr,
@@ -104,7 +106,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         strides, dilations: array<i64: vertical, horizontal>.
         pads: array<i64: top, left, bottom, right>, zeros around the input.
         groups: i64.
-        activation: "none", "relu" or #pattern.clamp.
+        activation: "none", "relu", #pattern.clamp or #pattern.activation.
 
     Example:
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
@@ -354,6 +356,7 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
         uncounted_pads: array<i64: bottom, right>, optional: how many of the last rows and columns of the padding do not
             count even so, as those that rounding up adds.
         divisor: f32, optional: what every sum is divided by instead.
+        activation: optional: of the mean.
 
     Example:
         %y = "pattern.avg_pool2d"(%x) {count_include_pad = true, dilations = array<i64: 1, 1>,
@@ -475,13 +478,18 @@ def _verify_format(op: Any) -> bool:
 
 
 def _verify_activation(op: Any) -> bool:
+    if "activation" not in op.attributes:
+        return True
     attr = op.attributes["activation"]
     if isinstance(attr, ClampAttr):
         bounds = [bound.maybe_downcast() for bound in (attr.minimum, attr.maximum)]
         numbers = all(isinstance(bound, ir.FloatAttr) for bound in bounds)
         return _rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
+    if isinstance(attr, ActivationAttr):
+        violation = attr.find_violation(op.result.type.shape[1] if op.result.type.rank > 1 else 1)
+        return violation is None or _rule(op, False, *violation)
     known = isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu")
-    return _rule(op, known, 'activation "none", "relu" or #pattern.clamp', attr)
+    return _rule(op, known, 'activation "none", "relu", #pattern.clamp or #pattern.activation', attr)
 
 
 def _is_pointwise(op: Any) -> bool:
@@ -533,7 +541,7 @@ def _verify_pool(op: Any) -> bool:
     if not _verify_integers(op, "kernel", 2, 1) or not _verify_window(op, tuple(op.kernel)):
         return False
     channels, made = op.input.type.shape[1], op.result.type.shape[1]
-    return _rule(op, channels == made, f"{channels} result channels", made)
+    return _rule(op, channels == made, f"{channels} result channels", made) and _verify_activation(op)
 
 
 def _verify_divisor(op: Any) -> bool:
@@ -563,7 +571,7 @@ def _verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
         op expected <F> result channels, got <n>
         op expected bias of shape [<F>], got <shape>
         op expected residual of shape <shape>, got <shape>
-        op expected activation "none", "relu" or #pattern.clamp, got <value>
+        op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got <value>
     """
     if not _verify_window(op, kernel):
         return False
@@ -581,6 +589,7 @@ def _verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
 
 __all__ = [
     "ActivateOp",
+    "ActivationAttr",
     "AddOp",
     "AvgPool2dOp",
     "ClampAttr",

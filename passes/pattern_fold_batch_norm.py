@@ -16,6 +16,7 @@ from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.functions import defined_functions, erase_dead
 from patc.passes.raising.channel_affine import Chain, only_user, per_channel, read_affine, read_chain
 from patc.passes.raising.evaluate import NotConstant, evaluate
+from patc.passes.raising.functions import find_activations
 from patc.passes.raising.linalg_layers import reshape_sources
 from patc.passes.raising.lines import lay_lines
 from patc.passes.raising.transposed import turn_weights
@@ -69,18 +70,19 @@ class PatternFoldBatchNorm(Pass):
             for block in (function.regions[0].blocks[0] for function in defined_functions(module)):
                 if turn_weights(block, state) | lay_lines(block):
                     erase_dead(block)
+                barred = {op.result for found in find_activations(block, state) for op in found.ops}
                 convolutions = [op.operation for op in block.operations if op.operation.name in _FILTER_AXES]
-                folded = [_fold_into(conv, state) for conv in convolutions]
+                folded = [_fold_into(conv, barred, state) for conv in convolutions]
                 if any(folded):
                     erase_dead(block)
-                if _separate_left(block, state):
+                if _separate_left(block, barred, state):
                     erase_dead(block)
 
 
-def _fold_into(conv: ir.Operation, state: PassState) -> bool:
+def _fold_into(conv: ir.Operation, barred: set[ir.Value], state: PassState) -> bool:
     """Fold what follows one convolution; return whether anything did."""
     result = _channels_first_result(conv)
-    chain = read_chain(result, state) if _is_static_f32(result) else None
+    chain = read_chain(result, state, barred=barred) if _is_static_f32(result) else None
     if chain is None or chain.end == result:
         return False
     weight, bias = _read_weight(conv.operands[1], state), _read_bias(conv.operands[2], result, state)
@@ -184,13 +186,17 @@ def _make_init(type_: Any, flat_type: Any, bias: ir.Value) -> ir.Value:
 # What follows no convolution.
 
 
-def _separate_left(block: ir.Block, state: PassState) -> bool:
-    """Give each chain of per-channel arithmetic that is left a convolution of its own; return whether there was one."""
+def _separate_left(block: ir.Block, barred: set[ir.Value], state: PassState) -> bool:
+    """Give each chain of per-channel arithmetic that is left a convolution of its own; return whether there was one.
+
+    Args:
+        barred: results of the ops of activations, which may begin with an addition.
+    """
     done: set[ir.Operation] = set()
     for op in [op.operation for op in block.operations]:
-        data = _scaled_operand(op, state) if op not in done else None
+        data = _scaled_operand(op, state) if op not in done and not barred.intersection(op.results) else None
         if data is not None:
-            chain = read_chain(data, state, op)
+            chain = read_chain(data, state, op, barred)
             if _is_plain(chain, data):
                 continue
             if np.all(chain.scale == 1) and not np.any(chain.shift):

@@ -14,6 +14,7 @@ from patc.passes.ir.targets import target_of
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import BIAS, FUSED
+from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
 from patc.passes.raising.lines import lay_lines
 from patc.passes.raising.transposed import turn_weights
@@ -56,6 +57,7 @@ class PatternRaise(Pass):
             for function in functions:
                 if turn_weights(function.entry_block, state) | lay_lines(function.entry_block):
                     erase_dead(function.entry_block)
+                raise_activations(function.entry_block, state)
                 for some in (early, late, FUSED):
                     _raise_layers(function.entry_block, state, some)
                     erase_dead(function.entry_block)  # dead users would keep values from being fused

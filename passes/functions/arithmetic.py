@@ -23,6 +23,7 @@ class Arithmetic:
     def __init__(self, kind: ir.Type) -> None:
         self.type = kind
         self.element = kind.element_type if isinstance(kind, ir.VectorType) else kind
+        self.lanes = kind.shape[0] if isinstance(kind, ir.VectorType) else 1
         self.integer_type = self._of(ir.IntegerType.get_signless(self.element.width))
         self._contract = ir.Attribute.parse("#arith.fastmath<contract>")
 

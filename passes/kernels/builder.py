@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, math, memref, scf, vector
+from torch_mlir.dialects import arith, func, math, memref, scf, vector
 
 from patc.passes.ir.elements import accumulator_type, compute_type
 
 Index: TypeAlias = int | ir.Value
 Vectors: TypeAlias = list[ir.Value]
+Compute: TypeAlias = Callable[["Builder", Sequence[ir.Value]], ir.Value]
 
 
 class Builder:
@@ -38,6 +39,7 @@ class Builder:
         self._entry = entry
         self._constants: dict[object, ir.Value] = {}
         self._results: dict[tuple[ir.Block, str, ir.Value, ir.Value], ir.Value] = {}
+        self._outlined: set[str] = set()
         self.f32 = ir.F32Type.get()
         stored = self.f32 if element is None else element
         self.element, self.accumulator = compute_type(stored), accumulator_type(stored)
@@ -287,6 +289,26 @@ class Builder:
 
     # Control flow ---------------------------------------------------------------------------------
 
+    def outline(self, name: str, operands: Vectors, compute: Compute) -> ir.Value:
+        """Return what `compute` makes of vectors or scalars, of the type of the first, as the call of a function.
+
+        Long computations would otherwise be written for each vector of a tile.
+
+        Args:
+            name: says all that the result depends on, but for the operands.
+        """
+        module = self._entry.owner.operation.parent.operation
+        body, types = module.regions[0].blocks[0], [operand.type for operand in operands]
+        if name not in self._outlined and name not in ir.SymbolTable(module):
+            with ir.InsertionPoint(body):
+                function = func.FuncOp(name, (types, types[:1]), visibility="private")
+            function.attributes["llvm.no_inline"] = ir.UnitAttr.get()
+            block = function.add_entry_block()
+            with ir.InsertionPoint(block):
+                func.ReturnOp([compute(Builder(block, self.element), list(block.arguments))])
+        self._outlined.add(name)
+        return func.CallOp(types[:1], name, operands).result
+
     def loop(
         self,
         lower: Index,
@@ -329,6 +351,11 @@ class Builder:
         with ir.InsertionPoint(op.then_block):
             body()
             scf.YieldOp([])
+
+
+def lanes_of(value: ir.Value) -> int:
+    """Return how many elements a vector has, 1 for a scalar."""
+    return value.type.shape[0] if isinstance(value.type, ir.VectorType) else 1
 
 
 def element_type(value: ir.Value) -> ir.Type:

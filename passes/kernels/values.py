@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
-from patc.passes.kernels.builder import Builder, element_type
+from patc.passes.activations.base import ActivationKind
+from patc.passes.activations.formulas import InKernels, Term
+from patc.passes.activations.registry import kind_of
+from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.kernels.builder import Builder, element_type, lanes_of
 
 LOWEST = float("-inf")
 
@@ -15,12 +22,48 @@ def fill_value(layout: Layout) -> float:
     return LOWEST if layout.fill == "lowest" else 0.0
 
 
-def apply_activation(b: Builder, value: ir.Value, activation: Activation, lanes: int) -> ir.Value:
-    """Return the activation of a vector, or of a scalar for one lane."""
-    element = element_type(value)
-    if activation.kind == "relu":
-        return b.at_least(value, b.splat(0.0, lanes, element))
-    if activation.kind == "clamp":
-        value = b.at_least(value, b.splat(activation.minimum, lanes, element))
-        return b.at_most(value, b.splat(activation.maximum, lanes, element))
-    return value
+def apply_activation(b: Builder, value: ir.Value, activation: Activation, arrays: Sequence[ir.Value] = ()) -> ir.Value:
+    """Return the activation of a vector or a scalar.
+
+    Args:
+        arrays: for each constant that is one number a channel, that of this channel.
+    """
+    if activation.kind == "none":
+        return value
+    kind, given = kind_of(activation), element_type(value)
+    element = b.f32 if kind.is_long else given
+    value, lanes = b.convert(value, element), lanes_of(value)
+    scalars = (b.convert(scalar, element) for scalar in arrays)
+    operands = [value, *(b.broadcast(scalar, lanes) if lanes > 1 else scalar for scalar in scalars)]
+
+    def compute(b: Builder, operands: Sequence[ir.Value]) -> ir.Value:
+        return _compute(b, kind, activation, operands)
+
+    made = b.outline(_name(activation, lanes), operands, compute) if kind.is_long else compute(b, operands)
+    return b.convert(made, given)
+
+
+def _compute(b: Builder, kind: ActivationKind, activation: Activation, operands: Sequence[ir.Value]) -> ir.Value:
+    a = _InKernel(b, operands[0].type)
+    x, *arrays = (Term(a, operand) for operand in operands)
+    others = iter(arrays)
+    constants = tuple(next(others) if isinstance(each, tuple) else each for each in activation.constants)
+    result: Term = kind.compute(InKernels(), x, constants)
+    return result.value
+
+
+class _InKernel(Arithmetic):
+    """Arithmetic whose constants are those of a kernel."""
+
+    def __init__(self, b: Builder, kind: ir.Type) -> None:
+        super().__init__(kind)
+        self._b = b
+
+    def number(self, value: float) -> ir.Value:
+        return self._b.splat(value, self.lanes, self.element)
+
+
+def _name(activation: Activation, lanes: int) -> str:
+    """Return what a function that computes an activation is called."""
+    constants = (struct.pack(">f", each).hex() for each in activation.constants if isinstance(each, float))
+    return ".".join([activation.kind, str(lanes), *constants])

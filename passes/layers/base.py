@@ -14,6 +14,7 @@ from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
 from patc.numerics import NUMERICS
+from patc.passes.activations.registry import kind_of
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -266,7 +267,7 @@ class WithoutWeights(LayerKind):
     sparse = None
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        pass
+        permute_activation(op, permutation)
 
     def work(self, op: Any) -> Work:
         return Work()
@@ -299,9 +300,19 @@ def fix_all(op: Any) -> Channels:
     return Channels(fixed=(*op.operands, *op.results))
 
 
+def permute_activation(op: Any, permutation: Permutation) -> None:
+    """Let the constants of an op's activation that are one number a channel follow a new order of its result."""
+    activation, order = Activation.of(op), permutation.of(op.result)
+    if activation.arrays and order is not None:
+        constants = (
+            tuple(np.take(each, order).tolist()) if isinstance(each, tuple) else each for each in activation.constants
+        )
+        op.attributes["activation"] = Activation(activation.kind, tuple(constants)).to_attr()
+
+
 def sign_of_activation(op: Any) -> Sign:
     """Return what is known of the sign of what an op's activation gives."""
-    activation = Activation.from_attr(op.activation)
-    # Where the bounds are in the wrong order, the upper one is all there is.
-    clamps = activation.kind == "clamp" and min(activation.minimum, activation.maximum) >= 0
-    return Sign.NON_NEGATIVE if activation.kind == "relu" or clamps else Sign.ANY
+    activation = Activation.of(op)
+    if activation.kind == "none" or activation.arrays:
+        return Sign.ANY
+    return Sign.NON_NEGATIVE if kind_of(activation).is_non_negative(*activation.constants) else Sign.ANY

@@ -35,6 +35,7 @@ from patc.passes.layers.base import (
     fix_all,
     list_operands,
     operand_number,
+    permute_activation,
     sign_of_activation,
 )
 from patc.passes.layers.sparse import (
@@ -100,10 +101,10 @@ class Conv2d(_Convolution):
         if inputs is not None and not _is_depthwise(op):
             weight = weight[:, inputs]
         replace_constant(op, operand_number(op, "weight"), weight, state)
-        _permute_bias(op, permutation, state)
+        _permute_epilogue(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return _convolve(op, op.weight, op.groups.value)
+        return _convolve(op, op.weight, op.groups.value, state)
 
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
@@ -150,13 +151,14 @@ class SparseConv2d(_Convolution):
         stored, arrays = read_weights(op, state)
         arrays = stored.permute_channels(stored.permute_filters(arrays, permutation.filters, outputs), inputs)
         replace_arrays(op, arrays, state)
-        _permute_bias(op, permutation, state)
+        _permute_epilogue(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         name = constant_name(op.arrays[0])
         stored, arrays = read_weights(op, state)
         dense = stored.decode(arrays, op.input.type.shape[1])
-        return _convolve(op, make_constant(dense, None if name is None else f"{name}.dense", state), groups=1)
+        weight = make_constant(dense, None if name is None else f"{name}.dense", state)
+        return _convolve(op, weight, 1, state)
 
     def work(self, op: Any) -> Work:
         dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(op.kernel_size)
@@ -178,15 +180,16 @@ def _places(op: Any) -> int:
     return int(batch * height * width)
 
 
-def _permute_bias(op: Any, permutation: Permutation, state: PassState) -> None:
+def _permute_epilogue(op: Any, permutation: Permutation, state: PassState) -> None:
     order = permutation.of(op.result)
     if op.bias is not None and order is not None:
         bias = read_constant(op.bias, state)
         assert bias is not None, "the channels of others are fixed"
         replace_constant(op, operand_number(op, "bias"), bias[order], state)
+    permute_activation(op, permutation)
 
 
-def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:
+def _convolve(op: Any, weight: ir.Value, groups: int, state: PassState) -> ir.Value:
     """Build pad, bias, convolution, residual and activation of a convolution."""
     shape, window = list(op.result.type.shape), Window.of(op)
     padded = reference.pad(reference.widen(op.input), window.pads, reference.scalar(0.0, op))
@@ -201,4 +204,4 @@ def _convolve(op: Any, weight: ir.Value, groups: int) -> ir.Value:
         result = tensor.collapse_shape(init.type, grouped, reference.split_dimensions(1))
     if op.residual is not None:
         result = reference.elementwise([result, reference.widen(op.residual)], arith.addf)
-    return reference.activate(op, result)
+    return reference.activate(op, result, state)

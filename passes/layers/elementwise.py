@@ -55,7 +55,7 @@ class Add(_Elementwise):
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         lhs, rhs = reference.widen(op.lhs), reference.widen(op.rhs)
-        return reference.activate(op, reference.elementwise([lhs, rhs], arith.addf))
+        return reference.activate(op, reference.elementwise([lhs, rhs], arith.addf), state)
 
 
 class Activate(_Elementwise):
@@ -73,7 +73,7 @@ class Activate(_Elementwise):
         return sign_of_activation(op)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return reference.activate(op, reference.widen(op.input))
+        return reference.activate(op, reference.widen(op.input), state)
 
 
 class Relayout(_Elementwise):

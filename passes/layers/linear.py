@@ -84,7 +84,7 @@ class Linear(_Linear):
         replace_constant(op, operand_number(op, "weight"), columns.reshape(weight.shape), state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return _multiply(op, op.weight)
+        return _multiply(op, op.weight, state)
 
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
@@ -120,17 +120,17 @@ class SparseLinear(_Linear):
         name = constant_name(op.arrays[0])
         stored, arrays = read_weights(op, state)
         dense = stored.decode(arrays, op.input.type.shape[1])[:, :, 0, 0]
-        return _multiply(op, make_constant(dense, None if name is None else f"{name}.dense", state))
+        return _multiply(op, make_constant(dense, None if name is None else f"{name}.dense", state), state)
 
     def work(self, op: Any) -> Work:
         dense, kept = op.input.type.shape[1] * op.result.type.shape[1], kept_weights(op)
         return Work(dense, kept, 2 * kept * op.result.type.shape[0])
 
 
-def _multiply(op: Any, weight: ir.Value) -> ir.Value:
+def _multiply(op: Any, weight: ir.Value, state: PassState) -> ir.Value:
     """Build product, bias and activation of a linear layer."""
     shape = list(op.result.type.shape)
     destination = reference.empty(reversed(weight.type.shape), op)
     transposed = linalg.transpose(reference.widen(weight), outs=[destination], permutation=[1, 0]).result[0]
     init = reference.zeros(shape, op) if op.bias is None else reference.broadcast(op.bias, shape, [0], op)
-    return reference.activate(op, linalg.matmul(reference.widen(op.input), transposed, outs=[init]))
+    return reference.activate(op, linalg.matmul(reference.widen(op.input), transposed, outs=[init]), state)

@@ -10,6 +10,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg
 
 from patc.dialects import pattern
+from patc.dialects.attributes import Activation
 from patc.passes.algorithms.gpu.global_pool import GlobalPool as GpuGlobalPool
 from patc.passes.algorithms.gpu.pool import AveragePool as GpuAveragePool
 from patc.passes.algorithms.gpu.pool import MaxPool as GpuMaxPool
@@ -29,6 +30,7 @@ from patc.passes.layers.base import (
     Sign,
     WithoutWeights,
     list_operands,
+    sign_of_activation,
 )
 from patc.passes.raising import pools
 
@@ -41,6 +43,9 @@ class _Pool(WithoutWeights, OneType):
 
     def is_pointwise(self, op: Any) -> bool:
         return False
+
+    def takes(self, part: str) -> bool:
+        return part == "activation"
 
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(op.input, op.result))
@@ -59,11 +64,13 @@ class MaxPool2d(_Pool):
         return list_operands(op, {"input": Access.WINDOW})
 
     def sign(self, op: Any) -> Sign:
+        if Activation.of(op) != Activation():
+            return sign_of_activation(op)
         # A window on padding alone gives minus infinity.
         return Sign.AS_INPUT if self.window(op).always_meets(op.input.type.shape[2:]) else Sign.ANY
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op))
+        return reference.activate(op, _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op)), state)
 
 
 class AvgPool2d(_Pool):
@@ -82,6 +89,8 @@ class AvgPool2d(_Pool):
         return list_operands(op, {"input": Access.PLANES if is_global_pool(op) else Access.WINDOW})
 
     def sign(self, op: Any) -> Sign:
+        if Activation.of(op) != Activation():
+            return sign_of_activation(op)
         divides_by_less = "divisor" in op.attributes and op.attributes["divisor"].value < 0
         return Sign.ANY if divides_by_less else Sign.AS_INPUT
 
@@ -90,8 +99,11 @@ class AvgPool2d(_Pool):
         divisors = average_divisors(op)
         if np.all(divisors == divisors[0, 0]):
             divisor = reference.scalar(float(divisors[0, 0]), op)
-            return reference.elementwise([total], lambda value: arith.divf(value, divisor))
-        return reference.elementwise([total, make_constant(divisors.astype(np.float32), None, state)], arith.divf)
+            mean = reference.elementwise([total], lambda value: arith.divf(value, divisor))
+        else:
+            table = make_constant(divisors.astype(np.float32), None, state)
+            mean = reference.elementwise([total, table], arith.divf)
+        return reference.activate(op, mean, state)
 
 
 def _pool(op: Any, pooling: Callable[..., ir.Value], fill: ir.Value) -> ir.Value:

@@ -8,23 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects.attributes import Activation
+from patc.passes.activations.formulas import InLinalg, Term
+from patc.passes.activations.registry import kind_of
+from patc.passes.base import PassState
+from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.ir.constants import make_constant
 from patc.passes.ir.elements import accumulator_type
 
 
-def activate(op: Any, value: ir.Value) -> ir.Value:
+def activate(op: Any, value: ir.Value, state: PassState) -> ir.Value:
     """Apply the activation of an op."""
-    activation = Activation.from_attr(op.activation)
+    activation = Activation.of(op)
     if activation.kind == "none":
         return value
-    minimum = scalar(activation.minimum, op)
-    if activation.kind == "relu":
-        return elementwise([value], lambda x: arith.maximumf(x, minimum))
-    maximum = scalar(activation.maximum, op)
-    return elementwise([value], lambda x: arith.minimumf(arith.maximumf(x, minimum), maximum))
+    shape = value.type.shape
+    others = [axis for axis in range(len(shape)) if axis != 1]
+    arrays = [make_constant(np.array(array, np.float32), None, state) for array in activation.arrays]
+
+    def compute(x: ir.Value, *numbers: ir.Value) -> ir.Value:
+        a = Arithmetic(x.type)
+        known = (Term(a, number) for number in numbers)
+        constants = tuple(next(known) if isinstance(each, tuple) else each for each in activation.constants)
+        result: Term = kind_of(activation).compute(InLinalg(), Term(a, x), constants)
+        return result.value
+
+    return elementwise([value, *(broadcast(array, shape, others, op) for array in arrays)], compute)
 
 
 def elementwise(

@@ -17,17 +17,21 @@ def clamp(minimum: float, maximum: float) -> Activation:
     """Return the activation that limits values to [minimum, maximum], under its own name where it has one."""
     kinds = {bounds: kind for kind, bounds in _KIND_BOUNDS.items()}
     kind = kinds.get((minimum, maximum))
-    return Activation("clamp", minimum, maximum) if kind is None else Activation(kind)
+    return Activation("clamp", (minimum, maximum)) if kind is None else Activation(kind)
 
 
-def _bounds(activation: Activation) -> tuple[float, float]:
-    return _KIND_BOUNDS.get(activation.kind, (activation.minimum, activation.maximum))
+def _bounds(activation: Activation) -> Any:
+    return activation.constants if activation.kind == "clamp" else _KIND_BOUNDS.get(activation.kind)
 
 
-def compose(first: Activation, second: Activation) -> Activation:
-    """Return the activation that is `second` of `first`."""
-    minimum, maximum = _bounds(second)
-    return clamp(*(min(max(bound, minimum), maximum) for bound in _bounds(first)))
+def compose(first: Activation, second: Activation) -> Activation | None:
+    """Return the activation that is `second` of `first`, or None where it has no name."""
+    if first == Activation():
+        return second
+    bounds, limits = _bounds(first), _bounds(second)
+    if bounds is None or limits is None:
+        return None
+    return clamp(*(min(max(bound, limits[0]), limits[1]) for bound in bounds))
 
 
 def activate(value: ir.Value | None, activation: Activation) -> ir.Value | None:
@@ -39,4 +43,4 @@ def activate(value: ir.Value | None, activation: Activation) -> ir.Value | None:
 
 def is_linear(layer: Any) -> bool:
     """Whether a layer has no activation."""
-    return Activation.from_attr(layer.activation) == Activation()
+    return Activation.of(layer) == Activation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +67,18 @@ class Chain:
     ops: tuple[ir.Operation, ...] = ()
 
 
-def read_chain(data: ir.Value, state: PassState, first: ir.Operation | None = None) -> Chain:
+def read_chain(
+    data: ir.Value, state: PassState, first: ir.Operation | None = None, barred: Container[ir.Value] = ()
+) -> Chain:
     """Return the longest chain of ops on `data` that begins with `first`, or with its only user; each of the others is
-    the only user of the one before."""
+    the only user of the one before, and the result of none is barred."""
     channels = data.type.shape[1]
     chain = Chain(data, np.ones(channels), np.zeros(channels))
     op = first or only_user(data)
-    while op is not None and (step := read_affine(op, chain.end, state)) is not None:
+    while op is not None and not any(result in barred for result in op.results):
+        step = read_affine(op, chain.end, state)
+        if step is None:
+            break
         with np.errstate(all="ignore"):
             scale, shift = chain.scale * step[0], chain.shift * step[0] + step[1]
         chain = Chain(op.result, scale, shift, (*chain.ops, op))

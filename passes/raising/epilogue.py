@@ -68,9 +68,22 @@ def _fuse_activation(op: Any, state: PassState) -> ir.Value | None:
     layer = op.input.owner
     if not _takes(layer, "activation") or not _has_one_use(op.input):
         return None
-    first, second = (Activation.from_attr(attr) for attr in (layer.activation, op.activation))
-    layer.operation.attributes["activation"] = compose(first, second).to_attr()
+    # Numbers of channels are known to layers of planes, and to those with a bias.
+    if Activation.of(op).arrays and op.result.type.rank != 4 and not _takes(layer, "bias"):
+        return None
+    composed = compose(Activation.of(layer), Activation.of(op))
+    if composed is None:
+        return None
+    layer.operation.attributes["activation"] = composed.to_attr()
     return op.input
+
+
+def _unknown_activation(op: Any, state: PassState) -> ir.Value | None:
+    """Return as linalg what has constants of channels and no planes, which no kernel knows."""
+    kind = kind_of(op)
+    if kind is None or op.result.type.rank == 4 or not Activation.of(op).arrays:
+        return None
+    return kind.reference(op, state)
 
 
 def _has_one_use(value: ir.Value) -> bool:
@@ -79,4 +92,8 @@ def _has_one_use(value: ir.Value) -> bool:
 
 
 BIAS = Raiser("linalg.generic", _raise_bias)
-FUSED = (Raiser(AddOp.OPERATION_NAME, _fuse_residual), Raiser(ActivateOp.OPERATION_NAME, _fuse_activation))
+FUSED = (
+    Raiser(AddOp.OPERATION_NAME, _fuse_residual),
+    Raiser(ActivateOp.OPERATION_NAME, _fuse_activation),
+    Raiser(ActivateOp.OPERATION_NAME, _unknown_activation),
+)

@@ -5,6 +5,7 @@ Everything is computed in float64, so that the only rounding is that of the resu
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 
@@ -159,13 +160,26 @@ _FUNCTIONS: dict[str, Callable[..., Scalar]] = {
     "arith.negf": operator.neg,
     "arith.maximumf": np.maximum,
     "arith.minimumf": np.minimum,
+    "arith.maxnumf": np.fmax,
+    "arith.minnumf": np.fmin,
+    "arith.andi": np.bitwise_and,
+    "arith.ori": np.bitwise_or,
+    "arith.xori": np.bitwise_xor,
     "arith.select": np.where,
     "arith.truncf": operator.pos,
     "arith.extf": operator.pos,
     "arith.sitofp": np.float64,
     "math.absf": np.abs,
+    "math.erf": np.vectorize(math.erf),
+    "math.exp": np.exp,
+    "math.expm1": np.expm1,
+    "math.fpowi": np.power,
+    "math.log": np.log,
+    "math.log1p": np.log1p,
+    "math.powf": np.power,
     "math.sqrt": np.sqrt,
     "math.rsqrt": lambda value: 1.0 / np.sqrt(value),
+    "math.tanh": np.tanh,
 }
 _SCALARS = Interpreter(
     {**{name: elementwise(compute) for name, compute in _FUNCTIONS.items()}, "arith.cmpf": _compare},

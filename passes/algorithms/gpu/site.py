@@ -14,6 +14,7 @@ from patc.passes.algorithms.gpu.launches import Emit, Grid, Launches
 from patc.passes.algorithms.gpu.memory import NetMemory
 from patc.passes.base import PassState, fail
 from patc.passes.formats.layer_weights import require_array
+from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu.kernel import LANES
 from patc.passes.kernels.gpu.layer import GpuArray, GpuEpilogue, GpuLayer
@@ -109,8 +110,11 @@ class GpuSite:
         bias: GpuArray | None = None
         if getattr(op, "bias", None) is not None:
             bias = self.memory.constant(self.array("bias"), op.bias, "")
-        activation = Activation.from_attr(op.activation) if "activation" in op.attributes else Activation()
-        return GpuEpilogue(bias, residual, activation)
+        activation, table = Activation.of(op), None
+        if activation.arrays:
+            array = np.array(activation.arrays, numpy_type(op.result.type)).ravel()
+            table = self.memory.constant(array, op.result, "activation")
+        return GpuEpilogue(bias, residual, activation, table)
 
 
 def pixel_grid(output: GpuTensor, schedule: Schedule, blocks: int) -> Grid:

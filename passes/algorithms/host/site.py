@@ -20,6 +20,7 @@ from patc.passes.algorithms.host.memory import Memory
 from patc.passes.base import PassState
 from patc.passes.formats.channel_major import cut_evenly
 from patc.passes.formats.layer_weights import require_array
+from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder
@@ -46,20 +47,22 @@ Emit: TypeAlias = Callable[[Kernel, list[Any]], None]
 
 @dataclass(frozen=True)
 class StoredEpilogue:
-    """The epilogue of a layer, with its arrays in memory."""
+    """The epilogue of a layer, with its arrays in memory; see `Epilogue`."""
 
     bias: ir.Value | None
     residual: Buffer | None
     activation: Activation
+    table: ir.Value | None
 
     @property
     def memories(self) -> list[ir.Value]:
-        bias = [] if self.bias is None else [self.bias]
-        return bias if self.residual is None else [*bias, *self.residual.memories]
+        residual = [] if self.residual is None else self.residual.memories
+        return [*([] if self.bias is None else [self.bias]), *residual, *([] if self.table is None else [self.table])]
 
     def inside(self, arguments: Iterator[ir.Value]) -> Epilogue:
         bias = None if self.bias is None else next(arguments)
-        return Epilogue(bias, None if self.residual is None else self.residual.inside(arguments), self.activation)
+        residual = None if self.residual is None else self.residual.inside(arguments)
+        return Epilogue(bias, residual, self.activation, None if self.table is None else next(arguments))
 
 
 NO_EPILOGUE = StoredEpilogue(None, None, Activation())
@@ -128,8 +131,11 @@ class HostSite:
         """
         bias, residual = getattr(self.op, "bias", None), getattr(self.op, "residual", None)
         stored = None if bias is None else self.constant(require_array(self.op, bias, "bias", self.state), bias, "")
-        activation = Activation.from_attr(self.op.activation) if "activation" in self.op.attributes else Activation()
-        return StoredEpilogue(stored, None if residual is None else self.buffer(residual), activation)
+        activation, table = Activation.of(self.op), None
+        if activation.arrays:
+            array = np.array(activation.arrays, numpy_type(self.element)).ravel()
+            table = self.constant(array, self.op.result, "activation")
+        return StoredEpilogue(stored, None if residual is None else self.buffer(residual), activation, table)
 
     def buffer(self, value: ir.Value) -> Buffer:
         """Return an operand that is an activation."""

@@ -31,9 +31,9 @@ from patc.integers import ceil_div
 from patc.passes.ir.windows import Tap
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
-from patc.passes.kernels.gpu.layer import GpuArray, GpuEpilogue, GpuLayer
+from patc.passes.kernels.gpu.layer import GpuActivation, GpuArray, GpuLayer
 from patc.passes.kernels.gpu.taps import Taps
-from patc.passes.kernels.gpu.tensors import Output, Place, View, activate
+from patc.passes.kernels.gpu.tensors import Output, Place, View
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class _Tile:
         if self._schedule.sums > 1:
             self._share(sums)
             computes = k.both(computes, k.equal(self._part, 0))
-        ends = _Ends(k, self._layer.epilogue, self._place)
+        ends = _Ends(k, self._layer, self._place)
         count = k.number(filters) if filters is not None else None
 
         def one_filter(member: int, channel: Index) -> None:
@@ -244,10 +244,11 @@ class _Tile:
 class _Ends:
     """Bias, residual and activation of the outputs of one thread."""
 
-    def __init__(self, k: Kernel, epilogue: GpuEpilogue, place: Place) -> None:
+    def __init__(self, k: Kernel, layer: GpuLayer, place: Place) -> None:
+        epilogue = layer.epilogue
         self._k = k
         self._place = place
-        self._activation = epilogue.activation
+        self._activation = GpuActivation(k, epilogue, layer.output.channels)
         self._bias = epilogue.bias.scalars(k) if epilogue.bias is not None else None
         self._residual = View(k, epilogue.residual) if epilogue.residual is not None else None
 
@@ -266,4 +267,4 @@ class _Ends:
         if residual is not None:
             plane = residual.channel(place.image, channel)
             value = k.plus(value, residual.load(residual.at(plane, k.add(place.row, row), place.vector)))
-        return activate(k, value, self._activation)
+        return self._activation.of(value, channel)

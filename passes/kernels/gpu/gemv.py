@@ -13,9 +13,8 @@ from torch_mlir import ir
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
-from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer
+from patc.passes.kernels.gpu.layer import GpuActivation, GpuArray, GpuLayer
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
-from patc.passes.kernels.values import apply_activation
 
 
 def gemv(k: Kernel, layer: GpuLayer, weights: GpuArray) -> None:
@@ -68,12 +67,13 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value) -> None:
     target = k.buffer(output.memory, output.element)
     start = k.number(output.start // element_bytes(output.element))
     count = k.number(output.width)
+    activation = GpuActivation(k, epilogue, output.width)
 
     def one_filter(member: int, filter_: Index) -> None:
         value = k.extract(total, member)
         if bias is not None:
             value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.accumulator))
-        value = apply_activation(k, value, epilogue.activation, 1)
+        value = activation.of(value, filter_)
         address = k.add(k.add(start, k.mul(image, count)), filter_)
         k.store_element(k.convert(value, k.element), target, address)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, memref, scf, vector
 
-from patc.passes.kernels.builder import Builder, Index
+from patc.passes.kernels.builder import Builder, Compute, Index, Vectors
 
 LANES = 4  # elements of a vector: what every GPU loads at once
 EXACT = "pattern.exact"  # marks modules of kernels whose sums and products have to be rounded one by one
@@ -152,6 +152,11 @@ class Kernel(Builder):
         memref.StoreOp(value, memory, [self.index(address)])
 
     # Control flow and workgroups ------------------------------------------------------------------
+
+    def outline(self, name: str, operands: Vectors, compute: Compute) -> ir.Value:
+        """Return what `compute` makes of vectors or scalars, in place: kernels have no functions beside them."""
+        self.is_exact = True  # elementary functions round by adding large numbers
+        return compute(self, operands)
 
     def when(self, condition: ir.Value, body: Callable[[], None]) -> None:
         """Emit `if condition`."""

@@ -9,8 +9,10 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
+from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor
+from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,27 @@ class GpuEpilogue:
     bias: GpuArray | None = None
     residual: GpuTensor | None = None
     activation: Activation = field(default_factory=Activation)
+    table: GpuArray | None = None
+
+
+class GpuActivation:
+    """The activation of a layer in its kernel; of its constants, those that are one number a channel are in a table."""
+
+    def __init__(self, k: Kernel, epilogue: GpuEpilogue, channels: int) -> None:
+        self._k = k
+        self._activation = epilogue.activation
+        self._table = None if epilogue.table is None else epilogue.table.scalars(k)
+        self._channels = k.number(channels) if len(self._activation.arrays) > 1 else 0
+
+    def of(self, value: ir.Value, channel: Index) -> ir.Value:
+        """Return the activation of a vector, or of a scalar, in some channel."""
+        k = self._k
+        arrays: Vectors = []
+        if self._table is not None:
+            memory, first = self._table
+            for number in range(len(self._activation.arrays)):
+                arrays.append(k.load_scalar(memory, k.add(k.add(first, channel), k.mul(self._channels, number))))
+        return apply_activation(k, value, self._activation, arrays)
 
 
 @dataclass(frozen=True)

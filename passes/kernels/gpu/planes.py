@@ -8,8 +8,8 @@ from torch_mlir import ir
 
 from patc.passes.kernels.builder import Vectors
 from patc.passes.kernels.gpu.kernel import Kernel
-from patc.passes.kernels.gpu.layer import GpuLayer
-from patc.passes.kernels.gpu.tensors import Output, Place, View, activate
+from patc.passes.kernels.gpu.layer import GpuActivation, GpuLayer
+from patc.passes.kernels.gpu.tensors import Output, Place, View
 
 
 def for_planes(k: Kernel, layer: GpuLayer, compute: Callable[[Place, ir.Value], Vectors]) -> None:
@@ -27,13 +27,14 @@ def elementwise(k: Kernel, layer: GpuLayer) -> None:
 
     def compute(place: Place, channel: ir.Value) -> Vectors:
         views = [View(k, source) for source in layer.sources]
+        activation = GpuActivation(k, layer.epilogue, layer.output.channels)
         planes = [view.channel(place.image, channel) for view in views]
         made = []
         for row in range(layer.schedule.rows):
             y = k.add(place.row, row)
             vectors = [view.load(view.at(plane, y, place.vector)) for view, plane in zip(views, planes, strict=True)]
             value = vectors[0] if len(vectors) == 1 else k.plus(*vectors)
-            made.append(activate(k, k.convert(value, k.element), layer.epilogue.activation))
+            made.append(activation.of(k.convert(value, k.element), channel))
         return made
 
     for_planes(k, layer, compute)

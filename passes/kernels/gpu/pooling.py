@@ -12,7 +12,7 @@ from torch_mlir import ir
 
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
-from patc.passes.kernels.gpu.layer import GpuLayer
+from patc.passes.kernels.gpu.layer import GpuActivation, GpuLayer
 from patc.passes.kernels.gpu.planes import for_planes
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
 from patc.passes.kernels.gpu.taps import Taps
@@ -50,7 +50,9 @@ def pool(k: Kernel, layer: GpuLayer, scale: float | GpuTensor | None) -> None:
         else:
             step = k.mul(taps.view.row, window.dilations[0])
             totals = k.loop(0, height, totals, lambda dy, totals: add_taps(k.add(first_plane, k.mul(step, dy)), totals))
-        return totals if scale is None else _scaled(k, place, scale, totals)
+        activation = GpuActivation(k, layer.epilogue, layer.output.channels)
+        totals = totals if scale is None else _scaled(k, place, scale, totals)
+        return [activation.of(total, channel) for total in totals]
 
     for_planes(k, layer, compute)
 
@@ -82,7 +84,9 @@ def global_pool(k: Kernel, layer: GpuLayer) -> None:
 
     sums = k.loop(k.thread(), count, [k.splat(0.0, lanes, k.accumulator)], add, threads)
     total = sum_lanes(k, sums[0]) if lanes > 1 else sums[0]
-    mean = k.convert(k.times(sum_threads(k, total, threads), factor), k.element)
+    mean = k.times(sum_threads(k, total, threads), factor)
+    activation = GpuActivation(k, layer.epilogue, layer.output.channels)
+    mean = k.convert(activation.of(mean, channel), k.element)
     place = target.place(k.index(0), image)
     is_first = k.equal(k.thread(), 0)
     k.when(is_first, lambda: target.store(place, channel, [k.broadcast(mean, LANES)]))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Activation, Layout
+from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
-from patc.passes.kernels.values import apply_activation, fill_value
+from patc.passes.kernels.values import fill_value
 
 
 def has_vector_rows(layout: Layout) -> bool:
@@ -223,8 +223,3 @@ class Output(View):
             return []
 
         k.loop(lower, upper, [], body, step)
-
-
-def activate(k: Kernel, value: ir.Value, activation: Activation) -> ir.Value:
-    """Return the activation of a vector."""
-    return apply_activation(k, value, activation, LANES)

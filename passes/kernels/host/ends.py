@@ -82,20 +82,24 @@ class Ends:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where one channel of a tile goes; `base` and `residual_base` are addresses of its first element."""
+    """Where one channel of a tile goes; `base` and `residual_base` are addresses of its first element, `constants` are
+    those of the activation there."""
 
     ends: Ends
     tile: Tile
     base: Index
     residual_base: Index
+    constants: Vectors
 
     @staticmethod
     def of(ends: Ends, tile: Tile, channel: Index) -> Destination:
         b, output, residual = ends.b, ends.output, ends.epilogue.residual
         base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
+        constants = ends.epilogue.constants(b, channel, output.channels)
         if residual is None:
-            return Destination(ends, tile, base, 0)
-        return Destination(ends, tile, base, b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane)))
+            return Destination(ends, tile, base, 0, constants)
+        residual_base = b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane))
+        return Destination(ends, tile, base, residual_base, constants)
 
     def store(self, row: int, accumulators: Vectors, bias: ir.Value | None = None) -> None:
         """Add bias and residual to the chunks of a row, apply the activation, and store them."""
@@ -106,7 +110,7 @@ class Destination:
                 value = b.plus(value, b.broadcast(bias, chunk.lanes))
             if epilogue.residual is not None:
                 value = b.plus(value, Rows(b, epilogue.residual, self.residual_base).load(row, chunk))
-            values.append(apply_activation(b, value, epilogue.activation, chunk.lanes))
+            values.append(apply_activation(b, value, epilogue.activation, self.constants))
         Rows(b, self.ends.output, self.base).store(values, row, self.tile.chunks)
 
 

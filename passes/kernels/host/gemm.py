@@ -94,9 +94,10 @@ class Gemm:
         b, epilogue, output = self._b, self.loops.epilogue, self.loops.output
         for member in range(self.loops.schedule.filters):
             channel = b.add(filter_, member)
+            constants = epilogue.constants(b, channel, output.width)
             for place in range(self._images):
                 value = b.sum_lanes(accumulators[member * self._images + place])
                 if epilogue.bias is not None:
                     value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.accumulator))
-                value = b.convert(apply_activation(b, value, epilogue.activation, 1), b.element)
+                value = b.convert(apply_activation(b, value, epilogue.activation, constants), b.element)
                 b.store(value, output.memory, b.add(b.mul(b.add(image, place), output.width), channel), 0)

@@ -57,11 +57,21 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What happens to a sum of products before it is stored."""
+    """What happens to a sum of products before it is stored.
+
+    Attributes:
+        table: the constants of the activation that are one number a channel, one array after the other.
+    """
 
     bias: ir.Value | None
     residual: Tensor | None
     activation: Activation
+    table: ir.Value | None
+
+    def constants(self, b: Builder, channel: Index, channels: int) -> Vectors:
+        """Return the constants of the activation for one of so many channels."""
+        count = len(self.activation.arrays)
+        return [b.load_scalar(self.table, b.add(channel, number * channels)) for number in range(count)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows
 from patc.passes.kernels.tiling import Chunk
-from patc.passes.kernels.values import fill_value
+from patc.passes.kernels.values import apply_activation, fill_value
 
 
 def _emit_planes(loops: Loops, compute: Callable[[Tile, Index], list[Vectors]]) -> None:
@@ -93,6 +93,8 @@ def emit_global_pool(loops: Loops) -> None:
         base = b.add(b.mul(image, source.image), b.mul(channel, source.layout.plane))
         total = _sum_of_plane(loops, base)
         mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.accumulator))
+        constants = loops.epilogue.constants(b, channel, output.channels)
+        mean = apply_activation(b, mean, loops.epilogue.activation, constants)
         plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))
         _store_pixel(loops, b.convert(mean, b.element), plane)
 
