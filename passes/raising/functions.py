@@ -84,7 +84,7 @@ def _read_activation(end: ir.Operation, order: dict[ir.Operation, int], state: P
     best: FoundActivation | None = None
     for source, ops in _sources(end, order, state):
         values = _run(source, ops, order, state)
-        if values is None:
+        if values is None or _is_affine(values):
             continue
         activation = next(filter(None, (_match(kind, values) for kind in kinds())), None)
         if best is None:
@@ -161,6 +161,13 @@ def _argument(op: ir.Operation, place: int, known: dict[ir.Value, Any], channels
     if array.size > 1 and (array.size != channels or array.shape[1] != channels):
         raise NotConstant
     return array[None]
+
+
+def _is_affine(values: np.ndarray) -> bool:
+    """Whether a function is a x + b, which batch norm is."""
+    shift = values[_PLACES[0.0]]
+    line = shift + (values[_PLACES[1.0]] - shift) * _SAMPLES[:, None]
+    return bool(np.all(np.abs(values - line) <= 1e-6 * (1.0 + np.abs(line))))
 
 
 def _match(kind: ActivationKind, values: np.ndarray) -> Activation | None:

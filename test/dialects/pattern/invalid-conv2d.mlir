@@ -133,7 +133,7 @@ func.func @residual_shape(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>, %r: 
 // -----
 
 func.func @activation_unknown(%x: tensor<1x8x6x6xf32>, %w: tensor<4x8x3x3xf32>) {
-  // expected-error @below {{'pattern.conv2d' op expected activation "none", "relu" or #pattern.clamp, got "gelu"}}
+  // expected-error @below {{'pattern.conv2d' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got "gelu"}}
   %y = "pattern.conv2d"(%x, %w) {activation = "gelu", dilations = array<i64: 1, 1>, groups = 1 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
     strides = array<i64: 1, 1>} : (tensor<1x8x6x6xf32>, tensor<4x8x3x3xf32>) -> tensor<1x4x6x6xf32>

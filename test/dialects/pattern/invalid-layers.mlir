@@ -49,7 +49,7 @@ func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tenso
 // -----
 
 func.func @linear_activation(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
-  // expected-error @below {{'pattern.linear' op expected activation "none", "relu" or #pattern.clamp, got "tanh"}}
+  // expected-error @below {{'pattern.linear' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got "tanh"}}
   %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return
@@ -181,7 +181,7 @@ func.func @add_shapes(%a: tensor<1x4xf32>, %b: tensor<1x5xf32>) {
 // -----
 
 func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
-  // expected-error @below {{'pattern.add' op expected activation "none", "relu" or #pattern.clamp, got #pattern.fkw<array<i64: 1, 1>, array<i64: 1>>}}
+  // expected-error @below {{'pattern.add' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got #pattern.fkw<array<i64: 1, 1>, array<i64: 1>>}}
   %y = "pattern.add"(%a, %b) {activation = #pattern.fkw<array<i64: 1, 1>, array<i64: 1>>}
     : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
   return
@@ -198,7 +198,7 @@ func.func @activate_shapes(%a: tensor<1x4xf32>) {
 // -----
 
 func.func @activate_activation(%a: tensor<4xf32>) {
-  // expected-error @below {{'pattern.activate' op expected activation "none", "relu" or #pattern.clamp, got ""}}
+  // expected-error @below {{'pattern.activate' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got ""}}
   %y = "pattern.activate"(%a) {activation = ""} : (tensor<4xf32>) -> tensor<4xf32>
   return
 }

@@ -184,7 +184,7 @@ func.func @residual_shape(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %in
 
 func.func @activation_type(%x: tensor<1x8x6x6xf32>, %values: tensor<9x4xf32>, %index: tensor<9xi16>,
     %offset: tensor<5xi32>, %pattern_offsets: tensor<4x3xi16>, %reorder: tensor<4xi16>) {
-  // expected-error @below {{'pattern.sparse_conv2d' op expected activation "none", "relu" or #pattern.clamp, got 1 : i64}}
+  // expected-error @below {{'pattern.sparse_conv2d' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got 1 : i64}}
   %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = 1 : i64,
     dilations = array<i64: 1, 1>, format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27, 54>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>, pads = array<i64: 1, 1, 1, 1>,
