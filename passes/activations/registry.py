@@ -36,8 +36,7 @@ def _guess_elu(function: _Function) -> tuple[Any, ...] | None:
 
 
 def _softplus(f: Formulas, x: Any, beta: Any) -> Any:
-    x = x * beta
-    return (f.at_least(x, 0.0) + f.log1p(f.exp(-abs(x)))) / beta
+    return f.at_least(x, 0.0) + f.log1p(f.exp(-abs(x * beta))) / beta
 
 
 def _mish(f: Formulas, x: Any) -> Any:
@@ -87,7 +86,7 @@ _KINDS = (
         "softplus",
         _softplus,
         lambda function: (math.log(2.0) / function(0.0),),
-        is_non_negative=lambda beta: beta > 0.0,
+        is_non_negative=lambda beta: True,
         is_long=True,
     ),
     ActivationKind("mish", _mish, is_long=True),

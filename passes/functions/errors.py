@@ -27,9 +27,9 @@ def erf(a: Arithmetic, x: ir.Value) -> ir.Value:
     """A polynomial near 0 and another one elsewhere, which ends with 1."""
     size = a.abs(x)
     near = a.fma(a.polynomial(a.mul(x, x), _NEAR), x, x)
-    far = a.polynomial(a.sub(a.clamp(size, 0.0, 3.95), a.number(2.4)), _FAR)
-    far = math.CopySignOp(a.clamp(far, 0.0, 1.0), x).result
-    return a.select("olt", size, a.number(1.0), near, far)
+    far, one = a.polynomial(a.sub(size, a.number(2.4)), _FAR), a.number(1.0)
+    far = a.select("ogt", size, a.number(3.92), one, a.select("ogt", far, one, one, far))
+    return a.select("olt", size, one, near, math.CopySignOp(far, x).result)
 
 
 def erfc(a: Arithmetic, x: ir.Value) -> ir.Value:

@@ -141,7 +141,7 @@ def _run(
     source: ir.Value, ops: list[ir.Operation], order: dict[ir.Operation, int], state: PassState
 ) -> np.ndarray | None:
     """Return what ops compute of the samples: one number for each, or one for each and each channel; None where that is
-    not known."""
+    not known, or is not finite though the sample is small."""
     known: dict[ir.Value, Any] = {source: _SAMPLES.reshape(-1, *[1] * source.type.rank)}
     channels = source.type.shape[1] if source.type.rank > 1 else 1
     try:
@@ -151,7 +151,9 @@ def _run(
     except NotConstant:
         return None
     values = np.asarray(known[ops[0].result])
-    return values.reshape(len(_SAMPLES), -1) if values.ndim and len(values) == len(_SAMPLES) else None
+    if not values.ndim or len(values) != len(_SAMPLES) or not np.all(np.isfinite(values[np.abs(_SAMPLES) < 50.0])):
+        return None
+    return values.reshape(len(_SAMPLES), -1)
 
 
 def _argument(op: ir.Operation, place: int, known: dict[ir.Value, Any], channels: int, state: PassState) -> Any:
@@ -166,8 +168,9 @@ def _argument(op: ir.Operation, place: int, known: dict[ir.Value, Any], channels
 def _is_affine(values: np.ndarray) -> bool:
     """Whether a function is a x + b, which batch norm is."""
     shift = values[_PLACES[0.0]]
-    line = shift + (values[_PLACES[1.0]] - shift) * _SAMPLES[:, None]
-    return bool(np.all(np.abs(values - line) <= 1e-6 * (1.0 + np.abs(line))))
+    with np.errstate(all="ignore"):
+        line = shift + (values[_PLACES[1.0]] - shift) * _SAMPLES[:, None]
+        return bool(np.all(np.abs(values - line) <= 1e-6 * (1.0 + np.abs(line))))
 
 
 def _match(kind: ActivationKind, values: np.ndarray) -> Activation | None:

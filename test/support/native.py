@@ -25,6 +25,7 @@ from patc.integers import ceil_div
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.ir.windows import Window
+from patc.passes.kernels.builder import element_type
 from patc.pipeline import Pipeline
 from patc.runtime.native import NativeFunction
 from patc.runtime.program import ENTRY, Program
@@ -235,7 +236,7 @@ def _multiply_halves_in_f32(module: ir.Module) -> None:
     found: list[ir.Operation] = []
 
     def collect(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "math.fma" and op.results[0].type.element_type == ir.F16Type.get():
+        if op.name == "math.fma" and element_type(op.results[0]) == ir.F16Type.get():
             found.append(op)
         return ir.WalkResult.ADVANCE
 

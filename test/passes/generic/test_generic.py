@@ -322,19 +322,19 @@ def test_powers_of_special_values(target: str) -> None:
 
 
 def test_a_profile_says_what_took_this_road() -> None:
-    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3)).eval()
+    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Softmax(1), nn.Conv2d(8, 8, 3)).eval()
     x = torch.randn(SHAPE)
     model = patc.compile(net, (x,), threads=1)
     (remark,) = [each for each in model.diagnostics if "computed as any linalg is" in each.message]
     total = sum(layer.predicted_cycles for layer in model.layers)
     own = sum(layer.predicted_cycles for layer in model.layers if layer.op == "generic")
     share = f"{own / total:.0%} of the modelled cycles"
-    assert remark.message == f"computed as any linalg is, {share}: aten.silu.default (1)"
+    assert remark.message == f"computed as any linalg is, {share}: aten.softmax.int (1)"
     generic = [time for time in model.profile(x, repetitions=1) if time.layer.op == "generic"]
     assert [time.layer.name for time in generic] == ["1"]
     assert generic[0].seconds > 0.0
     assert generic[0].layer.explanation is not None
-    assert "computes aten.silu.default (1)" in generic[0].layer.explanation.notes
+    assert "computes aten.softmax.int (1)" in generic[0].layer.explanation.notes
 
 
 def test_places_outside_a_table_read_what_is_nearest() -> None:

@@ -1,0 +1,186 @@
+"""Activations in the epilogue of every sort of layer, by every algorithm and on every sort of machine, as PyTorch's."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulated import compile_emulated, needs_arm
+from gpu import compile_for_gpu, needs_device
+from helpers import assert_close, layer_ops, raised_model, torch_results
+from native import Retile, compile_native
+from tile_schedules import by_winograd
+from torch import Tensor, nn
+from torch.nn import functional
+
+import patc
+from patc.diagnostics import PatcError
+from patc.dialects.attributes import Activation
+from patc.dialects.schedules import Schedule
+from patc.passes.activations.registry import kind_of, kinds
+from patc.pipeline import Pipeline
+from patc.pruning import PatternSpec, prune_
+
+CHANNELS = 8
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def prelu(channels: int) -> nn.PReLU:
+    layer = nn.PReLU(channels)
+    nn.init.uniform_(layer.weight, -0.5, 0.5)
+    return layer
+
+
+# The name of each, and what makes it; the second half is written as other front ends write it.
+ACTIVATIONS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "relu": ("relu", nn.ReLU),
+    "relu6": ("clamp", nn.ReLU6),
+    "leaky_relu": ("leaky_relu", lambda: nn.LeakyReLU(0.1)),
+    "prelu": ("leaky_relu", lambda: prelu(CHANNELS)),
+    "prelu_of_one": ("leaky_relu", lambda: prelu(1)),
+    "elu": ("elu", lambda: nn.ELU(0.75)),
+    "selu": ("elu", nn.SELU),
+    "celu": ("elu", lambda: nn.CELU(0.5)),
+    "silu": ("silu", nn.SiLU),
+    "gelu": ("gelu", nn.GELU),
+    "gelu_tanh": ("gelu_tanh", lambda: nn.GELU(approximate="tanh")),
+    "hardswish": ("hardswish", nn.Hardswish),
+    "hardsigmoid": ("hardsigmoid", nn.Hardsigmoid),
+    "sigmoid": ("sigmoid", nn.Sigmoid),
+    "tanh": ("tanh", nn.Tanh),
+    "softplus": ("softplus", lambda: nn.Softplus(beta=2.0)),
+    "mish": ("mish", nn.Mish),
+    "swish": ("silu", lambda: Function(lambda x: x * torch.sigmoid(1.702 * x))),
+    "clipped": ("hardswish", lambda: Function(lambda x: x * functional.relu6(x + 3.0) / 6.0)),
+    "onnx_hardswish": ("hardswish", lambda: Function(lambda x: x * (x / 6.0 + 0.5).clamp(0.0, 1.0))),
+    "onnx_hardsigmoid": ("hardsigmoid", lambda: Function(lambda x: (0.2 * x + 0.5).clamp(0.0, 1.0))),
+    "onnx_gelu": ("gelu", lambda: Function(lambda x: 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0))))),
+    "onnx_softplus": ("softplus", lambda: Function(lambda x: torch.log(torch.exp(x) + 1.0))),
+    "where": ("leaky_relu", lambda: Function(lambda x: torch.where(x >= 0.0, x, 0.2 * x))),
+}
+
+
+def pruned() -> nn.Module:
+    layer = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
+    prune_(layer, PatternSpec.for_compression(2.25))
+    return layer
+
+
+def by(algorithm: str, **fields: Any) -> Retile:
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        is_convolution = op.operation.name == "pattern.sparse_conv2d"
+        return replace(chosen, algorithm=algorithm, **fields) if is_convolution else chosen
+
+    return retile
+
+
+# What is in front of the activation, and how it is computed where the cost model might choose otherwise.
+SORTS: dict[str, tuple[Callable[[], nn.Module], Retile | None]] = {
+    "direct": (lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1), None),
+    "winograd": (lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), by_winograd()),
+    "pointwise": (lambda: nn.Conv2d(CHANNELS, CHANNELS, 1), None),
+    "depthwise": (lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS), None),
+    "pattern-direct": (pruned, by("pattern-direct", rows=2, filters=1, sums=1)),
+    "input-stationary": (pruned, by("input-stationary", rows=2, filters=4, sums=1)),
+    "linear": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, CHANNELS)), None),
+    "max-pool": (lambda: nn.MaxPool2d(2), None),
+    "mean": (lambda: nn.AvgPool2d(2), None),
+    "global-pool": (lambda: nn.AdaptiveAvgPool2d(1), None),
+    "sum": (lambda: Function(lambda x: x + functional.max_pool2d(x, 3, 1, 1)), None),
+}
+# The other half of the suite goes through the same code in other orders.
+USUAL = ("direct", "input-stationary", "linear", "global-pool", "sum")
+every_sort = pytest.mark.parametrize("sort", SORTS if os.environ.get("PATC_LARGE_TESTS") == "1" else USUAL)
+
+
+class Branches(nn.Module):
+    """A layer of one sort for each activation."""
+
+    def __init__(self, sort: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        make = SORTS[sort][0]
+        self.branches = nn.ModuleList(nn.Sequential(make(), activation()) for _, activation in ACTIVATIONS.values())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [branch(3.0 * x if number % 2 else x) for number, branch in enumerate(self.branches)]
+
+
+def check(sort: str, compiler: Callable[..., Any], **how: Any) -> None:
+    model, x = Branches(sort).eval(), torch.randn(2, CHANNELS, 6, 10)
+    module, state = raised_model(model, [x])
+    if SORTS[sort][0] is pruned:
+        Pipeline().add("pattern-encode").add("pattern-reorder").run(module, state)
+    found = compiler(module, state.parameters, **how)(x.numpy())
+    assert_close(found, torch_results(model, [x]))
+
+
+@every_sort
+def test_this_machine(sort: str) -> None:
+    check(sort, compile_native, retile=SORTS[sort][1])
+
+
+@needs_arm
+@every_sort
+def test_aarch64(sort: str) -> None:
+    check(sort, compile_emulated, retile=SORTS[sort][1])
+
+
+@needs_device
+@every_sort
+def test_gpus(sort: str) -> None:
+    check(sort, compile_for_gpu)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_is_recognised_and_fused(name: str) -> None:
+    kind, make = ACTIVATIONS[name]
+    model = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), nn.BatchNorm2d(CHANNELS), make())
+    (op,) = layer_ops(raised_model(model, [torch.randn(1, CHANNELS, 2, 2)])[0])
+    assert Activation.of(op).kind == kind
+
+
+def test_what_is_no_activation_stays() -> None:
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda x: x * torch.sigmoid(x + 0.1),
+        lambda x: x.square(),
+        lambda x: functional.softplus(x, threshold=2.0),
+        lambda x: x * torch.linspace(-1.0, 1.0, 4).sigmoid(),  # a number for each column
+    ]
+    for function in functions:
+        ops = layer_ops(raised_model(Function(function), [torch.randn(1, 3, 2, 4)])[0])
+        assert any(op.operation.name.startswith("linalg.") for op in ops)
+
+
+def test_numbers_beyond_the_range_of_exponentials_are_those_of_torch() -> None:
+    x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 100.0, -100.0, 1e5, -1e5, 3e38, -3e38, 1e-40, -1e-40])
+    x = x.repeat(CHANNELS, 1)[None, :, None].contiguous()
+    model = Branches("direct")
+    model.branches = nn.ModuleList(make() for _, make in list(ACTIVATIONS.values())[:17])
+    with torch.no_grad():
+        wanted = [y.float().numpy() for y in model.double()(x.double() / 3.0)]
+        model.float()
+    for one, other in zip(patc.compile(model.eval(), (x / 3.0,), threads=1)(x / 3.0), wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-37)
+
+
+def test_an_unknown_activation_is_named() -> None:
+    with pytest.raises(PatcError, match=r"expected an activation, relu, clamp, .*, mish, got 'swoosh'"):
+        kind_of(Activation("swoosh"))
+    assert len({kind.name for kind in kinds()}) == len(list(kinds()))
