@@ -52,7 +52,7 @@ class StoredEpilogue:
     bias: ir.Value | None
     residual: Buffer | None
     activation: Activation
-    table: ir.Value | None
+    table: ir.Value | None = None
 
     @property
     def memories(self) -> list[ir.Value]:

@@ -66,7 +66,7 @@ class Epilogue:
     bias: ir.Value | None
     residual: Tensor | None
     activation: Activation
-    table: ir.Value | None
+    table: ir.Value | None = None
 
     def constants(self, b: Builder, channel: Index, channels: int) -> Vectors:
         """Return the constants of the activation for one of so many channels."""
