@@ -337,7 +337,9 @@ class _PoolOp(PatternDialect.Operation):
 
 
 class MaxPool2dOp(_PoolOp, name="max_pool2d", traits=[Pure]):
-    """The maximum over a window; padding never wins. Attributes: kernel, strides, pads, dilations.
+    """The maximum over a window; padding never wins.
+
+    Attributes: kernel, strides, pads, dilations; optional: activation, of the maximum.
 
     Verifier: the rules of every window, see `_verify_window`.
     """

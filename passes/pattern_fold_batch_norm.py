@@ -197,10 +197,10 @@ def _separate_left(block: ir.Block, barred: set[ir.Value], state: PassState) -> 
         data = _scaled_operand(op, state) if op not in done and not barred.intersection(op.results) else None
         if data is not None:
             chain = read_chain(data, state, op, barred)
-            if _is_plain(chain, data):
-                continue
             if np.all(chain.scale == 1) and not np.any(chain.shift):
                 chain.end.replace_all_uses_with(data)
+            elif _is_plain(chain, data):
+                continue
             elif not _is_cast(data):
                 _separate(chain, data, state)
             done.update(chain.ops)

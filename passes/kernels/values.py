@@ -26,15 +26,15 @@ def apply_activation(b: Builder, value: ir.Value, activation: Activation, arrays
     """Return the activation of a vector or a scalar.
 
     Args:
-        arrays: for each constant that is one number a channel, that of this channel.
+        arrays: for each constant that is one number a channel, that of this channel, or those of a vector of channels.
     """
     if activation.kind == "none":
         return value
     kind, given = kind_of(activation), element_type(value)
     element = b.f32 if kind.is_long else given
     value, lanes = b.convert(value, element), lanes_of(value)
-    scalars = (b.convert(scalar, element) for scalar in arrays)
-    operands = [value, *(b.broadcast(scalar, lanes) if lanes > 1 else scalar for scalar in scalars)]
+    converted = (b.convert(array, element) for array in arrays)
+    operands = [value, *(array if lanes_of(array) == lanes else b.broadcast(array, lanes) for array in converted)]
 
     def compute(b: Builder, operands: Sequence[ir.Value]) -> ir.Value:
         return _compute(b, kind, activation, operands)

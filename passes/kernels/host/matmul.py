@@ -98,14 +98,15 @@ class Matmul:
         sums = self._products(height, strip, lhs, rhs, self._first(height, strip, out))
         for number, value in enumerate(sums):
             line, vector = divmod(number, strip.vectors)
+            first, valid = vector * lanes, strip.lanes_of(vector, lanes)
             if self.epilogue.bias is not None:
-                bias = b.load_bounded(
-                    self.epilogue.bias, strip.column, vector * lanes, lanes, strip.lanes_of(vector, lanes)
-                )
-                value = b.plus(value, bias)
-            value = apply_activation(b, value, self.epilogue.activation, lanes)
-            place = line * self.output_step + vector * lanes
-            b.store_masked(value, self.output, out, place, strip.lanes_of(vector, lanes))
+                value = b.plus(value, b.load_bounded(self.epilogue.bias, strip.column, first, lanes, valid))
+            arrays = [
+                b.load_bounded(self.epilogue.table, strip.column, first + place * self.columns.size, lanes, valid)
+                for place in range(len(self.epilogue.activation.arrays))
+            ]
+            value = apply_activation(b, value, self.epilogue.activation, arrays)
+            b.store_masked(value, self.output, out, line * self.output_step + first, valid)
 
     def _first(self, height: int, strip: _Strip, out: Index) -> Vectors:
         b, lanes = self.b, self.columns.unit
