@@ -27,7 +27,8 @@ class PatternRaise(Pass):
     Bias, residual addition and relu or clamp go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
     activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1,
-    transposed ones one convolution for each place within their stride. Reshapes stay.
+    transposed ones one convolution for each place within their stride, and wide dilated 3x3 ones undilated ones of more
+    images, on CPUs. Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the

@@ -11,7 +11,9 @@ from patc.dialects.attributes import Activation, i64
 from patc.dialects.pattern import Conv2dOp
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.ir.targets import target_of
 from patc.passes.ir.windows import Window
+from patc.passes.raising.dilated import build_apart
 from patc.passes.raising.linalg_layers import (
     convolution_window,
     in_shape,
@@ -80,4 +82,9 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
         if result is not None:
             return result
     source, window = convolution_window(op, padded, kernel, shape)
-    return None if source is None or window is None else build(source, weight, window, shape)
+    if source is None or window is None:
+        return None
+    apart = None
+    if groups == 1 and init.residual is None and target_of(op.operation.parent.parent).algorithms != "gpu":
+        apart = build_apart(source, weight, window, shape, build, state)
+    return apart or build(source, weight, window, shape)

@@ -199,3 +199,23 @@ def test_kernels_of_all_kinds_have_patterns(axes: int) -> None:
     compiled = patc.compile(model, (x,))
     assert {layer.op for layer in compiled.layers if "conv" in layer.op} == {"sparse_conv2d"}
     assert_close([y.numpy() for y in compiled(x)], torch_results(model, [x]))
+
+
+@pytest.mark.parametrize(("size", "dilation", "pad"), [((12, 13), 2, 2), ((20, 22), 3, 0), ((13, 19), 2, 4)])
+def test_places_of_wide_dilated_layers_are_images_of_their_own(size: tuple[int, int], dilation: int, pad: int) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(256, 256, 3, padding=pad, dilation=dilation, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
+    model, x = nn.Sequential(*layers).eval(), torch.randn(2, 256, *size)
+    module, state = raised_model(model, [x])
+    (layer,) = [op for op in layer_ops(module) if op.operation.name == "pattern.conv2d"]
+    assert list(layer.dilations) == [1, 1]
+    assert layer.input.type.shape[0] == 2 * dilation**2
+    wanted = torch_results(model, [x])
+    assert_close(execute(module, state.parameters, [x.numpy()]), wanted)
+    assert_close([patc.compile(model, (x,))(x).numpy()], wanted)
+
+
+def test_pruned_dilated_layers_stay() -> None:
+    layer = pruned(nn.Conv2d(256, 256, 3, padding=2, dilation=2), 4)
+    module, _ = raised_model(layer.eval(), [torch.randn(1, 256, 12, 12)])
+    assert "dilations = array<i64: 2, 2>" in str(module)

@@ -1,0 +1,81 @@
+"""Dilated convolutions as undilated ones: places whose distance is a multiple of the dilation see each other only, so
+that they make images of their own, which `winograd` and its like can compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith, linalg, tensor
+
+from patc.integers import ceil_div
+from patc.passes.base import PassState
+from patc.passes.ir.constants import read_constant
+from patc.passes.ir.windows import Window
+from patc.passes.raising.linalg_layers import tensor_like
+
+Build = Callable[[ir.Value, ir.Value, Window, list[int]], ir.Value]  # from input, weight, window and shape
+
+_LEAST_CHANNELS = 256  # with half of them the two copies cost what the convolution gains
+_LEAST_SIZE = 6  # of an image: in smaller ones much of each tile of outputs is computed for nothing
+_MOST_ZEROS = 0.3  # of weights that no format takes: see `pattern-encode`
+
+
+def build_apart(
+    source: ir.Value, weight: ir.Value, window: Window, shape: Sequence[int], build: Build, state: PassState
+) -> ir.Value | None:
+    """Return the result of a convolution of one group, or None where its images would not gain from it."""
+    batch, channels, *size = source.type.shape
+    apart, array = window.dilations[0], read_constant(weight, state)
+    is_square = window.kernel == (3, 3) and window.strides == (1, 1) and window.dilations == (apart, apart)
+    if not is_square or apart == 1 or array is None or np.mean(array == 0) >= _MOST_ZEROS:
+        return None
+    if min(channels, shape[1]) < _LEAST_CHANNELS or any(pad % apart for pad in window.pads[:2]):
+        return None
+    images = [ceil_div(extent, apart) for extent in size]
+    places = [ceil_div(extent, apart) for extent in shape[2:]]
+    pads = [pad // apart for pad in window.pads[:2]]
+    pads += [places[axis] + 2 - pads[axis] - images[axis] for axis in (0, 1)]
+    if min(pads) < 0 or min(images) < _LEAST_SIZE:
+        return None
+    whole = _padded(source, [extent * apart for extent in images])
+    split = _rearranged(whole, [batch, channels, images[0], apart, images[1], apart], [0, 3, 5, 1, 2, 4])
+    split = tensor.collapse_shape(
+        tensor_like([batch * apart**2, channels, *images], source), split, [[0, 1, 2], [3], [4], [5]]
+    )
+    top, left, bottom, right = pads
+    result = build(
+        split, weight, Window((3, 3), pads=(top, left, bottom, right)), [batch * apart**2, shape[1], *places]
+    )
+    joined = _rearranged(result, [batch, apart, apart, shape[1], *places], [0, 3, 4, 1, 5, 2])
+    made = [batch, shape[1], places[0] * apart, places[1] * apart]
+    joined = tensor.collapse_shape(tensor_like(made, result), joined, [[0], [1], [2, 3], [4, 5]])
+    if made == list(shape):
+        return joined
+    return tensor.extract_slice(tensor_like(shape, joined), joined, [], [], [], [0] * 4, list(shape), [1] * 4)
+
+
+def _padded(value: ir.Value, size: Sequence[int]) -> ir.Value:
+    """Put rows and columns of zeros behind planes."""
+    *planes, height, width = value.type.shape
+    if [height, width] == list(size):
+        return value
+    high = [0, 0, size[0] - height, size[1] - width]
+    pad = tensor.PadOp(tensor_like([*planes, *size], value), value, [], [], [0] * 4, high)
+    zero = arith.ConstantOp(
+        value.type.element_type, ir.FloatAttr.get(value.type.element_type, 0.0), ip=ir.InsertionPoint(pad)
+    )
+    body = pad.regions[0].blocks.append(*[ir.IndexType.get()] * 4)
+    with ir.InsertionPoint(body):
+        tensor.yield_(zero.result)
+    return pad.result
+
+
+def _rearranged(value: ir.Value, shape: Sequence[int], order: Sequence[int]) -> ir.Value:
+    """Return planes as a tensor of rank 6, transposed."""
+    before = value.type.shape[0] == shape[0]
+    groups = [[0], [1], [2, 3], [4, 5]] if before else [[0, 1, 2], [3], [4], [5]]
+    expanded = tensor.expand_shape(tensor_like(shape, value), value, groups, [], list(shape))
+    empty = tensor.empty([shape[axis] for axis in order], value.type.element_type)
+    return linalg.transpose(expanded, outs=[empty], permutation=list(order)).results[0]
