@@ -41,6 +41,9 @@ class PatternPlanMemory(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if _has_memory(function)]
         if functions:
+            for op in [op for function in functions for op in _find(function, "memref.get_global")]:
+                if next(iter(op.results[0].uses), None) is None:
+                    op.operation.erase()  # packed for all that reads it
             globals_ = [op for function in functions for op in _find(function, "memref.get_global")]
             starts, blob = _gather(module, globals_, state)
             state.parameters[WEIGHTS] = blob

@@ -22,6 +22,7 @@ _LEAST_ROOM, _ROOM = 1 << 30, 16
 # Ops that only rearrange a constant: they are lowered with it, and the parameter keeps its name and form.
 _VIEWS = (
     aten.permute.default,
+    aten.expand.default,
     aten.unsqueeze.default,
     aten.view.default,
     aten.clone.default,

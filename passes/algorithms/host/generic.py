@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.products import Operands, emit_product, share, starts
+from patc.passes.algorithms.host.products import Operands, emit_product, pack_constant, share, starts
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -23,6 +24,7 @@ from patc.passes.generic.nests import Nest
 from patc.passes.generic.products import Product
 from patc.passes.generic.starts import Job, Starts, with_starts
 from patc.passes.generic.transpositions import Transposed
+from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import find_callee
 from patc.passes.kernels import generic
@@ -66,7 +68,7 @@ class Generic(HostAlgorithm):
                 own = [each for each in steps.buffers if all(user in together for user in users.get(each, ()))]
                 _emit_blocks(site, blocks, [starts for _, starts, _ in todo[first : first + count]], memories, own)
             elif isinstance(job, Product):
-                _emit_product(site, job, starts, memories)
+                _emit_product(site, job, starts, memories, steps.arguments[: len(site.op.operands)])
             elif isinstance(job, Transposed):
                 _emit_transposed(site, job, memories)
             elif isinstance(job, Nest):
@@ -115,9 +117,25 @@ def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
     return memories
 
 
-def _emit_product(site: HostSite, product: Product, starts: Starts, memories: Mapping[ir.Value, ir.Value]) -> None:
+def _emit_product(
+    site: HostSite, product: Product, starts: Starts, memories: Mapping[ir.Value, ir.Value], given: Sequence[ir.Value]
+) -> None:
+    """Call a product; `given` are the memories of the operands of the site's op."""
     lhs, rhs, out = (memories[access.memory] for access in (product.lhs, product.rhs, product.out))
-    emit_product(site, product, Operands(lhs, rhs, out, NO_EPILOGUE, adds=not starts))
+    packed = _pack_constant(site, product, dict(zip(given, site.op.operands, strict=True)).get(product.rhs.memory))
+    is_packed = packed is not None
+    emit_product(site, product, Operands(lhs, packed or rhs, out, NO_EPILOGUE, adds=not starts, is_packed=is_packed))
+
+
+def _pack_constant(site: HostSite, product: Product, value: ir.Value | None) -> ir.Value | None:
+    """Return the right factor in panels where it is one constant matrix."""
+    array = None if value is None else read_constant(value, site.state)
+    if value is None or array is None or any(turns.rhs for turns in product.outer):
+        return None
+    flat, columns, depth = np.ravel(array)[product.rhs.offset :], product.columns, product.depth
+    steps = (columns.rhs * flat.itemsize, depth.rhs * flat.itemsize)
+    matrix = np.lib.stride_tricks.as_strided(flat, (columns.extent, depth.extent), steps, writeable=False)
+    return pack_constant(site, product, matrix, value)
 
 
 def _emit_transposed(site: HostSite, copy: Transposed, memories: Mapping[ir.Value, ir.Value]) -> None:

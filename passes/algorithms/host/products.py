@@ -56,7 +56,8 @@ def cut(product: Product, target: Target) -> tuple[Cuts, Cuts]:
 def pack_constant(site: HostSite, product: Product, columns: np.ndarray, origin: ir.Value) -> ir.Value:
     """Return a right factor, columns x depth, in panels; `origin` holds it."""
     _, cuts = cut(product, site.target)
-    return site.constant(pack_lines(columns, cuts), origin, f"panels{cuts.unit}x{cuts.longest}")
+    place = "x".join(map(str, (product.rhs.offset, *columns.shape, product.columns.rhs, product.depth.rhs)))
+    return site.constant(pack_lines(columns, cuts), origin, f"panels{cuts.unit}x{cuts.longest}.{place}")
 
 
 def emit_product(site: HostSite, product: Product, operands: Operands) -> None:

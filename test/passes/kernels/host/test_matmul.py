@@ -55,6 +55,18 @@ class Products(nn.Module):
         return [*layers, *(function(a, b) for function in PRODUCTS.values())]
 
 
+class Alone(nn.Module):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, heads: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.heads(x, x, x, need_weights=False)[0]
+        return made
+
+
 @pytest.fixture(scope="module")
 def net() -> Products:
     torch.manual_seed(0)
@@ -97,6 +109,15 @@ def test_gpus_compute_the_same(net: Products) -> None:
 def test_constant_weights_are_packed_when_compiled(net: Products) -> None:
     model = patc.compile(net.wide, (torch.zeros(19, 33),))
     assert model.program.layers[0].schedule.algorithm == "gemm"
+
+
+def test_weights_of_attention_are_stored_once() -> None:
+    """Not once a token, as products of batches read them."""
+    heads, x = nn.MultiheadAttention(32, 2, batch_first=True).eval(), torch.randn(1, 24, 32)
+    model = patc.compile(Alone(heads).eval(), (x,))
+    assert model.program.weights.nbytes < 1.5 * sum(4 * weight.numel() for weight in heads.parameters())
+    error = np.abs(np.asarray(model(x)) - heads(x, x, x)[0].detach().numpy()).max()
+    assert error < 1e-5
 
 
 @pytest.mark.parametrize("size", range(1, 40))
