@@ -110,7 +110,7 @@ class Arithmetic:
         return arith.BitcastOp(self.type, a).result
 
     def power_of_two(self, exponent: ir.Value) -> ir.Value:
-        """Return 2^n as f32; n is an integer from -126 to 127."""
+        """Return 2^n as f32; n is an integer from -126 to 127, or -127 for zero."""
         biased = self.int_add(exponent, self.integer(127))
         return self.from_bits(arith.ShLIOp(biased, self.integer(23)).result)
 

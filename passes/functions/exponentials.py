@@ -15,6 +15,9 @@ _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.66
 _ROUNDER = 1.5 * 2**23  # added to a small number, it leaves the number rounded in the last bits
 
 
+_ZERO = -176.1  # of whose n, -254, both halves are powers of two with no bit set
+
+
 def exp(a: Arithmetic, x: ir.Value) -> ir.Value:
     """exp(x) = 2^n exp(r), with |r| below half of log 2 (Cephes); 0 or infinite beyond the range of f32."""
     return exp_of_sum(a, x, None)
@@ -22,7 +25,9 @@ def exp(a: Arithmetic, x: ir.Value) -> ir.Value:
 
 def exp_of_sum(a: Arithmetic, high: ir.Value, low: ir.Value | None) -> ir.Value:
     """Return exp(high + low): what an f32 holds of a number, and the rest, at most a thousandth of it."""
-    x = high = a.clamp(high, -105.0, 89.0)
+    above = a.select("ogt", high, a.number(89.0), a.number(89.0), high)
+    # What is zero is a product with zero: one that underflows takes a core a hundred cycles, and masks are infinite.
+    x = high = a.select("olt", above, a.number(-104.0), a.number(_ZERO), above)
     if low is not None:
         x = a.add(high, low)
     r, shifted = _reduce(a, x, high)
