@@ -22,7 +22,7 @@ def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     if value.is_nested or value.shape != info.shape or value.dtype != getattr(torch, info.dtype):
         shape = "nested tensors of" if value.is_nested else f"shape {list(value.shape)}"
         got = f"{shape} {str(value.dtype).removeprefix('torch.')}"
-        raise PatcError(f"expected input {info}, got {got}{_advice(info, value.shape)}")
+        raise PatcError(f"expected input {info}, got {got}{_advice(info, () if value.is_nested else value.shape)}")
     if not value.is_cpu or value.layout != torch.strided:
         raise PatcError(f"expected input {info} as a dense tensor on the CPU, got {value.layout} on {value.device}")
     try:
