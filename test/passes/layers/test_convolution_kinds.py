@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from emulated import compile_emulated, needs_arm, needs_linker
 from gpu import needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
 from torch import Tensor, nn
 
 import patc
 from patc.codegen.reference import execute
+from patc.passes.pattern_outline import PatternOutline
 
 LAYERS_A_NET = 5
 
@@ -219,3 +221,16 @@ def test_pruned_dilated_layers_stay() -> None:
     layer = pruned(nn.Conv2d(256, 256, 3, padding=2, dilation=2), 4)
     module, _ = raised_model(layer.eval(), [torch.randn(1, 256, 12, 12)])
     assert "dilations = array<i64: 2, 2>" in str(module)
+
+
+@needs_arm
+@needs_linker
+@pytest.mark.parametrize("axes", [1, 2])
+def test_kinds_on_an_emulated_core(axes: int) -> None:
+    torch.manual_seed(1)
+    lines = [nn.Conv1d(4, 6, 5, 2, 3, groups=2), nn.ConvTranspose1d(4, 3, 4, 2, 1)]
+    planes = [nn.ConvTranspose2d(4, 5, 3, 2, 1, 1), nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4)]
+    model, x = Branches(lines if axes == 1 else planes).eval(), torch.randn(1, 4, *[9] * axes)
+    module, state = raised_model(model, [x])
+    PatternOutline().run(module, state)
+    assert_close(compile_emulated(module, state.parameters)(x.numpy()), torch_results(model, [x]))
