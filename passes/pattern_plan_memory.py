@@ -68,7 +68,8 @@ def _find(function: Any, name: str) -> list[Any]:
 def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> None:
     block = function.regions[0].blocks[0]
     allocations, globals_ = _find(function, "memref.alloc"), _find(function, "memref.get_global")
-    offsets, arena_bytes = place([_lifetime(op, block) for op in allocations])
+    order = {op.operation: number for number, op in enumerate(block.operations)}
+    offsets, arena_bytes = place([_lifetime(op, order) for op in allocations])
     i8 = ir.IntegerType.get_signless(8)
     types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, weight_bytes)]
     names = ("arena", "weights")
@@ -93,8 +94,7 @@ def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:
     op.operation.erase()
 
 
-def _lifetime(op: Any, block: ir.Block) -> Lifetime:
-    order = {other.operation: number for number, other in enumerate(block.operations)}
+def _lifetime(op: Any, order: dict[ir.Operation, int]) -> Lifetime:
     places = []
     pending = [op.results[0]]
     while pending:

@@ -40,8 +40,8 @@ def find_callee(op: Any) -> Any:
     module = op.operation.parent
     while module.operation.name != "builtin.module":
         module = module.operation.parent
-    functions = [other for other in module.regions[0].blocks[0].operations if OUTLINED in other.attributes]
-    return next((other for other in functions if other.attributes["sym_name"].value == op.callee.value), None)
+    table, name = ir.SymbolTable(module.operation), op.callee.value
+    return table[name] if name in table and OUTLINED in table[name].attributes else None
 
 
 def walk_ops(root: Any) -> list[Any]:

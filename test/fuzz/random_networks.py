@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tensor_layers import KINDS, Bytes, Concat, draw_layer, make_layer
 from torch import Tensor, nn
 
 Layer = dict[str, Any]
@@ -79,9 +80,10 @@ def draw_layers(choices: random.Random, count: int) -> list[Layer]:
     layers: list[Layer] = []
     for _ in range(count):
         kind = choices.choices(
-            ["conv", "activation", "max_pool", "avg_pool", "add", "adaptive"], [10, 2, 2, 2, 3, 0.5]
+            ["conv", "activation", "max_pool", "avg_pool", "add", "adaptive", "concat", *KINDS],
+            [10, 2, 2, 2, 3, 0.5, 2] + [0.7] * len(KINDS),
         )[0]
-        layers.append(_DRAW[kind](choices))
+        layers.append(_DRAW[kind](choices) if kind in _DRAW else draw_layer(kind, choices))
         if kind in ("conv", "add") and choices.random() < 0.6:
             layers.append(_draw_activation(choices))
     if choices.random() < 0.3:
@@ -152,19 +154,22 @@ _DRAW = {
 }
 
 
-def build_network(layers: Sequence[Layer], shape: Sequence[int], seed: int, extra: int | None) -> Network:
+def build_network(
+    layers: Sequence[Layer], shape: Sequence[int], seed: int, extra: int | None, is_bytes: bool = False
+) -> Network:
     """Return the network of a list of layers.
 
     Args:
         layers: what was drawn, or a part of it.
-        shape: N, C, H, W of the input.
+        shape: N, C, H, W of the input, or N, C, W.
         seed: of the weights.
         extra: which earlier value is returned beside the last one, counted from the end; None for none.
+        is_bytes: whether its input is of uint8.
     """
     generator = torch.Generator().manual_seed(seed)
-    modules: list[nn.Module] = []
-    sources: list[int | None] = []
-    values = [torch.zeros(*shape)]
+    modules: list[nn.Module] = [Bytes()] if is_bytes else []
+    sources: list[int | None] = [None] * len(modules)
+    values = [torch.zeros(*shape)] * (1 + len(modules))
     for layer in layers:
         made = _make(layer, values, generator)
         if made is None:
@@ -190,10 +195,19 @@ def _make(layer: Layer, values: Sequence[Tensor], generator: torch.Generator) ->
     if op == "add":
         alike = [i for i, value in enumerate(values) if value.shape == x.shape and x.ndim == 4]
         return (Add(), alike[-min(layer["back"], len(alike))]) if alike else None
+    if op == "concat":
+        alike = [i for i, value in enumerate(values) if value.ndim == x.ndim > 2 and value.shape[2:] == x.shape[2:]]
+        return (Concat(), alike[-min(layer["back"], len(alike))]) if alike else None
+    if op in KINDS:
+        made = make_layer(layer, x, generator)
+        return None if made is None else (made, None)
     if op in _ANY_RANK:
         return _ANY_RANK[op](layer), None
     if op == "linear":
         return (_make_linear(layer, x.shape[1], generator), None) if x.ndim == 2 else None
+    if x.ndim == 3 and op == "conv":
+        module = _make_conv_1d(layer, x.shape[1], generator)
+        return None if module is None else (module, None)
     if x.ndim != 4:
         return None
     if op == "conv":
@@ -248,6 +262,19 @@ def _make_conv(layer: Layer, channels: int, generator: torch.Generator) -> nn.Mo
     if layer["after"]:
         parts.append(PerChannel(layer["after"], _draw_operand(layer["operand"], filters, generator)))
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def _make_conv_1d(layer: Layer, channels: int, generator: torch.Generator) -> nn.Module | None:
+    groups = channels if layer["groups"] == "depthwise" else layer["groups"]
+    if channels % groups:
+        return None
+    filters = -(-layer["filters"] // groups) * groups
+    pad = layer["pad"] if layer["pad"] == "same" else layer["pad"][1]
+    sizes = (layer["kernel"][1], layer["stride"][1], pad, layer["dilation"][1], groups)
+    conv = nn.utils.skip_init(nn.Conv1d, channels, filters, *sizes, bias=layer["bias"])
+    for parameter in conv.parameters():
+        parameter.data.normal_(0.0, math.sqrt(groups / (channels * sizes[0])), generator=generator)
+    return conv
 
 
 def _draw_operand(kind: str, channels: int, generator: torch.Generator) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from campaign import Budget, Campaign, Summary, read_case
@@ -40,7 +41,9 @@ def main() -> int:
         return soak(arguments.budget, arguments.seed)
     if arguments.what == "replay":
         return _replay(arguments.files or [CASES], arguments.case_seconds)
-    names = kind_names() if arguments.what == "all" else [arguments.what]
+    names = [arguments.what]
+    if arguments.what == "all":
+        names = [name for name in kind_names() if name != "nnsmith" or find_spec("nnsmith")]
     clean = True
     for name in names:
         campaign = Campaign(

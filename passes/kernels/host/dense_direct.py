@@ -23,6 +23,9 @@ from patc.passes.kernels.host.accumulators import join, longest_part, zeros_like
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 
+_MOST_TAPS = 64  # of a window whose taps all have code of their own
+_COLUMNS = 8  # of a larger one that have code: times its stride, so that all turns read alike
+
 
 @dataclass(frozen=True)
 class DenseWeights:
@@ -112,11 +115,51 @@ class DenseDirect:
 
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""
+        b, loops, (height, width) = self.loops.b, self.loops, self.loops.window.kernel
+        if self._taps <= _MOST_TAPS:
+            for y in range(height):
+                accumulators = self._columns(tile, (base, weights), (y, range(width)), accumulators)
+            return list(accumulators)
+        down = loops.window.dilations[0] * loops.source.layout.pitch
+
+        def one_row(y: Index, found: Vectors) -> Vectors:
+            places = b.add(base, b.mul(y, down)), b.add(weights, b.mul(y, width * self._block))
+            return self._row_in_turns(tile, places, found)
+
+        return one_row(0, accumulators) if height == 1 else b.loop(0, height, accumulators, one_row)
+
+    def _row_in_turns(self, tile: Tile, places: tuple[Index, Index], accumulators: Vectors) -> Vectors:
+        """Add the products of the first row of a wide window: some columns have code, which is run for all."""
+        b, window = self.loops.b, self.loops.window
+        group = _COLUMNS * window.strides[1]
+        turns = window.kernel[1] // group
+        phases = window.strides[1] if self.loops.source.layout.phases == window.strides[1] else 1
+        right = group * window.dilations[1] // phases
+
+        def some_columns(turn: Index, found: Vectors) -> Vectors:
+            moved = b.add(places[0], b.mul(turn, right)), b.add(places[1], b.mul(turn, group * self._block))
+            return self._columns(tile, moved, (0, range(group)), found)
+
+        if turns:
+            accumulators = b.loop(0, turns, accumulators, some_columns)
+        return self._columns(tile, places, (0, range(turns * group, window.kernel[1])), accumulators)
+
+    def _columns(
+        self, tile: Tile, places: tuple[Index, Index], taps: tuple[int, range], accumulators: Vectors
+    ) -> Vectors:
+        """Add the products of some columns of a row of the window.
+
+        Args:
+            places: addresses of the tile in the channel, and of the channel's weights.
+            taps: the row, and the columns.
+        """
         b, loops, block = self.loops.b, self.loops, self._block
         accumulators = list(accumulators)
         area = tile.rows * len(tile.chunks)
-        for number in range(self._taps):
-            tap = (0, *divmod(number, loops.window.kernel[1]))
+        (base, weights), (y, columns) = places, taps
+        for x in columns:
+            number = y * loops.window.kernel[1] + x
+            tap = (0, y, x)
             vectors = [loops.input_vector(base, row, tap, chunk) for row in range(tile.rows) for chunk in tile.chunks]
             for member in range(block):
                 scalar = b.load_scalar(self.weights.values, b.add(weights, number * block + member))

@@ -52,15 +52,20 @@ class Kind:
             ],
             "extra": choices.choice([None] * 5 + [1, 2, 3]),
             "layers": draw_layers(choices, choices.randint(1, 6)),
+            "bytes": choices.random() < 0.1,
+            "rows": choices.random() < 0.85,
         }
 
     def run(self, case: Case, folder: Path) -> str:
-        network = build_network(case["layers"], case["shape"], case["seed"], case["extra"])
-        if not len(network.layers):
+        # Cases of before there were these two have neither.
+        shape = case["shape"] if case.get("rows", True) else [*case["shape"][:2], case["shape"][3]]
+        is_bytes = case.get("bytes", False)
+        network = build_network(case["layers"], shape, case["seed"], case["extra"], is_bytes)
+        if len(network.layers) == is_bytes:
             return "no layer fits"
         target = case["target"] if case["target"] in self.targets else "host"
         dtype = case["dtype"] if self.has_half and target == "host" else "f32"
-        example = torch.zeros(*case["shape"])
+        example = torch.zeros(shape, dtype=torch.uint8 if is_bytes else torch.float32)
         options: dict[str, Any] = {"target": target, "threads": case["threads"], "dtype": dtype}
         try:
             compiled = attempt(lambda: patc.compile(network, (example,), **options))
@@ -68,7 +73,8 @@ class Kind:
             if "linalg." in str(refusal):  # which no user wrote
                 raise Fault("a refusal in terms of linalg", str(refusal)) from None
             raise
-        words = {_compare(compiled, network, kind, case, dtype) for kind in case["inputs"]}
+        kinds = ["bytes"] if is_bytes else case["inputs"]
+        words = {_compare(compiled, network, kind, case | {"shape": shape}, dtype) for kind in kinds}
         return max(words) + (" in f16" if dtype == "f16" else "")
 
     def smaller(self, case: Case) -> Iterator[Case]:
@@ -80,8 +86,15 @@ class Kind:
             yield case | {"layers": layers[:i] + layers[i + 1 :]}
         for kind in case["inputs"] if len(case["inputs"]) > 1 else ():
             yield case | {"inputs": [kind]}
-        for name, simple in (("extra", None), ("threads", 1), ("target", "host"), ("dtype", "f32")):
-            if case[name] != simple:
+        for name, simple in (
+            ("extra", None),
+            ("threads", 1),
+            ("bytes", False),
+            ("rows", True),
+            ("target", "host"),
+            ("dtype", "f32"),
+        ):
+            if case.get(name, simple) != simple:
                 yield case | {name: simple}
         for axis, size in enumerate(case["shape"]):
             for less in {1, size // 2, size - 1} - {0, size}:
@@ -107,6 +120,8 @@ def make_input(kind: str, shape: list[int], seed: int, dtype: str) -> Tensor:
     """Return an input: normally distributed, or such that something is odd about it."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*shape, generator=generator)
+    if kind == "bytes":
+        return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     if kind == "zeros":
         return torch.zeros(*shape)
     if kind == "constant" and dtype == "f32":  # in f16 there is nothing left where terms of one size cancel

