@@ -75,7 +75,7 @@ def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, i
     for size, dimension in zip(shape, dimensions, strict=False):
         known = dimension.dim_value if dimension.dim_value > 0 else sizes.get(dimension.dim_param, size)
         fits = fits and size == known
-        if dimension.dim_param:
+        if dimension.dim_param not in ("", "?"):  # some exporters call all sizes so that they do not know
             sizes[dimension.dim_param] = size
     if not fits:
         raise PatcError(f"expected input {_describe(value)}, got {'x'.join(map(str, shape))}", place)
