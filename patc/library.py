@@ -55,8 +55,9 @@ class Library:
         The folder is made if it is missing. Equal libraries give equal files.
 
         Raises:
-            PatcError: there is no linker, or a file cannot be written; nothing is left behind.
+            PatcError: there is no linker, none for the target, or a file cannot be written; nothing is left behind.
         """
+        require_emits(self.target, "so", "for a shared library")
         name = f"lib{self.interface.name}.so"
         return write_folder(folder, self._files(name, link.link_shared(self.object_file(), name)))
 
@@ -130,7 +131,7 @@ def compile_library(
         PatcError: as for `patc.compile`, or another target or place of the weights.
     """
     options = make_options(target, threads, dtype, tune)
-    require_emits(options.target, "so", "for a library")
+    require_emits(options.target, "obj", "for a library")
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
     backend = _LibraryBackend()

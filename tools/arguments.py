@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from patc.diagnostics import PatcError, nearest
 from patc.files import STANDARD_OUTPUT, check_file, check_folder, is_stream
-from patc.targets import MOST_THREADS
+from patc.numerics import NUMERICS
+from patc.targets import MOST_THREADS, known_targets
 
 if TYPE_CHECKING:  # `--help` must not load torch
     from patc.pruning import PatternSpec, PruneReport
@@ -26,9 +27,10 @@ MODEL_HELP = f"a .pt2, .onnx or .mlir file, or one of {', '.join(MODEL_NAMES)}"
 WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 SHAPE_HELP = "shape of an input of an .onnx file, as in x=1x3x640x640, where the file leaves it open; may be repeated"
-TARGET_HELP = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android or spirv-vulkan (host)"
+TARGET_HELP = f"one of {', '.join(('host', *(target.name for target in known_targets())))} (host)"
 DTYPE_HELP = (
-    "element type to compute in: f32, or f16 on a CPU or GPU that can; inputs and outputs stay as they are (f32)"
+    f"element type to compute in, one of {', '.join(NUMERICS)}, on a CPU or GPU that can; "
+    "inputs and outputs stay as they are (f32)"
 )
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 BATCH_HELP = "take any number of images in a call; as many as the example has are computed at once"
