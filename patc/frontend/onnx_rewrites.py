@@ -25,7 +25,9 @@ def rewrite_operations(graph: OnnxGraph) -> bool:
     writer = Writer(graph)
     changed = False
     for node in list(graph.nodes):
-        rule = None if node.domain else _RULES.get(node.op_type)
+        types = [graph.types.get(name) for name in (*node.input, *node.output) if name]
+        is_known = not node.domain and all(type_ is not None and type_.is_static for type_ in types)
+        rule = _RULES.get(node.op_type) if is_known else None
         writer.name = node.name
         result = rule(writer, node) if rule is not None else None
         if result is None:

@@ -27,7 +27,7 @@ import numpy as np
 import patc
 from patc.frontend.onnx_files import NEWEST, OLDEST
 from patc.frontend.onnx_lowering import VALUES
-from patc.numerics import NUMERICS
+from patc.numerics import ELEMENT_TYPES, NUMERICS
 
 PASSES, REFUSED = "passes", "refused"
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
@@ -251,9 +251,15 @@ def _reasons(outcomes: Sequence[Outcome]) -> str:
     lines = []
     for outcome in outcomes:
         if outcome.word != PASSES:
-            line = re.sub(r"\([^()]*\)|'[^']*'", "", outcome.line) if outcome.word == REFUSED else outcome.word
-            line = " ".join(line.replace("|", "/").split())
-            lines.append(line[:160])
+            line = outcome.line if outcome.word == REFUSED else outcome.word
+            for pattern, text in (
+                (r"^\S+: ", ""),
+                (r"; give them as .*", ""),
+                (r" \([^()]*\)", ""),
+                (r"'[^']*',? ?", ""),
+            ):
+                line = re.sub(pattern, text, line)
+            lines.append(line.replace(", ".join(ELEMENT_TYPES), "...").replace("|", "/")[:160])
     return "; ".join(dict.fromkeys(lines))
 
 
