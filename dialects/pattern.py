@@ -399,6 +399,31 @@ class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
         return _rule(self, same, "operands and result of one shape", text) and _verify_activation(self)
 
 
+class ScaleOp(PatternDialect.Operation, name="scale", traits=[Pure]):
+    """y = activation(input * factor), with one factor a channel of each image: what gates channels, as in
+    squeeze-and-excitation.
+
+    Operands: input N x C x H x W, factor N x C x 1 x 1.
+
+    Verifier:
+        'pattern.scale' op expected input and result of one shape, got <shapes>
+        'pattern.scale' op expected factor of shape [<N>, <C>, 1, 1], got <shape>
+    """
+
+    input: Operand[Tensor]
+    factor: Operand[Tensor]
+    result: Result[Tensor]
+    activation: Any
+
+    @_when_complete
+    def verify_invariants(self) -> bool:
+        if not (_verify_ranks(self, 4) and _verify_same_shape(self)):
+            return False
+        wanted, found = [*self.input.type.shape[:2], 1, 1], list(self.factor.type.shape)
+        fits = _rule(self, found == wanted, f"factor of shape {wanted}", found)
+        return fits and _verify_activation(self)
+
+
 class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
     """y = activation(input), for activations that no producer can take into its epilogue.
 
@@ -604,6 +629,7 @@ __all__ = [
     "ParameterOp",
     "PatternDialect",
     "RelayoutOp",
+    "ScaleOp",
     "ScheduleAttr",
     "SparseConv2dOp",
     "SparseLinearOp",

@@ -24,7 +24,7 @@ from patc.passes.raising.transposed import turn_weights
 class PatternRaise(Pass):
     """Raise linalg on tensors to `pattern` ops, one a layer.
 
-    Bias, residual addition and relu or clamp go into the convolution or linear layer before them. A residual
+    Bias, residual addition and activation go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
     activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1,
     transposed ones one convolution for each place within their stride, and wide dilated 3x3 ones undilated ones of more

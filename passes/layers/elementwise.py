@@ -1,15 +1,17 @@
-"""Layers that work element by element: additions, activations and changes of layout."""
+"""Layers that work element by element: additions, gates of channels, activations and changes of layout."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith
+from torch_mlir.dialects import arith, tensor
 
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
+from patc.passes.algorithms.gpu.elementwise import Scale as GpuScale
 from patc.passes.algorithms.host.elementwise import Elementwise
+from patc.passes.algorithms.host.elementwise import Scale as HostScale
 from patc.passes.base import PassState
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
@@ -56,6 +58,28 @@ class Add(_Elementwise):
     def reference(self, op: Any, state: PassState) -> ir.Value:
         lhs, rhs = reference.widen(op.lhs), reference.widen(op.rhs)
         return reference.activate(op, reference.elementwise([lhs, rhs], arith.addf), state)
+
+
+class Scale(_Elementwise):
+    """`pattern.scale`."""
+
+    op = pattern.ScaleOp
+    raisers = (Raiser("linalg.generic", sums.raise_scale),)
+    host = (HostScale(),)
+    gpu = (GpuScale(),)
+
+    def operands(self, op: Any) -> tuple[Operand, ...]:
+        return list_operands(op, {"input": Access.ELEMENTS, "factor": Access.ELEMENTS})
+
+    def sign(self, op: Any) -> Sign:
+        return sign_of_activation(op)
+
+    def reference(self, op: Any, state: PassState) -> ir.Value:
+        flat = ir.RankedTensorType.get(op.factor.type.shape[:2], op.factor.type.element_type)
+        factors = tensor.collapse_shape(flat, op.factor, [[0], [1, 2, 3]])
+        spread = reference.broadcast(factors, op.result.type.shape, [2, 3], op)
+        product = reference.elementwise([reference.widen(op.input), spread], arith.mulf)
+        return reference.activate(op, product, state)
 
 
 class Activate(_Elementwise):

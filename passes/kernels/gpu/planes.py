@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch_mlir import ir
 
 from patc.passes.kernels.builder import Vectors
-from patc.passes.kernels.gpu.kernel import Kernel
+from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuActivation, GpuLayer
 from patc.passes.kernels.gpu.tensors import Output, Place, View
 
@@ -36,5 +36,19 @@ def elementwise(k: Kernel, layer: GpuLayer) -> None:
             value = vectors[0] if len(vectors) == 1 else k.plus(*vectors)
             made.append(activation.of(k.convert(value, k.element), channel))
         return made
+
+    for_planes(k, layer, compute)
+
+
+def scale(k: Kernel, layer: GpuLayer) -> None:
+    """Emit activation(first source * second source), which has one number a plane."""
+
+    def compute(place: Place, channel: ir.Value) -> Vectors:
+        source, factors = (View(k, each) for each in layer.sources)
+        activation = GpuActivation(k, layer.epilogue, layer.output.channels)
+        plane, gate = (view.channel(place.image, channel) for view in (source, factors))
+        factor = k.broadcast(k.extract(factors.load(factors.at(gate, 0, k.index(0))), 0), LANES)
+        rows = (source.at(plane, k.add(place.row, row), place.vector) for row in range(layer.schedule.rows))
+        return [activation.of(k.times(source.load(address), factor), channel) for address in rows]
 
     for_planes(k, layer, compute)

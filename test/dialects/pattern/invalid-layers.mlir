@@ -189,6 +189,32 @@ func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
 
 // -----
 
+func.func @scale_factor(%a: tensor<1x4x2x2xf32>, %b: tensor<4xf32>) {
+  // expected-error @below {{'pattern.scale' op expected factor of shape [1, 4, 1, 1], got [4]}}
+  %y = "pattern.scale"(%a, %b) {activation = "none"} : (tensor<1x4x2x2xf32>, tensor<4xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @activation_of_channels(%a: tensor<1x4x2x2xf32>) {
+  // expected-error @below {{'pattern.activate' op expected constants of 4 numbers, one a channel, got 2}}
+  %y = "pattern.activate"(%a) {activation = #pattern.activation<"leaky_relu", [array<f32: 1.0, 2.0>]>}
+    : (tensor<1x4x2x2xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @activation_of_words(%a: tensor<1x4x2x2xf32>) {
+  // expected-error @below {{'pattern.activate' op expected constants of #pattern.activation to be floats, got "0.1"}}
+  %y = "pattern.activate"(%a) {activation = #pattern.activation<"leaky_relu", ["0.1"]>}
+    : (tensor<1x4x2x2xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
 func.func @activate_shapes(%a: tensor<1x4xf32>) {
   // expected-error @below {{'pattern.activate' op expected input and result of one shape, got [1, 4], [4]}}
   %y = "pattern.activate"(%a) {activation = "none"} : (tensor<1x4xf32>) -> tensor<4xf32>

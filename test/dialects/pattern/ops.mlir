@@ -92,6 +92,18 @@ func.func @elementwise(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
   return %z : tensor<1x8x6x6xf32>
 }
 
+// CHECK-LABEL: @scale
+func.func @scale(%x: tensor<1x8x6x6xf32>, %gate: tensor<1x8x1x1xf32>) -> tensor<1x8x6x6xf32> {
+  // CHECK: "pattern.scale"(%{{.*}}, %{{.*}}) {activation = #pattern.activation<"leaky_relu", [
+  %y = "pattern.scale"(%x, %gate) {activation = #pattern.activation<"leaky_relu", [1.0e-01 : f32]>}
+    : (tensor<1x8x6x6xf32>, tensor<1x8x1x1xf32>) -> tensor<1x8x6x6xf32>
+  // CHECK: {activation = #pattern.activation<"leaky_relu", [array<f32: 1.000000e+00,
+  %z = "pattern.activate"(%y)
+    {activation = #pattern.activation<"leaky_relu", [array<f32: 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0>]>}
+    : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32>
+  return %z : tensor<1x8x6x6xf32>
+}
+
 // CHECK-LABEL: @relayout
 func.func @relayout(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
   // CHECK: "pattern.relayout"(%{{.*}}) : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32, #pattern.layout<{fill = "zero",
