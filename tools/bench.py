@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # `--help` must not load torch or MLIR
 Result = TypeVar("Result")
 
 _DESCRIPTION = """\
-Compile MODEL and time it beside PyTorch eager on the dense network, in turns in the same run, for each number of
-threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the same run, and outputs are
-checked against PyTorch in float64.
+Compile MODEL and time it beside PyTorch eager on the dense network, an .onnx file beside ONNX Runtime, in turns in the
+same run, for each number of threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the
+same run, and outputs are checked against PyTorch in float64, or ONNX Runtime.
 
 With --model-cycles MODEL is compiled for an AArch64 CPU instead and runs in an emulator: what each layer executes is
 counted, and its cycles are modelled, not measured.
@@ -52,9 +52,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"a .pt2 file, or one of {', '.join(arguments.MODEL_NAMES)}")
+    add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, or one of {', '.join(arguments.MODEL_NAMES)}")
     add("--weights", metavar="FILE", help="state dict of a named model: .pth, .pt or .safetensors (seeded weights)")
     arguments.add_trust(parser)
+    arguments.add_shapes(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
     add("--threads", metavar="N,N", default="1", help="numbers of threads, one run each (1)")
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
@@ -153,7 +154,14 @@ def _workload(args: argparse.Namespace) -> Workload:
     from patc.bench.workload import Workload
 
     pruning = _pruning(arguments.pattern_spec(args))
-    return Workload(args.model, args.weights, batch=args.batch, pruning=pruning, trust_pickle=args.trust_pickle)
+    return Workload(
+        args.model,
+        args.weights,
+        batch=args.batch,
+        pruning=pruning,
+        trust_pickle=args.trust_pickle,
+        shapes=arguments.read_shapes(args),
+    )
 
 
 def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:

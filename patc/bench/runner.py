@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from patc import __version__
 from patc.backends.host import available_threads
 from patc.bench import machine
@@ -81,6 +83,7 @@ class Rival:
 
 
 _BASELINE = Rival(BASELINE, "dense")
+_ONNX_BASELINE = Rival("onnxruntime", "dense")
 
 
 def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
@@ -121,6 +124,7 @@ class _Bench:
         self._notify = notify
         # Peers that read the same files share them; a peer without an exporter needs none.
         self._exported: set[tuple[Any, Kind]] = {(None, kind) for kind in self._workload.kinds}
+        self._baseline = _ONNX_BASELINE if self._workload.is_onnx else _BASELINE
         self._pythons: dict[str, Path] = {}  # of peers with an environment of their own
         self.missing: list[Missing] = []
 
@@ -128,24 +132,47 @@ class _Bench:
         """Write inputs and references, and export the network for the peers."""
         import torch
 
-        self._notify("computing the reference in float64")
-        models = {kind: self._workload.build(kind) for kind in self._workload.kinds}
+        is_onnx = self._workload.is_onnx
+        models = {} if is_onnx else {kind: self._workload.build(kind) for kind in self._workload.kinds}
         inputs = self._workload.make_inputs()
+        self._tensors = tuple(torch.from_numpy(array) for array in inputs)
         self._home.mkdir()
         write_arrays(self._root / INPUTS, inputs)
-        for kind, model in models.items():
+        for kind in self._workload.kinds:
             (self._root / kind).mkdir()
-            write_arrays(self._root / kind / REFERENCE, reference(model, inputs))
-        self._tensors = tuple(torch.from_numpy(array) for array in inputs)
-        self._model = self._workload.model if self._workload.is_file else models[self._workload.measured_kind]
+        if is_onnx:
+            self._model: Any = self._workload.model
+            self._prepare_onnx(inputs)
+        else:
+            self._notify("computing the reference in float64")
+            for kind, model in models.items():
+                write_arrays(self._root / kind / REFERENCE, reference(model, inputs))
+            self._model = self._workload.model if self._workload.is_file else models[self._workload.measured_kind]
         refusals = {peer: self._refusal(peer) for peer in self._options.peers}
         wanted = [Rival(peer, kind) for peer in self._options.peers for kind in self._workload.kinds]
-        others = [rival for rival in wanted if rival != _BASELINE]
-        self._rivals = [_BASELINE, *(rival for rival in others if self._export(rival, refusals[rival.peer]))]
+        others = [rival for rival in wanted if rival != self._baseline]
+        self._rivals = [self._baseline, *(rival for rival in others if self._export(rival, refusals[rival.peer]))]
+
+    def _prepare_onnx(self, inputs: Sequence[np.ndarray]) -> None:
+        """Write the file for the peers that read such files, and what ONNX Runtime computes as the reference."""
+        peer = find_peer(self._baseline.peer)
+        if "onnxruntime" in peer.missing_modules():
+            raise PatcError(
+                "expected ONNX Runtime to measure an .onnx file beside, found none: pip install onnxruntime"
+            )
+        self._notify("computing the reference with ONNX Runtime")
+        folder = self._root / self._baseline.kind
+        self._workload.write_onnx(folder / "model.onnx")
+        self._exported.add((peer.exporter, self._baseline.kind))
+        runner = peer(self._workload, folder)
+        runner.load(1, inputs, self._baseline.kind)
+        write_arrays(folder / REFERENCE, runner.arrays(runner.run()))
 
     def _refusal(self, name: str) -> str | None:
         """Return why a peer cannot run; otherwise the environment that it runs in is there."""
         peer = find_peer(name)
+        if self._workload.is_onnx and (peer.exporter, self._baseline.kind) not in self._exported:
+            return "needs a model of PyTorch, not an .onnx file"
         if absent := peer.missing_modules():
             return f"not installed: {', '.join(absent)} (pip install 'patc[bench]')"
         reason = peer.refusal(self._workload)
@@ -237,7 +264,7 @@ class _Bench:
 
     def _drop(self, rival: Rival, error: PatcError, threads: int) -> None:
         """Note a rival that failed, and do not try it again; the baseline has to work."""
-        if rival == _BASELINE:
+        if rival == self._baseline:
             raise error
         self._rivals.remove(rival)
         self.missing.append(Missing(rival.name, rival.kind, threads, str(error)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,12 +30,13 @@ class Workload:
     """A network with a batch of inputs. It builds the same tensors in every process.
 
     Attributes:
-        model: name in `patc.models`, or the path of a .pt2 file.
+        model: name in `patc.models`, or the path of a .pt2 or .onnx file.
         weights: state dict file for a named model; None takes seeded weights.
         seed: of those.
         batch: images of a named model.
         pruning: fields of the `PatternSpec` of a named model; None leaves the weights as they are.
         trust_pickle: files are read by unpickling, which runs code that they hold.
+        shapes: of inputs of an .onnx file, by their names, where the file leaves them open.
     """
 
     model: str
@@ -44,11 +45,17 @@ class Workload:
     batch: int = 1
     pruning: dict[str, Any] | None = None
     trust_pickle: bool = False
+    shapes: Mapping[str, Sequence[int]] | None = None
 
     @property
     def is_file(self) -> bool:
         """Whether the model comes from a file."""
         return Path(self.model).suffix.lower() in FILE_SUFFIXES or os.sep in self.model
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the model is an .onnx file, which PyTorch does not run."""
+        return Path(self.model).suffix.lower() == ".onnx"
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -87,8 +94,8 @@ class Workload:
         for option, given in options.items():
             if given:
                 raise PatcError(f"expected the name of a model together with {option}, got a file", self.model)
-        if Path(self.model).suffix.lower() != ".pt2":
-            raise PatcError("expected a .pt2 file, which PyTorch runs too", self.model)
+        if Path(self.model).suffix.lower() not in (".pt2", ".onnx"):
+            raise PatcError("expected a .pt2 or .onnx file, which others run too", self.model)
 
     def spec(self) -> PatternSpec:
         """Return what a named model is pruned to.
@@ -125,11 +132,41 @@ class Workload:
         Raises:
             PatcError: the file cannot be read, or it takes something other than tensors of known shapes.
         """
+        if self.is_onnx:
+            return [shape for _, shape in self._onnx_inputs()]
         if self.is_file:
             return _program_shapes(self._load_program(), self.model)
         from patc.models import MODELS
 
         return [(self.batch, *MODELS[self.model].input_shape[1:])]
+
+    def write_onnx(self, path: Path) -> None:
+        """Write the .onnx file again, with the shapes that are measured.
+
+        Raises:
+            PatcError: as `input_shapes`.
+        """
+        import onnx
+
+        model, shapes = onnx.load(self.model), dict(self._onnx_inputs())
+        for value in model.graph.input:
+            shape = shapes.get(value.name)
+            if shape is not None:
+                value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
+
+    def _onnx_inputs(self) -> list[tuple[str, tuple[int, ...]]]:
+        from patc.frontend.onnx_files import load_onnx, read_model
+        from patc.frontend.onnx_graph import make_graph, value_type
+        from patc.frontend.onnx_shapes import set_input_shapes
+
+        graph = make_graph(read_model(Path(self.model)), Path(self.model))
+        set_input_shapes(graph, self.shapes)
+        types = {value.name: value_type(value) for value in graph.model.graph.input}
+        for name, type_ in types.items():
+            if type_.element != load_onnx().TensorProto.FLOAT:
+                raise PatcError(f"expected float32 inputs to measure with, found '{name}' of another type", self.model)
+        return [(name, type_.sizes) for name, type_ in types.items()]
 
     def _load_program(self) -> ExportedProgram:
         from patc.frontend.pt2 import load_program
