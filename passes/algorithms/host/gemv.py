@@ -1,4 +1,4 @@
-"""Fully connected layers; see `passes/kernels/host/gemm.py`."""
+"""Fully connected layers; see `passes/kernels/host/gemv.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels.host.gemm import Gemm
+from patc.passes.kernels.host.gemv import DotProducts
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.weights import pack_features
@@ -49,6 +49,6 @@ class Gemv(HostAlgorithm):
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, weights, made, epilogue = arguments
-            Gemm(Loops(kernel, made, epilogue, given), weights).emit()
+            DotProducts(Loops(kernel, made, epilogue, given), weights).emit()
 
         site.call([source, weight, output, site.epilogue], emit, [1.0] * ceil_div(output.shape[1], block))

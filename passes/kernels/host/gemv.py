@@ -14,7 +14,7 @@ from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
-class Gemm:
+class DotProducts:
     """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f]), summed in f32.
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
