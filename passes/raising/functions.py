@@ -46,12 +46,12 @@ class FoundActivation:
 
 
 def find_activations(block: ir.Block, state: PassState) -> list[FoundActivation]:
-    """Return the activations of a block, last to first; no op is part of two of them."""
+    """Return the activations of a block, last to first; what is part of one of them alone is none by itself."""
     order = {op.operation: place for place, op in enumerate(block.operations)}
     found: list[FoundActivation] = []
     seen: set[ir.Operation] = set()
     for op in reversed(list(order)):
-        if op in seen or not _is_on_f32(op) or next(iter(op.result.uses), None) is None:
+        if not _is_on_f32(op) or all(use.owner.operation in seen for use in op.result.uses):
             continue
         activation = _read_activation(op, order, state)
         if activation is not None:
