@@ -108,7 +108,8 @@ class UniqueFunctions:
             stem: what its name starts with, in kebab case.
             inside: ops in it that get its name too.
         """
-        text = op.operation.get_asm(assume_verified=True)  # to verify it would be to verify the module
+        # To verify it would be to verify the module; and without a scope of its own the module's values are numbered.
+        text = op.operation.get_asm(assume_verified=True, use_local_scope=True)
         if text in self._names:
             op.operation.erase()
             return self._names[text]
