@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from torch_mlir import ir
+from torch_mlir._mlir_libs import _mlir
 from torch_mlir.dialects.ext import Operand, Pure, Result, attribute, partition_fields
 
 from patc.dialects.attributes import (
@@ -30,6 +31,8 @@ from patc.dialects.attributes import (
 
 Tensor = ir.RankedTensorType
 MAX_ARRAYS = 6  # of a weight format
+# Where the bindings look for the classes of ops; without it they search sys.path for each op that they meet.
+_mlir.globals.append_dialect_search_prefix(__package__)
 
 
 def load(context: ir.Context) -> None:
