@@ -198,7 +198,8 @@ def _choose(
     """
     best = min(found, key=lambda candidate: candidate.cost)
     if len(found) == 1 or state.measure is None:
-        return best, Explanation(best.bound, len(found), _rank_algorithms(alone))
+        considered = max(len(found), len(alone))  # not all of these can be divided
+        return best, Explanation(best.bound, considered, _rank_algorithms(alone))
     measured = shortlist(found)
     seconds = state.measure(op, measured, state)
     ranked = sorted(zip(measured, seconds, strict=True), key=lambda pair: pair[1])

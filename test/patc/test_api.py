@@ -408,7 +408,7 @@ def nan_weights() -> nn.Module:
     [
         (3, (random_input(),), "expected a torch.nn.Module, .*, found int"),
         (nn.Conv2d(3, 4, 3), None, "expected example inputs for a torch.nn.Module, found none"),
-        (nn.Conv2d(3, 4, 3), random_input(), "expected a tuple of example inputs, found Tensor"),
+        (nn.Conv2d(3, 4, 3), random_input(), "expected a tuple of example inputs, or a dict of them by name, found Tensor"),
         (nn.Conv2d(3, 4, 3), (random_input().double(),), "torch cannot export the model: Input type"),
         (nn.Conv2d(3, 4, 3), (np.zeros(SHAPE, np.float32),), "expected input 'input' to be a tensor, found ndarray"),
         (nn.Conv2d(5, 4, 3), (random_input(),), "torch cannot export the model: .*expected input.* 5 channels"),

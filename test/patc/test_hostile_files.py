@@ -166,7 +166,7 @@ def test_other_files_of_torch_are_told_apart(tmp_path: Path) -> None:
     torch.save(layer, path)
     assert describe_content(path) == (
         "a pickled 'torch.nn.modules.conv.Conv2d' of torch.save: export the module to a .pt2 file, "
-        "with torch.export.save"
+        "with torch.export.export and torch.export.save"
     )
     torch.save(layer.state_dict(), path)
     assert str(describe_content(path)).startswith("weights of torch.save: give them as --weights together with")

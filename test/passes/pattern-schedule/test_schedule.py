@@ -192,10 +192,11 @@ def test_rows_are_divided_where_threads_get_as_many(images: int, height: int, th
     assert only_schedule(net, net.build(net.activate(net.input)), threads=threads).split == split
 
 
-def test_linear_layers_divide_filters() -> None:
-    net = Net((4, 8))
+@pytest.mark.parametrize(("images", "algorithm"), [(1, "gemv"), (4, "gemm")])
+def test_linear_layers_divide_filters(images: int, algorithm: str) -> None:
+    net = Net((images, 8))
     chosen = only_schedule(net, net.build(net.dense_layer(net.input, np.ones((6, 8)))), threads=2)
-    assert (chosen.algorithm, chosen.split, chosen.threads) == ("gemv", "filters", 2)
+    assert (chosen.algorithm, chosen.split, chosen.threads) == (algorithm, "filters", 2)
 
 
 # What the model is for
