@@ -56,10 +56,12 @@ def _advice(value: Any) -> str:
 
 
 def _argument_names(model: torch.nn.Module, count: int) -> list[str]:
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    """Return names for positional arguments, those of `*images` as torch.export has them: images_0, images_1."""
     parameters = inspect.signature(model.forward).parameters.values()
-    names = [each.name for each in parameters if each.kind not in variadic][:count]
-    return names + [str(i) for i in range(len(names), count)]
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [each.name for each in parameters if each.kind in by_place][:count]
+    rest = next((f"{each.name}_" for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), "")
+    return names + [f"{rest}{number}" for number in range(count - len(names))]
 
 
 def refuse_script(model: torch.nn.Module) -> None:

@@ -190,7 +190,7 @@ def test_headers_declare_the_types(compiled: CompiledModel) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
 def test_a_type_that_there_is_none_of_is_refused(dtype: str) -> None:
     image = examples()[0]
-    with pytest.raises(PatcError, match=f"^expected input 'others' to be one of float64, .*, bool, found {dtype}$"):
+    with pytest.raises(PatcError, match=f"^expected input 'others_0' to be one of float64, .*, bool, found {dtype}$"):
         patc.compile(WithOthers().eval(), (image, torch.zeros(2, dtype=getattr(torch, dtype))))
 
 
