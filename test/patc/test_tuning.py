@@ -397,7 +397,7 @@ def test_measured_models_compute_the_same(
     compiled = patc.compile(model, (x,), threads=threads, tune="measure")
     assert_close([compiled(x).numpy()], torch_results(model, (x,)), bound=1e-4)
     layers = by_name(compiled)
-    for name in ("stem", "wide", "depthwise", "conv"):
+    for name in ("stem", "wide", "depthwise", "conv", "fc"):
         layer = layers[name]
         assert layer.explanation is not None and layer.schedule == layer.explanation.alternatives[0].schedule
         assert describe_explanation(layer.explanation).startswith("fastest of ")
@@ -405,7 +405,7 @@ def test_measured_models_compute_the_same(
             layer.explanation
         )
     # With two threads there are two ways to divide what has a single tile, too.
-    assert len(list((cache_home / "patc" / "tuning").iterdir())) == (4 if threads == 1 else 6)
+    assert len(list((cache_home / "patc" / "tuning").iterdir())) == (5 if threads == 1 else 7)
     # What is in the cache decides: the same file, and nothing is timed.
     monkeypatch.setattr(tuning, "time_candidates", None)
     again = patc.compile(small(), (x,), threads=threads, tune="measure")
