@@ -18,7 +18,7 @@ from patc.execution import compile_module, run_module
 FUNCTIONS = ("exp", "expm1", "exp2", "tanh", "erf", "log", "log1p", "cbrt")
 UNITS = 4.0
 SPECIAL = (0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000, 1, 0x80000001, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0xFF7FFFFF)
-IS_EXHAUSTIVE = os.environ.get("PATC_LARGE_TESTS") == "1"  # all 2^32 numbers: about a minute a function
+IS_EXHAUSTIVE = os.environ.get("PATC_LARGE_TESTS") == "1"  # all 2^32 numbers: about ten minutes a function
 MODULE = """func.func @main(%x: tensor<NxF>) -> tensor<NxF> {
   %y = math.NAME %x : tensor<NxF>
   return %y : tensor<NxF>
