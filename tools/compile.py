@@ -263,8 +263,8 @@ def _emit_mlir(args: argparse.Namespace) -> None:
 
 
 def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
-    for diagnostic in diagnostics:
-        print(diagnostic)
+    for line in dict.fromkeys(map(str, diagnostics)):  # the parts of a transposed convolution say the same
+        print(line)
 
 
 def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None:
