@@ -1,7 +1,8 @@
 """`pattern-parallelize`: run a whole net in one parallel region, with a barrier after each layer.
 
 Forking and joining a team costs more than a barrier; a net has twenty layers and more. A layer that one thread
-computes alone (a copy, a time stamp) is left to thread 0.
+computes alone (a copy, a time stamp) is left to thread 0. A net of hundreds of layers takes several regions: each
+becomes a function, and LLVM's time for one grows with the square of its length.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
+_LONGEST = 128  # layers of a region
 
 
 @dataclass(frozen=True)
 class PatternParallelize(Pass):
-    """Merge the top-level `scf.parallel` loops of a function into one OpenMP region.
+    """Merge the top-level `scf.parallel` loops of a function into one OpenMP region, or one for each 128 of them.
 
     Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`).
     Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
@@ -61,20 +63,26 @@ def _merge(function: Any, loops: list[Any]) -> None:
         op.operation.move_before(loops[0].operation)
     stages = _stages([op for op in moved if not _is_free(op)])
     with ir.InsertionPoint(loops[0]), function.location:
-        i32 = ir.IntegerType.get_signless(32)
-        count = arith.IndexCastOp(i32, loops[0].operands[1]).result
-        region = _make_region(count)
-    with ir.InsertionPoint(region), function.location:
-        thread, threads = (_call_index(name) for name in _THREAD_FUNCTIONS)
-        for stage in stages:
-            others_wait = not _only_takes_time(stage)
-            if stage[0].operation.name == "scf.parallel":
-                _share(stage[0], thread, threads)
-            else:
-                _alone(stage, thread)
-            if others_wait:
-                ir.Operation.create("omp.barrier")
-        ir.Operation.create("omp.terminator")
+        count = arith.IndexCastOp(ir.IntegerType.get_signless(32), loops[0].operands[1]).result
+    for begin in range(0, len(stages), 2 * _LONGEST):  # each layer may have its time stamp behind it
+        part = stages[begin : begin + 2 * _LONGEST]
+        with ir.InsertionPoint(part[0][0]), function.location:
+            region = _make_region(count)
+        with ir.InsertionPoint(region), function.location:
+            _fill_region(part)
+
+
+def _fill_region(stages: list[list[Any]]) -> None:
+    thread, threads = (_call_index(name) for name in _THREAD_FUNCTIONS)
+    for stage in stages:
+        others_wait = not _only_takes_time(stage)
+        if stage[0].operation.name == "scf.parallel":
+            _share(stage[0], thread, threads)
+        else:
+            _alone(stage, thread)
+        if others_wait:
+            ir.Operation.create("omp.barrier")
+    ir.Operation.create("omp.terminator")
 
 
 def _is_free(op: Any) -> bool:

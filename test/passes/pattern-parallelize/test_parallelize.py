@@ -16,6 +16,7 @@ from repository import run_function
 from torch_mlir import ir
 
 from patc.dialects.schedules import Schedule
+from patc.passes import pattern_parallelize
 from patc.passes.base import PassState
 from patc.pipeline import Pipeline
 
@@ -66,6 +67,18 @@ def test_layers_may_have_different_numbers_of_parts(seed: int, alone: list[np.nd
     found = run(2, lambda op, chosen: replace(chosen, threads=choices.choice([1, 2, 5])))
     for one, wanted in zip(found, alone, strict=True):
         np.testing.assert_array_equal(one, wanted)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 128])
+def test_long_nets_take_several_regions(longest: int, alone: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pattern_parallelize, "_LONGEST", longest)
+    for found, wanted in zip(run(3), alone, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    made = net()
+    module = made.build(*small_net(made))
+    Pipeline.named("host", threads=3).run(module, PassState(made.copy_parameters()))
+    names = [op.operation.name for op in main_body(module).operations]
+    assert (names.count("omp.parallel") > 1) == (longest < 128)
 
 
 def print_bits(threads: int) -> None:
