@@ -1,7 +1,7 @@
 """Time and memory that compiling takes, over nets of 10 to 1,000 convolutions: both should grow linearly.
 
-python experiments/compile_scaling.py                         # a table, and docs/compile-scaling.png
-python experiments/compile_scaling.py --kind mixed --steps    # with branches and SiLU; seconds of each step
+python experiments/compile_scaling.py --kind mixed --plot docs/compile_time.png    # docs/compile_time.md
+python experiments/compile_scaling.py --steps                                      # seconds of each step as well
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def plot(rows: list[dict], path: Path) -> None:
     depths = [row["depth"] for row in rows]
     left.loglog(depths, [sum(row["seconds"].values()) for row in rows], "o-")
     left.set(xlabel="convolutions", ylabel="CPU seconds")
-    right.loglog(depths, [row["megabytes"] for row in rows], "o-")
+    right.plot(depths, [row["megabytes"] for row in rows], "o-")
     right.set(xlabel="convolutions", ylabel="peak memory, MB")
+    right.set_ylim(bottom=0)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
