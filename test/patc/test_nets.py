@@ -5,14 +5,13 @@ PATC_LARGE_TESTS=1 adds those whose operations others have as well, and all nets
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
 from emulated import Emulated, needs_arm, needs_linker
 from gpu import needs_device
-from helpers import torch_results
+from helpers import assert_close, torch_results
+from large import needs_large
 from nets import NETS
 from torch.utils._pytree import tree_leaves
 
@@ -28,16 +27,13 @@ QUICK = [
 ]  # fmt: skip
 # SiLU and squeeze-excite, groups and shuffles, pixel shuffle, 1-D convolutions, attention.
 ELSEWHERE = ["efficientnet_b0", "shufflenet_v1", "espcn", "quartznet", "vit_tiny"]
-needs_large = pytest.mark.skipif("PATC_LARGE_TESTS" not in os.environ, reason="PATC_LARGE_TESTS")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def require_close(found: list[np.ndarray], model: torch.nn.Module, x: torch.Tensor) -> None:
     wanted = torch_results(model, [x])
-    assert [array.shape for array in found] == [array.shape for array in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        assert np.abs(other).max() > 0
-        assert np.abs(one - other).max() <= BOUND * np.abs(other).max()
+    assert all(np.abs(array).max() > 0 for array in wanted)
+    assert_close(found, wanted, BOUND)
 
 
 def leaves(outputs: object) -> list[np.ndarray]:

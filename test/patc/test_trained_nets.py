@@ -5,29 +5,27 @@ PATC_LARGE_TESTS=1 adds the files of more than a few megabytes.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trained
-from helpers import torch_results
+from helpers import assert_close, torch_results
+from large import needs_large
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import patc
 
 BOUND = 1e-4
-needs_large = pytest.mark.skipif("PATC_LARGE_TESTS" not in os.environ, reason="PATC_LARGE_TESTS")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_module(net: nn.Module, x: Tensor) -> list[np.ndarray]:
     """Return what a net of PyTorch computes, compiled; it has to be right."""
     found = [leaf.numpy() for leaf in tree_leaves(patc.compile(net, (x,), threads=2)(x))]
-    require_close(found, torch_results(net, [x]))
+    assert_close(found, torch_results(net, [x]), BOUND)
     return found
 
 
@@ -38,14 +36,8 @@ def run_file(path: Path, x: np.ndarray) -> list[np.ndarray]:
     name = session.get_inputs()[0].name
     compiled = patc.compile(path, {name: x.shape}, threads=2)
     found = [leaf.numpy() for leaf in tree_leaves(compiled(torch.from_numpy(x)))]
-    require_close(found, session.run(None, {name: x}))
+    assert_close(found, session.run(None, {name: x}), BOUND)
     return found
-
-
-def require_close(found: list[np.ndarray], wanted: list[Any]) -> None:
-    assert [array.shape for array in found] == [array.shape for array in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        assert np.abs(one - other).max() <= BOUND * np.abs(other).max()
 
 
 def test_mtcnn_finds_a_face() -> None:
@@ -93,7 +85,7 @@ def test_mobilenet_tells_pictures_apart() -> None:
     for picture in pictures:
         x = trained.picture_tensor(picture, *trained.IMAGENET)
         numbers.append(compiled(x)[0])
-        require_close([numbers[-1][None].numpy()], torch_results(net, [x]))
+        assert_close([numbers[-1][None].numpy()], torch_results(net, [x]), BOUND)
     like, unlike = (torch.cosine_similarity(numbers[0], other, 0) for other in (numbers[2], numbers[1]))
     assert like > 0.9 > 0.7 > unlike
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from emulated import compile_emulated, needs_arm
 from gpu import compile_for_gpu, needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
+from large import LARGE
 from native import Retile, compile_native
 from tile_schedules import by_winograd
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ SORTS: dict[str, tuple[Callable[[], nn.Module], Retile | None]] = {
 }
 # The other half of the suite goes through the same code in other orders.
 USUAL = ("direct", "input-stationary", "linear", "global-pool", "sum")
-every_sort = pytest.mark.parametrize("sort", SORTS if os.environ.get("PATC_LARGE_TESTS") == "1" else USUAL)
+every_sort = pytest.mark.parametrize("sort", SORTS if LARGE else USUAL)
 
 
 class Branches(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 from emulated import needs_arm
 from gpu import needs_device
+from large import LARGE
 
 from patc.backends.registry import find_backend
 from patc.execution import compile_module, run_module
@@ -18,7 +18,6 @@ from patc.execution import compile_module, run_module
 FUNCTIONS = ("exp", "expm1", "exp2", "tanh", "erf", "log", "log1p", "cbrt")
 UNITS = 4.0
 SPECIAL = (0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000, 1, 0x80000001, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0xFF7FFFFF)
-IS_EXHAUSTIVE = os.environ.get("PATC_LARGE_TESTS") == "1"  # all 2^32 numbers: about ten minutes a function
 MODULE = """func.func @main(%x: tensor<NxF>) -> tensor<NxF> {
   %y = math.NAME %x : tensor<NxF>
   return %y : tensor<NxF>
@@ -37,7 +36,7 @@ def all_sizes(count: int) -> np.ndarray:
 
 
 def blocks(size: int) -> Iterator[np.ndarray]:
-    if IS_EXHAUSTIVE:
+    if LARGE:  # all 2^32 numbers: about ten minutes a function
         for first in range(0, 2**32, size):
             yield np.arange(first, first + size, dtype=np.uint32).view(np.float32)
     else:

@@ -5,7 +5,6 @@ PATC_LARGE_TESTS=1 adds the ones that take a minute and more on a software devic
 
 from __future__ import annotations
 
-import os
 from shutil import which
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from gpu import needs_device, require_valid
 from helpers import torch_results
+from large import needs_large
 
 import patc
 from patc import models, pruning
@@ -32,12 +32,7 @@ SPECS = {
 CASES = [
     *((name, "f32") for name in SPECS),
     ("resnet18_cifar", "f16"),
-    *(
-        pytest.param(
-            name, "f16", marks=pytest.mark.skipif("PATC_LARGE_TESTS" not in os.environ, reason="PATC_LARGE_TESTS")
-        )
-        for name in ("resnet18", "vgg16_cifar", "mobilenet_v2")
-    ),
+    *(pytest.param(name, "f16", marks=needs_large) for name in ("resnet18", "vgg16_cifar", "mobilenet_v2")),
 ]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, torch_results
+from large import LARGE
 from onnx_nodes import PASSES, REFUSED, load_cases, run_cases
 from random_networks import draw_weight
 from torch import Tensor, nn
@@ -293,8 +294,7 @@ FAST += ("test_group_normalization_example", "test_det_2d", "test_bernoulli")
 
 
 def test_nodes() -> None:
-    everything = "PATC_LARGE_TESTS" in os.environ
-    cases = [case for case in load_cases() if everything or case.name in FAST]
+    cases = [case for case in load_cases() if LARGE or case.name in FAST]
     outcomes = run_cases(cases, workers=2)
     assert len(outcomes) == len(cases) >= len(FAST)
     assert not [outcome for outcome in outcomes if outcome.word not in (PASSES, REFUSED)]
