@@ -198,7 +198,7 @@ def _choose(
     """
     best = min(found, key=lambda candidate: candidate.cost)
     if len(found) == 1 or state.measure is None:
-        considered = max(len(found), len(alone))  # not all of these can be divided
+        considered = max(len(found), len(alone))  # those that add up in another order are ranked as well
         return best, Explanation(best.bound, considered, _rank_algorithms(alone))
     measured = shortlist(found)
     seconds = state.measure(op, measured, state)
