@@ -9,14 +9,11 @@ dead-code elimination apply. Convolutions share one epilogue:
 is [top, left, bottom, right].
 """
 
-import functools
-import math
-from collections.abc import Callable
 from typing import Any, Optional
 
 from torch_mlir import ir
 from torch_mlir._mlir_libs import _mlir
-from torch_mlir.dialects.ext import Operand, Pure, Result, attribute, partition_fields
+from torch_mlir.dialects.ext import Operand, Pure, Result, attribute
 
 from patc.dialects.attributes import (
     ActivationAttr,
@@ -28,8 +25,23 @@ from patc.dialects.attributes import (
     ScheduleAttr,
     WeightFormatAttr,
 )
+from patc.dialects.rules import (
+    Tensor,
+    integer,
+    is_pointwise,
+    rule,
+    verify_activation,
+    verify_bias,
+    verify_convolution,
+    verify_divisor,
+    verify_format,
+    verify_pool,
+    verify_ranks,
+    verify_same_shape,
+    verify_uncounted_pads,
+    when_complete,
+)
 
-Tensor = ir.RankedTensorType
 MAX_ARRAYS = 6  # of a weight format
 # Where the bindings look for the classes of ops; without it they search sys.path for each op that they meet.
 _mlir.globals.append_dialect_search_prefix(__package__)
@@ -41,41 +53,6 @@ def load(context: ir.Context) -> None:
         return
     with context, ir.Location.unknown():
         PatternDialect.load()
-
-
-def _when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Run `verify` only on ops that have their attributes and operands, all ranked tensors of known sizes.
-
-    The generated verifier names a missing attribute and a wrong type, but it runs after this one.
-    """
-
-    @functools.wraps(verify)
-    def verify_invariants(op: Any) -> bool:
-        operands, attributes, _, _ = partition_fields(op._fields)
-        if not all(each.name in op.attributes for each in attributes):
-            return True
-        if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, len(operands)):
-            found = op.attributes.get("operandSegmentSizes", "none")
-            return _rule(op, False, f"operandSegmentSizes of {len(operands)} values that count the operands", found)
-        if not op._ODS_OPERAND_SEGMENTS and len(op.operands) != len(operands):
-            return True
-        for value in [*op.operands, *op.results]:
-            static = isinstance(value.type, Tensor) and value.type.has_static_shape
-            if not _rule(op, static, "ranked tensors of static shape", value.type):
-                return False
-        return _verify_schedule(op) and verify(op)
-
-    return verify_invariants
-
-
-def _segments_fit(op: Any, count: int) -> bool:
-    """Whether each operand has a size of 0 or 1, 1 where it is not optional, and the sizes count the operands."""
-    if "operandSegmentSizes" not in op.attributes:
-        return False
-    sizes = list(op.attributes["operandSegmentSizes"])
-    wanted = op._ODS_OPERAND_SEGMENTS
-    fits = all(size in (0, 1) and (size == 1 or least == 0) for size, least in zip(sizes, wanted, strict=False))
-    return len(sizes) == count and fits and sum(sizes) == len(op.operands)
 
 
 class ParameterOp(PatternDialect.Operation, name="parameter", traits=[Pure]):
@@ -91,9 +68,9 @@ class ParameterOp(PatternDialect.Operation, name="parameter", traits=[Pure]):
     name: Any
     result: Result[Tensor]
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        return _rule(self, isinstance(self.attributes["name"], ir.StringAttr), "'name' to be a string", self.name)
+        return rule(self, isinstance(self.attributes["name"], ir.StringAttr), "'name' to be a string", self.name)
 
 
 class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
@@ -121,7 +98,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         'pattern.conv2d' op expected input channels to equal groups x weight channels, got <c> and <g> x <k>
         'pattern.conv2d' op expected 'groups' of 1 or more, got <value>
         'pattern.conv2d' op expected filters to be a multiple of groups, got <f> and <g>
-        and the rules of every convolution, see `_verify_convolution`.
+        and the rules of every convolution, see `verify_convolution`.
     """
 
     input: Operand[Tensor]
@@ -144,25 +121,25 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
     @property
     def is_pointwise(self) -> bool:
         """Whether the convolution is a product of matrices: a 1x1 window of stride 1 without padding."""
-        return _is_pointwise(self)
+        return is_pointwise(self)
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
         weight = list(self.weight.type.shape)
-        if not _rule(self, len(weight) == 4, "weight of rank 4", f"rank {len(weight)}"):
+        if not rule(self, len(weight) == 4, "weight of rank 4", f"rank {len(weight)}"):
             return False
-        if not _verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
+        if not verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
             return False
-        groups, channels = _integer(self.groups), self.input.type.shape[1]
+        groups, channels = integer(self.groups), self.input.type.shape[1]
         return (
-            _rule(self, groups >= 1, "'groups' of 1 or more", self.groups)
-            and _rule(
+            rule(self, groups >= 1, "'groups' of 1 or more", self.groups)
+            and rule(
                 self,
                 channels == groups * weight[1],
                 "input channels to equal groups x weight channels",
                 f"{channels} and {groups} x {weight[1]}",
             )
-            and _rule(
+            and rule(
                 self,
                 weight[0] % groups == 0,
                 "filters to be a multiple of groups",
@@ -236,7 +213,7 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
         'pattern.sparse_conv2d' op expected pattern_offsets of shape [<F>, <P + 1>], got <shape>
         'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
         'pattern.sparse_conv2d' op expected a library of depth <C> or less, the input channels, got <depth>
-        and the rules of every convolution, see `_verify_convolution`.
+        and the rules of every convolution, see `verify_convolution`.
     """
 
     strides: Any = attribute(kw_only=True)
@@ -252,13 +229,13 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
     @property
     def is_pointwise(self) -> bool:
         """Whether the convolution is a product of matrices: a 1x1 window of stride 1 without padding."""
-        return _is_pointwise(self)
+        return is_pointwise(self)
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        if not (_verify_ranks(self, 4) and _verify_format(self)):
+        if not (verify_ranks(self, 4) and verify_format(self)):
             return False
-        return _verify_convolution(self, filters=self.result.type.shape[1], kernel=self.kernel_size)
+        return verify_convolution(self, filters=self.result.type.shape[1], kernel=self.kernel_size)
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
@@ -278,19 +255,19 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
     activation: Any
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
         batch_channels, weight = list(self.input.type.shape), list(self.weight.type.shape)
-        if not _rule(self, len(batch_channels) == 2, "input of rank 2", f"rank {len(batch_channels)}"):
+        if not rule(self, len(batch_channels) == 2, "input of rank 2", f"rank {len(batch_channels)}"):
             return False
         batch, channels = batch_channels
         fits = len(weight) == 2 and weight[1] == channels
-        if not _rule(self, fits, f"weight of shape [F, {channels}]", weight):
+        if not rule(self, fits, f"weight of shape [F, {channels}]", weight):
             return False
         result = list(self.result.type.shape)
-        if not _rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
+        if not rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
             return False
-        return _verify_bias(self, weight[0]) and _verify_activation(self)
+        return verify_bias(self, weight[0]) and verify_activation(self)
 
 
 class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
@@ -309,17 +286,17 @@ class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
         and the rules of formats, see `pattern.sparse_conv2d`.
     """
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        if not (_verify_ranks(self, 2) and _verify_format(self)):
+        if not (verify_ranks(self, 2) and verify_format(self)):
             return False
         height, width = self.format.kernel_size()
-        if not _rule(self, (height, width) == (1, 1), "a format of 1x1 kernels", f"{height}x{width}"):
+        if not rule(self, (height, width) == (1, 1), "a format of 1x1 kernels", f"{height}x{width}"):
             return False
         batch, (rows, filters) = self.input.type.shape[0], self.result.type.shape
-        if not _rule(self, rows == batch, f"result of {batch} rows", rows):
+        if not rule(self, rows == batch, f"result of {batch} rows", rows):
             return False
-        return _verify_bias(self, filters) and _verify_activation(self)
+        return verify_bias(self, filters) and verify_activation(self)
 
 
 class _PoolOp(PatternDialect.Operation):
@@ -344,12 +321,12 @@ class MaxPool2dOp(_PoolOp, name="max_pool2d", traits=[Pure]):
 
     Attributes: kernel, strides, pads, dilations; optional: activation, of the maximum.
 
-    Verifier: the rules of every window, see `_verify_window`.
+    Verifier: the rules of every window, see `verify_window`.
     """
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        return _verify_pool(self)
+        return verify_pool(self)
 
 
 class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
@@ -372,14 +349,14 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
         'pattern.avg_pool2d' op expected 'divisor' to be a finite f32 other than 0, got <value>
         'pattern.avg_pool2d' op expected 'uncounted_pads' to be array<i64> of 2 values of 0 or more, got <value>
         'pattern.avg_pool2d' op expected 'uncounted_pads' of <bottom>, <right> or less, the padding, got <value>
-        and the rules of every window, see `_verify_window`.
+        and the rules of every window, see `verify_window`.
     """
 
     count_include_pad: Any
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        return _verify_pool(self) and _verify_divisor(self) and _verify_uncounted_pads(self)
+        return verify_pool(self) and verify_divisor(self) and verify_uncounted_pads(self)
 
 
 class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
@@ -394,12 +371,12 @@ class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
     result: Result[Tensor]
     activation: Any
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
         shapes = [list(value.type.shape) for value in (self.lhs, self.rhs, self.result)]
         same = shapes[0] == shapes[1] == shapes[2]
         text = ", ".join(map(str, shapes))
-        return _rule(self, same, "operands and result of one shape", text) and _verify_activation(self)
+        return rule(self, same, "operands and result of one shape", text) and verify_activation(self)
 
 
 class ScaleOp(PatternDialect.Operation, name="scale", traits=[Pure]):
@@ -418,13 +395,13 @@ class ScaleOp(PatternDialect.Operation, name="scale", traits=[Pure]):
     result: Result[Tensor]
     activation: Any
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        if not (_verify_ranks(self, 4) and _verify_same_shape(self)):
+        if not (verify_ranks(self, 4) and verify_same_shape(self)):
             return False
         wanted, found = [*self.input.type.shape[:2], 1, 1], list(self.factor.type.shape)
-        fits = _rule(self, found == wanted, f"factor of shape {wanted}", found)
-        return fits and _verify_activation(self)
+        fits = rule(self, found == wanted, f"factor of shape {wanted}", found)
+        return fits and verify_activation(self)
 
 
 class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
@@ -438,9 +415,9 @@ class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
     result: Result[Tensor]
     activation: Any
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        return _verify_same_shape(self) and _verify_activation(self)
+        return verify_same_shape(self) and verify_activation(self)
 
 
 class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
@@ -455,166 +432,9 @@ class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
     input: Operand[Tensor]
     result: Result[Tensor]
 
-    @_when_complete
+    @when_complete
     def verify_invariants(self) -> bool:
-        return _verify_same_shape(self)
-
-
-def _rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
-    """Emit `'<op>' op expected <rule>, got <value>` where a rule does not hold."""
-    if not holds:
-        op.location.emit_error(f"'{op.OPERATION_NAME}' op expected {expected}, got {got}")
-    return holds
-
-
-def _verify_schedule(op: Any) -> bool:
-    """Check what `pattern-schedule` wrote, where it did."""
-    kinds = {"schedule": ScheduleAttr, "explanation": ExplanationAttr, "cycles": ir.IntegerAttr}
-    for name, kind in kinds.items():  # their fields are checked where they are read: ops are verified often
-        if name in op.attributes and not isinstance(op.attributes[name], kind):
-            return _rule(op, False, f"'{name}' as pattern-schedule writes it", op.attributes[name])
-    return True
-
-
-def _verify_same_shape(op: Any) -> bool:
-    given, made = list(op.input.type.shape), list(op.result.type.shape)
-    return _rule(op, given == made, "input and result of one shape", f"{given}, {made}")
-
-
-def _integer(attr: Any) -> int:
-    """Return the value of an integer attribute, 0 for another kind."""
-    return attr.value if isinstance(attr, ir.IntegerAttr) else 0
-
-
-def _verify_ranks(op: Any, wanted: int) -> bool:
-    """Require the rank of input and result."""
-    for name in ("input", "result"):
-        rank = len(getattr(op, name).type.shape)
-        if not _rule(op, rank == wanted, f"{name} of rank {wanted}", f"rank {rank}"):
-            return False
-    return True
-
-
-def _verify_format(op: Any) -> bool:
-    """Require a format, as many arrays as it has, and its own rules."""
-    attr, count = op.attributes["format"], len(op.arrays)
-    if not _rule(op, isinstance(attr, WeightFormatAttr), "'format' to be a weight format, as #pattern.fkw", attr):
-        return False
-    names = attr.array_names()
-    if not _rule(op, count == len(names), f"arrays {', '.join(names)}", f"{count} operands"):
-        return False
-    violation = attr.find_violation(op)
-    return violation is None or _rule(op, False, *violation)
-
-
-def _verify_activation(op: Any) -> bool:
-    if "activation" not in op.attributes:
-        return True
-    attr = op.attributes["activation"]
-    if isinstance(attr, ClampAttr):
-        bounds = [bound.maybe_downcast() for bound in (attr.minimum, attr.maximum)]
-        numbers = all(isinstance(bound, ir.FloatAttr) for bound in bounds)
-        return _rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
-    if isinstance(attr, ActivationAttr):
-        violation = attr.find_violation(op.result.type.shape[1] if op.result.type.rank > 1 else 1)
-        return violation is None or _rule(op, False, *violation)
-    known = isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu")
-    return _rule(op, known, 'activation "none", "relu", #pattern.clamp or #pattern.activation', attr)
-
-
-def _is_pointwise(op: Any) -> bool:
-    return op.kernel_size == (1, 1) and list(op.strides) == [1, 1] and not any(op.pads)
-
-
-def _verify_bias(op: Any, filters: int) -> bool:
-    if op.bias is None:
-        return True
-    shape = list(op.bias.type.shape)
-    return _rule(op, shape == [filters], f"bias of shape {[filters]}", shape)
-
-
-def _verify_integers(op: Any, name: str, count: int, least: int) -> bool:
-    """Require attribute `name` to be array<i64: ...> of `count` values, each at least `least`."""
-    attr = op.attributes[name]
-    good = isinstance(attr, ir.DenseI64ArrayAttr) and len(attr) == count and min(attr) >= least
-    return _rule(op, good, f"'{name}' to be array<i64> of {count} values of {least} or more", attr)
-
-
-def _verify_window(op: Any, kernel: tuple[int, int]) -> bool:
-    """Require ranks 4, legal strides, pads and dilations, equal batch, and the result's height and width.
-
-    Verifier:
-        op expected input of rank 4, got rank <r>
-        op expected result of rank 4, got rank <r>
-        op expected '<name>' to be array<i64> of <n> values of <m> or more, got <value>
-        op expected result batch, height and width <...>, got <...>
-    """
-    if not (
-        _verify_ranks(op, 4)
-        and _verify_integers(op, "strides", 2, 1)
-        and _verify_integers(op, "pads", 4, 0)
-        and _verify_integers(op, "dilations", 2, 1)
-    ):
-        return False
-    batch, _, *size = op.input.type.shape
-    top, left, bottom, right = op.pads
-    padded = (size[0] + top + bottom, size[1] + left + right)
-    expected = [batch] + [
-        (padded[axis] - op.dilations[axis] * (kernel[axis] - 1) - 1) // op.strides[axis] + 1 for axis in (0, 1)
-    ]
-    found = [op.result.type.shape[axis] for axis in (0, 2, 3)]
-    fits = found == expected and min(expected) > 0
-    return _rule(op, fits, f"result batch, height and width {expected}", found)
-
-
-def _verify_pool(op: Any) -> bool:
-    if not _verify_integers(op, "kernel", 2, 1) or not _verify_window(op, tuple(op.kernel)):
-        return False
-    channels, made = op.input.type.shape[1], op.result.type.shape[1]
-    return _rule(op, channels == made, f"{channels} result channels", made) and _verify_activation(op)
-
-
-def _verify_divisor(op: Any) -> bool:
-    if "divisor" not in op.attributes:
-        return True
-    attr = op.attributes["divisor"]
-    is_f32 = isinstance(attr, ir.FloatAttr) and isinstance(attr.type, ir.F32Type)
-    fits = is_f32 and attr.value != 0 and math.isfinite(attr.value)
-    return _rule(op, fits, "'divisor' to be a finite f32 other than 0", attr)
-
-
-def _verify_uncounted_pads(op: Any) -> bool:
-    if "uncounted_pads" not in op.attributes:
-        return True
-    if not _verify_integers(op, "uncounted_pads", 2, 0):
-        return False
-    rows, columns = op.attributes["uncounted_pads"]
-    _, _, bottom, right = op.pads
-    fits = rows <= bottom and columns <= right
-    return _rule(op, fits, f"'uncounted_pads' of {bottom}, {right} or less, the padding", f"{rows}, {columns}")
-
-
-def _verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
-    """Require the rules of a window, F result channels, a bias of F values and a residual like the result.
-
-    Verifier:
-        op expected <F> result channels, got <n>
-        op expected bias of shape [<F>], got <shape>
-        op expected residual of shape <shape>, got <shape>
-        op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got <value>
-    """
-    if not _verify_window(op, kernel):
-        return False
-    result = list(op.result.type.shape)
-    if not _rule(op, result[1] == filters, f"{filters} result channels", result[1]):
-        return False
-    if not _verify_bias(op, filters):
-        return False
-    if op.residual is not None:
-        shape = list(op.residual.type.shape)
-        if not _rule(op, shape == result, f"residual of shape {result}", shape):
-            return False
-    return _verify_activation(op)
+        return verify_same_shape(self)
 
 
 __all__ = [

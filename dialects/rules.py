@@ -1,0 +1,205 @@
+"""What holds of the ops of the `pattern` dialect: rules that their verifiers share, and the errors of those broken."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch_mlir import ir
+from torch_mlir.dialects.ext import partition_fields
+
+from patc.dialects.attributes import ActivationAttr, ClampAttr, ExplanationAttr, ScheduleAttr, WeightFormatAttr
+
+Tensor = ir.RankedTensorType
+
+
+def rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
+    """Emit `'<op>' op expected <rule>, got <value>` where a rule does not hold."""
+    if not holds:
+        op.location.emit_error(f"'{op.OPERATION_NAME}' op expected {expected}, got {got}")
+    return holds
+
+
+def _verify_schedule(op: Any) -> bool:
+    """Check what `pattern-schedule` wrote, where it did."""
+    kinds = {"schedule": ScheduleAttr, "explanation": ExplanationAttr, "cycles": ir.IntegerAttr}
+    for name, kind in kinds.items():  # their fields are checked where they are read: ops are verified often
+        if name in op.attributes and not isinstance(op.attributes[name], kind):
+            return rule(op, False, f"'{name}' as pattern-schedule writes it", op.attributes[name])
+    return True
+
+
+def verify_same_shape(op: Any) -> bool:
+    given, made = list(op.input.type.shape), list(op.result.type.shape)
+    return rule(op, given == made, "input and result of one shape", f"{given}, {made}")
+
+
+def integer(attr: Any) -> int:
+    """Return the value of an integer attribute, 0 for another kind."""
+    return attr.value if isinstance(attr, ir.IntegerAttr) else 0
+
+
+def verify_ranks(op: Any, wanted: int) -> bool:
+    """Require the rank of input and result."""
+    for name in ("input", "result"):
+        rank = len(getattr(op, name).type.shape)
+        if not rule(op, rank == wanted, f"{name} of rank {wanted}", f"rank {rank}"):
+            return False
+    return True
+
+
+def verify_format(op: Any) -> bool:
+    """Require a format, as many arrays as it has, and its own rules."""
+    attr, count = op.attributes["format"], len(op.arrays)
+    if not rule(op, isinstance(attr, WeightFormatAttr), "'format' to be a weight format, as #pattern.fkw", attr):
+        return False
+    names = attr.array_names()
+    if not rule(op, count == len(names), f"arrays {', '.join(names)}", f"{count} operands"):
+        return False
+    violation = attr.find_violation(op)
+    return violation is None or rule(op, False, *violation)
+
+
+def verify_activation(op: Any) -> bool:
+    if "activation" not in op.attributes:
+        return True
+    attr = op.attributes["activation"]
+    if isinstance(attr, ClampAttr):
+        bounds = [bound.maybe_downcast() for bound in (attr.minimum, attr.maximum)]
+        numbers = all(isinstance(bound, ir.FloatAttr) for bound in bounds)
+        return rule(op, numbers, "bounds of #pattern.clamp to be floats", attr)
+    if isinstance(attr, ActivationAttr):
+        violation = attr.find_violation(op.result.type.shape[1] if op.result.type.rank > 1 else 1)
+        return violation is None or rule(op, False, *violation)
+    known = isinstance(attr, ir.StringAttr) and attr.value in ("none", "relu")
+    return rule(op, known, 'activation "none", "relu", #pattern.clamp or #pattern.activation', attr)
+
+
+def is_pointwise(op: Any) -> bool:
+    return op.kernel_size == (1, 1) and list(op.strides) == [1, 1] and not any(op.pads)
+
+
+def verify_bias(op: Any, filters: int) -> bool:
+    if op.bias is None:
+        return True
+    shape = list(op.bias.type.shape)
+    return rule(op, shape == [filters], f"bias of shape {[filters]}", shape)
+
+
+def _verify_integers(op: Any, name: str, count: int, least: int) -> bool:
+    """Require attribute `name` to be array<i64: ...> of `count` values, each at least `least`."""
+    attr = op.attributes[name]
+    good = isinstance(attr, ir.DenseI64ArrayAttr) and len(attr) == count and min(attr) >= least
+    return rule(op, good, f"'{name}' to be array<i64> of {count} values of {least} or more", attr)
+
+
+def verify_window(op: Any, kernel: tuple[int, int]) -> bool:
+    """Require ranks 4, legal strides, pads and dilations, equal batch, and the result's height and width.
+
+    Verifier:
+        op expected input of rank 4, got rank <r>
+        op expected result of rank 4, got rank <r>
+        op expected '<name>' to be array<i64> of <n> values of <m> or more, got <value>
+        op expected result batch, height and width <...>, got <...>
+    """
+    if not (
+        verify_ranks(op, 4)
+        and _verify_integers(op, "strides", 2, 1)
+        and _verify_integers(op, "pads", 4, 0)
+        and _verify_integers(op, "dilations", 2, 1)
+    ):
+        return False
+    batch, _, *size = op.input.type.shape
+    top, left, bottom, right = op.pads
+    padded = (size[0] + top + bottom, size[1] + left + right)
+    expected = [batch] + [
+        (padded[axis] - op.dilations[axis] * (kernel[axis] - 1) - 1) // op.strides[axis] + 1 for axis in (0, 1)
+    ]
+    found = [op.result.type.shape[axis] for axis in (0, 2, 3)]
+    fits = found == expected and min(expected) > 0
+    return rule(op, fits, f"result batch, height and width {expected}", found)
+
+
+def verify_pool(op: Any) -> bool:
+    if not _verify_integers(op, "kernel", 2, 1) or not verify_window(op, tuple(op.kernel)):
+        return False
+    channels, made = op.input.type.shape[1], op.result.type.shape[1]
+    return rule(op, channels == made, f"{channels} result channels", made) and verify_activation(op)
+
+
+def verify_divisor(op: Any) -> bool:
+    if "divisor" not in op.attributes:
+        return True
+    attr = op.attributes["divisor"]
+    is_f32 = isinstance(attr, ir.FloatAttr) and isinstance(attr.type, ir.F32Type)
+    fits = is_f32 and attr.value != 0 and math.isfinite(attr.value)
+    return rule(op, fits, "'divisor' to be a finite f32 other than 0", attr)
+
+
+def verify_uncounted_pads(op: Any) -> bool:
+    if "uncounted_pads" not in op.attributes:
+        return True
+    if not _verify_integers(op, "uncounted_pads", 2, 0):
+        return False
+    rows, columns = op.attributes["uncounted_pads"]
+    _, _, bottom, right = op.pads
+    fits = rows <= bottom and columns <= right
+    return rule(op, fits, f"'uncounted_pads' of {bottom}, {right} or less, the padding", f"{rows}, {columns}")
+
+
+def verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
+    """Require the rules of a window, F result channels, a bias of F values and a residual like the result.
+
+    Verifier:
+        op expected <F> result channels, got <n>
+        op expected bias of shape [<F>], got <shape>
+        op expected residual of shape <shape>, got <shape>
+        op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got <value>
+    """
+    if not verify_window(op, kernel):
+        return False
+    result = list(op.result.type.shape)
+    if not rule(op, result[1] == filters, f"{filters} result channels", result[1]):
+        return False
+    if not verify_bias(op, filters):
+        return False
+    if op.residual is not None:
+        shape = list(op.residual.type.shape)
+        if not rule(op, shape == result, f"residual of shape {result}", shape):
+            return False
+    return verify_activation(op)
+
+
+def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Run `verify` only on ops that have their attributes and operands, all ranked tensors of known sizes.
+
+    The generated verifier names a missing attribute and a wrong type, but it runs after this one.
+    """
+
+    @functools.wraps(verify)
+    def verify_invariants(op: Any) -> bool:
+        operands, attributes, _, _ = partition_fields(op._fields)
+        if not all(each.name in op.attributes for each in attributes):
+            return True
+        if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, len(operands)):
+            found = op.attributes.get("operandSegmentSizes", "none")
+            return rule(op, False, f"operandSegmentSizes of {len(operands)} values that count the operands", found)
+        if not op._ODS_OPERAND_SEGMENTS and len(op.operands) != len(operands):
+            return True
+        for value in [*op.operands, *op.results]:
+            static = isinstance(value.type, Tensor) and value.type.has_static_shape
+            if not rule(op, static, "ranked tensors of static shape", value.type):
+                return False
+        return _verify_schedule(op) and verify(op)
+
+    return verify_invariants
+
+
+def _segments_fit(op: Any, count: int) -> bool:
+    """Whether each operand has a size of 0 or 1, 1 where it is not optional, and the sizes count the operands."""
+    if "operandSegmentSizes" not in op.attributes:
+        return False
+    sizes = list(op.attributes["operandSegmentSizes"])
+    wanted = op._ODS_OPERAND_SEGMENTS
+    fits = all(size in (0, 1) and (size == 1 or least == 0) for size, least in zip(sizes, wanted, strict=False))
+    return len(sizes) == count and fits and sum(sizes) == len(op.operands)
