@@ -193,14 +193,11 @@ def read_weights(path: str | None, trust_pickle: bool) -> Any:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", "shape", *_PRUNING, "threads", "tune", "dtype"):
-        if getattr(arguments, option) is not None:
+    for option in ("weights", "input_shape", "shape", *_PRUNING, "threads", "tune", "dtype", "dynamic_batch"):
+        value = getattr(arguments, option)
+        if value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"
             raise PatcError(f"expected a model to compile together with {flag}, got a compiled one", arguments.model)
-    if arguments.dynamic_batch:
-        raise PatcError(
-            "expected a model to compile together with --dynamic-batch, got a compiled one", arguments.model
-        )
     if arguments.target != "host":
         raise PatcError("expected a model to compile together with --target, got a compiled one", arguments.model)
 

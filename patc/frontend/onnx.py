@@ -145,7 +145,7 @@ def _add_defaults(node: Any, opset: int) -> None:
 def _through(graph: OnnxGraph, change: Callable[[Any], Any], what: str) -> OnnxGraph:
     """Return the graph that a function of onnx makes of a model; it does not see large constants."""
     try:
-        changed = change(graph.with_constants(SMALL))
+        changed = change(graph.with_constants())
     except Exception as error:  # of C++, about files that are not what they say
         expected = f"expected a model that onnx can {what}"
         reason = re.sub(r"^.*Assertion `.*` failed: ", "", first_line(error))

@@ -212,7 +212,8 @@ def sort_nodes(graph: onnx.GraphProto, place: str) -> None:
     _require_made({value.name for value in graph.output} - known, makers, place)
     order = _order(waits)
     if len(order) < len(nodes):
-        left = [node.name for index, node in enumerate(nodes) if index not in {*order}]
+        sorted_ones = {*order}
+        left = [node.name for index, node in enumerate(nodes) if index not in sorted_ones]
         raise PatcError(
             f"expected a graph without cycles, found nodes that wait for each other: {join_names(left)}", place
         )

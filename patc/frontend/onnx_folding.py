@@ -8,7 +8,7 @@ import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.frontend.onnx_files import all_graphs, load_onnx
-from patc.frontend.onnx_graph import OnnxGraph, value_type
+from patc.frontend.onnx_graph import OnnxGraph, unique, value_type
 
 if TYPE_CHECKING:
     import onnx
@@ -120,7 +120,8 @@ class _Folding:
             return self._inline(node, name, list(node.output))
         if condition is not None or not self._is_select(node):
             return [node]
-        names = [(self._graph.unique(f"{name}/then"), self._graph.unique(f"{name}/else")) for name in node.output]
+        taken = self._graph.taken()
+        names = [(unique(f"{name}/then", taken), unique(f"{name}/else", taken)) for name in node.output]
         then = self._inline(node, "then_branch", [one for one, _ in names])
         otherwise = self._inline(node, "else_branch", [other for _, other in names])
         make = load_onnx().helper.make_node
@@ -145,7 +146,8 @@ class _Folding:
             raise PatcError(f"{expected}, found another", f"{self._graph.path}: {node.name}")
         results = [value.name for value in branch.output]
         made = [output for inner in branch.node for output in inner.output if output]
-        names = {output: self._graph.unique(f"{node.name}/{output}") for output in made}
+        taken = self._graph.taken()
+        names = {output: unique(f"{node.name}/{output}", taken) for output in made}
         for result, output in zip(results, outputs, strict=True):
             if result in names and result not in self._graph.outputs:
                 names[result] = output

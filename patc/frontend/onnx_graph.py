@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,14 +80,9 @@ class OnnxGraph:
         self.model.graph.node.extend(copies)
         self.constants = {name: array for name, array in self.constants.items() if name in read}
 
-    def unique(self, name: str) -> str:
-        """Return a name that no value has."""
-        taken = {*self.constants, *self.types, *(output for node in self.nodes for output in node.output)}
-        unique, suffix = name, 0
-        while unique in taken:
-            suffix += 1
-            unique = f"{name}.{suffix}"
-        return unique
+    def taken(self) -> set[str]:
+        """Return the names that values have."""
+        return {*self.constants, *self.types, *(output for node in self.nodes for output in node.output)}
 
     def infer(self, strict: bool = False) -> None:
         """Find the types of all values, with what is known of shapes that are computed.
@@ -96,7 +91,7 @@ class OnnxGraph:
             PatcError: strict, and shapes or types contradict each other.
         """
         onnx = load_onnx()
-        whole = self.with_constants(SMALL)
+        whole = self.with_constants()
         try:
             inferred = onnx.shape_inference.infer_shapes(whole, check_type=strict, strict_mode=strict, data_prop=True)
         except Exception as error:  # InferenceError, and whatever C++ throws
@@ -108,18 +103,32 @@ class OnnxGraph:
         for name, array in self.constants.items():
             self.types[name] = ValueType(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
-    def with_constants(self, most: int) -> onnx.ModelProto:
-        """Return the model with constants of at most `most` elements as initializers, and the others as inputs."""
+    def with_constants(self, inputs: Container[str] | None = None) -> onnx.ModelProto:
+        """Return the model with its constants.
+
+        Args:
+            inputs: names of those that become its last inputs, the others being initializers; None for all of more
+                than `SMALL` elements.
+        """
         onnx = load_onnx()
         whole = onnx.ModelProto()
         whole.CopyFrom(self.model)
         for name, array in self.constants.items():
-            if array.size <= most:
-                whole.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-            else:
+            if array.size > SMALL if inputs is None else name in inputs:
                 element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
                 whole.graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
+            else:
+                whole.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
         return whole
+
+
+def unique(name: str, taken: Container[str]) -> str:
+    """Return a name that is not taken."""
+    found, suffix = name, 0
+    while found in taken:
+        suffix += 1
+        found = f"{name}.{suffix}"
+    return found
 
 
 def make_graph(model: onnx.ModelProto, path: Path) -> OnnxGraph:
@@ -130,21 +139,23 @@ def make_graph(model: onnx.ModelProto, path: Path) -> OnnxGraph:
     """
     constants: dict[str, np.ndarray] = {}
     graph = OnnxGraph(model, constants, path)
-    inputs = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initialized]
     del model.graph.input[:]  # old files list weights as inputs too
     model.graph.input.extend(inputs)
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")  # some files have wrong ones
-    _take_constants(model.graph, graph, {})
+    _take_constants(model.graph, graph, {}, graph.taken())
     return graph
 
 
-def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, str]) -> None:
+def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, str], taken: set[str]) -> None:
     """Move initializers and `Constant` nodes of a graph, and of those inside, to the constants of the model.
 
     Args:
         names: of constants that had another name where they were.
+        taken: the names that values of the model have.
     """
     onnx = load_onnx()
     names = dict(names)
@@ -152,7 +163,9 @@ def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, st
 
     def take(name: str, array: np.ndarray) -> None:
         # Branches of one If may each have a constant of the same name.
-        names[name] = name if graph is into.model.graph and name not in into.constants else into.unique(name)
+        is_free = graph is into.model.graph and name not in into.constants
+        names[name] = name if is_free else unique(name, taken)
+        taken.add(names[name])
         into.constants[names[name]] = array
 
     for tensor in graph.initializer:
@@ -163,7 +176,7 @@ def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, st
             for index, name in enumerate(node.input):
                 node.input[index] = names.get(name, name)
             for inner in subgraphs(node):
-                _take_constants(inner, into, names)
+                _take_constants(inner, into, names, taken)
             kept.append(node)
         elif attribute.name == "value":
             attribute.t.name = node.output[0]

@@ -190,16 +190,8 @@ def _parameters(graph: OnnxGraph) -> dict[str, np.ndarray]:
 
 def _importable(graph: OnnxGraph, parameters: Mapping[str, np.ndarray]) -> Any:
     """Return the model as torch-mlir takes it: all values have types, and the last inputs are parameters."""
-    onnx = load_onnx()
-    whole = onnx.ModelProto()
-    whole.CopyFrom(graph.model)
+    whole = graph.with_constants(parameters)
     whole.graph.name = "main"
-    for name, array in graph.constants.items():
-        if name not in parameters:
-            whole.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    for name, array in parameters.items():
-        element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        whole.graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
     del whole.graph.value_info[:]
     whole.graph.value_info.extend(_value_info(graph, name) for node in graph.nodes for name in node.output if name)
     for value in whole.graph.output:

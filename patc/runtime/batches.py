@@ -30,7 +30,7 @@ def count_images(info: TensorInfo, value: Any) -> int:
 
 def sized(infos: Sequence[TensorInfo], images: int) -> tuple[TensorInfo, ...]:
     """Return tensors of as many images."""
-    return tuple(replace(info, shape=(images, *info.shape[1:])) for info in infos)
+    return tuple(info if info.shape[0] == images else replace(info, shape=(images, *info.shape[1:])) for info in infos)
 
 
 def describe_sizes(info: TensorInfo, dynamic_batch: bool) -> str:
@@ -46,6 +46,9 @@ def run_blocks(program: Program, run: Run, images: int, inputs: Sequence[int], o
         inputs, outputs: addresses of `images` images.
     """
     block = program.block
+    if images == block:
+        run(inputs, outputs)
+        return
     if images < block:
         _run_padded(program, run, images, inputs, outputs)
         return
