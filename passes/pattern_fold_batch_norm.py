@@ -18,8 +18,7 @@ from patc.passes.raising.channel_affine import Chain, only_user, per_channel, re
 from patc.passes.raising.evaluate import NotConstant, evaluate
 from patc.passes.raising.functions import find_activations
 from patc.passes.raising.linalg_layers import reshape_sources
-from patc.passes.raising.lines import lay_lines
-from patc.passes.raising.transposed import turn_weights
+from patc.passes.raising.lines import normalize_convolutions
 
 # Number of leading weight axes that make up the filters: G x F of a grouped convolution.
 _FILTER_AXES = {
@@ -68,8 +67,7 @@ class PatternFoldBatchNorm(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         with module.context:
             for block in (function.regions[0].blocks[0] for function in defined_functions(module)):
-                if turn_weights(block, state) | lay_lines(block):
-                    erase_dead(block)
+                normalize_convolutions(block, state)
                 barred = {op.result for found in find_activations(block, state) for op in found.ops}
                 convolutions = [op.operation for op in block.operations if op.operation.name in _FILTER_AXES]
                 folded = [_fold_into(conv, barred, state) for conv in convolutions]

@@ -13,6 +13,7 @@ from patc.diagnostics import PatcError, describe_location
 from patc.passes.base import Pass, PassState
 from patc.passes.functions.expand import has_lowering
 from patc.passes.generic.fusion import fuse
+from patc.passes.ir.bodies import constant_number
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import (
@@ -76,11 +77,12 @@ class PatternOutline(Pass):
             erase_dead(function.entry_block)
         left = {function: [op for op in top_level_ops(function) if _is_left(op)] for function in functions}
         _require_known([op for ops in left.values() for op in ops])
+        taken = symbols(module)
         for function, ops in left.items():
             if ops:
                 ops = _with_reshapes(function, ops)
                 for group in find_groups(function, ops):
-                    _outline(module, group)
+                    _outline(module, group, taken)
                 for op in reversed(ops):
                     op.operation.erase()
                 sort_block(function.regions[0].blocks[0])
@@ -162,7 +164,7 @@ def _find_unknown(op: Any) -> list[str]:
     def visit(inner: ir.Operation) -> ir.WalkResult:
         wrong = next((type_ for type_ in _types(inner) if not _is_known_type(type_)), None)
         if inner.name == "cf.assert":
-            if _is_false(inner.operands[0]):  # how torch-mlir says what it cannot lower
+            if constant_number(inner.operands[0]) == 0:  # how torch-mlir says what it cannot lower
                 found[f"{_operation_name(op)}: {inner.attributes['msg'].value}"] = None
         elif inner.name.split(".")[0] not in _DIALECTS:
             found[inner.name] = None
@@ -174,12 +176,6 @@ def _find_unknown(op: Any) -> list[str]:
 
     op.operation.walk(visit)
     return list(found)
-
-
-def _is_false(value: ir.Value) -> bool:
-    owner = value.owner
-    is_constant = not isinstance(owner, ir.Block) and owner.operation.name == "arith.constant"
-    return is_constant and owner.operation.attributes["value"].value == 0
 
 
 def _is_undefined(op: ir.Operation) -> bool:
@@ -209,13 +205,14 @@ def _list_places(places: list[str]) -> str:
 # From a group to a function.
 
 
-def _outline(module: ir.Module, group: list[Any]) -> None:
+def _outline(module: ir.Module, group: list[Any], taken: set[str]) -> None:
     """Replace a group of ops by a call of a function that computes the same."""
     members, block = {op.operation for op in group}, group[0].operation.block
     made = [result for op in group for result in op.results if isinstance(result.type, ir.RankedTensorType)]
     results = [result for result in made if users_outside(result, members, block)]
     copy = _Copy(group)
-    name = free_name("generic", symbols(module))
+    name = free_name("generic", taken)
+    taken.add(name)
     with module.context, group[-1].location:
         scratch = copy.as_module(results)
         _simplify(scratch)

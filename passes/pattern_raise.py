@@ -16,8 +16,7 @@ from patc.passes.layers.registry import kinds
 from patc.passes.raising.epilogue import BIAS, FUSED
 from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
-from patc.passes.raising.lines import lay_lines
-from patc.passes.raising.transposed import turn_weights
+from patc.passes.raising.lines import normalize_convolutions
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,7 @@ class PatternRaise(Pass):
         early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
-                if turn_weights(function.entry_block, state) | lay_lines(function.entry_block):
-                    erase_dead(function.entry_block)
+                normalize_convolutions(function.entry_block, state)
                 raise_activations(function.entry_block, state)
                 for some in (early, late, FUSED):
                     _raise_layers(function.entry_block, state, some)
@@ -66,8 +64,11 @@ class PatternRaise(Pass):
 
 def _raise_layers(block: ir.Block, state: PassState, raisers: Sequence[Raiser]) -> None:
     """Replace each op by what the first of its raisers that takes it makes; the ops in front of it become dead."""
+    by_name: dict[str, list[Raiser]] = {}
+    for raiser in raisers:
+        by_name.setdefault(raiser.op, []).append(raiser)
     for op in list(block.operations):
-        found = [raiser for raiser in raisers if raiser.op == op.operation.name]
+        found = by_name.get(op.operation.name)
         if not found or not _has_known_types(op):
             continue
         with op.location, ir.InsertionPoint(op):

@@ -10,6 +10,7 @@ from torch_mlir.dialects import arith, math
 from patc.passes.functions.arithmetic import Arithmetic
 from patc.passes.functions.exponentials import exp_of_sum
 from patc.passes.functions.logarithms import log_in_two, upper_half
+from patc.passes.ir.bodies import constant_number
 
 _SMALL_POWERS = range(-8, 9)  # exponents that become products
 _ROOTS = (-0.5, 0.5)  # exponents that become square roots, as in PyTorch: that of minus infinity is NaN
@@ -62,10 +63,8 @@ def _constant(value: ir.Value) -> float | None:
     """Return the number that a value always is, or None."""
     while not isinstance(value.owner, ir.Block) and value.owner.name in ("arith.truncf", "arith.extf", "arith.sitofp"):
         value = value.owner.operands[0]
-    if isinstance(value.owner, ir.Block) or value.owner.name != "arith.constant":
-        return None
-    attr = value.owner.attributes["value"]
-    return float(attr.value) if isinstance(attr, (ir.FloatAttr, ir.IntegerAttr)) else None
+    found = constant_number(value)
+    return None if found is None else float(found)
 
 
 def cbrt(a: Arithmetic, x: ir.Value) -> ir.Value:

@@ -35,10 +35,13 @@ class Blocks:
     strides: dict[ir.Value, int]
 
     @staticmethod
-    def of(nests: Sequence[Nest], cache_bytes: int) -> Blocks | None:
+    def of(nests: Sequence[Nest], rows: int, cache_bytes: int) -> Blocks | None:
         """Return the blocks that some nests can go through together, as many as it takes for a block to fit a cache;
-        None where a nest reads what another one writes for a different block."""
-        rows = math.gcd(*(_count_rows(nest) for nest in nests))
+        None where a nest reads what another one writes for a different block.
+
+        Args:
+            rows: the greatest number that all `count_rows` of the nests are multiples of.
+        """
         for count in _divisors(rows):
             if count < min(rows, _LEAST_BLOCKS):
                 continue
@@ -104,7 +107,7 @@ class Blocks:
         return steps[-1] if steps else None
 
 
-def _count_rows(nest: Nest) -> int:
+def count_rows(nest: Nest) -> int:
     """Return the turns of the parallel loops around all others, which can be divided into blocks."""
     if indexed_dims(nest.op) or any(inner.operation.name == "memref.load" for inner in walk_ops(nest.op)):
         return 1  # what it reads depends on more than where it is

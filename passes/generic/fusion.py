@@ -7,6 +7,7 @@ from typing import Any
 
 from torch_mlir import ir, passmanager
 
+from patc.passes.ir.bodies import yields_argument
 from patc.passes.ir.functions import RESHAPES
 
 _GENERALIZE = "builtin.module(func.func(linalg-generalize-named-ops),canonicalize)"
@@ -54,9 +55,7 @@ def _source(value: ir.Value) -> ir.Value:
 def _is_copy(op: Any) -> bool:
     if op.operation.name != "linalg.generic" or len(op.inputs) != 1 or len(op.outputs) != 1:
         return False
-    block = op.operation.regions[0].blocks[0]
-    end = block.operations[0]
-    return end.operation.name == "linalg.yield" and end.operands[0] == block.arguments[0]
+    return yields_argument(op.operation)
 
 
 def _computes(value: ir.Value) -> bool:

@@ -12,6 +12,7 @@ from patc.passes.generic.bufferize import root, used_memories
 from patc.passes.generic.nests import Nest
 from patc.passes.generic.products import Product
 from patc.passes.generic.transpositions import Transposed
+from patc.passes.ir.bodies import constant_number
 
 # Numbers that results start from, by the number of the output.
 Starts: TypeAlias = dict[int, ir.Value]
@@ -47,12 +48,7 @@ def _can_start(job: Job, number: ir.Value) -> bool:
     """Whether a step can start from a number: a product from zero, and a nest whose sums are in registers."""
     if isinstance(job, Nest):
         return all(loop.is_parallel for loop in job.loops[: job.carried])
-    return isinstance(job, Product) and _is_zero(number)
-
-
-def _is_zero(number: ir.Value) -> bool:
-    is_constant = not isinstance(number.owner, ir.Block) and number.owner.name == "arith.constant"
-    return is_constant and number.owner.attributes["value"].value == 0
+    return isinstance(job, Product) and bool(constant_number(number) == 0)
 
 
 def _filled_with(op: Any) -> ir.Value | None:

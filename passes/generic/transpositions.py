@@ -8,6 +8,7 @@ from typing import Any
 from torch_mlir import ir
 
 from patc.passes.generic.nests import Access, Loop, Nest
+from patc.passes.ir.bodies import yields_argument
 
 _FEW = 4  # rows or columns, of which vectors would hold little
 
@@ -48,7 +49,5 @@ class Transposed:
 
 def _copies(op: Any) -> bool:
     """Whether a body is `yield in`, in f32."""
-    block = op.operation.regions[0].blocks[0]
-    end = block.operations[0]
-    given = block.arguments[0]
-    return end.operation.name == "linalg.yield" and end.operands[0] == given and isinstance(given.type, ir.F32Type)
+    argument = op.operation.regions[0].blocks[0].arguments[0]
+    return yields_argument(op.operation) and isinstance(argument.type, ir.F32Type)

@@ -57,8 +57,11 @@ class Interpreter:
 
 def _look_up(value: ir.Value, known: Mapping[ir.Value, Scalar]) -> Scalar | None:
     """Return a scalar of the body, or a constant from outside."""
-    if value in known:
-        return known[value]
+    return known[value] if value in known else constant_number(value)
+
+
+def constant_number(value: ir.Value) -> np.ndarray | None:
+    """Return the number that a value is, or None for another one than a constant."""
     owner = value.owner
     is_constant = not isinstance(owner, ir.Block) and owner.operation.name == "arith.constant"
     return number(owner.operation) if is_constant else None
@@ -102,6 +105,13 @@ def spread_operand(operation: ir.Operation, place: int, array: np.ndarray) -> np
     order = sorted(range(len(axes)), key=axes.__getitem__)
     sizes = dict(zip(axes, picked.shape, strict=True))
     return picked.transpose(order).reshape([sizes.get(loop, 1) for loop in range(map_.n_dims)])
+
+
+def yields_argument(operation: ir.Operation) -> bool:
+    """Return whether the body of a linalg.generic does nothing but yield its first argument."""
+    block = operation.regions[0].blocks[0]
+    end = block.operations[0]
+    return end.operation.name == "linalg.yield" and end.operands[0] == block.arguments[0]
 
 
 def used_arguments(operation: ir.Operation) -> list[int]:

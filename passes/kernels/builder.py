@@ -126,6 +126,14 @@ class Builder:
         divisor = self.index(b)
         return arith.DivUIOp(a, divisor).result, arith.RemUIOp(a, divisor).result
 
+    def digits(self, number: Index, extents: Sequence[int]) -> list[Index]:
+        """Return the turns of loops, the outermost first, from the number of the turn of all of them together."""
+        found: list[Index] = []
+        for extent in reversed(extents[1:]):
+            number, digit = self.divide(number, extent)
+            found.insert(0, digit)
+        return [number, *found] if extents else []
+
     def minimum(self, a: Index, b: int) -> Index:
         """Return the smaller of two non-negative indices."""
         return min(a, b) if isinstance(a, int) else arith.MinUIOp(a, self.index(b)).result

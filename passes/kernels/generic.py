@@ -64,11 +64,8 @@ def compute_block(
 ) -> None:
     """Write all nests for one block of rows; `starts` of each nest as in `compute_nest`."""
     for nest, outer, numbers in zip(blocks.nests, blocks.outer, starts, strict=True):
-        left, turns = block, list[Index]()
-        for loop in reversed(nest.loops[1:outer]):
-            left, turn = b.divide(left, loop.extent)
-            turns.insert(0, turn)
-        compute_turn(b, nest, memories, [left, *turns] if outer else [], numbers)
+        turns = b.digits(block, [loop.extent for loop in nest.loops[:outer]])
+        compute_turn(b, nest, memories, turns, numbers)
 
 
 def compute_step(b: Builder, op: Any, memories: Memories) -> None:

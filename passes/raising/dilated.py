@@ -3,7 +3,7 @@ that they make images of their own, which `winograd` and its like can compute.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch_mlir import ir
@@ -13,9 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.windows import Window
-from patc.passes.raising.linalg_layers import tensor_like
-
-Build = Callable[[ir.Value, ir.Value, Window, list[int]], ir.Value]  # from input, weight, window and shape
+from patc.passes.raising.linalg_layers import Build, cropped, tensor_like
 
 _LEAST_CHANNELS = 256  # with half of them the two copies cost what the convolution gains
 _LEAST_SIZE = 6  # of an image: in smaller ones much of each tile of outputs is computed for nothing
@@ -51,9 +49,7 @@ def build_apart(
     joined = _rearranged(result, [batch, apart, apart, shape[1], *places], [0, 3, 4, 1, 5, 2])
     made = [batch, shape[1], places[0] * apart, places[1] * apart]
     joined = tensor.collapse_shape(tensor_like(made, result), joined, [[0], [1], [2, 3], [4, 5]])
-    if made == list(shape):
-        return joined
-    return tensor.extract_slice(tensor_like(shape, joined), joined, [], [], [], [0] * 4, list(shape), [1] * 4)
+    return cropped(joined, [0] * 4, shape)
 
 
 def _padded(value: ir.Value, size: Sequence[int]) -> ir.Value:

@@ -122,18 +122,23 @@ def _sources(
 
 
 def _data(op: ir.Operation, state: PassState) -> list[ir.Value]:
-    """Return the operands that are not constant; none where one of them is not read element by element."""
+    """Return the operands that are not constant; none where one of them is not read element by element, or where there
+    is a constant that is neither one number nor one for each channel."""
+    channels = op.result.type.shape[1] if op.result.type.rank > 1 else 1
     maps, found = [attr.value for attr in op.attributes["indexing_maps"]], []
     for place in used_arguments(op):
         value = op.operands[place]
         if not isinstance(value.type, ir.RankedTensorType):
             return []
         try:
-            evaluate_operand(op, place, state)
+            array = evaluate_operand(op, place, state)
         except NotConstant:
             if maps[place] != maps[-1] or list(value.type.shape) != list(op.result.type.shape):
                 return []
             found.append(value)
+            continue
+        if array.size > 1 and (array.size != channels or array.shape[1] != channels):
+            return []
     return found
 
 
@@ -143,10 +148,9 @@ def _run(
     """Return what ops compute of the samples: one number for each, or one for each and each channel; None where that is
     not known, or is not finite though the sample is small."""
     known: dict[ir.Value, Any] = {source: _SAMPLES.reshape(-1, *[1] * source.type.rank)}
-    channels = source.type.shape[1] if source.type.rank > 1 else 1
     try:
         for op in sorted(ops, key=order.__getitem__):
-            arguments = {place: _argument(op, place, known, channels, state) for place in used_arguments(op)}
+            arguments = {place: _argument(op, place, known, state) for place in used_arguments(op)}
             known[op.result] = evaluate_region(op, arguments)
     except NotConstant:
         return None
@@ -156,13 +160,9 @@ def _run(
     return values.reshape(len(_SAMPLES), -1)
 
 
-def _argument(op: ir.Operation, place: int, known: dict[ir.Value, Any], channels: int, state: PassState) -> Any:
-    if op.operands[place] in known:
-        return known[op.operands[place]]
-    array = evaluate_operand(op, place, state)
-    if array.size > 1 and (array.size != channels or array.shape[1] != channels):
-        raise NotConstant
-    return array[None]
+def _argument(op: ir.Operation, place: int, known: dict[ir.Value, Any], state: PassState) -> Any:
+    value = op.operands[place]
+    return known[value] if value in known else evaluate_operand(op, place, state)[None]
 
 
 def _is_affine(values: np.ndarray) -> bool:

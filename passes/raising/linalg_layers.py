@@ -21,6 +21,7 @@ _SMALLEST = float(np.finfo(np.float32).min)
 # An input and the window over it; what has none is `NO_WINDOW`.
 WindowedInput = tuple[ir.Value, Window] | tuple[None, None]
 NO_WINDOW: tuple[None, None] = (None, None)
+Build = Callable[[ir.Value, ir.Value, Window, list[int]], ir.Value]  # from input, weight, window and shape
 
 
 def is_zero(value: float) -> bool:
@@ -229,6 +230,14 @@ def _is_op(owner: Any, *names: str) -> bool:
 def tensor_like(shape: Sequence[int], like: ir.Value) -> ir.Type:
     """Return a tensor type with the elements of another value."""
     return ir.RankedTensorType.get(list(shape), like.type.element_type)
+
+
+def cropped(value: ir.Value, first: Sequence[int], shape: Sequence[int]) -> ir.Value:
+    """Return the part of a tensor that begins at `first`: the tensor itself where that is all of it."""
+    if list(value.type.shape) == list(shape):
+        return value
+    ones = [1] * len(shape)
+    return tensor.extract_slice(tensor_like(shape, value), value, [], [], [], list(first), list(shape), ones)
 
 
 def flat_like(value: ir.Value, result: ir.Value) -> ir.Value:

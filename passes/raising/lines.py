@@ -13,15 +13,25 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
+from patc.passes.base import PassState
 from patc.passes.ir.bodies import is_elementwise
+from patc.passes.ir.functions import erase_dead
 from patc.passes.raising.linalg_layers import reshape_sources, tensor_like
+from patc.passes.raising.transposed import turn_weights
 
 # The dimensions of a tensor of rank 4 (planes) or 5 (planes of grouped channels) that make those of lines.
 _LINE = {4: [[0], [1], [2, 3]], 5: [[0], [1, 2], [3, 4]]}
 _GROUPED = [[0], [1, 2], [3], [4]]
 
 
-def lay_lines(block: ir.Block) -> bool:
+def normalize_convolutions(block: ir.Block, state: PassState) -> None:
+    """Give transposed convolutions plain weights, and make 1-D ones 2-D."""
+    is_turned, is_laid = turn_weights(block, state), _lay_lines(block)
+    if is_turned or is_laid:
+        erase_dead(block)
+
+
+def _lay_lines(block: ir.Block) -> bool:
     """Rewrite the 1-D convolutions of a function and what follows them; return whether there are any.
 
     The ops that are replaced stay, without users.

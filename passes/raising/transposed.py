@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.windows import Window
-from patc.passes.raising.linalg_layers import is_filled, is_zero, reshape_sources, tensor_like
-
-Build = Callable[[ir.Value, ir.Value, Window, list[int]], ir.Value]  # from input, weight, window and shape
+from patc.passes.raising.linalg_layers import Build, cropped, is_filled, is_zero, reshape_sources
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,10 @@ class Spread:
         if not is_whole or offsets[:2] != [0, 0] or strides[:2] != [1, 1] or len(strides) != 4:
             return None
         around = value.owner.operands[1]
-        zeros = None if is_filled(around, is_zero) else read_constant(around, state)
-        if not is_filled(around, is_zero) and (zeros is None or zeros.any()):
-            return None
+        if not is_filled(around, is_zero):
+            zeros = read_constant(around, state)
+            if zeros is None or zeros.any():
+                return None
         inner = Spread.read(source, state) or Spread(source, (0, 0), (1, 1))  # one axis after the other
         (top, left), (down, right) = offsets[2:], strides[2:]
         places = top + down * inner.offsets[0], left + right * inner.offsets[1]
@@ -106,11 +105,7 @@ class Transposed:
             for place in itertools.product(range(len(rows)), range(len(columns)))
         }
         joined = self._join(results, [sum(phase.places for phase in axis) for axis in (rows, columns)])
-        if list(joined.type.shape) == list(self.shape):
-            return joined
-        return tensor.extract_slice(
-            tensor_like(self.shape, joined), joined, [], [], [], [0, 0, *crops], list(self.shape), [1, 1, 1, 1]
-        )
+        return cropped(joined, [0, 0, *crops], self.shape)
 
     def _axis(self, axis: int) -> tuple[int, list[_Phase]]:
         """Return how many outputs are computed in front of the first, and the phases of all; none where there is no

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from patc.passes.algorithms.host.products import Operands, emit_product, pack_co
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.generic.blocks import Blocks
+from patc.passes.generic.blocks import Blocks, count_rows
 from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
@@ -80,15 +80,18 @@ class Generic(HostAlgorithm):
 
 def _find_blocks(site: HostSite, jobs: Sequence[Job]) -> tuple[int, Blocks | None]:
     """Return how many of the first steps are computed together, and their blocks if these are several."""
-    costs = site.costs
     nests: list[Nest] = []
-    found: Blocks | None = None
     for job in jobs:
         if not isinstance(job, Nest):
             break
         nests.append(job)
-        sizes = (costs.first_level_bytes, costs.second_level_bytes // 2)
-        joined = next((each for size in sizes if (each := Blocks.of(nests, size)) is not None), None)
+    if len(nests) < 2:
+        return 1, None
+    sizes = (site.costs.first_level_bytes, site.costs.second_level_bytes // 2)
+    rows, found = 0, None
+    for count, nest in enumerate(nests, 1):
+        rows = math.gcd(rows, count_rows(nest))
+        joined = next((each for size in sizes if (each := Blocks.of(nests[:count], rows, size)) is not None), None)
         if joined is None:
             break
         found = joined
@@ -100,8 +103,10 @@ def _read(step: Any) -> Job:
     """Return what the loops of a step are; None for one that has its own."""
     if step.operation.name != "linalg.generic":
         return None
+    if (product := Product.of(step)) is not None:
+        return product
     nest = Nest.of(step)
-    return Product.of(step) or Transposed.of(nest) or nest
+    return Transposed.of(nest) or nest
 
 
 def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
@@ -163,18 +168,41 @@ def _emit_transposed(site: HostSite, copy: Transposed, memories: Mapping[ir.Valu
     share(site, threads, (count, bands)).call(given, emit, [1.0] * bands)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """The memories that a kernel of some ops is given, each once.
+
+    Attributes:
+        places: memory of the steps -> number of the kernel's argument.
+        memories: the arguments.
+    """
+
+    places: dict[ir.Value, int]
+    memories: list[ir.Value]
+
+    @staticmethod
+    def of(names: Sequence[ir.Value], memories: Mapping[ir.Value, ir.Value]) -> _Given:
+        """Return those of the memories of the steps that are named; `memories` says what these are."""
+        given = list(dict.fromkeys(memories[name] for name in names))
+        return _Given({name: given.index(memories[name]) for name in names}, given)
+
+    def seen(self, arguments: Sequence[ir.Value]) -> dict[ir.Value, generic.FlatMemory]:
+        """Return what the memories of the steps are in the kernel."""
+        return {name: generic.FlatMemory(arguments[place]) for name, place in self.places.items()}
+
+
 def _emit_nest(site: HostSite, nest: Nest, starts: Starts, memories: Mapping[ir.Value, ir.Value]) -> None:
     turns = 1 if nest.divided is None else nest.loops[nest.divided].extent
     threads = min(site.schedule.threads, turns, max(1, nest.turns // _LEAST_TURNS))
-    names = used_memories(nest.op, memories)
-    given = list(dict.fromkeys(memories[name] for name in names))
+    given = _Given.of(used_memories(nest.op, memories), memories)
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         set_apart(arguments)
-        seen = {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
-        generic.compute_nest(kernel.b, nest, seen, (kernel.work.first_tile, kernel.work.last_tile), starts)
+        some = kernel.work.first_tile, kernel.work.last_tile
+        generic.compute_nest(kernel.b, nest, given.seen(arguments), some, starts)
 
-    site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns)).call(given, emit, [1.0])
+    site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns))
+    site.call(given.memories, emit, [1.0])
 
 
 def _emit_blocks(
@@ -190,7 +218,7 @@ def _emit_blocks(
     names = list(dict.fromkeys(name for nest in blocks.nests for name in used_memories(nest.op, memories)))
     sizes = {name: blocks.strides[name] * element_bytes(name.type) for name in own if name in blocks.strides}
     on_stack = list(sizes) if sum(sizes.values()) <= _STACK_BYTES else []
-    given = list(dict.fromkeys(memories[name] for name in names if name not in on_stack))
+    given = _Given.of([name for name in names if name not in on_stack], memories)
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         b = kernel.b
@@ -198,27 +226,23 @@ def _emit_blocks(
         scratch = {name: b.scratch(blocks.strides[name], name.type.element_type) for name in on_stack}
 
         def one_block(number: ir.Value) -> None:
-            seen = {
-                name: generic.FlatMemory(scratch[name], b.mul(number, -blocks.strides[name]))
-                if name in on_stack
-                else generic.FlatMemory(arguments[given.index(memories[name])])
-                for name in names
+            stacked = {
+                name: generic.FlatMemory(memory, b.mul(number, -blocks.strides[name]))
+                for name, memory in scratch.items()
             }
-            generic.compute_block(b, blocks, seen, number, starts)
+            generic.compute_block(b, blocks, given.seen(arguments) | stacked, number, starts)
 
         b.each(kernel.work.first_tile, kernel.work.last_tile, one_block)
 
-    site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, blocks.count)).call(given, emit, [1.0])
+    site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, blocks.count))
+    site.call(given.memories, emit, [1.0])
 
 
 def _emit_step(site: HostSite, step: Any, memories: Mapping[ir.Value, ir.Value]) -> None:
-    names = used_memories(step, memories)
-    given = list(dict.fromkeys(memories[name] for name in names))
+    given = _Given.of(used_memories(step, memories), memories)
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         set_apart(arguments)
-        generic.compute_step(
-            kernel.b, step, {name: generic.FlatMemory(arguments[given.index(memories[name])]) for name in names}
-        )
+        generic.compute_step(kernel.b, step, given.seen(arguments))
 
-    site.scheduled(replace(site.schedule, threads=1), (0, 1)).call(given, emit, [1.0])
+    site.scheduled(replace(site.schedule, threads=1), (0, 1)).call(given.memories, emit, [1.0])

@@ -78,7 +78,7 @@ def emit_product(site: HostSite, product: Product, operands: Operands) -> None:
     if product.rows.extent > 1 and (lhs.depth_step != 1 or is_aliased):
         lanes = site.target.lanes
         lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes))
-    _multiply(site, product, operands, (lhs, rhs))
+    _multiply(site, product, operands, (lhs, rhs), (rows, columns))
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,10 @@ def _pack(site: HostSite, product: Product, side: _Side, cuts: Cuts, pitch: int 
     return _Side(packed, 0, side.step, side.depth_step, outer, pitch or 1)
 
 
-def _multiply(site: HostSite, product: Product, operands: Operands, sides: tuple[_Side, _Side]) -> None:
-    rows, columns = cut(product, site.target)
-    lhs, rhs = sides
+def _multiply(
+    site: HostSite, product: Product, operands: Operands, sides: tuple[_Side, _Side], cuts: tuple[Cuts, Cuts]
+) -> None:
+    (lhs, rhs), (rows, columns) = sides, cuts
     extents, depth = [turns.extent for turns in product.outer], product.depth.extent
     count = math.prod(extents)
     fitting = max(1, site.costs.second_level_bytes // 2 // (element_bytes(lhs.memory.type) * depth * rows.longest))
@@ -171,14 +172,11 @@ def starts(
 ) -> list[Index]:
     """Return the addresses of some matrices in one turn of the loops around: where each begins in the first turn, and
     its steps in each loop, are given."""
-    digits: list[Index] = []
-    for extent in reversed(extents[1:]):
-        number, digit = b.divide(number, extent)
-        digits.insert(0, digit)
+    digits = b.digits(number, extents)
     found: list[Index] = []
     for first, steps in sides:
         address: Index = first
-        for digit, step in zip([number, *digits], steps, strict=False):
+        for digit, step in zip(digits, steps, strict=True):
             address = b.add(b.mul(digit, step), address)
         found.append(address)
     return found

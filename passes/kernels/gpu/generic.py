@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from patc.passes.generic.nests import Nest
-from patc.passes.kernels.builder import Index
 from patc.passes.kernels.generic import Memories, compute_turn
 from patc.passes.kernels.gpu.kernel import Kernel
 
@@ -27,12 +26,6 @@ def compute_nest(k: Kernel, nest: Nest, memories: Memories, groups: int) -> None
     number = k.add(k.mul(group, k.threads), k.thread())
 
     def one_turn() -> None:
-        turns: list[Index] = []
-        rest: Index = number
-        for loop in reversed(nest.loops[: nest.carried]):
-            is_outermost = len(turns) == nest.carried - 1
-            rest, turn = (0, rest) if is_outermost else k.divide(rest, loop.extent)
-            turns.insert(0, turn)
-        compute_turn(k, nest, memories, turns)
+        compute_turn(k, nest, memories, k.digits(number, [loop.extent for loop in nest.loops[: nest.carried]]))
 
     k.when(k.less(number, parallel_turns(nest)), one_turn)

@@ -195,7 +195,7 @@ def tile_shape(rows: int, columns: int, lanes: int, registers: int) -> tuple[int
         down, across = Cuts.evenly(rows, 1, height), Cuts.evenly(columns, lanes, vectors)
         height, vectors = down.longest, across.longest
         # Multiply-adds, loads of either factor (two start in a cycle, like multiply-adds), and the latency of few sums.
-        sums = ceil_div(rows, 1) * ceil_div(columns, lanes)
+        sums = rows * ceil_div(columns, lanes)
         loads = down.count * ceil_div(columns, lanes) + across.count * rows
         busy = min(1.0, height * vectors / 8)
         return (max(sums, loads) + 0.25 * min(sums, loads)) / busy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class Cuts:
     def firsts(self) -> list[tuple[int, int]]:
         """Return the first unit and the units of each panel."""
         sizes = [self.longest if panel < self.many else self.longest - 1 for panel in range(self.count)]
-        return [(sum(sizes[:panel]), size) for panel, size in enumerate(sizes)]
+        return list(zip(itertools.accumulate(sizes, initial=0), sizes, strict=False))
 
 
 def pack_lines(matrix: np.ndarray, cuts: Cuts) -> np.ndarray:
