@@ -30,6 +30,7 @@ def _verify_schedule(op: Any) -> bool:
 
 
 def verify_same_shape(op: Any) -> bool:
+    """Check that the result has the input's shape."""
     given, made = list(op.input.type.shape), list(op.result.type.shape)
     return rule(op, given == made, "input and result of one shape", f"{given}, {made}")
 
@@ -61,6 +62,7 @@ def verify_format(op: Any) -> bool:
 
 
 def verify_activation(op: Any) -> bool:
+    """Check the activation, where the op has one."""
     if "activation" not in op.attributes:
         return True
     attr = op.attributes["activation"]
@@ -76,10 +78,12 @@ def verify_activation(op: Any) -> bool:
 
 
 def is_pointwise(op: Any) -> bool:
+    """Return whether a window is one element, without strides or pads."""
     return op.kernel_size == (1, 1) and list(op.strides) == [1, 1] and not any(op.pads)
 
 
 def verify_bias(op: Any, filters: int) -> bool:
+    """Check that a bias, where there is one, has a number for each filter."""
     if op.bias is None:
         return True
     shape = list(op.bias.type.shape)
@@ -121,6 +125,7 @@ def verify_window(op: Any, kernel: tuple[int, int]) -> bool:
 
 
 def verify_pool(op: Any) -> bool:
+    """Check the window of a pool, and its result."""
     if not _verify_integers(op, "kernel", 2, 1) or not verify_window(op, tuple(op.kernel)):
         return False
     channels, made = op.input.type.shape[1], op.result.type.shape[1]
@@ -128,6 +133,7 @@ def verify_pool(op: Any) -> bool:
 
 
 def verify_divisor(op: Any) -> bool:
+    """Check the divisor of an average pool, where it has one."""
     if "divisor" not in op.attributes:
         return True
     attr = op.attributes["divisor"]
@@ -137,6 +143,7 @@ def verify_divisor(op: Any) -> bool:
 
 
 def verify_uncounted_pads(op: Any) -> bool:
+    """Check the pads that an average pool does not count, where it has any."""
     if "uncounted_pads" not in op.attributes:
         return True
     if not _verify_integers(op, "uncounted_pads", 2, 0):

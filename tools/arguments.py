@@ -298,6 +298,11 @@ def _library(text: str) -> str | tuple[int, ...]:
 
 
 def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return the name and the sizes of an input in a text such as x=1x3x640x640.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none.
+    """
     name, separator, sizes = text.rpartition("=")
     words = sizes.split("x") if sizes else []
     if not separator or not name or not all(word.isdecimal() and 0 < len(word) <= 9 and int(word) for word in words):

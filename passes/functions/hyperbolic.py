@@ -33,6 +33,7 @@ def sinh(a: Arithmetic, x: ir.Value) -> ir.Value:
 
 
 def cosh(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Half of exp(|x|) and of its inverse; the exponential is a square, which overflows only where the result does."""
     root = exp(a, a.mul(a.number(0.5), a.abs(x)))
     half = a.mul(a.mul(a.number(0.5), root), root)
     return a.add(half, a.div(a.number(0.25), half))
@@ -57,4 +58,5 @@ def acosh(a: Arithmetic, x: ir.Value) -> ir.Value:
 
 
 def atanh(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Half of the difference of two logarithms, which are exact near zero."""
     return a.mul(a.number(0.5), a.sub(log1p(a, x), log1p(a, a.sub(a.number(-0.0), x))))

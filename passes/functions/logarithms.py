@@ -34,10 +34,12 @@ def log(a: Arithmetic, x: ir.Value) -> ir.Value:
 
 
 def log2(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the logarithm to base 2."""
     return a.mul(log(a, x), a.number(numbers.log2(numbers.e)))
 
 
 def log10(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the logarithm to base 10."""
     return a.mul(log(a, x), a.number(1.0 / numbers.log(10.0)))
 
 

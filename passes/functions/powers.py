@@ -48,6 +48,7 @@ def _power_of_size(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
 
 
 def fpowi(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Return x to a whole power."""
     return powf(a, x, a.whole(y))
 
 

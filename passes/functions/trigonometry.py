@@ -45,14 +45,17 @@ def _sine(a: Arithmetic, x: ir.Value, turns: int) -> ir.Value:
 
 
 def sin(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the sine of an angle in radians."""
     return _sine(a, x, 0)
 
 
 def cos(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the cosine of an angle in radians."""
     return _sine(a, x, 1)
 
 
 def tan(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the tangent of an angle in radians."""
     return a.div(sin(a, x), cos(a, x))
 
 
@@ -84,10 +87,12 @@ def atan2(a: Arithmetic, y: ir.Value, x: ir.Value) -> ir.Value:
 
 
 def asin(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the angle in radians whose sine is x, and whose tangent is x / sqrt(1 - x * x)."""
     one = a.number(1.0)
     return atan(a, a.div(x, math.SqrtOp(a.mul(a.sub(one, x), a.add(one, x))).result))
 
 
 def acos(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """Return the angle in radians whose cosine is x: that of the point x, sqrt(1 - x * x)."""
     one = a.number(1.0)
     return atan2(a, math.SqrtOp(a.mul(a.sub(one, x), a.add(one, x))).result, x)

@@ -8,7 +8,8 @@ Loops that step over memory as one are one; the innermost steps over neighbours,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch_mlir import ir
@@ -59,12 +60,14 @@ class Nest:
         loops: with at least two turns each.
         accesses: one an operand, first the inputs.
         divided: number of the loop whose turns threads share; None where no loop is parallel.
+        starts: numbers that sums start from, by output; others start from what is in memory.
     """
 
     op: Any
     loops: tuple[Loop, ...]
     accesses: tuple[Access, ...]
     divided: int | None
+    starts: Mapping[int, ir.Value] = field(default_factory=dict)
 
     @property
     def turns(self) -> int:

@@ -34,12 +34,13 @@ class Turns:
 
 @dataclass(frozen=True)
 class Product:
-    """out[.., m, n] += sum over k of lhs[.., m, k] * rhs[.., k, n].
+    """out[.., m, n] = sum over k of lhs[.., m, k] * rhs[.., k, n].
 
     Attributes:
         lhs, rhs, out: where the operands begin.
         outer: loops around the product of two matrices, the outermost first.
         rows, columns, depth: m, n and k.
+        adds: whether the sums are added to what the result holds.
     """
 
     lhs: Access
@@ -49,6 +50,7 @@ class Product:
     rows: Turns
     columns: Turns
     depth: Turns
+    adds: bool = False
 
     @property
     def turns(self) -> int:
@@ -90,7 +92,7 @@ def _arrange(lhs: Access, rhs: Access, out: Access, turns: list[Turns]) -> Produ
     others = [each for each in rows if each is not row]
     if row.extent < _FEW and column.rhs != 1:
         return None
-    return Product(lhs, rhs, out, (*both, *columns, *others), row, column, depth[0])
+    return Product(lhs, rhs, out, (*both, *columns, *others), row, column, depth[0], adds=True)
 
 
 def _joined(turns: list[Turns]) -> list[Turns]:

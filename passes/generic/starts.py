@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from torch_mlir import ir
@@ -14,20 +15,17 @@ from patc.passes.generic.products import Product
 from patc.passes.generic.transpositions import Transposed
 from patc.passes.ir.bodies import constant_number
 
-# Numbers that results start from, by the number of the output.
-Starts: TypeAlias = dict[int, ir.Value]
 Job: TypeAlias = Product | Transposed | Nest | None
 
 
-def with_starts(ops: Sequence[Any], jobs: Sequence[Job]) -> list[tuple[Any, Starts, Job]]:
-    """Return the steps of a function without the fills of memory that only the step after adds to, and what the
-    results of each step start from.
+def with_starts(ops: Sequence[Any], jobs: Sequence[Job]) -> list[tuple[Any, Job]]:
+    """Return the steps of a function without the fills of memory that only the step after adds to: that starts from
+    what they fill with.
 
     Args:
         jobs: what the loops of each step are.
     """
-    kept = list(range(len(ops)))
-    starts: dict[Any, Starts] = {op.operation: {} for op in ops}
+    kept, found_jobs = list(range(len(ops))), list(jobs)
     for place, op in enumerate(ops):
         number = _filled_with(op)
         if number is None:
@@ -39,9 +37,17 @@ def with_starts(ops: Sequence[Any], jobs: Sequence[Job]) -> list[tuple[Any, Star
         found = [n for n, out in enumerate(ops[reader].outputs) if root(out) == memory]
         inputs = [value for value in ops[reader].inputs if root(value) == memory]
         if len(found) == 1 and not inputs and _is_whole(ops[reader].outputs[found[0]], memory):
-            starts[ops[reader].operation][found[0]] = number
+            found_jobs[reader] = _started(found_jobs[reader], found[0], number)
             kept.remove(place)
-    return [(ops[place], starts[ops[place].operation], jobs[place]) for place in kept]
+    return [(ops[place], found_jobs[place]) for place in kept]
+
+
+def _started(job: Job, output: int, number: ir.Value) -> Job:
+    """Return a job one of whose outputs starts from a number."""
+    if isinstance(job, Nest):
+        return replace(job, starts={**job.starts, output: number})
+    assert isinstance(job, Product)
+    return replace(job, adds=False)
 
 
 def _can_start(job: Job, number: ir.Value) -> bool:

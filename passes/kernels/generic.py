@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from torch_mlir import ir
@@ -30,42 +29,26 @@ class FlatMemory:
 Memories = Mapping[ir.Value, FlatMemory]
 
 
-def compute_nest(
-    b: Builder,
-    nest: Nest,
-    memories: Memories,
-    turns: tuple[Index, Index],
-    starts: Mapping[int, ir.Value] = MappingProxyType({}),
-) -> None:
+def compute_nest(b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
     """Write the loops of a nest.
 
     Args:
         memories: what each memory of the nest is.
         turns: of the loop that is divided, from and to.
-        starts: numbers that sums start from, by output; others start from what is in memory.
     """
-    _NestWriter(b, nest, memories, turns, starts).write()
+    _NestWriter(b, nest, memories, turns).write()
 
 
-def compute_turn(
-    b: Builder,
-    nest: Nest,
-    memories: Memories,
-    turns: Sequence[Index],
-    starts: Mapping[int, ir.Value] = MappingProxyType({}),
-) -> None:
-    """Write what one turn of some parallel loops computes, in a nest where these are the outermost loops; `starts` as
-    in `compute_nest`."""
-    _NestWriter(b, nest, memories, (0, 0), starts).write(turns)
+def compute_turn(b: Builder, nest: Nest, memories: Memories, turns: Sequence[Index]) -> None:
+    """Write what one turn of some parallel loops computes, in a nest where these are the outermost loops."""
+    _NestWriter(b, nest, memories, (0, 0)).write(turns)
 
 
-def compute_block(
-    b: Builder, blocks: Blocks, memories: Memories, block: Index, starts: Sequence[Mapping[int, ir.Value]]
-) -> None:
-    """Write all nests for one block of rows; `starts` of each nest as in `compute_nest`."""
-    for nest, outer, numbers in zip(blocks.nests, blocks.outer, starts, strict=True):
+def compute_block(b: Builder, blocks: Blocks, memories: Memories, block: Index) -> None:
+    """Write all nests for one block of rows."""
+    for nest, outer in zip(blocks.nests, blocks.outer, strict=True):
         turns = b.digits(block, [loop.extent for loop in nest.loops[:outer]])
-        compute_turn(b, nest, memories, turns, numbers)
+        compute_turn(b, nest, memories, turns)
 
 
 def compute_step(b: Builder, op: Any, memories: Memories) -> None:
@@ -74,14 +57,11 @@ def compute_step(b: Builder, op: Any, memories: Memories) -> None:
 
 
 class _NestWriter:
-    def __init__(
-        self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index], starts: Mapping[int, ir.Value]
-    ) -> None:
+    def __init__(self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
         self._b = b
         self._nest = nest
         self._memories = memories
         self._turns = turns
-        self._starts = starts
         self._block = nest.op.regions[0].blocks[0]
         self._written = nest.op.operation.regions[0].blocks[0].operations[-1].operands
 
@@ -135,8 +115,8 @@ class _NestWriter:
         return any(True for argument in arguments for _ in argument.uses) or self._nest.carried < len(self._nest.loops)
 
     def _start(self, number: int, access: Access, address: Index) -> ir.Value:
-        if number in self._starts:
-            return _Body(self._b, self._memories).outer(self._starts[number])
+        if number in self._nest.starts:
+            return _Body(self._b, self._memories).outer(self._nest.starts[number])
         return self._load(access, address)
 
     def _load(self, access: Access, address: Index) -> ir.Value:

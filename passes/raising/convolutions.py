@@ -28,6 +28,7 @@ from patc.passes.raising.transposed import Spread, Transposed
 
 
 def raise_conv2d(op: Any, state: PassState) -> ir.Value | None:
+    """Return a convolution of one group, or None."""
     weight = op.operands[1]
     sources = reshape_sources(weight)
     if sources and (array := read_f32(sources[-1], state)) is not None:
@@ -36,12 +37,14 @@ def raise_conv2d(op: Any, state: PassState) -> ir.Value | None:
 
 
 def raise_depthwise(op: Any, state: PassState) -> ir.Value | None:
+    """Return a convolution of a group for each channel, or None."""
     channels, *kernel = op.operands[1].type.shape
     weight = in_shape(op.operands[1], [channels, 1, *kernel], state)
     return weight and _build_conv2d(op, weight, list(op.result.type.shape), channels, state)
 
 
 def raise_grouped(op: Any, state: PassState) -> ir.Value | None:
+    """Return a convolution whose groups are a dimension of the linalg op, or None."""
     groups, filters, channels, *kernel = op.operands[1].type.shape
     batch, _, _, *size = op.result.type.shape
     weight = in_shape(op.operands[1], [groups * filters, channels, *kernel], state)

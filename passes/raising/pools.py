@@ -27,6 +27,7 @@ from patc.passes.raising.linalg_layers import (
 
 
 def raise_max_pool(op: Any, state: PassState) -> ir.Value | None:
+    """Return the pool of maxima of windows, or None; the input where a window is one element."""
     source, window = pool_window(op, is_lowest)
     if source is None or window is None or window.is_identity:
         return source

@@ -13,6 +13,7 @@ from patc.passes.raising.linalg_layers import linear_weight, read_init
 
 
 def raise_matmul(op: Any, state: PassState) -> ir.Value | None:
+    """Return the linear layer that a product with a constant weight is, or None."""
     weight = linear_weight(op, state)
     init = read_init(op.operands[2], list(op.result.type.shape))
     if weight is None or init is None or init.residual is not None:

@@ -22,7 +22,7 @@ from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
 from patc.passes.generic.products import Product
-from patc.passes.generic.starts import Job, Starts, with_starts
+from patc.passes.generic.starts import Job, with_starts
 from patc.passes.generic.transpositions import Transposed
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import element_bytes
@@ -56,23 +56,23 @@ class Generic(HostAlgorithm):
         memories = _memories(site, steps)
         todo = with_starts(steps.ops, [_read(step) for step in steps.ops])
         users: dict[ir.Value, list[int]] = {}
-        for number, (step, _, _) in enumerate(todo):
+        for number, (step, _) in enumerate(todo):
             for memory in used_memories(step, memories):
                 users.setdefault(memory, []).append(number)
         first = 0
         while first < len(todo):
-            count, blocks = _find_blocks(site, [job for _, _, job in todo[first : first + _MOST_TOGETHER]])
-            step, starts, job = todo[first]
+            count, blocks = _find_blocks(site, [job for _, job in todo[first : first + _MOST_TOGETHER]])
+            step, job = todo[first]
             if blocks is not None:
                 together = range(first, first + count)
                 own = [each for each in steps.buffers if all(user in together for user in users.get(each, ()))]
-                _emit_blocks(site, blocks, [starts for _, starts, _ in todo[first : first + count]], memories, own)
+                _emit_blocks(site, blocks, memories, own)
             elif isinstance(job, Product):
-                _emit_product(site, job, starts, memories, steps.arguments[: len(site.op.operands)])
+                _emit_product(site, job, memories, steps.arguments[: len(site.op.operands)])
             elif isinstance(job, Transposed):
                 _emit_transposed(site, job, memories)
             elif isinstance(job, Nest):
-                _emit_nest(site, job, starts, memories)
+                _emit_nest(site, job, memories)
             else:
                 _emit_step(site, step, memories)
             first += count
@@ -123,13 +123,12 @@ def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
 
 
 def _emit_product(
-    site: HostSite, product: Product, starts: Starts, memories: Mapping[ir.Value, ir.Value], given: Sequence[ir.Value]
+    site: HostSite, product: Product, memories: Mapping[ir.Value, ir.Value], given: Sequence[ir.Value]
 ) -> None:
     """Call a product; `given` are the memories of the operands of the site's op."""
     lhs, rhs, out = (memories[access.memory] for access in (product.lhs, product.rhs, product.out))
     packed = _pack_constant(site, product, dict(zip(given, site.op.operands, strict=True)).get(product.rhs.memory))
-    is_packed = packed is not None
-    emit_product(site, product, Operands(lhs, packed or rhs, out, NO_EPILOGUE, adds=not starts, is_packed=is_packed))
+    emit_product(site, product, Operands(lhs, packed or rhs, out, NO_EPILOGUE, is_packed=packed is not None))
 
 
 def _pack_constant(site: HostSite, product: Product, value: ir.Value | None) -> ir.Value | None:
@@ -191,7 +190,7 @@ class _Given:
         return {name: generic.FlatMemory(arguments[place]) for name, place in self.places.items()}
 
 
-def _emit_nest(site: HostSite, nest: Nest, starts: Starts, memories: Mapping[ir.Value, ir.Value]) -> None:
+def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]) -> None:
     turns = 1 if nest.divided is None else nest.loops[nest.divided].extent
     threads = min(site.schedule.threads, turns, max(1, nest.turns // _LEAST_TURNS))
     given = _Given.of(used_memories(nest.op, memories), memories)
@@ -199,7 +198,7 @@ def _emit_nest(site: HostSite, nest: Nest, starts: Starts, memories: Mapping[ir.
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
         set_apart(arguments)
         some = kernel.work.first_tile, kernel.work.last_tile
-        generic.compute_nest(kernel.b, nest, given.seen(arguments), some, starts)
+        generic.compute_nest(kernel.b, nest, given.seen(arguments), some)
 
     site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns))
     site.call(given.memories, emit, [1.0])
@@ -208,7 +207,6 @@ def _emit_nest(site: HostSite, nest: Nest, starts: Starts, memories: Mapping[ir.
 def _emit_blocks(
     site: HostSite,
     blocks: Blocks,
-    starts: Sequence[Starts],
     memories: Mapping[ir.Value, ir.Value],
     own: Sequence[ir.Value],
 ) -> None:
@@ -230,7 +228,7 @@ def _emit_blocks(
                 name: generic.FlatMemory(memory, b.mul(number, -blocks.strides[name]))
                 for name, memory in scratch.items()
             }
-            generic.compute_block(b, blocks, given.seen(arguments) | stacked, number, starts)
+            generic.compute_block(b, blocks, given.seen(arguments) | stacked, number)
 
         b.each(kernel.work.first_tile, kernel.work.last_tile, one_block)
 

@@ -34,7 +34,6 @@ class Operands:
         lhs, rhs: the factors.
         out: the result.
         epilogue: what happens to the sums.
-        adds: whether the products are added to what the result holds.
         is_packed: whether `rhs` is a constant in panels, as `pack_constant` makes it.
     """
 
@@ -42,7 +41,6 @@ class Operands:
     rhs: ir.Value
     out: ir.Value
     epilogue: StoredEpilogue
-    adds: bool = False
     is_packed: bool = False
 
 
@@ -150,9 +148,7 @@ def _multiply(
         factors = [
             Factor(memory, side.step, side.depth_step, side.pitch) for memory, side in ((left, lhs), (right, rhs))
         ]
-        matmul = Matmul(
-            b, rows, columns, depth, factors[0], factors[1], made, product.rows.out, operands.adds, epilogue
-        )
+        matmul = Matmul(b, rows, columns, depth, factors[0], factors[1], made, product.rows.out, product.adds, epilogue)
 
         def one_block(number: ir.Value) -> None:
             turn, block = b.divide(number, blocks) if blocks > 1 else (number, 0)
