@@ -12,23 +12,15 @@ included, so that folding them changes every weight and activations keep their s
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError, first_line, nearest
-from patc.files import check_regular
-from patc.torch_files import find_fault, load_data
-
-PathLike = str | os.PathLike[str]
-StateDict = dict[str, Tensor]
-Weights = PathLike | StateDict
+from patc.checkpoints import Weights, load_checkpoint, read_checkpoint
+from patc.diagnostics import PatcError, nearest
 
 IMAGENET_INPUT = (1, 3, 224, 224)
 CIFAR_INPUT = (1, 3, 32, 32)
@@ -305,14 +297,15 @@ def build(name: str, weights: Weights | None = None, seed: int = 0) -> nn.Module
     info = find(name)
     if weights is None:
         return info.build(seed=seed)
-    state = weights if isinstance(weights, dict) else read_state_dict(weights)
-    classes = _count_classes(state)
-    return info.build(weights) if classes is None else info.build(weights, num_classes=classes)
+    checkpoint = read_checkpoint(weights)
+    classes = _count_classes(checkpoint.state)
+    return info.build(checkpoint) if classes is None else info.build(checkpoint, num_classes=classes)
 
 
 def _count_classes(state: dict[str, Tensor]) -> int | None:
     """Return the outputs of the last layer, `fc` or the last of `classifier`; None where there is none."""
-    biases = {name: tensor for name, tensor in state.items() if re.fullmatch(r"fc\.bias|classifier\.\d+\.bias", name)}
+    last_layer = re.compile(r"(^|\.)(fc|classifier\.\d+)\.bias$")
+    biases = {name: tensor for name, tensor in state.items() if last_layer.search(name)}
     last = max(biases, key=lambda name: [int(number) for number in re.findall(r"\d+", name)], default=None)
     return len(biases[last]) if last is not None and biases[last].ndim == 1 and len(biases[last]) else None
 
@@ -326,7 +319,7 @@ def _finish(construct: Callable[[], nn.Module], weights: Weights | None, seed: i
     if weights is None:
         _initialise(model, seed)
     else:
-        _load(model, weights)
+        load_checkpoint(model, read_checkpoint(weights))
     return model.eval()
 
 
@@ -388,91 +381,3 @@ def _balance_block(block: nn.Module) -> None:
         if expansion.groups == 1:
             # Its input is the linear projection before it: the gain of sqrt(2) is for ReLU's outputs.
             expansion.weight.mul_(math.sqrt(0.5))
-
-
-_SUFFIXES = (".pth", ".pt", ".safetensors")
-_ADVICE = ": save model.state_dict(), or --trust-pickle reads it and runs what code it may hold"
-
-
-def _load(model: nn.Module, weights: Weights) -> None:
-    path = None if isinstance(weights, dict) else str(weights)
-    state = weights if isinstance(weights, dict) else read_state_dict(weights)
-    own = model.state_dict()
-    for name, tensor in state.items():
-        if name in own and own[name].shape != tensor.shape:
-            raise PatcError(f"expected '{name}' of shape {_shape(own[name])}, found {_shape(tensor)}", path)
-        if name in own and own[name].is_floating_point() and not tensor.is_floating_point():
-            found = str(tensor.dtype).removeprefix("torch.")
-            raise PatcError(f"expected '{name}' of floating-point numbers, found {found}", path)
-    for name, tensor in own.items():
-        # Checkpoints from before PyTorch 0.4.1 (torchvision's resnet18-5c106cde.pth is one) lack this
-        # buffer; load_state_dict accepts that and leaves what is there.
-        if name.endswith("num_batches_tracked"):
-            tensor.zero_()
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise PatcError(
-            f"expected the {len(own)} entries of {type(model).__name__}; "
-            f"missing {_some(missing)}; unexpected {_some(unexpected)}",
-            path,
-        )
-
-
-def read_state_dict(path: PathLike, trust_pickle: bool = False) -> StateDict:
-    """Return the tensors of a state dict file by name.
-
-    Args:
-        path: a .pth, .pt or .safetensors file.
-        trust_pickle: read a .pth or .pt file by unpickling, which runs code that it may hold; a whole module will do.
-
-    Raises:
-        PatcError: the file is missing, unreadable, or holds something else.
-    """
-    suffix = Path(path).suffix
-    if suffix not in _SUFFIXES:
-        raise PatcError(f"expected a file named {', '.join(_SUFFIXES)}, found '{suffix}'", str(path))
-    if suffix == ".safetensors":
-        state = _read_safetensors(path)
-    elif trust_pickle:
-        state = _unpickle(path)
-    else:
-        state = load_data(path, "state dict", _ADVICE)
-    if not isinstance(state, dict):
-        raise PatcError(f"expected a state dict, found a {type(state).__name__}", str(path))
-    for name, value in state.items():
-        found = find_fault(name, value)
-        if found is not None:
-            raise PatcError(f"expected a state dict of tensors, found {found}", str(path))
-    return state
-
-
-def _read_safetensors(path: PathLike) -> StateDict:
-    from safetensors.torch import load_file
-
-    check_regular(path, "a state dict file")
-    try:
-        return load_file(path)
-    except Exception as error:  # what it raises is not documented
-        raise PatcError(f"expected a readable state dict, found: {first_line(error)}", str(path)) from None
-
-
-def _unpickle(path: PathLike) -> Any:
-    """Return what a file of `torch.save` holds; of a module, the state dict."""
-    check_regular(path, "a state dict file")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # whatever the file's own code raises
-        raise PatcError(f"expected a readable state dict, found: {first_line(error)}", str(path)) from error
-    return loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(str(size) for size in tensor.shape) or "scalar"
-
-
-def _some(names: Iterable[str], count: int = 3) -> str:
-    listed = list(names)
-    if not listed:
-        return "none"
-    more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(map(repr, listed[:count])) + more

@@ -16,6 +16,7 @@ from patc.numerics import NUMERICS
 from patc.targets import MOST_THREADS, known_targets
 
 if TYPE_CHECKING:  # `--help` must not load torch
+    from patc.checkpoints import Checkpoint
     from patc.pruning import PatternSpec, PruneReport
 
 # The keys of `patc.models.MODELS`, without loading torch.
@@ -24,7 +25,7 @@ MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MOST_ELEMENTS = 2**40  # whose bytes can still be counted
 MODEL_HELP = f"a .pt2, .onnx or .mlir file, or one of {', '.join(MODEL_NAMES)}"
-WEIGHTS_HELP = "state dict: .pth, .pt or .safetensors (seeded weights)"
+WEIGHTS_HELP = "state dict or checkpoint of training: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 SHAPE_HELP = "shape of an input of an .onnx file, as in x=1x3x640x640, where the file leaves it open; may be repeated"
 TARGET_HELP = f"one of {', '.join(('host', *(target.name for target in known_targets())))} (host)"
@@ -178,17 +179,20 @@ def read_shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]] | N
     return dict(arguments.shape)
 
 
-def read_weights(path: str | None, trust_pickle: bool) -> Any:
-    """Return what the networks of `patc.models` take as weights: with --trust-pickle what unpickling gives.
+def read_weights(path: str | None, trust_pickle: bool) -> Checkpoint | None:
+    """Return the weights in a file, and say which of its entries they are.
 
     Raises:
-        PatcError: the file cannot be unpickled.
+        PatcError: the file is missing, unreadable, or holds something else.
     """
-    if path is None or not trust_pickle or Path(path).suffix == ".safetensors":
-        return path
-    from patc.models import read_state_dict
+    if path is None:
+        return None
+    from patc.checkpoints import read_checkpoint
 
-    return read_state_dict(path, trust_pickle=True)
+    checkpoint = read_checkpoint(path, trust_pickle)
+    if checkpoint.entry is not None:
+        print(checkpoint)
+    return checkpoint
 
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:

@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, or one of {', '.join(arguments.MODEL_NAMES)}")
-    add("--weights", metavar="FILE", help="state dict of a named model: .pth, .pt or .safetensors (seeded weights)")
+    add("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     arguments.add_trust(parser)
     arguments.add_shapes(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")

@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(arguments.MODEL_NAMES)}")
-    parser.add_argument("--weights", metavar="FILE", help="state dict: .pth, .pt or .safetensors (seeded weights)")
+    parser.add_argument("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     parser.add_argument(
         "-o",
         "--output",

@@ -116,12 +116,10 @@ class Workload:
         if self.is_file:
             return self._load_program().module()
         from patc import models, pruning
+        from patc.checkpoints import read_checkpoint
 
-        weights = self.weights
-        if weights is not None and self.trust_pickle:
-            model = models.build(self.model, models.read_state_dict(weights, trust_pickle=True))
-        else:
-            model = models.build(self.model, weights, self.seed)
+        weights = None if self.weights is None else read_checkpoint(self.weights, self.trust_pickle)
+        model = models.build(self.model, weights, self.seed)
         if kind == "pruned":
             pruning.prune_(model, self.spec())
         return model

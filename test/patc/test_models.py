@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from patc.checkpoints import read_checkpoint
 from patc.diagnostics import PatcError
-from patc.models import MODELS, build, mobilenet_v2, read_state_dict, resnet18, resnet18_cifar, vgg16_cifar
+from patc.models import MODELS, build, mobilenet_v2, resnet18, resnet18_cifar, vgg16_cifar
 
 PARAMETERS = {
     "resnet18": 11_689_512,
@@ -257,7 +258,7 @@ def test_bad_weights_give_one_line_with_the_file(
 def test_trusted_files_may_hold_a_module(tmp_path: Path) -> None:
     saved = mobilenet_v2(seed=5, num_classes=10)
     torch.save(saved, tmp_path / "whole.pth")
-    state = read_state_dict(tmp_path / "whole.pth", trust_pickle=True)
+    state = read_checkpoint(tmp_path / "whole.pth", trust_pickle=True).state
     assert _equal(saved, build("mobilenet_v2", state))
     with pytest.raises(PatcError, match=r"^expected 'classifier\.1\.weight' of shape 1000x1280, found 10x1280"):
         mobilenet_v2(state)
