@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from patc.diagnostics import PatcError, nearest
+from patc.factories import is_factory
 from patc.files import STANDARD_OUTPUT, check_file, check_folder, is_stream
 from patc.numerics import NUMERICS
 from patc.targets import MOST_THREADS, known_targets
@@ -24,7 +25,8 @@ MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "res
 MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MOST_ELEMENTS = 2**40  # whose bytes can still be counted
-MODEL_HELP = f"a .pt2, .onnx or .mlir file, or one of {', '.join(MODEL_NAMES)}"
+BUILT_HELP = f"FILE.py:FUNCTION or MODULE:FUNCTION, or one of {', '.join(MODEL_NAMES)}"
+MODEL_HELP = f"a .pt2, .onnx or .mlir file, {BUILT_HELP}"
 WEIGHTS_HELP = "state dict or checkpoint of training: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 SHAPE_HELP = "shape of an input of an .onnx file, as in x=1x3x640x640, where the file leaves it open; may be repeated"
@@ -53,27 +55,35 @@ class LoadedModel:
     Attributes:
         name: how messages call it.
         model: a torch.nn.Module, or the path of a file.
-        example_inputs: for a file None, or the shapes of inputs by their names.
+        example_inputs: of a module; for a file None, or the shapes of inputs by their names.
         pruned: what was pruned; None when nothing was.
     """
 
     name: str
     model: Any
-    example_inputs: tuple[Any, ...] | dict[str, tuple[int, ...]] | None
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None
     pruned: PruneReport | None
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: bool = True) -> None:
     """Add MODEL and what a named model is built with; a command may add --weights itself."""
     parser.add_argument("model", metavar="MODEL", help=what)
-    group = parser.add_argument_group("named models")
+    group = parser.add_argument_group("models that are built")
     if weights:
         group.add_argument("--weights", metavar="FILE", help=WEIGHTS_HELP)
-    group.add_argument(
-        "--input-shape", metavar="N,C,H,W", type=_shape, help="shape to compile for (batch 1 of the usual images)"
-    )
+    add_input_shape(group)
     add_trust(parser)
     add_shapes(parser)
+
+
+def add_input_shape(parser: argparse._ActionsContainer) -> None:
+    """Add --input-shape."""
+    parser.add_argument(
+        "--input-shape",
+        metavar="N,C,H,W",
+        type=_shape,
+        help="shape of the input (batch 1 of the usual images; what the function returns beside the model)",
+    )
 
 
 def add_shapes(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +126,7 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
 def is_compiled_file(model: str) -> bool:
     """Return whether MODEL names a file of `patc compile`, and not a model to compile."""
     path = Path(model)
-    if model in MODEL_NAMES or path.suffix.lower() in MODEL_SUFFIXES:
+    if model in MODEL_NAMES or path.suffix.lower() in MODEL_SUFFIXES or is_factory(model):
         return False
     return path.is_file() or path.suffix != "" or os.sep in model
 
@@ -156,10 +166,8 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
     read_shapes(arguments)
     if Path(name).exists():
         raise PatcError(f"expected a .pt2, .onnx or .mlir file, got {_describe_file(name)}", name)
-    if name not in MODEL_NAMES:
-        known = ", ".join(MODEL_NAMES)
-        expected = f"expected a .pt2, .onnx or .mlir file or one of {known}"
-        raise PatcError(f"{expected}; got '{name}'{nearest(name, MODEL_NAMES)}")
+    if name not in MODEL_NAMES and not is_factory(name):
+        raise PatcError(f"expected {MODEL_HELP}; got '{name}'{nearest(name, MODEL_NAMES)}")
     return _build(name, read_weights(arguments.weights, arguments.trust_pickle), arguments.input_shape, spec)
 
 
@@ -281,18 +289,20 @@ def _describe_file(name: str) -> str:
 
     if not Path(name).is_file():
         return "a folder" if Path(name).is_dir() else "a pipe, device or socket"
+    if name.endswith(".py"):
+        return "Python code: name its function, as in FILE.py:FUNCTION"
     return describe_content(name) or "one of another kind"
 
 
 def _build(name: str, weights: Any, shape: tuple[int, ...] | None, spec: PatternSpec | None) -> LoadedModel:
-    import torch
+    from patc import pruning
+    from patc.factories import build
 
-    from patc import models, pruning
-
-    model = models.build(name, weights)
-    report = pruning.prune_(model, spec) if spec is not None else None
-    inputs = (torch.zeros(shape or models.MODELS[name].input_shape),)
-    return LoadedModel(name, model, inputs, report)
+    if shape is not None and len(shape) != 4 and name in MODEL_NAMES:
+        raise PatcError(f"expected --input-shape of four sizes such as 1,3,224,224, got {','.join(map(str, shape))}")
+    built = build(name, weights).with_shape(shape, name)
+    report = pruning.prune_(built.model, spec) if spec is not None else None
+    return LoadedModel(name, built.model, built.inputs, report)
 
 
 def _library(text: str) -> str | tuple[int, ...]:
@@ -316,8 +326,8 @@ def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 def _shape(text: str) -> tuple[int, ...]:
     words = text.split(",")
-    if len(words) != 4 or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise argparse.ArgumentTypeError(f"expected four sizes such as 1,3,224,224, got '{text}'")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 1,3,224,224, got '{text}'")
     if any(len(word) > 9 for word in words) or math.prod(map(int, words)) > MOST_ELEMENTS:
         raise argparse.ArgumentTypeError(f"expected sizes of at most {MOST_ELEMENTS} elements, got '{text[:60]}'")
     return tuple(int(word) for word in words)

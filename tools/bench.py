@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, or one of {', '.join(arguments.MODEL_NAMES)}")
+    add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, {arguments.BUILT_HELP}")
     add("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     arguments.add_trust(parser)
     arguments.add_shapes(parser)

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from patc.pruning import PatternSpec, PruneReport
+    from patc.pruning.data import Data
     from patc.pruning.train import Epoch
     from patc.pruning.train_options import Phase, TrainOptions
 
@@ -54,7 +56,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help=f"one of {', '.join(arguments.MODEL_NAMES)}")
+    parser.add_argument("model", metavar="MODEL", help=arguments.BUILT_HELP)
     parser.add_argument("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     parser.add_argument(
         "-o",
@@ -67,7 +69,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     arguments.add_pruning(parser, "what to prune to")
     _add_target(parser)
     _add_training(parser)
-    parser.set_defaults(input_shape=None)  # nothing is compiled here
+    arguments.add_input_shape(parser)
     return parser
 
 
@@ -162,32 +164,29 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
-    from patc import models, pruning
+    from patc import pruning
+    from patc.factories import build
     from patc.tools.layer_times import modelled_times
 
-    model, spec = models.build(args.model, arguments.read_weights(args.weights, args.trust_pickle)), _spec(args)
+    built, spec = build(args.model, arguments.read_weights(args.weights, args.trust_pickle)), _spec(args)
+    model = built.model
     if args.speedup is not None:
-        times = modelled_times(models.MODELS[args.model].input_shape, model, spec)
+        times = modelled_times(built.with_shape(args.input_shape, args.model).first_shape(), model, spec)
         spec = pruning.choose_rates(model, spec, times, args.speedup)
     return pruning.prune_(model, spec), model
 
 
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
-    from patc import models
     from patc.files import check_folder
     from patc.pruning import AdmmSchedule, resolve
-    from patc.pruning.data import open_data
     from patc.pruning.train import LAST, LOG, evaluate, make_run_folder, train
     from patc.pruning.train_options import TrainOptions, plan_phases
     from patc.tools.layer_times import modelled_times
 
     options = TrainOptions(**_given(args, _TRAINING), schedule=AdmmSchedule(**_given(args, _PENALTY)))
-    info = models.find(args.model)
-    folder = args.run_folder or f"prune-{args.model}"
+    folder = args.run_folder or re.sub(r"\W+", "-", f"prune-{args.model}")
     check_folder(folder, (LAST, LOG))
-    data = open_data(args.data, info.input_shape[2], options.seed)
-    weights = arguments.read_weights(args.weights, args.trust_pickle)
-    model = info.build(weights, seed=options.seed, num_classes=data.classes)
+    model, data = _open_training(args, options.seed)
     spec = _spec(args)
     # `train` refuses the same, but only after the given weights were evaluated.
     resolve(model, spec)
@@ -207,6 +206,31 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
         _save_histogram(histogram, Path(folder))
     print(f"\n{folder}: log.csv, last.pt and best.pt; test accuracy {report.test_accuracy:.2%}\n")
     return report.pruned, model
+
+
+def _open_training(args: argparse.Namespace, seed: int) -> tuple[nn.Module, Data]:
+    """Return the model and the data to train it on, which fit each other."""
+    import torch
+
+    from patc import models
+    from patc.factories import build, is_factory
+    from patc.pruning.data import open_data
+
+    weights = arguments.read_weights(args.weights, args.trust_pickle)
+    if not is_factory(args.model):
+        info = models.find(args.model)
+        data = open_data(args.data, info.input_shape[2], seed)
+        return info.build(weights, seed=seed, num_classes=data.classes), data
+    built = build(args.model, weights, seed)
+    shape = built.with_shape(args.input_shape, args.model).first_shape()
+    data = open_data(args.data, shape[-1], seed)
+    if shape[1:] != data.shape:
+        raise PatcError(f"expected a model of images {data.shape}, as {data.name} has, got {shape[1:]}", args.model)
+    with torch.no_grad():
+        found = tuple(built.model(torch.zeros(2, *data.shape)).shape)
+    if found != (2, data.classes):
+        raise PatcError(f"expected {data.classes} scores an image, as {data.name} has classes, got {found}", args.model)
+    return built.model, data
 
 
 def _spec(args: argparse.Namespace) -> PatternSpec:

@@ -7,6 +7,7 @@ import copy
 from pathlib import Path
 
 from patc.diagnostics import PatcError
+from patc.factories import is_factory
 from patc.files import check_folder
 from patc.tools import arguments
 
@@ -26,25 +27,27 @@ def draw(args: argparse.Namespace) -> int:
         PatcError: the model is a file, weights or picture cannot be read, or the folder cannot be made.
     """
     spec = arguments.pattern_spec(args)
-    if args.model not in arguments.MODEL_NAMES:
+    if args.model not in arguments.MODEL_NAMES and not is_factory(args.model):
         raise PatcError("expected the name of a model together with --visualize, got another", args.model)
     if spec is not None and args.against is not None:
         raise PatcError("expected --against or options of pruning together with --visualize, got both")
     check_folder(args.visualize)
     import torch
 
-    from patc import models, pruning
+    from patc import pruning
+    from patc.factories import build
     from patc.pruning.visualize import write_pictures
     from patc.tools.images import drawn_input, picture_input
 
-    dense = models.build(args.model, arguments.read_weights(args.weights, args.trust_pickle))
+    built = build(args.model, arguments.read_weights(args.weights, args.trust_pickle))
+    dense = built.model
     nets = {"dense": dense}
     if spec is not None:
         nets["pruned"] = copy.deepcopy(dense)
         pruning.prune_(nets["pruned"], spec)
     elif args.against is not None:
-        nets["pruned"] = models.build(args.model, arguments.read_weights(args.against, args.trust_pickle))
-    shape = args.input_shape or models.MODELS[args.model].input_shape
+        nets["pruned"] = build(args.model, arguments.read_weights(args.against, args.trust_pickle)).model
+    shape = built.with_shape(args.input_shape, args.model).first_shape()
     image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
     for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), Path(args.visualize)):
         print(path)

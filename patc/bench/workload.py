@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from patc.diagnostics import PatcError
+from patc.factories import is_factory
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.export import ExportedProgram
 
+    from patc.factories import Built
     from patc.pruning import PatternSpec
 
 Kind = Literal["dense", "pruned"]
@@ -30,7 +32,7 @@ class Workload:
     """A network with a batch of inputs. It builds the same tensors in every process.
 
     Attributes:
-        model: name in `patc.models`, or the path of a .pt2 or .onnx file.
+        model: what `patc.factories.build` takes, or the path of a .pt2 or .onnx file.
         weights: state dict file for a named model; None takes seeded weights.
         seed: of those.
         batch: images of a named model.
@@ -50,7 +52,7 @@ class Workload:
     @property
     def is_file(self) -> bool:
         """Whether the model comes from a file."""
-        return Path(self.model).suffix.lower() in FILE_SUFFIXES or os.sep in self.model
+        return Path(self.model).suffix.lower() in FILE_SUFFIXES or (os.sep in self.model and not is_factory(self.model))
 
     @property
     def is_onnx(self) -> bool:
@@ -69,7 +71,8 @@ class Workload:
 
     def absolute(self) -> Workload:
         """Return the workload with paths that hold in any folder."""
-        model = os.path.abspath(self.model) if self.is_file else self.model
+        place = self.model.rpartition(":")[0] if is_factory(self.model) else self.model
+        model = os.path.abspath(self.model) if self.is_file or place.endswith(".py") else self.model
         return replace(self, model=model, weights=self.weights and os.path.abspath(self.weights))
 
     def check(self) -> None:
@@ -115,11 +118,9 @@ class Workload:
         """
         if self.is_file:
             return self._load_program().module()
-        from patc import models, pruning
-        from patc.checkpoints import read_checkpoint
+        from patc import pruning
 
-        weights = None if self.weights is None else read_checkpoint(self.weights, self.trust_pickle)
-        model = models.build(self.model, weights, self.seed)
+        model = self._build().model
         if kind == "pruned":
             pruning.prune_(model, self.spec())
         return model
@@ -134,9 +135,22 @@ class Workload:
             return [shape for _, shape in self._onnx_inputs()]
         if self.is_file:
             return _program_shapes(self._load_program(), self.model)
-        from patc.models import MODELS
+        inputs = self._build().inputs
+        tensors = list(inputs.values()) if isinstance(inputs, dict) else inputs
+        if tensors is None:
+            raise PatcError("expected a function that returns (model, inputs), found a model alone", self.model)
+        for tensor in tensors:
+            if str(tensor.dtype) != "torch.float32":
+                raise PatcError(f"expected float32 inputs to measure with, found {str(tensor.dtype)[6:]}", self.model)
+        batch = () if self.batch == 1 else (self.batch,)
+        return [(*batch, *tensor.shape[len(batch) :]) for tensor in tensors]
 
-        return [(self.batch, *MODELS[self.model].input_shape[1:])]
+    def _build(self) -> Built:
+        from patc.checkpoints import read_checkpoint
+        from patc.factories import build
+
+        weights = None if self.weights is None else read_checkpoint(self.weights, self.trust_pickle)
+        return build(self.model, weights, self.seed)
 
     def write_onnx(self, path: Path) -> None:
         """Write the .onnx file again, with the shapes that are measured.

@@ -1,0 +1,165 @@
+"""Models by a word: a network of `patc.models`, or what a function of the user's own Python code builds.
+
+resnet18                    patc.models
+net.py:build                the function `build` of a file
+torchvision.models:resnet50 a function of an installed module
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError, first_line, nearest
+from patc.files import check_regular
+
+if TYPE_CHECKING:  # `is_factory` is asked before torch is loaded
+    from torch import Tensor, nn
+
+    from patc.checkpoints import Weights
+
+_FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in eval mode with what it takes.
+
+    Attributes:
+        inputs: tensors in the order of `forward`'s arguments or by their names; None where nothing says them.
+    """
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...] | dict[str, Tensor] | None
+
+    def with_shape(self, shape: tuple[int, ...] | None, name: str) -> Built:
+        """Return the model with one float32 input of `shape`; without one, with the inputs that it came with.
+
+        Raises:
+            PatcError: there are neither.
+        """
+        import torch
+
+        if shape is not None:
+            return replace(self, inputs=(torch.zeros(shape),))
+        if self.inputs is None:
+            raise PatcError("expected --input-shape, or a function that returns (model, inputs); got neither", name)
+        return self
+
+    def first_shape(self) -> tuple[int, ...]:
+        """Return the shape of the first input."""
+        assert self.inputs, "with_shape saw to it"
+        tensors = list(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
+        return tuple(tensors[0].shape)
+
+
+def is_factory(name: str) -> bool:
+    """Return whether a word has the form FILE.py:function or module:function."""
+    return _FACTORY.fullmatch(name) is not None
+
+
+def build(name: str, weights: Weights | None = None, seed: int = 0) -> Built:
+    """Return the model that a word stands for.
+
+    A function is called without arguments. It returns a module, or a module and its inputs: a tensor, a tuple of
+    tensors, or a dictionary of them. What it draws at random, it draws from `seed`.
+
+    Raises:
+        PatcError: there is no such network, file or function, its code raises, it returns something else, or `weights`
+            do not fit.
+    """
+    import torch
+
+    from patc import models
+    from patc.checkpoints import load_checkpoint, read_checkpoint
+
+    if not is_factory(name):
+        return Built(models.build(name, weights, seed), (torch.zeros(models.find(name).input_shape),))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = _as_built(name, _call(name))
+    if weights is not None:
+        load_checkpoint(built.model, read_checkpoint(weights))
+    built.model.eval()
+    return built
+
+
+def _call(name: str) -> Any:
+    from torch import nn
+
+    match = _FACTORY.fullmatch(name)
+    assert match is not None, "is_factory says so"
+    module = _load_module(match["place"])
+    if not hasattr(module, match["name"]):
+        known = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
+        raise PatcError(
+            f"expected a function '{match['name']}', found none{nearest(match['name'], known)}", match["place"]
+        )
+    value = getattr(module, match["name"])
+    if isinstance(value, nn.Module) or not callable(value):
+        return value
+    with _naming_errors(match["place"]):
+        return value()
+
+
+def _load_module(place: str) -> ModuleType:
+    """Return a module of Python code, whose folder (of a module: the current one) it may import from."""
+    path = Path(place)
+    is_file = place.endswith(".py")
+    if is_file:
+        check_regular(path, "a Python file")
+    folder = str(path.resolve().parent) if is_file else ""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    with _naming_errors(place):
+        if not is_file:
+            return importlib.import_module(place)
+        # Where its classes are looked up when they are copied; a file may be called as a module that is loaded.
+        name = path.stem if path.stem not in sys.modules else f"{path.stem}_{abs(hash(str(path.resolve())))}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None, "the file is one of Python's"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+
+@contextlib.contextmanager
+def _naming_errors(place: str) -> Iterator[None]:
+    """Turn what the user's code raises into one line with its place."""
+    try:
+        yield
+    except (PatcError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # code may also ask to exit
+        lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
+        frames = traceback.extract_tb(error.__traceback__)
+        lines += [frame.lineno for frame in frames if frame.filename == place and frame.lineno]
+        at = f"{place}:{lines[-1]}" if lines else place
+        raise PatcError(f"the model's code raised {type(error).__name__}: {first_line(error)}", at) from error
+
+
+def _as_built(name: str, value: Any) -> Built:
+    from torch import Tensor, nn
+
+    model, inputs = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if not isinstance(model, nn.Module):
+        found = type(model).__name__
+        raise PatcError(f"expected a torch.nn.Module, or one and its inputs, found a {found}", name)
+    if isinstance(inputs, Tensor):
+        inputs = (inputs,)
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
+    tensors = list(inputs.values()) if isinstance(inputs, dict) else inputs
+    if tensors is not None and not (isinstance(tensors, (tuple, list)) and all(isinstance(x, Tensor) for x in tensors)):
+        raise PatcError(f"expected inputs that are tensors beside the model, found a {type(inputs).__name__}", name)
+    return Built(model, tuple(inputs) if isinstance(inputs, list) else inputs)
