@@ -61,6 +61,7 @@ def bufferize(function: Any) -> Steps:
         del copy.attributes["sym_visibility"]  # a private function without callers would go
         block = copy.regions[0].blocks[0]
         constants = _take_constants(block)
+        _part_starts(copy)
         return_into_arguments(copy)
         _run(module, _ON_SCALARS)
         expand(copy)
@@ -130,6 +131,39 @@ def _take_constants(block: ir.Block) -> list[np.ndarray]:
         op.result.replace_all_uses_with(made)
         op.operation.erase()
     return arrays
+
+
+def _part_starts(function: Any) -> None:
+    """Give each op that writes into an empty or a filled tensor one of its own.
+
+    MLIR puts one that several ops share into the memory of a result, and lets them write there before it is read.
+    """
+    for op in walk_ops(function):
+        if op.operation.name.startswith(("linalg.", "tm_tensor.")) and hasattr(op, "outputs"):
+            for value in op.outputs:
+                if _is_fill(value):
+                    _take_copy(op, value)
+    for op in walk_ops(function):
+        for value in list(op.operands):
+            if not isinstance(value.owner, ir.Block) and value.owner.name == "tensor.empty":
+                _take_copy(op, value)
+
+
+def _is_fill(value: ir.Value) -> bool:
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return False
+    return owner.name == "linalg.fill" or (owner.name == "linalg.generic" and not len(owner.opview.inputs))
+
+
+def _take_copy(op: Any, value: ir.Value) -> None:
+    """Give an op a copy of what makes one of its operands, if others use that too."""
+    if len(list(value.uses)) < 2:
+        return
+    made = value.owner.clone(ir.InsertionPoint(op)).results[0]
+    for index, operand in enumerate(op.operands):
+        if operand == value:
+            op.operation.operands[index] = made
 
 
 def _replace_copies(module: ir.Module) -> None:

@@ -149,11 +149,24 @@ def _over_planes(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Ge
     return total.unflatten(0, (x.shape[0], places)).transpose(1, 2)
 
 
+def _wide_product(product: Any) -> Callable[[torch.Tensor, torch.Tensor], Any]:
+    """Return a product of bytes as one of wider integers, whose last eight bits are the same: torch-mlir has none."""
+
+    def decomposed(x: torch.Tensor, y: torch.Tensor) -> Any:
+        if x.dtype not in (torch.int8, torch.uint8):
+            return NotImplemented
+        return product(x.to(torch.int32), y.to(torch.int32)).to(x.dtype)
+
+    return decomposed
+
+
 # Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
     aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite
+    aten.mm.default: _wide_product(aten.mm.default),
+    aten.bmm.default: _wide_product(aten.bmm.default),
     aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather
 }

@@ -355,14 +355,14 @@ class Classes(nn.Module):
 
 
 class Pixels(nn.Module):
-    """A convolution of bytes, which have no sign, and bytes that wrap."""
+    """A convolution of bytes, which have no sign, and sums and products of bytes that wrap."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.conv(image.float() / 255), image + 1
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.conv(image.float() / 255), image + 1, image[0, 0] @ image[0, 1], image[0] @ image[0]
 
 
 class Chosen(nn.Module):

@@ -207,6 +207,16 @@ def test_results_have_the_same_bits_for_any_number_of_threads(threads: int) -> N
     assert results[0].tobytes() == results[1].tobytes()
 
 
+def test_sums_that_start_from_one_number_do_not_share_a_result() -> None:
+    class Sums(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            total = x.sum(3)
+            return total, total @ total, functional.gelu(total)
+
+    x = torch.rand(1, 1, 1, 1, dtype=torch.float64) + 2
+    torch.testing.assert_close(patc.compile(Sums().eval(), (x,))(x), Sums()(x))
+
+
 def test_special_values() -> None:
     x = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, 88.8, -104.0, 3e38, -3e38, 1e30, 5e5])
     functions = {
