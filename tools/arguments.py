@@ -91,6 +91,11 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", metavar="NAME=SIZES", action="append", type=named_shape, help=SHAPE_HELP)
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add --labels."""
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes: a line each, or a JSON list or object")
+
+
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add --trust-pickle."""
     parser.add_argument("--trust-pickle", action="store_true", help=TRUST_HELP)

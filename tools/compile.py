@@ -107,7 +107,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> CompiledModel:
+def compile_arguments(
+    args: argparse.Namespace, quiet: bool = False, loaded: arguments.LoadedModel | None = None
+) -> CompiledModel:
     """Compile the model that the arguments describe, with progress on a terminal."""
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
@@ -115,7 +117,7 @@ def compile_arguments(args: argparse.Namespace, quiet: bool = False) -> Compiled
     tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_options(args.target, dtype, tune)
     with compilation_progress(quiet) as report:
-        loaded = arguments.load_model(args)
+        loaded = loaded or arguments.load_model(args)
         return compile_model(
             loaded.model,
             loaded.example_inputs,

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.picture_files import open_picture
 
+if TYPE_CHECKING:
+    from patc.runtime.model import CompiledModel
+
 # What torchvision's ImageNet networks were trained with: red, green, blue.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 # The part of the shorter side that the crop keeps: 224 of 256.
 CROP = 224 / 256
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_pictures(paths: Sequence[str]) -> list[str]:
+    """Return files, and in the place of a folder the pictures in it by their names.
+
+    Raises:
+        PatcError: a folder holds none, or cannot be read.
+    """
+    found: list[str] = []
+    for path in paths:
+        found += _pictures_in(path) if os.path.isdir(path) else [path]
+    return found
+
+
+def _pictures_in(folder: str) -> list[str]:
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+    except OSError as error:
+        raise PatcError(f"cannot read the folder: {error.strerror or error}", folder) from None
+    if not names:
+        raise PatcError(f"expected pictures ({', '.join(SUFFIXES)}) in the folder, found none", folder)
+    return [str(Path(folder) / name) for name in names]
+
+
+def picture_batches(paths: Sequence[str], compiled: CompiledModel) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+    """Yield as many files as a model takes at once, with its input; where too few are left, the last one repeats.
+
+    Raises:
+        PatcError: the model does not take images, or a file is none.
+    """
+    infos = compiled.program.inputs
+    if len(infos) != 1:
+        raise PatcError(f"expected a model of one input, of images, got {len(infos)} inputs")
+    info = infos[0]
+    if info.dtype not in ("float32", "uint8"):
+        raise PatcError(f"expected a model of float32 or uint8 images, got input {info}")
+    batch = 1 if compiled.program.dynamic_batch else max(1, *info.shape[:1])
+    for start in range(0, len(paths), batch):
+        group = paths[start : start + batch]
+        images = [picture_input(path, (1, *info.shape[1:]), info.dtype == "uint8") for path in group]
+        images += images[-1:] * (batch - len(images))
+        yield group, np.concatenate(images) if batch > 1 else images[0]
 
 
 def picture_input(path: str, shape: Sequence[int], as_bytes: bool = False) -> np.ndarray:
@@ -22,7 +71,7 @@ def picture_input(path: str, shape: Sequence[int], as_bytes: bool = False) -> np
 
     Args:
         path: a file in one of `patc.picture_files.FORMATS`.
-        shape: N, 3, H, W, or of bytes also N, H, W, 3; all N images become the picture.
+        shape: 1, 3, H, W, or of bytes also 1, H, W, 3; of more images each becomes the picture.
         as_bytes: uint8 from 0 to 255, which the network itself normalizes.
 
     Raises:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "compile", "run", "report", "prune", "bench", "devices", "sign", "verify")
+COMMANDS = ("demo", "compile", "run", "accuracy", "report", "prune", "bench", "devices", "sign", "verify")
 
 _EPILOG = """\
 examples:

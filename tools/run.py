@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError
 from patc.tools import arguments
+from patc.tools.labels import Labels, probabilities, read_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +21,13 @@ SHOWN_SCORES = 5
 SHOWN_ROWS = 8
 
 _DESCRIPTION = """\
-Run MODEL and print the five largest scores of each image, or save its outputs. Without an input it runs on random
-numbers, the same ones each time.
+Run MODEL and print the five largest scores of each image, with their probabilities, or save its outputs. Without an
+input it runs on random numbers, the same ones each time.
 """
 _EPILOG = """\
 examples:
-  patc run resnet18.patc --image cat.jpg
+  patc run resnet18.patc --image cat.jpg --labels imagenet.txt
+  patc run resnet18.patc --image photos/
   patc run resnet18.patc --input x.npy --output y.npy
   patc run resnet18.patc --profile
 """
@@ -50,8 +52,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="one array for each input, of its element type; or a .npz file of arrays by the names of inputs",
     )
     given.add_argument(
-        "--image", metavar="FILE", help="a picture, scaled and cropped; for float32 normalized as for ImageNet"
+        "--image",
+        metavar="FILE|DIR",
+        nargs="+",
+        help="pictures, or folders of them, scaled and cropped; for float32 normalized as for ImageNet",
     )
+    arguments.add_labels(parser)
     parser.add_argument(
         "--output",
         metavar="Y.npy",
@@ -76,33 +82,67 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, or the model cannot be loaded, compiled or run.
     """
-    import numpy as np
+    from patc.tools.images import find_pictures
 
     arguments.check_threads(args.threads)
     if args.output is not None:
         arguments.check_output(args.output, (".npy", ".npz"))
+    labels = None if args.labels is None else read_labels(args.labels)
     arrays, named = _read_arrays(args.input or ())
+    pictures = find_pictures(args.image or ())
     compiled = open_model(args)
-    if args.image is not None:
-        arrays = [_read_picture(args.image, compiled)]
-    elif not arrays and not named:
-        print("no --input: running on random numbers (seed 0)")
-        arrays = list(compiled.random_inputs())
-    if named:
-        arrays = compiled.in_order(arrays, named)
-    outputs = {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
+    if pictures:
+        arrays, outputs = _run_pictures(compiled, pictures)
+    else:
+        arrays = _arrange(compiled, arrays, named)
+        outputs = _outputs(compiled, arrays)
     if args.profile:
         _print_profile(compiled, arrays)
     if args.output is not None:
         _save(args.output, outputs)
     else:
         for name, output in outputs.items():
-            _print_output(name, output)
+            _print_output(name, output, pictures, labels)
     return 0
 
 
-def open_model(args: argparse.Namespace) -> CompiledModel:
+def _arrange(compiled: CompiledModel, arrays: list[np.ndarray], named: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the inputs in the model's order; random ones where none are given."""
+    if named:
+        return compiled.in_order(arrays, named)
+    if not arrays:
+        print("no --input: running on random numbers (seed 0)")
+        return list(compiled.random_inputs())
+    return arrays
+
+
+def _outputs(compiled: CompiledModel, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    return {name: np.asarray(value) for name, value in _leaves(compiled(*arrays), "output")}
+
+
+def _run_pictures(compiled: CompiledModel, paths: list[str]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Return the last input, and the outputs of all pictures, one after the other."""
+    import numpy as np
+
+    from patc.tools.images import picture_batches
+
+    found: dict[str, list[np.ndarray]] = {}
+    arrays: list[np.ndarray] = []
+    for group, array in picture_batches(paths, compiled):
+        arrays = [array]
+        for name, value in _outputs(compiled, arrays).items():
+            is_batch = value.ndim > 0 and len(value) == len(array)
+            found.setdefault(name, []).append(value[: len(group)].copy() if is_batch else value.copy())
+    return arrays, {name: np.concatenate(parts) if parts[0].ndim else parts[-1] for name, parts in found.items()}
+
+
+def open_model(args: argparse.Namespace, loaded: arguments.LoadedModel | None = None) -> CompiledModel:
     """Return the compiled model that MODEL names: loaded from its file, or compiled.
+
+    Args:
+        loaded: the model to compile, where it was read before.
 
     Raises:
         PatcError: there is no such file or model, or an option of compilation comes with a compiled file.
@@ -116,7 +156,7 @@ def open_model(args: argparse.Namespace) -> CompiledModel:
             raise PatcError("expected a file of patc compile together with --key, got a model to compile", args.model)
         from patc.tools.compile import compile_arguments
 
-        compiled = compile_arguments(args)
+        compiled = compile_arguments(args, loaded=loaded)
         program = compiled.program
         return compiled if device is None else find_backend(program.backend).load(program, compiled.diagnostics, device)
     arguments.refuse_compilation(args)
@@ -188,18 +228,6 @@ def _read_array(path: str) -> np.ndarray:
     return np.array(array)
 
 
-def _read_picture(path: str, compiled: CompiledModel) -> np.ndarray:
-    from patc.tools.images import picture_input
-
-    infos = compiled.program.inputs
-    if len(infos) != 1:
-        raise PatcError(f"expected a model of one input together with --image, got {len(infos)} inputs")
-    if infos[0].dtype not in ("float32", "uint8"):
-        raise PatcError(f"expected a model of float32 or uint8 images together with --image, got input {infos[0]}")
-    shape = (1, *infos[0].shape[1:]) if compiled.program.dynamic_batch else infos[0].shape
-    return picture_input(path, shape, infos[0].dtype == "uint8")
-
-
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the arrays of nested outputs with their names, as in `output.logits`."""
     if isinstance(value, dict):
@@ -228,16 +256,21 @@ def _save(path: str, outputs: dict[str, np.ndarray]) -> None:
     print(f"{path}: " + ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in outputs.items()))
 
 
-def _print_output(name: str, output: np.ndarray) -> None:
+def _print_output(name: str, output: np.ndarray, pictures: Sequence[str], labels: Labels | None) -> None:
     """Print the largest scores of a batch of scores, and in words what else there is."""
     if output.ndim != 2 or output.dtype.kind != "f":
         low, high, mean = (f"{value:.4g}" for value in (output.min(), output.max(), output.mean()))
         print(f"{name} {list(output.shape)}: from {low} to {high}, mean {mean}")
         return
-    for place, scores in enumerate(output[:SHOWN_ROWS]):
-        image = f", image {place}" if len(output) > 1 else ""
+    if labels is not None:
+        labels.check(output.shape[1])
+    rows = output if pictures else output[:SHOWN_ROWS]
+    for place, (scores, chances) in enumerate(zip(rows, probabilities(rows), strict=True)):
+        one_of_many = f", image {place}" if len(output) > 1 else ""
+        image = f", {pictures[place]}" if len(pictures) == len(output) else one_of_many
         print(f"{name}{image}: largest of {len(scores)}")
         for index in scores.argsort(kind="stable")[::-1][:SHOWN_SCORES]:
-            print(f"{index:8d} {scores[index]:12.6f}")
-    if len(output) > SHOWN_ROWS:
-        print(f"{len(output) - SHOWN_ROWS} more images")
+            label = f"  {labels.names[index]}" if labels is not None else ""
+            print(f"{index:8d} {scores[index]:12.6f} {chances[index]:8.2%}{label}")
+    if len(output) > len(rows):
+        print(f"{len(output) - len(rows)} more images")

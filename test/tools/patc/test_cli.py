@@ -54,6 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.export.save(torch.export.export(scorer, (x,)), path / "scorer.pt2")
     patc.compile(scorer, (torch.cat([x, x]),), threads=1).save(path / "scorer.patc")
     patc.compile(Two().eval(), (x,), threads=1).save(path / "two.patc")
+    (path / "two.txt").write_text("cat\ndog\n")
+    (path / "two.json").write_text('{"1": "cat", "2": "dog"}')
     np.save(path / "x.npy", torch.cat([x, x]).numpy())
     np.save(path / "double.npy", x.numpy().astype(np.float64))
     Image.fromarray(np.full((20, 30, 3), (255, 0, 0), np.uint8)).save(path / "red.png")
@@ -248,6 +250,12 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("run scorer.patc --input x.npy --image red.png", "argument --image: not allowed with argument --input"),
         ("run scorer.patc --image none.png", "none.png: expected a picture, found no such file"),
         ("run scorer.patc --image x.npy", "x.npy: expected a picture, found another format or damaged data"),
+        ("run scorer.patc --image red.png --labels red.png", "red.png: expected labels as text in UTF-8, found something else"),
+        ("run scorer.patc --image red.png --labels none.txt", "none.txt: expected a file of labels, found no such file"),
+        ("run two.patc --labels two.txt", "two.txt: expected 7 labels, one for each score, found 2"),
+        ("run two.patc --labels two.json", r"two.json: expected labels 0 to 1 in the JSON object, found other keys"),
+        ("accuracy scorer.patc none", "none: expected a folder with a folder of pictures for each class, found none"),
+        ("accuracy scorer.patc red.png", "red.png: expected a folder with a folder of pictures for each class, found a file"),
         ("run scorer.patc --output y.txt", r"y.txt: expected a file named .npy or .npz, got '.txt'"),
         ("run two.patc --output y.npy", "y.npy: expected a .npz file for the 2 outputs of this model"),
         ("report none.patc", "none.patc: expected a compiled model, found no such file"),
@@ -416,7 +424,8 @@ def test_prints_the_five_largest_scores_of_each_image(capsys: pytest.CaptureFixt
     scores = patc.load(folder / "scorer.patc")(np.load(folder / "x.npy"))
     assert lines[0] == "output, image 0: largest of 12" and lines[6] == "output, image 1: largest of 12"
     assert [int(line.split()[0]) for line in lines[1:6]] == scores[0].argsort()[::-1][:5].tolist()
-    assert lines[1].split()[1] == f"{scores[0].max():.6f}"
+    chance = np.exp(scores[0] - scores[0].max())
+    assert lines[1].split()[1:] == [f"{scores[0].max():.6f}", f"{chance.max() / chance.sum():.2%}"]
 
 
 def test_says_that_an_input_is_random(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -447,7 +456,34 @@ def test_profiles_layers(capsys: pytest.CaptureFixture[str], folder: Path) -> No
 
 
 def test_runs_on_a_picture(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    assert "image 1: largest of 12" in run(capsys, "run", folder / "scorer.patc", "--image", folder / "red.png")
+    text = run(capsys, "run", folder / "scorer.patc", "--image", folder / "red.png")
+    assert text.startswith(f"output, {folder / 'red.png'}: largest of 12\n")
+
+
+def test_runs_on_several_pictures_and_names_classes(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    """Three pictures for a model of batches of two: from a folder, and one more."""
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for name, colour in (("b.png", (0, 255, 0)), ("a.jpg", (0, 0, 255)), ("notes.txt", None)):
+        if colour is None:
+            (tmp_path / "photos" / name).write_text("no picture")
+        else:
+            Image.fromarray(np.full((20, 30, 3), colour, np.uint8)).save(tmp_path / "photos" / name)
+    (tmp_path / "labels.txt").write_text("\n".join(f"class {i}" for i in range(12)) + "\n\n")
+    images = (tmp_path / "photos", folder / "red.png")
+    words = ("run", folder / "scorer.patc", "--image", *images)
+    lines = run(capsys, *words, "--labels", tmp_path / "labels.txt").splitlines()
+    files = [tmp_path / "photos" / "a.jpg", tmp_path / "photos" / "b.png", folder / "red.png"]
+    assert lines[::6] == [f"output, {file}: largest of 12" for file in files]
+    compiled = patc.load(folder / "scorer.patc")
+    for file, start in zip(files, range(1, 18, 6), strict=True):
+        best = compiled(picture_input(str(file), (2, 3, 8, 8)))[0].argsort()[::-1][:5]
+        assert [line.split("  ")[-1] for line in lines[start : start + 5]] == [f"class {i}" for i in best]
+    run(capsys, *words, "--output", tmp_path / "y.npy")
+    assert np.load(tmp_path / "y.npy").shape == (3, 12)
 
 
 def test_pictures_are_normalized(folder: Path) -> None:
