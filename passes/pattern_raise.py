@@ -13,7 +13,7 @@ from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, wo
 from patc.passes.ir.targets import target_of
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kinds
-from patc.passes.raising.epilogue import BIAS, FUSED
+from patc.passes.raising.epilogue import BIAS, FUSED, SCALES
 from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
 from patc.passes.raising.lines import normalize_convolutions
@@ -25,9 +25,9 @@ class PatternRaise(Pass):
 
     Bias, residual addition and activation go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
-    activation that no layer can take `pattern.activate`. 1-D convolutions are 2-D ones of height 1,
-    transposed ones one convolution for each place within their stride, and wide dilated 3x3 ones undilated ones of more
-    images, on CPUs. Reshapes stay.
+    activation that no layer can take `pattern.activate`. What is left of batch norm is an activation. 1-D convolutions
+    are 2-D ones of height 1, transposed ones one convolution for each place within their stride, and wide dilated 3x3
+    ones undilated ones of more images, on CPUs. Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
@@ -57,7 +57,7 @@ class PatternRaise(Pass):
             for function in functions:
                 normalize_convolutions(function.entry_block, state)
                 raise_activations(function.entry_block, state)
-                for some in (early, late, FUSED):
+                for some in (early, late, FUSED, SCALES, FUSED):
                     _raise_layers(function.entry_block, state, some)
                     erase_dead(function.entry_block)  # dead users would keep values from being fused
 

@@ -51,6 +51,15 @@ def _gelu_tanh(f: Formulas, x: Any) -> Any:
     return x * _sigmoid(f, (x * x * x * 0.044715 + x) * (2.0 * math.sqrt(2.0 / math.pi)))
 
 
+def _affine(f: Formulas, x: Any, low: float, high: float, scale: Any, shift: Any, *limits: float) -> Any:
+    return _limit(f, _limit(f, x, low, high) * scale + shift, *limits)
+
+
+def _limit(f: Formulas, x: Any, minimum: float, maximum: float) -> Any:
+    above = x if minimum == -math.inf else f.at_least(x, minimum)
+    return above if maximum == math.inf else f.at_most(above, maximum)
+
+
 def _guess_silu(function: _Function) -> tuple[Any, ...] | None:
     share = function(1.0)  # 1 / (1 + exp(-beta))
     return (np.log(share / (1.0 - share)),) if np.all((share > 0.0) & (share < 1.0)) else None
@@ -63,7 +72,14 @@ _KINDS = (
         lambda f, x, minimum, maximum: f.at_most(f.at_least(x, minimum), maximum),
         lambda function: (function(-1e30), function(1e30)),
         # Where the bounds are in the wrong order, the upper one is all there is.
-        is_non_negative=lambda minimum, maximum: min(minimum, maximum) >= 0.0,
+        is_non_negative=lambda minimum, maximum: bool(np.all(np.minimum(minimum, maximum) >= 0.0)),
+    ),
+    # What is left of batch norm where it follows no convolution, and clamps around it.
+    ActivationKind(
+        "affine",
+        _affine,
+        lambda function: None,
+        is_non_negative=lambda low, high, scale, shift, minimum, maximum: min(minimum, maximum) >= 0.0,
     ),
     ActivationKind(
         "leaky_relu", lambda f, x, slope: f.where(x > 0.0, x, x * slope), lambda function: (-function(-1.0),)

@@ -313,6 +313,6 @@ def permute_activation(op: Any, permutation: Permutation) -> None:
 def sign_of_activation(op: Any) -> Sign:
     """Return what is known of the sign of what an op's activation gives."""
     activation = Activation.of(op)
-    if activation.kind == "none" or activation.arrays:
+    if activation.kind == "none":
         return Sign.ANY
     return Sign.NON_NEGATIVE if kind_of(activation).is_non_negative(*activation.constants) else Sign.ANY

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation
-from patc.dialects.pattern import ActivateOp, AddOp
+from patc.dialects.pattern import ActivateOp, AddOp, Conv2dOp
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
 from patc.passes.ir.functions import rebuild
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kind_of
-from patc.passes.raising.activations import activate, compose, is_linear
+from patc.passes.raising.activations import activate, affine, compose, is_linear
 from patc.passes.raising.elementwise import read_elementwise
 from patc.passes.raising.linalg_layers import in_shape, read_f32
 
@@ -78,6 +79,18 @@ def _fuse_activation(op: Any, state: PassState) -> ir.Value | None:
     return op.input
 
 
+def _scale_channels(op: Any, state: PassState) -> ir.Value | None:
+    """Make a layer of any layout of a convolution that only scales and shifts channels, for the producer to take."""
+    if not op.is_pointwise or op.residual is not None or list(op.weight.type.shape) != [op.groups.value, 1, 1, 1]:
+        return None
+    scale, shift = (None if value is None else read_f32(value, state) for value in (op.weight, op.bias))
+    if scale is None or (shift is None and op.bias is not None):
+        return None
+    shift = np.zeros(scale.size) if shift is None else shift
+    activation = compose(affine(scale.ravel(), shift), Activation.of(op))
+    return None if activation is None else activate(op.input, activation)
+
+
 def _unknown_activation(op: Any, state: PassState) -> ir.Value | None:
     """Return as linalg what has constants of channels and no planes, which no kernel knows."""
     kind = kind_of(op)
@@ -92,6 +105,7 @@ def _has_one_use(value: ir.Value) -> bool:
 
 
 BIAS = Raiser("linalg.generic", _raise_bias)
+SCALES = (Raiser(Conv2dOp.OPERATION_NAME, _scale_channels),)
 FUSED = (
     Raiser(AddOp.OPERATION_NAME, _fuse_residual),
     Raiser(ActivateOp.OPERATION_NAME, _fuse_activation),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -146,6 +146,42 @@ def test_aarch64(sort: str) -> None:
 @every_sort
 def test_gpus(sort: str) -> None:
     check(sort, compile_for_gpu)
+
+
+class Norms(nn.Module):
+    """Batch norm between clamps, behind layers of some sorts, and in front of a convolution."""
+
+    def __init__(self, sorts: Sequence[str]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.ModuleList(SORTS[sort][0]() for sort in sorts)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(CHANNELS) for _ in sorts)
+        for norm in self.norms:
+            nn.init.uniform_(norm.weight, -1.5, 1.5)
+            nn.init.normal_(norm.bias)
+        self.last = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        pairs = zip(self.layers, self.norms, strict=True)
+        found = [functional.hardtanh(norm(functional.relu6(layer(x))), -0.5, 2.0) for layer, norm in pairs]
+        return [*found, self.last(self.norms[0](x).relu())]
+
+
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        compile_native,
+        pytest.param(compile_emulated, marks=needs_arm),
+        pytest.param(compile_for_gpu, marks=needs_device),
+    ],
+)
+def test_batch_norm_behind_a_clamp(compiler: Callable[..., Any]) -> None:
+    sorts = ["direct", "winograd", "depthwise", "max-pool", "global-pool", "sum"]
+    model, x = Norms(sorts).eval(), 2.0 * torch.randn(2, CHANNELS, 6, 10)
+    module, state = raised_model(model, [x])
+    kinds_found = [Activation.of(op).kind for op in layer_ops(module)]
+    assert kinds_found.count("affine") == len(sorts) + 1
+    assert_close(compiler(module, state.parameters)(x.numpy()), torch_results(model, [x]))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
