@@ -54,3 +54,7 @@ def __getattr__(name: str) -> Any:
         module, attribute = _HOMES[name]
         globals()[name] = getattr(importlib.import_module(module), attribute)
     return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
+    _check_name(args.output, ".patc" if args.emit == "patc" else ".mlir")
     if args.emit.startswith(MLIR_PREFIX):
         _emit_mlir(args)
         return 0
@@ -136,6 +137,17 @@ def _default_format(target: str, output: str) -> str:
     from patc.targets import get_target
 
     return "patc" if Path(output).suffix == ".patc" else find_backend(get_target(target).backend).default_format
+
+
+def _check_name(output: str, expected: str) -> None:
+    """Refuse the name of a file of another kind, which would hold what nobody looks for in it.
+
+    Raises:
+        PatcError: the name ends as those of files do that are something else.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix in _FOREIGN and suffix != expected:
+        raise PatcError(f"expected a file named {expected}, got '{suffix}'; --emit says what to write", output)
 
 
 def _find_writer(name: str) -> Callable[[argparse.Namespace, str | None], None] | None:
@@ -306,5 +318,9 @@ def _print_line(files: Sequence[Path], program: Program, where: str, seconds: fl
     )
 
 
+_FOREIGN = {
+    *(*arguments.MODEL_SUFFIXES, *arguments.LIBRARY_SUFFIXES, ".patc", ".pt", ".pth", ".safetensors", ".npy", ".npz"),
+    *(".tflite", ".s", ".ll", ".bc", ".c", ".cpp", ".spv", ".py", ".json", ".txt", ".zip"),
+}
 # By what a backend says that it emits.
 _WRITERS = {**dict.fromkeys(("so", "obj", "asm", "llvm"), _emit_library), "spirv": _emit_spirv}

@@ -544,3 +544,10 @@ def test_activations_of_rank_2(images: int, threads: int) -> None:
         expected = model(x)
     for made, wanted in zip(patc.compile(model, (x,), threads=threads)(x), expected, strict=True):
         torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_dir_shows_the_interface_before_anything_is_loaded() -> None:
+    code = "import patc, sys; print(*dir(patc)); print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {"compile", "load", "models", "pruning", "run_module"} <= set(found[0].split())
+    assert found[1] == "False"

@@ -5,7 +5,7 @@
 // RUN: not patc compile %s -o %t.spv --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=MAIN
 // RUN: not patc compile %s -o %s --emit spirv --target spirv-vulkan 2>&1 | filecheck %s --check-prefix=FOLDER
 // RUN: not patc compile %s -o %s 2>&1 | filecheck %s --check-prefix=ITSELF
-// RUN: not patc compile %s -o %t.patc --emit mlir@nowhere 2>&1 | filecheck %s --check-prefix=STAGE
+// RUN: not patc compile %s -o %t.mlir --emit mlir@nowhere 2>&1 | filecheck %s --check-prefix=STAGE
 // RUN: not patc compile %s -o %t.patc --weights w.pth 2>&1 | filecheck %s --check-prefix=WEIGHTS
 // RUN: not patc run %s 2>&1 | filecheck %s --check-prefix=MAIN
 // RUN: not patc report %t.nothing.patc 2>&1 | filecheck %s --check-prefix=MISSING

@@ -190,6 +190,9 @@ def test_aarch64_models_are_saved_and_not_run_here(
     [
         ("fly", "argument COMMAND: invalid choice: 'fly'"),
         ("compile", "the following arguments are required: MODEL, -o/--output; patc compile --help says more"),
+        ("compile scorer.pt2 -o x.onnx", "x.onnx: expected a file named .patc, got '.onnx'; --emit says what to write"),
+        ("compile scorer.pt2 -o x.so", "x.so: expected a file named .patc, got '.so'; --emit says what to write"),
+        ("compile scorer.pt2 --emit mlir@encode -o x.patc", "x.patc: expected a file named .mlir, got '.patc'"),
         ("compile resnet19 -o x", "expected a .pt2, .onnx or .mlir file, FILE.py:FUNCTION or MODULE:FUNCTION, or one of resnet18, .*; got 'resnet19'; did you mean 'resnet18'"),
         ("compile x.npy -o x", "x.npy: expected a .pt2, .onnx or .mlir file, got one of another kind"),
         ("compile none.pt2 -o x", "none.pt2: expected a .pt2 file, found no such file"),
