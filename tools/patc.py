@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "compile", "run", "accuracy", "report", "prune", "bench", "devices", "sign", "verify")
+COMMANDS = ("demo", "compile", "run", "accuracy", "report", "prune", "bench", "devices", "doctor", "sign", "verify")
 
 _EPILOG = """\
 examples:
@@ -29,12 +29,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def describe_version() -> str:
+    """Return the versions of patc and of what decides about the code that it makes."""
+    import importlib.metadata
+    import platform
+
+    from patc import __version__
+
+    found = [f"Python {platform.python_version()}"]
+    for name in ("torch", "torch-mlir", "llvmlite", "numpy"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"patc {__version__} ({', '.join(found)})"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, with every sub-command."""
     import argparse
     import importlib
 
-    from patc import __version__
     from patc.tools.arguments import Parser
 
     parser = Parser(
@@ -44,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"patc {__version__}")
+    parser.add_argument("--version", action="store_true", help="print the versions of patc and of what it is built on")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name in COMMANDS:
         command = importlib.import_module(f"patc.tools.{name}")
@@ -60,6 +75,9 @@ def _dispatch(argv: Sequence[str]) -> int:
 
     parser = make_parser()
     arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(describe_version())
+        return 0
     if arguments.command is None:
         parser.print_help()
         return 0
