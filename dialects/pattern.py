@@ -25,6 +25,7 @@ from patc.dialects.attributes import (
     ScheduleAttr,
     WeightFormatAttr,
 )
+from patc.dialects.recurrent import RecurrentOp
 from patc.dialects.rules import (
     Tensor,
     integer,
@@ -451,6 +452,7 @@ __all__ = [
     "MaxPool2dOp",
     "ParameterOp",
     "PatternDialect",
+    "RecurrentOp",
     "RelayoutOp",
     "ScaleOp",
     "ScheduleAttr",

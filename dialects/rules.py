@@ -185,14 +185,17 @@ def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
     @functools.wraps(verify)
     def verify_invariants(op: Any) -> bool:
-        operands, attributes, _, _ = partition_fields(op._fields)
+        operands, attributes, results, _ = partition_fields(op._fields)
         if not all(each.name in op.attributes for each in attributes):
             return True
-        if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, len(operands)):
+        if op._ODS_OPERAND_SEGMENTS and not _segments_fit(op, "operand"):
             found = op.attributes.get("operandSegmentSizes", "none")
             return rule(op, False, f"operandSegmentSizes of {len(operands)} values that count the operands", found)
         if not op._ODS_OPERAND_SEGMENTS and len(op.operands) != len(operands):
             return True
+        if op._ODS_RESULT_SEGMENTS and not _segments_fit(op, "result"):
+            found = op.attributes.get("resultSegmentSizes", "none")
+            return rule(op, False, f"resultSegmentSizes of {len(results)} values that count the results", found)
         for value in [*op.operands, *op.results]:
             static = isinstance(value.type, Tensor) and value.type.has_static_shape
             if not rule(op, static, "ranked tensors of static shape", value.type):
@@ -202,11 +205,14 @@ def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return verify_invariants
 
 
-def _segments_fit(op: Any, count: int) -> bool:
-    """Whether each operand has a size of 0 or 1, 1 where it is not optional, and the sizes count the operands."""
-    if "operandSegmentSizes" not in op.attributes:
+def _segments_fit(op: Any, part: str) -> bool:
+    """Whether each operand, or each result, has a size of 0 or 1, 1 where it is not optional, and the sizes count
+    them."""
+    if f"{part}SegmentSizes" not in op.attributes:
         return False
-    sizes = list(op.attributes["operandSegmentSizes"])
-    wanted = op._ODS_OPERAND_SEGMENTS
+    sizes = list(op.attributes[f"{part}SegmentSizes"])
+    wanted, values = (
+        (op._ODS_OPERAND_SEGMENTS, op.operands) if part == "operand" else (op._ODS_RESULT_SEGMENTS, op.results)
+    )
     fits = all(size in (0, 1) and (size == 1 or least == 0) for size, least in zip(sizes, wanted, strict=False))
-    return len(sizes) == count and fits and sum(sizes) == len(op.operands)
+    return len(sizes) == len(wanted) and fits and sum(sizes) == len(values)

@@ -12,7 +12,7 @@ from patc.passes.base import Pass, PassState
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import walk_ops
 from patc.passes.layers.base import LayerKind
-from patc.passes.layers.reference import convert
+from patc.passes.layers.reference import replace_results
 from patc.passes.layers.registry import kind_of
 
 
@@ -44,8 +44,7 @@ class ConvertPatternToLinalg(Pass):
                     computed = kind.reference(op, state)
                     if computed is None:
                         continue
-                    lowered = convert(computed, op.result.type.element_type)
-                op.result.replace_all_uses_with(lowered)
+                    replace_results(op, computed)
                 _erase_with_dead_constants(op)
 
 

@@ -32,7 +32,7 @@ from patc.passes.ir.functions import (
 )
 from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
 from patc.passes.layers.base import Access, LayerKind
-from patc.passes.layers.reference import convert
+from patc.passes.layers.reference import replace_results
 from patc.passes.layers.registry import kind_of
 
 _DIALECTS = ("linalg", "tensor", "arith", "math", "scf", "tm_tensor")
@@ -100,8 +100,7 @@ def _lower_layers(function: Any, state: PassState) -> None:
             computed = kind.reference(op, state)
             if computed is None:
                 continue
-            made = convert(computed, op.result.type.element_type)
-        op.result.replace_all_uses_with(made)
+            replace_results(op, computed)
         op.operation.erase()
 
 

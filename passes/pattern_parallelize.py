@@ -14,6 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, scf
 
 from patc.passes.base import Pass, PassState
+from patc.passes.ir.bodies import constant_number
 from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
@@ -24,7 +25,8 @@ _LONGEST = 128  # layers of a region
 class PatternParallelize(Pass):
     """Merge the top-level `scf.parallel` loops of a function into one OpenMP region, or one for each 128 of them.
 
-    Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`).
+    Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`); such loops may be the
+        turns of an `scf.for`, as the steps of a recurrent layer are: threads then wait for each other in each turn.
     Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
         number of threads that the runtime gives; the sequential ops between the loops run on thread 0.
 
@@ -45,7 +47,7 @@ class PatternParallelize(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         for function in defined_functions(module):
-            loops = [op for op in top_level_ops(function) if op.operation.name == "scf.parallel"]
+            loops = [op for op in top_level_ops(function) if _is_shared(op)]
             if loops:
                 for name in _THREAD_FUNCTIONS:
                     declare_function(module, name, "i32")
@@ -63,7 +65,10 @@ def _merge(function: Any, loops: list[Any]) -> None:
         op.operation.move_before(loops[0].operation)
     stages = _stages([op for op in moved if not _is_free(op)])
     with ir.InsertionPoint(loops[0]), function.location:
-        count = arith.IndexCastOp(ir.IntegerType.get_signless(32), loops[0].operands[1]).result
+        bound = max(
+            (_shared_loops(loop)[0].operands[1] for loop in loops), key=lambda value: constant_number(value) or 0
+        )
+        count = arith.IndexCastOp(ir.IntegerType.get_signless(32), bound).result
     for begin in range(0, len(stages), 2 * _LONGEST):  # each layer may have its time stamp behind it
         part = stages[begin : begin + 2 * _LONGEST]
         with ir.InsertionPoint(part[0][0]), function.location:
@@ -76,8 +81,8 @@ def _fill_region(stages: list[list[Any]]) -> None:
     thread, threads = (_call_index(name) for name in _THREAD_FUNCTIONS)
     for stage in stages:
         others_wait = not _only_takes_time(stage)
-        if stage[0].operation.name == "scf.parallel":
-            _share(stage[0], thread, threads)
+        if _is_shared(stage[0]):
+            _divide(stage[0], thread, threads)
         else:
             _alone(stage, thread)
         if others_wait:
@@ -95,8 +100,8 @@ def _stages(ops: list[Any]) -> list[list[Any]]:
     """Group ops between barriers: each loop alone, sequential ops together."""
     stages: list[list[Any]] = []
     for op in ops:
-        sequential = op.operation.name != "scf.parallel"
-        if sequential and stages and stages[-1][0].operation.name != "scf.parallel":
+        sequential = not _is_shared(op)
+        if sequential and stages and not _is_shared(stages[-1][0]):
             stages[-1].append(op)
         else:
             stages.append([op])
@@ -119,6 +124,32 @@ def _make_region(threads: ir.Value) -> ir.Block:
 def _call_index(name: str) -> ir.Value:
     number = func.CallOp([ir.IntegerType.get_signless(32)], name, []).result
     return arith.IndexCastOp(ir.IndexType.get(), number).result
+
+
+def _is_shared(op: Any) -> bool:
+    """Whether threads compute an op together: a parallel loop, or a loop of parallel ones."""
+    return bool(_shared_loops(op))
+
+
+def _shared_loops(op: Any) -> list[Any]:
+    """Return the parallel loop that an op is, or those that are the turns of a loop."""
+    if op.operation.name == "scf.parallel":
+        return [op]
+    inner = list(op.regions[0].blocks[0].operations) if op.operation.name == "scf.for" else []
+    return [each for each in inner if each.operation.name == "scf.parallel"]
+
+
+def _divide(op: Any, thread: ir.Value, threads: ir.Value) -> None:
+    """Move what threads compute together to the insertion point; all take part in each turn of a loop of loops."""
+    if op.operation.name == "scf.parallel":
+        _share(op, thread, threads)
+        return
+    ir.InsertionPoint.current.insert(op.operation.detach_from_parent())
+    for loop in _shared_loops(op):
+        with ir.InsertionPoint(loop):
+            barrier = ir.Operation.create("omp.barrier")
+        with ir.InsertionPoint(barrier):
+            _share(loop, thread, threads)
 
 
 def _share(loop: Any, thread: ir.Value, threads: ir.Value) -> None:

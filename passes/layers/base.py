@@ -213,9 +213,9 @@ class LayerKind(abc.ABC):
         """
 
     @abc.abstractmethod
-    def reference(self, op: Any, state: PassState) -> ir.Value | None:
-        """Build linalg that computes the same numbers at the insertion point, in the type of `reference.computed_in`;
-        None for an op that the reference executor can run as it is.
+    def reference(self, op: Any, state: PassState) -> ir.Value | tuple[ir.Value, ...] | None:
+        """Build linalg that computes the same numbers at the insertion point, in the type of `reference.computed_in`,
+        one value for each result; None for an op that the reference executor can run as it is.
 
         Raises:
             PatcError: an operand that has to be a constant is none, or is not valid.

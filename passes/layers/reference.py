@@ -24,11 +24,20 @@ from patc.passes.ir.elements import accumulator_type
 def activate(op: Any, value: ir.Value, state: PassState) -> ir.Value:
     """Apply the activation of an op."""
     activation = Activation.of(op)
-    if activation.kind == "none":
-        return value
     shape = value.type.shape
     others = [axis for axis in range(len(shape)) if axis != 1]
     arrays = [make_constant(np.array(array, np.float32), None, state) for array in activation.arrays]
+    return apply(activation, value, *(broadcast(array, shape, others, op) for array in arrays))
+
+
+def apply(activation: Activation, value: ir.Value, *arrays: ir.Value) -> ir.Value:
+    """Apply an activation.
+
+    Args:
+        arrays: the constants that are one number a channel, in the form of the value.
+    """
+    if activation.kind == "none":
+        return value
 
     def compute(x: ir.Value, *numbers: ir.Value) -> ir.Value:
         a = Arithmetic(x.type)
@@ -37,7 +46,7 @@ def activate(op: Any, value: ir.Value, state: PassState) -> ir.Value:
         result: Term = kind_of(activation).compute(InLinalg(), Term(a, x), constants)
         return result.value
 
-    return elementwise([value, *(broadcast(array, shape, others, op) for array in arrays)], compute)
+    return elementwise([value, *arrays], compute)
 
 
 def elementwise(
@@ -80,6 +89,13 @@ def convert(value: ir.Value, element: ir.Type) -> ir.Value:
         return value
     convert = arith.extf if given.width < element.width else arith.truncf
     return elementwise([value], lambda x: convert(element, x), element)
+
+
+def replace_results(op: Any, computed: ir.Value | Sequence[ir.Value]) -> None:
+    """Put what `LayerKind.reference` made in the place of an op's results, in their types."""
+    values = [computed] if isinstance(computed, ir.Value) else computed
+    for result, value in zip(op.results, values, strict=True):
+        result.replace_all_uses_with(convert(value, result.type.element_type))
 
 
 def pad(value: ir.Value, pads: Sequence[int], fill: ir.Value) -> ir.Value:

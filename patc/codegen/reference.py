@@ -29,7 +29,7 @@ from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import return_into_arguments
 
 _BUFFERIZE = (
-    "builtin.module(one-shot-bufferize{bufferize-function-boundaries"
+    "builtin.module(one-shot-bufferize{allow-return-allocs-from-loops bufferize-function-boundaries"
     " function-boundary-type-conversion=identity-layout-map},canonicalize,cse,buffer-deallocation-pipeline,"
     "convert-bufferization-to-memref)"
 )

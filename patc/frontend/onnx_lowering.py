@@ -12,10 +12,12 @@ from torch_mlir.dialects import torch as torch_dialect
 
 from patc.context import make_context
 from patc.diagnostics import PatcError, first_line
+from patc.frontend.held import hold_layers, release_layers
 from patc.frontend.lowering import TO_LINALG, name_parameters, run_torch_passes
 from patc.frontend.onnx_files import captured_names, describe_nodes, load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_quantised import QUANTISED
+from patc.frontend.onnx_recurrent import RECURRENT
 from patc.frontend.onnx_writer import attribute_of
 from patc.numerics import ELEMENT_TYPES
 from patc.parameters import ParameterStore
@@ -112,7 +114,9 @@ def _lower(model: onnx.ModelProto, context: ir.Context) -> ir.Module:
         importer.import_all()
     except Exception as error:  # of the importer, about types and attributes that it does not read
         raise PatcError(f"torch-mlir cannot import the model: {first_line(error)}") from error
+    held = hold_layers(module)
     run_torch_passes(module, _PASSES)
+    release_layers(module, held)
     return module
 
 
@@ -133,15 +137,13 @@ def _is_wrong(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     """Return whether torch-mlir lowers a node to other numbers than it stands for."""
     if node.op_type == "GridSample":
         return attribute_of(node, "padding_mode", b"zeros") != b"border"
-    if node.op_type in ("LSTM", "GRU", "RNN"):  # lengths of sequences, peepholes, and some attributes are not read
-        unread = {"activations", "clip", "input_forget"} & {attribute.name for attribute in node.attribute}
-        return any((*node.input[4:5], *node.input[7:8], *unread))
     if node.op_type == "Resize" and attribute_of(node, "coordinate_transformation_mode", b"") == b"align_corners":
         scales = graph.constants.get(node.input[2]) if len(node.input) > 2 else None  # what they leave over counts
         sizes = np.array(graph.types[node.input[0]].sizes)
         return scales is not None and len(scales) == len(sizes) and bool((scales * sizes % 1).any())
-    # The determinant has no pivots there, and what stays quantised has types that were not rewritten.
-    return node.op_type == "Det" or node.op_type in QUANTISED
+    # The determinant has no pivots there, and what stays of those that are rewritten has types or attributes that are
+    # not read there either.
+    return node.op_type == "Det" or node.op_type in (*QUANTISED, *RECURRENT)
 
 
 def _is_refused(graph: OnnxGraph, node: onnx.NodeProto) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_quantised import QUANTISED
+from patc.frontend.onnx_recurrent import RECURRENT
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def rewrite_operations(graph: OnnxGraph) -> bool:
         result = rule(writer, node) if rule is not None else None
         if result is None:
             writer.nodes.append(node)
-        else:
-            changed = True
-            writer.nodes.append(load_onnx().helper.make_node("Identity", [result], [node.output[0]], name=node.name))
+            continue
+        changed = True
+        for made, output in zip((result,) if isinstance(result, str) else result, node.output, strict=False):
+            if output:
+                writer.nodes.append(load_onnx().helper.make_node("Identity", [made], [output], name=node.name))
     if changed:
         graph.replace_nodes(writer.nodes)
     return changed
@@ -72,8 +75,9 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
 
 
-_RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | None]] = {
+_RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
     **QUANTISED,
+    **RECURRENT,
     "Cast": _cast,
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from patc.frontend.onnx_graph import OnnxGraph
 
 if TYPE_CHECKING:
     import onnx
+
+
+DOMAIN = "patc"  # of operations that only patc has
 
 
 class Writer:
@@ -40,6 +44,21 @@ class Writer:
         made.attribute.extend(attributes)
         self.nodes.append(made)
         return output
+
+    def emit_layer(self, operands: Sequence[str], layer: str, shapes: Sequence[Sequence[int]]) -> list[str]:
+        """Write a recurrent layer of patc, see `patc.frontend.held`; return its results, which are f32."""
+        self._count += 1
+        outputs = [f"{self.name}/Recurrent_{self._count}.{number}" for number in range(len(shapes))]
+        helper = load_onnx().helper
+        named = {"name": self.name, "domain": DOMAIN, "layer": layer}
+        self.nodes.append(helper.make_node("Recurrent", list(operands), outputs, **named))
+        infos = [
+            helper.make_tensor_value_info(*each) for each in zip(outputs, [self.kinds.FLOAT] * 3, shapes, strict=True)
+        ]
+        self.graph.model.graph.value_info.extend(infos)  # onnx knows nothing of them
+        if DOMAIN not in {opset.domain for opset in self.graph.model.opset_import}:
+            self.graph.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        return outputs
 
     def constant(self, value: Any) -> str:
         """Return the name of a constant."""

@@ -30,6 +30,7 @@ from patc.diagnostics import PatcError
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, ExampleInputs, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
+from patc.frontend.held import hold_layers, release_layers
 from patc.frontend.lowering import name_parameters, set_inputs
 from patc.frontend.modules import (
     check_inputs,
@@ -43,6 +44,7 @@ from patc.frontend.modules import (
     without_inference_tensors,
 )
 from patc.frontend.operations import check_operations, constant_nodes, naming_calls
+from patc.frontend.recurrent import RECURRENT
 from patc.frontend.rewrites import cast_constants, fold_constants, simplify
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sources
@@ -120,8 +122,10 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
     with naming_calls(program.graph, context):
+        held = hold_layers(module)
         require_known_operations(module)
         lower_to_linalg(module)
+    release_layers(module, held)
     names = name_parameters(module, list(hooks.parameters), len(inputs))
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program.state_dict) for name in names})
     return ImportedModel(module, parameters, inputs, outputs, structure, constants)
@@ -177,7 +181,7 @@ def _export(
 def _decompose(program: ExportedProgram) -> ExportedProgram:
     """Return the program in core operations that torch-mlir reads; the given one stays as it is."""
     try:
-        table = {**get_decomposition_table(), **DECOMPOSITIONS}
+        table = {**get_decomposition_table(), **DECOMPOSITIONS, **RECURRENT}
         with _quiet():
             program = _with_plain_leaves(program).run_decompositions(table)
     except Exception as error:

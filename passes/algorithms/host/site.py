@@ -150,7 +150,13 @@ class HostSite:
         return buffer.flat(kernel_plane(self.op, self.schedule.threads)[0]) if is_flat(self.op) else buffer
 
     def call(
-        self, arguments: Sequence[Argument | ir.Value], emit: Emit, costs: Sequence[float], *, is_small: bool = False
+        self,
+        arguments: Sequence[Argument | ir.Value],
+        emit: Emit,
+        costs: Sequence[float],
+        *,
+        is_small: bool = False,
+        meets: bool = False,
     ) -> None:
         """Call a kernel for all parts of a layer.
 
@@ -159,6 +165,7 @@ class HostSite:
             emit: writes the kernel, from its arguments as it sees them.
             costs: of each filter, or block of filters.
             is_small: compile it for little code rather than for little time.
+            meets: whether threads, which divide filters, wait for each other after each row tile.
         """
         b, unbound = self.memory.builder, [_unbounded(memory) for each in arguments for memory in _memories(each)]
 
@@ -175,12 +182,21 @@ class HostSite:
             return
         symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", np.array(parts, np.int32), inline=True)
         bounds = memref.GetGlobalOp(type_, symbol).result
-        loop = scf.ParallelOp([], [b.index(0)], [b.index(len(parts))], [b.index(1)], [])
-        body = loop.regions[0].blocks.append(b.index_type)
-        with ir.InsertionPoint(body):
-            first = b.mul(body.arguments[0], 4)
-            func.CallOp([], name, [*unbound, *(b.load_index(bounds, b.add(first, bound)) for bound in range(4))])
-            scf.ReduceOp([], 0)
+
+        def share(tile: ir.Value | None) -> None:
+            loop = scf.ParallelOp([], [b.index(0)], [b.index(len(parts))], [b.index(1)], [])
+            body = loop.regions[0].blocks.append(b.index_type)
+            with ir.InsertionPoint(body):
+                first = b.mul(body.arguments[0], 4)
+                part = [b.load_index(bounds, b.add(first, bound)) for bound in range(0 if tile is None else 2, 4)]
+                tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
+                func.CallOp([], name, [*unbound, *tiles, *part])
+                scf.ReduceOp([], 0)
+
+        if meets:
+            b.each(*self.tiles, share)
+        else:
+            share(None)
 
 
 def _memories(argument: Argument | ir.Value) -> list[ir.Value]:

@@ -1,0 +1,125 @@
+"""Recurrent layers; see `passes/kernels/host/recurrent.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from torch_mlir import ir
+
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import core_model
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
+from patc.passes.ir.constants import read_constant
+from patc.passes.kernels.host.kernel import Kernel, set_apart
+from patc.passes.kernels.host.recurrent import Recurrence, emit_start
+from patc.passes.kernels.host.recurrent_weights import Layer, Panels
+from patc.targets import Target
+
+_BUSY = 0.85  # part of a core's multiply-adds that tiles reach
+_ACTIVATION_CYCLES = 25.0  # of a vector
+_MEETING_CYCLES = 1500.0  # of threads, after a step
+
+
+class Recurrent(HostAlgorithm):
+    """Steps one after the other. Several threads have a direction each, or share the units and meet after each step."""
+
+    name: ClassVar[str] = "recurrent"
+    is_divided: ClassVar[bool] = False
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        s, model = op.sizes, core_model(op, target)
+        lanes = min(target.lanes, max(4, 1 << (s.units - 1).bit_length()))
+        rows = min(s.sequences, max(1, (target.registers - s.gates - 2) // s.gates))
+        layer = Layer.of(op, lanes, rows)
+        alone = s.directions * s.steps * _step_cycles(layer, model, s.directions)
+        ways = {1: alone}
+        if s.directions > 1:
+            ways[min(threads, s.directions)] = s.steps * _step_cycles(layer, model, 1)
+        elif not layer.has_stages:
+            ways[threads] = s.steps * (_step_cycles(layer, model, 1 / threads) / threads + _MEETING_CYCLES)
+        for parts, cycles in {**ways, 1: alone}.items():
+            schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
+            yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
+
+    def emit(self, site: HostSite) -> None:
+        op, s, threads = site.op, site.op.sizes, site.schedule.threads
+        layer = Layer.of(op, site.schedule.lanes, site.schedule.rows)
+        memory = _memories(site, layer)
+        _pack(site, layer, memory)
+        alone = site.scheduled(Schedule(self.name), (0, 1))
+        _call(alone, memory, lambda kernel, seen: emit_start(kernel.b, layer, seen))
+        if threads == 1 or s.directions > 1:
+            whole = site.scheduled(site.schedule, (0, 1))
+            _call(whole, memory, lambda k, seen: Recurrence(k, layer, seen).emit_directions(), s.directions)
+        else:
+            steps = site.scheduled(site.schedule, (0, s.steps))
+            _call(steps, memory, lambda k, seen: Recurrence(k, layer, seen).emit_steps(), layer.blocks, True)
+
+
+def _step_cycles(layer: Layer, model: CoreModel, share: float) -> float:
+    """Return the cycles of a step in one direction, of which a thread's weights are `share`."""
+    s = layer.sizes
+    products = sum(panels.blocks * panels.depth * len(panels.taken) for panels in layer.panels.values())
+    computed = s.sequences * products * model.vector_cycles(layer.lanes) / _BUSY
+    size = 4 * layer.lanes * products
+    if share * size <= model.costs.first_level_bytes:
+        moved = 0.0
+    elif share * size <= model.costs.second_level_bytes:
+        moved = size / model.costs.line_bytes * model.costs.line_cycles
+    else:
+        moved = size / model.costs.spilled_bytes_per_cycle
+    return max(computed, moved) + s.sequences * layer.blocks * s.gates * _ACTIVATION_CYCLES
+
+
+def _memories(site: HostSite, layer: Layer) -> dict[str, ir.Value]:
+    """Return where operands and results are, and memory for what one step leaves to another one, or to its stages."""
+    op, s, allocate = site.op, layer.sizes, site.memory.allocate
+    names = ("input", "hidden", "bias", "cell", "peepholes", "lengths")
+    memory = {name: site.memory.buffer(value).memory for name in names if (value := getattr(op, name)) is not None}
+    for name in ("result", "final_hidden", "final_cell"):
+        if getattr(op, name) is not None:
+            memory[name] = site.memory.result(getattr(op, name)).memory
+    rows = s.directions * s.sequences
+    memory["state"] = allocate(2 * rows * s.outputs, site.element)
+    stages = {"update": "candidate" in layer.panels, "gated": layer.has_stages}
+    return {**memory, **{name: allocate(rows * s.units, site.element) for name, needed in stages.items() if needed}}
+
+
+def _pack(site: HostSite, layer: Layer, memory: dict[str, ir.Value]) -> None:
+    """Put the weights into panels: now where they are constant, else before the first step."""
+    for name, panels in layer.panels.items():
+        value = site.op.projection if name == "projection" else site.op.weight
+        array = read_constant(value, site.state)
+        if array is not None:
+            role = f"{name}{layer.lanes}x{layer.sizes.directions}x{layer.sizes.gates}"
+            memory[name] = site.constant(panels.pack(array), value, role)
+            continue
+        memory[name] = site.memory.allocate(panels.size, site.element)
+        given = {"source": site.memory.buffer(value).memory, "packed": memory[name]}
+        alone = site.scheduled(Schedule(Recurrent.name), (0, 1))
+
+        def emit(kernel: Kernel, seen: dict[str, ir.Value], panels: Panels = panels) -> None:
+            panels.emit(kernel.b, seen["source"], seen["packed"])
+
+        _call(alone, given, emit)
+
+
+def _call(
+    site: HostSite,
+    memory: dict[str, ir.Value],
+    emit: Callable[[Kernel, dict[str, ir.Value]], None],
+    filters: int = 1,
+    meets: bool = False,
+) -> None:
+    """Call a kernel with memories by their names."""
+
+    def write(kernel: Kernel, arguments: list[Any]) -> None:
+        set_apart(arguments)
+        emit(kernel, dict(zip(memory, arguments, strict=True)))
+
+    site.call(list(memory.values()), write, [1.0] * filters, meets=meets)

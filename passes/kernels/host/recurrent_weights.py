@@ -1,0 +1,121 @@
+"""Recurrent layers as kernels see them, and their weights: of each gate the rows of as many units as a vector has lanes
+follow each other, so that a block of units reads one stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation
+from patc.dialects.recurrent import RecurrentSizes
+from patc.integers import ceil_div
+from patc.passes.kernels.builder import Builder, Index
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is computed, see `pattern.recurrent`.
+
+    Attributes:
+        lanes: units of a block.
+        rows: sequences that share the vectors of weights.
+        activations: all three; those that the mode does not have are "none".
+        clip: None for no bound.
+    """
+
+    mode: str
+    is_backward: tuple[bool, ...]
+    sizes: RecurrentSizes
+    activations: tuple[Activation, Activation, Activation]
+    clip: float | None
+    is_projected: bool
+    lanes: int
+    rows: int
+
+    @staticmethod
+    def of(op: Any, lanes: int, rows: int) -> Layer:
+        backward = {"forward": (False,), "reverse": (True,), "both": (False, True)}[op.direction.value]
+        a, b, d = (*map(Activation.from_attr, op.activations), Activation(), Activation())[:3]
+        clip = op.attributes["clip"].value if "clip" in op.attributes else None
+        return Layer(op.mode.value, backward, op.sizes, (a, b, d), clip, op.projection is not None, lanes, rows)
+
+    @property
+    def blocks(self) -> int:
+        """Of the units of one direction."""
+        return ceil_div(self.sizes.units, self.lanes)
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether a step needs all units of its first part before it goes on."""
+        return self.mode == "gru_reset_first" or self.is_projected
+
+    @property
+    def panels(self) -> dict[str, Panels]:
+        """What each part of a step reads of the weights, by the name that it has in memory."""
+        s = self.sizes
+        parts = {"weight": (0, 1), "candidate": (2,)}
+        if self.mode != "gru_reset_first":
+            parts = {"weight": tuple(range(s.gates))}
+        panels = {name: Panels(s.gates, gates, s.units, s.outputs, self) for name, gates in parts.items()}
+        return {**panels, **({"projection": Panels(1, (0,), s.outputs, s.units, self)} if self.is_projected else {})}
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The rows of some gates, as [direction][block of units][depth][gate][lane].
+
+    Attributes:
+        gates: that the matrix has, each so many `units` rows of `depth` elements, for each direction.
+        taken: the gates that are here.
+    """
+
+    gates: int
+    taken: tuple[int, ...]
+    units: int
+    depth: int
+    layer: Layer
+
+    @property
+    def blocks(self) -> int:
+        return ceil_div(self.units, self.layer.lanes)
+
+    @property
+    def block(self) -> int:
+        """Elements of a block."""
+        return self.depth * len(self.taken) * self.layer.lanes
+
+    @property
+    def size(self) -> int:
+        """Elements of all blocks."""
+        return self.layer.sizes.directions * self.blocks * self.block
+
+    def pack(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the panels of a matrix, with zeros in the place of units that there are not."""
+        lanes = self.layer.lanes
+        rows = matrix.reshape(self.layer.sizes.directions, self.gates, self.units, self.depth)[:, list(self.taken)]
+        rows = np.pad(rows, ((0, 0), (0, 0), (0, -self.units % lanes), (0, 0)))
+        cut = rows.reshape(len(rows), len(self.taken), self.blocks, lanes, self.depth)
+        return np.ascontiguousarray(cut.transpose(0, 2, 4, 1, 3)).ravel()
+
+    def emit(self, b: Builder, source: ir.Value, packed: ir.Value) -> None:
+        """Write the loops that pack a matrix in memory; what stands for units that there are not does not matter."""
+        lanes, count = self.layer.lanes, len(self.taken)
+
+        def one(number: ir.Value) -> None:
+            direction, block, k = b.digits(number, (self.layer.sizes.directions, self.blocks, self.depth))
+            first = b.mul(block, lanes)
+            valid = b.minimum(b.subtract(b.index(self.units), b.index(first)), lanes)
+            for place, gate in enumerate(self.taken):
+                row = b.add(b.mul(b.add(b.mul(direction, self.gates), gate), self.units), first)
+
+                def copy(lane: ir.Value, row: Index = row, place: int = place) -> None:
+                    value = b.load_scalar(source, b.add(b.mul(b.add(row, lane), self.depth), k))
+                    b.store(value, packed, b.add(b.mul(b.add(b.mul(number, count), place), lanes), lane), 0)
+
+                b.each(0, valid, copy)
+
+        b.each(0, self.layer.sizes.directions * self.blocks * self.depth, one)

@@ -1,0 +1,118 @@
+"""LSTM, GRU and RNN of torch and of ONNX: one op for all steps, with the numbers of float64 or of ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulated import compile_emulated, needs_arm
+from gpu import compile_for_gpu
+from helpers import assert_close, layer_ops, raised_model, torch_results
+from native import compile_native
+from torch import Tensor, nn
+
+import patc
+from patc import PatcError
+from patc.codegen.reference import execute
+
+HIDDEN = {"lstm": 21, "gru": 16, "rnn": 9, "projected": 20}
+
+
+class Modules(nn.Module):
+    """Modules of all sorts: layers, directions, biases, a projection, states that are given, sequences first or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(8, HIDDEN["lstm"], 2, bidirectional=True, batch_first=True)
+            self.gru = nn.GRU(8, HIDDEN["gru"], 2, bias=False)
+            self.rnn = nn.RNN(8, HIDDEN["rnn"], nonlinearity="relu")
+            self.projected = nn.LSTM(8, HIDDEN["projected"], bidirectional=True, proj_size=5)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> Any:
+        steps = x.transpose(0, 1)
+        y, (h, c) = self.lstm(x, (hidden, cell))
+        return y, h, c, *self.gru(steps), self.rnn(steps)[0], self.projected(steps)[0]
+
+
+def inputs(sequences: int, steps: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(steps)
+    shapes = [(sequences, steps, 8), *[(4, sequences, HIDDEN["lstm"])] * 2]
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+class Chain(nn.Module):
+    """Modules one behind the other, as one layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.lstm, self.gru = nn.LSTM(8, 21, bidirectional=True), nn.GRU(42, 16)
+            self.projected = nn.LSTM(16, 20, bidirectional=True, proj_size=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projected(self.gru(self.lstm(x)[0])[0])[0]
+
+
+def check_chain(compiler: Callable[..., Any], **how: Any) -> None:
+    model, x = Chain().eval(), torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0))
+    module, state = raised_model(model, [x])
+    assert_close(compiler(module, state.parameters, **how)(x.numpy()), torch_results(model, [x]))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sequences", [1, 7])
+def test_this_machine(sequences: int, threads: int) -> None:
+    model, given = Modules().eval(), inputs(sequences, 6)
+    found = patc.compile(model, tuple(given), threads=threads)(*given)
+    assert_close([value.numpy() for value in found], torch_results(model, given))
+
+
+def test_reference() -> None:
+    check_chain(lambda module, parameters: lambda x: execute(module, parameters, [x]))
+
+
+@needs_arm
+def test_aarch64() -> None:
+    check_chain(compile_emulated)
+
+
+def test_vulkan_refuses() -> None:
+    model = nn.GRU(8, 9).eval()
+    module, state = raised_model(model, [torch.randn(3, 1, 8)])
+    with pytest.raises(PatcError, match=r"^target 'spirv-vulkan' cannot compute: pattern\.recurrent"):
+        compile_for_gpu(module, state.parameters)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("steps", [1, 500])
+def test_steps(steps: int, threads: int) -> None:
+    """However many steps there are, a layer is one op; two threads share the units of a wide one."""
+    model, x = nn.LSTM(8, 160).eval(), torch.randn(steps, 1, 8)
+    module, state = raised_model(model, [x])
+    names = [op.operation.name for op in layer_ops(module) if op.operation.name.startswith("pattern.")]
+    assert names == ["pattern.linear", "pattern.recurrent"]
+    found = compile_native(module, state.parameters, threads=threads)(x.numpy())
+    assert_close(found, torch_results(model, [x]))
+
+
+def test_half_precision() -> None:
+    """The layer stays in f32."""
+    model, x = nn.Sequential(nn.Conv1d(8, 8, 3), nn.GRU(6, 9)).eval(), torch.randn(1, 8, 8)
+    found = patc.compile(model, (x,), dtype="f16")(x)
+    assert_close([value.numpy() for value in found], torch_results(model, [x]), 1e-2)
+
+
+def test_every_door(tmp_path: Path) -> None:
+    model, x = Modules().rnn.eval(), torch.randn(5, 2, 8)
+    wanted = [array.astype(np.float32) for array in torch_results(model, [x])]
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "net.pt2")
+    for compiled in (patc.compile(tmp_path / "net.pt2"), torch.compile(model, backend="patc")):
+        with torch.no_grad():
+            assert_close([value.numpy() for value in compiled(x)], wanted)
