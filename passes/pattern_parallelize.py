@@ -18,6 +18,7 @@ from patc.passes.ir.bodies import constant_number
 from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
+_CURRENT_CPU, _LEAVE_CPU = "patc_current_cpu", "patc_leave_cpu"  # see `patc.runtime.placement`
 _LONGEST = 128  # layers of a region
 
 
@@ -28,12 +29,15 @@ class PatternParallelize(Pass):
     Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`); such loops may be the
         turns of an `scf.for`, as the steps of a recurrent layer are: threads then wait for each other in each turn.
     Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
-        number of threads that the runtime gives; the sequential ops between the loops run on thread 0.
+        number of threads that the runtime gives; the sequential ops between the loops run on thread 0. The others
+        first leave the CPU of thread 0, should they have been woken there.
 
         scf.parallel (%i) = (%c0) to (%c2) step (%c1) { A }
         scf.parallel (%i) = (%c0) to (%c2) step (%c1) { B }
       becomes
+        %cpu = call @patc_current_cpu()
         omp.parallel num_threads(%c2) {
+          call @patc_leave_cpu(%cpu, %number)
           scf.for %i = %thread to %c2 step %threads { A }
           omp.barrier
           scf.for %i = %thread to %c2 step %threads { B }
@@ -49,8 +53,9 @@ class PatternParallelize(Pass):
         for function in defined_functions(module):
             loops = [op for op in top_level_ops(function) if _is_shared(op)]
             if loops:
-                for name in _THREAD_FUNCTIONS:
+                for name in (*_THREAD_FUNCTIONS, _CURRENT_CPU):
                     declare_function(module, name, "i32")
+                declare_function(module, _LEAVE_CPU, "", ("i32", "i32"))
                 _merge(function, loops)
 
 
@@ -72,13 +77,16 @@ def _merge(function: Any, loops: list[Any]) -> None:
     for begin in range(0, len(stages), 2 * _LONGEST):  # each layer may have its time stamp behind it
         part = stages[begin : begin + 2 * _LONGEST]
         with ir.InsertionPoint(part[0][0]), function.location:
+            cpu = _call_number(_CURRENT_CPU)
             region = _make_region(count)
         with ir.InsertionPoint(region), function.location:
-            _fill_region(part)
+            _fill_region(part, cpu)
 
 
-def _fill_region(stages: list[list[Any]]) -> None:
-    thread, threads = (_call_index(name) for name in _THREAD_FUNCTIONS)
+def _fill_region(stages: list[list[Any]], cpu: ir.Value) -> None:
+    number, count = (_call_number(name) for name in _THREAD_FUNCTIONS)
+    func.CallOp([], _LEAVE_CPU, [cpu, number])
+    thread, threads = (arith.IndexCastOp(ir.IndexType.get(), each).result for each in (number, count))
     for stage in stages:
         others_wait = not _only_takes_time(stage)
         if _is_shared(stage[0]):
@@ -121,9 +129,8 @@ def _make_region(threads: ir.Value) -> ir.Block:
     return op.regions[0].blocks.append()
 
 
-def _call_index(name: str) -> ir.Value:
-    number = func.CallOp([ir.IntegerType.get_signless(32)], name, []).result
-    return arith.IndexCastOp(ir.IndexType.get(), number).result
+def _call_number(name: str) -> ir.Value:
+    return func.CallOp([ir.IntegerType.get_signless(32)], name, []).result
 
 
 def _is_shared(op: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from torch_mlir import ir
@@ -121,12 +121,15 @@ class UniqueFunctions:
         return name
 
 
-def declare_function(module: ir.Module, name: str, result: str) -> None:
-    """Declare a function without arguments, once; `result` is its type as text."""
+def declare_function(module: ir.Module, name: str, result: str, arguments: Sequence[str] = ()) -> None:
+    """Declare a function, once; types are texts, and a `result` of "" is none."""
     if name in symbols(module):
         return
     with ir.InsertionPoint.at_block_begin(module.body), ir.Location.unknown(module.context):
-        func.FuncOp(name, ([], [ir.Type.parse(result)]), visibility="private")
+        types = [ir.Type.parse(text) for text in arguments], [ir.Type.parse(result)] if result else []
+        function = func.FuncOp(name, types, visibility="private")
+        # Or LLVM writes tables for stacks to be unwound.
+        function.attributes["llvm.no_unwind"] = ir.UnitAttr.get()
 
 
 def erase_dead(block: ir.Block) -> None:

@@ -16,12 +16,12 @@ from types import MappingProxyType
 
 from patc.diagnostics import PatcError
 from patc.locks import once
+from patc.runtime import placement
 
 # A team that spins for long after a call takes its cores from whatever runs next, torch's own team included.
 BLOCK_TIME_MS = 1
 
-# What MLIR's OpenMP dialect and `pattern-parallelize` call.
-ENTRY_POINTS = (
+_LIBRARY = (
     "__kmpc_barrier",
     "__kmpc_for_static_fini",
     "__kmpc_for_static_init_8u",
@@ -31,12 +31,14 @@ ENTRY_POINTS = (
     "omp_get_num_threads",
     "omp_get_thread_num",
 )
+# What MLIR's OpenMP dialect and `pattern-parallelize` call.
+ENTRY_POINTS = (*_LIBRARY, *placement.NAMES)
 _NAMES = ("libiomp5.so", "libomp.so", "libomp.so.5", "libomp.dylib")
 
 
 @once
 def entry_points() -> Mapping[str, int]:
-    """Load the runtime and return the addresses of its functions; later calls return the same.
+    """Load the runtime and return the addresses of `ENTRY_POINTS`; later calls return the same.
 
     Python's fork is safe: the runtime starts a team anew in the child. Threads sleep `BLOCK_TIME_MS` after a call,
     unless the environment variable KMP_BLOCKTIME says otherwise.
@@ -54,8 +56,9 @@ def entry_points() -> Mapping[str, int]:
     library.kmp_get_blocktime()  # starts the runtime
     if sleeps_soon:  # for this thread
         library.kmp_set_blocktime(BLOCK_TIME_MS)
-    addresses = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in ENTRY_POINTS}
-    return MappingProxyType({name: address for name, address in addresses.items() if address is not None})
+    addresses = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _LIBRARY}
+    found = {name: address for name, address in addresses.items() if address is not None}
+    return MappingProxyType({**found, **placement.placement_functions()})
 
 
 def _load() -> ctypes.CDLL:
@@ -64,7 +67,7 @@ def _load() -> ctypes.CDLL:
             library = ctypes.CDLL(name, mode=mode)
         except OSError:
             continue
-        if all(hasattr(library, symbol) for symbol in ENTRY_POINTS):
+        if all(hasattr(library, symbol) for symbol in _LIBRARY):
             return library
     raise PatcError("expected an OpenMP runtime, found none: pip install intel-openmp, or install libomp")
 

@@ -6,10 +6,12 @@
 // CHECK-SAME:    %[[X:.*]]: memref<4xf32>
 // CHECK-DAG:     %[[TURNS:.*]] = arith.constant 3 : index
 // CHECK:         %[[TEAM:.*]] = arith.index_cast %[[TURNS]] : index to i32
+// CHECK:         %[[CPU:.*]] = call @patc_current_cpu()
 // CHECK:         omp.parallel num_threads(%[[TEAM]] : i32) {
 // CHECK:           %[[NUMBER:.*]] = func.call @omp_get_thread_num()
-// CHECK:           %[[THREAD:.*]] = arith.index_cast %[[NUMBER]]
 // CHECK:           %[[COUNT:.*]] = func.call @omp_get_num_threads()
+// CHECK:           func.call @patc_leave_cpu(%[[CPU]], %[[NUMBER]])
+// CHECK:           %[[THREAD:.*]] = arith.index_cast %[[NUMBER]]
 // CHECK:           %[[THREADS:.*]] = arith.index_cast %[[COUNT]]
 // CHECK:           scf.for %[[I:.*]] = %[[THREAD]] to %[[TURNS]] step %[[THREADS]] {
 // CHECK:             func.call @first(%[[X]], %[[I]])

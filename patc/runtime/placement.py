@@ -1,0 +1,98 @@
+"""Where the threads of a team run: not on the CPU of the one that woke them.
+
+A virtual machine's idle CPUs look busy to the kernel, which then wakes a sleeping thread on the CPU of its waker. There
+the two take turns until the kernel balances the load, which takes milliseconds: longer than many a net. So a thread
+that finds itself there moves away; it stays bound to no CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from patc.locks import once
+
+# The number of the CPU that runs the caller (-1 where that is not known), and what leaves the CPU of that number;
+# of the threads of a team only the others than 0 do.
+NAMES = ("patc_current_cpu", "patc_leave_cpu")
+
+_NOWHERE = """
+define i32 @patc_current_cpu() {
+  ret i32 -1
+}
+define void @patc_leave_cpu(i32 %cpu, i32 %thread) {
+  ret void
+}
+"""
+_MASK_BYTES = 128  # of as many CPUs as the C library's type has
+_LINUX = f"""
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+
+define i32 @patc_current_cpu() {{
+  %cpu = call i32 @sched_getcpu()
+  ret i32 %cpu
+}}
+
+define void @patc_leave_cpu(i32 %cpu, i32 %thread) {{
+  %leads = icmp eq i32 %thread, 0
+  br i1 %leads, label %done, label %ask
+ask:
+  %own = call i32 @sched_getcpu()
+  %together = icmp eq i32 %own, %cpu
+  %counted = icmp ult i32 %cpu, {8 * _MASK_BYTES}
+  %moves = and i1 %together, %counted
+  br i1 %moves, label %find, label %done
+find:
+  %mask = alloca [{_MASK_BYTES} x i8], align 8
+  %failed = call i32 @sched_getaffinity(i32 0, i64 {_MASK_BYTES}, ptr %mask)
+  %found = icmp eq i32 %failed, 0
+  br i1 %found, label %move, label %done
+move:
+  %place = lshr i32 %cpu, 3
+  %byte = getelementptr i8, ptr %mask, i32 %place
+  %number = and i32 %cpu, 7
+  %short = trunc i32 %number to i8
+  %bit = shl i8 1, %short
+  %others = xor i8 %bit, -1
+  %before = load i8, ptr %byte
+  %without = and i8 %before, %others
+  store i8 %without, ptr %byte
+  %moved = call i32 @sched_setaffinity(i32 0, i64 {_MASK_BYTES}, ptr %mask)
+  store i8 %before, ptr %byte
+  %restored = call i32 @sched_setaffinity(i32 0, i64 {_MASK_BYTES}, ptr %mask)
+  br label %done
+done:
+  ret void
+}}
+"""
+
+
+@once
+def placement_functions() -> Mapping[str, int]:
+    """Compile the functions called `NAMES` and return their addresses; later calls return the same."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    builder = llvm.JITLibraryBuilder().add_ir(_LINUX if _can_move() else _NOWHERE).add_current_process()
+    for name in NAMES:
+        builder.export_symbol(name)
+    tracker = builder.link(llvm.create_lljit_compiler(), "patc.placement")
+    _kept.append(tracker)
+    return MappingProxyType({name: tracker[name] for name in NAMES})
+
+
+_kept: list[Any] = []  # the code lives as long as its tracker
+
+
+def _can_move() -> bool:
+    """Return whether the C library lets threads choose their CPUs."""
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    return all(hasattr(library, name) for name in ("sched_getcpu", "sched_getaffinity", "sched_setaffinity"))
