@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, get_args, g
 
 from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.parameters import ParameterStore
+from patc.passes.ir.arena import WeightPool
 
 if TYPE_CHECKING:  # `patc-opt --help` builds its text from passes without loading MLIR
     from torch_mlir import ir
@@ -38,11 +39,13 @@ class PassState:
         parameters: the arrays behind `pattern.parameter` ops.
         diagnostics: warnings and remarks so far, in the order of emission.
         measure: what to choose schedules by; None for the cost model.
+        pool: what the constants of all modules that share them become.
     """
 
     parameters: ParameterStore = field(default_factory=ParameterStore)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     measure: Measure | None = None
+    pool: WeightPool = field(default_factory=WeightPool)
 
     def clone(self) -> PassState:
         """Return a state of its own with the same arrays, which no pass changes in place."""

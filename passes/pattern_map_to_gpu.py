@@ -68,14 +68,14 @@ class PatternMapToGpu(Pass):
         if not functions:
             return
         module.operation.attributes["gpu.container_module"] = ir.UnitAttr.get()
-        weights = Weights(self.max_buffer_bytes)
+        weights = Weights(self.max_buffer_bytes, state.pool)
         kernels = GpuKernels(module)
         for function in functions:
             keep_signature(module, function)
         made = [_map(function, kernels, weights, state) for function in functions]
-        state.parameters[WEIGHTS] = weights.bytes()
+        state.parameters[WEIGHTS] = blob = state.pool.blob()
         for function in made:
-            _set_weights_type(function, len(state.parameters[WEIGHTS]))
+            _set_weights_type(function, len(blob))
         erase_outlined(module)
 
 

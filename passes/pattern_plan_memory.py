@@ -14,7 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place, round_up
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place
 from patc.passes.ir.elements import element_bytes, numpy_type
 from patc.passes.ir.functions import ENTRY, defined_functions, top_level_ops
 
@@ -45,8 +45,8 @@ class PatternPlanMemory(Pass):
                 if next(iter(op.results[0].uses), None) is None:
                     op.operation.erase()  # packed for all that reads it
             globals_ = [op for function in functions for op in _find(function, "memref.get_global")]
-            starts, blob = _gather(module, globals_, state)
-            state.parameters[WEIGHTS] = blob
+            starts = _gather(module, globals_, state)
+            state.parameters[WEIGHTS] = blob = state.pool.blob()
             for function in functions:
                 _plan_function(function, starts, len(blob))
         for op in list(module.body.operations):
@@ -109,26 +109,13 @@ def _lifetime(op: Any, order: dict[ir.Operation, int]) -> Lifetime:
     return Lifetime(size, min(places, default=0), max(places, default=0))
 
 
-def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> tuple[dict[str, int], np.ndarray]:
-    """Return the offset of each global in the blob, and the blob."""
+def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> dict[str, int]:
+    """Return the offset of each global in the blob."""
     definitions = {
         op.attributes["sym_name"].value: op for op in module.body.operations if op.operation.name == "memref.global"
     }
-    starts: dict[str, int] = {}
-    arrays: list[np.ndarray] = []
-    size = 0
-    for op in globals_:
-        name = op.attributes["name"].value
-        if name in starts:
-            continue
-        array = _values(definitions[name], state)
-        starts[name] = size
-        arrays.append(array)
-        size = round_up(size + array.nbytes)
-    blob = np.zeros(max(size, ALIGNMENT), np.uint8)
-    for start, array in zip(starts.values(), arrays, strict=True):
-        blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-    return starts, blob
+    names = dict.fromkeys(op.attributes["name"].value for op in globals_)
+    return {name: state.pool.add(_values(definitions[name], state)) for name in names}
 
 
 def _values(definition: Any, state: PassState) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,31 @@ from patc.codegen.program import find_main
 from patc.context import make_context
 from patc.diagnostics import Diagnostic, PatcError
 from patc.frontend import ExampleInputs
+from patc.frontend.shapes import entry_inputs
 from patc.instruments import Instrument, Progress
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
 from patc.options import make_options
 from patc.passes.base import Measure, PassState
+from patc.passes.ir.arena import WeightPool
 from patc.passes.ir.functions import works_on_tensors
 from patc.pipeline import Pipeline
+from patc.runtime.artefact import digest_weights
+from patc.runtime.description import describe, interface
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
 from patc.sources import Source, import_source
 from patc.targets import Target
 
 Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the last pass left of a model, and all of its program but the code."""
+
+    module: ir.Module
+    program: Program
 
 
 def compile_model(
@@ -39,6 +51,7 @@ def compile_model(
     tune: str = "cost",
     dtype: str = "f32",
     dynamic_batch: bool = False,
+    shapes: Sequence[Any] = (),
     report: Report | None = None,
 ) -> CompiledModel:
     """Compile a model to native code.
@@ -69,14 +82,20 @@ def compile_model(
             is called for one block after another: the last may overlap the one before, and fewer are padded. The model
             is run to see that it takes images one by one, so that it is a torch.nn.Module, or a program exported with
             a dynamic batch.
-        report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen".
-            "measure" adds "measuring LAYER" for each layer that it times, with the index of "pattern-schedule".
+        shapes: further shapes of inputs to compile for, as (1, 3, 320, 320), or for several inputs {"x": (1, 8, 64),
+            "mask": (1, 8)} or a tuple of shapes. A call takes the code for the shapes of its inputs; weights that all
+            of it reads in the same order are there once.
+        report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen",
+            the first two of them for each shape. "measure" adds "measuring LAYER" for each layer that it times, with
+            the index of "pattern-schedule".
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
     options = make_options(target, threads, dtype, tune)
-    program, diagnostics = compile_program(model, example_inputs, options, report, dynamic_batch=dynamic_batch)
+    program, diagnostics = compile_program(
+        model, example_inputs, options, report, dynamic_batch=dynamic_batch, shapes=shapes
+    )
     return find_backend(program.backend).load(program, diagnostics)
 
 
@@ -88,6 +107,7 @@ def compile_program(
     report: Report | None = None,
     backend: Backend | None = None,
     dynamic_batch: bool = False,
+    shapes: Sequence[Any] = (),
 ) -> tuple[Program, list[Diagnostic]]:
     """Compile a model to a program, and return it with what the passes remarked. See `compile_model`.
 
@@ -95,26 +115,41 @@ def compile_program(
         backend: None for that of the target.
     """
     backend = backend or find_backend(options.target.backend)
-    pipeline = backend.pipeline(options)
-    steps = len(pipeline.passes) + 2
-    tell = report or (lambda step, index, total: None)
-    scheduling = pipeline.stages.index("schedule")
-    measure = find_measure(options, lambda layer: tell(f"measuring {layer}", scheduling, steps))
-    tell("import", 0, steps)
     if dynamic_batch:
         from patc.frontend.batching import any_batch
 
         model, example_inputs = any_batch(model, example_inputs)
-    source = import_source(model, example_inputs, make_context())
-    state = PassState(source.parameters, measure=measure)
-    is_lowered = not works_on_tensors(find_main(source.module))
-    progress = Progress(lambda step, index, _: tell(step, index + 1, steps))
-    layers = run_passes(pipeline, source.module, state, [progress])
-    if not layers and not is_lowered:
-        raise PatcError("expected a model that computes something, got one without layers")
-    tell("codegen", steps - 1, steps)
-    program = generate_code(replace(source, dynamic_batch=dynamic_batch), state, layers, options, backend)
-    return program, list(state.diagnostics)
+    entries = entry_inputs(model, example_inputs, shapes)
+    pipeline = backend.pipeline(options)
+    done, steps = 0, len(entries) * (len(pipeline.passes) + 1) + 1
+
+    def tell(step: str, index: int) -> None:
+        if report is not None:
+            report(step, done + index, steps)
+
+    scheduling = pipeline.stages.index("schedule")
+    measure = find_measure(options, lambda layer: tell(f"measuring {layer}", scheduling))
+    progress = Progress(lambda step, index, _: tell(step, index + 1))
+    context, pool = make_context(), WeightPool()
+    lowered: list[Lowered] = []
+    diagnostics: list[Diagnostic] = []
+    for inputs in entries:
+        tell("import", 0)
+        source = replace(import_source(model, inputs, context), dynamic_batch=dynamic_batch)
+        state = PassState(source.parameters, measure=measure, pool=pool)
+        is_lowered = not works_on_tensors(find_main(source.module))
+        layers = run_passes(pipeline, source.module, state, [progress])
+        if not layers and not is_lowered:
+            raise PatcError("expected a model that computes something, got one without layers")
+        if lowered:  # whose weights are among those of the next
+            lowered[-1] = replace(lowered[-1], program=lowered[-1].program.with_weights(np.zeros(0, np.uint8)))
+        lowered.append(lower_source(source, state, layers, options, backend))
+        known = {str(item) for item in diagnostics}
+        diagnostics += [item for item in state.diagnostics if str(item) not in known]
+        done += len(pipeline.passes) + 1
+    del pool, source, state  # code generation takes the most memory
+    tell("codegen", 0)
+    return generate_code(lowered, options, backend), diagnostics
 
 
 def run_passes(
@@ -126,15 +161,10 @@ def run_passes(
     return layers.found
 
 
-def generate_code(
-    source: Source, state: PassState, layers: Sequence[LayerReport], options: Options, backend: Backend | None = None
-) -> Program:
-    """Return the program of a source that has been through all passes; its module is lowered in place.
-
-    Args:
-        backend: None for that of the target.
-    """
-    backend = backend or find_backend(options.target.backend)
+def lower_source(
+    source: Source, state: PassState, layers: Sequence[LayerReport], options: Options, backend: Backend
+) -> Lowered:
+    """Return a source that has been through all passes, ready for code generation; its parameters are dropped."""
     program = Program(
         code=b"",
         weights=np.zeros(0, np.uint8),
@@ -149,7 +179,26 @@ def generate_code(
         layers=tuple(layers),
         dynamic_batch=source.dynamic_batch,
     )
-    return backend.generate(source.module, state, program, options.target)
+    program = backend.complete(source.module, state, program)
+    state.parameters.keep_only(set())
+    return Lowered(source.module, program)
+
+
+def generate_code(lowered: Sequence[Lowered], options: Options, backend: Backend) -> Program:
+    """Return the program of what `lower_source` returned for each shape; the modules are lowered in place.
+
+    Args:
+        lowered: the weights of the last one are those of all.
+    """
+    first, *others = (item.program for item in lowered)
+    program = replace(first, variants=tuple(others)).with_weights(lowered[-1].program.weights)
+    description, digest = describe(program), digest_weights(program.weights)
+    return program.with_code(
+        [
+            backend.generate(item.module, interface(description, digest, number), options.target)
+            for number, item in enumerate(lowered)
+        ]
+    )
 
 
 def host_pipeline(target: str | Target, threads: int | None = None, dtype: str = "f32") -> Pipeline:

@@ -11,7 +11,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.backends.registry import find_backend
-from patc.compiler import generate_code, run_passes
+from patc.compiler import generate_code, lower_source, run_passes
 from patc.context import make_context
 from patc.locks import compiling
 from patc.mlir_files import parse_module, read_module
@@ -88,9 +88,11 @@ def compile_module(
     state = PassState(store)
     source = module_source(work, store)
     outputs = {"list": [{"leaf": i} for i in range(len(source.outputs))]}
-    pipeline = find_backend(options.target.backend).pipeline(options)
+    backend = find_backend(options.target.backend)
+    pipeline = backend.pipeline(options)
     layers = run_passes(pipeline if stage is None else pipeline.after(stage), work, state)
-    return generate_code(replace(source, structure=outputs), state, layers, options)
+    lowered = lower_source(replace(source, structure=outputs), state, layers, options, backend)
+    return generate_code([lowered], options, backend)
 
 
 def _take(module: Any, parameters: Parameters | None) -> tuple[ir.Module, ParameterStore]:

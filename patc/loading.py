@@ -10,7 +10,7 @@ from patc.files import check_regular
 from patc.runtime import artefact
 from patc.runtime.artefact import Parts
 from patc.runtime.json_values import printable
-from patc.runtime.model import CompiledModel, parse_parts
+from patc.runtime.model import CompiledModel, check_parts
 
 
 def load(
@@ -36,10 +36,8 @@ def load(
 
         verify(parts, key, place)
     try:
-        program, stated = parse_parts(parts)
-        backend = find_backend(program.backend)
-        backend.model_class().check_program(program, stated)
-        return backend.load(program, device=device)
+        program = check_parts(parts, lambda backend: find_backend(backend).model_class())
+        return find_backend(program.backend).load(program, device=device)
     except ValueError as error:
         found = printable(str(error))
         raise PatcError(f"expected a compiled model, found damaged data ({found})", place) from None

@@ -1,13 +1,17 @@
-"""Where buffers lie in an arena: those that do not live together share memory (best fit by size, largest first)."""
+"""Where buffers lie in an arena: those that do not live together share memory (best fit by size, largest first). And
+where constants lie in a blob, which the modules of several shapes share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from patc.integers import ceil_div
 
 ALIGNMENT = 64  # bytes: a cache line
 WEIGHTS = "weights"  # the name in the parameter store of the blob of all constants
+_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,45 @@ def _best_gap(taken: list[tuple[int, int]], size: int) -> int:
 def round_up(size: int) -> int:
     """Return the next multiple of `ALIGNMENT`."""
     return ceil_div(size, ALIGNMENT) * ALIGNMENT
+
+
+class WeightPool:
+    """The constants of modules, each on a cache line of one blob. What a module adds is found again by its content when
+    the next one adds it: nets for several shapes have their weights once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._slack = 0
+        self._blob = np.zeros(0, np.uint8)
+        self._added: list[tuple[int, np.ndarray]] = []  # since the blob was made
+        self._known: dict[tuple[int, bytes], list[int]] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        """Return the first byte of an array in the blob."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for start in self._known.get(_sample(data), ()):
+            if np.array_equal(self._blob[start : start + len(data)], data):
+                return start
+        start = self.size
+        self._added.append((start, data))
+        self.size = round_up(start + len(data))
+        return start
+
+    def reserve(self, slack: int) -> None:
+        """Leave room behind the last array, which is read over its end."""
+        self._slack = max(self._slack, round_up(slack))
+
+    def blob(self) -> np.ndarray:
+        """Return all arrays in one; the pool keeps no other memory of them."""
+        blob = np.zeros(max(self.size + self._slack, ALIGNMENT), np.uint8)
+        blob[: len(self._blob)] = self._blob
+        for start, data in self._added:
+            blob[start : start + len(data)] = data
+            self._known.setdefault(_sample(data), []).append(start)
+        self._blob, self._added = blob, []
+        return blob
+
+
+def _sample(data: np.ndarray) -> tuple[int, bytes]:
+    """Return what tells most arrays apart: size and some of the bytes."""
+    return len(data), data[:: max(1, len(data) // _SAMPLES)].tobytes()

@@ -72,13 +72,22 @@ class Backend(abc.ABC):
         """Return the passes between import and code generation."""
 
     @abc.abstractmethod
-    def generate(self, module: ir.Module, state: PassState, program: Program, target: Target) -> Program:
-        """Return a program with its code, weights and the size of its arena.
+    def complete(self, module: ir.Module, state: PassState, program: Program) -> Program:
+        """Return a program with its weights and the size of its arena, and with layers where it has none.
+
+        Args:
+            module: what the last pass left.
+            state: holds the weights.
+            program: all else that is known before there is code.
+        """
+
+    @abc.abstractmethod
+    def generate(self, module: ir.Module, stated: bytes, target: Target) -> bytes:
+        """Return code.
 
         Args:
             module: what the last pass left, which is lowered in place.
-            state: holds the weights; all else of its parameters may be dropped.
-            program: all that is known before there is code.
+            stated: what the code has to state, see `patc.runtime.description.interface`.
         """
 
     @abc.abstractmethod

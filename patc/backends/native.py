@@ -42,10 +42,16 @@ class NativeBackend(Backend):
 
         return Pipeline.named("host", target=options.target, threads=options.threads, dtype=options.dtype)
 
-    def generate(self, module: ir.Module, state: PassState, program: Program, target: Target) -> Program:
-        from patc.codegen.program import generate_program
+    def complete(self, module: ir.Module, state: PassState, program: Program) -> Program:
+        from patc.codegen.program import complete_program
 
-        return generate_program(module, state, program, lambda lowered: self.emit(lowered, target))
+        return complete_program(module, state, program)
+
+    def generate(self, module: ir.Module, stated: bytes, target: Target) -> bytes:
+        from patc.codegen.program import state_interface
+
+        state_interface(module, stated)
+        return self.emit(module, target)
 
     @abc.abstractmethod
     def emit(self, module: ir.Module, target: Target) -> bytes:

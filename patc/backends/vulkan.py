@@ -36,10 +36,15 @@ class VulkanBackend(Backend):
 
         return Pipeline.named("spirv", target=options.target, dtype=options.dtype)
 
-    def generate(self, module: ir.Module, state: PassState, program: Program, target: Target) -> Program:
-        from patc.codegen.spirv import generate_gpu_program
+    def complete(self, module: ir.Module, state: PassState, program: Program) -> Program:
+        from patc.codegen.spirv import complete_gpu_program
 
-        return generate_gpu_program(module, state, program)
+        return complete_gpu_program(module, state, program)
+
+    def generate(self, module: ir.Module, stated: bytes, target: Target) -> bytes:
+        from patc.codegen.spirv import generate_code
+
+        return generate_code(module).stating(stated).to_bytes()
 
     def model_class(self) -> type[VulkanModel]:
         with loading():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,6 @@ from patc.layers import unnamed_layers
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import defined_functions
-from patc.runtime.artefact import digest_weights
-from patc.runtime.description import describe, interface
 from patc.runtime.object_code import INTERFACE
 from patc.runtime.program import ENTRY, Program
 
@@ -25,13 +22,8 @@ def find_main(module: ir.Module) -> Any:
     return next(named, None)
 
 
-def generate_program(
-    module: ir.Module, state: PassState, program: Program, emit: Callable[[ir.Module], bytes]
-) -> Program:
-    """Compile what the last pass made of a model for a CPU; see `patc.backends.base.Backend.generate`.
-
-    The module is lowered in place by `emit`, which returns the code; `state` keeps no parameter but the weights.
-    """
+def complete_program(module: ir.Module, state: PassState, program: Program) -> Program:
+    """Return what the last pass made of a model for a CPU; see `patc.backends.base.Backend.complete`."""
     arguments = ir.FunctionType(find_main(module).attributes["function_type"].value).inputs
     # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
     # model that needs neither has none.
@@ -42,10 +34,7 @@ def generate_program(
     if memories:
         arena_bytes = ir.MemRefType(memories[0]).shape[0]
         program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena_bytes)
-    # Code generation takes the most memory: what else is left of the weights goes before it starts.
-    state.parameters.keep_only({WEIGHTS})
-    state_interface(module, interface(describe(program), digest_weights(program.weights)))
-    return replace(program, code=emit(module))
+    return program
 
 
 def state_interface(module: ir.Module, stated: bytes) -> None:

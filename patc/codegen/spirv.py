@@ -18,27 +18,26 @@ from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import top_level_ops
 from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS
 from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_environment
-from patc.runtime.artefact import digest_weights
-from patc.runtime.description import describe, interface
 from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program
 
 
-def generate_gpu_program(module: ir.Module, state: PassState, program: Program) -> Program:
-    """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.generate`."""
-    arena = find_main(module).regions[0].blocks[0].arguments[0].type
-    program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0])
-    code = generate_code(module)
-    if not program.layers:
-        program = replace(program, layers=unnamed_layers(1 + code.dispatches[-1].layer))
-    stated = interface(describe(program), digest_weights(program.weights))
-    return replace(program, code=code.stating(stated).to_bytes())
+def complete_gpu_program(module: ir.Module, state: PassState, program: Program) -> Program:
+    """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.complete`."""
+    main = find_main(module)
+    arena = main.regions[0].blocks[0].arguments[0].type
+    layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in _launches(main)))
+    return replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0], layers=layers)
+
+
+def _launches(main: Any) -> list[Any]:
+    return [op for op in top_level_ops(main) if op.operation.name == "gpu.launch_func"]
 
 
 def generate_code(module: ir.Module) -> GpuCode:
     """Return the kernels and dispatches of @main."""
     main = find_main(module)
-    launches = [op for op in top_level_ops(main) if op.operation.name == "gpu.launch_func"]
+    launches = _launches(main)
     layers = itertools.accumulate(int(CONTINUES not in op.attributes) for op in launches)
     dispatches = tuple(_dispatch(op, layer - 1) for op, layer in zip(launches, layers, strict=True))
     used = {dispatch.kernel for dispatch in dispatches}

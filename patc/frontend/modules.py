@@ -37,7 +37,7 @@ def check_inputs(
         found = type(example_inputs).__name__
         raise PatcError(f"expected a tuple of example inputs, or a dict of them by name, found {found}")
     else:
-        named = dict(zip(_argument_names(model, len(example_inputs)), example_inputs, strict=True))
+        named = dict(zip(argument_names(model, len(example_inputs)), example_inputs, strict=True))
     for name, value in named.items():
         if not isinstance(value, torch.Tensor):
             raise PatcError(f"expected input '{name}' to be a tensor, found {type(value).__name__}{_advice(value)}")
@@ -55,7 +55,7 @@ def _advice(value: Any) -> str:
     return "; compile a module whose forward has it as a constant" if isinstance(value, (bool, int, float, str)) else ""
 
 
-def _argument_names(model: torch.nn.Module, count: int) -> list[str]:
+def argument_names(model: torch.nn.Module, count: int) -> list[str]:
     """Return names for positional arguments, those of `*images` as torch.export has them: images_0, images_1."""
     parameters = inspect.signature(model.forward).parameters.values()
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -3,15 +3,15 @@
     place  bytes
         0      8  MAGIC
         8      8  version of the format
-       16     24  bytes of the description, of the code and of the weights
-       40     24  zeros
-       64     32  digest: SHA-256 of the 64 bytes before it and of the digests of description, code and weights
+       16     32  bytes of the description, of the code, of the weights and of the variants
+       48     16  zeros
+       64     32  digest: SHA-256 of the 64 bytes before it and of the digests of the four
        96     64  signature of the digest, or zeros
       160     32  zeros
-      192         description, code, weights; each starts at a multiple of 64, with zeros in between
+      192         description, code, variants, weights; each starts at a multiple of 64, with zeros in between
 
-Numbers are little-endian, of 8 bytes. The digest of weights is that of the digests of their parts of `PART` bytes, so
-that several threads can compute it.
+Numbers are little-endian, of 8 bytes. Variants are the code for each further shape, behind its size. The digest of
+weights is that of the digests of their parts of `PART` bytes, so that several threads can compute it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ import numpy as np
 
 from patc.runtime.memory import aligned_bytes
 
-FORMAT = 5
+FORMAT = 6
 MAGIC = b"\x89PATC\r\n\x1a"  # a transfer as text changes it
 PART = 4 << 20
 NO_SIGNATURE = bytes(64)
-_SIZES = struct.Struct("<8s4Q24x")
+_SIZES = struct.Struct("<8s5Q16x")
 _DIGEST, SIGNATURE, _HEADER = 64, 96, 192  # places
 _ALIGNMENT = 64
-_LARGEST = {"description": 1 << 26, "code": 1 << 30, "weights": 1 << 40}  # bytes
+_LARGEST = {"description": 1 << 26, "code": 1 << 30, "weights": 1 << 40, "variants": 1 << 32}  # bytes
 _DIGEST_THREADS = 8
 # Format 2 was a safetensors file: eight bytes, then this.
 _FORMAT_2 = re.compile(rb'.{8}\{"__metadata__":\{"patc":"\{\\"format\\": (\d{1,9}),', re.DOTALL)
@@ -53,12 +53,14 @@ class Parts:
         description: JSON text, see `patc.runtime.description`.
         code: an object file, or what `GpuCode.to_bytes` returned.
         weights: bytes.
+        variants: the code for each further shape.
         signature: of the digest, see `patc.runtime.signature`; zeros where there is none.
     """
 
     description: bytes
     code: bytes
     weights: np.ndarray
+    variants: tuple[bytes, ...] = ()
     signature: bytes = NO_SIGNATURE
 
     @functools.cached_property
@@ -69,13 +71,19 @@ class Parts:
     @property
     def header(self) -> bytes:
         """The bytes before the digest."""
-        return _SIZES.pack(MAGIC, FORMAT, len(self.description), len(self.code), self.weights.nbytes)
+        sizes = (len(self.description), len(self.code), self.weights.nbytes, len(self.joined_variants))
+        return _SIZES.pack(MAGIC, FORMAT, *sizes)
+
+    @functools.cached_property
+    def joined_variants(self) -> bytes:
+        """The variants as they are in the file."""
+        return b"".join(len(code).to_bytes(8, "little") + code for code in self.variants)
 
     @property
     def digest(self) -> bytes:
         """The digest of the file."""
-        parts = (self.header, _sha256(self.description), _sha256(self.code), self.weights_digest)
-        return _sha256(b"".join(parts))
+        digests = map(_sha256, (self.description, self.code, self.joined_variants))
+        return _sha256(b"".join([self.header, *digests, self.weights_digest]))
 
 
 def digest_weights(weights: np.ndarray) -> bytes:
@@ -109,7 +117,8 @@ def _start_threads(work: Callable[[], None], count: int) -> list[threading.Threa
 def join(parts: Parts) -> bytes:
     """Return the bytes of the file that consists of `parts`, with its digest; the parts may be anything."""
     start = [parts.header, parts.digest, parts.signature, bytes(_HEADER - SIGNATURE - len(NO_SIGNATURE))]
-    padded = [piece for data in (parts.description, parts.code) for piece in (data, bytes(-len(data) % _ALIGNMENT))]
+    before = (parts.description, parts.code, parts.joined_variants)
+    padded = [piece for data in before for piece in (data, bytes(-len(data) % _ALIGNMENT))]
     return b"".join([*start, *padded, parts.weights.data])
 
 
@@ -134,20 +143,21 @@ def read(stream: BinaryIO) -> Parts:
     header = _read(stream, min(size, _HEADER))
     sizes = _read_sizes(header)
     _require_size(size, sizes)
-    description, padding = _read_padded(stream, sizes[0])
-    code, more_padding = _read_padded(stream, sizes[1])
+    before = (sizes[0], sizes[1], sizes[3])
+    (description, code, variants), padding = zip(*(_read_padded(stream, size) for size in before), strict=True)
     weights = aligned_bytes(sizes[2])
     _fill(stream, weights.data)
     weights.flags.writeable = False
-    parts = Parts(description, code, weights, header[SIGNATURE : SIGNATURE + len(NO_SIGNATURE)])
-    zeros = header[SIGNATURE + len(NO_SIGNATURE) :] + padding + more_padding
+    signature = header[SIGNATURE : SIGNATURE + len(NO_SIGNATURE)]
+    parts = Parts(description, code, weights, _split_variants(variants), signature)
+    zeros = header[SIGNATURE + len(NO_SIGNATURE) :] + b"".join(padding)
     if header[:_DIGEST] != parts.header or any(zeros) or header[_DIGEST:SIGNATURE] != parts.digest:
         raise _damaged("wrong digest")
     return parts
 
 
 def _read_sizes(header: bytes) -> tuple[int, ...]:
-    """Return the bytes of description, code and weights that a header tells."""
+    """Return the bytes of description, code, weights and variants that a header tells."""
     old = _FORMAT_2.match(header)
     if old:
         raise ValueError(f"expected a compiled model of format {FORMAT}, found format {int(old[1])}; compile it again")
@@ -166,9 +176,19 @@ def _require_size(size: int, sizes: tuple[int, ...]) -> None:
     for (name, largest), length in zip(_LARGEST.items(), sizes, strict=True):
         if length > largest:
             raise _damaged(f"{length} bytes of {name}, {largest} or less expected")
-    wanted = _HEADER + _padded(sizes[0]) + _padded(sizes[1]) + sizes[2]
+    wanted = _HEADER + sum(_padded(sizes[part]) for part in (0, 1, 3)) + sizes[2]
     if size != wanted:
         raise _damaged(f"{size} bytes, {wanted} expected")
+
+
+def _split_variants(data: bytes) -> tuple[bytes, ...]:
+    found, place = [], 0
+    while place < len(data):
+        start, place = place + 8, place + 8 + int.from_bytes(data[place : place + 8], "little")
+        if place > len(data):
+            raise _damaged("code of variants that is cut off")
+        found.append(data[start:place])
+    return tuple(found)
 
 
 def _damaged(why: str) -> ValueError:

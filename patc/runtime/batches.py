@@ -1,8 +1,9 @@
-"""Calls with any number of images of code that computes a block of them."""
+"""Calls with any number of images of code that computes blocks of them, and what shapes such code takes."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,28 +39,63 @@ def describe_sizes(info: TensorInfo, dynamic_batch: bool) -> str:
     return f"[{', '.join(['batch', *map(str, info.shape[1:])])}]" if dynamic_batch else str(list(info.shape))
 
 
-def run_blocks(program: Program, run: Run, images: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-    """Compute images block by block: the last one overlaps the one before, and fewer than a block are padded.
+def describe_tensors(infos: Sequence[TensorInfo], dynamic_batch: bool) -> str:
+    """Return names and shapes of tensors."""
+    return ", ".join(f"{info.name} {describe_sizes(info, dynamic_batch)}" for info in infos)
+
+
+def describe_entries(program: Program) -> str:
+    """Return the shapes of inputs that a program takes; blocks of a dynamic batch are none of their own."""
+    return " or ".join(dict.fromkeys(describe_tensors(entry.inputs, entry.dynamic_batch) for entry in program.entries))
+
+
+@functools.lru_cache(maxsize=256)
+def divide(images: int, blocks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Divide a batch into blocks, at the lowest cost: (number of the block, its first image) of each, in order.
+
+    The last block may overlap the one before. One that is larger than the batch comes alone, and has to be padded.
+
+    Args:
+        blocks: how many images each computes at once, and what that costs.
+    """
+    best = min(range(len(blocks)), key=lambda number: (blocks[number][1] / blocks[number][0], -blocks[number][0]))
+    size = blocks[best][0]
+    whole = max(0, images // size - 1)
+    costs, chosen = [0], [0]
+    for count in range(1, images - whole * size + 1):
+        totals = [cost + costs[max(0, count - covered)] for covered, cost in blocks]
+        costs.append(min(totals))
+        chosen.append(totals.index(costs[-1]))
+    numbers, left = [best] * whole, images - whole * size
+    while left > 0:
+        numbers.append(chosen[left])
+        left -= blocks[chosen[left]][0]
+    found, start = [], 0
+    for number in sorted(numbers, key=lambda number: -blocks[number][0]):
+        found.append((number, max(0, min(start, images - blocks[number][0]))))
+        start += blocks[number][0]
+    return tuple(found)
+
+
+def run_block(
+    program: Program, run: Run, images: int, start: int, inputs: Sequence[int], outputs: Sequence[int]
+) -> None:
+    """Compute one block of a batch, which is padded where the batch is smaller.
 
     Args:
         run: computes a block at some addresses.
+        start: the first of its images.
         inputs, outputs: addresses of `images` images.
     """
     block = program.block
-    if images == block:
-        run(inputs, outputs)
-        return
     if images < block:
         _run_padded(program, run, images, inputs, outputs)
         return
-    steps = [[info.nbytes // block for info in infos] for infos in (program.inputs, program.outputs)]
-    starts = [*range(0, images - block + 1, block), *([images - block] if images % block else [])]
-    for start in starts:
-        places = (
-            [address + start * step for address, step in zip(addresses, sizes, strict=True)]
-            for addresses, sizes in zip((inputs, outputs), steps, strict=True)
-        )
-        run(*places)
+    places = (
+        [address + start * (info.nbytes // block) for address, info in zip(addresses, infos, strict=True)]
+        for addresses, infos in ((inputs, program.inputs), (outputs, program.outputs))
+    )
+    run(*places)
 
 
 def _run_padded(program: Program, run: Run, images: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import keyword
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from patc.runtime.json_values import JsonValue, printable, read_json
 from patc.runtime.program import Program, TensorInfo
 from patc.targets import MOST_THREADS
 
-_MOST_TENSORS, _MOST_DIMENSIONS, _MOST_LAYERS, _MOST_FEATURES = 1 << 10, 16, 1 << 16, 512
+_MOST_TENSORS, _MOST_DIMENSIONS, _MOST_LAYERS, _MOST_FEATURES, _MOST_VARIANTS = 1 << 10, 16, 1 << 16, 512, 1 << 10
 _LARGEST_DIMENSION = (1 << 31) - 1
 _LARGEST_MEMORY = 1 << 40  # bytes
 _LARGEST_NUMBER = (1 << 63) - 1
@@ -36,14 +37,22 @@ _KEYS = (
     "threads",
     "layers",
     "dynamic_batch",
+    "variants",
 )
+_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers")  # the others are those of all
 _WORDS = ("name", "source", "op")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
 
 def describe(program: Program) -> bytes:
     """Return all but code and weights as JSON text; equal programs give equal text."""
-    values = {
+    values = _values(program)
+    values["variants"] = [{key: _values(variant)[key] for key in _VARIANT_KEYS} for variant in program.variants]
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _values(program: Program) -> dict[str, Any]:
+    return {
         "inputs": [_tensor(info) for info in program.inputs],
         "outputs": [_tensor(info) for info in program.outputs],
         "structure": program.structure,
@@ -55,7 +64,6 @@ def describe(program: Program) -> bytes:
         "layers": [_printable(layer.to_json()) for layer in program.layers],
         "dynamic_batch": program.dynamic_batch,
     }
-    return json.dumps(values, separators=(",", ":")).encode()
 
 
 def _tensor(info: TensorInfo) -> dict[str, Any]:
@@ -71,14 +79,15 @@ def _printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def interface(description: bytes, weights_digest: bytes) -> bytes:
+def interface(description: bytes, weights_digest: bytes, entry: int) -> bytes:
     """Return what code says that it was compiled for; a constant of an object file, see `patc.runtime.object_code`.
 
     Args:
         description: text of `describe`.
         weights_digest: of `patc.runtime.artefact.digest_weights`.
+        entry: number of the entry that the code is for.
     """
-    return hashlib.sha256(description).digest() + weights_digest
+    return hashlib.sha256(entry.to_bytes(8, "little") + description).digest() + weights_digest
 
 
 def parse(text: bytes) -> Program:
@@ -102,16 +111,42 @@ def parse(text: bytes) -> Program:
         layers=tuple(_parse_layer(item) for item in fields["layers"].items(1, _MOST_LAYERS)),
         dynamic_batch=fields["dynamic_batch"].truth(),
     )
+    _check_entry(program, fields["structure"])
+    variants = [_parse_variant(item, program) for item in fields["variants"].items(0, _MOST_VARIANTS)]
+    program = replace(program, variants=tuple(variants))
+    shapes = [tuple(info.shape for info in entry.inputs) for entry in program.entries]
+    if len({*shapes}) < len(shapes):
+        raise ValueError("variants: expected inputs of other shapes")
+    if describe(program) != text:
+        raise ValueError("expected the text as patc writes it")
+    return program
+
+
+def _parse_variant(value: JsonValue, main: Program) -> Program:
+    """Return a program that differs from another one in shapes and in how it computes."""
+    inputs, outputs, structure, arena_bytes, layers = value.fields(*_VARIANT_KEYS)
+    program = replace(
+        main,
+        inputs=_parse_tensors(inputs, 0),
+        outputs=_parse_tensors(outputs, 1),
+        structure=structure.value,
+        arena_bytes=arena_bytes.integer(0, _LARGEST_MEMORY),
+        layers=tuple(_parse_layer(item) for item in layers.items(1, _MOST_LAYERS)),
+    )
+    if [(info.name, info.dtype) for info in program.inputs] != [(info.name, info.dtype) for info in main.inputs]:
+        inputs.refuse("the inputs of all variants")
+    _check_entry(program, structure)
+    return program
+
+
+def _check_entry(program: Program, structure: JsonValue) -> None:
     batches = {info.shape[:1] for info in (*program.inputs, *program.outputs)}
     if program.dynamic_batch and (not program.inputs or len(batches) > 1 or () in batches):
         raise ValueError("dynamic_batch: expected inputs and outputs of one batch size")
     leaves: list[int] = []
-    _check_structure(fields["structure"], leaves, 0)
+    _check_structure(structure, leaves, 0)
     if sorted(leaves) != list(range(len(program.outputs))):
         raise ValueError(f"structure: expected each of {len(program.outputs)} outputs once, found {leaves}")
-    if describe(program) != text:
-        raise ValueError("expected the text as patc writes it")
-    return program
 
 
 def _parse_tensors(value: JsonValue, fewest: int) -> tuple[TensorInfo, ...]:

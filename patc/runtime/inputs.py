@@ -10,6 +10,8 @@ import numpy as np
 from patc.diagnostics import PatcError
 from patc.runtime.program import TensorInfo
 
+ADVICE = "sizes are fixed when a model is compiled: shapes=[...] makes one for several"
+
 
 def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:
     """Return a torch tensor as a contiguous one, and its address.
@@ -60,10 +62,11 @@ def _require_memory(info: TensorInfo, value: Any) -> None:
 
 
 def _advice(info: TensorInfo, shape: Sequence[int]) -> str:
-    """Return how a model takes another batch size, where that is what is wrong."""
-    if len(shape) == len(info.shape) > 0 and shape[0] != info.shape[0] and tuple(shape[1:]) == info.shape[1:]:
-        return "; compile with dynamic_batch=True for any batch size"
-    return ""
+    """Return how a model takes other sizes, where these are what is wrong."""
+    if len(shape) != len(info.shape) or tuple(shape) == info.shape:
+        return ""
+    is_batch = tuple(shape[1:]) == info.shape[1:]
+    return "; compile with dynamic_batch=True for any batch size" if is_batch else f"; {ADVICE}"
 
 
 def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:

@@ -7,9 +7,9 @@ import functools
 import os
 import sys
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime import artefact
 from patc.runtime.artefact import Parts
-from patc.runtime.batches import count_images, describe_sizes, run_blocks, sized
+from patc.runtime.batches import count_images, describe_entries, describe_tensors, divide, run_block, sized
 from patc.runtime.description import describe, interface, parse
-from patc.runtime.inputs import take_array, take_tensor
+from patc.runtime.inputs import ADVICE, take_array, take_tensor
 from patc.runtime.json_values import printable
 from patc.runtime.program import Program, TensorInfo
 
 Model = TypeVar("Model", bound="CompiledModel")
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class LayerTime:
 class CompiledModel(abc.ABC):
     """A compiled model; a subclass knows how to run its kind of code.
 
-    Call it with torch tensors or numpy arrays of the compiled shapes and element types, and of any batch size where it
-    was compiled for that; what comes back is nested as the model nests it, and holds tensors if an input was one, else
-    arrays. One call allocates the outputs only, and copies inputs that are not contiguous. No gradients are recorded.
-    Several Python threads may call the same model.
+    Call it with torch tensors or numpy arrays of the compiled element types, of any of the compiled shapes, and of any
+    batch size where it was compiled for that; what comes back is nested as the model nests it, and holds tensors if an
+    input was one, else arrays. One call allocates the outputs only, and copies inputs that are not contiguous. No
+    gradients are recorded. Several Python threads may call the same model.
 
     Attributes:
         program: code, weights and descriptions.
@@ -51,6 +52,13 @@ class CompiledModel(abc.ABC):
     def __init__(self, program: Program, diagnostics: Sequence[Diagnostic] = ()) -> None:
         self.program = program
         self.diagnostics = [item.plain() for item in diagnostics]
+        # By what calls tell them apart by. The model itself is not among them: it would keep itself.
+        self._variants: dict[Shapes, tuple[CompiledModel, ...]] = {}
+        for variant in program.variants:
+            key = self._key([info.shape for info in variant.inputs])
+            self._variants[key] = (*self._variants.get(key, ()), self._make_variant(variant))
+        # How many images are computed at once, and what that costs.
+        self._block = (program.block, sum(layer.predicted_cycles for layer in program.layers))
 
     @classmethod
     @abc.abstractmethod
@@ -65,6 +73,10 @@ class CompiledModel(abc.ABC):
             PatcError: the code is for another machine.
         """
 
+    def _make_variant(self, program: Program) -> CompiledModel:
+        """Return the model of a variant of the program."""
+        return type(self)(program)
+
     @abc.abstractmethod
     def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Compute the outputs at some addresses from the inputs at others."""
@@ -75,16 +87,15 @@ class CompiledModel(abc.ABC):
 
     def __repr__(self) -> str:
         program = self.program
-        inputs, outputs = (
-            ", ".join(f"{info.name} {describe_sizes(info, program.dynamic_batch)}" for info in infos)
-            for infos in (program.inputs, program.outputs)
-        )
+        inputs = describe_entries(program)
+        outputs = describe_tensors(program.outputs, program.dynamic_batch)
         threads = f"{program.threads} thread{'s' if program.threads > 1 else ''}"
         return f"<CompiledModel {inputs} -> {outputs}; {len(self.layers)} layers, {program.target}, {threads}>"
 
     @property
     def layers(self) -> tuple[LayerReport, ...]:
-        """What each layer is, how it is computed and why, in the order in which they run."""
+        """What each layer is, how it is computed and why, in the order in which they run; for the example's shapes, see
+        `program.variants` for others."""
         return self.program.layers
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -93,34 +104,42 @@ class CompiledModel(abc.ABC):
         Raises:
             PatcError: wrong number, shape, element type or device of inputs, or this machine lacks what the code needs.
         """
+        given = self.in_order(inputs, named) if named else inputs
+        models = self._entries(given)
+        model = models[0]
         # `kept` holds what the addresses point into.
-        kept, addresses, torch, images = self._check(self.in_order(inputs, named) if named else inputs)
-        outputs, output_addresses = self._make_outputs(torch, images)
+        kept, addresses, torch, images = model._check(given)
+        outputs, output_addresses = model._make_outputs(torch, images)
         if images is None:
-            self._run(addresses, output_addresses)
+            model._run(addresses, output_addresses)
         else:
-            run_blocks(self.program, self._run, images, addresses, output_addresses)
+            for number, start in divide(images, tuple(item._block for item in models)):
+                item = models[number]
+                run_block(item.program, item._run, images, start, addresses, output_addresses)
         del kept
-        return nest(self.program.structure, outputs)
+        return nest(model.program.structure, outputs)
 
     def profile(self, *inputs: Any, repetitions: int = 20) -> list[LayerTime]:
         """Return the median time of each layer over `repetitions` calls, after one call to warm up.
 
-        Without inputs the model runs on random ones. With a dynamic batch the times are those of the first block of
-        images.
+        Without inputs the model runs on random ones. The layers are those of the entry for the inputs' shapes; with a
+        dynamic batch the times are those of the first block of images.
 
         Raises:
             PatcError: as for a call, less than one repetition, or a machine that does not tell times.
         """
         if repetitions < 1:
             raise PatcError(f"expected 1 repetition or more, got {repetitions}")
-        kept, addresses, torch, images = self._check(inputs or self.random_inputs())
-        if images is not None and images < self.program.block:
-            raise PatcError(f"expected {self.program.block} images or more, got {images}")
-        outputs, output_addresses = self._make_outputs(torch, images)
-        medians = np.median(self._time_layers(addresses, output_addresses, repetitions), axis=0)
+        given = inputs or self.random_inputs()
+        models = self._entries(given)
+        kept, addresses, torch, images = models[0]._check(given)
+        model = models[0 if images is None else divide(images, tuple(item._block for item in models))[0][0]]
+        if images is not None and images < model.program.block:
+            raise PatcError(f"expected {model.program.block} images or more, got {images}")
+        outputs, output_addresses = model._make_outputs(torch, images)
+        medians = np.median(model._time_layers(addresses, output_addresses, repetitions), axis=0)
         del kept, outputs
-        return [LayerTime(layer, float(median)) for layer, median in zip(self.layers, medians, strict=True)]
+        return [LayerTime(layer, float(median)) for layer, median in zip(model.layers, medians, strict=True)]
 
     def describe_overhead(self) -> str:
         """Return what a call takes beside its layers, measured, in one line; "" where that is next to nothing.
@@ -150,7 +169,9 @@ class CompiledModel(abc.ABC):
         Raises:
             PatcError: the program is none that `patc.load` takes.
         """
-        parts = Parts(describe(self.program), self.program.code, self.program.weights)
+        program = self.program
+        variants = tuple(variant.code for variant in program.variants)
+        parts = Parts(describe(program), program.code, program.weights, variants)
         try:
             parse(parts.description)
         except ValueError as error:
@@ -180,6 +201,28 @@ class CompiledModel(abc.ABC):
             wanted = ", ".join(map(str, self.program.inputs))
             raise PatcError(f"expected inputs {wanted}, got {len(inputs)} by place and {', '.join(named)} by name")
         return [*inputs, *(named[name] for name in rest)]
+
+    def _entries(self, inputs: Sequence[Any]) -> Sequence[CompiledModel]:
+        """Return what computes inputs of some shapes: one model, or with a dynamic batch one for each size of blocks.
+
+        Raises:
+            PatcError: none of several does; a single one is left to check them itself.
+        """
+        if not self._variants:
+            return (self,)
+        found = [tuple(getattr(value, "shape", ())) for value in inputs]
+        key = self._key(found)
+        models = self._variants.get(key, ())
+        if key == self._key([info.shape for info in self.program.inputs]):
+            return (self, *models)
+        if not models:
+            got = ", ".join(str(list(shape)) for shape in found)
+            raise PatcError(f"expected inputs {describe_entries(self.program)}, got {got}; {ADVICE}")
+        return models
+
+    def _key(self, shapes: Sequence[tuple[int, ...]]) -> Shapes:
+        """Return what tells entries apart by: the shapes of inputs, without their batch where that is dynamic."""
+        return tuple(shape[1:] for shape in shapes) if self.program.dynamic_batch else tuple(shapes)
 
     def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any, int | None]:
         """Return contiguous inputs, their addresses, the torch module if one of them is a tensor, else None, and the
@@ -220,21 +263,30 @@ def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarra
     return generator.integers(0, 2, info.shape).astype(info.dtype)
 
 
-def parse_parts(parts: Parts) -> tuple[Program, bytes]:
-    """Return the program of a file, and what its code has to state.
+def check_parts(parts: Parts, find_class: Callable[[str], type[CompiledModel]]) -> Program:
+    """Return the program of a file, whose code goes with the rest of it and with this machine.
+
+    Args:
+        find_class: returns the class of the models of a backend.
 
     Raises:
-        ValueError: the description makes no sense; in one line.
+        ValueError: the parts make no sense or do not go together; in one line.
+        PatcError: the code is for another machine.
     """
-    program = replace(parse(parts.description), code=parts.code, weights=parts.weights)
-    return program, interface(parts.description, parts.weights_digest)
+    program = parse(parts.description)
+    if len(parts.variants) != len(program.variants):
+        raise ValueError(f"expected code for {len(program.variants)} variants, found {len(parts.variants)}")
+    program = program.with_code((parts.code, *parts.variants)).with_weights(parts.weights)
+    kind = find_class(program.backend)
+    for number, entry in enumerate(program.entries):
+        kind.check_program(entry, interface(parts.description, parts.weights_digest, number))
+    return program
 
 
 def _restore(kind: type[Model], data: bytes, diagnostics: Sequence[Diagnostic], *arguments: Any) -> Model:
     """Return the model of a class whose `to_bytes` is `data`."""
     try:
-        program, stated = parse_parts(artefact.split(data))
-        kind.check_program(program, stated)
+        program = check_parts(artefact.split(data), lambda backend: kind)
     except ValueError as error:
         raise PatcError(f"expected the bytes of a compiled model, found others ({printable(str(error))})") from None
     return kind(program, diagnostics, *arguments)

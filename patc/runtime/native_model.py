@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class NativeModel(CompiledModel):
     """
 
     def __init__(self, program: Program, diagnostics: Sequence[Diagnostic] = ()) -> None:
-        super().__init__(replace(program, weights=_resident(program.weights)), diagnostics)
+        super().__init__(program.with_weights(_resident(program.weights)), diagnostics)
         count = len(program.inputs) + len(program.outputs) + 3
         self._missing = _missing_features(program.features)
         # Code for another architecture cannot even be linked here.

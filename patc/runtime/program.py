@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Program:
         layers: in the order in which they run.
         dynamic_batch: whether a call may have any number of images; the code computes as many at once as the first
             dimensions of inputs and outputs say.
+        variants: the same net for inputs of other shapes, with code of their own and the same weights; they have none.
     """
 
     code: bytes
@@ -70,8 +72,23 @@ class Program:
     threads: int
     layers: tuple[LayerReport, ...]
     dynamic_batch: bool = False
+    variants: tuple[Program, ...] = ()
 
     @property
     def block(self) -> int:
-        """Images that the code computes at once, of a program of dynamic batch."""
-        return self.inputs[0].shape[0]
+        """Images that the code computes at once, of a program of dynamic batch; else 0."""
+        return self.inputs[0].shape[0] if self.dynamic_batch else 0
+
+    @property
+    def entries(self) -> tuple[Program, ...]:
+        """The program for each of the shapes that it was compiled for."""
+        return (self, *self.variants)
+
+    def with_weights(self, weights: np.ndarray) -> Program:
+        """Return the program with weights, which its variants share."""
+        return replace(self, weights=weights, variants=tuple(item.with_weights(weights) for item in self.variants))
+
+    def with_code(self, code: Sequence[bytes]) -> Program:
+        """Return the program with code for each entry."""
+        variants = (replace(item, code=part) for item, part in zip(self.variants, code[1:], strict=True))
+        return replace(self, code=code[0], variants=tuple(variants))

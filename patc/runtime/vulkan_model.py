@@ -33,9 +33,9 @@ class VulkanModel(CompiledModel):
     def __init__(
         self, program: Program, diagnostics: Sequence[Diagnostic] = (), device: int | str | None = None
     ) -> None:
+        self._wanted = device
         super().__init__(program, diagnostics)
         self.code = GpuCode.from_bytes(program.code)
-        self._wanted = device
         self._session: Session | None = None
         self._lock = threading.Lock()
 
@@ -60,6 +60,9 @@ class VulkanModel(CompiledModel):
             for start, info in zip(starts, infos, strict=True):
                 if start % max(4, info.element.bytes) or start + info.nbytes > program.arena_bytes:
                     raise ValueError(f"expected {info} inside the arena")
+
+    def _make_variant(self, program: Program) -> VulkanModel:
+        return VulkanModel(program, device=self._wanted)
 
     @property
     def device(self) -> PhysicalDevice:

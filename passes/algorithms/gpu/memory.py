@@ -11,7 +11,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
-from patc.passes.ir.arena import ALIGNMENT, Lifetime, place, round_up
+from patc.passes.ir.arena import ALIGNMENT, Lifetime, WeightPool, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, mlir_type
 from patc.passes.ir.functions import RESHAPES, through_reshapes
@@ -30,31 +30,21 @@ class Weights:
         largest: most bytes of a buffer.
     """
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, pool: WeightPool) -> None:
         self.largest = largest
-        self._arrays: list[np.ndarray] = []
+        self._pool = pool
         self._starts: dict[object, int] = {}
-        self._size = 0
-        self._slack = ALIGNMENT
+        self.reserve(ALIGNMENT)
 
     def add(self, key: object, array: np.ndarray) -> int:
         """Return the first byte of an array; what has the same key is there once."""
         if key not in self._starts:
-            self._starts[key] = self._size
-            self._arrays.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-            self._size = round_up(self._size + array.nbytes)
+            self._starts[key] = self._pool.add(array)
         return self._starts[key]
 
     def reserve(self, slack: int) -> None:
         """Leave room behind the last array, which is read over its end."""
-        self._slack = max(self._slack, round_up(slack))
-
-    def bytes(self) -> np.ndarray:
-        """Return all arrays in one."""
-        blob = np.zeros(self._size + self._slack, np.uint8)
-        for start, array in zip(self._starts.values(), self._arrays, strict=True):
-            blob[start : start + len(array)] = array
-        return blob
+        self._pool.reserve(slack)
 
 
 class NetMemory:
