@@ -141,11 +141,12 @@ def compile_program(
         layers = run_passes(pipeline, source.module, state, [progress])
         if not layers and not is_lowered:
             raise PatcError("expected a model that computes something, got one without layers")
-        if lowered:  # whose weights are among those of the next
-            lowered[-1] = replace(lowered[-1], program=lowered[-1].program.with_weights(np.zeros(0, np.uint8)))
-        lowered.append(lower_source(source, state, layers, options, backend))
-        known = {str(item) for item in diagnostics}
-        diagnostics += [item for item in state.diagnostics if str(item) not in known]
+        known = lowered[-1].program.weights.nbytes if lowered else 0
+        lowered.append(lower_source(source, state, layers, options, backend, known))
+        if len(lowered) > 1:  # the weights of the one before are among its own
+            lowered[-2] = replace(lowered[-2], program=lowered[-2].program.with_weights(np.zeros(0, np.uint8)))
+        said = {str(item) for item in diagnostics}
+        diagnostics += [item for item in state.diagnostics if str(item) not in said]
         done += len(pipeline.passes) + 1
     del pool, source, state  # code generation takes the most memory
     tell("codegen", 0)
@@ -162,9 +163,18 @@ def run_passes(
 
 
 def lower_source(
-    source: Source, state: PassState, layers: Sequence[LayerReport], options: Options, backend: Backend
+    source: Source,
+    state: PassState,
+    layers: Sequence[LayerReport],
+    options: Options,
+    backend: Backend,
+    known_bytes: int = 0,
 ) -> Lowered:
-    """Return a source that has been through all passes, ready for code generation; its parameters are dropped."""
+    """Return a source that has been through all passes, ready for code generation; its parameters are dropped.
+
+    Args:
+        known_bytes: of the weights of other shapes, which those of this one are added to.
+    """
     program = Program(
         code=b"",
         weights=np.zeros(0, np.uint8),
@@ -180,6 +190,7 @@ def lower_source(
         dynamic_batch=source.dynamic_batch,
     )
     program = backend.complete(source.module, state, program)
+    program = replace(program, own_bytes=program.weights.nbytes - known_bytes)
     state.parameters.keep_only(set())
     return Lowered(source.module, program)
 

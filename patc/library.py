@@ -11,6 +11,7 @@ The code needs no operating system service, allocates nothing and keeps no state
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,13 @@ def compile_library(
     dtype: str = "f32",
     weights: str = "embed",
     dynamic_batch: bool = False,
+    shapes: Sequence[Any] = (),
     report: Report | None = None,
 ) -> Library:
     """Compile a model to a library for C.
 
     Args:
-        model, example_inputs, tune, dtype, report: as for `patc.compile`.
+        model, example_inputs, tune, dtype, shapes, report: as for `patc.compile`.
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
         target: "aarch64-linux" or "aarch64-android", with a CPU behind a colon if it is not the default one.
         threads: among which each layer is divided; more than one need LLVM's OpenMP runtime.
@@ -134,8 +136,10 @@ def compile_library(
     require_emits(options.target, "obj", "for a library")
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
+    if shapes:
+        raise PatcError("expected one shape for a library, got several: make a library for each")
     backend = _LibraryBackend()
-    program, diagnostics = compile_program(model, example_inputs, options, report, backend, dynamic_batch)
+    program, diagnostics = compile_program(model, example_inputs, options, report, backend, dynamic_batch, shapes)
     machine = options.target
     interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
     return Library(interface, program, machine, diagnostics)

@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ from patc.targets import MOST_THREADS, known_targets
 
 if TYPE_CHECKING:  # `--help` must not load torch
     from patc.checkpoints import Checkpoint
+    from patc.frontend import ExampleInputs
     from patc.pruning import PatternSpec, PruneReport
 
 # The keys of `patc.models.MODELS`, without loading torch.
@@ -29,7 +30,10 @@ BUILT_HELP = f"FILE.py:FUNCTION or MODULE:FUNCTION, or one of {', '.join(MODEL_N
 MODEL_HELP = f"a .pt2, .onnx or .mlir file, {BUILT_HELP}"
 WEIGHTS_HELP = "state dict or checkpoint of training: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
-SHAPE_HELP = "shape of an input of an .onnx file, as in x=1x3x640x640, where the file leaves it open; may be repeated"
+SHAPE_HELP = (
+    "shape of an input, as in x=1x3x640x640, where a file leaves it open or a built model takes others; again for the "
+    "same input: one file with code for each of its shapes"
+)
 TARGET_HELP = f"one of {', '.join(('host', *(target.name for target in known_targets())))} (host)"
 DTYPE_HELP = (
     f"element type to compute in, one of {', '.join(NUMERICS)}, on a CPU or GPU that can; "
@@ -56,13 +60,15 @@ class LoadedModel:
         name: how messages call it.
         model: a torch.nn.Module, or the path of a file.
         example_inputs: of a module; for a file None, or the shapes of inputs by their names.
+        shapes: further ones to compile for.
         pruned: what was pruned; None when nothing was.
     """
 
     name: str
     model: Any
-    example_inputs: tuple[Any, ...] | dict[str, Any] | None
+    example_inputs: ExampleInputs
     pruned: PruneReport | None
+    shapes: Sequence[dict[str, tuple[int, ...]]] = ()
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: bool = True) -> None:
@@ -167,29 +173,43 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
         shapes = read_shapes(arguments)
-        return LoadedModel(Path(name).name, _open_file(Path(name), arguments.trust_pickle), shapes, None)
-    read_shapes(arguments)
+        model = _open_file(Path(name), arguments.trust_pickle)
+        return LoadedModel(Path(name).name, model, shapes[0] if shapes else None, None, shapes[1:])
     if Path(name).exists():
         raise PatcError(f"expected a .pt2, .onnx or .mlir file, got {_describe_file(name)}", name)
     if name not in MODEL_NAMES and not is_factory(name):
         raise PatcError(f"expected {MODEL_HELP}; got '{name}'{nearest(name, MODEL_NAMES)}")
-    return _build(name, read_weights(arguments.weights, arguments.trust_pickle), arguments.input_shape, spec)
+    shapes = read_shapes(arguments)
+    if shapes and arguments.input_shape is not None:
+        raise PatcError("expected --shape or --input-shape, got both", name)
+    weights = read_weights(arguments.weights, arguments.trust_pickle)
+    loaded = _build(name, weights, arguments.input_shape, spec)
+    return _with_shapes(loaded, shapes) if shapes else loaded
 
 
-def read_shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
-    """Return the shapes that --shape gives, by the names of inputs.
+def _with_shapes(loaded: LoadedModel, shapes: Sequence[dict[str, tuple[int, ...]]]) -> LoadedModel:
+    """Return a built model to compile for some shapes in place of those that it came with."""
+    from patc.frontend.shapes import inputs_of_shapes
+
+    inputs = inputs_of_shapes(loaded.model, loaded.example_inputs, shapes[:1])[0]
+    return replace(loaded, example_inputs=inputs, shapes=shapes[1:])
+
+
+def read_shapes(arguments: argparse.Namespace) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shapes that --shape gives, by the names of inputs: of the first entry, of the second, ...
 
     Raises:
-        PatcError: MODEL is no .onnx file, or an input has two shapes.
+        PatcError: inputs have several shapes each, and not as many.
     """
-    if not arguments.shape:
-        return None
-    if Path(arguments.model).suffix.lower() != ".onnx":
-        raise PatcError("expected an .onnx file together with --shape, got another model", arguments.model)
-    names = [name for name, _ in arguments.shape]
-    if len({*names}) < len(names):
-        raise PatcError(f"expected --shape once for each input, got {', '.join(names)}")
-    return dict(arguments.shape)
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for name, shape in arguments.shape or ():
+        found.setdefault(name, []).append(shape)
+    entries = max(map(len, found.values()), default=0)
+    for name, shapes in found.items():
+        if len(shapes) not in (1, entries):
+            expected = f"expected --shape once or {entries} times for each input"
+            raise PatcError(f"{expected}, got {len(shapes)} for '{name}'", arguments.model)
+    return [{name: shapes[min(place, len(shapes) - 1)] for name, shapes in found.items()} for place in range(entries)]
 
 
 def read_weights(path: str | None, trust_pickle: bool) -> Checkpoint | None:

@@ -160,8 +160,17 @@ def _workload(args: argparse.Namespace) -> Workload:
         batch=args.batch,
         pruning=pruning,
         trust_pickle=args.trust_pickle,
-        shapes=arguments.read_shapes(args),
+        shapes=_one_shape(args),
     )
+
+
+def _one_shape(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    shapes = arguments.read_shapes(args)
+    if shapes and not args.model.lower().endswith(".onnx"):
+        raise PatcError("expected an .onnx file together with --shape, got another model", args.model)
+    if len(shapes) > 1:
+        raise PatcError("expected --shape once for each input, got several: shapes are timed one by one", args.model)
+    return shapes[0] if shapes else None
 
 
 def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:

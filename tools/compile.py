@@ -127,6 +127,7 @@ def compile_arguments(
             tune=tune,
             dtype=dtype,
             dynamic_batch=args.dynamic_batch,
+            shapes=loaded.shapes,
             report=report,
         )
 
@@ -208,6 +209,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             dtype=dtype,
             weights="file" if is_text else place or "embed",
             dynamic_batch=args.dynamic_batch,
+            shapes=loaded.shapes,
             report=report,
         )
     if is_text:
@@ -267,6 +269,8 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     options = make_options(args.target, args.threads, args.dtype or "f32", args.tune or "cost")
     pipeline = find_backend(options.target.backend).pipeline(options).until(stage)
     loaded = arguments.load_model(args)
+    if loaded.shapes:
+        raise PatcError(f"expected --shape once for each input together with --emit {args.emit}, got several")
     module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options))
     lost = write_module(module, state.parameters, args.output)
     if not args.quiet:
@@ -310,9 +314,10 @@ def _print_line(files: Sequence[Path], program: Program, where: str, seconds: fl
     kept = sum(layer.kept_weights for layer in layers)
     sizes = [path.stat().st_size for path in files if path.is_file()]
     size = f", {describe_bytes(sum(sizes))}" if sizes else ""  # a pipe has none
+    shapes = f", for {len(program.entries)} shapes" if program.variants else ""
     make_console().print(
         f"{', '.join(map(str, files))}: {plural(len(layers), 'layer')} ({len(dense)} with dense weights), "
-        f"{shorten(kept)} of {shorten(weights)} weights{size}; {where}, {seconds:.1f} s",
+        f"{shorten(kept)} of {shorten(weights)} weights{size}{shapes}; {where}, {seconds:.1f} s",
         markup=False,
         soft_wrap=True,
     )

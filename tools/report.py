@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from patc.layers import LayerReport
+    from patc.runtime.program import Program
 
 _DESCRIPTION = """\
 Print for every layer of MODEL the weights that it keeps, the algorithm and the schedule that were chosen, the cycles
@@ -43,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, or the model cannot be loaded or compiled.
     """
-    from patc.runtime.batches import describe_sizes
     from patc.tools.console import make_console, plural
     from patc.tools.run import open_model
 
@@ -54,14 +54,29 @@ def run(args: argparse.Namespace) -> int:
     compiled = open_model(args)
     program = compiled.program
     console = make_console()
-    for word, infos in (("input", program.inputs), ("output", program.outputs)):
-        for info in infos:
-            shape = describe_sizes(info, program.dynamic_batch)
-            console.print(f"{word} '{info.name}' of shape {shape} {info.dtype}", markup=False)
-    console.print(f"target {program.target}, {plural(program.threads, 'thread')}\n")
-    for line in _format_layers(compiled.layers):
-        console.print(line, soft_wrap=True)
+    for number, entry in enumerate(program.entries):
+        if number:
+            console.print()
+        for line in _describe_entry(entry, bool(program.variants)):
+            console.print(line, markup=False)
+        console.print(f"target {program.target}, {plural(program.threads, 'thread')}\n")
+        for row in _format_layers(entry.layers):
+            console.print(row, soft_wrap=True)
     return 0
+
+
+def _describe_entry(entry: Program, shared: bool) -> Iterator[str]:
+    """Yield what code for some shapes takes and returns, and what it has for itself where weights are shared."""
+    from patc.runtime.batches import describe_sizes
+    from patc.tools.console import describe_bytes
+
+    for word, infos in (("input", entry.inputs), ("output", entry.outputs)):
+        for info in infos:
+            yield f"{word} '{info.name}' of shape {describe_sizes(info, entry.dynamic_batch)} {info.dtype}"
+    if entry.dynamic_batch:
+        yield f"computes {entry.block} at once"
+    if shared:
+        yield f"adds {describe_bytes(entry.own_bytes)} of weights, arranged as it reads them"
 
 
 def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:

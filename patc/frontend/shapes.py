@@ -37,7 +37,7 @@ def entry_inputs(model: Any, example_inputs: ExampleInputs, shapes: Sequence[Any
         return list(_distinct([_merge(entries[0], item) for item in entries]))
     if example_inputs is None:
         raise PatcError("expected example inputs for a torch.nn.Module, found none")
-    return _like_tensors(model, example_inputs, given)
+    return [example_inputs, *inputs_of_shapes(model, example_inputs, given, but_its_own=True)]
 
 
 def _merge(first: Shapes, item: Shapes) -> Shapes:
@@ -64,16 +64,30 @@ def _shape(value: Any) -> tuple[int, ...]:
 def shapes_of(example_inputs: Any) -> Shapes:
     """Return the shapes of example inputs, tensors or arrays or shapes already."""
     if isinstance(example_inputs, Mapping):
-        return {name: tuple(getattr(value, "shape", value)) for name, value in example_inputs.items()}
-    return [tuple(getattr(value, "shape", value)) for value in example_inputs]
+        return {name: _sizes(value) for name, value in example_inputs.items()}
+    return [_sizes(value) for value in example_inputs]
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    sizes: Any = getattr(value, "shape", value)
+    return tuple(sizes)
 
 
 def _distinct(entries: Sequence[AnyShapes]) -> list[AnyShapes]:
     return [item for place, item in enumerate(entries) if item not in entries[:place]]
 
 
-def _like_tensors(model: Any, example_inputs: Any, given: Sequence[Shapes]) -> list[ExampleInputs]:
-    """Return example inputs of a module: tensors of zeros, of other shapes and the same element types."""
+def inputs_of_shapes(
+    model: Any, example_inputs: Any, given: Sequence[Shapes], but_its_own: bool = False
+) -> list[ExampleInputs]:
+    """Return inputs of a torch.nn.Module of some shapes, each once: zeros, of the element types of its example inputs.
+
+    Args:
+        but_its_own: leave out the shapes of the example inputs.
+
+    Raises:
+        PatcError: a shape goes with no input.
+    """
     from patc.frontend.modules import argument_names, check_inputs
 
     positional, named = check_inputs(model, example_inputs)
@@ -81,15 +95,12 @@ def _like_tensors(model: Any, example_inputs: Any, given: Sequence[Shapes]) -> l
     first = {name: tuple(value.shape) for name, value in tensors.items()}
     entries = [first]
     for item in given:
-        if len(item) > len(tensors) or (isinstance(item, list) and len(item) < len(tensors)):
-            raise PatcError(f"expected shapes for the inputs {', '.join(tensors)}, got {len(item)}")
-        by_name = item if isinstance(item, dict) else dict(zip(tensors, item, strict=True))
+        by_name = item if isinstance(item, dict) else dict(zip(tensors, item, strict=False))
         unknown = [name for name in by_name if name not in tensors]
-        if unknown:
-            raise PatcError(f"expected shapes for the inputs {', '.join(tensors)}, got one for '{unknown[0]}'")
+        if unknown or (isinstance(item, list) and len(item) != len(tensors)):
+            found = f"one for '{unknown[0]}'" if unknown else str(len(item))
+            raise PatcError(f"expected shapes for the inputs {', '.join(tensors)}, got {found}")
         entries.append({**first, **by_name})
-    inputs: list[ExampleInputs] = [example_inputs]
-    for entry in _distinct(entries)[1:]:
-        made = {name: tensors[name].new_zeros(shape) for name, shape in entry.items()}
-        inputs.append(made if named else tuple(made.values()))
-    return inputs
+    wanted = _distinct(entries)[1:] if but_its_own else _distinct(entries[1:])
+    made = [{name: tensors[name].new_zeros(shape) for name, shape in entry.items()} for entry in wanted]
+    return [entry if named else tuple(entry.values()) for entry in made]

@@ -37,9 +37,10 @@ _KEYS = (
     "threads",
     "layers",
     "dynamic_batch",
+    "own_bytes",
     "variants",
 )
-_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers")  # the others are those of all
+_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "own_bytes")  # the others are those of all
 _WORDS = ("name", "source", "op")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
@@ -63,6 +64,7 @@ def _values(program: Program) -> dict[str, Any]:
         "threads": program.threads,
         "layers": [_printable(layer.to_json()) for layer in program.layers],
         "dynamic_batch": program.dynamic_batch,
+        "own_bytes": program.own_bytes,
     }
 
 
@@ -110,6 +112,7 @@ def parse(text: bytes) -> Program:
         threads=fields["threads"].integer(1, MOST_THREADS),
         layers=tuple(_parse_layer(item) for item in fields["layers"].items(1, _MOST_LAYERS)),
         dynamic_batch=fields["dynamic_batch"].truth(),
+        own_bytes=fields["own_bytes"].integer(0, _LARGEST_MEMORY),
     )
     _check_entry(program, fields["structure"])
     variants = [_parse_variant(item, program) for item in fields["variants"].items(0, _MOST_VARIANTS)]
@@ -124,7 +127,7 @@ def parse(text: bytes) -> Program:
 
 def _parse_variant(value: JsonValue, main: Program) -> Program:
     """Return a program that differs from another one in shapes and in how it computes."""
-    inputs, outputs, structure, arena_bytes, layers = value.fields(*_VARIANT_KEYS)
+    inputs, outputs, structure, arena_bytes, layers, own_bytes = value.fields(*_VARIANT_KEYS)
     program = replace(
         main,
         inputs=_parse_tensors(inputs, 0),
@@ -132,6 +135,7 @@ def _parse_variant(value: JsonValue, main: Program) -> Program:
         structure=structure.value,
         arena_bytes=arena_bytes.integer(0, _LARGEST_MEMORY),
         layers=tuple(_parse_layer(item) for item in layers.items(1, _MOST_LAYERS)),
+        own_bytes=own_bytes.integer(0, _LARGEST_MEMORY),
     )
     if [(info.name, info.dtype) for info in program.inputs] != [(info.name, info.dtype) for info in main.inputs]:
         inputs.refuse("the inputs of all variants")

@@ -57,6 +57,7 @@ class Program:
         layers: in the order in which they run.
         dynamic_batch: whether a call may have any number of images; the code computes as many at once as the first
             dimensions of inputs and outputs say.
+        own_bytes: of the weights, those that the program of no shape before reads.
         variants: the same net for inputs of other shapes, with code of their own and the same weights; they have none.
     """
 
@@ -72,6 +73,7 @@ class Program:
     threads: int
     layers: tuple[LayerReport, ...]
     dynamic_batch: bool = False
+    own_bytes: int = 0
     variants: tuple[Program, ...] = ()
 
     @property

@@ -198,7 +198,7 @@ def _state(parts: artefact.Parts, edit: Edit) -> artefact.Parts:
         edited = replace(parts, description=dump(edit_json(_values(parts.description), edit)))
     except ValueError:
         return parts  # its bytes were edited before
-    old, new = (interface(item.description, parts.weights_digest) for item in (parts, edited))
+    old, new = (interface(item.description, parts.weights_digest, 0) for item in (parts, edited))
     return replace(edited, code=parts.code.replace(old, new))
 
 
