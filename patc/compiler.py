@@ -15,7 +15,7 @@ from patc.codegen.program import find_main
 from patc.context import make_context
 from patc.diagnostics import Diagnostic, PatcError
 from patc.frontend import ExampleInputs
-from patc.frontend.shapes import entry_inputs
+from patc.frontend.shapes import entry_inputs, with_blocks
 from patc.instruments import Instrument, Progress
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
@@ -78,10 +78,9 @@ def compile_model(
             FEAT_FP16 ("fullfp16") or AVX512-FP16, and GPUs with shaderFloat16 and storageBuffer16BitAccess. Tests hold
             results to 2e-2 of the output's largest magnitude.
         dynamic_batch: whether the model may be called with any number of images, the first dimension of all inputs and
-            outputs; else with that of the example inputs alone. The code computes as many at once as these have, and
-            is called for one block after another: the last may overlap the one before, and fewer are padded. The model
-            is run to see that it takes images one by one, so that it is a torch.nn.Module, or a program exported with
-            a dynamic batch.
+            outputs; else with that of the example inputs alone. There is code for as many at once as these have, or 8
+            where that is one, and code for one; a call divides its batch among them. The model is run to see that it
+            takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch.
         shapes: further shapes of inputs to compile for, as (1, 3, 320, 320), or for several inputs {"x": (1, 8, 64),
             "mask": (1, 8)} or a tuple of shapes. A call takes the code for the shapes of its inputs; weights that all
             of it reads in the same order are there once.
@@ -120,6 +119,8 @@ def compile_program(
 
         model, example_inputs = any_batch(model, example_inputs)
     entries = entry_inputs(model, example_inputs, shapes)
+    if dynamic_batch:
+        entries = with_blocks(entries)
     pipeline = backend.pipeline(options)
     done, steps = 0, len(entries) * (len(pipeline.passes) + 1) + 1
 

@@ -20,7 +20,14 @@ from torch_mlir import ir
 
 from patc.backends.aarch64 import AArch64Backend
 from patc.codegen import aarch64, link
-from patc.codegen.c_interface import Interface, c_identifier, describe_interface, header, padded_weights
+from patc.codegen.c_interface import (
+    Interface,
+    c_identifier,
+    describe_interface,
+    entry_symbol,
+    header,
+    padded_weights,
+)
 from patc.codegen.entry_points import entry_points, weights_section
 from patc.compiler import Report, compile_program
 from patc.diagnostics import Diagnostic, PatcError
@@ -40,7 +47,7 @@ class Library:
 
     Attributes:
         interface: names and sizes.
-        program: what was compiled; `code` is LLVM IR text of the net alone.
+        program: what was compiled; `code` is LLVM IR text of the net alone, for each of its shapes.
         target: what it was compiled for.
         diagnostics: what the passes remarked.
     """
@@ -99,8 +106,10 @@ class Library:
         return str(self._optimized())
 
     def _optimized(self) -> Any:
-        net = self.program.code.decode()
+        net, *others = (entry.code.decode() for entry in self.program.entries)
         text = f"{net}\n{entry_points(self.interface)}"
+        if others:
+            text = aarch64.link_texts(text, others, [entry_symbol(number) for number in range(1, len(others) + 1)])
         return aarch64.optimize(text, self.target, self.interface.functions)
 
 
@@ -136,8 +145,6 @@ def compile_library(
     require_emits(options.target, "obj", "for a library")
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
-    if shapes:
-        raise PatcError("expected one shape for a library, got several: make a library for each")
     backend = _LibraryBackend()
     program, diagnostics = compile_program(model, example_inputs, options, report, backend, dynamic_batch, shapes)
     machine = options.target

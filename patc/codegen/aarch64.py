@@ -6,7 +6,7 @@ The wheel's own LLVM generates code for one architecture only, that of the machi
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -15,6 +15,7 @@ from torch_mlir.dialects.llvm import translate_module_to_llvmir
 
 from patc.codegen.float_literals import respell
 from patc.codegen.host import READ_TIMER, lower_to_llvm
+from patc.runtime.program import ENTRY
 from patc.targets import Target
 
 _TIMER_ASSEMBLY = f'asm sideeffect "{READ_TIMER}", "=r"()'
@@ -44,6 +45,25 @@ def _set_attributes(module: ir.Module, target: Target) -> None:
     for function in module.body.operations:
         if function.operation.name == "llvm.func" and function.regions[0].blocks:
             function.attributes["passthrough"] = attributes
+
+
+def link_texts(text: str, others: Sequence[str], symbols: Sequence[str]) -> str:
+    """Return LLVM IR text of one module for several.
+
+    Args:
+        others: texts whose functions and constants become the module's own.
+        symbols: what the function `main` of each of them is called then.
+    """
+    module = llvm.parse_assembly(text)
+    for other, symbol in zip(others, symbols, strict=True):
+        part = llvm.parse_assembly(other)
+        for value in (*part.global_variables, *part.functions):
+            if value.name == ENTRY:
+                value.name = symbol
+            elif not value.is_declaration:
+                value.name, value.linkage = f"{value.name}.{symbol}", "internal"
+        module.link_in(part)
+    return str(module)
 
 
 def optimize(text: str, target: Target, exported: Collection[str] = ()) -> Any:

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from patc import __version__
 from patc.integers import ceil_div
-from patc.runtime.program import Program, TensorInfo
+from patc.runtime.program import ENTRY, Program, TensorInfo
 
 WORKSPACE_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 64
@@ -30,33 +31,50 @@ _BLOCK = 1 << 20  # words whose checksum is taken at once
 
 
 @dataclass(frozen=True)
+class Entry:
+    """The C function for inputs of some shapes.
+
+    Attributes:
+        suffix: of its name, and in capitals of its constants: nothing for the first.
+        inputs, outputs: the tensors, in the order of the pointers; of a dynamic batch those of the smallest block.
+        blocks: functions of the net that it calls, and how many images each computes at once, the most first; with a
+            fixed batch there is one, and a call computes all.
+        dynamic_batch: whether a call says how many images there are.
+    """
+
+    suffix: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    blocks: tuple[tuple[str, int], ...]
+    dynamic_batch: bool
+
+
+@dataclass(frozen=True)
 class Interface:
     """What the C functions of a net are called and take.
 
     Attributes:
         name: prefix of the functions; in capitals, of the constants.
         title: what the user calls the model.
-        inputs, outputs: the tensors, in the order of the pointers.
+        entries: the functions that compute, for the shapes of the example and for others.
         arena_bytes: memory for activations, a multiple of the workspace's alignment.
-        layers: how many; the workspace ends with a time stamp before each and one after the last.
+        layers: how many, of the entry with the most; the workspace ends with a time stamp before each and one after
+            the last.
         weights_bytes: size of the weights, with the zeros that `padded_weights` adds.
         weights_checksum: `checksum` of the same.
         embedded: whether the weights are part of the code; else `<name>_set_weights` takes them.
-        block: images that are computed at once, where a call says how many there are; else None.
         threads: threads that share the work of a call.
         target, cpu: system and CPU that the code is for.
     """
 
     name: str
     title: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    entries: tuple[Entry, ...]
     arena_bytes: int
     layers: int
     weights_bytes: int
     weights_checksum: int
     embedded: bool
-    block: int | None
     threads: int
     target: str
     cpu: str
@@ -69,7 +87,12 @@ class Interface:
     @property
     def functions(self) -> tuple[str, ...]:
         """The symbols that a library offers."""
-        names = ("run", "workspace_bytes", "error", *(() if self.embedded else ("set_weights",)))
+        names = (
+            *(f"run{entry.suffix}" for entry in self.entries),
+            "workspace_bytes",
+            "error",
+            *(() if self.embedded else ("set_weights",)),
+        )
         return tuple(f"{self.name}_{name}" for name in names)
 
 
@@ -79,18 +102,36 @@ def describe_interface(program: Program, title: str, name: str, cpu: str, embed:
     return Interface(
         name=name,
         title=title,
-        inputs=program.inputs,
-        outputs=program.outputs,
-        arena_bytes=_round_up(program.arena_bytes, WORKSPACE_ALIGNMENT),
-        layers=len(program.layers),
+        entries=_describe_entries(program),
+        arena_bytes=_round_up(max(entry.arena_bytes for entry in program.entries), WORKSPACE_ALIGNMENT),
+        layers=max(len(entry.layers) for entry in program.entries),
         weights_bytes=weights.nbytes,
         weights_checksum=checksum(weights),
         embedded=embed or weights.nbytes == 0,
-        block=program.block if program.dynamic_batch else None,
         threads=program.threads,
         target=program.target.partition(":")[0],
         cpu=cpu,
     )
+
+
+def _describe_entries(program: Program) -> tuple[Entry, ...]:
+    groups: dict[Any, list[tuple[Program, str]]] = {}
+    for number, entry in enumerate(program.entries):
+        shapes = tuple(info.shape[1:] if entry.dynamic_batch else info.shape for info in entry.inputs)
+        groups.setdefault(shapes, []).append((entry, entry_symbol(number)))
+    found = []
+    for number, group in enumerate(groups.values()):
+        blocks = sorted(group, key=lambda item: -item[0].block)
+        smallest = blocks[-1][0]
+        sizes = tuple((symbol, entry.inputs[0].shape[0] if entry.inputs else 1) for entry, symbol in blocks)
+        suffix = f"_{number}" if number else ""
+        found.append(Entry(suffix, smallest.inputs, smallest.outputs, sizes, program.dynamic_batch))
+    return tuple(found)
+
+
+def entry_symbol(number: int) -> str:
+    """Return what an entry's function of the net is called in a library."""
+    return f"{ENTRY}.{number}" if number else ENTRY
 
 
 def c_identifier(text: str) -> str:
@@ -124,10 +165,6 @@ def header(interface: Interface) -> str:
     """Return the text of the C header."""
     name, prefix = interface.name, interface.name.upper()
     guard = f"{prefix}_H"
-    parameters = ["size_t batch"] if interface.block else []
-    parameters += [f"const {info.element.c} *input{i}" for i, info in enumerate(interface.inputs)]
-    parameters += [f"{info.element.c} *output{i}" for i, info in enumerate(interface.outputs)]
-    arguments = ", ".join([*parameters, "void *workspace"])
     parts = [
         f"/* {_comment(interface.title)}, compiled by patc {__version__} for {interface.target} ({interface.cpu}).",
         *_usage(interface),
@@ -150,9 +187,7 @@ def header(interface: Interface) -> str:
         f"{' /* they are part of the library */' if interface.embedded else ''}",
         f"#define {prefix}_WEIGHTS_ALIGNMENT {WEIGHTS_ALIGNMENT}",
         "",
-        *_block(interface),
-        *_tensors(prefix, "INPUT", interface.inputs),
-        *_tensors(prefix, "OUTPUT", interface.outputs),
+        *(line for entry in interface.entries for line in _tensors(interface, entry)),
         "/* What the functions return. */",
         f"enum {name}_status {{",
         *(f"  {prefix}_{status} = {value}, /* {meaning} */" for status, value, meaning in STATUSES),
@@ -162,7 +197,7 @@ def header(interface: Interface) -> str:
         f"   nothing else. `workspace` has {prefix}_WORKSPACE_BYTES bytes, aligned to {WORKSPACE_ALIGNMENT}; what is",
         "   in it does not matter, before or after. Calls may run at the same time if each has a workspace of its own.",
         " */",
-        f"int {name}_run({arguments});",
+        *(f"int {name}_run{entry.suffix}({_arguments(entry)});" for entry in interface.entries),
         "",
         f"/* Returns {prefix}_WORKSPACE_BYTES of the library that is loaded, which may not be that of this header. */",
         f"size_t {name}_workspace_bytes(void);",
@@ -189,19 +224,30 @@ def _usage(interface: Interface) -> list[str]:
     ]
 
 
-def _block(interface: Interface) -> list[str]:
-    if interface.block is None:
-        return []
-    name, prefix = interface.name, interface.name.upper()
-    return [
-        f"/* {name}_run takes `batch` images, the first dimension of all tensors: a multiple of {prefix}_BLOCK,",
-        "   which are computed at once. The shapes below are those of a block. */",
-        f"#define {prefix}_BLOCK {interface.block}",
-        "",
-    ]
+def _arguments(entry: Entry) -> str:
+    parameters = ["size_t batch"] if entry.dynamic_batch else []
+    parameters += [f"const {info.element.c} *input{i}" for i, info in enumerate(entry.inputs)]
+    parameters += [f"{info.element.c} *output{i}" for i, info in enumerate(entry.outputs)]
+    return ", ".join([*parameters, "void *workspace"])
 
 
-def _tensors(prefix: str, kind: str, infos: Sequence[TensorInfo]) -> list[str]:
+def _tensors(interface: Interface, entry: Entry) -> list[str]:
+    """Return the constants of an entry."""
+    prefix = f"{interface.name}{entry.suffix}".upper()
+    lines = [f"/* For {interface.name}_run{entry.suffix}: */"] if len(interface.entries) > 1 else []
+    if entry.dynamic_batch:
+        sizes = [images for _, images in entry.blocks]
+        together = f"; {sizes[0]} are computed at once where there are as many" if len(sizes) > 1 else ""
+        lines += [
+            f"/* {interface.name}_run{entry.suffix} takes `batch` images, the first dimension of all tensors: a",
+            f"   multiple of {prefix}_BLOCK{together}. The shapes below are those of a block. */",
+            f"#define {prefix}_BLOCK {sizes[-1]}",
+            "",
+        ]
+    return [*lines, *_constants(prefix, "INPUT", entry.inputs), *_constants(prefix, "OUTPUT", entry.outputs)]
+
+
+def _constants(prefix: str, kind: str, infos: Sequence[TensorInfo]) -> list[str]:
     lines = []
     for i, info in enumerate(infos):
         macro = f"{prefix}_{kind}{i}"

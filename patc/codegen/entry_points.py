@@ -1,6 +1,6 @@
 """The C functions of a net as LLVM IR text that goes behind the net's own.
 
-They check what they are given and call `main`. Weights are never text: embedded ones are a section of zeros, which
+They check what they are given and call the net. Weights are never text: embedded ones are a section of zeros, which
 `elf.fill_section` fills once there is an object file.
 """
 
@@ -13,6 +13,7 @@ from patc.codegen.c_interface import (
     UNKNOWN_STATUS,
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
+    Entry,
     Interface,
 )
 from patc.runtime.program import ENTRY
@@ -27,10 +28,25 @@ def weights_section(interface: Interface) -> str:
 
 def entry_points(interface: Interface) -> str:
     """Return the definitions of `interface.functions`."""
-    parts = [_weights(interface), _run(interface), _workspace_bytes(interface), _error(interface)]
+    runs = [_run(interface, entry) for entry in interface.entries]
+    parts = [*_declarations(interface), _weights(interface), *runs, _workspace_bytes(interface), _error(interface)]
     if not interface.embedded:
         parts.append(_set_weights(interface))
     return "\n".join(parts)
+
+
+def _declarations(interface: Interface) -> list[str]:
+    """Return declarations of the functions of all shapes but the first, which come from other modules."""
+    pointers = {
+        symbol: len(entry.inputs) + len(entry.outputs) + (3 if interface.weights_bytes else 1)
+        for entry in interface.entries
+        for symbol, _ in entry.blocks
+    }
+    return [
+        f"declare void @{symbol}({', '.join(['ptr'] * count)})\n"
+        for symbol, count in pointers.items()
+        if symbol != ENTRY
+    ]
 
 
 def _weights(interface: Interface) -> str:
@@ -47,14 +63,14 @@ def _weights(interface: Interface) -> str:
     )
 
 
-def _run(interface: Interface) -> str:
-    sizes = {f"%input{i}": info.element.bytes for i, info in enumerate(interface.inputs)}
-    sizes |= {f"%output{i}": info.element.bytes for i, info in enumerate(interface.outputs)}
+def _run(interface: Interface, entry: Entry) -> str:
+    sizes = {f"%input{i}": info.element.bytes for i, info in enumerate(entry.inputs)}
+    sizes |= {f"%output{i}": info.element.bytes for i, info in enumerate(entry.outputs)}
     tensors = list(sizes)
     arguments = [*tensors, "%workspace"]
-    batch = "" if interface.block is None else "i64 %batch, "
+    batch = "i64 %batch, " if entry.dynamic_batch else ""
     return f"""\
-define i32 @{interface.name}_run({batch}{_pointers(arguments)}) {{
+define i32 @{interface.name}_run{entry.suffix}({batch}{_pointers(arguments)}) {{
 start:
 {_check_null(arguments)}
 aligned:
@@ -65,7 +81,7 @@ loaded:
 {_load_weights(interface)}
 compute:
   %stamps = getelementptr i8, ptr %workspace, i64 {interface.arena_bytes}
-{_compute(interface, tensors)}
+{_compute(interface, entry, tensors)}
 missing:
   ret i32 {_STATUS["ERROR_NULL"]}
 alignment:
@@ -76,36 +92,63 @@ unset:
 """
 
 
-def _compute(interface: Interface, tensors: Sequence[str]) -> str:
+def _compute(interface: Interface, entry: Entry, tensors: Sequence[str]) -> str:
     """Return instructions that call the net, once or for each block of images, and return."""
     # What needs neither arena nor weights takes neither.
     rest = ["%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
-    if interface.block is None:
-        return f"  call void @{ENTRY}({_pointers([*tensors, *rest])})\n  ret i32 {_STATUS['OK']}"
-    places = []
-    for name, info in zip(tensors, (*interface.inputs, *interface.outputs), strict=True):
-        places.append(f"  {name}.offset = mul i64 %i, {info.nbytes}")
-        places.append(f"  {name}.block = getelementptr i8, ptr {name}, i64 {name}.offset")
-    lines = "\n".join(places)
-    blocks = [f"{name}.block" for name in tensors]
+    if not entry.dynamic_batch:
+        return f"  call void @{entry.blocks[0][0]}({_pointers([*tensors, *rest])})\n  ret i32 {_STATUS['OK']}"
+    steps = {
+        name: info.nbytes // info.shape[0] for name, info in zip(tensors, (*entry.inputs, *entry.outputs), strict=True)
+    }
+    smallest = entry.blocks[-1][1]
+    loops = [_loop(number, block, steps, rest) for number, block in enumerate(entry.blocks)]
     return f"""\
-  %blocks = udiv i64 %batch, {interface.block}
-  %left = urem i64 %batch, {interface.block}
+  %left = urem i64 %batch, {smallest}
   %whole = icmp eq i64 %left, 0
-  %some = icmp ne i64 %blocks, 0
+  %some = icmp ne i64 %batch, 0
   %fits = and i1 %whole, %some
-  br i1 %fits, label %block, label %size
-block:
-  %i = phi i64 [ 0, %compute ], [ %i.next, %block ]
-{lines}
-  call void @{ENTRY}({_pointers([*blocks, *rest])})
-  %i.next = add i64 %i, 1
-  %end = icmp eq i64 %i.next, %blocks
-  br i1 %end, label %done, label %block
-done:
+  %first0 = add i64 0, 0
+  %rest0 = add i64 %batch, 0
+  br i1 %fits, label %check0, label %size
+{"".join(loops)}check{len(loops)}:
   ret i32 {_STATUS["OK"]}
 size:
   ret i32 {_STATUS["ERROR_BATCH"]}"""
+
+
+def _loop(number: int, block: tuple[str, int], steps: Mapping[str, int], rest: Sequence[str]) -> str:
+    """Return instructions that compute as many whole blocks as the rest of the batch has, and go on to the next loop.
+
+    Args:
+        block: the function of the net, and the images that it computes.
+        steps: bytes of an image, by tensor.
+        rest: what the function takes behind the tensors.
+    """
+    (symbol, images), k = block, number
+    places = []
+    for name, step in steps.items():
+        places.append(f"  {name}.offset{k} = mul i64 %image{k}, {step}")
+        places.append(f"  {name}.block{k} = getelementptr i8, ptr {name}, i64 {name}.offset{k}")
+    lines, blocks = "\n".join(places), [f"{name}.block{k}" for name in steps]
+    return f"""\
+check{k}:
+  %count{k} = udiv i64 %rest{k}, {images}
+  %covered{k} = mul i64 %count{k}, {images}
+  %first{k + 1} = add i64 %first{k}, %covered{k}
+  %rest{k + 1} = sub i64 %rest{k}, %covered{k}
+  %none{k} = icmp eq i64 %count{k}, 0
+  br i1 %none{k}, label %check{k + 1}, label %block{k}
+block{k}:
+  %i{k} = phi i64 [ 0, %check{k} ], [ %i{k}.next, %block{k} ]
+  %before{k} = mul i64 %i{k}, {images}
+  %image{k} = add i64 %first{k}, %before{k}
+{lines}
+  call void @{symbol}({_pointers([*blocks, *rest])})
+  %i{k}.next = add i64 %i{k}, 1
+  %end{k} = icmp eq i64 %i{k}.next, %count{k}
+  br i1 %end{k}, label %check{k + 1}, label %block{k}
+"""
 
 
 def _load_weights(interface: Interface) -> str:

@@ -11,6 +11,7 @@ from patc.frontend import ExampleInputs
 
 # Shapes of the inputs, in order or by name.
 Shapes: TypeAlias = list[tuple[int, ...]] | dict[str, tuple[int, ...]]
+BLOCK = 8  # images that are computed at once where the batch is dynamic and the example has one
 AnyShapes = TypeVar("AnyShapes", bound=Shapes)
 
 _EXPECTED = "expected shapes of (1, 3, 320, 320) each, or for several inputs of {'x': (1, 3, 320, 320), ...}"
@@ -104,3 +105,31 @@ def inputs_of_shapes(
     wanted = _distinct(entries)[1:] if but_its_own else _distinct(entries[1:])
     made = [{name: tensors[name].new_zeros(shape) for name, shape in entry.items()} for entry in wanted]
     return [entry if named else tuple(entry.values()) for entry in made]
+
+
+def with_blocks(entries: Sequence[Any]) -> list[ExampleInputs]:
+    """Return the inputs of some shapes for a dynamic batch: of each shape several images, and one."""
+    found: list[ExampleInputs] = []
+    for entry in entries:
+        batch = _batch(next(iter(entry.values() if isinstance(entry, Mapping) else entry)))
+        sizes = (batch, 1) if batch > 1 else (1, BLOCK)
+        found += [_of_batch(entry, size) for size in sizes]
+    kept = [place for place, entry in enumerate(found) if shapes_of(entry) not in map(shapes_of, found[:place])]
+    return [found[place] for place in kept]
+
+
+def _batch(value: Any) -> int:
+    return int(getattr(value, "shape", value)[0])
+
+
+def _of_batch(entry: Any, batch: int) -> ExampleInputs:
+    """Return inputs, or their shapes, with another batch."""
+    if isinstance(entry, Mapping):
+        return {name: _resize(value, batch) for name, value in entry.items()}
+    return tuple(_resize(value, batch) for value in entry)
+
+
+def _resize(value: Any, batch: int) -> Any:
+    if not hasattr(value, "shape"):
+        return (batch, *value[1:])
+    return value if value.shape[0] == batch else value[:1].repeat(batch, *[1] * (value.dim() - 1))

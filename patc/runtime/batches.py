@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from patc.diagnostics import PatcError
+from patc.runtime.inputs import ADVICE
 from patc.runtime.program import Program, TensorInfo
 
 Run = Callable[[Sequence[int], Sequence[int]], None]
@@ -25,7 +26,7 @@ def count_images(info: TensorInfo, value: Any) -> int:
     shape = tuple(getattr(value, "shape", info.shape))
     if len(shape) != len(info.shape) or shape[1:] != info.shape[1:] or shape[0] < 1:
         wanted = f"expected input '{info.name}' of shape {describe_sizes(info, True)} {info.dtype}"
-        raise PatcError(f"{wanted}, got shape {list(shape)}: the batch alone is free, from 1 on")
+        raise PatcError(f"{wanted}, got shape {list(shape)}: the batch alone is free, from 1 on; {ADVICE}")
     return int(shape[0])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from patc.diagnostics import PatcError
 from patc.runtime.program import TensorInfo
 
-ADVICE = "sizes are fixed when a model is compiled: shapes=[...] makes one for several"
+ADVICE = "other sizes are fixed when a model is compiled: shapes=[...] makes one for several"
 
 
 def take_tensor(info: TensorInfo, value: Any, torch: Any) -> tuple[Any, int]:

@@ -123,7 +123,7 @@ class CompiledModel(abc.ABC):
         """Return the median time of each layer over `repetitions` calls, after one call to warm up.
 
         Without inputs the model runs on random ones. The layers are those of the entry for the inputs' shapes; with a
-        dynamic batch the times are those of the first block of images.
+        dynamic batch the times are those of the largest block of images that there is.
 
         Raises:
             PatcError: as for a call, less than one repetition, or a machine that does not tell times.
@@ -133,9 +133,11 @@ class CompiledModel(abc.ABC):
         given = inputs or self.random_inputs()
         models = self._entries(given)
         kept, addresses, torch, images = models[0]._check(given)
-        model = models[0 if images is None else divide(images, tuple(item._block for item in models))[0][0]]
-        if images is not None and images < model.program.block:
-            raise PatcError(f"expected {model.program.block} images or more, got {images}")
+        model = models[0]
+        if images is not None:
+            model = max((item for item in models if item.program.block <= images), key=_size, default=models[0])
+            if images < model.program.block:
+                raise PatcError(f"expected {model.program.block} images or more, got {images}")
         outputs, output_addresses = model._make_outputs(torch, images)
         medians = np.median(model._time_layers(addresses, output_addresses, repetitions), axis=0)
         del kept, outputs
@@ -211,10 +213,10 @@ class CompiledModel(abc.ABC):
         if not self._variants:
             return (self,)
         found = [tuple(getattr(value, "shape", ())) for value in inputs]
-        key = self._key(found)
+        key, own = self._key(found), self._key([info.shape for info in self.program.inputs])
         models = self._variants.get(key, ())
-        if key == self._key([info.shape for info in self.program.inputs]):
-            return (self, *models)
+        if key == own or list(self._variants) == [own]:
+            return (self, *self._variants.get(own, ()))
         if not models:
             got = ", ".join(str(list(shape)) for shape in found)
             raise PatcError(f"expected inputs {describe_entries(self.program)}, got {got}; {ADVICE}")
@@ -255,6 +257,10 @@ class CompiledModel(abc.ABC):
             return arrays, [array.ctypes.data for array in arrays]
         tensors = [torch.empty(info.shape, dtype=getattr(torch, info.dtype), device="cpu") for info in infos]
         return tensors, [tensor.data_ptr() for tensor in tensors]
+
+
+def _size(model: CompiledModel) -> int:
+    return model.program.block
 
 
 def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 import patc
 from patc.bench.emulator import Emulator
 from patc.codegen import c_interface
+from patc.frontend.shapes import BLOCK
 from patc.library import compile_library
 from patc.runtime.description import describe, parse
+from patc.runtime.inputs import ADVICE
 
 
 class Net(nn.Module):
@@ -62,10 +64,9 @@ def test_any_batch(block: int, threads: int, tmp_path: Path) -> None:
     assert "x [batch, 3, 8, 8] -> " in repr(compiled)
     compiled.save(tmp_path / "net.patc")
     require_right(patc.load(tmp_path / "net.patc"))
-    assert len(compiled.profile(images(4))) == len(compiled.layers)
-    if block == 3:
-        with pytest.raises(patc.PatcError, match="expected 3 images or more, got 2"):
-            compiled.profile(images(2))
+    assert [entry.block for entry in compiled.program.entries] == ([1, BLOCK] if block == 1 else [3, 1])
+    for count, entry in ((BLOCK, compiled.program.entries[block == 1]), (2, compiled.program.entries[block == 3])):
+        assert [item.layer for item in compiled.profile(images(count), repetitions=1)] == list(entry.layers)
 
 
 @needs_device
@@ -92,7 +93,7 @@ def test_other_sizes_are_fixed() -> None:
     for wrong in (images(1)[:0], images(1)[:, :, 1:], images(1)[0]):
         with pytest.raises(patc.PatcError) as caught:
             compiled(wrong)
-        got = f"got shape {list(wrong.shape)}: the batch alone is free, from 1 on"
+        got = f"got shape {list(wrong.shape)}: the batch alone is free, from 1 on; {ADVICE}"
         assert str(caught.value) == f"expected input 'x' of shape [batch, 3, 8, 8] float32, {got}"
     with pytest.raises(patc.PatcError, match="; compile with dynamic_batch=True for any batch size"):
         patc.compile(NET, (images(1),), threads=1)(images(2))
@@ -150,14 +151,15 @@ def test_libraries_take_the_batch(block: int) -> None:
     library = compile_library(net, (images(block),), name="net", dynamic_batch=True)
     header = c_interface.header(library.interface)
     assert "int net_run(size_t batch, const float *input0, float *output0, void *workspace);" in header
-    assert f"#define NET_BLOCK {block}\n" in header
+    assert "#define NET_BLOCK 1\n" in header
+    assert f"NET_BLOCK; {2 if block == 2 else BLOCK} are computed at once where there are as many." in header
     emulator = Emulator(library.object_file())
     x = images(4)
     with torch.no_grad():
         expected = net(x).numpy()
     given, made = emulator.put(x.numpy()), emulator.reserve(expected.nbytes)
     workspace = emulator.reserve(library.interface.workspace_bytes)
-    for batch, status in ((4, 0), (0, 5), (3, 5 if block == 2 else 0)):
+    for batch, status in ((4, 0), (0, 5), (3, 0)):
         assert emulator.call("net_run", batch, given, made, workspace) == status
         if batch == 4:
             np.testing.assert_allclose(emulator.get(made, expected.shape, "float32"), expected, rtol=1e-4, atol=1e-5)

@@ -397,9 +397,8 @@ def test_names_are_c_identifiers(text: str, name: str) -> None:
 
 def test_headers_are_safe_from_names() -> None:
     info = TensorInfo("*/ int x; /*", (), "int64")
-    interface = c_interface.Interface(
-        "n", "a*/\n\\", (info,), (info,), 0, 1, 0, 0, True, None, 1, "aarch64-linux", "cpu"
-    )
+    entry = c_interface.Entry("", (info,), (info,), (("main", 1),), False)
+    interface = c_interface.Interface("n", "a*/\n\\", (entry,), 0, 1, 0, 0, True, 1, "aarch64-linux", "cpu")
     header = c_interface.header(interface)
     assert header.count("*/") == header.count("/*") and "#define N_INPUT0_ELEMENTS 1\n" in header
     assert "SHAPE" not in header and "const int64_t *input0, int64_t *output0" in header

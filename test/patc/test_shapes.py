@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gpu import needs_device
 from torch import Tensor, nn
 
 import patc
+from patc.bench.emulator import Emulator
+from patc.codegen import c_interface
+from patc.library import compile_library
 from patc.runtime import artefact
 from patc.runtime.description import describe, interface, parse
+from patc.runtime.inputs import ADVICE
 
 SHAPES = ((1, 3, 24, 24), (1, 3, 40, 24), (2, 3, 24, 24))
 
@@ -74,8 +79,7 @@ def test_another_shape_is_one_line_with_those_that_there_are(compiled: patc.Comp
     for shape in ((1, 3, 8, 8), (3, 24, 24)):
         with pytest.raises(patc.PatcError) as caught:
             compiled(torch.zeros(shape))
-        advice = "sizes are fixed when a model is compiled: shapes=[...] makes one for several"
-        assert str(caught.value) == f"{known}, got {list(shape)}; {advice}"
+        assert str(caught.value) == f"{known}, got {list(shape)}; {ADVICE}"
     with pytest.raises(patc.PatcError, match=r"expected input .x. of shape .* float32, got shape .* float64"):
         compiled(images(SHAPES[1]).double())
     with pytest.raises(patc.PatcError, match=r"expected inputs x .*, got "):
@@ -84,7 +88,9 @@ def test_another_shape_is_one_line_with_those_that_there_are(compiled: patc.Comp
 
 def test_a_model_of_one_shape_says_how_to_get_several() -> None:
     compiled = patc.compile(nn.ReLU().eval(), (torch.zeros(1, 4),), threads=1)
-    with pytest.raises(patc.PatcError, match=r"got shape \[1, 5\] float32; sizes are fixed .*: shapes=\[\.\.\.\]"):
+    with pytest.raises(
+        patc.PatcError, match=r"got shape \[1, 5\] float32; other sizes are fixed .*: shapes=\[\.\.\.\]"
+    ):
         compiled(torch.zeros(1, 5))
 
 
@@ -176,3 +182,22 @@ def test_descriptions_of_variants(compiled: patc.CompiledModel, place: Any, valu
     part[place[-1]] = value
     with pytest.raises(ValueError, match=expected):
         parse(json.dumps(values, separators=(",", ":")).encode())
+
+
+def test_libraries_have_a_function_for_each_shape() -> None:
+    net = nn.Sequential(NET.conv, nn.ReLU(), NET.deep).eval()
+    library = compile_library(net, (images(SHAPES[0]),), name="net", shapes=SHAPES[1:])
+    header = c_interface.header(library.interface)
+    for number, shape in enumerate(SHAPES):
+        suffix = f"_{number}" if number else ""
+        assert f"int net_run{suffix}(const float *input0, float *output0, void *workspace);" in header
+        assert f"#define NET{suffix}_INPUT0_SHAPE {{{', '.join(map(str, shape))}}}" in header
+    emulator = Emulator(library.object_file())
+    workspace = emulator.reserve(library.interface.workspace_bytes)
+    for number, shape in enumerate(SHAPES):
+        x = images(shape)
+        with torch.no_grad():
+            expected = net(x).numpy()
+        given, made = emulator.put(x.numpy()), emulator.reserve(expected.nbytes)
+        assert emulator.call(f"net_run_{number}" if number else "net_run", given, made, workspace) == 0
+        np.testing.assert_allclose(emulator.get(made, expected.shape, "float32"), expected, rtol=1e-4, atol=1e-5)
