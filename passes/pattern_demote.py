@@ -19,7 +19,7 @@ from patc.passes.ir.elements import largest, mlir_type, round_to
 from patc.passes.ir.functions import defined_functions, top_level_ops, works_on_tensors
 from patc.passes.layers.registry import kind_of
 
-_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat")
+_RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape", "tensor.concat", "tensor.extract_slice")
 _RETURN = "func.return"
 
 

@@ -22,6 +22,7 @@ from patc.passes.ir.elements import element_bytes, vector_lanes
 from patc.passes.ir.functions import RESHAPES, defined_functions
 from patc.passes.ir.planes import has_no_gaps
 from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.ir.views import Views, is_concat, is_view
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.layers.base import Access, LayerKind, Sign
@@ -35,7 +36,9 @@ class PatternLayout(Pass):
 
     Requires: pattern ops on static NCHW tensors, as `pattern-raise` makes them, and calls of outlined functions.
     Ensures: every rank 4 result of a pattern op has a `#pattern.layout` whose halo covers the pads of its users;
-        function arguments and results and tensors of other shapes in the same memory are packed (row-major).
+        function arguments and results and tensors of other shapes in the same memory are packed (row-major). What
+        concatenations join and slices cut (see `views`) has one layout, so that it can lie in one memory, and is a
+        `pattern.relayout` where it lies elsewhere.
 
         %1 = "pattern.conv2d"(%0, ...) {pads = [1, 1, 1, 1]} : ... -> tensor<1x64x56x56xf32>
         %2 = "pattern.conv2d"(%1, ...) {pads = [1, 1, 1, 1]} : ...
@@ -54,12 +57,35 @@ class PatternLayout(Pass):
         target = target_of(module, self.target)
         for function in defined_functions(module):
             block = function.regions[0].blocks[0]
+            _copy_what_lies_elsewhere(block)
+            parts = Views.of(block).parts
+            together: dict[ir.Value, list[ir.Value]] = {}
+            for value, part in parts.items():
+                together.setdefault(part.root, []).append(value)
             for argument in block.arguments:
-                _place(argument, target)
+                _place([argument], target)
             for op in list(block.operations):
-                if kind_of(op) is not None or op.operation.name in RESHAPES:
+                if kind_of(op) is not None or op.operation.name in RESHAPES or is_view(op):
                     for result in op.results:
-                        _place(result, target)
+                        joined = together.pop(parts[result].root, []) if result in parts else [result]
+                        if joined:
+                            _place(joined, target)
+
+
+def _copy_what_lies_elsewhere(block: ir.Block) -> None:
+    """Give views operands that can lie in one memory with their results."""
+    copies: dict[tuple[ir.Value, bool], ir.Value] = {}
+    for op, number in Views.of(block, _packs).copies:
+        value, joins = op.operation.operands[number], is_concat(op)
+        if joins or (value, joins) not in copies:
+            with ir.InsertionPoint(op):
+                copies[value, joins] = pattern.RelayoutOp(input=value, result=value.type, loc=op.location).result
+        op.operation.operands[number] = copies[value, joins]
+
+
+def _packs(value: ir.Value) -> bool:
+    kind = kind_of(value.owner.opview)
+    return kind is not None and kind.packs
 
 
 @dataclass(frozen=True)
@@ -104,30 +130,52 @@ class _Request:
     uses: list[_Use]
 
 
-def _place(value: ir.Value, target: Target) -> None:
-    """Set the layout of a value for its users, and give those that need another one a relayout."""
-    tensor = value.type
+def _place(values: list[ir.Value], target: Target) -> None:
+    """Set the layout of values that lie together for their users, and give users that need another one a relayout."""
+    tensor = values[0].type
     if not isinstance(tensor, ir.RankedTensorType) or len(tensor.shape) != 4 or tensor.encoding is not None:
         return
-    uses = [_Use(op := use.owner.opview, use.operand_number, kind_of(op)) for use in value.uses]
-    requests = _collect_requests(tensor, uses, target)
+    uses = {value: _uses(value) for value in values}
     main = Layout.packed(*tensor.shape[2:])
-    if not (is_given := _is_given(value)):
-        main = _like_input(value, _choose_layout(tensor, uses, requests, target))
-        value.set_type(_with_layout(tensor, main))
-    for request in requests:
-        # Windows read whole vectors: they need memory of ours, with room behind the last row.
-        is_copied = is_given and request.uses[0].window is not None
-        if is_copied or not _serves(main, request.layout, tensor.shape):
-            _relayout(value, request)
+    if not (is_given := any(_is_given(value) for value in values)):
+        chosen = _deciding_uses(uses, target)
+        requests = _collect_requests(tensor, chosen, target)
+        main = _choose_layout(tensor, chosen, requests, target)
+        main = _like_input(values[0], main) if len(values) == 1 else main
+        for value in values:
+            value.set_type(_with_layout(value.type, main))
+    for value in values:
+        for request in _collect_requests(tensor, uses[value], target):
+            # Windows read whole vectors: they need memory of ours, with room behind the last row.
+            is_copied = is_given and request.uses[0].window is not None
+            if is_copied or not _serves(main, request.layout, tensor.shape):
+                _relayout(value, request)
+
+
+def _uses(value: ir.Value) -> list[_Use]:
+    """Return what reads a value, but for views of it."""
+    users = [(use.owner.opview, use.operand_number) for use in value.uses]
+    return [_Use(op, number, kind_of(op)) for op, number in users if not is_view(op)]
+
+
+def _deciding_uses(uses: dict[ir.Value, list[_Use]], target: Target) -> list[_Use]:
+    """Return those uses of values that lie together which choose the layout: all, or those of what joins them where
+    that is a product of matrices, whose rows are short vectors where they have gaps between them."""
+    tensor = next(iter(uses)).type
+    joined = [use for value, some in uses.items() if is_view(value.owner.opview) for use in some]
+    is_product = any(use.is_pointwise for use in joined) and all(use.is_pointwise for use in joined if use.window)
+    if is_product and tensor.shape[3] % max(vector_lanes(tensor, target) // 2, 4):
+        return joined
+    return [use for some in uses.values() for use in some]
 
 
 def _is_given(value: ir.Value) -> bool:
     """Whether a value can only be row-major: it is an argument or a reshape, or its producer writes nothing else."""
     if isinstance(value.owner, ir.Block):
         return True
-    kind = kind_of(value.owner.opview)
-    return kind is None or kind.packs
+    op = value.owner.opview
+    kind = kind_of(op)
+    return not is_view(op) and (kind is None or kind.packs)
 
 
 def _collect_requests(tensor: ir.RankedTensorType, uses: list[_Use], target: Target) -> list[_Request]:
@@ -177,6 +225,8 @@ def _is_non_negative(value: ir.Value) -> bool:
     if isinstance(value.owner, ir.Block):
         return False
     op = value.owner.opview
+    if is_view(op):
+        return all(_is_non_negative(operand) for operand in op.operands)
     kind = kind_of(op)
     sign = Sign.ANY if kind is None else kind.sign(op)
     return sign is Sign.NON_NEGATIVE or (sign is Sign.AS_INPUT and _is_non_negative(op.input))

@@ -26,6 +26,7 @@ from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import RESHAPES, defined_functions, erase_outlined, through_reshapes, works_on_tensors
 from patc.passes.ir.modules import keep_signature
+from patc.passes.ir.views import is_view
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
 from patc.passes.layers.registry import kind_of
 
@@ -132,7 +133,7 @@ def _algorithm(op: Any) -> tuple[GpuAlgorithm, Schedule] | None:
         PatcError: there is no kernel for it.
     """
     name = op.operation.name
-    if name in (*CONSTANTS, "func.return"):
+    if name in (*CONSTANTS, "func.return") or is_view(op):
         return None
     if name in RESHAPES:
         given = op.operands[0].type

@@ -31,6 +31,7 @@ from patc.passes.ir.functions import (
     works_on_tensors,
 )
 from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
+from patc.passes.ir.views import is_concat, is_view
 from patc.passes.layers.base import Access, LayerKind
 from patc.passes.layers.reference import replace_results
 from patc.passes.layers.registry import kind_of
@@ -50,7 +51,8 @@ class PatternOutline(Pass):
     reads them once; products read what was transposed, broadcast or reshaped where it was before.
 
     Requires: `pattern-raise`.
-    Ensures: functions hold pattern ops, constants, reshapes and calls only. A call says in
+    Ensures: functions hold pattern ops, constants, reshapes, calls, and concatenations and slices of one image's
+        channels (see `views`) only. A call says in
         `pattern.ops` what it stands for; its callee has the attribute `pattern.outlined`, and other passes leave it
         alone.
 
@@ -80,7 +82,7 @@ class PatternOutline(Pass):
         taken = symbols(module)
         for function, ops in left.items():
             if ops:
-                ops = _with_reshapes(function, ops)
+                ops = _with_views(function, ops)
                 for group in find_groups(function, ops):
                     _outline(module, group, taken)
                 for op in reversed(ops):
@@ -126,14 +128,20 @@ def _is_among_left(op: Any, kind: LayerKind) -> bool:
 def _is_left(op: Any) -> bool:
     name = op.operation.name
     is_call = name == "func.call" and OPS in op.attributes
-    return not (name.startswith("pattern.") or name in _STAY or is_call or name in RESHAPES)
+    return not (name.startswith("pattern.") or name in _STAY or is_call or name in RESHAPES or is_view(op))
 
 
-def _with_reshapes(function: Any, left: list[Any]) -> list[Any]:
-    """Return ops in their order, with the reshapes that only they read: those cost nothing where they are."""
+def _with_views(function: Any, left: list[Any]) -> list[Any]:
+    """Return ops in their order, with the reshapes and slices that only they read and the concatenations of what only
+    they make: those cost nothing where they are."""
     names = {op.operation for op in left}
+    for op in top_level_ops(function):
+        makers = [through_reshapes(value).owner for value in op.operands] if is_concat(op) else []
+        if makers and all(not isinstance(maker, ir.Block) and maker.operation in names for maker in makers):
+            names.add(op.operation)
     for op in reversed(list(top_level_ops(function))):
-        users = [use.owner.operation for use in op.results[0].uses] if op.operation.name in RESHAPES else []
+        may_join = op.operation.name in RESHAPES or (is_view(op) and not is_concat(op))
+        users = [use.owner.operation for use in op.results[0].uses] if may_join else []
         if users and all(user in names for user in users):
             names.add(op.operation)
     return [op for op in top_level_ops(function) if op.operation in names]

@@ -36,6 +36,7 @@ from patc.passes.ir.functions import (
 )
 from patc.passes.ir.modules import keep_signature
 from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.ir.views import find_parts, is_view
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
 
@@ -46,7 +47,7 @@ class PatternSpecialize(Pass):
 
     Requires: ops with schedules (`pattern-schedule`) and constant weights.
     Ensures: no pattern op is left. `@main(inputs..., outputs..., timestamps)` works on flat memrefs; it allocates
-        one buffer a tensor (see `pattern-plan-memory`) and calls one kernel a layer, in `scf.parallel` over the
+        one buffer a tensor, or all that concatenations join (see `pattern-plan-memory`), and calls one kernel a layer, in `scf.parallel` over the
         parts of a layer that is divided among threads.
 
         %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{rows = 4, columns = 64, ...}>}
@@ -85,7 +86,7 @@ def _specialize(module: ir.Module, function: Any, kernels: KernelFunctions) -> N
         specialized.attributes[ENTRY] = ir.UnitAttr.get()
         block = specialized.add_entry_block()
     with ir.InsertionPoint(block), function.location:
-        memory = Memory(block, kernels)
+        memory = Memory(block, kernels, find_parts(function.regions[0].blocks[0]))
         given, made = list(block.arguments)[: len(arguments)], list(block.arguments)[len(arguments) : -1]
         for argument, place in zip(arguments, given, strict=True):
             memory.place(argument, place)
@@ -108,7 +109,8 @@ def _choose_outputs(results: Sequence[ir.Value], made: Sequence[ir.Value], memor
         source = through_reshapes(result)
         # What other layers read needs room behind it, which the caller's memory does not have.
         is_read = any(kind_of(op) is not None for op in readers(source))
-        if not isinstance(source.owner, ir.Block) and memory.reserved(source) is None and not is_read:
+        is_own = not isinstance(source.owner, ir.Block) and source not in memory.parts
+        if is_own and memory.reserved(source) is None and not is_read:
             memory.reserve(source, place)
 
 
@@ -141,7 +143,7 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
             store_time(done)
         elif op.operation.name in RESHAPES:
             memory.reshape(op.operands[0], op.results[0])
-        elif op.operation.name not in (*CONSTANTS, "func.return"):
+        elif op.operation.name not in (*CONSTANTS, "func.return") and not is_view(op):
             raise fail(op, "a pattern op, a constant or a reshape", op.operation.name)
 
 

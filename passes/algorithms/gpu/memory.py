@@ -17,6 +17,7 @@ from patc.passes.ir.elements import element_bytes, mlir_type
 from patc.passes.ir.functions import RESHAPES, through_reshapes
 from patc.passes.ir.planes import as_planes
 from patc.passes.ir.records import read_record
+from patc.passes.ir.views import find_parts, is_view
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu.kernel import LANES, Memory
 from patc.passes.kernels.gpu.layer import GpuArray
@@ -71,23 +72,32 @@ class NetMemory:
         returned = dict.fromkeys(map(through_reshapes, ops[-1].operands))
         values = list(block.arguments) + [value for op in ops if "schedule" in op.attributes for value in op.results]
         values += [value for value in returned if value not in values]
-        lifetimes = []
+        self._parts = find_parts(block)
+        together: dict[ir.Value, list[ir.Value]] = {}
         for value in values:
-            first = 0 if isinstance(value.owner, ir.Block) else order[value.owner.operation]
-            last = len(ops) if value in returned else max([first, *(order[user] for user, _ in _readers(value))])
-            lifetimes.append(Lifetime(_size(value), first, last))
+            together.setdefault(self._parts[value].root if value in self._parts else value, []).append(value)
+        lifetimes = []
+        for root, some in together.items():
+            touched = [0 if isinstance(value.owner, ir.Block) else order[value.owner.operation] for value in some]
+            touched += [order[user] for value in some for user, _ in _readers(value)]
+            touched += [len(ops)] * any(value in returned for value in some)
+            lifetimes.append(Lifetime(_size(root), min(touched), max(touched)))
         needing = [op for op, needed in scratch.items() if needed]
         lifetimes += [Lifetime(scratch[op], order[op], order[op]) for op in needing]
         starts, size = place(lifetimes)
-        self._starts = dict(zip(values, starts, strict=False))
-        self._scratch = dict(zip(needing, starts[len(values) :], strict=True))
+        self._starts = dict(zip(together, starts, strict=False))
+        self._scratch = dict(zip(needing, starts[len(together) :], strict=True))
         self.arena_bytes = round_up(size + max(map(_overrun, values), default=0))
         if self.arena_bytes > weights.largest:
             raise fail(function, f"activations of at most {weights.largest} bytes", self.arena_bytes)
 
     def start(self, value: ir.Value) -> int:
         """Return the first byte of a value in the arena."""
-        return self._starts[through_reshapes(value)]
+        value = through_reshapes(value)
+        if value not in self._parts:
+            return self._starts[value]
+        part, plane = self._parts[value], Layout.of(value.type).plane
+        return self._starts[part.root] + part.channel * plane * element_bytes(value.type)
 
     def scratch(self, op: Any) -> int:
         """Return the first byte in the arena of what a layer has for itself; 0 where it needs nothing."""
@@ -98,7 +108,7 @@ class NetMemory:
         root = through_reshapes(value)
         array = read_constant(root, self.state)
         if array is None:
-            memory, start = Memory.ARENA, self._starts[root]
+            memory, start = Memory.ARENA, self.start(root)
         else:
             memory, start = Memory.WEIGHTS, self.constant(array, root, "").start
             self._weights.reserve(_overrun(root))
@@ -128,8 +138,8 @@ def _readers(value: ir.Value) -> list[tuple[ir.Operation, ir.Value]]:
     found = []
     for use in value.uses:
         user = use.owner.operation
-        is_reshape = user.name in RESHAPES
-        found += [(user, value), *_readers(user.results[0])] if is_reshape else [(user, value)]
+        is_seen_through = user.name in RESHAPES or is_view(user.opview)
+        found += [(user, value), *_readers(user.results[0])] if is_seen_through else [(user, value)]
     return found
 
 

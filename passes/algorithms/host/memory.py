@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
+from patc.dialects.attributes import Layout
 from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_type, layout_of, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import constant_name, read_constant
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.views import Part
 from patc.passes.kernels.builder import Builder
 
 
@@ -19,11 +24,14 @@ class Memory:
     Attributes:
         builder: of the function.
         kernels: that it calls.
+        parts: tensors that lie in the memory of others.
     """
 
-    def __init__(self, block: ir.Block, kernels: KernelFunctions) -> None:
+    def __init__(self, block: ir.Block, kernels: KernelFunctions, parts: Mapping[ir.Value, Part]) -> None:
         self.builder = Builder(block)
         self.kernels = kernels
+        self.parts = parts
+        self._roots: dict[ir.Value, ir.Value] = {}
         self._block = block
         self._buffers: dict[ir.Value, Buffer] = {}
         self._outputs: dict[ir.Value, ir.Value] = {}
@@ -50,13 +58,24 @@ class Memory:
         return self._outputs.get(value)
 
     def result(self, value: ir.Value) -> Buffer:
-        """Return the buffer of a result: what was reserved, or a new allocation."""
-        memory = self.reserved(value)
+        """Return the buffer of a result: what was reserved, a part of another tensor's, or a new allocation."""
+        memory = self._part(value) if value in self.parts else self.reserved(value)
         if memory is None:
             elements = count_elements(value.type.shape, layout_of(value)) + slack(value)
             memory = self.allocate(elements, value.type.element_type)
         self.place(value, memory)
         return self._buffers[value]
+
+    def _part(self, value: ir.Value) -> ir.Value:
+        """Return the memory of a tensor that lies in another one's."""
+        part, element = self.parts[value], value.type.element_type
+        if part.root not in self._roots:
+            room = max(slack(other) for other, place in self.parts.items() if place.root == part.root)
+            size = count_elements(part.root.type.shape, layout_of(part.root)) + room
+            self._roots[part.root] = self.allocate(size * element_bytes(element), ir.IntegerType.get_signless(8))
+        start = self.builder.index(part.channel * Layout.of(value.type).plane * element_bytes(element))
+        type_ = flat_type(count_elements(value.type.shape, layout_of(value)), element)
+        return memref.ViewOp(type_, self._roots[part.root], start, []).result
 
     def buffer(self, value: ir.Value) -> Buffer:
         """Return the buffer of an activation, or of a constant in its place.
@@ -64,6 +83,8 @@ class Memory:
         Raises:
             PatcError: a constant whose values are nowhere.
         """
+        if value not in self._buffers and value in self.parts:
+            return self.result(value)
         if value not in self._buffers:
             array = read_constant(value, self.state)
             if array is None:  # every other op was converted before

@@ -144,7 +144,7 @@ def test_boundary_and_flattened_tensors_are_packed(case: tuple[Network, ir.Modul
     lay_out(module)
     body = main_body(module)
     for op in body.operations:
-        if op.operation.name in ("func.return", "tensor.collapse_shape", "tensor.concat"):
+        if op.operation.name in ("func.return", "tensor.collapse_shape"):
             types = [value.type for value in op.operation.operands if len(value.type.shape) == 4]
             assert all(Layout.of(type_).is_packed(*type_.shape[2:]) for type_ in types)
     assert all(argument.type.encoding is None for argument in body.arguments)

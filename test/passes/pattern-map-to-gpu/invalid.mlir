@@ -18,10 +18,10 @@ func.func @a_schedule_for_a_cpu(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> 
 
 // -----
 
-func.func @another_op(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32> {
+func.func @another_op(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x16x8xf32> {
   // expected-error @+1 {{'tensor.concat' op expected a pattern op, a constant or a reshape, got tensor.concat}}
-  %y = tensor.concat dim(1) %x, %x : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
-  return %y : tensor<1x4x8x8xf32>
+  %y = tensor.concat dim(2) %x, %x : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x2x16x8xf32>
+  return %y : tensor<1x2x16x8xf32>
 }
 
 // -----

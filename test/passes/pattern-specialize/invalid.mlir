@@ -34,9 +34,20 @@ func.func @computed_bias(%x: tensor<1x8xf32>, %bias: tensor<2xf32>) -> tensor<1x
 
 #given = #pattern.schedule<{algorithm = "elementwise", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
 
-func.func @op_of_another_dialect(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32> {
+func.func @op_of_another_dialect(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x16x8xf32> {
   %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   // expected-error @below {{'tensor.concat' op expected a pattern op, a constant or a reshape, got tensor.concat}}
+  %z = tensor.concat dim(2) %x, %y : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x2x16x8xf32>
+  return %z : tensor<1x2x16x8xf32>
+}
+
+// -----
+
+#given = #pattern.schedule<{algorithm = "elementwise", columns = 8 : i64, filters = 1 : i64, lanes = 8 : i64, rows = 1 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
+
+func.func @argument_in_a_concatenation(%x: tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32> {
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #given} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  // expected-error @below {{'tensor.concat' op expected operands in the result's memory (run pattern-layout first), got operand 0}}
   %z = tensor.concat dim(1) %x, %y : (tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> tensor<1x4x8x8xf32>
   return %z : tensor<1x4x8x8xf32>
 }
