@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from repository import ROOT
@@ -19,6 +22,17 @@ else:
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 MAPPED = ("dialects", "passes", "tools")
+_USER = """\
+import patc
+
+
+def count(path: str) -> int:
+    return len(patc.load(path).layers)
+
+reveal_type(patc.compile("net.onnx", {"x": (1, 3, 8, 8)}, target="host"))
+patc.compile("net.onnx", threads="two")
+error: type[Exception] = patc.PatcError
+"""
 
 
 def commands(program: str) -> list[str]:
@@ -27,20 +41,32 @@ def commands(program: str) -> list[str]:
     return [line.split("  #")[0].strip() for line in lines]
 
 
-def test_every_package_of_the_tree_is_listed() -> None:
-    folders = [path.parent for path in (ROOT / "patc").rglob("__init__.py")]
-    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders if not set(MAPPED) & set(folder.parts)}
-    for name in MAPPED:
-        folders = [path.parent for path in (ROOT / name).rglob("__init__.py")]
-        found |= {".".join(("patc", *folder.relative_to(ROOT).parts)) for folder in folders}
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+def test_every_folder_of_modules_is_a_package() -> None:
+    """`packages.find` takes no others."""
+    folders = {path.parent for name in ("patc", *MAPPED) for path in (ROOT / name).rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+    assert PROJECT["tool"]["setuptools"]["packages"]["find"]["include"] == ["patc", "patc.*"]
+    # Only then is an editable install a path, which type checkers follow, and no finder.
+    assert PROJECT["tool"]["setuptools"]["package-dir"] == {"": "."}
 
 
 @pytest.mark.parametrize("name", MAPPED)
 def test_mapped_folders_are_where_type_checkers_and_editable_installs_look(name: str) -> None:
-    assert PROJECT["tool"]["setuptools"]["package-dir"][f"patc.{name}"] == name
     assert (ROOT / "patc" / name).is_symlink()
     assert (ROOT / "patc" / name).resolve() == ROOT / name
+
+
+def test_users_see_types(tmp_path: Path) -> None:
+    """A strict check of a project that imports patc finds it, and what its functions take and return."""
+    (tmp_path / "user.py").write_text(_USER)
+    words = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "user.py"]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}
+    found = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stdout.splitlines() == [
+        'user.py:7: note: Revealed type is "patc.runtime.model.CompiledModel"',
+        'user.py:8: error: Argument "threads" to "compile_model" has incompatible type "str"; expected "int | None"  [arg-type]',
+        "Found 1 error in 1 file (checked 1 source file)",
+    ]
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
