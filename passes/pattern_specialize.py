@@ -109,7 +109,8 @@ def _choose_outputs(results: Sequence[ir.Value], made: Sequence[ir.Value], memor
         source = through_reshapes(result)
         # What other layers read needs room behind it, which the caller's memory does not have.
         is_read = any(kind_of(op) is not None for op in readers(source))
-        is_own = not isinstance(source.owner, ir.Block) and source not in memory.parts
+        is_given = isinstance(source.owner, ir.Block) or source.owner.operation.name in CONSTANTS
+        is_own = not is_given and source not in memory.parts
         if is_own and memory.reserved(source) is None and not is_read:
             memory.reserve(source, place)
 

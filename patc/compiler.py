@@ -11,9 +11,8 @@ from torch_mlir import ir
 
 from patc.backends.base import Backend, Options
 from patc.backends.registry import find_backend
-from patc.codegen.program import find_main
 from patc.context import make_context
-from patc.diagnostics import Diagnostic, PatcError
+from patc.diagnostics import Diagnostic
 from patc.frontend import ExampleInputs
 from patc.frontend.shapes import entry_inputs, with_blocks
 from patc.instruments import Instrument, Progress
@@ -22,7 +21,6 @@ from patc.locks import compiling
 from patc.options import make_options
 from patc.passes.base import Measure, PassState
 from patc.passes.ir.arena import WeightPool
-from patc.passes.ir.functions import works_on_tensors
 from patc.pipeline import Pipeline
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
@@ -138,10 +136,7 @@ def compile_program(
         tell("import", 0)
         source = replace(import_source(model, inputs, context), dynamic_batch=dynamic_batch)
         state = PassState(source.parameters, measure=measure, pool=pool)
-        is_lowered = not works_on_tensors(find_main(source.module))
         layers = run_passes(pipeline, source.module, state, [progress])
-        if not layers and not is_lowered:
-            raise PatcError("expected a model that computes something, got one without layers")
         known = lowered[-1].program.weights.nbytes if lowered else 0
         lowered.append(lower_source(source, state, layers, options, backend, known))
         if len(lowered) > 1:  # the weights of the one before are among its own

@@ -11,6 +11,7 @@ from torch_mlir.dialects import gpu
 from torch_mlir.passmanager import PassManager
 
 from patc.codegen.program import find_main
+from patc.diagnostics import PatcError
 from patc.layers import unnamed_layers
 from patc.passes.algorithms.gpu.launches import CONTINUES
 from patc.passes.base import PassState
@@ -26,6 +27,8 @@ def complete_gpu_program(module: ir.Module, state: PassState, program: Program) 
     """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.complete`."""
     main = find_main(module)
     arena = main.regions[0].blocks[0].arguments[0].type
+    if not _launches(main):  # kernels say what an artefact is of
+        raise PatcError("expected a model that computes something, got one without layers")
     layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in _launches(main)))
     return replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0], layers=layers)
 

@@ -161,12 +161,12 @@ def require_known(what: str, dtype: str) -> None:
 
 
 def require_weights(what: str, dtype: torch.dtype) -> None:
-    """Refuse other weights than those of float32, integers and truth values.
+    """Refuse weights of half precision: what is computed of them would be as well.
 
     Raises:
         PatcError: it is refused.
     """
-    if dtype.is_floating_point and dtype != torch.float32:
+    if dtype.is_floating_point and dtype not in (torch.float32, torch.float64):
         raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}; call model.float()")
     require_known(what, describe_dtype(dtype))
 

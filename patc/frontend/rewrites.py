@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,11 +118,20 @@ def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, 
             # torch-mlir takes a node of an attribute once.
             with graph.inserting_before(node):
                 constant = graph.get_attr(attribute)
+                if reader.op == "output":  # nor does it return one
+                    constant = graph.call_function(aten.clone.default, (constant,))
+                    _rename_output(program, node.name, constant.name)
             constant.meta["val"] = node.meta["val"]
             reader.replace_input_with(node, constant)
     graph.eliminate_dead_code()
     _remove_unused_constants(program)
     return names
+
+
+def _rename_output(program: ExportedProgram, old: str, new: str) -> None:
+    for spec in program.graph_signature.output_specs:
+        if spec.arg.name == old:
+            spec.arg = replace(spec.arg, name=new)
 
 
 def _remove_unused_constants(program: ExportedProgram) -> None:

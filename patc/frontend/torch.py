@@ -115,7 +115,6 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     check_operations(program.graph, weights)
     outputs, constants = _split_outputs(program)
-    _require_dependent(outputs, weights)
     for spec in outputs:
         require_known(f"output '{spec.name}'", spec.dtype)
     cast_constants(program.graph, weights)
@@ -318,13 +317,6 @@ def _split_outputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], di
         raise PatcError("expected a model that returns a tensor, found none among its outputs")
     signature.output_specs[:] = tensors
     return tuple(specs), constants
-
-
-def _require_dependent(outputs: tuple[TensorSpec, ...], weights: set[torch.fx.Node]) -> None:
-    names = {node.name for node in weights}
-    for spec in outputs:
-        if spec.name in names:
-            raise PatcError(f"expected outputs that depend on the inputs, found {spec}, which does not")
 
 
 def _describe_shape(shape: Sequence[Any]) -> str:

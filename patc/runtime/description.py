@@ -110,7 +110,7 @@ def parse(text: bytes) -> Program:
         target=fields["target"].text(64),
         features=tuple(item.text(32) for item in fields["features"].items(0, _MOST_FEATURES)),
         threads=fields["threads"].integer(1, MOST_THREADS),
-        layers=tuple(_parse_layer(item) for item in fields["layers"].items(1, _MOST_LAYERS)),
+        layers=tuple(_parse_layer(item) for item in fields["layers"].items(0, _MOST_LAYERS)),
         dynamic_batch=fields["dynamic_batch"].truth(),
         own_bytes=fields["own_bytes"].integer(0, _LARGEST_MEMORY),
     )

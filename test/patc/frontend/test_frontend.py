@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gpu import needs_device
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch_mlir import ir
 
+import patc
 from patc import models
 from patc.codegen.reference import execute
 from patc.context import make_context
@@ -534,15 +536,32 @@ def test_writing_to_an_input() -> None:
     assert error_of(nn.ReLU(inplace=True)) == expected
 
 
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (lambda x, layer: None, "expected a model that returns a tensor, found none among its outputs"),
-        (lambda x, layer: (layer(x), layer.weight), "expected outputs that depend on the inputs, found"),
-    ],
-)
-def test_outputs_that_are_not_computed(function: Callable[..., Any], expected: str) -> None:
-    assert error_of(Model(function, conv())).startswith(expected)
+def test_models_without_outputs() -> None:
+    expected = "expected a model that returns a tensor, found none among its outputs"
+    assert error_of(Model(lambda x, layer: None, conv())).startswith(expected)
+
+
+@pytest.mark.parametrize("target", ["host", pytest.param("spirv-vulkan", marks=needs_device)])
+def test_outputs_that_are_not_computed(target: str) -> None:
+    def forward(x: torch.Tensor, layer: nn.Module) -> tuple[torch.Tensor, ...]:
+        return layer(x), layer.weight, 2 * layer.bias, torch.arange(3), x, x.flatten(1), layer.weight == layer.weight
+
+    model = Model(forward, conv()).eval()
+    torch.testing.assert_close(patc.compile(model, (IMAGE,), target=target)(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
+
+
+def test_models_without_layers(tmp_path: Path) -> None:
+    compiled = patc.compile(nn.Flatten().eval(), (IMAGE,))
+    compiled.save(tmp_path / "flat.patc")
+    for model in (compiled, patc.load(tmp_path / "flat.patc")):
+        assert np.array_equal(model(IMAGE), IMAGE.flatten(1))
+    with pytest.raises(patc.PatcError, match="expected a model that computes something, got one without layers"):
+        patc.compile(nn.Flatten().eval(), (IMAGE,), target="spirv-vulkan")
+
+
+def test_weights_of_float64() -> None:
+    model, image = conv().double().eval(), IMAGE.double()
+    torch.testing.assert_close(patc.compile(model, (image,))(image), model(image))
 
 
 def test_programs_with_other_inputs() -> None:
