@@ -7,6 +7,7 @@ name that it has in the file. Every op carries the name of its node.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError, first_line
 from patc.frontend.onnx_files import describe_nodes, load_onnx, name_nodes, read_model, sort_nodes
 from patc.frontend.onnx_folding import RANDOM, fold_constants
-from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, make_graph
+from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, describe_type, make_graph
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
 from patc.frontend.onnx_rewrites import rewrite_operations
-from patc.frontend.onnx_shapes import set_input_shapes
+from patc.frontend.onnx_shapes import MOST_ELEMENTS, require_channels, set_input_shapes
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
 # What torch-mlir does not lower, or onnx does not find the shape of, and ONNX defines by other operations.
@@ -70,12 +71,14 @@ def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> 
     if rewrite_operations(graph):
         fold_constants(graph)
     graph.infer(strict=True)
+    require_channels(graph)
     _require_static(graph)
     return graph
 
 
 def _require_static(graph: OnnxGraph) -> None:
-    """Refuse random numbers, and values that are no tensors of static shape: at the first nodes that make them."""
+    """Refuse random numbers, and values that are no tensors of static shape, or larger than any memory: at the first
+    nodes that make them."""
     drawing = [node for node in graph.nodes if node.op_type in RANDOM]
     if drawing:
         listed = describe_nodes(drawing)
@@ -87,6 +90,11 @@ def _require_static(graph: OnnxGraph) -> None:
                 found = "one whose shape depends on inputs" if type_.element else "no tensor of a known type"
                 expected = f"expected {node.op_type} to make tensors of static shape"
                 raise PatcError(f"{expected}, found '{name}', {found}", f"{graph.path}: {node.name}")
+            if math.prod(type_.sizes) > MOST_ELEMENTS:
+                found = f"'{name}' of {describe_type(type_)}"
+                raise PatcError(
+                    f"expected at most {MOST_ELEMENTS} elements, found {found}", f"{graph.path}: {node.name}"
+                )
 
 
 def _inline_functions(graph: OnnxGraph) -> OnnxGraph:

@@ -70,6 +70,8 @@ def _parse(onnx: Any, path: Path, place: str) -> onnx.ModelProto:
     if size > _MOST_BYTES:
         advice = "larger models keep their weights in external data files"
         raise PatcError(f"expected {WHAT} below 2 GB, protobuf's limit, found {size / 1e9:.1f} GB; {advice}", place)
+    if not data:
+        raise PatcError(f"expected {WHAT}, found an empty file", place)
     for magic, what in _MAGICS.items():
         if data.startswith(magic):
             raise PatcError(f"expected {WHAT}, found {what}", place)
@@ -276,7 +278,9 @@ def read_tensor(tensor: onnx.TensorProto, path: Path) -> np.ndarray:
     onnx, where = load_onnx(), f"{os.fspath(path)}: initializer '{tensor.name}'"
     known = tensor.data_type in onnx.TensorProto.DataType.values() and tensor.data_type not in (0, 8)
     if not known or tensor.HasField("segment") or any(size < 0 for size in tensor.dims):
-        raise PatcError("expected numbers of a known type and shape, found others", where)
+        named = tensor.data_type in onnx.TensorProto.DataType.values()
+        type_ = onnx.TensorProto.DataType.Name(tensor.data_type) if named else tensor.data_type
+        raise PatcError(f"expected numbers of a known type and shape, found {type_} of {list(tensor.dims)}", where)
     if math.prod(tensor.dims) > 1 << 40:
         raise PatcError(f"expected as many values as its shape {list(tensor.dims)} says, found fewer", where)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -302,7 +306,7 @@ def _with_data(onnx: Any, tensor: onnx.TensorProto, folder: Path, where: str) ->
         wanted = (math.prod(tensor.dims) + 1) // 2
     size = file.stat().st_size
     if (length or wanted) != wanted or offset + wanted > size:
-        found = f"{length or size - offset} at {offset} of {size} in {file.name}"
+        found = f"{length or max(size - offset, 0)} at {offset} of {file.name}, a file of {size}"
         raise PatcError(f"expected {wanted} bytes of external data, found {found}", where)
     with open(file, "rb") as stream:
         stream.seek(offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,12 +97,25 @@ class OnnxGraph:
             inferred = onnx.shape_inference.infer_shapes(whole, check_type=strict, strict_mode=strict, data_prop=True)
         except Exception as error:  # InferenceError, and whatever C++ throws
             if strict:
-                raise PatcError(f"expected shapes that go together, found: {_reason(error)}", str(self.path)) from None
+                raise self._contradiction(first_line(error)) from None
             return
         graph = inferred.graph
         self.types = {value.name: value_type(value) for value in (*graph.input, *graph.value_info, *graph.output)}
         for name, array in self.constants.items():
             self.types[name] = ValueType(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+    def _contradiction(self, reason: str) -> PatcError:
+        """Return the error for what onnx says of shapes or types; it names a node, and not what that reads."""
+        found = re.fullmatch(r".*?op_type: ?(\w+)(?:, node name: (.*?))?\): (.*)", reason)
+        reason = re.sub(r"\[\w+\]|Inference error\(s\):", "", found[3] if found else reason).strip(" :")
+        node = next((node for node in self.nodes if found and (node.op_type, node.name) == found.group(1, 2)), None)
+        if node is None:
+            return PatcError(f"expected shapes that go together, found: {reason}", str(self.path))
+        self.infer()
+        read = " and ".join(describe_type(self.types.get(name)) for name in node.input if name)
+        return PatcError(
+            f"expected shapes that go together, found: {node.op_type} of {read}: {reason}", f"{self.path}: {node.name}"
+        )
 
     def with_constants(self, inputs: Container[str] | None = None) -> onnx.ModelProto:
         """Return the model with its constants.
@@ -203,5 +217,8 @@ def value_type(value: onnx.ValueInfoProto) -> ValueType:
     return ValueType(tensor.elem_type, tuple(sizes))
 
 
-def _reason(error: Exception) -> str:
-    return first_line(error).replace("[ShapeInferenceError]", "").replace("[TypeInferenceError]", "").strip(" :")
+def describe_type(type_: ValueType | None) -> str:
+    """Return a shape for a message."""
+    if type_ is None or type_.shape is None:
+        return "a shape that is not known"
+    return "x".join("?" if size is None else str(size) for size in type_.shape) or "a scalar"

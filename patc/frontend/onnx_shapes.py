@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, nearest
-from patc.frontend.onnx_graph import OnnxGraph, value_type
+from patc.frontend.onnx_graph import OnnxGraph, describe_type, value_type
 
 if TYPE_CHECKING:
     import onnx
@@ -44,10 +44,33 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
     if unknown:
         value = unknown[0]
         shape = value_type(value).shape
-        example = "x".join(str(max(size or 1, 1)) for size in shape) if shape else "1x3x224x224"
+        usual = (1, 3, 224, 224) if not shape or len(shape) == 4 else (1,) * len(shape)
+        example = "x".join(str(size if (size or 0) > 0 else usual[axis]) for axis, size in enumerate(shape or usual))
         listed = ", ".join(map(_describe, unknown))
         advice = f"--shape {value.name}={example}"
         raise PatcError(f"expected inputs of known shapes, found {listed}; give them as in {advice}", place)
+
+
+def require_channels(graph: OnnxGraph) -> None:
+    """Refuse convolutions whose weights are for other inputs, which onnx does not see.
+
+    Raises:
+        PatcError: at the first of them.
+    """
+    for node in graph.nodes:
+        if node.op_type not in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
+            continue
+        x, weight = (graph.types[node.input[place]] for place in ((0, 3) if node.op_type == "QLinearConv" else (0, 1)))
+        if not (x.is_static and weight.is_static and min(len(x.sizes), len(weight.sizes)) > 1):
+            continue
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        channels, filters = x.sizes[1], weight.sizes[0]
+        wanted = filters if node.op_type == "ConvTranspose" else weight.sizes[1] * groups
+        if channels != wanted or groups < 1 or filters % groups:
+            found = f"weights {describe_type(weight)} of {groups} group{'s' if groups != 1 else ''}"
+            raise PatcError(
+                f"expected weights for {channels} channels of input, found {found}", f"{graph.path}: {node.name}"
+            )
 
 
 def _by_name(inputs: Sequence[onnx.ValueInfoProto], given: Any, place: str) -> dict[str, tuple[int, ...]]:
@@ -99,9 +122,9 @@ def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, sizes:
 
 
 def _describe(value: onnx.ValueInfoProto) -> str:
-    """Return an input with what is known of its shape: `'x' (Nx3x?x640)`."""
+    """Return an input with what is known of its shape: `'x' (N x 3 x ? x 640)`."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return f"'{value.name}' (of unknown rank)"
     sizes = (str(size.dim_value) if size.dim_value > 0 else size.dim_param or "?" for size in tensor.shape.dim)
-    return f"'{value.name}' ({'x'.join(sizes) or 'scalar'})"
+    return f"'{value.name}' ({' x '.join(sizes) or 'scalar'})"

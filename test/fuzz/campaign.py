@@ -69,7 +69,7 @@ class Campaign:
         budget: when to stop.
         seconds: that a case may take.
         keep: folder for shrunk cases; None keeps nothing and shrinks nothing.
-        tell: called with a line about each new fault.
+        tell: called with a line about each fault; the first of a kind is told with all that is known.
     """
 
     def __init__(
@@ -113,12 +113,11 @@ class Campaign:
                 return
             summary.faults[result.fault] += 1
             is_new = summary.faults[result.fault] == 1
-        if is_new:
-            self.tell(f"{self.kind} seed {seed}: {result.fault}: {result.detail.strip()[-1500:]}")
-            if self.keep is not None and result.case is not None:
-                path = keep_case(self.keep, self.kind, shrink(worker, self.kind, result))
-                with self.lock:
-                    summary.kept.append(path)
+        self.tell(f"{self.kind} seed {seed}: {result.fault}" + (f": {result.detail.strip()[-1500:]}" if is_new else ""))
+        if is_new and self.keep is not None and result.case is not None:
+            path = keep_case(self.keep, self.kind, shrink(worker, self.kind, result))
+            with self.lock:
+                summary.kept.append(path)
 
 
 def shrink(worker: Worker, kind: str, result: Result) -> Result:

@@ -267,7 +267,7 @@ def test_from_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments = [os.fspath(tmp_path / "net.onnx"), "-o", os.fspath(tmp_path / "net.patc"), "--threads", "1"]
     assert main(["compile", *arguments]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "expected inputs of known shapes, found 'x' (Nx3x8x8)" in error
+    assert error.count("\n") == 1 and "expected inputs of known shapes, found 'x' (N x 3 x 8 x 8)" in error
     assert main(["compile", *arguments, "--shape", "x=2x3x8x8"]) == 0
     x = torch.randn(2, 3, 8, 8)
     assert_close([patc.load(tmp_path / "net.patc")(x.numpy())], torch_results(model, [x]), 1e-4)
