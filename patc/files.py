@@ -362,3 +362,28 @@ def check_regular(path: str | os.PathLike[str], what: str) -> None:
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
         raise PatcError(f"expected {what}, found {found}", name)
+    note_read(name)
+
+
+_recorders: list[dict[str, int]] = []
+
+
+def note_read(path: str | os.PathLike[str]) -> None:
+    """Say that a file is about to be read, to those who record it."""
+    for recorder in _recorders:
+        recorder.setdefault(os.path.abspath(path), os.stat(path).st_mtime_ns)
+
+
+@contextlib.contextmanager
+def recording_reads() -> Iterator[dict[str, int]]:
+    """Record the files that `check_regular` or `note_read` hears of meanwhile, in any thread.
+
+    Yields:
+        The time of change, in nanoseconds, by the absolute path, as they were before the file was read.
+    """
+    found: dict[str, int] = {}
+    _recorders.append(found)
+    try:
+        yield found
+    finally:
+        _recorders[:] = [each for each in _recorders if each is not found]

@@ -19,7 +19,7 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.pattern import ParameterOp
-from patc.files import atomic_write, atomic_write_all, is_stream
+from patc.files import atomic_write, atomic_write_all, is_stream, note_read
 from patc.ir_diagnostics import verifier_errors
 from patc.locks import compiling
 from patc.mlir_limits import check_text
@@ -167,6 +167,7 @@ def used_parameters(module: ir.Module, store: ParameterStore) -> ParameterStore:
 def _read(path: str | os.PathLike[str]) -> bytes:
     place = os.fspath(path)
     try:
+        note_read(path)
         with open(path, "rb") as file:
             text = file.read(MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):

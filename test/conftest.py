@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# What a command line compiled before must not hide what it does now; test_code_cache.py tests the cache.
+os.environ["PATC_NO_CACHE"] = "1"
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ scripts = sysconfig.get_path("scripts")
 config.environment["PATH"] = f"{scripts}:{config.environment['PATH']}"
 # A tool runs for a fraction of a second: starting numpy's threads would take a good part of it.
 config.environment["OPENBLAS_NUM_THREADS"] = "1"
+config.environment["PATC_NO_CACHE"] = "1"
 
 architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(
     platform.machine().lower(), platform.machine().lower()

@@ -42,7 +42,7 @@ DTYPE_HELP = (
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 BATCH_HELP = "take any number of images in a call; as many as the example has are computed at once"
 
-_PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
+PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,6 +132,7 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
     group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
     group.add_argument("--dynamic-batch", action="store_true", help=BATCH_HELP)
+    group.add_argument("--no-cache", action="store_true", help="compile, whether the same was compiled before or not")
 
 
 def is_compiled_file(model: str) -> bool:
@@ -148,7 +149,7 @@ def pattern_spec(arguments: argparse.Namespace) -> PatternSpec | None:
     Raises:
         PatcError: a value is out of range, or there are options of pruning without a rate.
     """
-    given = {name: getattr(arguments, name) for name in _PRUNING if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in PRUNING if getattr(arguments, name) is not None}
     if not given:
         return None
     if "compression" not in given and "connectivity" not in given:
@@ -168,7 +169,7 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
     spec = pattern_spec(arguments)
     name = arguments.model
     if Path(name).suffix.lower() in MODEL_SUFFIXES:
-        for option in ("weights", "input_shape", *_PRUNING):
+        for option in ("weights", "input_shape", *PRUNING):
             if getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
@@ -230,7 +231,7 @@ def read_weights(path: str | None, trust_pickle: bool) -> Checkpoint | None:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", "shape", *_PRUNING, "threads", "tune", "dtype", "dynamic_batch"):
+    for option in ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch"):
         value = getattr(arguments, option)
         if value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,11 +113,28 @@ def compile_arguments(
     args: argparse.Namespace, quiet: bool = False, loaded: arguments.LoadedModel | None = None
 ) -> CompiledModel:
     """Compile the model that the arguments describe, with progress on a terminal."""
+    tune, dtype = args.tune or "cost", args.dtype or "f32"
+    arguments.check_options(args.target, dtype, tune)
+    key = None if loaded is not None else _cache_key(args)
+    if key is None:
+        return _compile(args, tune, dtype, quiet, loaded)
+    from patc.code_cache import CodeCache
+
+    cache = CodeCache()
+    found = cache.load(key)
+    if found is None:
+        with cache.storing(key) as made:
+            found = _compile(args, tune, dtype, quiet)
+            made.append(found)
+    return found
+
+
+def _compile(
+    args: argparse.Namespace, tune: str, dtype: str, quiet: bool, loaded: arguments.LoadedModel | None = None
+) -> CompiledModel:
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
 
-    tune, dtype = args.tune or "cost", args.dtype or "f32"
-    arguments.check_options(args.target, dtype, tune)
     with compilation_progress(quiet) as report:
         loaded = loaded or arguments.load_model(args)
         return compile_model(
@@ -130,6 +148,23 @@ def compile_arguments(
             shapes=loaded.shapes,
             report=report,
         )
+
+
+def _cache_key(args: argparse.Namespace) -> str | None:
+    """Return the key of the cache for what is to be compiled; None where it is not to be kept, as what code builds that
+    may read anything."""
+    from patc.code_cache import is_disabled, make_key
+
+    is_named = args.model in arguments.MODEL_NAMES
+    if args.no_cache or is_disabled() or not (is_named or os.path.isfile(args.model)):
+        return None
+    from patc.backends.host import available_threads
+    from patc.targets import get_target
+
+    names = ("threads", "tune", "dtype", "dynamic_batch", "input_shape", "shape", "weights", "trust_pickle")
+    given = {name: getattr(args, name) for name in (*names, *arguments.PRUNING)}
+    model = args.model if is_named else os.path.abspath(args.model)
+    return make_key({**given, "model": model, "target": get_target(args.target), "cores": available_threads()})
 
 
 def _default_format(target: str, output: str) -> str:

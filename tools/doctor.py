@@ -29,6 +29,7 @@ _OPTIONAL = (
 _REQUIRED = ("torch", "torch-mlir", "numpy", "llvmlite", "safetensors", "xxhash", "rich", "pillow")
 # What is in the cache folder, by the names of folders there.
 _CACHES = {
+    "code": "models compiled before, of which the last ones used stay: 2 GB",
     "tuning": "measured times of --tune measure",
     "bench": "environments of rivals of patc bench",
     "zig": "the linker's own cache",

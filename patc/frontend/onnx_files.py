@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patc.diagnostics import PatcError, first_line
-from patc.files import check_regular
+from patc.files import check_regular, note_read
 
 if TYPE_CHECKING:
     import onnx
@@ -323,4 +323,5 @@ def _external_file(location: str, folder: Path, where: str) -> Path:
         raise PatcError(f"expected external data in {location}, found no such file", where)
     if not file.resolve().is_relative_to(folder.resolve()):
         raise PatcError(f"expected external data within the model's folder, found a link out of it: {location}", where)
+    note_read(file)
     return file

@@ -47,6 +47,7 @@ class Worker:
         self.scratch.mkdir()
         tempfile.tempdir = str(self.scratch)
         os.environ["TMPDIR"] = str(self.scratch)
+        os.environ["PATC_NO_CACHE"] = "1"
         os.environ["PATC_TRACEBACK"] = "1"  # an unexpected error is a fault, whatever line it ends in
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "cache")
         self.printed = open(folder / "printed", "w+b")  # noqa: SIM115 # as long as the process
