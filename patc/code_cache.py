@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import Diagnostic, PatcError
-from patc.files import atomic_write, cache_folder, make_folder, recording_reads
+from patc.files import atomic_write, cache_folder, recording_reads
 
 if TYPE_CHECKING:
     from patc.runtime.model import CompiledModel
@@ -75,7 +75,7 @@ class CodeCache:
         if len(data) > self.most_bytes:
             return
         text, code = self._paths(key)
-        make_folder(self.folder)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is run
         remarks = [(item.severity, item.message, item.plain().location) for item in model.diagnostics]
         atomic_write(code, data)
         atomic_write(text, json.dumps({"files": files, "remarks": remarks}) + "\n")
