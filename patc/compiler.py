@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from patc.context import make_context
 from patc.diagnostics import Diagnostic
 from patc.frontend import ExampleInputs
 from patc.frontend.shapes import entry_inputs, with_blocks
-from patc.instruments import Instrument, Progress
+from patc.instruments import Instrument, Progress, SaveIr
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
 from patc.options import make_options
@@ -51,6 +53,7 @@ def compile_model(
     dynamic_batch: bool = False,
     shapes: Sequence[Any] = (),
     report: Report | None = None,
+    save_ir: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
     """Compile a model to native code.
 
@@ -85,13 +88,15 @@ def compile_model(
         report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen",
             the first two of them for each shape. "measure" adds "measuring LAYER" for each layer that it times, with
             the index of "pattern-schedule".
+        save_ir: a folder for the IR after the import and after each pass, as `02-pattern-raise.mlir`, without weights.
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
     options = make_options(target, threads, dtype, tune)
+    instruments = () if save_ir is None else (SaveIr(Path(save_ir)),)
     program, diagnostics = compile_program(
-        model, example_inputs, options, report, dynamic_batch=dynamic_batch, shapes=shapes
+        model, example_inputs, options, report, None, dynamic_batch, shapes, instruments
     )
     return find_backend(program.backend).load(program, diagnostics)
 
@@ -105,11 +110,13 @@ def compile_program(
     backend: Backend | None = None,
     dynamic_batch: bool = False,
     shapes: Sequence[Any] = (),
+    instruments: Sequence[Instrument] = (),
 ) -> tuple[Program, list[Diagnostic]]:
     """Compile a model to a program, and return it with what the passes remarked. See `compile_model`.
 
     Args:
         backend: None for that of the target.
+        instruments: what to tell about the import, as a pass called "import", and about each pass.
     """
     backend = backend or find_backend(options.target.backend)
     if dynamic_batch:
@@ -136,7 +143,9 @@ def compile_program(
         tell("import", 0)
         source = replace(import_source(model, inputs, context), dynamic_batch=dynamic_batch)
         state = PassState(source.parameters, measure=measure, pool=pool)
-        layers = run_passes(pipeline, source.module, state, [progress])
+        for instrument in instruments:
+            instrument.after("import", source.module, 0.0)
+        layers = run_passes(pipeline, source.module, state, [progress, *instruments])
         known = lowered[-1].program.weights.nbytes if lowered else 0
         lowered.append(lower_source(source, state, layers, options, backend, known))
         if len(lowered) > 1:  # the weights of the one before are among its own
@@ -220,18 +229,25 @@ def host_pipeline(target: str | Target, threads: int | None = None, dtype: str =
 
 @compiling()
 def lower_model(
-    model: Any, example_inputs: ExampleInputs, pipeline: Pipeline, measure: Measure | None = None
+    model: Any,
+    example_inputs: ExampleInputs,
+    pipeline: Pipeline,
+    measure: Measure | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> tuple[ir.Module, PassState]:
     """Import a model, run passes on it, and return the module with its parameters and diagnostics.
 
     Args:
         measure: what `find_measure` returned.
+        instruments: as for `compile_program`.
 
     Raises:
         PatcError: as `compile_model`.
     """
     source = import_source(model, example_inputs, make_context())
-    return source.module, pipeline.run(source.module, PassState(source.parameters, measure=measure))
+    for instrument in instruments:
+        instrument.after("import", source.module, 0.0)
+    return source.module, pipeline.run(source.module, PassState(source.parameters, measure=measure), instruments)
 
 
 def find_measure(options: Options, notify: Callable[[str], None] = lambda layer: None) -> Measure | None:

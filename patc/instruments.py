@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
+
+from patc.files import atomic_write, make_folder
 
 
 class Instrument:
@@ -35,6 +38,32 @@ class PrintAfter(Instrument):
         if self.names is None or name in self.names:
             text = module.operation.get_asm(assume_verified=True, **self.print_options)
             self.stream.write(f"// -----// IR Dump After {name} //----- //\n{text}\n")
+
+
+# Elements of a constant that are written: enough for shapes and patterns.
+_MOST_ELEMENTS = 16
+
+
+@dataclass
+class SaveIr(Instrument):
+    """Write the module after each pass to a file of its own, `02-pattern-raise.mlir`: weights are left out, and values
+    are called as their layers are, so that two files, or those of two runs, can be compared line by line.
+
+    Attributes:
+        folder: made where it is missing.
+        written: the files, in the order of the passes.
+    """
+
+    folder: Path
+    written: list[Path] = field(default_factory=list)
+
+    def after(self, name: str, module: Any, seconds: float) -> None:
+        text = module.operation.get_asm(
+            assume_verified=True, large_elements_limit=_MOST_ELEMENTS, use_name_loc_as_prefix=True
+        )
+        make_folder(self.folder)
+        self.written.append(self.folder / f"{len(self.written):02d}-{name}.mlir")
+        atomic_write(self.written[-1], text.rstrip() + "\n")
 
 
 @dataclass

@@ -33,6 +33,7 @@ from patc.compiler import Report, compile_program
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.frontend import ExampleInputs
+from patc.instruments import SaveIr
 from patc.options import make_options, require_emits
 from patc.runtime import elf
 from patc.runtime.program import Program
@@ -126,11 +127,12 @@ def compile_library(
     dynamic_batch: bool = False,
     shapes: Sequence[Any] = (),
     report: Report | None = None,
+    save_ir: str | os.PathLike[str] | None = None,
 ) -> Library:
     """Compile a model to a library for C.
 
     Args:
-        model, example_inputs, tune, dtype, shapes, report: as for `patc.compile`.
+        model, example_inputs, tune, dtype, shapes, report, save_ir: as for `patc.compile`.
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
         target: "aarch64-linux" or "aarch64-android", with a CPU behind a colon if it is not the default one.
         threads: among which each layer is divided; more than one need LLVM's OpenMP runtime.
@@ -146,7 +148,10 @@ def compile_library(
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
     backend = _LibraryBackend()
-    program, diagnostics = compile_program(model, example_inputs, options, report, backend, dynamic_batch, shapes)
+    instruments = () if save_ir is None else (SaveIr(Path(save_ir)),)
+    program, diagnostics = compile_program(
+        model, example_inputs, options, report, backend, dynamic_batch, shapes, instruments
+    )
     machine = options.target
     interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
     return Library(interface, program, machine, diagnostics)

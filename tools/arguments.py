@@ -132,6 +132,9 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
     group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
     group.add_argument("--dynamic-batch", action="store_true", help=BATCH_HELP)
+    group.add_argument(
+        "--save-ir", metavar="DIR", type=ir_folder, help="write the IR after each pass into a folder, without weights"
+    )
     group.add_argument("--no-cache", action="store_true", help="compile, whether the same was compiled before or not")
 
 
@@ -231,7 +234,7 @@ def read_weights(path: str | None, trust_pickle: bool) -> Checkpoint | None:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch"):
+    for option in ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch", "save_ir"):
         value = getattr(arguments, option)
         if value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"
@@ -265,6 +268,16 @@ def check_options(target: str, dtype: str | None = None, tune: str | None = None
 def output_path(text: str) -> str:
     """Return the path of an output file; "-" is standard output."""
     return STANDARD_OUTPUT if text == "-" else text
+
+
+def ir_folder(text: str) -> str:
+    """Return the path of a folder that can be made and written to.
+
+    Raises:
+        PatcError: as for `check_folder`.
+    """
+    check_folder(text)
+    return text
 
 
 def check_output(path: str, suffixes: Sequence[str] = ()) -> None:

@@ -147,6 +147,7 @@ def _compile(
             dynamic_batch=args.dynamic_batch,
             shapes=loaded.shapes,
             report=report,
+            save_ir=args.save_ir,
         )
 
 
@@ -156,7 +157,7 @@ def _cache_key(args: argparse.Namespace) -> str | None:
     from patc.code_cache import is_disabled, make_key
 
     is_named = args.model in arguments.MODEL_NAMES
-    if args.no_cache or is_disabled() or not (is_named or os.path.isfile(args.model)):
+    if args.no_cache or args.save_ir is not None or is_disabled() or not (is_named or os.path.isfile(args.model)):
         return None
     from patc.backends.host import available_threads
     from patc.targets import get_target
@@ -246,6 +247,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             dynamic_batch=args.dynamic_batch,
             shapes=loaded.shapes,
             report=report,
+            save_ir=args.save_ir,
         )
     if is_text:
         atomic_write(args.output, library.assembly() if args.emit == "asm" else library.llvm_ir())
@@ -294,6 +296,7 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     from patc.backends.registry import find_backend
     from patc.compiler import find_measure, lower_model
     from patc.files import is_stream
+    from patc.instruments import SaveIr
     from patc.mlir_files import sidecar_path, write_module
     from patc.options import make_options
     from patc.tools.console import plural
@@ -306,7 +309,8 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     loaded = arguments.load_model(args)
     if loaded.shapes:
         raise PatcError(f"expected --shape once for each input together with --emit {args.emit}, got several")
-    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options))
+    instruments = () if args.save_ir is None else (SaveIr(Path(args.save_ir)),)
+    module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options), instruments)
     lost = write_module(module, state.parameters, args.output)
     if not args.quiet:
         _print_diagnostics(state.diagnostics)

@@ -14,7 +14,7 @@ from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.instruments import Instrument
 from patc.passes.registry import PASS_NAMES, find_pass
 from patc.tools import guard
-from patc.tools.arguments import SHAPE_HELP, named_shape
+from patc.tools.arguments import SHAPE_HELP, ir_folder, named_shape
 
 if TYPE_CHECKING:  # `--help` must not load MLIR
     from torch_mlir import ir
@@ -48,6 +48,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "help": "print the module after this pass",
+    },
+    "--save-ir": {
+        "metavar": "DIR",
+        "type": ir_folder,
+        "help": "write the module after each pass into a folder, without weights",
     },
     "--mlir-timing": _SWITCH | {"help": "print how long each pass took"},
     "--mlir-elide-elementsattrs-if-larger": {
@@ -242,7 +247,7 @@ def _print_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ir_printers(arguments: argparse.Namespace, pipeline: Pipeline) -> list[Instrument]:
-    from patc.instruments import PrintAfter
+    from patc.instruments import PrintAfter, SaveIr
 
     names, run = arguments.mlir_print_ir_after, [item.name for item in pipeline.passes]
     for name in names:
@@ -250,7 +255,8 @@ def _ir_printers(arguments: argparse.Namespace, pipeline: Pipeline) -> list[Inst
             raise PatcError(f"expected a pass that runs to print after, got '{name}'{nearest(name, run)}")
     if arguments.mlir_print_ir_after_all:
         names = run
-    return [PrintAfter(sys.stderr, names, _print_options(arguments))]
+    printers: list[Instrument] = [PrintAfter(sys.stderr, names, _print_options(arguments))]
+    return printers if arguments.save_ir is None else [*printers, SaveIr(Path(arguments.save_ir))]
 
 
 def _read_parts(arguments: argparse.Namespace) -> list[_Part]:

@@ -1,0 +1,71 @@
+"""`save_ir`: the IR after each pass in files, without weights, with names that can be compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from command import fail, run
+from torch import nn
+
+import patc
+from patc.compiler import host_pipeline
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the IR of a net, and its file."""
+    path = tmp_path_factory.mktemp("ir")
+    torch.manual_seed(0)
+    x = torch.zeros(1, 3, 12, 12)
+    torch.export.save(torch.export.export(Net().eval(), (x,)), path / "net.pt2")
+    patc.compile(Net().eval(), (x,), threads=1, save_ir=path / "ir")
+    return path
+
+
+def test_there_is_a_file_for_the_import_and_for_each_pass(folder: Path) -> None:
+    names = sorted(path.name for path in (folder / "ir").iterdir())
+    passes = ["import", *(item.name for item in host_pipeline("host", 1).passes)]
+    assert names == [f"{place:02d}-{name}.mlir" for place, name in enumerate(passes)]
+
+
+def test_files_are_small_and_can_be_read(folder: Path) -> None:
+    """Weights are names up to `pattern-encode`, and places in memory after."""
+    for path in (folder / "ir").iterdir():
+        assert not re.search(r"dense<\[[^>]{300}", path.read_text()), path.name
+    raised = next((folder / "ir").glob("*-pattern-raise.mlir")).read_text()
+    assert '%second = "pattern.conv2d"(%first, %second.weight, %second.bias)' in raised
+
+
+def test_commands_write_the_same(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--threads", "1", "--save-ir")
+    run(capsys, "run", folder / "net.pt2", *words, tmp_path / "run")
+    run(
+        capsys,
+        "compile",
+        folder / "net.pt2",
+        "-o",
+        tmp_path / "n.mlir",
+        "--emit",
+        "mlir@raise",
+        *words,
+        tmp_path / "emit",
+    )
+    assert len(list((tmp_path / "run").iterdir())) == len(list((folder / "ir").iterdir()))
+    emitted = sorted((tmp_path / "emit").iterdir())
+    assert emitted[0].name == "00-import.mlir" and emitted[-1].name.endswith("pattern-raise.mlir")
+    for path in emitted:
+        assert path.read_text() == (tmp_path / "run" / path.name).read_text()
+    (tmp_path / "file").write_text("")
+    assert "file: expected a folder" in fail(capsys, "run", folder / "net.pt2", "--save-ir", tmp_path / "file")
