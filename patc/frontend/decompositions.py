@@ -149,6 +149,19 @@ def _over_planes(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Ge
     return total.unflatten(0, (x.shape[0], places)).transpose(1, 2)
 
 
+def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
+    """Return a clamp between tensors of other element types: torch-mlir compares what has one type only."""
+    bounds = [bound for bound in (low, high) if bound is not None]
+    dtype = x.dtype
+    for bound in bounds:
+        dtype = torch.promote_types(dtype, bound.dtype) if bound.dim() else torch.result_type(x.to(dtype), bound)
+    if all(value.dtype == dtype for value in (x, *bounds)):
+        return NotImplemented
+    y = x.to(dtype)
+    y = y if low is None else torch.maximum(y, low.to(dtype))
+    return y if high is None else torch.minimum(y, high.to(dtype))
+
+
 def _wide_product(product: Any) -> Callable[[torch.Tensor, torch.Tensor], Any]:
     """Return a product of bytes as one of wider integers, whose last eight bits are the same: torch-mlir has none."""
 
@@ -162,6 +175,7 @@ def _wide_product(product: Any) -> Callable[[torch.Tensor, torch.Tensor], Any]:
 
 # Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.clamp.Tensor: _clamp,
     aten.convolution.default: _convolution,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,

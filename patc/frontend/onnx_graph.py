@@ -161,7 +161,19 @@ def make_graph(model: onnx.ModelProto, path: Path) -> OnnxGraph:
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")  # some files have wrong ones
     _take_constants(model.graph, graph, {}, graph.taken())
+    _copy_outputs(graph)
     return graph
+
+
+def _copy_outputs(graph: OnnxGraph) -> None:
+    """Let nodes make the outputs that are inputs or constants: onnx infers no shapes where there are such."""
+    onnx = load_onnx()
+    made = {value.name for value in graph.model.graph.input} | {*graph.constants}
+    for value in graph.model.graph.output:
+        if value.name in made:
+            name = unique(value.name, made | graph.taken())
+            graph.nodes.append(onnx.helper.make_node("Identity", [value.name], [name], name=name))
+            value.name = name
 
 
 def _take_constants(graph: onnx.GraphProto, into: OnnxGraph, names: dict[str, str], taken: set[str]) -> None:

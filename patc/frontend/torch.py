@@ -11,7 +11,7 @@ import atexit
 import contextlib
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
         lower_to_linalg(module)
     release_layers(module, held)
     names = name_parameters(module, list(hooks.parameters), len(inputs))
-    parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program.state_dict) for name in names})
+    parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program) for name in names})
     return ImportedModel(module, parameters, inputs, outputs, structure, constants)
 
 
@@ -376,15 +376,17 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
     return importer.module
 
 
-def _as_array(name: str, tensor: torch.Tensor, state_dict: Collection[str]) -> np.ndarray:
+def _as_array(name: str, tensor: torch.Tensor, program: ExportedProgram) -> np.ndarray:
     """Return a tensor as an array that shares its memory where it is contiguous and on the CPU. What is not in the
-    state dict may be infinite, as masks of attention are."""
-    require_weights(f"parameter '{name}'", tensor.dtype)
+    state dict may be infinite, as masks of attention are, and constants may have any element type."""
+    is_trained = name in program.graph_signature.parameters
+    require = require_weights if is_trained else lambda what, dtype: require_known(what, describe_dtype(dtype))
+    require(f"parameter '{name}'", tensor.dtype)
     require_plain(f"parameter '{name}'", tensor)
     values = tensor.detach().cpu().resolve_neg()
     # One pass without a copy: the smallest and the largest are not finite when any value is not.
     bounds = torch.aminmax(values) if values.numel() and values.is_floating_point() else ()
-    is_right = torch.isfinite if name in state_dict else lambda bound: ~torch.isnan(bound)
+    is_right = torch.isfinite if name in program.state_dict else lambda bound: ~torch.isnan(bound)
     if not all(map(is_right, bounds)):
         bad = int((~values.isfinite()).sum())
         raise PatcError(f"expected parameter '{name}' to be finite, found {bad} NaN or infinite values")
