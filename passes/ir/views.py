@@ -124,7 +124,7 @@ def _start(value: ir.Value) -> Part:
 
 def _is_elsewhere(value: ir.Value) -> bool:
     """Whether a tensor has memory of its own, whatever reads it."""
-    return isinstance(value.owner, ir.Block) or value.owner.name in (*CONSTANTS, *RESHAPES)
+    return isinstance(value.owner, ir.Block) or value.owner.operation.name in (*CONSTANTS, *RESHAPES)
 
 
 def find_parts(block: ir.Block) -> dict[ir.Value, Part]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular, note_read
+from patc.frontend.onnx_choices import check_choices
 
 if TYPE_CHECKING:
     import onnx
@@ -129,6 +130,7 @@ def _check_operations(onnx: Any, model: onnx.ModelProto, place: str) -> None:
         except Exception as error:  # ValidationError, and whatever C++ throws
             expected = f"expected inputs and attributes of {node.op_type}"
             raise PatcError(f"{expected}, found others: {first_line(error)}", f"{place}: {node.name}") from None
+        check_choices(node, place)
 
 
 def _check_domains(model: onnx.ModelProto, place: str) -> None:
@@ -148,9 +150,13 @@ def _all_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Give nodes without a name that of what they make."""
+    """Give nodes without a name that of what they make, and parts that nobody wants one of their own: torch-mlir takes
+    Split with all of them."""
     for node in _all_nodes(model):
         node.name = node.name or next(filter(None, node.output), node.op_type)
+        for index, name in enumerate(node.output):
+            if not name and node.op_type == "Split":
+                node.output[index] = f"{node.name}.{index}"
 
 
 def _inside(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:

@@ -47,13 +47,14 @@ class Halves(nn.Module):
 
 
 class Elsewhere(nn.Module):
-    """Arguments, tensors joined twice or in two places, parts in another order, and results that views are."""
+    """Arguments, weights, tensors joined twice or in two places, parts in another order, and results that views are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, padding=1)
         self.second = nn.Conv2d(19, 6, 3, stride=2, padding=1)
         self.third = nn.Conv2d(8, 4, 3, padding=1)
+        self.table = nn.Parameter(torch.randn(1, 2, 14, 14))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = self.first(x)
@@ -61,7 +62,8 @@ class Elsewhere(nn.Module):
         low, high = y.chunk(2, 1)
         turned = torch.cat([high, low], 1)
         pooled = functional.max_pool2d(torch.cat([low, self.third(turned)], 1), 3, 1, 1)
-        return twice, self.second(twice), y[:, 2:5], pooled, torch.cat([x[:, 1:], y.softmax(1)], 1)
+        placed = torch.cat([y, self.table], 1)
+        return twice, self.second(twice), y[:, 2:5], pooled, torch.cat([x[:, 1:], y.softmax(1)], 1), placed
 
 
 class All(nn.Module):

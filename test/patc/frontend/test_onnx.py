@@ -97,12 +97,18 @@ def test_open_shapes_are_given_and_shape_arithmetic_is_computed(opset: int, tmp_
     names = {"input_names": ["image"], "output_names": ["boxes", "scores"]}
     axes = {"image": {0: "N", 2: "H", 3: "W"}}
     path = export(model, [x], tmp_path / "net.onnx", opset_version=opset, dynamic_axes=axes, **names)
-    with pytest.raises(PatcError, match=r"found 'image' \(Nx3xHxW\); give them as in --shape image=1x3x1x1"):
+    with pytest.raises(PatcError, match=r"found 'image' \(N x 3 x H x W\); give them as in --shape image=1x3x224x224"):
         patc.compile(path)
     compiled = patc.compile(path, {"image": (1, 3, 24, 32)}, threads=1)
     assert [info.name for info in compiled.program.inputs] == ["image"]
     assert [info.name for info in compiled.program.outputs] == ["boxes", "scores"]
     assert_close(compiled(x.numpy()), torch_results(model, [x]), 1e-4)
+
+
+def test_parts_of_a_split_that_nobody_wants(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Split", ["x", "sizes"], ["", "y"], axis=1)]
+    path = save(nodes, [("x", FLOAT, [2, 4])], ["y"], tmp_path / "net.onnx", {"sizes": np.array([1, 3])})
+    assert np.array_equal(results(path, random(2, 4))[0], random(2, 4)[:, 1:])
 
 
 def test_zeros_of_a_pruned_model_are_found(tmp_path: Path) -> None:
