@@ -24,6 +24,7 @@ from patc.passes.raising.linalg_layers import (
     two_integers,
     window_attributes,
 )
+from patc.passes.raising.strided import build_folded
 from patc.passes.raising.transposed import Spread, Transposed
 
 
@@ -65,12 +66,14 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
     if padded is None or init is None:
         return None
 
-    def build(source: ir.Value, weight: ir.Value, window: Window, shape: list[int]) -> ir.Value:
+    def build(
+        source: ir.Value, weight: ir.Value, window: Window, shape: list[int], added: ir.Value | None = None
+    ) -> ir.Value:
         return Conv2dOp(
             input=source,
             weight=weight,
-            bias=init.bias,
-            residual=init.residual,
+            bias=init.bias if added is None else None,
+            residual=init.residual if added is None else added,
             result=tensor_like(shape, op.result),
             groups=i64(groups),
             activation=Activation().to_attr(),
@@ -87,7 +90,9 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
     source, window = convolution_window(op, padded, kernel, shape)
     if source is None or window is None:
         return None
-    apart = None
     if groups == 1 and init.residual is None and target_of(op.operation.parent.parent).algorithms != "gpu":
-        apart = build_apart(source, weight, window, shape, build, state)
-    return apart or build(source, weight, window, shape)
+        for build_other in (build_apart, build_folded):
+            result = build_other(source, weight, window, shape, build, state)
+            if result is not None:
+                return result
+    return build(source, weight, window, shape)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import arith, linalg, tensor
+from torch_mlir.dialects import linalg, tensor
 
 from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.windows import Window
-from patc.passes.raising.linalg_layers import Build, cropped, tensor_like
+from patc.passes.raising.linalg_layers import Build, cropped, padded, tensor_like
 
 _LEAST_CHANNELS = 256  # with half of them the two copies cost what the convolution gains
 _LEAST_SIZE = 6  # of an image: in smaller ones much of each tile of outputs is computed for nothing
@@ -37,7 +37,8 @@ def build_apart(
     pads += [places[axis] + 2 - pads[axis] - images[axis] for axis in (0, 1)]
     if min(pads) < 0 or min(images) < _LEAST_SIZE:
         return None
-    whole = _padded(source, [extent * apart for extent in images])
+    behind = [extent * apart - given for extent, given in zip(images, size, strict=True)]
+    whole = padded(source, (0, 0), behind)
     split = _rearranged(whole, [batch, channels, images[0], apart, images[1], apart], [0, 3, 5, 1, 2, 4])
     split = tensor.collapse_shape(
         tensor_like([batch * apart**2, channels, *images], source), split, [[0, 1, 2], [3], [4], [5]]
@@ -50,22 +51,6 @@ def build_apart(
     made = [batch, shape[1], places[0] * apart, places[1] * apart]
     joined = tensor.collapse_shape(tensor_like(made, result), joined, [[0], [1], [2, 3], [4, 5]])
     return cropped(joined, [0] * 4, shape)
-
-
-def _padded(value: ir.Value, size: Sequence[int]) -> ir.Value:
-    """Put rows and columns of zeros behind planes."""
-    *planes, height, width = value.type.shape
-    if [height, width] == list(size):
-        return value
-    high = [0, 0, size[0] - height, size[1] - width]
-    pad = tensor.PadOp(tensor_like([*planes, *size], value), value, [], [], [0] * 4, high)
-    zero = arith.ConstantOp(
-        value.type.element_type, ir.FloatAttr.get(value.type.element_type, 0.0), ip=ir.InsertionPoint(pad)
-    )
-    body = pad.regions[0].blocks.append(*[ir.IndexType.get()] * 4)
-    with ir.InsertionPoint(body):
-        tensor.yield_(zero.result)
-    return pad.result
 
 
 def _rearranged(value: ir.Value, shape: Sequence[int], order: Sequence[int]) -> ir.Value:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import tensor
+from torch_mlir.dialects import arith, tensor
 
 from patc.dialects.attributes import i64_array
 from patc.passes.base import PassState
@@ -21,7 +21,7 @@ _SMALLEST = float(np.finfo(np.float32).min)
 # An input and the window over it; what has none is `NO_WINDOW`.
 WindowedInput = tuple[ir.Value, Window] | tuple[None, None]
 NO_WINDOW: tuple[None, None] = (None, None)
-Build = Callable[[ir.Value, ir.Value, Window, list[int]], ir.Value]  # from input, weight, window and shape
+Build = Callable[..., ir.Value]  # from input, weight, window and shape, and perhaps what is added
 
 
 def is_zero(value: float) -> bool:
@@ -230,6 +230,22 @@ def _is_op(owner: Any, *names: str) -> bool:
 def tensor_like(shape: Sequence[int], like: ir.Value) -> ir.Type:
     """Return a tensor type with the elements of another value."""
     return ir.RankedTensorType.get(list(shape), like.type.element_type)
+
+
+def padded(value: ir.Value, before: Sequence[int], behind: Sequence[int]) -> ir.Value:
+    """Put rows and columns of zeros around planes."""
+    if not any((*before, *behind)):
+        return value
+    *planes, height, width = value.type.shape
+    size = [before[0] + height + behind[0], before[1] + width + behind[1]]
+    pad = tensor.PadOp(tensor_like([*planes, *size], value), value, [], [], [0, 0, *before], [0, 0, *behind])
+    zero = arith.ConstantOp(
+        value.type.element_type, ir.FloatAttr.get(value.type.element_type, 0.0), ip=ir.InsertionPoint(pad)
+    )
+    body = pad.regions[0].blocks.append(*[ir.IndexType.get()] * 4)
+    with ir.InsertionPoint(body):
+        tensor.yield_(zero.result)
+    return pad.result
 
 
 def cropped(value: ir.Value, first: Sequence[int], shape: Sequence[int]) -> ir.Value:

@@ -68,6 +68,19 @@ def test_crepe_hears_a_pitch() -> None:
     assert pitch == pytest.approx(220.0, rel=0.01)
 
 
+def test_basic_pitch_hears_notes() -> None:
+    """The first second has one note, what follows another one; a recording's hiss keeps logarithms of silence away."""
+    path = trained.find_file("basic_pitch", "saved_models/icassp_2022/nmp.onnx")
+    rate, samples = 22050, 43844
+    first, second = (trained.sing(pitch, rate, samples) for pitch in (220.0, 329.63))
+    hiss = np.random.default_rng(0).normal(0.0, 0.01, samples).astype(np.float32)
+    x = np.concatenate([first[:rate], second[: samples - rate]]) + hiss
+    _, notes, _ = run_file(path, x[None, :, None])
+    frames = notes[0].shape[0] * rate // samples
+    keys = [notes[0, part].mean(0).argmax() for part in (slice(10, frames - 10), slice(frames + 10, -10))]
+    assert keys == [36, 43]  # A3 and E4, of 88 keys
+
+
 @needs_large
 def test_efficientnet_lite_sees_a_cat() -> None:
     x = trained.picture_tensor(trained.photograph("chelsea", (224, 224)), 127.0, 128.0)
