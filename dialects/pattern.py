@@ -5,8 +5,11 @@ dead-code elimination apply. Convolutions share one epilogue:
 
     y = activation(conv(x, w) + bias + residual)
 
-`activation` is "none", "relu", `#pattern.clamp<minimum, maximum>` or `#pattern.activation<name, [constants]>`; `pads`
-is [top, left, bottom, right].
+A residual has the shape of the result, or one image, one channel or one element of each plane for all. With an
+attribute `join`, one of "subtract", "subtract_from", "multiply" and "divide", it is not added; see
+`patc.dialects.joins`. With the unit attribute `joins_last` it joins what the activation gives. `activation` is "none",
+"relu", `#pattern.clamp<minimum, maximum>` or `#pattern.activation<name, [constants]>`; `pads` is
+[top, left, bottom, right].
 """
 
 from typing import Any, Optional
@@ -31,6 +34,7 @@ from patc.dialects.rules import (
     integer,
     is_pointwise,
     rule,
+    spreads,
     verify_activation,
     verify_bias,
     verify_convolution,
@@ -38,6 +42,7 @@ from patc.dialects.rules import (
     verify_format,
     verify_pool,
     verify_ranks,
+    verify_residual,
     verify_same_shape,
     verify_uncounted_pads,
     when_complete,
@@ -81,7 +86,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         input: N x C x H x W.
         weight: F x C/groups x KH x KW.
         bias: F.
-        residual: the shape of the result, added before the activation.
+        residual: see above.
 
     Attributes:
         strides, dilations: array<i64: vertical, horizontal>.
@@ -164,6 +169,7 @@ class _SparseOp(PatternDialect.Operation):
     array4: Optional[Operand[Tensor]] = None  # noqa: UP045
     array5: Optional[Operand[Tensor]] = None  # noqa: UP045
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
     @property
     def arrays(self) -> list[ir.Value]:
@@ -183,7 +189,7 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
         input: N x C x H x W.
         array0 .. array5: as many as the format has, from one to six; see its attribute, as `FkwAttr`.
         bias: F, by output channel.
-        residual: the shape of the result.
+        residual: see above.
 
     Attributes:
         format: a `WeightFormatAttr`, as #pattern.fkw.
@@ -220,7 +226,6 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
     strides: Any = attribute(kw_only=True)
     pads: Any = attribute(kw_only=True)
     dilations: Any = attribute(kw_only=True)
-    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
     @property
     def kernel_size(self) -> tuple[int, int]:
@@ -240,14 +245,15 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
-    """A fully connected layer: y = activation(input . weight^T + bias).
+    """A fully connected layer: y = activation(input . weight^T + bias + residual).
 
-    Operands: input N x C, weight F x C, bias F. Attribute: activation.
+    Operands: input N x C, weight F x C, bias F, residual N x F. Attributes: activation, and those of the residual.
 
     Verifier:
         'pattern.linear' op expected result of shape [<N>, <F>], got <shape>
         'pattern.linear' op expected weight of shape [F, <C>], got <shape>
         'pattern.linear' op expected bias of shape [<F>], got <shape>
+        'pattern.linear' op expected residual of shape [<N>, <F>], got <shape>
     """
 
     input: Operand[Tensor]
@@ -255,6 +261,7 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
     result: Result[Tensor]
     activation: Any
     bias: Optional[Operand[Tensor]] = None  # noqa: UP045
+    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
 
     @when_complete
     def verify_invariants(self) -> bool:
@@ -268,15 +275,15 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         result = list(self.result.type.shape)
         if not rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
             return False
-        return verify_bias(self, weight[0]) and verify_activation(self)
+        return verify_bias(self, weight[0]) and verify_residual(self) and verify_activation(self)
 
 
 class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
     """A fully connected layer whose weights are stored as the arrays of some format: `pattern.linear` with what they
     decode to.
 
-    Operands: input N x C; array0 .. array5 and attribute format as in `pattern.sparse_conv2d`; bias F. Attribute:
-    activation.
+    Operands: input N x C; array0 .. array5 and attribute format as in `pattern.sparse_conv2d`; bias F; residual N x F.
+    Attributes: activation, and those of the residual.
 
     Verifier:
         'pattern.sparse_linear' op expected input of rank 2, got rank <r>
@@ -297,7 +304,7 @@ class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
         batch, (rows, filters) = self.input.type.shape[0], self.result.type.shape
         if not rule(self, rows == batch, f"result of {batch} rows", rows):
             return False
-        return verify_bias(self, filters) and verify_activation(self)
+        return verify_bias(self, filters) and verify_residual(self) and verify_activation(self)
 
 
 class _PoolOp(PatternDialect.Operation):
@@ -360,12 +367,9 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
         return verify_pool(self) and verify_divisor(self) and verify_uncounted_pads(self)
 
 
-class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
-    """y = activation(lhs + rhs), for sums that no convolution can take as its residual.
-
-    Verifier:
-        'pattern.add' op expected operands and result of one shape, got <shapes>
-    """
+class _BinaryOp(PatternDialect.Operation):
+    """What layers that combine two activations have in common: the second one has the shape of the result, or one
+    image, one channel (a map of gates) or one element of each plane (a gate for each channel) for all."""
 
     lhs: Operand[Tensor]
     rhs: Operand[Tensor]
@@ -375,34 +379,37 @@ class AddOp(PatternDialect.Operation, name="add", traits=[Pure]):
     @when_complete
     def verify_invariants(self) -> bool:
         shapes = [list(value.type.shape) for value in (self.lhs, self.rhs, self.result)]
-        same = shapes[0] == shapes[1] == shapes[2]
+        fits = shapes[0] == shapes[2] and spreads(shapes[1], shapes[2])
         text = ", ".join(map(str, shapes))
-        return rule(self, same, "operands and result of one shape", text) and verify_activation(self)
+        return rule(self, fits, "operands and result of one shape", text) and verify_activation(self)
 
 
-class ScaleOp(PatternDialect.Operation, name="scale", traits=[Pure]):
-    """y = activation(input * factor), with one factor a channel of each image: what gates channels, as in
-    squeeze-and-excitation.
-
-    Operands: input N x C x H x W, factor N x C x 1 x 1.
+class AddOp(_BinaryOp, name="add", traits=[Pure]):
+    """y = activation(lhs + rhs), for sums that no convolution can take as its residual.
 
     Verifier:
-        'pattern.scale' op expected input and result of one shape, got <shapes>
-        'pattern.scale' op expected factor of shape [<N>, <C>, 1, 1], got <shape>
+        'pattern.add' op expected operands and result of one shape, got <shapes>
     """
 
-    input: Operand[Tensor]
-    factor: Operand[Tensor]
-    result: Result[Tensor]
-    activation: Any
+    JOIN = "add"
 
-    @when_complete
-    def verify_invariants(self) -> bool:
-        if not (verify_ranks(self, 4) and verify_same_shape(self)):
-            return False
-        wanted, found = [*self.input.type.shape[:2], 1, 1], list(self.factor.type.shape)
-        fits = rule(self, found == wanted, f"factor of shape {wanted}", found)
-        return fits and verify_activation(self)
+
+class SubtractOp(_BinaryOp, name="subtract", traits=[Pure]):
+    """y = activation(lhs - rhs); see `pattern.add`."""
+
+    JOIN = "subtract"
+
+
+class MultiplyOp(_BinaryOp, name="multiply", traits=[Pure]):
+    """y = activation(lhs * rhs): also what gates channels, as in squeeze-and-excitation; see `pattern.add`."""
+
+    JOIN = "multiply"
+
+
+class DivideOp(_BinaryOp, name="divide", traits=[Pure]):
+    """y = activation(lhs / rhs); see `pattern.add`."""
+
+    JOIN = "divide"
 
 
 class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
@@ -445,19 +452,21 @@ __all__ = [
     "AvgPool2dOp",
     "ClampAttr",
     "Conv2dOp",
+    "DivideOp",
     "ExplanationAttr",
     "FkwAttr",
     "LayoutAttr",
     "LinearOp",
     "MaxPool2dOp",
+    "MultiplyOp",
     "ParameterOp",
     "PatternDialect",
     "RecurrentOp",
     "RelayoutOp",
-    "ScaleOp",
     "ScheduleAttr",
     "SparseConv2dOp",
     "SparseLinearOp",
+    "SubtractOp",
     "WeightFormatAttr",
     "load",
 ]

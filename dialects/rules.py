@@ -9,6 +9,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import ActivationAttr, ClampAttr, ExplanationAttr, ScheduleAttr, WeightFormatAttr
+from patc.dialects.joins import FUNCTIONS
 
 Tensor = ir.RankedTensorType
 
@@ -155,7 +156,7 @@ def verify_uncounted_pads(op: Any) -> bool:
 
 
 def verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
-    """Require the rules of a window, F result channels, a bias of F values and a residual like the result.
+    """Require the rules of a window, F result channels, a bias of F values and a residual that fits the result.
 
     Verifier:
         op expected <F> result channels, got <n>
@@ -170,11 +171,27 @@ def verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
         return False
     if not verify_bias(op, filters):
         return False
-    if op.residual is not None:
-        shape = list(op.residual.type.shape)
-        if not rule(op, shape == result, f"residual of shape {result}", shape):
-            return False
-    return verify_activation(op)
+    return verify_residual(op) and verify_activation(op)
+
+
+def verify_residual(op: Any) -> bool:
+    """Check the residual of a layer, where it has one, and how it joins the result."""
+    if op.residual is None:
+        return True
+    shape, result = list(op.residual.type.shape), list(op.result.type.shape)
+    if not rule(op, spreads(shape, result), f"residual of shape {result}", shape) or "join" not in op.attributes:
+        return spreads(shape, result)
+    attr = op.attributes["join"]
+    known = isinstance(attr, ir.StringAttr) and attr.value in FUNCTIONS
+    return rule(op, known, f"'join' to be one of {', '.join(FUNCTIONS)}", attr)
+
+
+def spreads(shape: list[int], result: list[int]) -> bool:
+    """Whether a tensor can be combined with one of shape `result`: it has that shape, or, of N x C x H x W, one image,
+    one channel or one element of each plane for all."""
+    if shape == result or len(shape) != 4 or len(result) != 4:
+        return shape == result
+    return all(one in (1, all_) for one, all_ in zip(shape, result, strict=True)) and shape[2:] in ([1, 1], result[2:])
 
 
 def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:

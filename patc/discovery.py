@@ -11,8 +11,8 @@ from typing import Any
 
 
 def implementations(registry: str, base: type) -> Iterator[Any]:
-    """Yield the subclasses of `base` that lack no method, of all modules beside a registry: by the modules' names, and
-    in the order in which each of them defines them.
+    """Yield the public subclasses of `base` that lack no method, of all modules beside a registry: by the modules'
+    names, and in the order in which each of them defines them.
 
     Args:
         registry: the name of the module that asks; it is not looked at itself.
@@ -22,6 +22,6 @@ def implementations(registry: str, base: type) -> Iterator[Any]:
         if found.name == registry:
             continue
         for value in vars(importlib.import_module(found.name)).values():
-            is_own = inspect.isclass(value) and value.__module__ == found.name
+            is_own = inspect.isclass(value) and value.__module__ == found.name and not value.__name__.startswith("_")
             if is_own and issubclass(value, base) and not inspect.isabstract(value):
                 yield value

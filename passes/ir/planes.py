@@ -30,7 +30,9 @@ def is_flat(op: Any) -> bool:
     """Whether an op is a product of matrices: a 1x1 convolution over planes whose rows follow each other."""
     if not getattr(op, "is_pointwise", False):
         return False
-    tensors = [op.input, op.result] if op.residual is None else [op.input, op.result, op.residual]
+    planes, residual = list(op.result.type.shape[2:]), op.residual
+    is_joined = residual is not None and list(residual.type.shape[2:]) == planes
+    tensors = [op.input, op.result, residual] if is_joined else [op.input, op.result]
     return all(has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
+from patc.dialects.joins import Join
 from patc.passes.activations.base import ActivationKind
 from patc.passes.activations.formulas import InKernels, Term
 from patc.passes.activations.registry import kind_of
 from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.functions.joins import JOINS
 from patc.passes.kernels.builder import Builder, element_type, lanes_of
 
 LOWEST = float("-inf")
@@ -41,6 +43,16 @@ def apply_activation(b: Builder, value: ir.Value, activation: Activation, arrays
 
     made = b.outline(_name(activation, lanes), operands, compute) if kind.is_long else compute(b, operands)
     return b.convert(made, given)
+
+
+def finish(
+    b: Builder, value: ir.Value, joined: tuple[ir.Value, Join] | None, activate: Callable[[ir.Value], ir.Value]
+) -> ir.Value:
+    """Return the activation of a vector or a scalar that a residual joins, before or after; None for no residual."""
+    if joined is None:
+        return activate(value)
+    join, residual = JOINS[joined[1].function], b.convert(joined[0], element_type(value))
+    return join(activate(value), residual) if joined[1].is_last else activate(join(value, residual))
 
 
 def _compute(b: Builder, kind: ActivationKind, activation: Activation, operands: Sequence[ir.Value]) -> ir.Value:

@@ -143,7 +143,7 @@ class LayerKind(abc.ABC):
     """What patc knows of one op of the dialect. Passes ask it, and know no kind by name.
 
     Operands `bias` and `residual` and an attribute `activation` of the op are its epilogue, y = activation(f(x) + bias
-    + residual), into which others are fused.
+    + residual), into which others are fused; the residual may also join in other ways, see `Join`.
 
     Attributes:
         op: the class of the op.
@@ -298,6 +298,13 @@ def _present(op: Any) -> list[str]:
 def fix_all(op: Any) -> Channels:
     """Return what keeps the channels of all tensors of an op as they are."""
     return Channels(fixed=(*op.operands, *op.results))
+
+
+def joined_channels(residual: ir.Value | None, result: ir.Value) -> tuple[ir.Value, ...]:
+    """Return what joins a result if its channels are those of the result."""
+    if residual is None or (residual.type.rank > 1 and residual.type.shape[1] != result.type.shape[1]):
+        return ()
+    return (residual,)
 
 
 def permute_activation(op: Any, permutation: Permutation) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, linalg, tensor
+from torch_mlir.dialects import linalg, tensor
 
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
@@ -33,6 +33,7 @@ from patc.passes.layers.base import (
     Sign,
     Work,
     fix_all,
+    joined_channels,
     list_operands,
     operand_number,
     permute_activation,
@@ -89,8 +90,8 @@ class Conv2d(_Convolution):
     def channels(self, op: Any, state: PassState) -> Channels:
         if not are_constant([op.weight, op.bias], state) or not (op.groups.value == 1 or _is_depthwise(op)):
             return fix_all(op)
-        tied = [op.result, op.residual, op.input if _is_depthwise(op) else None]
-        return Channels(tied=tuple(tensor for tensor in tied if tensor is not None))
+        tied = [op.input] if _is_depthwise(op) else []
+        return Channels(tied=(op.result, *joined_channels(op.residual, op.result), *tied))
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         weight = read_constant(op.weight, state)
@@ -140,7 +141,7 @@ class SparseConv2d(_Convolution):
         order = stored.order_filters(arrays)
         work = kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(
-            tied=(op.result,) if op.residual is None else (op.result, op.residual),
+            tied=(op.result, *joined_channels(op.residual, op.result)),
             fixed=(op.input,) if stored.reads_neighbours else (),
             order=FilterOrder(order, stored.output_channels(arrays)[order], work),
         )
@@ -202,6 +203,4 @@ def _convolve(op: Any, weight: ir.Value, groups: int, state: PassState) -> ir.Va
         split = [reference.split(value, axis, groups) for value, axis in ((padded, 1), (weight, 0), (init, 1))]
         grouped = linalg.conv_2d_ngchw_gfchw(split[0], split[1], outs=[split[2]], **geometry)
         result = tensor.collapse_shape(init.type, grouped, reference.split_dimensions(1))
-    if op.residual is not None:
-        result = reference.elementwise([result, reference.widen(op.residual)], arith.addf)
-    return reference.activate(op, result, state)
+    return reference.finish(op, result, op.residual, state)

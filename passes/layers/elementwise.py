@@ -1,17 +1,14 @@
-"""Layers that work element by element: additions, gates of channels, activations and changes of layout."""
+"""Layers that work element by element: combinations of two tensors, activations and changes of layout."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, tensor
 
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
-from patc.passes.algorithms.gpu.elementwise import Scale as GpuScale
 from patc.passes.algorithms.host.elementwise import Elementwise
-from patc.passes.algorithms.host.elementwise import Scale as HostScale
 from patc.passes.base import PassState
 from patc.passes.layers import reference
 from patc.passes.layers.base import (
@@ -22,6 +19,7 @@ from patc.passes.layers.base import (
     Raiser,
     Sign,
     WithoutWeights,
+    joined_channels,
     list_operands,
     sign_of_activation,
 )
@@ -41,45 +39,49 @@ class _Elementwise(WithoutWeights, OneType):
         return Channels(tied=(*op.operands, op.result))
 
 
-class Add(_Elementwise):
-    """`pattern.add`."""
+class _Binary(_Elementwise):
+    """What combinations of two tensors have in common; the second may be one for all images, channels or places."""
 
-    op = pattern.AddOp
-    raisers = (Raiser("linalg.generic", sums.raise_add),)
+    raisers: ClassVar[tuple[Raiser, ...]] = ()
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
 
-    def sign(self, op: Any) -> Sign:
-        return sign_of_activation(op)
-
-    def reference(self, op: Any, state: PassState) -> ir.Value:
-        lhs, rhs = reference.widen(op.lhs), reference.widen(op.rhs)
-        return reference.activate(op, reference.elementwise([lhs, rhs], arith.addf), state)
-
-
-class Scale(_Elementwise):
-    """`pattern.scale`."""
-
-    op = pattern.ScaleOp
-    raisers = (Raiser("linalg.generic", sums.raise_scale),)
-    host = (HostScale(),)
-    gpu = (GpuScale(),)
-
-    def operands(self, op: Any) -> tuple[Operand, ...]:
-        return list_operands(op, {"input": Access.ELEMENTS, "factor": Access.ELEMENTS})
+    def channels(self, op: Any, state: PassState) -> Channels:
+        return Channels(tied=(op.lhs, *joined_channels(op.rhs, op.result), op.result))
 
     def sign(self, op: Any) -> Sign:
         return sign_of_activation(op)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        flat = ir.RankedTensorType.get(op.factor.type.shape[:2], op.factor.type.element_type)
-        factors = tensor.collapse_shape(flat, op.factor, [[0], [1, 2, 3]])
-        spread = reference.broadcast(factors, op.result.type.shape, [2, 3], op)
-        product = reference.elementwise([reference.widen(op.input), spread], arith.mulf)
-        return reference.activate(op, product, state)
+        return reference.finish(op, reference.widen(op.lhs), op.rhs, state)
+
+
+class Add(_Binary):
+    """`pattern.add`."""
+
+    op = pattern.AddOp
+    raisers = (Raiser("linalg.generic", sums.raise_add), Raiser("linalg.generic", sums.raise_binary))
+
+
+class Subtract(_Binary):
+    """`pattern.subtract`."""
+
+    op = pattern.SubtractOp
+
+
+class Multiply(_Binary):
+    """`pattern.multiply`."""
+
+    op = pattern.MultiplyOp
+
+
+class Divide(_Binary):
+    """`pattern.divide`."""
+
+    op = pattern.DivideOp
 
 
 class Activate(_Elementwise):

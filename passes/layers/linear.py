@@ -26,6 +26,7 @@ from patc.passes.layers.base import (
     Sign,
     Work,
     fix_all,
+    joined_channels,
     list_operands,
     operand_number,
     sign_of_activation,
@@ -39,6 +40,8 @@ from patc.passes.layers.sparse import (
     replace_arrays,
 )
 from patc.passes.raising import products
+
+_EPILOGUE = {"bias": Access.WEIGHTS, "residual": Access.PACKED}
 
 
 class _Linear(OneType):
@@ -68,13 +71,13 @@ class Linear(_Linear):
     raisers = (Raiser("linalg.matmul", products.raise_matmul),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
-        accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, "bias": Access.WEIGHTS}
+        accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, **_EPILOGUE}
         return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
         if read_constant(op.weight, state) is None:
             return fix_all(op)
-        return Channels(fixed=(op.result,))
+        return Channels(fixed=(op.result, *joined_channels(op.residual, op.result)))
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         weight, order = read_constant(op.weight, state), permutation.of(op.input)
@@ -99,14 +102,15 @@ class SparseLinear(_Linear):
     raisers = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
-        accesses = {"input": Access.PACKED, **array_accesses(op), "bias": Access.WEIGHTS}
+        accesses = {"input": Access.PACKED, **array_accesses(op), **_EPILOGUE}
         return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
         if not are_constant(op.arrays, state):
             return fix_all(op)
         stored, _ = read_weights(op, state)
-        return Channels(fixed=(op.result, op.input) if stored.reads_neighbours else (op.result,))
+        inputs = (op.input,) if stored.reads_neighbours else ()
+        return Channels(fixed=(op.result, *joined_channels(op.residual, op.result), *inputs))
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         order, features = permutation.of(op.input), op.input.type.shape[1]
@@ -128,9 +132,10 @@ class SparseLinear(_Linear):
 
 
 def _multiply(op: Any, weight: ir.Value, state: PassState) -> ir.Value:
-    """Build product, bias and activation of a linear layer."""
+    """Build product, bias, residual and activation of a linear layer."""
     shape = list(op.result.type.shape)
     destination = reference.empty(reversed(weight.type.shape), op)
     transposed = linalg.transpose(reference.widen(weight), outs=[destination], permutation=[1, 0]).result[0]
     init = reference.zeros(shape, op) if op.bias is None else reference.broadcast(op.bias, shape, [0], op)
-    return reference.activate(op, linalg.matmul(reference.widen(op.input), transposed, outs=[init]), state)
+    product = linalg.matmul(reference.widen(op.input), transposed, outs=[init])
+    return reference.finish(op, product, op.residual, state)

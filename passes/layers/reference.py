@@ -13,10 +13,12 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects.attributes import Activation
+from patc.dialects.joins import Join
 from patc.passes.activations.formulas import InLinalg, Term
 from patc.passes.activations.registry import kind_of
 from patc.passes.base import PassState
 from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.functions.joins import JOINS
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.elements import accumulator_type
 
@@ -49,10 +51,21 @@ def apply(activation: Activation, value: ir.Value, *arrays: ir.Value) -> ir.Valu
     return elementwise([value, *arrays], compute)
 
 
+def finish(op: Any, value: ir.Value, residual: ir.Value | None, state: PassState) -> ir.Value:
+    """Apply the activation of an op to a value that a residual joins, if there is one."""
+    join = Join.of(op)
+
+    def joined(value: ir.Value) -> ir.Value:
+        return value if residual is None else elementwise([value, widen(residual)], JOINS[join.function])
+
+    return joined(activate(op, value, state)) if join.is_last else activate(op, joined(value), state)
+
+
 def elementwise(
     inputs: Sequence[ir.Value], compute: Callable[..., ir.Value], element: ir.Type | None = None
 ) -> ir.Value:
-    """Build a linalg.generic over the first input's elements; the last dimensions of the others follow it.
+    """Build a linalg.generic over the first input's elements; the last dimensions of the others follow it, but for
+    those of one element.
 
     Args:
         element: of the result, that of the first input by default.
@@ -60,9 +73,8 @@ def elementwise(
     shape, given = inputs[0].type.shape, inputs[0].type.element_type
     element = element or given
     result_type, rank = ir.RankedTensorType.get(shape, element), len(shape)
-    dims = [ir.AffineExpr.get_dim(i) for i in range(rank)]
     inits = [tensor.empty(result_type.shape, element)]
-    maps = [ir.AffineMap.get(rank, 0, dims[rank - value.type.rank :]) for value in (*inputs, *inits)]
+    maps = [_map_to(value.type.shape, shape) for value in (*inputs, *inits)]
     parallel = ir.Attribute.parse("#linalg.iterator_type<parallel>")
     op = linalg.GenericOp(
         [result_type],
@@ -75,6 +87,16 @@ def elementwise(
     with ir.InsertionPoint(body):
         linalg.yield_([compute(*body.arguments[: len(inputs)])])
     return op.result
+
+
+def _map_to(shape: Sequence[int], loops: Sequence[int]) -> ir.AffineMap:
+    """Return where a tensor of some shape is read in loops over more dimensions, or over more elements of them."""
+    first = len(loops) - len(shape)
+    places = [
+        ir.AffineExpr.get_dim(first + axis) if size == loops[first + axis] else ir.AffineExpr.get_constant(0)
+        for axis, size in enumerate(shape)
+    ]
+    return ir.AffineMap.get(len(loops), 0, places)
 
 
 def widen(value: ir.Value) -> ir.Value:

@@ -1,25 +1,30 @@
-"""Epilogues: biases, additions and activations go into the layer that computes what they read.
+"""Epilogues: biases, residuals and activations go into the layer that computes what they read.
 
 Layers say by their operands and attributes what they take; see `LayerKind.takes`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation
-from patc.dialects.pattern import ActivateOp, AddOp, Conv2dOp
+from patc.dialects.joins import Join
+from patc.dialects.pattern import ActivateOp, AddOp, Conv2dOp, DivideOp, MultiplyOp, SubtractOp
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
-from patc.passes.ir.functions import rebuild
+from patc.passes.ir.functions import RESHAPES, rebuild
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kind_of
 from patc.passes.raising.activations import activate, affine, compose, is_linear
 from patc.passes.raising.elementwise import read_elementwise
-from patc.passes.raising.linalg_layers import in_shape, read_f32
+from patc.passes.raising.linalg_layers import in_shape, read_f32, reshaped
+
+# What a combination is with its operands swapped.
+_SWAPPED = {"add": "add", "multiply": "multiply", "subtract": "subtract_from"}
 
 
 def _raise_bias(op: Any, state: PassState) -> ir.Value | None:
@@ -49,28 +54,64 @@ def _takes(layer: Any, part: str) -> bool:
     return kind is not None and kind.takes(part)
 
 
-def _fuse_residual(add: Any, state: PassState) -> ir.Value | None:
-    pairs = [(add.lhs, add.rhs), (add.rhs, add.lhs)]
-    layers = [(value.owner, other) for value, other in pairs if _takes_residual(value)]
-    if not layers:
+def _fuse_residual(op: Any, state: PassState) -> ir.Value | None:
+    """Let the layer that makes one of the two tensors that an op combines take the other one as its residual."""
+    sides = [(op.lhs, op.rhs, op.JOIN), (op.rhs, op.lhs, _SWAPPED.get(op.JOIN))]
+    found = [join for value, other, function in sides if function and (join := _find_join(op, value, other, function))]
+    if not found:
         return None
-    is_swapped = len(layers) == 2 and layers[0][0].operation.is_before_in_block(layers[1][0].operation)
-    layer, residual = layers[-1] if is_swapped else layers[0]
-    # Built at the addition, where the residual has been computed even if the layer's input was there earlier.
-    return rebuild(layer, residual=residual, activation=add.activation).result
+    is_swapped = len(found) == 2 and found[0].layer.operation.is_before_in_block(found[1].layer.operation)
+    return (found[-1] if is_swapped else found[0]).fuse(op)
 
 
-def _takes_residual(value: ir.Value) -> bool:
-    layer = value.owner
-    return _takes(layer, "residual") and layer.residual is None and is_linear(layer) and _has_one_use(value)
+@dataclass(frozen=True)
+class _Joined:
+    """A layer, what may join its result, and how."""
+
+    layer: Any
+    residual: ir.Value
+    join: Join
+
+    def fuse(self, op: Any) -> ir.Value:
+        """Build the layer with its residual at an op, where that has been computed even if the layer's input was there
+        earlier; return the result in the op's shape."""
+        activation = self.layer.activation if self.join.is_last else op.activation
+        is_reshaped = self.layer.result.type != op.result.type
+        residual = reshaped(self.residual, self.layer.result.type) if is_reshaped else self.residual
+        layer = rebuild(self.layer, residual=residual, activation=activation)
+        self.join.put(layer)
+        return reshaped(layer.result, op.result.type)
+
+
+def _find_join(op: Any, value: ir.Value, other: ir.Value, function: str) -> _Joined | None:
+    """Return how another tensor joins the layer that makes a value, if it can: before the activation of the layer if
+    that has none, else behind it."""
+    layer = _producer(value)
+    if layer is None or not _takes(layer, "residual") or layer.residual is not None or value.type != op.result.type:
+        return None
+    is_last = not is_linear(layer)
+    if is_last and not is_linear(op):
+        return None
+    is_reshaped = layer.result.type != value.type or layer.result.type.rank != 4
+    return None if is_reshaped and other.type != value.type else _Joined(layer, other, Join(function, is_last))
+
+
+def _producer(value: ir.Value) -> Any:
+    """Return the layer that a value comes from, reshaped or not, where nothing else reads it on the way; or None."""
+    while _has_one_use(value) and not isinstance(value.owner, ir.Block):
+        if value.owner.operation.name not in RESHAPES:
+            return value.owner.opview
+        value = value.owner.operands[0]
+    return None
 
 
 def _fuse_activation(op: Any, state: PassState) -> ir.Value | None:
-    layer = op.input.owner
-    if not _takes(layer, "activation") or not _has_one_use(op.input):
+    layer = _producer(op.input)
+    if layer is None or not _takes(layer, "activation") or "joins_last" in layer.attributes:
         return None
     # Numbers of channels are known to layers of planes, and to those with a bias.
-    if Activation.of(op).arrays and op.result.type.rank != 4 and not _takes(layer, "bias"):
+    is_reshaped = layer.result.type != op.input.type
+    if Activation.of(op).arrays and (is_reshaped or (op.result.type.rank != 4 and not _takes(layer, "bias"))):
         return None
     composed = compose(Activation.of(layer), Activation.of(op))
     if composed is None:
@@ -107,7 +148,7 @@ def _has_one_use(value: ir.Value) -> bool:
 BIAS = Raiser("linalg.generic", _raise_bias)
 SCALES = (Raiser(Conv2dOp.OPERATION_NAME, _scale_channels),)
 FUSED = (
-    Raiser(AddOp.OPERATION_NAME, _fuse_residual),
+    *(Raiser(op.OPERATION_NAME, _fuse_residual) for op in (AddOp, SubtractOp, MultiplyOp, DivideOp)),
     Raiser(ActivateOp.OPERATION_NAME, _fuse_activation),
     Raiser(ActivateOp.OPERATION_NAME, _unknown_activation),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -254,6 +255,37 @@ def cropped(value: ir.Value, first: Sequence[int], shape: Sequence[int]) -> ir.V
         return value
     ones = [1] * len(shape)
     return tensor.extract_slice(tensor_like(shape, value), value, [], [], [], list(first), list(shape), ones)
+
+
+def reshaped(value: ir.Value, type_: Any) -> ir.Value:
+    """Return a row-major tensor in another shape of as many elements."""
+    given, wanted = list(value.type.shape), list(type_.shape)
+    if given == wanted:
+        return value
+    groups = _group(given, wanted) if len(given) > len(wanted) else _group(wanted, given)
+    if groups is None:
+        flat = tensor_like([math.prod(given)], value)
+        value, groups = tensor.collapse_shape(flat, value, [list(range(len(given)))]), [list(range(len(wanted)))]
+        return tensor.expand_shape(type_, value, groups, [], wanted)
+    if len(given) > len(wanted):
+        return tensor.collapse_shape(type_, value, groups)
+    return tensor.expand_shape(type_, value, groups, [], wanted)
+
+
+def _group(many: Sequence[int], few: Sequence[int]) -> list[list[int]] | None:
+    """Return which neighbouring dimensions make each of fewer ones, or None."""
+    groups: list[list[int]] = [[] for _ in few]
+    place = 0
+    for group, size in zip(groups, few, strict=True):
+        while place < len(many) and (not group or math.prod(many[axis] for axis in group) < size):
+            group.append(place)
+            place += 1
+        if math.prod(many[axis] for axis in group) != size or not group:
+            return None
+    if not groups or any(many[axis] != 1 for axis in range(place, len(many))):
+        return None
+    groups[-1].extend(range(place, len(many)))
+    return groups
 
 
 def flat_like(value: ir.Value, result: ir.Value) -> ir.Value:

@@ -12,7 +12,7 @@ from repository import ROOT
 
 EXAMPLES = sorted((ROOT / "examples" / "extending").glob("*.py"))
 SAYS = {
-    "multiply_op": "computed by product",
+    "maximum_op": "computed by larger",
     "rows_format": "kept weights 58 of 192, 230 of 384",
     "small_target": "small: ",
 }
@@ -29,10 +29,10 @@ def test_an_example_runs(example: Path) -> None:
 
 def test_what_has_no_algorithm_for_gpus_takes_the_generic_road() -> None:
     code = """
-import multiply_op, torch
+import maximum_op, torch
 from patc.compiler import host_pipeline, lower_model
-module, _ = lower_model(multiply_op.Gated().eval(), (torch.zeros(1, 3, 5, 6),), host_pipeline("spirv-vulkan", None).until("outline"))
-print("pattern.multiply" in str(module), "call @" in str(module))
+module, _ = lower_model(maximum_op.Largest().eval(), (torch.zeros(1, 3, 5, 6),), host_pipeline("spirv-vulkan", None).until("outline"))
+print("pattern.maximum" in str(module), "call @" in str(module))
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES[0].parent, capture_output=True, text=True)
     assert run.stdout.split() == ["False", "True"], run.stderr

@@ -89,6 +89,26 @@ def _activate(op: Any, y: Tensor) -> Tensor:
     return {"none": y, "relu": y.relu()}[kind]
 
 
+def _finish(op: Any, y: Tensor, residual: Tensor | None) -> Tensor:
+    join, attributes = "add", op.operation.attributes
+    if "join" in attributes:
+        join = attributes["join"].value
+    if residual is None:
+        return _activate(op, y)
+    if "joins_last" in attributes:
+        return _JOINS[join](_activate(op, y), residual)
+    return _activate(op, _JOINS[join](y, residual))
+
+
+_JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "subtract": torch.sub,
+    "subtract_from": torch.rsub,
+    "multiply": torch.mul,
+    "divide": torch.div,
+}
+
+
 def _pad(op: Any, x: Tensor, value: float) -> Tensor:
     top, left, bottom, right = op.operation.attributes["pads"]
     return functional.pad(x, (left, right, top, bottom), value=value)
@@ -98,7 +118,7 @@ def _convolve(op: Any, x: Tensor, weight: Tensor, groups: int, rest: list[Tensor
     bias, residual = rest
     strides, dilations = (list(op.operation.attributes[name]) for name in ("strides", "dilations"))
     y = functional.conv2d(_pad(op, x, 0.0), weight, bias, strides, 0, dilations, groups)
-    return _activate(op, y if residual is None else y + residual)
+    return _finish(op, y, residual)
 
 
 def _conv2d(op: Any, operands: list[Tensor]) -> Tensor:
@@ -124,8 +144,8 @@ def _sparse_conv2d(op: Any, operands: list[Tensor]) -> Tensor:
 
 
 def _linear(op: Any, operands: list[Tensor]) -> Tensor:
-    bias = _split_optional(op, operands, 2)[0]
-    return _activate(op, functional.linear(operands[0], operands[1], bias))
+    bias, residual = _split_optional(op, operands, 2)
+    return _finish(op, functional.linear(operands[0], operands[1], bias), residual)
 
 
 def _windows(op: Any, x: Tensor, fill: float) -> Tensor:
@@ -180,6 +200,7 @@ _MEANINGS: dict[str, Callable[[Any, list[Tensor]], Tensor]] = {
     "pattern.max_pool2d": _max_pool2d,
     "pattern.avg_pool2d": _avg_pool2d,
     "pattern.add": lambda op, operands: _activate(op, operands[0] + operands[1]),
+    "pattern.multiply": lambda op, operands: _activate(op, operands[0] * operands[1]),
     "pattern.activate": lambda op, operands: _activate(op, operands[0]),
     "pattern.relayout": lambda op, operands: operands[0],
     "tensor.collapse_shape": _collapse_shape,

@@ -102,7 +102,7 @@ class Net(Network):
     ) -> Value:
         operands = [x, self.constant(weight)]
         operands += [self.constant(bias)] if bias is not None else []
-        attributes = f"activation = {activation}, operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}>"
+        attributes = f"activation = {activation}, operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}, 0>"
         return self.op("pattern.linear", operands, attributes, (x.shape[0], len(weight)))
 
     def constant(self, array: np.ndarray) -> Value:

@@ -69,7 +69,7 @@ class Network:
     def linear(self, x: Value, weight: np.ndarray, bias: np.ndarray | None = None) -> Value:
         operands = [x, self.parameter(weight, "weight")]
         operands += [self.parameter(bias, "bias")] if bias is not None else []
-        sizes = f"operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}>"
+        sizes = f"operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}, 0>"
         shape = (x.shape[0], len(weight))
         return self.op("pattern.linear", operands, f'activation = "none", {sizes}', shape)
 

@@ -1,4 +1,4 @@
-"""Additions, activations and changes of layout on a GPU, "elementwise", and gates of channels, "scale"."""
+"""Combinations of two tensors, activations and changes of layout on a GPU, "elementwise"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patc.passes.cost.gpu_planes import plane_candidates
 from patc.passes.cost.models import cost_model
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT
 from patc.passes.kernels.gpu.layer import GpuLayer
-from patc.passes.kernels.gpu.planes import elementwise, scale
+from patc.passes.kernels.gpu.planes import elementwise
 from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.targets import Target
 
@@ -32,16 +32,6 @@ class Elementwise(GpuAlgorithm):
     def emit(self, site: GpuSite) -> None:
         layer = site.layer(*map(site.memory.tensor, site.op.operands))
         site.launch(site.grid(layer.output.channels), functools.partial(elementwise, layer=layer))
-
-
-class Scale(Elementwise):
-    """The same, with one factor for all of a plane."""
-
-    name = "scale"
-
-    def emit(self, site: GpuSite) -> None:
-        layer = site.layer(*map(site.memory.tensor, site.op.operands))
-        site.launch(site.grid(layer.output.channels), functools.partial(scale, layer=layer))
 
 
 def copy(launches: Launches, source: GpuTensor, target: GpuTensor) -> None:

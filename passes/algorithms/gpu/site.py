@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from patc.dialects.attributes import Activation, Layout
+from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.launches import Emit, Grid, Launches
@@ -114,7 +115,7 @@ class GpuSite:
         if activation.arrays:
             array = np.array(activation.arrays, numpy_type(op.result.type)).ravel()
             table = self.memory.constant(array, op.result, "activation")
-        return GpuEpilogue(bias, residual, activation, table)
+        return GpuEpilogue(bias, residual, activation, table, Join.of(op))
 
 
 def pixel_grid(output: GpuTensor, schedule: Schedule, blocks: int) -> Grid:

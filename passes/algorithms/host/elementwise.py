@@ -1,4 +1,4 @@
-"""Additions, gates of channels, activations and changes of layout; see `passes/kernels/host/pooling.py`."""
+"""Combinations of two tensors, activations and changes of layout; see `passes/kernels/host/pooling.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.pooling import emit_elementwise, emit_scale
+from patc.passes.kernels.host.pooling import emit_elementwise
 from patc.targets import Target
 
 
@@ -37,18 +37,3 @@ class Elementwise(HostAlgorithm):
             emit_elementwise(Loops(kernel, made, epilogue, given))
 
         site.call([source, epilogue, output], emit, [1.0] * as_planes(output.shape)[1])
-
-
-class Scale(Elementwise):
-    """Planes, each by a factor of its own."""
-
-    name: ClassVar[str] = "scale"
-
-    def emit(self, site: HostSite) -> None:
-        source, factor, output = site.source, site.buffer(site.op.factor), site.output
-
-        def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, factors, epilogue, made = arguments
-            emit_scale(Loops(kernel, made, epilogue, given), factors)
-
-        site.call([source, factor, site.epilogue, output], emit, [1.0] * output.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -14,6 +14,7 @@ from torch_mlir.dialects import func, memref, scf
 
 from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
+from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.buffers import Buffer, flat_type
 from patc.passes.algorithms.host.memory import Memory
@@ -53,6 +54,7 @@ class StoredEpilogue:
     residual: Buffer | None
     activation: Activation
     table: ir.Value | None = None
+    join: Join = field(default_factory=Join)
 
     @property
     def memories(self) -> list[ir.Value]:
@@ -62,7 +64,8 @@ class StoredEpilogue:
     def inside(self, arguments: Iterator[ir.Value]) -> Epilogue:
         bias = None if self.bias is None else next(arguments)
         residual = None if self.residual is None else self.residual.inside(arguments)
-        return Epilogue(bias, residual, self.activation, None if self.table is None else next(arguments))
+        table = None if self.table is None else next(arguments)
+        return Epilogue(bias, residual, self.activation, table, self.join)
 
 
 NO_EPILOGUE = StoredEpilogue(None, None, Activation())
@@ -135,7 +138,8 @@ class HostSite:
         if activation.arrays:
             array = np.array(activation.arrays, numpy_type(self.element)).ravel()
             table = self.constant(array, self.op.result, "activation")
-        return StoredEpilogue(stored, None if residual is None else self.buffer(residual), activation, table)
+        joined = None if residual is None else self.buffer(residual)
+        return StoredEpilogue(stored, joined, activation, table, Join.of(self.op))
 
     def buffer(self, value: ir.Value) -> Buffer:
         """Return an operand that is an activation."""
@@ -147,7 +151,9 @@ class HostSite:
 
     def _as_kernel_sees(self, buffer: Buffer) -> Buffer:
         """Return a tensor that the layer reads or writes; see `kernel_plane`."""
-        return buffer.flat(kernel_plane(self.op, self.schedule.threads)[0]) if is_flat(self.op) else buffer
+        if not is_flat(self.op) or buffer.shape[2:] != tuple(self.op.result.type.shape[2:]):
+            return buffer
+        return buffer.flat(kernel_plane(self.op, self.schedule.threads)[0])
 
     def call(
         self,

@@ -264,7 +264,5 @@ class _Ends:
         k, place, residual = self._k, self._place, self._residual
         if bias is not None:
             value = k.plus(value, k.broadcast(bias, LANES))
-        if residual is not None:
-            plane = residual.channel(place.image, channel)
-            value = k.plus(value, residual.load(residual.at(plane, k.add(place.row, row), place.vector)))
-        return self._activation.of(value, channel)
+        joined = None if residual is None else residual.spread(place, channel, row)
+        return self._activation.of(value, channel, joined)

@@ -67,14 +67,18 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value) -> None:
     target = k.buffer(output.memory, output.element)
     start = k.number(output.start // element_bytes(output.element))
     count = k.number(output.width)
-    activation = GpuActivation(k, epilogue, output.width)
+    activation, residual = GpuActivation(k, epilogue, output.width), None
+    if (joined := epilogue.residual) is not None:
+        memory, first = k.buffer(joined.memory, joined.element), joined.start // element_bytes(joined.element)
+        residual = memory, k.number(first)
 
     def one_filter(member: int, filter_: Index) -> None:
         value = k.extract(total, member)
         if bias is not None:
             value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.accumulator))
-        value = activation.of(value, filter_)
-        address = k.add(k.add(start, k.mul(image, count)), filter_)
+        place = k.add(k.mul(image, count), filter_)
+        joined = None if residual is None else k.load_scalar(residual[0], k.add(residual[1], place))
+        value, address = activation.of(value, filter_, joined), k.add(start, place)
         k.store_element(k.convert(value, k.element), target, address)
 
     def all_filters() -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation
+from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor
-from patc.passes.kernels.values import apply_activation
+from patc.passes.kernels.values import apply_activation, finish
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,30 @@ class GpuEpilogue:
     residual: GpuTensor | None = None
     activation: Activation = field(default_factory=Activation)
     table: GpuArray | None = None
+    join: Join = field(default_factory=Join)
 
 
 class GpuActivation:
-    """The activation of a layer in its kernel; of its constants, those that are one number a channel are in a table."""
+    """The activation of a layer in its kernel, and how a residual joins what it is applied to; of its constants, those
+    that are one number a channel are in a table."""
 
     def __init__(self, k: Kernel, epilogue: GpuEpilogue, channels: int) -> None:
         self._k = k
         self._activation = epilogue.activation
+        self._join = epilogue.join
         self._table = None if epilogue.table is None else epilogue.table.scalars(k)
         self._channels = k.number(channels) if len(self._activation.arrays) > 1 else 0
 
-    def of(self, value: ir.Value, channel: Index) -> ir.Value:
-        """Return the activation of a vector, or of a scalar, in some channel."""
+    def of(self, value: ir.Value, channel: Index, residual: ir.Value | None = None) -> ir.Value:
+        """Return the activation of a vector, or of a scalar, in some channel, which a residual may join."""
         k = self._k
         arrays: Vectors = []
         if self._table is not None:
             memory, first = self._table
             for number in range(len(self._activation.arrays)):
                 arrays.append(k.load_scalar(memory, k.add(k.add(first, channel), k.mul(self._channels, number))))
-        return apply_activation(k, value, self._activation, arrays)
+        joined = None if residual is None else (residual, self._join)
+        return finish(k, value, joined, lambda value: apply_activation(k, value, self._activation, arrays))
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class GpuLayer:
     """A layer without its weights.
 
     Attributes:
-        sources: the activations that it works on; all but additions have one.
+        sources: the activations that it works on; all but combinations of two have one.
         output: the result.
         schedule: how threads divide it.
         window: what slides over the source, of one element for layers that have no window.

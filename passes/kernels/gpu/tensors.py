@@ -95,6 +95,14 @@ class View:
             return k.add(address, k.mul(x, LANES))
         return k.add(k.add(address, x), self.tensor.layout.left // LANES)
 
+    def spread(self, place: Place, channel: Index, row: int) -> ir.Value:
+        """Load four columns of one of the rows at a place; what has one channel, row and column has them for all."""
+        k, tensor = self._k, self.tensor
+        plane = self.channel(place.image, 0 if tensor.channels == 1 else channel)
+        if tensor.height == tensor.width == 1:
+            return k.broadcast(k.extract(self.load(self.at(plane, 0, k.index(0))), 0), LANES)
+        return self.load(self.at(plane, k.add(place.row, row), place.vector))
+
     def load(self, address: Index) -> ir.Value:
         """Load four columns; what is behind the row's last one does not matter."""
         k = self._k

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch_mlir import ir
 
@@ -12,7 +12,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.kernel import Epilogue, Kernel, Tile
 from patc.passes.kernels.host.rows import Rows, Tensor, fill_bottom, fill_top, written
-from patc.passes.kernels.values import apply_activation
+from patc.passes.kernels.tiling import Chunk
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Ends:
         """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away: behind
         the caches of this core, or in those of another."""
         b, residual = self.b, self.epilogue.residual
-        for tensor, write in [(self.output, True)] if residual is None else [(self.output, True), (residual, False)]:
+        read = [] if residual is None or residual.shape != self.output.shape else [(residual, False)]
+        for tensor, write in [(self.output, True), *read]:
             if self.schedule.threads == 1 and not self.kernel.may_be_distant(tensor.bytes):
                 continue
             layout = tensor.layout
@@ -74,7 +75,7 @@ class Ends:
         halo.fill_above_and_below(ceil_div(self.output.height, tile.rows), lanes)
 
     def store_rows(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:
-        """Add the residual, apply the activation, and store one channel's rows x chunks of accumulators."""
+        """Store what becomes of one channel's rows x chunks of accumulators."""
         destination = Destination.of(self, tile, channel)
         for row, accumulators in enumerate(rows):
             destination.store(row, accumulators)
@@ -82,36 +83,66 @@ class Ends:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where one channel of a tile goes; `base` and `residual_base` are addresses of its first element, `constants` are
-    those of the activation there."""
+    """Where one channel of a tile goes; `base` is the address of its first element, `residual` what joins it there, and
+    `constants` are those of the activation."""
 
     ends: Ends
     tile: Tile
     base: Index
-    residual_base: Index
+    residual: Residual | None
     constants: Vectors
 
     @staticmethod
     def of(ends: Ends, tile: Tile, channel: Index) -> Destination:
-        b, output, residual = ends.b, ends.output, ends.epilogue.residual
+        b, output = ends.b, ends.output
         base = b.add(tile.base(b, output), b.mul(channel, output.layout.plane))
         constants = ends.epilogue.constants(b, channel, output.channels)
-        if residual is None:
-            return Destination(ends, tile, base, 0, constants)
-        residual_base = b.add(tile.base(b, residual), b.mul(channel, residual.layout.plane))
-        return Destination(ends, tile, base, residual_base, constants)
+        return Destination(ends, tile, base, Residual.of(ends, tile, channel), constants)
 
     def store(self, row: int, accumulators: Vectors, bias: ir.Value | None = None) -> None:
-        """Add bias and residual to the chunks of a row, apply the activation, and store them."""
+        """Add the bias to the chunks of a row, let the residual join, apply the activation, and store them."""
         b, epilogue = self.ends.b, self.ends.epilogue
         values = []
         for value, chunk in zip(accumulators, self.tile.chunks, strict=True):
             if bias is not None:
                 value = b.plus(value, b.broadcast(bias, chunk.lanes))
-            if epilogue.residual is not None:
-                value = b.plus(value, Rows(b, epilogue.residual, self.residual_base).load(row, chunk))
-            values.append(apply_activation(b, value, epilogue.activation, self.constants))
+            residual = None if self.residual is None else self.residual.load(row, chunk)
+            values.append(epilogue.finish(b, value, residual, self.constants))
         Rows(b, self.ends.output, self.base).store(values, row, self.tile.chunks)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What joins one channel of a tile: rows, or a number that is the same for all of the plane.
+
+    Attributes:
+        place: where the rows are; the number.
+    """
+
+    b: Builder
+    place: Rows | ir.Value
+
+    @staticmethod
+    def of(ends: Ends, tile: Tile, channel: Index) -> Residual | None:
+        """Return the residual of a channel; None for a layer without one."""
+        b, output, residual = ends.b, ends.output, ends.epilogue.residual
+        if residual is None:
+            return None
+        if residual.images < output.images:
+            tile = replace(tile, image=0)
+        is_gate = residual.shape[2:] != output.shape[2:]
+        first = b.mul(tile.image, residual.image) if is_gate else tile.base(b, residual)
+        own = channel if residual.channels == output.channels else 0
+        first = b.add(first, b.mul(own, residual.layout.plane))
+        if is_gate:
+            return Residual(b, b.load_scalar(residual.memory, b.add(first, residual.pixel)))
+        return Residual(b, Rows(b, residual, first))
+
+    def load(self, row: int, chunk: Chunk) -> ir.Value:
+        """Return what joins a chunk of a row."""
+        if isinstance(self.place, Rows):
+            return self.place.load(row, chunk)
+        return self.b.broadcast(self.place, chunk.lanes)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from torch_mlir import ir
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
 class DotProducts:
-    """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f]), summed in f32.
+    """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f] + residual[n, f]), summed in f32.
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
     start early and may overlap their neighbours.
@@ -90,7 +89,7 @@ class DotProducts:
         return step
 
     def _finish(self, image: Index, filter_: Index, accumulators: Vectors) -> None:
-        """Add the bias, apply the activation, and store."""
+        """Add the bias, let the residual join, apply the activation, and store."""
         b, epilogue, output = self._b, self.loops.epilogue, self.loops.output
         for member in range(self.loops.schedule.filters):
             channel = b.add(filter_, member)
@@ -99,5 +98,7 @@ class DotProducts:
                 value = b.sum_lanes(accumulators[member * self._images + place])
                 if epilogue.bias is not None:
                     value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.accumulator))
-                value = b.convert(apply_activation(b, value, epilogue.activation, constants), b.element)
-                b.store(value, output.memory, b.add(b.mul(b.add(image, place), output.width), channel), 0)
+                address, residual = b.add(b.mul(b.add(image, place), output.width), channel), epilogue.residual
+                joined = None if residual is None else b.load_scalar(residual.memory, address)
+                value = b.convert(epilogue.finish(b, value, joined, constants), b.element)
+                b.store(value, output.memory, address, 0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch_mlir import ir
 
 from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
+from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.rows import Tensor
 from patc.passes.kernels.tiling import Chunk
+from patc.passes.kernels.values import apply_activation, finish
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Epilogue:
     """What happens to a sum of products before it is stored.
 
     Attributes:
+        join: how the residual joins it.
         table: the constants of the activation that are one number a channel, one array after the other.
     """
 
@@ -67,6 +70,16 @@ class Epilogue:
     residual: Tensor | None
     activation: Activation
     table: ir.Value | None = None
+    join: Join = field(default_factory=Join)
+
+    def finish(self, b: Builder, value: ir.Value, residual: ir.Value | None, constants: Vectors) -> ir.Value:
+        """Return what becomes of a sum, with its bias, where the residual is a vector like it.
+
+        Args:
+            constants: of the activation that are one number a channel.
+        """
+        joined = None if residual is None else (residual, self.join)
+        return finish(b, value, joined, lambda value: apply_activation(b, value, self.activation, constants))
 
     def constants(self, b: Builder, channel: Index, channels: int) -> Vectors:
         """Return the constants of the activation for one of so many channels."""

@@ -4,7 +4,7 @@ for each block of rows:                 # they stay in the second-level cache
   for each panel of columns:            # it stays in the first-level cache, or is a stream from the second
     for each tile of rows of the block: # its sums are in registers
       for k: sums += row element * panel vector
-      store activation(sums + bias)
+      store activation(sums + bias + residual)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors, element_type
 from patc.passes.kernels.host.kernel import Epilogue
 from patc.passes.kernels.host.panels import Cuts
-from patc.passes.kernels.values import apply_activation
 
 _UNROLLED = 4  # products of each sum in a turn of the innermost loop
 
@@ -53,7 +52,7 @@ class Matmul:
         output: memory of the result.
         output_step: elements from one row of the result to the next.
         adds: whether the products are added to what the result holds.
-        epilogue: what happens to the sums; it has no residual.
+        epilogue: what happens to the sums; a residual lies as the result does.
     """
 
     b: Builder
@@ -105,8 +104,9 @@ class Matmul:
                 b.load_bounded(self.epilogue.table, strip.column, first + place * self.columns.size, lanes, valid)
                 for place in range(len(self.epilogue.activation.arrays))
             ]
-            value = apply_activation(b, value, self.epilogue.activation, arrays)
-            b.store_masked(value, self.output, out, line * self.output_step + first, valid)
+            place, residual = line * self.output_step + first, self.epilogue.residual
+            joined = None if residual is None else b.load_bounded(residual.memory, out, place, lanes, valid)
+            b.store_masked(self.epilogue.finish(b, value, joined, arrays), self.output, out, place, valid)
 
     def _first(self, height: int, strip: _Strip, out: Index) -> Vectors:
         b, lanes = self.b, self.columns.unit

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from torch_mlir import ir
 
-from patc.dialects.attributes import Layout
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.rows import Rows, Tensor
+from patc.passes.kernels.host.rows import Rows
 from patc.passes.kernels.tiling import Chunk
 from patc.passes.kernels.values import apply_activation, fill_value
 
@@ -75,29 +74,12 @@ class _Windows:
 
 
 def emit_elementwise(loops: Loops) -> None:
-    """Emit activation(source + residual); without a residual and an activation that is a change of layout or element
-    type."""
+    """Emit the epilogue of the source; without a residual and an activation that changes layout or element type."""
     b, source = loops.b, loops.source
 
     def compute(tile: Tile, channel: Index) -> list[Vectors]:
         rows = Rows(b, source, b.add(tile.base(b, source), b.mul(channel, source.layout.plane)))
         return [[b.convert(rows.load(row, chunk), b.element) for chunk in tile.chunks] for row in range(tile.rows)]
-
-    _emit_planes(loops, compute)
-
-
-def emit_scale(loops: Loops, factors: Tensor) -> None:
-    """Emit activation(source * factor), with one factor a plane."""
-    b, source = loops.b, loops.source
-
-    def compute(tile: Tile, channel: Index) -> list[Vectors]:
-        plane = b.add(b.mul(tile.image, factors.image), b.mul(channel, factors.layout.plane))
-        factor = b.load_scalar(factors.memory, b.add(plane, _pixel(factors.layout)))
-        rows = Rows(b, source, b.add(tile.base(b, source), b.mul(channel, source.layout.plane)))
-        return [
-            [b.times(rows.load(row, chunk), b.broadcast(factor, chunk.lanes)) for chunk in tile.chunks]
-            for row in range(tile.rows)
-        ]
 
     _emit_planes(loops, compute)
 
@@ -128,13 +110,7 @@ def _store_pixel(loops: Loops, value: ir.Value, plane: Index) -> None:
     if not layout.is_packed(1, 1):
         line = loops.kernel.line(tensor.memory.type)
         b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, line)
-    b.store(value, tensor.memory, plane, _pixel(layout))
-
-
-def _pixel(layout: Layout) -> int:
-    """Return the place of the first element of a plane."""
-    position, phase = divmod(layout.left, layout.phases)
-    return layout.top * layout.pitch + phase * layout.row + position
+    b.store(value, tensor.memory, plane, tensor.pixel)
 
 
 def _sum_of_plane(loops: Loops, base: Index) -> ir.Value:

@@ -29,6 +29,16 @@ class Tensor:
     layout: Layout
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.images, self.channels, self.height, self.width
+
+    @property
+    def pixel(self) -> int:
+        """The place of the first element of a plane."""
+        position, phase = divmod(self.layout.left, self.layout.phases)
+        return self.layout.top * self.layout.pitch + phase * self.layout.row + position
+
+    @property
     def image(self) -> int:
         """Elements of one image."""
         return self.channels * self.layout.plane

@@ -14,7 +14,7 @@ func.func @name_type() {
 
 func.func @linear_input_rank(%x: tensor<2x8x1xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected input of rank 2, got rank 3}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x8x1xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return
 }
@@ -23,7 +23,7 @@ func.func @linear_input_rank(%x: tensor<2x8x1xf32>, %w: tensor<4x8xf32>) {
 
 func.func @linear_weight_shape(%x: tensor<2x8xf32>, %w: tensor<4x9xf32>) {
   // expected-error @below {{'pattern.linear' op expected weight of shape [F, 8], got [4, 9]}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x8xf32>, tensor<4x9xf32>) -> tensor<2x4xf32>
   return
 }
@@ -32,7 +32,7 @@ func.func @linear_weight_shape(%x: tensor<2x8xf32>, %w: tensor<4x9xf32>) {
 
 func.func @linear_result_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected result of shape [2, 4], got [2, 5]}}
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x5xf32>
   return
 }
@@ -41,7 +41,7 @@ func.func @linear_result_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
 
 func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tensor<5xf32>) {
   // expected-error @below {{'pattern.linear' op expected bias of shape [4], got [5]}}
-  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>}
+  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>, tensor<5xf32>) -> tensor<2x4xf32>
   return
 }
@@ -50,7 +50,7 @@ func.func @linear_bias_shape(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tenso
 
 func.func @linear_activation(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) {
   // expected-error @below {{'pattern.linear' op expected activation "none", "relu", #pattern.clamp or #pattern.activation, got "tanh"}}
-  %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "tanh", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return
 }
@@ -189,9 +189,28 @@ func.func @add_activation(%a: tensor<4xf32>, %b: tensor<4xf32>) {
 
 // -----
 
-func.func @scale_factor(%a: tensor<1x4x2x2xf32>, %b: tensor<4xf32>) {
-  // expected-error @below {{'pattern.scale' op expected factor of shape [1, 4, 1, 1], got [4]}}
-  %y = "pattern.scale"(%a, %b) {activation = "none"} : (tensor<1x4x2x2xf32>, tensor<4xf32>) -> tensor<1x4x2x2xf32>
+func.func @factors(%a: tensor<1x4x2x2xf32>, %b: tensor<4xf32>) {
+  // expected-error @below {{'pattern.multiply' op expected operands and result of one shape, got [1, 4, 2, 2], [4], [1, 4, 2, 2]}}
+  %y = "pattern.multiply"(%a, %b) {activation = "none"} : (tensor<1x4x2x2xf32>, tensor<4xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @residual_of_rows(%x: tensor<1x4x2x2xf32>, %w: tensor<4x4x1x1xf32>, %r: tensor<1x4x2x1xf32>) {
+  // expected-error @below {{'pattern.conv2d' op expected residual of shape [1, 4, 2, 2], got [1, 4, 2, 1]}}
+  %y = "pattern.conv2d"(%x, %w, %r) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 1>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
+    : (tensor<1x4x2x2xf32>, tensor<4x4x1x1xf32>, tensor<1x4x2x1xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @unknown_join(%x: tensor<2x4xf32>, %w: tensor<4x4xf32>, %r: tensor<2x4xf32>) {
+  // expected-error @below {{'pattern.linear' op expected 'join' to be one of add, subtract, subtract_from, multiply, divide, got "power"}}
+  %y = "pattern.linear"(%x, %w, %r) {activation = "none", join = "power", operandSegmentSizes = array<i32: 1, 1, 0, 1>}
+    : (tensor<2x4xf32>, tensor<4x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
   return
 }
 

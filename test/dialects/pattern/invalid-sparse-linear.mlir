@@ -5,7 +5,7 @@ func.func @format_type(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: t
   // expected-error @below {{'pattern.sparse_linear' op expected 'format' to be a weight format, as #pattern.fkw, got 1 : i64}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     format = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>
   return
 }
@@ -17,7 +17,7 @@ func.func @input_rank(%x: tensor<2x20x1x1xf32>, %values: tensor<9x4xf32>, %index
   // expected-error @below {{'pattern.sparse_linear' op expected input of rank 2, got rank 4}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20x1x1xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20x1x1xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>
   return
 }
@@ -29,7 +29,7 @@ func.func @result_rank(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: t
   // expected-error @below {{'pattern.sparse_linear' op expected result of rank 2, got rank 1}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<4xf32>
   return
 }
@@ -41,7 +41,7 @@ func.func @kernel_size(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: t
   // expected-error @below {{'pattern.sparse_linear' op expected a format of 1x1 kernels, got 3x3}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     format = #pattern.fkw<array<i64: 3, 3>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>
   return
 }
@@ -53,7 +53,7 @@ func.func @result_rows(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: t
   // expected-error @below {{'pattern.sparse_linear' op expected result of 2 rows, got 3}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "relu",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<3x4xf32>
   return
 }
@@ -65,7 +65,7 @@ func.func @bias_shape(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index: te
   // expected-error @below {{'pattern.sparse_linear' op expected bias of shape [4], got [5]}}
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %b) {activation = "relu",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 1, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>, tensor<5xf32>) -> tensor<2x4xf32>
   return
 }

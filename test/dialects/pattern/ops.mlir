@@ -63,8 +63,8 @@ func.func @sparse_conv2d_of_kernels_of_nine_channels(
 
 // CHECK-LABEL: @linear
 func.func @linear(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>, %b: tensor<4xf32>) -> tensor<2x4xf32> {
-  // CHECK: "pattern.linear"(%{{.*}}, %{{.*}}, %{{.*}}) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>}
-  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>}
+  // CHECK: "pattern.linear"(%{{.*}}, %{{.*}}, %{{.*}}) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>, tensor<4xf32>) -> tensor<2x4xf32>
   return %y : tensor<2x4xf32>
 }
@@ -94,8 +94,8 @@ func.func @elementwise(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
 
 // CHECK-LABEL: @scale
 func.func @scale(%x: tensor<1x8x6x6xf32>, %gate: tensor<1x8x1x1xf32>) -> tensor<1x8x6x6xf32> {
-  // CHECK: "pattern.scale"(%{{.*}}, %{{.*}}) {activation = #pattern.activation<"leaky_relu", [
-  %y = "pattern.scale"(%x, %gate) {activation = #pattern.activation<"leaky_relu", [1.0e-01 : f32]>}
+  // CHECK: "pattern.multiply"(%{{.*}}, %{{.*}}) {activation = #pattern.activation<"leaky_relu", [
+  %y = "pattern.multiply"(%x, %gate) {activation = #pattern.activation<"leaky_relu", [1.0e-01 : f32]>}
     : (tensor<1x8x6x6xf32>, tensor<1x8x1x1xf32>) -> tensor<1x8x6x6xf32>
   // CHECK: {activation = #pattern.activation<"leaky_relu", [array<f32: 1.000000e+00,
   %z = "pattern.activate"(%y)
@@ -122,7 +122,7 @@ func.func @sparse_linear(%x: tensor<2x20xf32>, %values: tensor<9x4xf32>, %index:
   // CHECK-SAME: format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>
   %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %pattern_offsets, %reorder) {activation = "none",
     format = #pattern.fkw<array<i64: 1, 1, 9>, array<i64: 27>>,
-    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
+    operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (tensor<2x20xf32>, tensor<9x4xf32>,
     tensor<9xi16>, tensor<5xi32>, tensor<4x2xi16>, tensor<4xi16>) -> tensor<2x4xf32>
   return %y : tensor<2x4xf32>
 }

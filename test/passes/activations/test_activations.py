@@ -194,7 +194,6 @@ def test_is_recognised_and_fused(name: str) -> None:
 
 def test_what_is_no_activation_stays() -> None:
     functions: list[Callable[[Tensor], Tensor]] = [
-        lambda x: x * torch.sigmoid(x + 0.1),
         lambda x: x.square(),
         lambda x: functional.softplus(x, threshold=2.0),
         lambda x: x * torch.linspace(-1.0, 1.0, 4).sigmoid(),  # a number for each column

@@ -42,7 +42,7 @@ func.func @grouped_convolution(%input: tensor<1x4x6x6xf32>, %weight: tensor<6x2x
 // CHECK:           arith.minimumf %[[LOWER]]
 func.func @linear(%input: tensor<2x3xf32>, %weight: tensor<5x3xf32>) -> tensor<2x5xf32> {
   %result = "pattern.linear"(%input, %weight) {activation = #pattern.clamp<0.0 : f32, 6.0 : f32>,
-      operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<2x3xf32>, tensor<5x3xf32>) -> tensor<2x5xf32>
+      operandSegmentSizes = array<i32: 1, 1, 0, 0>} : (tensor<2x3xf32>, tensor<5x3xf32>) -> tensor<2x5xf32>
   return %result : tensor<2x5xf32>
 }
 

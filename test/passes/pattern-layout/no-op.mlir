@@ -6,7 +6,7 @@
 func.func private @declared(tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
 
 func.func @linear_layer(%x: tensor<2x8xf32>, %w: tensor<4x8xf32>) -> tensor<2x4xf32> {
-  %y = "pattern.linear"(%x, %w) {activation = "relu", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "relu", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x8xf32>, tensor<4x8xf32>) -> tensor<2x4xf32>
   return %y : tensor<2x4xf32>
 }

@@ -81,7 +81,7 @@ func.func @sums_of_a_workgroup(%x: tensor<1x8x7x7xf32>) -> tensor<1x4xf32> {
     kernel = array<i64: 7, 7>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
     : (tensor<1x8x7x7xf32>) -> tensor<1x8x1x1xf32>
   %flat = tensor.collapse_shape %mean [[0], [1, 2, 3]] : tensor<1x8x1x1xf32> into tensor<1x8xf32>
-  %y = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x8xf32>, tensor<4x8xf32>) -> tensor<1x4xf32>
   return %y : tensor<1x4xf32>
 }

@@ -64,7 +64,7 @@ func.func @fused(%a: tensor<4x4xf32>) -> tensor<4x4xf32> {
 // CHECK-NEXT: call @generic_6(%arg1, %arg0)
 // CHECK-NEXT: return
 func.func @weights(%a: tensor<2x3xf32>, %w: tensor<4x3xf32>) -> tensor<2x4xf32> {
-  %y = "pattern.linear"(%a, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%a, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x3xf32>, tensor<4x3xf32>) -> tensor<2x4xf32>
   return %y : tensor<2x4xf32>
 }

@@ -87,7 +87,7 @@ func.func @second_bias_is_added_to_the_first(%input: tensor<2x3xf32>, %weight: t
 // CHECK-NEXT:    return %[[PLAIN]], %[[BIASED]]
 func.func @bias_after_two_uses(%input: tensor<2x3xf32>, %weight: tensor<2x3xf32>, %bias: tensor<2xf32>)
     -> (tensor<2x2xf32>, tensor<2x2xf32>) {
-  %linear = "pattern.linear"(%input, %weight) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %linear = "pattern.linear"(%input, %weight) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<2x2xf32>
   %empty = tensor.empty() : tensor<2x2xf32>
   %sum = linalg.generic {indexing_maps = [#map, #feature, #map], iterator_types = ["parallel", "parallel"]}

@@ -15,7 +15,7 @@ func.func @raised(%input: tensor<1x4x6x6xf32>) -> tensor<1x3xf32> {
     : (tensor<1x4x6x6xf32>) -> tensor<1x4x1x1xf32>
   %flat = tensor.collapse_shape %pool [[0], [1, 2, 3]] : tensor<1x4x1x1xf32> into tensor<1x4xf32>
   %matrix = arith.constant dense<1.0> : tensor<3x4xf32>
-  %linear = "pattern.linear"(%flat, %matrix) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %linear = "pattern.linear"(%flat, %matrix) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x4xf32>, tensor<3x4xf32>) -> tensor<1x3xf32>
   return %linear : tensor<1x3xf32>
 }

@@ -68,10 +68,11 @@ func.func @convolution_with_two_users_takes_no_residual(
   return %conv, %sum : tensor<1x2x4x4xf32>, tensor<1x2x4x4xf32>
 }
 
-// CHECK-LABEL: func.func @activated_convolution_takes_no_residual
-// CHECK:         %[[CONV:.*]] = "pattern.conv2d"(%[[INPUT:.*]], %{{.*}}) {activation = "relu"
-// CHECK-NEXT:    "pattern.add"(%[[CONV]], %[[INPUT]]) {activation = "none"}
-func.func @activated_convolution_takes_no_residual(
+// CHECK-LABEL: func.func @residual_behind_the_activation
+// CHECK:         "pattern.conv2d"(%[[INPUT:.*]], %{{.*}}, %[[INPUT]]) {activation = "relu"
+// CHECK-SAME:      joins_last
+// CHECK-NOT:     "pattern.add"
+func.func @residual_behind_the_activation(
     %input: tensor<1x2x4x4xf32>, %weight: tensor<2x2x1x1xf32>) -> tensor<1x2x4x4xf32> {
   %zero = arith.constant dense<0.0> : tensor<1x2x4x4xf32>
   %z = arith.constant 0.0 : f32

@@ -78,7 +78,7 @@ func.func @linear_layers_permute_blocks_of_columns(%x: tensor<1x2x2x4xf32>) -> t
     pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 2, 2>} : (tensor<1x2x2x4xf32>) -> tensor<1x2x1x2xf32>
   %flat = tensor.collapse_shape %p [[0], [1, 2, 3]] : tensor<1x2x1x2xf32> into tensor<1x4xf32>
   %w = arith.constant dense<[[1., 2., 3., 4.]]> : tensor<1x4xf32>
-  %z = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %z = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x4xf32>, tensor<1x4xf32>) -> tensor<1x1xf32>
   return %z : tensor<1x1xf32>
 }

@@ -42,7 +42,7 @@ func.func @dense_layers(%x: tensor<1x4x8x8xf32>, %w: tensor<4x2x3x3xf32>, %depth
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>}
     : (tensor<1x4x8x8xf32>, tensor<4x1x3x3xf32>) -> tensor<1x4x8x8xf32>
   %flat = tensor.collapse_shape %b [[0], [1, 2, 3]] : tensor<1x4x8x8xf32> into tensor<1x256xf32>
-  %y = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x256xf32>, tensor<3x256xf32>) -> tensor<1x3xf32>
   return %y : tensor<1x3xf32>
 }

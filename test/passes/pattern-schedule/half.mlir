@@ -19,7 +19,7 @@ func.func @lanes_of_the_element_type(%x: tensor<1x64x8x8xf32>, %w: tensor<64x64x
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>}
     : (tensor<1x64x8x8xf32>, tensor<64x64x3x3xf32>) -> tensor<1x64x8x8xf32>
   %flat = tensor.collapse_shape %y [[0], [1, 2, 3]] : tensor<1x64x8x8xf32> into tensor<1x4096xf32>
-  %z = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %z = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x4096xf32>, tensor<3x4096xf32>) -> tensor<1x3xf32>
   return %z : tensor<1x3xf32>
 }

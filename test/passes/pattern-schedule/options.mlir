@@ -15,7 +15,7 @@ func.func @six_images_of_one_row(%x: tensor<6x8x1x16xf32>) -> tensor<6x8x1x16xf3
 // V3: split = "filters", {{.*}} threads = 3
 // V4: split = "filters", {{.*}} threads = 4
 func.func @linear_layers_divide_filters(%x: tensor<6x8xf32>, %w: tensor<9x8xf32>) -> tensor<6x9xf32> {
-  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<6x8xf32>, tensor<9x8xf32>) -> tensor<6x9xf32>
   return %y : tensor<6x9xf32>
 }

@@ -155,7 +155,7 @@ func.func @times_of_layers(%x: tensor<1x2x4x4xf32>) -> tensor<1x3xf32> {
   %w = arith.constant dense<1.0> : tensor<3x32xf32>
   %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x4x4xf32>) -> tensor<1x2x4x4xf32>
   %flat = tensor.collapse_shape %y [[0], [1, 2, 3]] : tensor<1x2x4x4xf32> into tensor<1x32xf32>
-  %z = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %z = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x32xf32>, tensor<3x32xf32>) -> tensor<1x3xf32>
   return %z : tensor<1x3xf32>
 }

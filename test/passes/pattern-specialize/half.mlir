@@ -41,7 +41,7 @@ func.func @main(%x: tensor<1x8x8x8xf32>) -> tensor<1x3xf32> {
   %mean = "pattern.avg_pool2d"(%x) {count_include_pad = false, dilations = array<i64: 1, 1>, kernel = array<i64: 8, 8>,
     pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>} : (tensor<1x8x8x8xf32>) -> tensor<1x8x1x1xf32>
   %flat = tensor.collapse_shape %mean [[0], [1, 2, 3]] : tensor<1x8x1x1xf32> into tensor<1x8xf32>
-  %y = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%flat, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x8xf32>, tensor<3x8xf32>) -> tensor<1x3xf32>
   return %y : tensor<1x3xf32>
 }

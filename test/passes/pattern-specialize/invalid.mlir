@@ -25,7 +25,7 @@ func.func @computed_weights(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32>) ->
 func.func @computed_bias(%x: tensor<1x8xf32>, %bias: tensor<2xf32>) -> tensor<1x2xf32> {
   %w = arith.constant dense<1.0> : tensor<2x8xf32>
   // expected-error @below {{'pattern.linear' op expected constant bias, got tensor<2xf32>}}
-  %y = "pattern.linear"(%x, %w, %bias) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1>, schedule = #given}
+  %y = "pattern.linear"(%x, %w, %bias) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0>, schedule = #given}
     : (tensor<1x8xf32>, tensor<2x8xf32>, tensor<2xf32>) -> tensor<1x2xf32>
   return %y : tensor<1x2xf32>
 }

@@ -57,7 +57,7 @@ func.func @main(%x: tensor<1x2x16x16xf32>) -> tensor<1x3xf32> {
     kernel = array<i64: 4, 4>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
     : (tensor<1x2x4x4xf32>) -> tensor<1x2x1x1xf32>
   %flat = tensor.collapse_shape %d [[0], [1, 2, 3]] : tensor<1x2x1x1xf32> into tensor<1x2xf32>
-  %y = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0>}
+  %y = "pattern.linear"(%flat, %classes) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
     : (tensor<1x2xf32>, tensor<3x2xf32>) -> tensor<1x3xf32>
   return %y : tensor<1x3xf32>
 }

@@ -1,8 +1,8 @@
-"""An op from outside of the package: the product of two tensors, with loops of its own on CPUs.
+"""An op from outside of the package: the larger of two tensors, with loops of its own on CPUs.
 
-    python examples/extending/multiply_op.py
+    python examples/extending/maximum_op.py
 
-There is no algorithm for GPUs here: there, the same product takes the generic road.
+There is no algorithm for GPUs here: there, the same takes the generic road.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,27 +44,33 @@ from patc.targets import Target
 Tensor = ir.RankedTensorType
 
 
-class MultiplyOp(PatternDialect.Operation, name="multiply", traits=[Pure]):
-    """y = lhs * rhs, element by element."""
+class MaximumOp(PatternDialect.Operation, name="maximum", traits=[Pure]):
+    """y = max(lhs, rhs), element by element."""
 
     lhs: Operand[Tensor]
     rhs: Operand[Tensor]
     result: Result[Tensor]
 
 
-def raise_product(op: Any, state: PassState) -> ir.Value | None:
-    """Raise a `linalg.generic` that multiplies two tensors of one shape."""
-    body = [inner.operation.name for inner in op.regions[0].blocks[0].operations]
-    inputs = list(op.operands)[:-1]
-    if body != ["arith.mulf", "linalg.yield"] or [value.type for value in inputs] != [op.result.type] * 2:
+def raise_maximum(op: Any, state: PassState) -> ir.Value | None:
+    """Raise a `linalg.generic` that selects the larger elements of two tensors of one shape."""
+    block = op.regions[0].blocks[0]
+    names, inputs = [inner.operation.name for inner in block.operations], list(op.operands)[:-1]
+    fits = [value.type for value in inputs] == [op.result.type] * 2
+    if names != ["arith.cmpf", "arith.select", "linalg.yield"] or not fits:
         return None
-    return MultiplyOp(lhs=inputs[0], rhs=inputs[1], result=op.result.type).result
+    compare, select, _ = block.operations
+    pair = list(block.arguments)[:2]
+    is_greater = compare.attributes["predicate"].value == arith.CmpFPredicate.OGT
+    if not is_greater or list(compare.operands) != pair or list(select.operands)[1:] != pair:
+        return None
+    return MaximumOp(lhs=inputs[0], rhs=inputs[1], result=op.result.type).result
 
 
-class Product(HostAlgorithm):
+class Larger(HostAlgorithm):
     """Elements in the order in which they lie in memory."""
 
-    name = "product"
+    name = "larger"
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)
@@ -73,10 +79,10 @@ class Product(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         sources = [site.buffer(operand) for operand in site.op.operands]
         costs = [1.0] * as_planes(site.output.shape)[1]
-        site.call([*sources, site.epilogue, site.output], emit_product, costs)
+        site.call([*sources, site.epilogue, site.output], emit_larger, costs)
 
 
-def emit_product(kernel: Kernel, arguments: Sequence[Any]) -> None:
+def emit_larger(kernel: Kernel, arguments: Sequence[Any]) -> None:
     """Write the loops of a kernel function."""
     lhs, rhs, epilogue, output = arguments
     loops = Loops(kernel, output, epilogue, lhs)
@@ -86,20 +92,20 @@ def emit_product(kernel: Kernel, arguments: Sequence[Any]) -> None:
         bases = [b.add(tile.base(b, tensor), b.mul(channel, tensor.layout.plane)) for tensor in (lhs, rhs)]
         left, right = (Rows(b, tensor, base) for tensor, base in zip((lhs, rhs), bases, strict=True))
 
-        def products(row: int) -> Vectors:
-            return [b.times(left.load(row, chunk), right.load(row, chunk)) for chunk in tile.chunks]
+        def larger(row: int) -> Vectors:
+            return [b.maximum(left.load(row, chunk), right.load(row, chunk)) for chunk in tile.chunks]
 
-        loops.store_tile(tile, [products(row) for row in range(tile.rows)], channel)
+        loops.store_tile(tile, [larger(row) for row in range(tile.rows)], channel)
 
     loops.for_work(one_tile, filters_first=True)
 
 
-class Multiply(WithoutWeights, OneType):
-    """`pattern.multiply`."""
+class Maximum(WithoutWeights, OneType):
+    """`pattern.maximum`."""
 
-    op = MultiplyOp
-    raisers = (Raiser("linalg.generic", raise_product),)
-    host = (Product(),)
+    op = MaximumOp
+    raisers = (Raiser("linalg.generic", raise_maximum),)
+    host = (Larger(),)
     gpu = ()
 
     def operands(self, op: Any) -> tuple[LayerOperand, ...]:
@@ -118,32 +124,32 @@ class Multiply(WithoutWeights, OneType):
         return Channels(tied=(op.lhs, op.rhs, op.result))
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return reference.elementwise([reference.widen(op.lhs), reference.widen(op.rhs)], arith.mulf)
+        return reference.elementwise([reference.widen(op.lhs), reference.widen(op.rhs)], arith.maximumf)
 
 
-register(Multiply())
+register(Maximum())
 
 
-class Gated(torch.nn.Module):
-    """A convolution that another one gates."""
+class Largest(torch.nn.Module):
+    """The larger of what two convolutions compute."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.gate, self.last = (torch.nn.Conv2d(c, 8, 3, padding=1) for c in (3, 8, 8))
+        self.first, self.second, self.last = (torch.nn.Conv2d(c, 8, 3, padding=1) for c in (3, 8, 8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.first(x)
-        return self.last(y * self.gate(y))
+        return self.last(torch.maximum(y, self.second(y)))
 
 
 def main() -> None:
     torch.manual_seed(0)
-    model, x = Gated().eval(), torch.randn(1, 3, 17, 19)
+    model, x = Largest().eval(), torch.randn(1, 3, 17, 19)
     compiled = patc.compile(model, (x,))
     with torch.no_grad():
         wanted = model.double()(x.double())
     error = float((compiled(x) - wanted).abs().max() / wanted.abs().max())
-    print("computed by", ", ".join(layer.algorithm for layer in compiled.layers if layer.op == "multiply"))
+    print("computed by", ", ".join(layer.algorithm for layer in compiled.layers if layer.op == "maximum"))
     print(f"error {error:.1e} of the largest output")
 
 
