@@ -162,6 +162,16 @@ def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
     return y if high is None else torch.minimum(y, high.to(dtype))
 
 
+def _constant_pad(x: torch.Tensor, pads: Sequence[int], value: Any = 0) -> Any:
+    """Return a tensor with pads of which some cut: torch-mlir reads beyond its end."""
+    if min(pads, default=0) >= 0:
+        return NotImplemented
+    for axis, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True), start=1):
+        start, stop = max(-before, 0), x.shape[-axis] + min(after, 0)
+        x = x.narrow(-axis, start, stop - start)
+    return aten.constant_pad_nd.default(x, [max(pad, 0) for pad in pads], value)
+
+
 def _wide_product(product: Any) -> Callable[[torch.Tensor, torch.Tensor], Any]:
     """Return a product of bytes as one of wider integers, whose last eight bits are the same: torch-mlir has none."""
 
@@ -180,6 +190,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
     aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite
+    aten.constant_pad_nd.default: _constant_pad,
     aten.mm.default: _wide_product(aten.mm.default),
     aten.bmm.default: _wide_product(aten.bmm.default),
     aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather

@@ -75,10 +75,24 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
 
 
+def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Cut where pads are negative: torch-mlir reads beyond the end of what it pads then."""
+    x, pads, *rest = node.input
+    known = writer.graph.constants.get(pads)
+    axes = writer.graph.constants.get(rest[1]) if len(rest) > 1 and rest[1] else np.arange(len(writer.sizes(x)))
+    if known is None or axes is None or known.min(initial=0) >= 0:
+        return None
+    before, after = np.minimum(known, 0).reshape(2, -1)
+    ends = np.array(writer.sizes(x), np.int64)[axes] + after
+    cut = writer.emit("Slice", x, *map(writer.constant, (-before, ends, axes)))
+    return writer.emit("Pad", cut, writer.constant(np.maximum(known, 0)), *rest, attributes=node.attribute)
+
+
 _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
     **QUANTISED,
     **RECURRENT,
     "Cast": _cast,
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
+    "Pad": _pad,
 }

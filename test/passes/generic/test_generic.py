@@ -102,6 +102,7 @@ GROUPS: dict[str, dict[str, _Function]] = {
         "permute": lambda x: x.permute(0, 2, 3, 1),
         "transpose": lambda x: x.transpose(2, 3),
         "pad": lambda x: functional.pad(x, (1, 2, 0, 1), value=0.5),
+        "cut": lambda x: functional.pad(x, (-1, 2, 1, -2), value=0.5),
         "reflect": lambda x: functional.pad(x, (1, 2, 1, 1), mode="reflect"),
         "flip": lambda x: x.flip(2),
         "shuffle": nn.PixelShuffle(2),

@@ -111,6 +111,15 @@ def test_parts_of_a_split_that_nobody_wants(tmp_path: Path) -> None:
     assert np.array_equal(results(path, random(2, 4))[0], random(2, 4)[:, 1:])
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_pads_that_cut(mode: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Pad", ["x", "pads", "", "axes"], ["y"], mode=mode)]
+    constants = {"pads": np.array([-1, 2, 1, -2]), "axes": np.array([3, 2])}
+    path, x = save(nodes, [("x", FLOAT, [1, 2, 5, 6])], ["y"], tmp_path / "net.onnx", constants), random(1, 2, 5, 6)
+    wanted = np.pad(x[:, :, :3, 1:], ((0, 0), (0, 0), (2, 0), (0, 1)), mode)
+    assert np.array_equal(results(path, x)[0], wanted)
+
+
 def test_zeros_of_a_pruned_model_are_found(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
