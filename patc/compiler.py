@@ -17,6 +17,7 @@ from patc.context import make_context
 from patc.diagnostics import Diagnostic
 from patc.frontend import ExampleInputs
 from patc.frontend.shapes import entry_inputs, with_blocks
+from patc.images_alone import require_alone, require_batches
 from patc.instruments import Instrument, Progress, SaveIr
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
@@ -29,7 +30,7 @@ from patc.runtime.description import describe, interface
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
 from patc.sources import Source, import_source
-from patc.targets import Target
+from patc.targets import Target, get_target
 
 Report = Callable[[str, int, int], None]
 
@@ -81,7 +82,8 @@ def compile_model(
         dynamic_batch: whether the model may be called with any number of images, the first dimension of all inputs and
             outputs; else with that of the example inputs alone. There is code for as many at once as these have, or 8
             where that is one, and code for one; a call divides its batch among them. The model is run to see that it
-            takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch.
+            takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch; of an
+            .onnx file that leaves the batch open what was compiled is run, or the same for this machine.
         shapes: further shapes of inputs to compile for, as (1, 3, 320, 320), or for several inputs {"x": (1, 8, 64),
             "mask": (1, 8)} or a tuple of shapes. A call takes the code for the shapes of its inputs; weights that all
             of it reads in the same order are there once.
@@ -155,7 +157,19 @@ def compile_program(
         done += len(pipeline.passes) + 1
     del pool, source, state  # code generation takes the most memory
     tell("codegen", 0)
-    return generate_code(lowered, options, backend), diagnostics
+    program = generate_code(lowered, options, backend)
+    if dynamic_batch and isinstance(model, (str, os.PathLike)):
+        _require_images_alone(program, model, example_inputs, options)
+    return program, diagnostics
+
+
+def _require_images_alone(program: Program, model: Any, example_inputs: ExampleInputs, options: Options) -> None:
+    """Refuse a program of a file that mixes the images of a batch, by running it, or the same for this machine."""
+    require_batches(program)
+    if options.target == get_target("host"):
+        require_alone(find_backend(program.backend).load(program))
+    else:
+        compile_program(model, example_inputs, make_options("host", 1), dynamic_batch=True)
 
 
 def run_passes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,34 @@ _TOLERANCE = 1e-3  # of the largest magnitude
 _MOST_DIFFERENT = 0.01  # of integers, which follow from numbers that are rounded
 
 
-def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[torch.nn.Module, Any]:
+def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
     """Return a module and example inputs to compile for blocks of as many images as these have.
 
-    The module is run on two other images, together and each alone: all must be the same.
+    The module is run on two other images, together and each alone: all must be the same. An .onnx file comes back as it
+    is, with shapes: what is compiled of it has to be run for that.
 
     Args:
         model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported with a dynamic
-            batch.
+            batch, or of an .onnx file that leaves the batch open.
         example_inputs: as for `patc.compile`, each with images along its first dimension.
 
     Raises:
         PatcError: the model is of another kind, or its batch cannot be taken apart.
     """
-    if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".pt2":
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".onnx":
+        from patc.frontend.onnx import open_shapes
+
+        return model, open_shapes(Path(model), example_inputs)
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".pt2":
         model = load_program(Path(model))
     if isinstance(model, ExportedProgram):
         if example_inputs is None:
             example_inputs = model.example_inputs[0] if model.example_inputs else _made_inputs(model)
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
-        found = f"a {Path(model).suffix} file" if isinstance(model, (str, Path)) else type(model).__name__
-        raise PatcError(f"expected a torch.nn.Module or an exported program together with dynamic_batch, got {found}")
+        found = f"a {Path(model).suffix} file" if isinstance(model, (str, os.PathLike)) else type(model).__name__
+        expected = "expected a torch.nn.Module, an exported program or an .onnx file together with dynamic_batch"
+        raise PatcError(f"{expected}, got {found}")
     if example_inputs is None:
         raise PatcError("expected example inputs together with dynamic_batch, found none")
     positional, named = check_inputs(model, example_inputs)

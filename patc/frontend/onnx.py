@@ -21,7 +21,7 @@ from patc.frontend.onnx_folding import RANDOM, fold_constants
 from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, describe_type, make_graph
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
 from patc.frontend.onnx_rewrites import rewrite_operations
-from patc.frontend.onnx_shapes import MOST_ELEMENTS, require_channels, set_input_shapes
+from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_channels, set_input_shapes
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
 # What torch-mlir does not lower, or onnx does not find the shape of, and ONNX defines by other operations.
@@ -57,6 +57,11 @@ def import_onnx(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None, co
         return lower_graph(graph, context)
     except UnicodeDecodeError:
         raise PatcError("expected names in UTF-8, found other bytes", str(path)) from None
+
+
+def open_shapes(path: Path, given: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, tuple[int, ...]]:
+    """Return shapes of a file's inputs for any batch; see `patc.frontend.onnx_shapes.open_batch`."""
+    return open_batch(make_graph(read_model(path), path), given)
 
 
 def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> OnnxGraph:

@@ -73,6 +73,29 @@ def require_channels(graph: OnnxGraph) -> None:
             )
 
 
+def open_batch(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, tuple[int, ...]]:
+    """Return shapes of the inputs of a graph that leaves their batch open: that of one image where none is given.
+
+    Args:
+        given: as for `set_input_shapes`.
+
+    Raises:
+        PatcError: the file says how many images there are.
+    """
+    place, inputs = str(graph.path), list(graph.model.graph.input)
+    shapes = _by_name(inputs, given, place)
+    for value in inputs:
+        known = value_type(value).shape if value.type.HasField("tensor_type") else None
+        dimensions = value.type.tensor_type.shape.dim
+        if not known or dimensions[0].dim_value > 0:
+            expected = "expected inputs whose first size the file leaves open for dynamic_batch"
+            raise PatcError(f"{expected}, found {_describe(value)}", place)
+        sizes = [dimension.dim_value if dimension.dim_value > 0 else None for dimension in dimensions[1:]]
+        if value.name not in shapes and None not in sizes:
+            shapes[value.name] = (1, *(size for size in sizes if size is not None))
+    return shapes
+
+
 def _by_name(inputs: Sequence[onnx.ValueInfoProto], given: Any, place: str) -> dict[str, tuple[int, ...]]:
     if given is None:
         return {}

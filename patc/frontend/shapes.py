@@ -108,18 +108,23 @@ def inputs_of_shapes(
 
 
 def with_blocks(entries: Sequence[Any]) -> list[ExampleInputs]:
-    """Return the inputs of some shapes for a dynamic batch: of each shape several images, and one."""
-    found: list[ExampleInputs] = []
+    """Return the inputs of some shapes for a dynamic batch: of each the batches that are given, one image, and `BLOCK`
+    where there are no others."""
+    groups: dict[Any, list[Any]] = {}
     for entry in entries:
-        batch = _batch(next(iter(entry.values() if isinstance(entry, Mapping) else entry)))
-        sizes = (batch, 1) if batch > 1 else (1, BLOCK)
-        found += [_of_batch(entry, size) for size in sizes]
-    kept = [place for place, entry in enumerate(found) if shapes_of(entry) not in map(shapes_of, found[:place])]
-    return [found[place] for place in kept]
+        shapes = [shape[1:] for shape in _shapes_in(entry)]
+        groups.setdefault(tuple(shapes), []).append(entry)
+    found: list[ExampleInputs] = []
+    for first, *others in groups.values():
+        given = dict.fromkeys(_shapes_in(entry)[0][0] for entry in (first, *others))
+        sizes = dict.fromkeys((*given, 1) if max(given) > 1 else (1, BLOCK))
+        found += [_of_batch(first, size) for size in sizes]
+    return found
 
 
-def _batch(value: Any) -> int:
-    return int(getattr(value, "shape", value)[0])
+def _shapes_in(entry: Any) -> list[tuple[int, ...]]:
+    shapes = shapes_of(entry)
+    return list(shapes.values()) if isinstance(shapes, dict) else shapes
 
 
 def _of_batch(entry: Any, batch: int) -> ExampleInputs:

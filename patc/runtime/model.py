@@ -73,6 +73,11 @@ class CompiledModel(abc.ABC):
             PatcError: the code is for another machine.
         """
 
+    def blocks(self) -> list[CompiledModel]:
+        """Return what computes blocks of a dynamic batch of the example's shapes, the largest first."""
+        own = self._key([info.shape for info in self.program.inputs])
+        return sorted((self, *self._variants.get(own, ())), key=_size, reverse=True)
+
     def _make_variant(self, program: Program) -> CompiledModel:
         """Return the model of a variant of the program."""
         return type(self)(program)

@@ -19,6 +19,7 @@ from patc.frontend.shapes import BLOCK
 from patc.library import compile_library
 from patc.runtime.description import describe, parse
 from patc.runtime.inputs import ADVICE
+from patc.tools.patc import main
 
 
 class Net(nn.Module):
@@ -131,7 +132,9 @@ def test_batches_that_cannot_be_taken_apart(function: Callable[..., Any], expect
 
 
 def test_files_of_fixed_batch_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(patc.PatcError, match=r"expected a torch.nn.Module or an exported program .*, got a .mlir file"):
+    with pytest.raises(
+        patc.PatcError, match=r"expected a torch.nn.Module, an exported program or an .onnx file .*, got a .mlir file"
+    ):
         patc.compile(tmp_path / "net.mlir", dynamic_batch=True)
 
 
@@ -163,3 +166,51 @@ def test_libraries_take_the_batch(block: int) -> None:
         assert emulator.call("net_run", batch, given, made, workspace) == status
         if batch == 4:
             np.testing.assert_allclose(emulator.get(made, expected.shape, "float32"), expected, rtol=1e-4, atol=1e-5)
+
+
+def onnx_file(path: Path, nodes: list[tuple[str, list[str], str]], batch: int | str = "N") -> Path:
+    """Write a net on 3x8x8 images; a weight `w` scales channels."""
+    onnx = pytest.importorskip("onnx")
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [batch, 3, 8, 8]), ("y", None))
+    )
+    made = [onnx.helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes]
+    weights = [onnx.numpy_helper.from_array(NET.conv.weight.detach().numpy(), "w")]
+    axis = [onnx.numpy_helper.from_array(np.array([0]), "first")]
+    graph = onnx.helper.make_graph(made, "net", [x], [y], initializer=[*weights, *axis])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+CONV = ("Conv", ["x", "w"], "c")
+
+
+def test_onnx_files_with_an_open_batch(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "net.onnx", [CONV, ("Relu", ["c"], "y")])
+    assert main(["compile", str(path), "--dynamic-batch", "--threads", "1", "-o", str(tmp_path / "net.patc")]) == 0
+    compiled = patc.load(tmp_path / "net.patc")
+    for count in SIZES:
+        expected = torch.relu(torch.nn.functional.conv2d(images(count), NET.conv.weight)).detach()
+        torch.testing.assert_close(compiled(images(count)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "batch", "expected"),
+    [
+        (
+            [CONV, ("Relu", ["c"], "y")],
+            1,
+            "expected inputs whose first size the file leaves open .*, found 'x' .1 ?x ?3",
+        ),
+        ([CONV, ("ReduceMean", ["c", "first"], "y")], "N", "expected output 'y' .*, found 'y' of shape .1, "),
+        (
+            [CONV, ("ReduceMean", ["c", "first"], "m"), ("Sub", ["c", "m"], "y")],
+            "N",
+            "found that output 'y' mixes them",
+        ),
+    ],
+)
+def test_onnx_files_whose_batch_cannot_be_taken_apart(tmp_path: Path, nodes: Any, batch: Any, expected: str) -> None:
+    with pytest.raises(patc.PatcError, match=expected) as caught:
+        patc.compile(onnx_file(tmp_path / "net.onnx", nodes, batch), threads=1, dynamic_batch=True)
+    assert "\n" not in str(caught.value)
