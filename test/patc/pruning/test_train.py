@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import patc
 from patc import models
+from patc.checkpoints import load_checkpoint, read_checkpoint
 from patc.diagnostics import PatcError
 from patc.models import ModelInfo
 from patc.pruning import PHASE2, AdmmSchedule, PatternSpec, choose_rates, prune_
@@ -57,7 +58,7 @@ def make_small(weights: Any = None, *, seed: int = 0, num_classes: int = 10) -> 
     torch.manual_seed(seed)
     model = Small(num_classes)
     if weights is not None:
-        models._load(model, Path(weights))
+        load_checkpoint(model, read_checkpoint(Path(weights)))
     return model.eval()
 
 
