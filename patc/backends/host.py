@@ -14,6 +14,8 @@ from patc.targets import AARCH64_SYSTEMS, Target, host
 if TYPE_CHECKING:
     from torch_mlir import ir
 
+    from patc.pipeline import Pipeline
+
 
 class HostBackend(NativeBackend):
     """Code that this machine runs if its CPU has the target's features."""
@@ -29,6 +31,12 @@ class HostBackend(NativeBackend):
             expected = "a CPU that has these features alone"
             raise PatcError(f"target '{target.name}' expected {expected}, got '', which is this machine")
         super().check(options)
+
+    def pipeline(self, options: Options) -> Pipeline:
+        from patc.pipeline import Pipeline
+
+        chosen = {"target": options.target, "threads": options.threads, "dtype": options.dtype}
+        return Pipeline.named("host", **chosen, spread=True)
 
     def default_threads(self) -> int:
         return available_threads()

@@ -134,7 +134,7 @@ def _parse_variant(value: JsonValue, main: Program) -> Program:
         outputs=_parse_tensors(outputs, 1),
         structure=structure.value,
         arena_bytes=arena_bytes.integer(0, _LARGEST_MEMORY),
-        layers=tuple(_parse_layer(item) for item in layers.items(1, _MOST_LAYERS)),
+        layers=tuple(_parse_layer(item) for item in layers.items(0, _MOST_LAYERS)),
         own_bytes=own_bytes.integer(0, _LARGEST_MEMORY),
     )
     if [(info.name, info.dtype) for info in program.inputs] != [(info.name, info.dtype) for info in main.inputs]:

@@ -1,4 +1,11 @@
 // RUN: patc-opt --pattern-parallelize --split-input-file %s | filecheck %s
+// RUN: patc-opt --pattern-parallelize=spread --split-input-file %s | filecheck %s --check-prefix=SPREAD
+
+// SPREAD-LABEL: func.func @merges_loops
+// SPREAD:         %[[CPU:.*]] = call @patc_current_cpu()
+// SPREAD:         omp.parallel
+// SPREAD:           %[[NUMBER:.*]] = func.call @omp_get_thread_num()
+// SPREAD:           func.call @patc_leave_cpu(%[[CPU]], %[[NUMBER]])
 
 // One region for both loops; each thread takes its turns, and all wait between the loops.
 
@@ -6,11 +13,9 @@
 // CHECK-SAME:    %[[X:.*]]: memref<4xf32>
 // CHECK-DAG:     %[[TURNS:.*]] = arith.constant 3 : index
 // CHECK:         %[[TEAM:.*]] = arith.index_cast %[[TURNS]] : index to i32
-// CHECK:         %[[CPU:.*]] = call @patc_current_cpu()
 // CHECK:         omp.parallel num_threads(%[[TEAM]] : i32) {
 // CHECK:           %[[NUMBER:.*]] = func.call @omp_get_thread_num()
 // CHECK:           %[[COUNT:.*]] = func.call @omp_get_num_threads()
-// CHECK:           func.call @patc_leave_cpu(%[[CPU]], %[[NUMBER]])
 // CHECK:           %[[THREAD:.*]] = arith.index_cast %[[NUMBER]]
 // CHECK:           %[[THREADS:.*]] = arith.index_cast %[[COUNT]]
 // CHECK:           scf.for %[[I:.*]] = %[[THREAD]] to %[[TURNS]] step %[[THREADS]] {

@@ -293,7 +293,8 @@ def test_refuses_every_other_description(name: str, tmp_path: Path, request: pyt
             {"dict": [[["a"], {"leaf": 0}], ["b", {"leaf": 1}]]},
             "structure.dict[0][0]: expected an integer from -9223372036854775807 to 9223372036854775807, found [\"a\"]",
         ),
-        (("layers",), [], "layers: expected a list of 1 to 65536 items, found []"),
+        (("layers",), {}, "layers: expected a list of 0 to 65536 items, found {}"),
+        (("layers",), [], "its code was compiled for another description, or for other weights"),
         (("layers", 0, "kernel"), [3], "layers[0].kernel: expected a list of 2 items, found [3]"),
         (
             ("layers", 0, "schedule", "rows"),
