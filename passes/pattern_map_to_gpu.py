@@ -7,6 +7,7 @@ more than two bindings on any device.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from patc.passes.layers.registry import kind_of
 
 INPUTS = "pattern.inputs"  # byte offsets of the inputs in the arena
 OUTPUTS = "pattern.outputs"
+WINDOWS = "pattern.windows"  # first byte and size of each window of the weights, where there are several
 LARGEST_BUFFER = (1 << 31) - 1  # bytes: kernels count in 32 bits with a sign
 
 
@@ -44,7 +46,8 @@ class PatternMapToGpu(Pass):
         layer, in order: one, or for calls of outlined functions several, of which all but the first are marked
         `pattern.continues`. Its attributes `pattern.inputs` and `pattern.outputs` are byte offsets in the arena. Each
         distinct kernel is a `gpu.func` in a `gpu.module` of its own; layers that differ in sizes, strides and weights
-        alone share one. The parameter store holds `weights`.
+        alone share one. The parameter store holds `weights`; kernels see windows of them, from where the view starts
+        that a launch gives them. Where there are several the attribute `pattern.windows` says their starts and sizes.
 
         %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{algorithm = "pattern-direct", ...}>}
       becomes
@@ -64,19 +67,27 @@ class PatternMapToGpu(Pass):
         metadata={"help": "most bytes of the arena and of the weights", "minimum": 64, "maximum": LARGEST_BUFFER},
     )
 
+    window_bytes: int = field(
+        default=1 << 27,  # what every device of Vulkan binds
+        metadata={"help": "bytes of the weights that a kernel sees, where it reads no more", "minimum": 1024},
+    )
+
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         if not functions:
             return
         module.operation.attributes["gpu.container_module"] = ir.UnitAttr.get()
-        weights = Weights(self.max_buffer_bytes, state.pool)
+        weights = Weights(self.max_buffer_bytes, self.window_bytes, state.pool)
         kernels = GpuKernels(module)
         for function in functions:
             keep_signature(module, function)
         made = [_map(function, kernels, weights, state) for function in functions]
         state.parameters[WEIGHTS] = blob = state.pool.blob()
+        windows = weights.windows(len(blob))
         for function in made:
             _set_weights_type(function, len(blob))
+            if len(windows) > 1:
+                function.attributes[WINDOWS] = ir.DenseI64ArrayAttr.get([*itertools.chain(*windows)])
         erase_outlined(module)
 
 
@@ -102,7 +113,7 @@ def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState)
     with ir.InsertionPoint(function), function.location:
         new = func.FuncOp(f"{name}.mapped", (types, []))
         block = new.add_entry_block([ir.Location.name("arena"), ir.Location.name("weights")])
-    launches = Launches(block, kernels)
+    launches = Launches(block, kernels, weights)
     with ir.InsertionPoint(block), function.location:
         for op, algorithm, schedule in layers:
             launches.start_layer()

@@ -1,8 +1,10 @@
 """A net as files that any Vulkan program can drive: SPIR-V modules, the weights, and a manifest that says how.
 
     out/manifest.json  buffers, inputs and outputs, kernels, and every dispatch in order
-    out/weights.bin    the content of binding 1
+    out/weights.bin    the weights, of which each dispatch sees a window as binding 1
     out/<kernel>.spv   one entry point each, named like its kernel
+
+Windows are parts of the weights of at most 128 MB, which any device binds, where no layer needs more; they may overlap.
 
 To run it: put the inputs into the arena at their offsets, dispatch in order with a barrier (shader write to shader read
 and write) after each, and read the outputs from the arena. The arena needs no content but the inputs.
@@ -21,7 +23,7 @@ from patc.files import write_folder
 from patc.runtime.gpu_code import BUFFERS, Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program, TensorInfo
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 
@@ -60,7 +62,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
         "vulkan": "1.1",
         "features": sorted(CAPABILITIES[name].feature for name in code.capabilities if name in CAPABILITIES),
         "limits": {
-            "maxStorageBufferRange": max(sizes.values()),
+            "maxStorageBufferRange": max(program.arena_bytes, *(size for _, size in code.windows)),
             "maxPerStageDescriptorStorageBuffers": len(BUFFERS),
             "maxPushConstantsSize": max((item.push_bytes for item in code.kernels), default=0),
             "maxComputeSharedMemorySize": max((item.shared_bytes for item in code.kernels), default=0),
@@ -77,6 +79,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
             }
             for number, name in enumerate(BUFFERS)
         ],
+        "windows": [{"offset": start, "bytes": size} for start, size in code.windows],
         "inputs": _tensors(program.inputs, code.inputs),
         "outputs": _tensors(program.outputs, code.outputs),
         "kernels": [_kernel(item) for item in code.kernels],
@@ -117,6 +120,7 @@ def _dispatch(dispatch: Dispatch, program: Program) -> dict[str, Any]:
     return {
         "layer": layer,
         "kernel": dispatch.kernel,
+        "window": dispatch.window,
         "workgroups": list(dispatch.groups),
         "push_constants": list(dispatch.push_constants),
     }

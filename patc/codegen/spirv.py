@@ -17,7 +17,7 @@ from patc.passes.algorithms.gpu.launches import CONTINUES
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import top_level_ops
-from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS
+from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS, WINDOWS
 from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_environment
 from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
 from patc.runtime.program import Program
@@ -41,8 +41,11 @@ def generate_code(module: ir.Module) -> GpuCode:
     """Return the kernels and dispatches of @main."""
     main = find_main(module)
     launches = _launches(main)
+    whole = main.regions[0].blocks[0].arguments[1].type.shape[0]
+    numbers = list(main.attributes[WINDOWS]) if WINDOWS in main.attributes else [0, whole]
+    windows = dict(zip(numbers[::2], numbers[1::2], strict=True))
     layers = itertools.accumulate(int(CONTINUES not in op.attributes) for op in launches)
-    dispatches = tuple(_dispatch(op, layer - 1) for op, layer in zip(launches, layers, strict=True))
+    dispatches = tuple(_dispatch(op, layer - 1, [*windows]) for op, layer in zip(launches, layers, strict=True))
     used = {dispatch.kernel for dispatch in dispatches}
     kernels = {
         op.attributes["sym_name"].value: op
@@ -58,15 +61,18 @@ def generate_code(module: ir.Module) -> GpuCode:
         dispatches,
         tuple(main.attributes[INPUTS]),
         tuple(main.attributes[OUTPUTS]),
+        tuple(windows.items()),
         serialize(module.context, sources),
     )
 
 
-def _dispatch(op: Any, layer: int) -> Dispatch:
+def _dispatch(op: Any, layer: int, windows: list[int]) -> Dispatch:
     kernel = next(iter(op.attributes["kernel"].value))
     groups = (_constant(op.gridSizeX), _constant(op.gridSizeY), _constant(op.gridSizeZ))
     numbers = [value for value in op.kernelOperands if isinstance(value.type, ir.IndexType)]
-    return Dispatch(kernel, groups, tuple(_constant(value) for value in numbers), layer)
+    views = [value.owner for value in op.kernelOperands if isinstance(value.type, ir.MemRefType)]
+    shifts = [_constant(view.operands[1]) for view in views]  # those of the arena are 0
+    return Dispatch(kernel, groups, tuple(map(_constant, numbers)), layer, windows.index(max(shifts, default=0)))
 
 
 def _constant(value: ir.Value) -> int:

@@ -18,11 +18,12 @@ from patc.runtime.json_values import JsonValue, read_json
 from patc.runtime.spirv_module import add_statement, check_module, read_statement
 
 BUFFERS = ("arena", "weights")  # by binding, all in set 0
-MAGIC = b"PATCSPV3"
+MAGIC = b"PATCSPV4"
 _CAPABILITIES = ("Shader", *CAPABILITIES)
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _MOST = 1 << 16  # kernels, dispatches and tensors
 _MOST_THREADS, _MOST_SHARED_BYTES, _MOST_PUSH_BYTES = 1 << 12, 1 << 20, 1 << 12
+WINDOW_ALIGNMENT = 256  # the largest that a device may ask for
 LARGEST_BUFFER = _LARGEST = (1 << 31) - 1  # kernels count in 32 bits with a sign
 
 
@@ -54,12 +55,14 @@ class Dispatch:
         groups: workgroups along x, y and z.
         push_constants: one number for each push constant.
         layer: number of the layer that it is a part of.
+        window: number of the window of the weights that it sees.
     """
 
     kernel: str
     groups: tuple[int, int, int]
     push_constants: tuple[int, ...]
     layer: int
+    window: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class GpuCode:
         kernels: each once.
         dispatches: in order; those of each layer, and behind them what copies constant results, as layers of their own.
         inputs, outputs: byte offsets of the packed tensors in the arena.
+        windows: first byte and bytes of each part of the weights that a dispatch sees: devices need not bind more than
+            128 MB at once. They may overlap.
         modules: SPIR-V by kernel.
     """
 
@@ -77,6 +82,7 @@ class GpuCode:
     dispatches: tuple[Dispatch, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    windows: tuple[tuple[int, int], ...]
     modules: Mapping[str, bytes]
 
     @property
@@ -91,6 +97,7 @@ class GpuCode:
             "dispatches": [asdict(dispatch) for dispatch in self.dispatches],
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
+            "windows": [list(window) for window in self.windows],
         }
 
     def to_bytes(self) -> bytes:
@@ -124,8 +131,10 @@ class GpuCode:
         if data[: len(MAGIC)] != MAGIC:
             raise ValueError("no code for a GPU")
         end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-        keys = ("kernels", "dispatches", "inputs", "outputs", "sizes")
-        kernels, dispatches, inputs, outputs, sizes = JsonValue(read_json(data[start:end]), "code").fields(*keys)
+        keys = ("kernels", "dispatches", "inputs", "outputs", "windows", "sizes")
+        kernels, dispatches, inputs, outputs, windows, sizes = JsonValue(read_json(data[start:end]), "code").fields(
+            *keys
+        )
         known = {kernel.name: kernel for kernel in map(_parse_kernel, kernels.items(1, _MOST))}
         lengths = sizes.integers(len(known), len(known), 4, _LARGEST)
         if end + sum(lengths) != len(data):
@@ -134,11 +143,13 @@ class GpuCode:
         for kernel, length in zip(known.values(), lengths, strict=True):
             modules[kernel.name], end = data[end : end + length], end + length
             check_module(modules[kernel.name], kernel.name, kernel.threads, kernel.capabilities, kernel.extensions)
+        seen = tuple(map(_parse_window, windows.items(1, _MOST)))
         code = GpuCode(
             tuple(known.values()),
-            _parse_dispatches(dispatches, known),
+            _parse_dispatches(dispatches, known, len(seen)),
             inputs.integers(0, _MOST, 0, _LARGEST),
             outputs.integers(1, _MOST, 0, _LARGEST),
+            seen,
             modules,
         )
         if code.to_bytes() != data:
@@ -170,19 +181,27 @@ def _parse_kernel(value: JsonValue) -> GpuKernel:
     )
 
 
-def _parse_dispatches(value: JsonValue, kernels: Mapping[str, GpuKernel]) -> tuple[Dispatch, ...]:
-    found = tuple(_parse_dispatch(item, kernels) for item in value.items(1, _MOST))
+def _parse_window(value: JsonValue) -> tuple[int, int]:
+    start, size = value.integers(2, 2, 0, _LARGEST)
+    if start % WINDOW_ALIGNMENT or not size:
+        value.refuse(f"a window that starts on a multiple of {WINDOW_ALIGNMENT} bytes")
+    return start, size
+
+
+def _parse_dispatches(value: JsonValue, kernels: Mapping[str, GpuKernel], windows: int) -> tuple[Dispatch, ...]:
+    found = tuple(_parse_dispatch(item, kernels, windows) for item in value.items(1, _MOST))
     layers = [-1, *(dispatch.layer for dispatch in found)]
     if any(after - before not in (0, 1) for before, after in itertools.pairwise(layers)) or layers[1]:
         value.refuse("layers in order")
     return found
 
 
-def _parse_dispatch(value: JsonValue, kernels: Mapping[str, GpuKernel]) -> Dispatch:
-    kernel, groups, push_constants, layer = value.fields("kernel", "groups", "push_constants", "layer")
+def _parse_dispatch(value: JsonValue, kernels: Mapping[str, GpuKernel], windows: int) -> Dispatch:
+    fields = value.fields("kernel", "groups", "push_constants", "layer", "window")
+    kernel, groups, push_constants, layer, window = fields
     if kernel.text() not in kernels:
         kernel.refuse("the name of a kernel that there is")
     x, y, z = groups.integers(3, 3, 1, _LARGEST)
     count = kernels[kernel.text()].push_bytes // 4
     numbers = push_constants.integers(count, count, -_LARGEST - 1, _LARGEST)
-    return Dispatch(kernel.text(), (x, y, z), numbers, layer.integer(0, _MOST))
+    return Dispatch(kernel.text(), (x, y, z), numbers, layer.integer(0, _MOST), window.integer(0, windows - 1))

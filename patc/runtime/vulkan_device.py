@@ -198,35 +198,35 @@ class Device:
             self.api.vkDestroyShaderModule(self.handle, module, None)
         return handle.value
 
-    def bind(self, pool: int, layout: int, buffers: Sequence[Buffer]) -> int:
-        """Return a set of descriptors of whole buffers."""
+    def bind(self, pool: int, layout: int, parts: Sequence[tuple[Buffer, int, int]]) -> int:
+        """Return a set of descriptors of parts of buffers: (buffer, first byte, bytes)."""
         layouts, handle = vk.Handle(layout), vk.Handle()
-        info = vk.DescriptorSetAllocateInfo(
+        allocation = vk.DescriptorSetAllocateInfo(
             descriptorPool=pool, descriptorSetCount=1, pSetLayouts=ctypes.addressof(layouts)
         )
-        self.api.vkAllocateDescriptorSets(self.handle, ctypes.byref(info), ctypes.byref(handle))
-        whole = [vk.DescriptorBufferInfo(buffer.handle, 0, buffer.size) for buffer in buffers]
-        writes = (vk.WriteDescriptorSet * len(whole))(
+        self.api.vkAllocateDescriptorSets(self.handle, ctypes.byref(allocation), ctypes.byref(handle))
+        infos = [vk.DescriptorBufferInfo(buffer.handle, start, size) for buffer, start, size in parts]
+        writes = (vk.WriteDescriptorSet * len(infos))(
             *(
                 vk.WriteDescriptorSet(
                     dstSet=handle.value,
                     dstBinding=number,
                     descriptorCount=1,
                     descriptorType=_STORAGE_BUFFER,
-                    pBufferInfo=ctypes.addressof(buffer),
+                    pBufferInfo=ctypes.addressof(info),
                 )
-                for number, buffer in enumerate(whole)
+                for number, info in enumerate(infos)
             )
         )
-        self.api.vkUpdateDescriptorSets(self.handle, len(whole), writes, 0, None)
+        self.api.vkUpdateDescriptorSets(self.handle, len(infos), writes, 0, None)
         return handle.value
 
-    def descriptor_pool(self, buffers: int) -> int:
-        """Return a pool for one set of so many storage buffers."""
-        size = vk.DescriptorPoolSize(_STORAGE_BUFFER, buffers)
+    def descriptor_pool(self, buffers: int, sets: int) -> int:
+        """Return a pool for some sets of so many storage buffers each."""
+        size = vk.DescriptorPoolSize(_STORAGE_BUFFER, buffers * sets)
         return self.create(
             "vkCreateDescriptorPool",
-            vk.DescriptorPoolCreateInfo(maxSets=1, poolSizeCount=1, pPoolSizes=ctypes.addressof(size)),
+            vk.DescriptorPoolCreateInfo(maxSets=sets, poolSizeCount=1, pPoolSizes=ctypes.addressof(size)),
         )
 
     # Commands -----------------------------------------------------------------------------------------

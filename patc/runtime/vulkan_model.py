@@ -54,6 +54,8 @@ class VulkanModel(CompiledModel):
             raise ValueError("expected a dispatch for each layer, and an arena for them")
         if not 0 < program.weights.nbytes <= LARGEST_BUFFER:
             raise ValueError(f"expected weights of 1 to {LARGEST_BUFFER} bytes")
+        if any(start + size > program.weights.nbytes for start, size in code.windows):
+            raise ValueError(f"expected windows of {program.weights.nbytes} bytes of weights")
         for starts, infos in ((code.inputs, program.inputs), (code.outputs, program.outputs)):
             if len(starts) != len(infos):
                 raise ValueError(f"expected {len(infos)} places of tensors, found {len(starts)}")

@@ -77,9 +77,10 @@ class Session:
         for kernel in code.kernels:
             self._pipelines[kernel.name] = device.pipeline(code.modules[kernel.name], kernel.name, self._layout)
             self._later("vkDestroyPipeline", self._pipelines[kernel.name])
-        pool = device.descriptor_pool(len(BUFFERS))
+        pool = device.descriptor_pool(len(BUFFERS), len(code.windows))
         self._later("vkDestroyDescriptorPool", pool)
-        self._set = device.bind(pool, layout, [self._arena, self._weights])
+        arena = (self._arena, 0, self._arena.size)
+        self._sets = [device.bind(pool, layout, [arena, (self._weights, *window)]) for window in code.windows]
         self._commands = self._record(self._write_call)
         self._stamped: int | None = None
 
@@ -134,16 +135,17 @@ class Session:
         self._barrier(commands, _TRANSFER, _COPY_WRITE, _HOST, _HOST_READ)
 
     def _write_inputs(self, commands: int) -> None:
-        api = self.device.api
+        self._bound: int | None = None
         self._copy(commands, self._staging, self._arena, self._inputs.copies)
         # The call before this one may still write what this one reads, as far as the device knows.
         self._barrier(commands, _TRANSFER | _SHADER, _COPY_WRITE | _SHADER_WRITE, _SHADER, _SHADER_READ | _SHADER_WRITE)
-        sets = vk.Handle(self._set)
-        api.vkCmdBindDescriptorSets(commands, 1, self._layout, 0, 1, ctypes.byref(sets), 0, None)
 
     def _write_dispatch(self, commands: int, dispatch: Dispatch) -> None:
         api = self.device.api
         numbers = dispatch.push_constants
+        if dispatch.window != self._bound:
+            self._bound, sets = dispatch.window, vk.Handle(self._sets[dispatch.window])
+            api.vkCmdBindDescriptorSets(commands, 1, self._layout, 0, 1, ctypes.byref(sets), 0, None)
         api.vkCmdBindPipeline(commands, 1, self._pipelines[dispatch.kernel])
         if numbers:
             data = (ctypes.c_int32 * len(numbers))(*numbers)
@@ -275,7 +277,7 @@ def _check_limits(program: Program, code: GpuCode, physical: PhysicalDevice) -> 
     needs = [
         ("storage buffers for a stage", len(BUFFERS), limits.storage_buffers),
         ("bytes in a storage buffer, for activations", program.arena_bytes, limits.storage_range),
-        ("bytes in a storage buffer, for weights", program.weights.nbytes, limits.storage_range),
+        ("bytes in a storage buffer, for weights", max(size for _, size in code.windows), limits.storage_range),
         ("bytes of push constants", max((item.push_bytes for item in code.kernels), default=0), limits.push_bytes),
         (
             "bytes of workgroup memory",

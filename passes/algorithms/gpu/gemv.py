@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.base import PassState
@@ -32,7 +31,12 @@ class Gemv(GpuAlgorithm):
     def emit(self, site: GpuSite) -> None:
         block = site.schedule.filters
         dense = read_dense_weight(site.op, site.state)
-        weights = site.memory.constant(pack_features(dense.array, block), dense.origin, f"features{block}")
-        layer = site.layer()
-        grid = ceil_div(layer.output.width, block), layer.source.channels, 1
-        site.launch(grid, functools.partial(gemv, layer=layer, weights=weights))
+        packed = pack_features(dense.array, block)
+        # What a kernel sees of the weights holds a part of these with bias and table.
+        most = max(1, site.memory.seen_bytes // 2 // packed[0].nbytes)
+        for first in range(0, len(packed), most):
+            part, role = packed[first : first + most], f"features{block}" + f".{first}" * (first > 0)
+            weights = site.memory.constant(part, dense.origin, role)
+            layer = site.layer()
+            emit = functools.partial(gemv, layer=layer, weights=weights, first=first if len(packed) > most else None)
+            site.launch((len(part), layer.source.channels, 1), emit)

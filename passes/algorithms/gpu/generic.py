@@ -91,7 +91,7 @@ def _emit_nest(k: Kernel, nest: Nest, places: dict[ir.Value, _Place], groups: in
     memories = {}
     for memory, place_ in places.items():
         element = memory.type.element_type
-        first = k.number(place_.start // element_bytes(element))
+        first = k.place(place_.memory, place_.start, element_bytes(element))
         memories[memory] = FlatMemory(k.buffer(place_.memory, element), first)
     compute_nest(k, nest, memories, groups)
 

@@ -10,10 +10,11 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, memref
 
 from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.gpu.memory import Weights
 from patc.passes.ir.arena import ALIGNMENT
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import UniqueFunctions
-from patc.passes.kernels.gpu.kernel import EXACT, BufferArgument, Kernel, Memory
+from patc.passes.kernels.gpu.kernel import EXACT, BufferArgument, Kernel, Memory, WeightsPlace
 
 CONTINUES = "pattern.continues"  # marks a launch of the same layer as the one before
 Emit: TypeAlias = Callable[[Kernel], None]
@@ -25,7 +26,7 @@ class _Made:
     """A kernel, and what its launch for one layer has to give."""
 
     name: str
-    arguments: list[BufferArgument | int]
+    arguments: list[BufferArgument | WeightsPlace | int]
 
 
 class GpuKernels:
@@ -62,11 +63,12 @@ class Launches:
         block: its body, with arena and weights as arguments.
     """
 
-    def __init__(self, block: ir.Block, kernels: GpuKernels) -> None:
+    def __init__(self, block: ir.Block, kernels: GpuKernels, weights: Weights) -> None:
         self._block = block
         self._kernels = kernels
+        self._weights = weights
         self._numbers: dict[int, ir.Value] = {}
-        self._views: dict[BufferArgument, ir.Value] = {}
+        self._views: dict[tuple[BufferArgument, int], ir.Value] = {}
         self._continues = False
 
     def start_layer(self) -> None:
@@ -76,9 +78,8 @@ class Launches:
     def add(self, schedule: Schedule, element: ir.Type, grid: Grid, emit: Emit) -> None:
         """Launch the kernel that `emit` writes, to compute in `element`."""
         made = self._kernels.get(schedule, element, emit)
-        operands = [
-            self._number(argument) if isinstance(argument, int) else self._view(argument) for argument in made.arguments
-        ]
+        window = self._weights.window([argument for argument in made.arguments if isinstance(argument, WeightsPlace)])
+        operands = [self._operand(argument, window) for argument in made.arguments]
         threads = (schedule.threads, 1, 1)
         launch = gpu.LaunchFuncOp(
             [made.name, made.name],
@@ -96,14 +97,22 @@ class Launches:
                 self._numbers[value] = arith.ConstantOp(ir.IndexType.get(), value).result
         return self._numbers[value]
 
-    def _view(self, argument: BufferArgument) -> ir.Value:
-        """Return a whole buffer as elements of a type."""
-        if argument not in self._views:
+    def _operand(self, argument: BufferArgument | WeightsPlace | int, window: int) -> ir.Value:
+        """Return what a launch gives for an argument, for a kernel that sees the weights from byte `window` on."""
+        if isinstance(argument, int):
+            return self._number(argument)
+        if isinstance(argument, WeightsPlace):
+            return self._number((argument.start - window) // argument.unit + argument.more)
+        return self._view(argument, window if argument.memory is Memory.WEIGHTS else 0)
+
+    def _view(self, argument: BufferArgument, start: int) -> ir.Value:
+        """Return a buffer from a byte on as elements of a type."""
+        if (argument, start) not in self._views:
             memory = self._block.arguments[argument.memory.value]
             lanes = argument.type.shape[0] if isinstance(argument.type, ir.VectorType) else 1
             # The weights have their final size when all is gathered, and no kernel asks for it.
             size = memory.type.shape[0] if argument.memory is Memory.ARENA else ALIGNMENT
             count = self._number(size // (lanes * element_bytes(argument.type)))
             kind = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], argument.type)
-            self._views[argument] = memref.ViewOp(kind, memory, self._number(0), [count]).result
-        return self._views[argument]
+            self._views[argument, start] = memref.ViewOp(kind, memory, self._number(start), [count]).result
+        return self._views[argument, start]

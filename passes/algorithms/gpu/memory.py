@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,32 +19,62 @@ from patc.passes.ir.planes import as_planes
 from patc.passes.ir.records import read_record
 from patc.passes.ir.views import find_parts, is_view
 from patc.passes.ir.windows import Window
-from patc.passes.kernels.gpu.kernel import LANES, Memory
+from patc.passes.kernels.gpu.kernel import LANES, Memory, WeightsPlace
 from patc.passes.kernels.gpu.layer import GpuArray
 from patc.passes.kernels.gpu.tensors import GpuTensor
+
+_WINDOWS = 256  # what windows start on a multiple of: any device binds buffers from there
 
 
 class Weights:
     """The constant arrays of all functions, each on a cache line.
 
+    A kernel sees a window of them, since devices need not bind more than 128 MB at once. It is the only one where all
+    fit.
+
     Attributes:
         largest: most bytes of a buffer.
+        seen: bytes of a window, of more only where a kernel reads more.
     """
 
-    def __init__(self, largest: int, pool: WeightPool) -> None:
-        self.largest = largest
+    def __init__(self, largest: int, seen: int, pool: WeightPool) -> None:
+        self.largest, self.seen = largest, seen
         self._pool = pool
         self._starts: dict[object, int] = {}
+        self._sizes: dict[int, int] = {}  # of arrays, by their first byte
+        self._windows: dict[int, int] = {}  # the bytes that are read of each, by its first one
+        self._slack = 0
         self.reserve(ALIGNMENT)
 
     def add(self, key: object, array: np.ndarray) -> int:
-        """Return the first byte of an array; what has the same key is there once."""
-        if key not in self._starts:
+        """Return the first byte of an array; what has the same key is there once, or again where the other is too far
+        away for a kernel that reads others."""
+        is_far = self._pool.size > self.seen and self._pool.size - self._starts.get(key, 0) > self.seen // 4
+        if key not in self._starts or is_far:
             self._starts[key] = self._pool.add(array)
+            self._sizes[self._starts[key]] = array.nbytes
         return self._starts[key]
+
+    def window(self, places: Sequence[WeightsPlace]) -> int:
+        """Return where the window starts in which a kernel finds some places."""
+        if not places:
+            return 0
+        low = min(place.start for place in places)
+        high = max(place.start + self._sizes[place.start] for place in places) + self._slack
+        start, step = 0, self.seen // 2 // _WINDOWS * _WINDOWS
+        if high > self.seen:
+            start = low // step * step if high - low // step * step <= self.seen else low // _WINDOWS * _WINDOWS
+        self._windows[start] = max(self._windows.get(start, 0), high - start)
+        return start
+
+    def windows(self, total: int) -> list[tuple[int, int]]:
+        """Return the first byte of each window, and its bytes, of weights of `total` bytes."""
+        sizes = {start: min(total - start, max(self.seen, read)) for start, read in self._windows.items()}
+        return sorted(sizes.items()) or [(0, total)]
 
     def reserve(self, slack: int) -> None:
         """Leave room behind the last array, which is read over its end."""
+        self._slack = max(self._slack, slack)
         self._pool.reserve(slack)
 
 
@@ -90,6 +120,11 @@ class NetMemory:
         self.arena_bytes = round_up(size + max(map(_overrun, values), default=0))
         if self.arena_bytes > weights.largest:
             raise fail(function, f"activations of at most {weights.largest} bytes", self.arena_bytes)
+
+    @property
+    def seen_bytes(self) -> int:
+        """Bytes of the weights that a kernel sees at once."""
+        return self._weights.seen
 
     def start(self, value: ir.Value) -> int:
         """Return the first byte of a value in the arena."""

@@ -17,22 +17,24 @@ from patc.passes.kernels.gpu.layer import GpuActivation, GpuArray, GpuLayer
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
 
 
-def gemv(k: Kernel, layer: GpuLayer, weights: GpuArray) -> None:
+def gemv(k: Kernel, layer: GpuLayer, weights: GpuArray, first: int | None = None) -> None:
     """Emit a fully connected layer.
 
     Args:
         layer: images are the rows of one plane, of the source and of the output.
         weights: for each block of filters and each vector of input features one vector a filter; filters and features
             too many are zero.
+        first: block of filters that the launch starts with; None for a launch of all.
     """
-    _store(k, layer, _products(k, layer, weights))
+    _store(k, layer, _products(k, layer, weights), first)
 
 
 def _products(k: Kernel, layer: GpuLayer, weights: GpuArray) -> ir.Value:
     """Return the sums of the workgroup's filters, a vector that all of its threads have."""
     source, block, threads = layer.source, layer.schedule.filters, layer.schedule.threads
     element = k.vector_type(source.element) if source.is_aligned else source.element
-    first = k.number(source.start // element_bytes(source.element) // (LANES if source.is_aligned else 1))
+    unit = element_bytes(source.element) * (LANES if source.is_aligned else 1)
+    first = k.place(source.memory, source.start, unit)
     memory = k.buffer(source.memory, element)
     size = k.number(source.width)
     values, first_value = weights.vectors(k)
@@ -59,10 +61,12 @@ def _products(k: Kernel, layer: GpuLayer, weights: GpuArray) -> ir.Value:
     return sum_threads(k, k.compose([sum_lanes(k, value) for value in sums]), threads)
 
 
-def _store(k: Kernel, layer: GpuLayer, total: ir.Value) -> None:
+def _store(k: Kernel, layer: GpuLayer, total: ir.Value, first: int | None) -> None:
     """Let the first thread store the outputs of the workgroup's filters."""
     output, epilogue, block = layer.output, layer.epilogue, layer.schedule.filters
     image, number = k.group("y"), k.group("x")
+    if first is not None:
+        number = k.add(number, k.number(first))
     bias = epilogue.bias.scalars(k) if epilogue.bias is not None else None
     target = k.buffer(output.memory, output.element)
     start = k.number(output.start // element_bytes(output.element))

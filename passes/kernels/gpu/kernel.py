@@ -36,6 +36,21 @@ class BufferArgument:
     type: ir.Type
 
 
+@dataclass(frozen=True)
+class WeightsPlace:
+    """A kernel's argument that is a place in the weights, counted from where what the kernel sees of them starts.
+
+    Attributes:
+        start: byte among all weights at which the array starts that the kernel reads.
+        unit: bytes that one number counts.
+        more: units from the start to the place.
+    """
+
+    start: int
+    unit: int
+    more: int
+
+
 class Kernel(Builder):
     """Emits the body of a kernel.
 
@@ -46,7 +61,7 @@ class Kernel(Builder):
 
     Attributes:
         is_exact: whether sums and products have to be rounded one by one.
-        arguments: what a launch has to give, in order: buffers and numbers.
+        arguments: what a launch has to give, in order: buffers, places and numbers.
     """
 
     def __init__(self, block: ir.Block, element: ir.Type, threads: int) -> None:
@@ -55,16 +70,28 @@ class Kernel(Builder):
         self.threads = threads
         self.is_exact = False
         self.i32 = ir.IntegerType.get_signless(32)
-        self.arguments: list[BufferArgument | int] = []
+        self.arguments: list[BufferArgument | WeightsPlace | int] = []
         self._buffers: dict[BufferArgument, ir.Value] = {}
         self._ids: dict[tuple[str, str], ir.Value] = {}
 
     # Arguments ------------------------------------------------------------------------------------
 
-    def number(self, value: int) -> ir.Value:
+    def number(self, value: int | WeightsPlace) -> ir.Value:
         """Return an argument of type index that is `value` in the launch of this layer."""
         self.arguments.append(value)
         return self._block.add_argument(self.index_type, ir.Location.unknown())
+
+    def place(self, memory: Memory, start: int, unit: int, more: int = 0) -> ir.Value:
+        """Return an argument that is the number of a place in a buffer.
+
+        Args:
+            start: first byte of an array there.
+            unit: bytes that one number counts.
+            more: units from the start to the place.
+        """
+        if memory is Memory.ARENA:
+            return self.number(start // unit + more)
+        return self.number(WeightsPlace(start, unit, more))
 
     def real(self, value: float) -> ir.Value:
         """Return an f32 argument that is `value` in the launch of this layer."""

@@ -9,9 +9,10 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
+from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Index, Vectors
-from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
+from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory, WeightsPlace
 from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.passes.kernels.values import apply_activation, finish
 
@@ -25,12 +26,15 @@ class GpuArray:
 
     def scalars(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
         """Return the buffer as single elements, and the number of the array's first one."""
-        return k.buffer(Memory.WEIGHTS, self.element), k.number(self.start * 8 // self.element.width)
+        return self._seen_as(k, self.element, 1)
 
     def vectors(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
         """Return the buffer as vectors, and the number of the array's first one."""
-        type_ = k.vector_type(self.element)
-        return k.buffer(Memory.WEIGHTS, type_), k.number(self.start * 8 // self.element.width // LANES)
+        return self._seen_as(k, k.vector_type(self.element), LANES)
+
+    def _seen_as(self, k: Kernel, type_: ir.Type, lanes: int) -> tuple[ir.Value, ir.Value]:
+        place = WeightsPlace(self.start, lanes * element_bytes(self.element), 0)
+        return k.buffer(Memory.WEIGHTS, type_), k.number(place)
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,11 @@ class View:
         self._unit = LANES if tensor.is_aligned else 1
         self._element = k.vector_type(tensor.element) if tensor.is_aligned else tensor.element
         self.memory = k.buffer(tensor.memory, self._element)
-        first = tensor.start // element_bytes(tensor.element)
-        first += (layout.top - top) * layout.pitch
+        first = (layout.top - top) * layout.pitch
         if not tensor.is_aligned:
             first += layout.left
-        self.start = k.number(first // self._unit)
+        unit = self._unit * element_bytes(tensor.element)
+        self.start = k.place(tensor.memory, tensor.start, unit, first // self._unit)
         self.row = k.number(layout.pitch // self._unit)
         self.plane = k.number(layout.plane // self._unit)
         self._images = tensor.images

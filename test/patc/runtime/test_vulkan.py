@@ -24,6 +24,7 @@ from torch import nn
 
 import patc
 from patc.diagnostics import PatcError
+from patc.passes import pattern_map_to_gpu
 from patc.runtime import artefact, vulkan, vulkan_device, vulkan_model
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import GpuCode
@@ -383,6 +384,27 @@ def test_limits_are_checked(
 
 
 @needs_device
+def test_weights_larger_than_a_device_binds(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = [nn.Flatten(), nn.Linear(8 * 16, 300), nn.ReLU(), nn.Linear(300, 203), nn.Linear(203, 7)]
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.PReLU(8), nn.MaxPool2d(2), *head).eval()
+    binds = 40000  # bytes
+    weights = pattern_map_to_gpu.Weights
+    monkeypatch.setattr(pattern_map_to_gpu, "Weights", lambda largest, _, pool: weights(largest, binds, pool))
+    compiled = patc.compile(net, (torch.zeros(2, 3, 8, 8),), target="spirv-vulkan")
+    windows, dispatches = compiled.code.windows, compiled.code.dispatches
+    assert compiled.program.weights.nbytes > 5 * binds and max(size for _, size in windows) <= binds
+    assert len({dispatch.window for dispatch in dispatches}) == len(windows) > 5
+    assert len(dispatches) > len(compiled.layers), "layers in parts"
+    physical = vulkan.find_device()
+    small = replace(physical, limits=replace(physical.limits, storage_range=binds))
+    monkeypatch.setattr(vulkan_model, "find_device", lambda device: small)
+    x = torch.randn(2, 3, 8, 8)
+    wanted = net.double()(x.double())
+    assert (compiled(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@needs_device
 def test_buffers_and_pipelines_are_given_back(
     model: VulkanModel, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +451,9 @@ def test_the_manifest_suffices(model: VulkanModel, x: torch.Tensor, tmp_path: Pa
     )
     descriptors = device.descriptor_layout(2)
     layout = device.pipeline_layout(descriptors, manifest["limits"]["maxPushConstantsSize"])
-    sets = vk.Handle(device.bind(device.descriptor_pool(2), descriptors, [arena, weights]))
+    (window,) = manifest["windows"]
+    parts = [(arena, 0, arena.size), (weights, window["offset"], window["bytes"])]
+    sets = vk.Handle(device.bind(device.descriptor_pool(2, 1), descriptors, parts))
     pipelines = {
         kernel["name"]: device.pipeline((tmp_path / "out" / kernel["file"]).read_bytes(), kernel["entry_point"], layout)
         for kernel in manifest["kernels"]

@@ -26,12 +26,13 @@
 // MANIFEST-NEXT: "limits": {"maxStorageBufferRange": {{[0-9]+}}, "maxPerStageDescriptorStorageBuffers": 2,
 // MANIFEST:      {"name": "arena", "set": 0, "binding": 0, "bytes": {{[0-9]+}}},
 // MANIFEST-NEXT: {"name": "weights", "set": 0, "binding": 1, "bytes": {{[0-9]+}}, "file": "weights.bin"}
+// MANIFEST:      {"offset": 0, "bytes": {{[0-9]+}}}
 // MANIFEST:      "inputs": [
 // MANIFEST-NEXT: {"name": "arg0", "shape": [1, 2, 16, 16], "type": "float32", "buffer": "arena", "offset": {{[0-9]+}}, "bytes": 2048}
 // MANIFEST:      "outputs": [
 // MANIFEST-NEXT: {"name": "result0", "shape": [1, 3], "type": "float32", "buffer": "arena", "offset": {{[0-9]+}}, "bytes": 12}
 // MANIFEST:      {"name": "pattern_direct_0", "file": "pattern_direct_0.spv", "entry_point": "pattern_direct_0", "workgroup_size": [{{[0-9]+}}, 1, 1],
-// MANIFEST:      "kernel": "pattern_direct_0", "workgroups": [{{[0-9]+}}, 2, 1], "push_constants": [{{[0-9, ]+}}]}
+// MANIFEST:      "kernel": "pattern_direct_0", "window": 0, "workgroups": [{{[0-9]+}}, 2, 1], "push_constants": [{{[0-9, ]+}}]}
 
 // HALF: "features": ["shaderFloat16", "storageBuffer16BitAccess"],
 
