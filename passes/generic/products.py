@@ -61,6 +61,18 @@ class Product:
         return total
 
     @staticmethod
+    def of_linear(op: Any) -> Product:
+        """Return the product that a fully connected layer is, of an input and weights that are packed rows."""
+        (rows, depth), columns = op.input.type.shape, op.result.type.shape[1]
+        lhs, rhs, out = (Access(None, value, 0, ()) for value in (op.input, op.operands[1], op.result))
+        return Product(
+            *(lhs, rhs, out, ()),
+            rows=Turns(rows, depth, 0, columns),
+            columns=Turns(columns, 0, depth, 1),
+            depth=Turns(depth, 1, 1, 0),
+        )
+
+    @staticmethod
     def of(op: Any) -> Product | None:
         """Return the product that a `linalg.generic` on static f32 memrefs is, if vectors can be columns of its result
         and it is more than a few dot products."""

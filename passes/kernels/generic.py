@@ -56,21 +56,53 @@ def compute_step(b: Builder, op: Any, memories: Memories) -> None:
     _Body(b, memories).clone(op, {})
 
 
+class SharedTurn:
+    """One turn of the parallel loops of a nest of one output, where these are the outermost loops: its sum in parts."""
+
+    def __init__(self, b: Builder, nest: Nest, memories: Memories, turns: Sequence[Index]) -> None:
+        self._writer = _NestWriter(b, nest, memories, (0, 0))
+        self._addresses, self._turns = self._writer.enter(turns)
+
+    def part(self, start: ir.Value, first: Index, step: int) -> ir.Value:
+        """Return the sum from `start` on of the turns `first`, `first` + `step`, .. of the innermost loop."""
+        (value,) = self._writer.reduce(self._addresses, self._turns, [start], (first, step))
+        return value
+
+    def start(self) -> ir.Value:
+        """Return what the sum starts from."""
+        return self._writer.start(0, self._addresses[-1])
+
+    def store(self, value: ir.Value) -> None:
+        self._writer.store(0, self._addresses[-1], value)
+
+
 class _NestWriter:
     def __init__(self, b: Builder, nest: Nest, memories: Memories, turns: tuple[Index, Index]) -> None:
         self._b = b
         self._nest = nest
         self._memories = memories
         self._turns = turns
+        self._share: tuple[Index, int] = (0, 1)
         self._block = nest.op.regions[0].blocks[0]
         self._written = nest.op.operation.regions[0].blocks[0].operations[-1].operands
 
     def write(self, turns: Sequence[Index] = ()) -> None:
         """Write the loops, without those whose turns are given."""
+        self._parallel(len(turns), *self.enter(turns))
+
+    def enter(self, turns: Sequence[Index]) -> tuple[list[Index], dict[int, Index]]:
+        """Return the addresses in some turns of the outermost loops, and these by dim."""
         addresses: list[Index] = [self._first(access) for access in self._nest.accesses]
         for number, turn in enumerate(turns):
             addresses = self._step(number, addresses, turn)
-        self._parallel(len(turns), addresses, {self._nest.loops[n].dim: turn for n, turn in enumerate(turns)})
+        return addresses, {self._nest.loops[n].dim: turn for n, turn in enumerate(turns)}
+
+    def reduce(
+        self, addresses: list[Index], turns: dict[int, Index], sums: list[ir.Value], share: tuple[Index, int]
+    ) -> list[ir.Value]:
+        """Write the reductions, for every `share[1]`-th turn of the innermost loop from `share[0]` on."""
+        self._share = share
+        return self._reduce(self._nest.carried, addresses, turns, sums)
 
     def _first(self, access: Access) -> Index:
         return 0 if access.memory is None else self._b.add(self._memories[access.memory].first, access.offset)
@@ -78,11 +110,10 @@ class _NestWriter:
     def _parallel(self, number: int, addresses: list[Index], turns: dict[int, Index]) -> None:
         nest = self._nest
         if number == nest.carried:
-            first = len(nest.accesses) - len(nest.outputs)
-            places = list(zip(nest.outputs, addresses[first:], strict=True))
-            sums = [self._start(number, *place) for number, place in enumerate(places)] if self._reads_outputs() else []
-            for (access, address), value in zip(places, self._reduce(number, addresses, turns, sums), strict=True):
-                memref.StoreOp(value, self._memories[access.memory].memref, [self._b.index(address)])
+            places = addresses[len(nest.accesses) - len(nest.outputs) :]
+            sums = [self.start(output, place) for output, place in enumerate(places)] if self._reads_outputs() else []
+            for output, value in enumerate(self._reduce(number, addresses, turns, sums)):
+                self.store(output, places[output], value)
             return
 
         def body(turn: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -103,7 +134,8 @@ class _NestWriter:
             inner = {**turns, nest.loops[number].dim: turn}
             return self._reduce(number + 1, self._step(number, addresses, turn), inner, carried)
 
-        return self._b.loop(0, nest.loops[number].extent, sums, body)
+        first, step = self._share if number == len(nest.loops) - 1 else (0, 1)
+        return self._b.loop(first, nest.loops[number].extent, sums, body, step)
 
     def _step(self, number: int, addresses: list[Index], turn: Index) -> list[Index]:
         b, accesses = self._b, self._nest.accesses
@@ -114,10 +146,16 @@ class _NestWriter:
         arguments = list(self._block.arguments)[len(self._nest.op.inputs) :]
         return any(True for argument in arguments for _ in argument.uses) or self._nest.carried < len(self._nest.loops)
 
-    def _start(self, number: int, access: Access, address: Index) -> ir.Value:
-        if number in self._nest.starts:
-            return _Body(self._b, self._memories).outer(self._nest.starts[number])
-        return self._load(access, address)
+    def start(self, output: int, address: Index) -> ir.Value:
+        """Return what an output starts from."""
+        if output in self._nest.starts:
+            return _Body(self._b, self._memories).outer(self._nest.starts[output])
+        return self._load(self._nest.outputs[output], address)
+
+    def store(self, output: int, address: Index, value: ir.Value) -> None:
+        """Write an element of an output."""
+        memory = self._memories[self._nest.outputs[output].memory].memref
+        memref.StoreOp(value, memory, [self._b.index(address)])
 
     def _load(self, access: Access, address: Index) -> ir.Value:
         return memref.LoadOp(self._memories[access.memory].memref, [self._b.index(address)]).result

@@ -10,6 +10,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
+from patc.passes.algorithms.gpu.gemm import Gemm as GpuGemm
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
 from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
@@ -48,7 +49,7 @@ class _Linear(OneType):
     """What fully connected layers have in common."""
 
     host = (Gemv(), Gemm())
-    gpu = (GpuGemv(),)
+    gpu = (GpuGemv(), GpuGemm())
 
     def window(self, op: Any) -> None:
         return None

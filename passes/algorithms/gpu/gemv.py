@@ -18,12 +18,16 @@ from patc.passes.kernels.gpu.weights import pack_features
 from patc.targets import Target
 
 FILTERS = 4  # of a workgroup
+MOST_ROWS = 8  # that read the weights one after the other
 
 
 class Gemv(GpuAlgorithm):
     """The threads of a workgroup share the features of a block of filters."""
 
     name = "gemv"
+
+    def applies(self, op: Any) -> bool:
+        return bool(op.input.type.shape[0] <= MOST_ROWS)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield shared_sum_candidate(op, self.name, FILTERS, cost_model(target))

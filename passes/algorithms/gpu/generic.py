@@ -20,16 +20,19 @@ from patc.passes.cost.models import cost_model
 from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.estimate import count_operations
 from patc.passes.generic.nests import Nest
+from patc.passes.generic.products import Product
+from patc.passes.generic.starts import with_starts
 from patc.passes.ir.arena import Lifetime, place, round_up
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import find_callee
 from patc.passes.kernels.generic import FlatMemory
-from patc.passes.kernels.gpu.generic import compute_nest, parallel_turns
+from patc.passes.kernels.gpu.generic import THREADS, compute_nest, is_shared, parallel_turns
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Kernel, Memory
+from patc.passes.kernels.gpu.matmul import Operands, Tiling, multiply
 from patc.targets import Target
 
-THREADS = 64
 _MOST_GROUPS = 1 << 15  # along x: every device has 65535
+_LEAST_TILE = 8  # rows, columns and depth of a product for tiles
 _LINALG = ("linalg", "tensor", "arith", "math", "func")
 
 
@@ -70,12 +73,16 @@ class Generic(GpuAlgorithm):
     def emit(self, site: GpuSite) -> None:
         assert isinstance(site.plan, GenericPlan)
         places = _places(site, site.plan)
-        for step in site.plan.steps.ops:
-            nest = Nest.of(step).parallel_first()
-            count = ceil_div(parallel_turns(nest), THREADS)
-            columns = min(count, _MOST_GROUPS)
+        ops = site.plan.steps.ops
+        for step, job in with_starts(ops, [_read(step) for step in ops]):
             used = {memory: places[memory] for memory in used_memories(step, places)}
-            emit = functools.partial(_emit_nest, nest=nest, places=used, groups=columns)
+            if isinstance(job, Product):
+                _launch_product(site, job, used)
+                continue
+            assert isinstance(job, Nest)
+            count = parallel_turns(job) if is_shared(job) else ceil_div(parallel_turns(job), THREADS)
+            columns = min(count, _MOST_GROUPS)
+            emit = functools.partial(_emit_nest, nest=job, places=used, groups=columns)
             site.launch((columns, ceil_div(count, columns), 1), emit)
 
 
@@ -87,13 +94,39 @@ class _Place:
     start: int
 
 
+def _read(step: Any) -> Product | Nest:
+    """Return what the loops of a step are: a product if tiles suit it."""
+    product = Product.of(step)
+    if product is None or min(product.rows.extent, product.columns.extent, product.depth.extent) < _LEAST_TILE:
+        return Nest.of(step).parallel_first()
+    return product
+
+
+def _launch_product(site: GpuSite, product: Product, places: dict[ir.Value, _Place]) -> None:
+    tiling = Tiling.of(site.schedule.algorithm, product)
+
+    def emit(k: Kernel) -> None:
+        memories = _memories(k, places)
+        lhs, rhs, out = (
+            FlatMemory(memories[access.memory].memref, k.add(memories[access.memory].first, access.offset))
+            for access in (product.lhs, product.rhs, product.out)
+        )
+        multiply(k, product, tiling, Operands(lhs, rhs, out))
+
+    site.launch(tiling.groups(product), emit, tiling.schedule)
+
+
 def _emit_nest(k: Kernel, nest: Nest, places: dict[ir.Value, _Place], groups: int) -> None:
-    memories = {}
+    compute_nest(k, nest, _memories(k, places), groups)
+
+
+def _memories(k: Kernel, places: dict[ir.Value, _Place]) -> dict[ir.Value, FlatMemory]:
+    found = {}
     for memory, place_ in places.items():
         element = memory.type.element_type
         first = k.place(place_.memory, place_.start, element_bytes(element))
-        memories[memory] = FlatMemory(k.buffer(place_.memory, element), first)
-    compute_nest(k, nest, memories, groups)
+        found[memory] = FlatMemory(k.buffer(place_.memory, element), first)
+    return found
 
 
 def _places(site: GpuSite, plan: GenericPlan) -> dict[ir.Value, _Place]:

@@ -97,9 +97,10 @@ class GpuSite:
             raise fail(self.op, f"{expected} (run pattern-layout with target=spirv-vulkan first)", self.op.input.type)
         return self.layer()
 
-    def launch(self, grid: Grid, emit: Emit) -> None:
-        """Launch the kernel that `emit` writes, to compute in the type of the first result."""
-        self.launches.add(self.schedule, self.op.results[0].type.element_type, grid, emit)
+    def launch(self, grid: Grid, emit: Emit, schedule: Schedule | None = None) -> None:
+        """Launch the kernel that `emit` writes, to compute in the type of the first result; `schedule` is given
+        where a part of the layer has one of its own."""
+        self.launches.add(schedule or self.schedule, self.op.results[0].type.element_type, grid, emit)
 
     def grid(self, blocks: int) -> Grid:
         """Return the workgroups along pixels of the result, `blocks` of channels, and images."""

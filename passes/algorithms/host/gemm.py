@@ -13,8 +13,7 @@ from patc.passes.algorithms.host.tiles import core_model, moved_bytes
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
-from patc.passes.generic.nests import Access
-from patc.passes.generic.products import Product, Turns
+from patc.passes.generic.products import Product
 from patc.targets import Target
 
 _LEAST_ROWS = 2  # for weights to be worth more than one pass through memory
@@ -30,7 +29,7 @@ class Gemm(HostAlgorithm):
         rows, features = op.input.type.shape
         if rows < _LEAST_ROWS or str(op.result.type.element_type) != "f32":
             return
-        down, across = cut(_product(op), target)
+        down, across = cut(Product.of_linear(op), target)
         model = core_model(op, target)
         sums = down.count * down.longest * across.count * across.longest
         waits = max(1.0, 8 / (down.longest * across.longest))
@@ -42,18 +41,7 @@ class Gemm(HostAlgorithm):
 
     def emit(self, site: HostSite) -> None:
         op, dense = site.op, read_dense_weight(site.op, site.state)
-        product = _product(op)
+        product = Product.of_linear(op)
         weight = pack_constant(site, product, dense.array, dense.origin)
         memories = site.source.memory, weight, site.output.memory
         emit_product(site, product, Operands(*memories, site.epilogue, is_packed=True))
-
-
-def _product(op: Any) -> Product:
-    (rows, depth), columns = op.input.type.shape, op.result.type.shape[1]
-    lhs, rhs, out = (Access(None, value, 0, ()) for value in (op.input, op.operands[1], op.result))
-    return Product(
-        *(lhs, rhs, out, ()),
-        rows=Turns(rows, depth, 0, columns),
-        columns=Turns(columns, 0, depth, 1),
-        depth=Turns(depth, 1, 1, 0),
-    )

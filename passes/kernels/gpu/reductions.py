@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch_mlir import ir
 
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
@@ -17,6 +19,13 @@ def sum_lanes(k: Kernel, value: ir.Value) -> ir.Value:
 
 def sum_threads(k: Kernel, value: ir.Value, threads: int) -> ir.Value:
     """Return the sum of what the threads of the workgroup have; `threads` is a power of two."""
+    return combine_threads(k, value, threads, k.plus)
+
+
+def combine_threads(
+    k: Kernel, value: ir.Value, threads: int, combine: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
+    """Return what `combine` makes of the values of all threads, two by two; `threads` is a power of two."""
     shared = k.shared(threads, value.type)
     thread = k.thread()
     k.store_element(value, shared, thread)
@@ -26,7 +35,7 @@ def sum_threads(k: Kernel, value: ir.Value, threads: int) -> ir.Value:
 
         def add(half: int = half) -> None:
             parts = [k.load_scalar(shared, k.add(thread, shift)) for shift in (0, half)]
-            k.store_element(k.plus(*parts), shared, thread)
+            k.store_element(combine(*parts), shared, thread)
 
         k.when(k.less(thread, half), add)
         half //= 2
