@@ -66,6 +66,24 @@ func.func @main(%x: tensor<37x70xf32>) -> tensor<37x70xf32> {
   return %y : tensor<37x70xf32>
 }
 """
+PRODUCT = """
+#left = affine_map<(i, j, k) -> (i, k)>
+#right = affine_map<(i, j, k) -> RIGHT>
+#out = affine_map<(i, j, k) -> (i, j)>
+func.func @main(%a: tensor<LEFTxf32>, %b: tensor<OTHERxf32>) -> tensor<RESULTxf32> {
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty() : tensor<RESULTxf32>
+  %start = linalg.fill ins(%zero : f32) outs(%empty : tensor<RESULTxf32>) -> tensor<RESULTxf32>
+  %y = linalg.generic {indexing_maps = [#left, #right, #out], iterator_types = ["parallel", "parallel", "reduction"]}
+      ins(%a, %b : tensor<LEFTxf32>, tensor<OTHERxf32>) outs(%start : tensor<RESULTxf32>) {
+  ^bb0(%l: f32, %r: f32, %o: f32):
+    %p = arith.mulf %l, %r : f32
+    %s = arith.addf %o, %p : f32
+    linalg.yield %s : f32
+  } -> tensor<RESULTxf32>
+  return %y : tensor<RESULTxf32>
+}
+"""
 # How many elements of a row are positive, and which they are.
 COUNT = """
 #same = affine_map<(i, j) -> (i, j)>
@@ -136,11 +154,11 @@ def random_matrix() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((37, 70), np.float32)
 
 
-def run(model: VulkanModel, x: np.ndarray) -> list[np.ndarray]:
+def run(model: VulkanModel, *x: np.ndarray) -> list[np.ndarray]:
     """Return the results of a second call, the first of which found memory full of NaN."""
     fill_arena(model, NAN_BYTE)
-    model(x)
-    return list(model(x))
+    model(*x)
+    return list(model(*x))
 
 
 @needs_device
@@ -168,6 +186,22 @@ def test_reductions() -> None:
     wanted = np.exp(x.astype(np.float64))
     wanted /= wanted.sum(axis=1, keepdims=True)
     assert np.abs(found - wanted).max() <= 1e-6 * wanted.max()
+
+
+@needs_device
+@pytest.mark.parametrize(("rows", "depth", "columns", "turned"), [(8, 8, 8, False), (70, 33, 45, True), (64, 32, 96, False), (520, 17, 513, True)])  # fmt: skip
+def test_products(rows: int, depth: int, columns: int, turned: bool) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((rows, depth), np.float32)
+    b = rng.standard_normal((columns, depth) if turned else (depth, columns), np.float32)
+    text = PRODUCT.replace("RIGHT", "(j, k)" if turned else "(k, j)")
+    for name, array in (("LEFT", a), ("OTHER", b), ("RESULT", np.empty((rows, columns)))):
+        text = text.replace(name, "x".join(map(str, array.shape)))
+    model = compile_linalg(text)
+    assert len(model.code.dispatches) == 1
+    (found,) = run(model, a, b)
+    wanted = a.astype(np.float64) @ (b.T if turned else b)
+    assert np.abs(found - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
 @needs_device

@@ -1,23 +1,26 @@
 // RUN: patc-opt --pattern-layout=target=spirv-vulkan --pattern-schedule=target=spirv-vulkan --pattern-map-to-gpu %s | filecheck %s
 
 // A call of an outlined function is one layer: a kernel for each step, whose threads compute one turn of all parallel
-// loops. What lies between the steps is in the arena.
+// loops; those of a workgroup share a long sum, which starts from its number. What lies between the steps is in the arena.
 
 // CHECK-LABEL: func.func @main
-// CHECK:         gpu.launch_func @generic_0::@generic_0 blocks in (%c1
+// CHECK:         gpu.launch_func @generic_0::@generic_0 blocks in (%c3
 // CHECK-NOT:       pattern.continues
-// CHECK:         gpu.launch_func @generic_1::@generic_1 blocks in (%c1
-// CHECK-SAME:      pattern.continues
-// CHECK:         gpu.launch_func @generic_2::@generic_2 blocks in (%c4
+// CHECK:         gpu.launch_func @generic_1::@generic_1 blocks in (%c4
 // CHECK-SAME:      pattern.continues
 // CHECK-NOT:     @less_mean
 
+// CHECK-LABEL: gpu.module @generic_0 attributes {pattern.exact}
+// CHECK:         %[[THREAD:.*]] = gpu.thread_id x
+// CHECK:         %[[SUM:.*]] = scf.for {{.*}} = %[[THREAD]] to %c70 step %c64 iter_args
+// CHECK:           arith.addf
+// CHECK:         memref.store %[[SUM]], {{.*}}workgroup
+// CHECK:         gpu.barrier
+// CHECK:         scf.if
+// CHECK:           memref.store {{.*}} : memref<?xf32>
 // CHECK-LABEL: gpu.module @generic_1 attributes {pattern.exact}
-// CHECK:         %[[IN:.*]] = arith.cmpi ult, %{{.*}}, %c3
+// CHECK:         %[[IN:.*]] = arith.cmpi ult, %{{.*}}, %c210
 // CHECK:         scf.if %[[IN]] {
-// CHECK:           %[[SUM:.*]] = scf.for {{.*}} iter_args
-// CHECK:             arith.addf
-// CHECK:           memref.store %[[SUM]], {{.*}} : memref<?xf32>
 // CHECK-NOT:   less_mean
 #same = affine_map<(i, j) -> (i, j)>
 #row = affine_map<(i, j) -> (i)>

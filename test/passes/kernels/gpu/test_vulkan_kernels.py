@@ -46,6 +46,8 @@ def random_schedules(choices: random.Random) -> Retile | None:
 
 
 def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedule:
+    if chosen.algorithm == "gemm":
+        return chosen  # one of two tiles
     if chosen.algorithm in ("global-pool", "gemv"):
         threads = choices.choice([32, 64, 128])
         return replace(chosen, threads=threads, sums=threads)
@@ -96,6 +98,18 @@ def test_pools(case: tuple[Window, tuple[int, int]], choices: random.Random) -> 
 @settings(REPRODUCIBLE, max_examples=8)
 def test_linear_layers(choices: random.Random) -> None:
     check_random(random_linear(choices), choices)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize(("rows", "features", "filters"), [(9, 5, 3), (64, 32, 96), (70, 33, 130), (512, 19, 600)])
+def test_linear_layers_of_many_rows(rows: int, features: int, filters: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    net = Net((rows, features))
+    weight, bias = rng.standard_normal((filters, features)), rng.standard_normal(filters)
+    model = check(net, [net.dense_layer(net.input, weight, bias, '"relu"')], dtype=dtype)
+    assert [layer.algorithm for layer in model.layers if layer.op == "linear"] == ["gemm"]
+    if which("spirv-val"):
+        require_valid(model.code)
 
 
 @given(RANDOMS)
