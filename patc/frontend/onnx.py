@@ -21,7 +21,7 @@ from patc.frontend.onnx_folding import RANDOM, fold_constants
 from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, describe_type, make_graph
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
 from patc.frontend.onnx_rewrites import rewrite_operations
-from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_channels, set_input_shapes
+from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_operands, set_input_shapes
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
 # What torch-mlir does not lower, or onnx does not find the shape of, and ONNX defines by other operations.
@@ -76,7 +76,7 @@ def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> 
     if rewrite_operations(graph):
         fold_constants(graph)
     graph.infer(strict=True)
-    require_channels(graph)
+    require_operands(graph)
     _require_static(graph)
     return graph
 

@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, nearest
-from patc.frontend.onnx_graph import OnnxGraph, describe_type, value_type
+from patc.frontend.onnx_graph import OnnxGraph, ValueType, describe_type, value_type
 
 if TYPE_CHECKING:
     import onnx
 
 MOST_ELEMENTS = 1 << 40  # whose bytes can still be counted
+# Places of the operands: input and weights of convolutions, and lists of numbers.
+_WEIGHTS = {"Conv": (0, 1), "ConvInteger": (0, 1), "ConvTranspose": (0, 1), "QLinearConv": (0, 3)}
+_LISTS = {
+    "ConstantOfShape": (0,), "Expand": (1,), "Pad": (1, 3), "Reshape": (1,), "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "Upsample": (1,),
+}  # fmt: skip
 
 
 def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] | None) -> None:
@@ -51,26 +57,34 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
         raise PatcError(f"expected inputs of known shapes, found {listed}; give them as in {advice}", place)
 
 
-def require_channels(graph: OnnxGraph) -> None:
-    """Refuse convolutions whose weights are for other inputs, which onnx does not see.
+def require_operands(graph: OnnxGraph) -> None:
+    """Refuse what onnx does not see, and torch-mlir ends the process for: convolutions whose weights are for other
+    inputs, and numbers where a list of them belongs.
 
     Raises:
         PatcError: at the first of them.
     """
     for node in graph.nodes:
-        if node.op_type not in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
-            continue
-        x, weight = (graph.types[node.input[place]] for place in ((0, 3) if node.op_type == "QLinearConv" else (0, 1)))
-        if not (x.is_static and weight.is_static and min(len(x.sizes), len(weight.sizes)) > 1):
-            continue
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        channels, filters = x.sizes[1], weight.sizes[0]
-        wanted = filters if node.op_type == "ConvTranspose" else weight.sizes[1] * groups
-        if channels != wanted or groups < 1 or filters % groups:
-            found = f"weights {describe_type(weight)} of {groups} group{'s' if groups != 1 else ''}"
-            raise PatcError(
-                f"expected weights for {channels} channels of input, found {found}", f"{graph.path}: {node.name}"
-            )
+        types = [graph.types.get(name, ValueType(0, None)) for name in node.input]
+        if node.op_type in _WEIGHTS:
+            x, weight = _WEIGHTS[node.op_type]
+            _require_channels(node, types[x], types[weight], f"{graph.path}: {node.name}")
+        for place in _LISTS.get(node.op_type, ()):
+            found = types[place] if place < len(node.input) and node.input[place] else None
+            if found is not None and found.is_static and len(found.sizes) != 1:
+                expected = f"expected a list as input {place + 1} of {node.op_type}"
+                raise PatcError(f"{expected}, found {describe_type(found)}", f"{graph.path}: {node.name}")
+
+
+def _require_channels(node: onnx.NodeProto, x: ValueType, weight: ValueType, place: str) -> None:
+    if not (x.is_static and weight.is_static and min(len(x.sizes), len(weight.sizes)) > 1):
+        return
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    channels, filters = x.sizes[1], weight.sizes[0]
+    wanted = filters if node.op_type == "ConvTranspose" else weight.sizes[1] * groups
+    if channels != wanted or groups < 1 or filters % groups:
+        found = f"weights {describe_type(weight)} of {groups} group{'s' if groups != 1 else ''}"
+        raise PatcError(f"expected weights for {channels} channels of input, found {found}", place)
 
 
 def open_batch(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, tuple[int, ...]]:
