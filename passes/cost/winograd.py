@@ -28,8 +28,10 @@ def winograd_cycles(layer: TiledLayer, model: CoreModel) -> float:
     distant = max(0, 4 * layer.channels * layer.stride**2 * area - costs.second_level_bytes)
     transforms = bands * _transform_cycles(layer, model)
     transforms += moved / costs.spilled_bytes_per_cycle + distant / costs.planes_bytes_per_cycle
-    weights = 4 * layer.positions * layer.depth * layer.filters / costs.stream_bytes_per_cycle
-    return transforms + math.hypot(bands * _product_cycles(layer, model), weights)
+    weight_bytes = 4 * layer.positions * layer.depth * layer.filters
+    streams = bands if weight_bytes > costs.shared_level_bytes else 1
+    streamed = streams * weight_bytes / costs.stream_bytes_per_cycle
+    return transforms + math.hypot(bands * _product_cycles(layer, model), streamed)
 
 
 def _transform_cycles(layer: TiledLayer, model: CoreModel) -> float:

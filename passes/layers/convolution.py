@@ -13,6 +13,7 @@ from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirec
 from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
 from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirect
+from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.winograd import Winograd
@@ -75,7 +76,7 @@ class Conv2d(_Convolution):
         Raiser("linalg.conv_2d_ngchw_gfchw", convolutions.raise_grouped),
         Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
     )
-    host = (DenseDirect(), DepthwiseDirect(), Winograd())
+    host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), Winograd())
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:

@@ -35,6 +35,8 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     elif chosen.algorithm == "winograd":
         filters = choices.randint(1, min(shape[1], 8))
         return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
+    if chosen.algorithm == "filter-lanes":
+        return random_filter_lanes(op, replace(chosen, lanes=4), choices)
     whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
     columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
     filters, sums = 1, 1
@@ -48,6 +50,17 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     if chosen.algorithm == "input-stationary":
         filters = choices.randint(1, shape[1])
     return replace(chosen, rows=rows, columns=columns, filters=filters, sums=sums)
+
+
+def random_filter_lanes(op: Any, chosen: Schedule, choices: random.Random) -> Schedule:
+    """Draw a legal tile of the algorithm filter-lanes: blocks of whole vectors of filters that divide a group."""
+    lanes, (filters, _, height, width) = chosen.lanes, (op.weight.type.shape[0], *op.result.type.shape[1:])
+    group = filters // op.groups.value
+    blocks = [size for size in range(2 * lanes, 6 * lanes + 1, 2 * lanes) if size <= group]
+    blocks = [size for size in blocks if group == filters or group % size == 0]
+    columns = choices.choice([width, *(size for size in (4, 8, 12) if is_whole(tiling.cut(size, lanes)))])
+    rows = choices.randint(1, max(1, min(height, 14 // columns)))
+    return Schedule("filter-lanes", rows, columns, lanes, choices.choice(blocks), 1, chosen.split, chosen.threads)
 
 
 def is_whole(chunks: Sequence[tiling.Chunk]) -> bool:

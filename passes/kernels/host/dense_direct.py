@@ -60,14 +60,17 @@ class DenseDirect:
 
     def emit(self) -> None:
         """Emit all loops."""
-        source, output, weights = self.loops.source, self.loops.output, self.weights
-        # Of weights and inputs, those stay in cache that would take longer to come again.
+        self.loops.for_work(self._one_block, filters_first=self.weights.channels == 1 or self._is_far)
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether weights are read once, for all tiles: of weights and inputs, those stay in cache that would take
+        longer to come again."""
+        kernel, source, output, weights = self.loops.kernel, self.loops.source, self.loops.output, self.weights
+        size = element_bytes(weights.values.type) * weights.channels * self._taps * output.channels
         rows = output.images * ceil_div(output.height, self.loops.schedule.rows)
-        weight_bytes = element_bytes(weights.values.type) * weights.channels * self._taps * output.channels
-        far = self.loops.kernel.may_be_distant(weight_bytes) and weight_bytes * rows > source.bytes * ceil_div(
-            output.channels, self._block
-        )
-        self.loops.for_work(self._one_block, filters_first=weights.channels == 1 or far)
+        inputs = source.bytes * ceil_div(output.channels, self._block)
+        return kernel.may_be_distant(size) and (not kernel.may_be_distant(source.bytes) or size * rows > inputs)
 
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
@@ -100,6 +103,8 @@ class DenseDirect:
         def one_channel(channel: Index, accumulators: Vectors) -> Vectors:
             base = b.add(plane, b.mul(channel, self.loops.source.layout.plane))
             weights = b.add(packed, b.mul(channel, self._taps * self._block))
+            if self._is_far:
+                self._prefetch_next(weights)
             return self._one_channel(tile, base, weights, accumulators)
 
         def some_channels(number: Index, totals: Vectors) -> Vectors:
@@ -112,6 +117,12 @@ class DenseDirect:
         if longest is not None:
             return b.loop(0, ceil_div(channels, part), accumulators, some_channels)
         return b.loop(0, channels, accumulators, one_channel)
+
+    def _prefetch_next(self, weights: Index) -> None:
+        """Ask for the weights of a channel in the next block: they have come when its turn does."""
+        b, size = self.loops.b, self._taps * self._block
+        for line in range(0, size, self.loops.kernel.line(self.weights.values.type)):
+            b.prefetch(self.weights.values, weights, self.weights.channels * size + line)
 
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""

@@ -43,7 +43,7 @@ def only_schedule(net: Network, module: ir.Module, target: str = "x86-64-v4", th
 
 def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
     """Require what the kernels require of a tile, and that its accumulators fit the registers."""
-    assert chosen.lanes == target.lanes
+    assert chosen.lanes * (2 if chosen.algorithm == "filter-lanes" else 1) == target.lanes
     shape = list(op.result.type.shape)
     if len(shape) == 2:
         assert 1 <= chosen.filters <= shape[1] and 1 <= chosen.rows <= shape[0]
@@ -65,6 +65,10 @@ def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
     if chosen.algorithm == "input-stationary":
         assert 1 <= chosen.filters <= channels
         assert vectors < target.registers  # a pattern's inputs; accumulators are in memory
+        return
+    if chosen.algorithm == "filter-lanes":
+        outputs = chosen.rows * max(sum(chunk.valid for chunk in strip.chunks) for strip in found)
+        assert chosen.filters <= channels and (outputs + 1) * chosen.filters // target.lanes < target.registers
         return
     assert vectors * chosen.filters * chosen.sums < target.registers
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
@@ -100,8 +104,9 @@ def test_tiles_of_large_and_odd_planes_are_legal(target: str, channels: int, hei
     found = [chosen.algorithm for _, chosen in scheduled_ops(module)]
     sparse, dense, *others = [name for name in found if name != "elementwise"]
     assert sparse in ("pattern-direct", "input-stationary", "dense-direct", "winograd")
-    assert dense in ("dense-direct", "winograd")
-    assert others == ["dense-direct", "depthwise-direct"]
+    assert dense in ("dense-direct", "filter-lanes", "winograd")
+    strided, depthwise = others
+    assert strided in ("dense-direct", "filter-lanes") and depthwise == "depthwise-direct"
     for op, chosen in scheduled_ops(module):
         check_tile(op, chosen, TARGETS[target])
 

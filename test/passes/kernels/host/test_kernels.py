@@ -13,6 +13,7 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from edge_layers import CASES, FENCED, MakeNet
 from hypothesis import given, settings
@@ -33,7 +34,7 @@ from random_layers import (
     windows,
 )
 from repository import run_function
-from tile_schedules import random_schedules
+from tile_schedules import random_filter_lanes, random_schedules
 
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
@@ -108,6 +109,31 @@ def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: rand
 @settings(REPRODUCIBLE, max_examples=40)
 def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
     check_random(random_dense(*case, choices), choices)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_filters_in_lanes(seed: int) -> None:
+    """Strides, dilations, groups, residuals, halos and several images, in blocks and tiles of any size."""
+    choices, rng = random.Random(seed), np.random.default_rng(seed)
+    groups, filters = choices.choice([(1, 9), (1, 16), (1, 35), (2, 16)])
+    stride, dilation, kernel = (
+        choices.choice([1, 1, 2, 3]),
+        choices.choice([1, 2]),
+        choices.choice([(1, 1), (3, 3), (1, 7)]),
+    )
+    net = Net((choices.randint(1, 2), 3 * groups, choices.randint(7, 12), choices.randint(7, 30)))
+    x = net.activate(net.input)
+    weight = rng.standard_normal((groups * filters, 3, *kernel))
+    window = {"strides": (stride, stride), "dilations": (dilation, dilation), "pads": (2, 6, 1, 7), "groups": groups}
+    y = net.conv(x, weight, rng.standard_normal(len(weight)), **window, activation='"relu"')
+    z = net.conv(x, weight, None, y, **window)
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        chosen = replace(chosen, lanes=choices.choice([4, 8] if filters >= 16 else [4]))
+        return random_filter_lanes(op, chosen, choices) if op.operation.name == "pattern.conv2d" else chosen
+
+    z = net.conv(z, rng.standard_normal((16, z.shape[1], 3, 3)))
+    check(net, [y, z], fenced=True, threads=choices.choice([1, 2]), retile=retile)
 
 
 @given(windows(POOL_KERNELS), RANDOMS)

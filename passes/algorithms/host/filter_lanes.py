@@ -1,0 +1,105 @@
+"""Filter-lanes convolution; see `passes/kernels/host/filter_lanes.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import groups_of, read_dense_weight
+from patc.passes.ir.elements import element_bytes
+from patc.passes.kernels import tiling
+from patc.passes.kernels.host import filter_lanes
+from patc.passes.kernels.host.dense_direct import DenseWeights
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.weights import pack_filters
+from patc.targets import Target
+
+_MOST_TAPS = 25  # that have code of their own
+_LEAST_LANES = 8  # of a vector: half of it is still one
+_BUSY = 1.0  # part of a core's multiply-adds that tiles reach
+
+
+class FilterLanes(HostAlgorithm):
+    """Filters in the lanes of vectors, outputs of a tile in registers; sparse weights are decoded."""
+
+    name: ClassVar[str] = "filter-lanes"
+
+    def applies(self, op: Any) -> bool:
+        if "grouped" in op.attributes or element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > _MOST_TAPS:
+            return False
+        return op.strides[1] % Layout.of(op.input.type).phases == 0
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
+        layer, group = TiledConvolution.of(op, target, channels // groups, threads), filters // groups
+        lanes, registers, kernel = layer.model.lanes, layer.model.registers, op.kernel_size
+        if lanes < _LEAST_LANES:
+            return
+        for vectors in (1, 2, 3, 4):
+            block = vectors * lanes
+            if block > group or (groups > 1 and group % block):
+                continue
+            most = (registers - vectors - 1) // vectors  # outputs of a tile
+            for tile in _tiles(layer, lanes // 2, most):
+                schedule = Schedule(self.name, tile.rows, tile.columns, lanes // 2, block)
+                yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
+
+    def emit(self, site: HostSite) -> None:
+        source, output, block = site.source, site.output, site.schedule.filters
+        weight = read_dense_weight(site.op, site.state)
+        filters, channels = weight.array.shape[:2]
+        packed = site.constant(pack_filters(weight.array, block), weight.origin, f"packed{block}")
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, values, made, epilogue = arguments
+            weights = DenseWeights(values, channels, filters // weight.groups)
+            filter_lanes.FilterLanes.of(Loops(kernel, made, epilogue, given), weights).emit()
+
+        site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
+
+
+def _tiles(layer: TiledConvolution, lanes: int, most: int) -> Iterator[RegisterTile]:
+    """Yield the tiles of up to `most` outputs: parts of a row that end with a vector of columns, or whole rows."""
+    half = lanes // 2
+    for columns in sorted({min(layer.width, step * half) for step in range(1, most // half + 1)} | {layer.width}):
+        strips = tiling.strips(layer.width, columns, lanes)
+        if columns > most or (
+            strips[0].columns < layer.width and strips[0].chunks[-1].valid < strips[0].chunks[-1].lanes
+        ):
+            continue
+        heights = {
+            ceil_div(layer.height, tiles) for tiles in range(ceil_div(layer.height, most // columns), layer.height + 1)
+        }
+        for rows in sorted(heights) if columns == layer.width else [1]:
+            yield RegisterTile(rows, columns, strips)
+
+
+def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, vectors: int) -> TileCost:
+    """Return what a tile of a block of filters costs."""
+    model, geometry, costs, taps = layer.model, layer.geometry, layer.model.costs, math.prod(kernel)
+    lanes, cycles, bound = layer.model.lanes, 0.0, ""
+    for strip in tile.strips:
+        outputs = tile.rows * sum(chunk.valid for chunk in strip.chunks)
+        parts = {
+            "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes) / _BUSY,
+            "loads": taps * (outputs + vectors) / costs.loads_per_cycle,
+        }
+        lines = taps * vectors * costs.line_cycles * costs.streamed_lines
+        channel = math.hypot(*parts.values(), lines) + 1.0
+        slots = tile.rows * sum(chunk.lanes for chunk in strip.chunks)
+        shuffles = vectors * ceil_div(slots, lanes) * lanes * (lanes.bit_length() + 1)
+        stored = vectors * lanes * tile.rows * len(strip.chunks)
+        ends = shuffles + 2 * stored * costs.store_cycles + vectors * lanes * layer.written_cycles(tile, strip)
+        cycles += strip.count * (geometry.channels * channel + ends + costs.loop_entry_cycles)
+        bound = max(parts, key=lambda name: parts[name])
+    return TileCost(cycles, taps * vectors * lanes, bound, ceil_div(layer.filters, vectors * lanes))
