@@ -202,7 +202,11 @@ def test_onnx_files_with_an_open_batch(tmp_path: Path) -> None:
             1,
             "expected inputs whose first size the file leaves open .*, found 'x' .1 ?x ?3",
         ),
-        ([CONV, ("ReduceMean", ["c", "first"], "y")], "N", "expected output 'y' .*, found 'y' of shape .1, "),
+        (
+            [CONV, ("ReduceMean", ["c", "first"], "y")],
+            "N",
+            "expected output with the batch as first dimension .*, found 'y' of shape .1, ",
+        ),
         (
             [CONV, ("ReduceMean", ["c", "first"], "m"), ("Sub", ["c", "m"], "y")],
             "N",
