@@ -78,7 +78,7 @@ def release_layers(module: ir.Module, held: Sequence[HeldLayer]) -> None:
         arguments = list(block.arguments)[argument : argument + layer.results]
         with module.context, layer.location, ir.InsertionPoint.at_block_terminator(block):
             made = _release(operands, [each.type for each in arguments], ir.Attribute.parse(layer.attributes))
-        for old, new in zip(arguments, made, strict=False):
+        for old, new in zip(arguments, made, strict=True):
             old.replace_all_uses_with(new)
         first, argument = first + len(layer.names), argument + layer.results
     _set_results(main, _returned(main)[:returned])
@@ -121,7 +121,7 @@ def _release(operands: dict[str, ir.Value], types: Sequence[ir.Type], attributes
     )
     if "clip" in attributes:
         op.attributes["clip"] = attributes["clip"]
-    return list(op.results)
+    return list(op.results) if op.final_cell is not None else [*op.results, op.final_hidden]  # it has that type then
 
 
 def _text(value: ir.Value) -> Any:

@@ -14,6 +14,7 @@ from gpu import compile_for_gpu
 from helpers import assert_close, layer_ops, raised_model, torch_results
 from native import compile_native
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import patc
 from patc import PatcError
@@ -116,3 +117,57 @@ def test_every_door(tmp_path: Path) -> None:
     for compiled in (patc.compile(tmp_path / "net.pt2"), torch.compile(model, backend="patc")):
         with torch.no_grad():
             assert_close([value.numpy() for value in compiled(x)], wanted)
+
+
+STEPS, SEQUENCES, INPUTS, UNITS = 6, 3, 5, 20
+NODES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("LSTM", {"direction": "bidirectional", "clip": 0.4}, ("lengths", "hidden", "cell", "peepholes")),
+    ("LSTM", {"direction": "reverse", "activations": ["HardSigmoid", "Relu", "Tanh"]}, ()),
+    ("GRU", {"direction": "bidirectional"}, ("lengths", "hidden")),
+    ("GRU", {"direction": "forward", "linear_before_reset": 1}, ("hidden",)),
+    ("RNN", {"direction": "reverse", "activations": ["Relu"]}, ("lengths",)),
+]
+
+
+def make_file(path: Path) -> None:
+    """Write a model with a layer for each of NODES, of the same input."""
+    onnx = pytest.importorskip("onnx")
+    helper, floats, rng = onnx.helper, onnx.TensorProto.FLOAT, np.random.default_rng(0)
+    nodes, tensors, outputs = [], {"lengths": np.array([6, 1, 4], np.int32)}, []
+    for number, (kind, attributes, given) in enumerate(NODES):
+        gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+        directions = 2 if attributes["direction"] == "bidirectional" else 1
+        shapes = {"W": (gates * UNITS, INPUTS), "R": (gates * UNITS, UNITS), "B": (2 * gates * UNITS,)}
+        shapes |= {"hidden": (SEQUENCES, UNITS), "cell": (SEQUENCES, UNITS), "peepholes": (3 * UNITS,)}
+        for name, shape in shapes.items():
+            tensors[f"{name}{number}"] = rng.normal(0, 0.3, (directions, *shape)).astype(np.float32)
+        optional = [name if name in given else "" for name in ("lengths", "hidden", "cell", "peepholes")]
+        names = ["W", "R", "B", *optional[: 4 if kind == "LSTM" else 2]]
+        operands = [name if name in ("", "lengths") else f"{name}{number}" for name in names]
+        made = [f"{part}{number}" for part in ("Y", "Y_h", "Y_c")[: 3 if kind == "LSTM" else 2]]
+        nodes.append(helper.make_node(kind, ["x", *operands], made, f"layer{number}", hidden_size=UNITS, **attributes))
+        outputs += [helper.make_tensor_value_info(name, floats, None) for name in made]
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    x = helper.make_tensor_value_info("x", floats, [STEPS, SEQUENCES, INPUTS])
+    graph = helper.make_graph(nodes, "layers", [x], outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install --no-deps --group nets")
+    make_file(tmp_path / "layers.onnx")
+    x = np.random.default_rng(1).standard_normal((STEPS, SEQUENCES, INPUTS), np.float32)
+    found = patc.compile(tmp_path / "layers.onnx")(torch.from_numpy(x))
+    session = runtime.InferenceSession(tmp_path / "layers.onnx", providers=["CPUExecutionProvider"])
+    assert_close([value.numpy() for value in tree_leaves(found)], session.run(None, {"x": x}))
+
+
+def test_onnx_refuses_by_name(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    make_file(tmp_path / "layers.onnx")
+    model = onnx.load(tmp_path / "layers.onnx")
+    for node in model.graph.node[:2]:
+        node.attribute.append(onnx.helper.make_attribute("input_forget", 1))
+    onnx.save(model, tmp_path / "layers.onnx")
+    with pytest.raises(PatcError, match=r"operations patc cannot compile: LSTM x2 \('layer0', 'layer1'\)$"):
+        patc.compile(tmp_path / "layers.onnx")

@@ -22,7 +22,7 @@ from patc.targets import Target
 
 _BUSY = 0.85  # part of a core's multiply-adds that tiles reach
 _ACTIVATION_CYCLES = 25.0  # of a vector
-_MEETING_CYCLES = 1500.0  # of threads, after a step
+_MEETING_CYCLES = 6000.0  # of threads, after a step
 
 
 class Recurrent(HostAlgorithm):
