@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patc.diagnostics import PatcError
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def _along(writer: Writer, name: str, like: str, axis: int) -> str:
     sizes, rank = writer.sizes(name), len(writer.sizes(like))
     if len(sizes) != 1 or rank < 2:
         return floats
+    if not -rank <= axis < rank:
+        place = f"{writer.graph.path}: {writer.name}"
+        raise PatcError(f"expected an axis of a tensor of {rank} dimensions, found {axis}", place)
     form = [1] * rank
     form[axis] = sizes[0]
     return writer.emit("Reshape", floats, writer.constant(np.array(form, np.int64)))

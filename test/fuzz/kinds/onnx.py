@@ -220,14 +220,13 @@ class Kind:
 
 def _draw_edit(choices: random.Random, model: Any) -> Edit:
     """Draw an edit of a message: any, or one of what files in the wild have wrong."""
-    if choices.random() < 0.6:
-        return draw_json_edit(choices, model, _NAMES)
     found: list[Edit] = []
     for place in places(model):
         for key, values in _WRONG.items():
             if place and place[-1] == key:
                 found += [["put", place, value] for value in values]
-    return choices.choice(found)
+    is_any = not found or choices.random() < 0.6
+    return draw_json_edit(choices, model, _NAMES) if is_any else choices.choice(found)
 
 
 def _compare(found: Any, path: Path, infos: Any, inputs: Any) -> str:

@@ -113,6 +113,7 @@ WHOLE = model(conv()).SerializeToString()
         (model(node("Conv", "x w", "y", group=3), weights={"w": np.ones((4, 1, 3, 3), np.float32)}), "Y: expected weights for 3 channels of input, found weights 4x1x3x3 of 3 groups"),
         (model(node("Add", "x w", "y")), "Y: expected shapes that go together, found: Add of 1x3x8x8 and 4x3x3x3: Incompatible dimensions"),
         (model(node("MatMul", "x w", "y")), "expected shapes that go together"),
+        (model(node("DequantizeLinear", "q s", "y", axis=7), weights={"q": np.ones((2, 3), np.int8), "s": np.ones(2, np.float32)}), "Y: expected an axis of a tensor of 2 dimensions, found 7|expected a model"),
         (model(node("Slice", "x i i", "y"), weights={"i": np.array(1)}), "Y: expected a list as input 2 of Slice, found a scalar"),
         (model(node("Pad", "x p", "y", mode="mirror"), weights={"p": np.ones(8, np.int64)}), "Y: expected mode of Pad to be one of constant, reflect, edge, wrap, found 'mirror'"),
         (model(node("Mystery", "x", "y")), "model has operations that are not in opset 18: Mystery x1 ('Y')"),
