@@ -103,9 +103,20 @@ def _of_one_state(mode: str, *activations: Activation) -> Callable[..., Any]:
     return run
 
 
-RECURRENT: dict[Any, Callable[..., Any]] = {
+def _in_f32(operation: Any, build: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what builds an operation on f32; others are torch's own, a part for each step."""
+    own = torch._decomp.decomposition_table[operation]
+
+    def run(x: torch.Tensor, *others: Any) -> Any:
+        return (build if x.dtype == torch.float32 else own)(x, *others)
+
+    return run
+
+
+_BUILT: dict[Any, Callable[..., Any]] = {
     aten.lstm.input: _lstm,
     aten.gru.input: _of_one_state("gru", _SIGMOID, _TANH),
     aten.rnn_tanh.input: _of_one_state("rnn", _TANH),
     aten.rnn_relu.input: _of_one_state("rnn", Activation("relu")),
 }
+RECURRENT = {operation: _in_f32(operation, build) for operation, build in _BUILT.items()}
