@@ -21,7 +21,7 @@ _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for whic
 _CAPABILITIES, _EXTENSIONS = ("Shader",), ("SPV_KHR_storage_buffer_storage_class",)  # that every kernel needs
 _CONTRACTED = ("spirv.FAdd", "spirv.FSub", "spirv.FMul")
 _PREPARE = (
-    "builtin.module(canonicalize,cse,loop-invariant-code-motion,map-memref-spirv-storage-class{client-api=vulkan},"
+    "builtin.module(affine-expand-index-ops,lower-affine,canonicalize,cse,loop-invariant-code-motion,map-memref-spirv-storage-class{client-api=vulkan},"
     "arith-expand,canonicalize,cse)"
 )
 _CONVERT = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from gpu import NAN_BYTE, compile_for_gpu, fill_arena, needs_device, needs_validator, require_valid
 from native import CONTEXT
+from torch import nn
 from torch_mlir import ir
 
+import patc
 from patc.diagnostics import PatcError
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
@@ -144,6 +147,11 @@ func.func @main(%x: tensor<37x70xf32>) -> tensor<37xf32> {
 """
 
 
+class Largest(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(1)
+
+
 def compile_linalg(text: str) -> VulkanModel:
     module = ir.Module.parse(text, CONTEXT)
     Pipeline().add("pattern-outline").run(module, PassState())
@@ -202,6 +210,16 @@ def test_products(rows: int, depth: int, columns: int, turned: bool) -> None:
     (found,) = run(model, a, b)
     wanted = a.astype(np.float64) @ (b.T if turned else b)
     assert np.abs(found - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
+@needs_device
+def test_the_largest_of_a_flattened_plane() -> None:
+    """Where an element was before its tensor was flattened is arithmetic of the affine dialect."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten()).eval()
+    x = torch.randn(2, 3, 8, 9)
+    largest = nn.Sequential(net, Largest()).eval()
+    assert torch.equal(patc.compile(largest, (x,), target="spirv-vulkan")(x), largest(x))
 
 
 @needs_device
