@@ -40,6 +40,7 @@ from patc.dialects.rules import (
     verify_convolution,
     verify_divisor,
     verify_format,
+    verify_integers,
     verify_pool,
     verify_ranks,
     verify_residual,
@@ -428,6 +429,43 @@ class ActivateOp(PatternDialect.Operation, name="activate", traits=[Pure]):
         return verify_same_shape(self) and verify_activation(self)
 
 
+class DepthToSpaceOp(PatternDialect.Operation, name="depth_to_space", traits=[Pure]):
+    """y = activation(input with channels as places): pixel shuffle, and what puts the phases of a transposed
+    convolution between each other. Each place of the input becomes `steps` places of the result, from as many channels.
+
+    Attributes:
+        steps: array<i64: down, right>.
+        mode: where the input has phase p of channel c, of P and C: "CRD" for channel c * P + p, "DCR" for channel
+            p * C + c, as ONNX names it. Phase i * right + j is the place j to the right in row i.
+        activation: as in `pattern.conv2d`.
+
+    Verifier:
+        'pattern.depth_to_space' op expected 'steps' to be array<i64> of 2 values of 1 or more, got <value>
+        'pattern.depth_to_space' op expected 'mode' to be "CRD" or "DCR", got <value>
+        'pattern.depth_to_space' op expected result of shape <shape>, got <shape>
+    """
+
+    input: Operand[Tensor]
+    result: Result[Tensor]
+    steps: Any
+    mode: Any
+    activation: Any
+
+    @when_complete
+    def verify_invariants(self) -> bool:
+        if not (verify_ranks(self, 4) and verify_integers(self, "steps", 2, 1)):
+            return False
+        mode, found = self.attributes["mode"], list(self.result.type.shape)
+        is_known = isinstance(mode, ir.StringAttr) and mode.value in ("CRD", "DCR")
+        if not rule(self, is_known, '\'mode\' to be "CRD" or "DCR"', mode):
+            return False
+        down, right = self.steps
+        batch, channels, height, width = self.input.type.shape
+        wanted = [batch, channels // (down * right), height * down, width * right]
+        is_whole = found == wanted and channels % (down * right) == 0
+        return rule(self, is_whole, f"result of shape {wanted}", found) and verify_activation(self)
+
+
 class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
     """The same elements in another layout, or of another floating-point type; rounded where that is narrower.
 
@@ -452,6 +490,7 @@ __all__ = [
     "AvgPool2dOp",
     "ClampAttr",
     "Conv2dOp",
+    "DepthToSpaceOp",
     "DivideOp",
     "ExplanationAttr",
     "FkwAttr",

@@ -91,7 +91,7 @@ def verify_bias(op: Any, filters: int) -> bool:
     return rule(op, shape == [filters], f"bias of shape {[filters]}", shape)
 
 
-def _verify_integers(op: Any, name: str, count: int, least: int) -> bool:
+def verify_integers(op: Any, name: str, count: int, least: int) -> bool:
     """Require attribute `name` to be array<i64: ...> of `count` values, each at least `least`."""
     attr = op.attributes[name]
     good = isinstance(attr, ir.DenseI64ArrayAttr) and len(attr) == count and min(attr) >= least
@@ -109,9 +109,9 @@ def verify_window(op: Any, kernel: tuple[int, int]) -> bool:
     """
     if not (
         verify_ranks(op, 4)
-        and _verify_integers(op, "strides", 2, 1)
-        and _verify_integers(op, "pads", 4, 0)
-        and _verify_integers(op, "dilations", 2, 1)
+        and verify_integers(op, "strides", 2, 1)
+        and verify_integers(op, "pads", 4, 0)
+        and verify_integers(op, "dilations", 2, 1)
     ):
         return False
     batch, _, *size = op.input.type.shape
@@ -127,7 +127,7 @@ def verify_window(op: Any, kernel: tuple[int, int]) -> bool:
 
 def verify_pool(op: Any) -> bool:
     """Check the window of a pool, and its result."""
-    if not _verify_integers(op, "kernel", 2, 1) or not verify_window(op, tuple(op.kernel)):
+    if not verify_integers(op, "kernel", 2, 1) or not verify_window(op, tuple(op.kernel)):
         return False
     channels, made = op.input.type.shape[1], op.result.type.shape[1]
     return rule(op, channels == made, f"{channels} result channels", made) and verify_activation(op)
@@ -147,7 +147,7 @@ def verify_uncounted_pads(op: Any) -> bool:
     """Check the pads that an average pool does not count, where it has any."""
     if "uncounted_pads" not in op.attributes:
         return True
-    if not _verify_integers(op, "uncounted_pads", 2, 0):
+    if not verify_integers(op, "uncounted_pads", 2, 0):
         return False
     rows, columns = op.attributes["uncounted_pads"]
     _, _, bottom, right = op.pads

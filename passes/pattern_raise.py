@@ -26,8 +26,9 @@ class PatternRaise(Pass):
     Bias, residual addition and activation go into the convolution or linear layer before them. A residual
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
     activation that no layer can take `pattern.activate`. What is left of batch norm is an activation. 1-D convolutions
-    are 2-D ones of height 1, transposed ones one convolution for each place within their stride, and wide dilated 3x3
-    ones undilated ones of more images, on CPUs. Reshapes stay.
+    are 2-D ones of height 1, transposed ones one convolution for each place within their stride, whose results
+    `pattern.depth_to_space` puts between each other, and wide dilated 3x3 ones undilated ones of more images, on CPUs.
+    Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the

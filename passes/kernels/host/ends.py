@@ -62,14 +62,20 @@ class Ends:
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
                     b.prefetch(tensor.memory, base, start + column, write=write)
 
-    def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:
-        """Do what `store_rows` does; the last strip of a row writes the halo as well."""
+    def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index, end: int | None = None) -> None:
+        """Do what `store_rows` does; the last strip of a row writes the halo as well.
+
+        Args:
+            end: columns of a row that are written, see `written`; None for those of the schedule's strips.
+        """
         self.store_rows(tile, rows, channel)
         layout, lanes = self.output.layout, self.schedule.lanes
         if not tile.ends_row or layout.is_packed(self.output.height, self.output.width):
             return
         halo = Halo.of(self, tile, channel)
-        end = written(self.output, tiling.strips(self.output.width, self.schedule.columns, lanes))
+        if end is None:
+            covered = tiling.covered_by(tiling.strips(self.output.width, self.schedule.columns, lanes))
+            end = written(self.output, covered)
         for row in range(tile.rows):
             halo.fill_sides(row, end, lanes)
         halo.fill_above_and_below(ceil_div(self.output.height, tile.rows), lanes)

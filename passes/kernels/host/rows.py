@@ -11,9 +11,8 @@ from torch_mlir.dialects import arith
 from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.tiling import Chunk, Strip
+from patc.passes.kernels.tiling import Chunk
 from patc.passes.kernels.values import fill_value
 
 
@@ -133,9 +132,8 @@ def _has_room(layout: Layout, end: int) -> bool:
     return ceil_div(layout.left + end, layout.phases) <= layout.row
 
 
-def written(tensor: Tensor, found: list[Strip]) -> int:
-    """Columns that the chunks of a row write, halo included."""
-    end = tiling.covered_by(found)
+def written(tensor: Tensor, end: int) -> int:
+    """Columns that the chunks of a row write, halo included, where their lanes end at `end`."""
     return end if _has_room(tensor.layout, end) else tensor.width
 
 

@@ -90,7 +90,7 @@ class OutputTransform:
         bias = self.ends.epilogue.bias
         scalar = b.load_scalar(bias, channel) if bias is not None else None
         has_halo = tile.ends_row and not output.layout.is_packed(output.height, output.width)
-        end = written(output, tiling.strips(output.width, TILE * layer.lanes, layer.lanes))
+        end = written(output, tiling.covered_by(tiling.strips(output.width, TILE * layer.lanes, layer.lanes)))
 
         def store_rows(numbers: Sequence[int]) -> None:
             for row in numbers:

@@ -258,6 +258,24 @@ func.func @relayout_shapes(%a: tensor<1x4xf32>) {
 
 // -----
 
+func.func @depth_to_space_mode(%a: tensor<1x8x3x4xf32>) {
+  // expected-error @below {{'pattern.depth_to_space' op expected 'mode' to be "CRD" or "DCR", got "ABC"}}
+  %y = "pattern.depth_to_space"(%a) {activation = "none", mode = "ABC", steps = array<i64: 2, 2>}
+    : (tensor<1x8x3x4xf32>) -> tensor<1x2x6x8xf32>
+  return
+}
+
+// -----
+
+func.func @depth_to_space_shape(%a: tensor<1x8x3x4xf32>) {
+  // expected-error @below {{'pattern.depth_to_space' op expected result of shape [1, 2, 6, 8], got [1, 2, 7, 8]}}
+  %y = "pattern.depth_to_space"(%a) {activation = "none", mode = "CRD", steps = array<i64: 2, 2>}
+    : (tensor<1x8x3x4xf32>) -> tensor<1x2x7x8xf32>
+  return
+}
+
+// -----
+
 // What the dialect itself requires.
 
 func.func @operand_type(%a: vector<4xf32>) {

@@ -104,6 +104,14 @@ func.func @scale(%x: tensor<1x8x6x6xf32>, %gate: tensor<1x8x1x1xf32>) -> tensor<
   return %z : tensor<1x8x6x6xf32>
 }
 
+// CHECK-LABEL: @depth_to_space
+func.func @depth_to_space(%x: tensor<1x12x3x4xf32>) -> tensor<1x2x9x8xf32> {
+  // CHECK: "pattern.depth_to_space"(%{{.*}}) {activation = "relu", mode = "CRD", steps = array<i64: 3, 2>}
+  %y = "pattern.depth_to_space"(%x) {activation = "relu", mode = "CRD", steps = array<i64: 3, 2>}
+    : (tensor<1x12x3x4xf32>) -> tensor<1x2x9x8xf32>
+  return %y : tensor<1x2x9x8xf32>
+}
+
 // CHECK-LABEL: @relayout
 func.func @relayout(%x: tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32> {
   // CHECK: "pattern.relayout"(%{{.*}}) : (tensor<1x8x6x6xf32>) -> tensor<1x8x6x6xf32, #pattern.layout<{fill = "zero",
