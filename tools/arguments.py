@@ -40,7 +40,7 @@ DTYPE_HELP = (
     "inputs and outputs stay as they are (f32)"
 )
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
-BATCH_HELP = "take any number of images in a call; as many as the example has are computed at once"
+BATCH_HELP = "take any number of images in a call; one, and as many as the example has or 8, are computed at once"
 
 PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
 
