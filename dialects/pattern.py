@@ -194,9 +194,8 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
 
     Attributes:
         format: a `WeightFormatAttr`, as #pattern.fkw.
-        strides, pads, dilations, activation: as in `pattern.conv2d`. What is stored of grouped convolutions names its
-            input channels, so there is no `groups`.
-        grouped: optional unit; such a convolution, which is never computed dense.
+        strides, pads, dilations, activation: as in `pattern.conv2d`.
+        groups: optional i64, 1 where it is missing. What is stored names the input channels of the whole convolution.
 
     Example:
         %y = "pattern.sparse_conv2d"(%x, %values, %index, %offset, %pattern_offsets, %reorder, %b) {activation = "relu",
@@ -221,6 +220,7 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
         'pattern.sparse_conv2d' op expected pattern_offsets of shape [<F>, <P + 1>], got <shape>
         'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
         'pattern.sparse_conv2d' op expected a library of depth <C> or less, the input channels, got <depth>
+        'pattern.sparse_conv2d' op expected 'groups' that divide channels and filters, got <value>
         and the rules of every convolution, see `verify_convolution`.
     """
 
@@ -242,7 +242,14 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
     def verify_invariants(self) -> bool:
         if not (verify_ranks(self, 4) and verify_format(self)):
             return False
-        return verify_convolution(self, filters=self.result.type.shape[1], kernel=self.kernel_size)
+        channels, filters = self.input.type.shape[1], self.result.type.shape[1]
+        if "groups" in self.attributes:
+            groups = self.attributes["groups"]
+            count = integer(groups)
+            divides = count >= 1 and channels % count == filters % count == 0
+            if not rule(self, divides, "'groups' that divide channels and filters", groups):
+                return False
+        return verify_convolution(self, filters=filters, kernel=self.kernel_size)
 
 
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
+from patc.dialects.attributes import i64
 from patc.passes.base import Pass, PassState
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
-from patc.passes.formats.fkw_library import MAX_ENTRIES, MIN_ENTRIES, size
+from patc.passes.formats.fkw_library import MIN_ENTRIES, size
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.formats.registry import formats
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
@@ -26,10 +27,14 @@ class PatternEncode(Pass):
     FKW, which leaves linear layers as they are.
 
     The pattern library of a layer is read from the zeros of its weights. All its patterns have as many entries as the
-    fullest kernel, two to six. Masks of fewer entries that none of them covers are merged into further patterns, the
+    fullest kernel, two or more. Masks of fewer entries that none of them covers are merged into further patterns, the
     most frequent first. Patterns are sorted by mask, so that layers with the same patterns can share their code. A
     kernel takes the first pattern that covers it, and stores zeros where it has fewer entries; a kernel of zeros is
     dropped.
+
+    Zeros that make no few patterns, as those of unstructured pruning, are left out all the same where they are 60% of
+    the weights or more: each tap that some kernel uses is a pattern of its own then, and each other weight a kernel.
+    So are patterns' weights where one and a half times as many would be stored as are not zero.
 
     Nine consecutive input channels of one filter of a 1x1 convolution are one kernel of depth nine. The rest, C
     mod 9 channels, is stored as kernels of the last nine channels, as few as its entries need. Patterns for these
@@ -59,11 +64,11 @@ class PatternEncode(Pass):
 
     Options:
         max-patterns: the most patterns that a layer's own library may have, from 1; default 16.
-            Patterns for the rest of a 1x1 convolution count.
+            Patterns for the rest of a 1x1 convolution count, those of a single tap do not.
         min-sparsity: the least part of a layer's weights that the arrays must leave out, 0 to 1; default 0.3,
             since the slowest pattern loop runs at 0.7 of a dense loop's rate.
         library: masks of the 3x3 patterns to use, in this order and even if unused; distinct, with equally
-            many entries, two to six. 1x1 convolutions use them for their kernels of nine channels too, and
+            many entries, two or more. 1x1 convolutions use them for their kernels of nine channels too, and
             add what their rest needs. Default: find them, as always for other kernel sizes.
 
     Raises:
@@ -91,11 +96,11 @@ class PatternEncode(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = {size(mask) for mask in self.library}
-        one_size = not sizes or (len(sizes) == 1 and MIN_ENTRIES <= min(sizes) <= MAX_ENTRIES)
+        one_size = not sizes or (len(sizes) == 1 and min(sizes) >= MIN_ENTRIES)
         if not one_size or len(set(self.library)) < len(self.library):
             raise PatcError(
                 f"pass '{self.name}' expected option 'library' to be distinct masks with equally many "
-                f"entries, {MIN_ENTRIES} to {MAX_ENTRIES}, got {list(self.library)}"
+                f"entries, {MIN_ENTRIES} or more, got {list(self.library)}"
             )
 
     def run(self, module: ir.Module, state: PassState) -> None:
@@ -152,11 +157,11 @@ def _replace(layer: Any, sparse_op: Any, encoded: tuple[WeightFormat, Arrays], s
             f"array{number}": make_constant(array, stem and f"{stem}.{name}", state, location=weight.owner.location)
             for number, (name, array) in enumerate(zip(attr.array_names(), encoded[1], strict=True))
         }
-    is_grouped = groups_of(layer) > 1
+    groups = groups_of(layer)
     with ir.InsertionPoint(layer):
         sparse = rebuild(layer, sparse_op, format=attr, **values)
-    if is_grouped:
-        sparse.attributes["grouped"] = ir.UnitAttr.get()
+    if groups > 1:
+        sparse.attributes["groups"] = i64(groups)
     if next(iter(weight.uses), None) is None:
         weight.owner.erase()
 

@@ -60,21 +60,21 @@ class WeightFormat(abc.ABC):
         """Return the attribute for `from_attr`."""
 
     @abc.abstractmethod
-    def decode(self, arrays: Arrays, channels: int) -> np.ndarray:
-        """Return the F x `channels` x KH x KW weights, F x `channels` x 1 x 1 of a linear layer.
-
-        They are ordered by output channel, with zeros between groups.
+    def decode(self, arrays: Arrays, channels: int, groups: int = 1) -> np.ndarray:
+        """Return the F x C/groups x KH x KW weights, F x C x 1 x 1 of a linear layer, ordered by output channel.
 
         Args:
             channels: C.
+            groups: of a convolution; no filter reads a channel of another group than its own.
         """
 
     @abc.abstractmethod
-    def find_violation(self, arrays: Arrays, channels: int) -> tuple[str, Any] | None:
+    def find_violation(self, arrays: Arrays, channels: int, groups: int = 1) -> tuple[str, Any] | None:
         """Return the first rule that arrays of the right shapes break, and what was found instead.
 
         Args:
             channels: C.
+            groups: of a convolution.
         """
 
     @abc.abstractmethod

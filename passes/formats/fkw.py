@@ -121,6 +121,8 @@ def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1, depth: int
     Filters keep their order. Inside a filter kernels are sorted by pattern, then by input channel. A kernel
     that several patterns cover takes the first of them and stores zeros; a kernel of zeros is dropped.
 
+    Kernels that no pattern covers are cut into taps where the library has each of them as a pattern.
+
     Where `depth` does not divide the channels of a group, the rest of each filter is stored as the fewest kernels that
     hold it. They start `depth` channels before the end, and store zeros for all taps but theirs.
 
@@ -163,7 +165,7 @@ def _cut(weight: np.ndarray, masks: Sequence[int], depth: int) -> np.ndarray:
     whole = kernel_masks(weight, depth)
     chosen = choose_patterns(whole, masks)
     if (chosen == len(masks)).any():
-        raise ValueError("expected a library that covers every kernel")
+        return _cut_into_taps(weight, masks, depth)
     owner, number = np.nonzero(chosen != DROPPED)
     parts = [np.stack([owner, number * depth, chosen[owner, number], whole[owner, number]])]
     rest, last = rest_masks(weight, depth), weight.shape[1] - depth
@@ -172,6 +174,22 @@ def _cut(weight: np.ndarray, masks: Sequence[int], depth: int) -> np.ndarray:
         for share in _share(mask, masks):
             parts.append(np.stack([owner, *(np.full_like(owner, value) for value in (last, *share))]))
     return np.concatenate(parts, axis=1)
+
+
+def _cut_into_taps(weight: np.ndarray, masks: Sequence[int], depth: int) -> np.ndarray:
+    """Return what `_cut` does, with a kernel for each weight.
+
+    Raises:
+        ValueError: the patterns are not all of one tap, or are no taps of some weights.
+    """
+    filters, channels, height, width = weight.shape
+    owner, channel, tap = np.nonzero(weight.reshape(filters, channels, height * width))
+    held = np.int64(1) << tap
+    order = np.argsort(masks)
+    place = np.minimum(np.searchsorted(masks, held, sorter=order), len(masks) - 1)
+    if depth > 1 or (np.array(masks)[order[place]] != held).any():
+        raise ValueError("expected a library that covers every kernel")
+    return np.stack([owner, channel, order[place], held])
 
 
 def _share(mask: int, masks: Sequence[int]) -> list[tuple[int, int]]:
@@ -190,19 +208,19 @@ def _share(mask: int, masks: Sequence[int]) -> list[tuple[int, int]]:
     return shares
 
 
-def decode(fkw: Fkw, masks: Sequence[int], kernel: tuple[int, int], channels: int) -> np.ndarray:
-    """Return the dense F x `channels` x KH x KW weight of FKW arrays; a grouped one has zeros between groups.
+def decode(fkw: Fkw, masks: Sequence[int], kernel: tuple[int, int], channels: int, groups: int = 1) -> np.ndarray:
+    """Return the dense F x `channels`/groups x KH x KW weight of FKW arrays.
 
     Kernels of one filter that read the same input channel add up, as in the convolution. The depth of the kernels does
     not matter: their taps follow each other from channel to channel.
     """
     owner, pattern = fkw.owners()
     filters, taps = len(fkw.reorder), kernel[0] * kernel[1]
-    row = fkw.reorder.astype(np.int64)[owner]
-    first = (row * channels + fkw.index) * taps
+    row, own = fkw.reorder.astype(np.int64)[owner], channels // groups
+    first = (row * own + fkw.index - row // (filters // groups) * own) * taps
     position = first[:, None] + np.array([mask_taps(mask) for mask in masks])[pattern]
-    dense = np.bincount(position.ravel(), fkw.values.ravel(), minlength=filters * channels * taps)
-    return dense.astype(fkw.values.dtype).reshape(filters, channels, *kernel)
+    dense = np.bincount(position.ravel(), fkw.values.ravel(), minlength=filters * own * taps)
+    return dense.astype(fkw.values.dtype).reshape(filters, own, *kernel)
 
 
 def permute_filters(fkw: Fkw, order: np.ndarray, positions: np.ndarray) -> Fkw:
@@ -243,12 +261,13 @@ def invert(permutation: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def find_violation(fkw: Fkw, channels: int, depth: int = 1) -> tuple[str, Any] | None:
+def find_violation(fkw: Fkw, channels: int, depth: int = 1, groups: int = 1) -> tuple[str, Any] | None:
     """Return the first rule that arrays of the right shapes break, and what was found instead.
 
     Args:
         channels: C, the input channels.
         depth: input channels that one kernel spans.
+        groups: of the convolution.
     """
     steps = np.diff(fkw.pattern_offsets.astype(np.int64), axis=1)
     wrong = np.flatnonzero((fkw.pattern_offsets[:, 0] != 0) | (steps < 0).any(axis=1))
@@ -268,6 +287,10 @@ def find_violation(fkw: Fkw, channels: int, depth: int = 1) -> tuple[str, Any] |
     missing = np.setdiff1d(np.arange(len(fkw.reorder)), fkw.reorder)
     if missing.size:
         return "reorder to name every output channel", f"none that names {missing[0]}"
+    own = fkw.reorder.astype(np.int64)[fkw.owners()[0]] // (len(fkw.reorder) // groups)
+    wrong = np.flatnonzero(fkw.index // (channels // groups) != own)
+    if groups > 1 and wrong.size:
+        return f"index within group {own[wrong[0]]} of {groups}", int(fkw.index[wrong[0]])
     return None
 
 

@@ -14,9 +14,10 @@ from patc.dialects.attributes import MAX_TAPS, FkwAttr, Library
 from patc.passes.formats import fkw
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
 from patc.passes.formats.fkr import order_filters
-from patc.passes.formats.fkw_library import find_layer_library
+from patc.passes.formats.fkw_library import find_layer_library, find_single_taps
 
 POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
+MOST_PADDING = 1.5  # stored weights over those that are not zero: above, single taps are faster
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,16 @@ class FkwFormat(WeightFormat):
             return None  # no kernel would gain from it
         if _is_usually_dense(weight, groups) and np.mean(weight == 0) < options.min_sparsity:
             return None
-        _check_kind(weight, groups)
-        height, width = weight.shape[2:]
-        depth = POINTWISE_DEPTH if height * width == 1 else 1
+        _check_kind(weight)
+        singles = find_single_taps(weight, options)
         try:
-            library = Library((height, width), find_layer_library(weight, depth, options), depth)
-            encoded = fkw.encode(weight, library.masks, groups, depth)
-            _check_sparsity(encoded, weight, options)
-        except StaysDense as reason:
-            if depth == 1:
+            library, encoded = _encode_patterns(weight, groups, options)
+        except StaysDense:
+            if not singles:
                 raise
-            raise StaysDense(f"with {depth} input channels to a kernel, {reason}") from None
+            return _encode_singles(weight, singles, groups)
+        if singles and encoded.values.size > MOST_PADDING * np.count_nonzero(weight):
+            return _encode_singles(weight, singles, groups)
         return cls(library), encoded.arrays
 
     @classmethod
@@ -52,11 +52,11 @@ class FkwFormat(WeightFormat):
     def to_attr(self) -> ir.Attribute:
         return self.library.to_attr()
 
-    def decode(self, arrays: Arrays, channels: int) -> np.ndarray:
-        return fkw.decode(fkw.Fkw(*arrays), self.library.masks, self.library.kernel, channels)
+    def decode(self, arrays: Arrays, channels: int, groups: int = 1) -> np.ndarray:
+        return fkw.decode(fkw.Fkw(*arrays), self.library.masks, self.library.kernel, channels, groups)
 
-    def find_violation(self, arrays: Arrays, channels: int) -> tuple[str, Any] | None:
-        return fkw.find_violation(fkw.Fkw(*arrays), channels, self.library.depth)
+    def find_violation(self, arrays: Arrays, channels: int, groups: int = 1) -> tuple[str, Any] | None:
+        return fkw.find_violation(fkw.Fkw(*arrays), channels, self.library.depth, groups)
 
     def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
         return math.prod(shapes[0])
@@ -88,29 +88,54 @@ def _is_usually_dense(weight: np.ndarray, groups: int) -> bool:
     return height * width == 1 or height * width > MAX_TAPS or (channels == 1 and groups > 1)
 
 
-def _check_kind(weight: np.ndarray, groups: int) -> None:
-    """Refuse the kinds of convolutions that are never encoded, and weights that are all zero.
+def _check_kind(weight: np.ndarray) -> None:
+    """Refuse kernels that masks are too short for, and weights that are all zero.
 
     Raises:
         StaysDense: the reason.
     """
-    _, channels, height, width = weight.shape
+    height, width = weight.shape[2:]
     if height * width > MAX_TAPS:
         raise StaysDense(f"{height}x{width} kernels have more than {MAX_TAPS} taps")
-    if height * width == 1 and groups > 1:
-        raise StaysDense("1x1 kernels of a grouped convolution have no patterns")
-    if height * width == 1 and channels < POINTWISE_DEPTH:
-        raise StaysDense(f"1x1 kernels have patterns over {POINTWISE_DEPTH} input channels, the layer has {channels}")
     if not weight.any():
         raise StaysDense("all weights are zero")
 
 
-def _check_sparsity(encoded: fkw.Fkw, weight: np.ndarray, options: EncodeOptions) -> None:
-    """Require that the arrays leave out as much of the weights as is asked for.
+def _encode_singles(weight: np.ndarray, masks: tuple[int, ...], groups: int) -> tuple[FkwFormat, Arrays]:
+    """Return format and arrays of a layer whose weights are stored one by one."""
+    height, width = weight.shape[2:]
+    return FkwFormat(Library((height, width), masks)), fkw.encode(weight, masks, groups).arrays
+
+
+def _encode_patterns(weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[Library, fkw.Fkw]:
+    """Return the patterns of a layer, and its kernels.
 
     Raises:
-        StaysDense: how much they do.
+        StaysDense: why it has none.
+    """
+    _, channels, height, width = weight.shape
+    if height * width > 1:
+        library = Library((height, width), find_layer_library(weight, 1, options))
+        return library, _checked(fkw.encode(weight, library.masks, groups), weight, options)
+    if groups > 1:
+        raise StaysDense("1x1 kernels of a grouped convolution have no patterns")
+    depth = POINTWISE_DEPTH
+    if channels < depth:
+        raise StaysDense(f"1x1 kernels have patterns over {depth} input channels, the layer has {channels}")
+    try:
+        library = Library((height, width), find_layer_library(weight, depth, options), depth)
+        return library, _checked(fkw.encode(weight, library.masks, groups, depth), weight, options)
+    except StaysDense as reason:
+        raise StaysDense(f"with {depth} input channels to a kernel, {reason}") from None
+
+
+def _checked(encoded: fkw.Fkw, weight: np.ndarray, options: EncodeOptions) -> fkw.Fkw:
+    """Return arrays that leave out as much of the weights as is asked for.
+
+    Raises:
+        StaysDense: how much others do.
     """
     left_out = 1 - encoded.values.size / weight.size
     if left_out < options.min_sparsity:
         raise StaysDense(f"patterns leave out {left_out:.0%} of the weights, {options.min_sparsity:.0%} expected")
+    return encoded

@@ -8,7 +8,9 @@ from patc.integers import ceil_div
 from patc.passes.formats.base import EncodeOptions, StaysDense
 from patc.passes.formats.fkw import choose_patterns, kernel_masks, rest_masks
 
-MIN_ENTRIES, MAX_ENTRIES = 2, 6
+_SCATTERED = 0.6  # of the weights are zero at least where each is stored with its own place
+_REST_ENTRIES = 6  # of patterns for a rest alone, at most
+MIN_ENTRIES = 2  # kernels with fewer are filled up: two multiply-adds of one kernel cost little more than one
 
 
 def find_layer_library(weight: np.ndarray, depth: int, options: EncodeOptions) -> tuple[int, ...]:
@@ -26,6 +28,9 @@ def find_layer_library(weight: np.ndarray, depth: int, options: EncodeOptions) -
     if options.library and (weight.shape[2:] == (3, 3) or depth > 1):
         _check_library(kernels, options.library)
         return options.library + find_rest_patterns(rest, options.library, taps)
+    kept = np.mean(kernels == (1 << taps) - 1)
+    if kept > 1 - options.min_sparsity:
+        raise StaysDense(f"kernels keep up to {taps} of {taps} weights")
     found = find_library(kernels, taps, options.max_patterns)
     patterns = found + find_rest_patterns(rest, found, taps)
     if len(patterns) > options.max_patterns:
@@ -34,6 +39,17 @@ def find_layer_library(weight: np.ndarray, depth: int, options: EncodeOptions) -
             f"at most {options.max_patterns} fit"
         )
     return patterns
+
+
+def find_single_taps(weight: np.ndarray, options: EncodeOptions) -> tuple[int, ...]:
+    """Return the patterns of one tap each that any kernels are sums of; none where too few weights are zero for that.
+
+    Args:
+        weight: F x C/groups x KH x KW.
+    """
+    is_sparse = np.mean(weight == 0) >= max(_SCATTERED, options.min_sparsity)
+    used = (weight != 0).any(axis=(0, 1)).ravel()
+    return tuple(1 << int(tap) for tap in np.flatnonzero(used)) if is_sparse and not options.library else ()
 
 
 def _check_library(kernels: np.ndarray, masks: tuple[int, ...]) -> None:
@@ -57,15 +73,13 @@ def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int
         taps: height x width x depth of a kernel.
 
     Raises:
-        StaysDense: the kernels have too many entries or need too many patterns.
+        StaysDense: the kernels need too many patterns.
     """
     masks, counts = np.unique(kernels[kernels != 0], return_counts=True)
     if not masks.size:
         return ()
     sizes = np.sum([masks >> tap & 1 for tap in range(taps)], axis=0)
     entries = max(MIN_ENTRIES, int(sizes.max()))
-    if entries > MAX_ENTRIES:
-        raise StaysDense(f"kernels keep up to {entries} of {taps} weights")
     patterns = masks[sizes == entries].tolist()
     if len(patterns) > max_patterns:
         raise StaysDense(f"{len(patterns)} patterns of {entries} entries, at most {max_patterns} fit")
@@ -85,7 +99,7 @@ def find_rest_patterns(rest: np.ndarray, patterns: tuple[int, ...], taps: int) -
     Any mask of n taps, counting all that some filter uses, then takes at most n / E kernels of E entries, rounded up.
     """
     left = int(np.bitwise_or.reduce(rest))
-    entries = size(patterns[0]) if patterns else min(max(MIN_ENTRIES, size(left)), MAX_ENTRIES)
+    entries = size(patterns[0]) if patterns else min(max(MIN_ENTRIES, size(left)), _REST_ENTRIES)
     added: list[int] = []
     while left:
         kernels = ceil_div(size(left), entries)

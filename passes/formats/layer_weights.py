@@ -44,8 +44,8 @@ def read_fkw(op: Any, state: PassState) -> Fkw:
 
 
 def groups_of(op: Any) -> int:
-    """Return the groups of a layer's weights as they are computed with; those of a sparse one are decoded to one."""
-    return op.groups.value if "groups" in op.attributes else 1
+    """Return the groups of a layer's weights."""
+    return op.attributes["groups"].value if "groups" in op.attributes else 1
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ def read_dense_weight(op: Any, state: PassState) -> DenseWeight:
     """Return a layer's weights; those of a sparse one are decoded."""
     if "format" not in op.attributes:
         return DenseWeight(require_array(op, op.weight, "weight", state), op.weight, groups_of(op))
-    array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1])
+    groups = groups_of(op)
+    array = format_of(op).decode(read_arrays(op, state), op.input.type.shape[1], groups)
     is_linear = len(op.result.type.shape) == 2
-    return DenseWeight(array[:, :, 0, 0] if is_linear else array, op.arrays[0], 1)
+    return DenseWeight(array[:, :, 0, 0] if is_linear else array, op.arrays[0], groups)
 
 
 def find_dense_weight(op: Any, state: PassState) -> DenseWeight | None:

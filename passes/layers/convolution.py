@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
@@ -16,9 +17,10 @@ from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirec
 from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
+from patc.passes.algorithms.host.tap_direct import TapDirect
 from patc.passes.algorithms.host.winograd import Winograd
 from patc.passes.base import PassState
-from patc.passes.formats.layer_weights import read_arrays
+from patc.passes.formats.layer_weights import groups_of, read_arrays
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.ir.windows import Window
@@ -122,7 +124,7 @@ class SparseConv2d(_Convolution):
     op = pattern.SparseConv2dOp
     sparse = None
     raisers = ()
-    host = (PatternDirect(), InputStationary(), DenseDirect(), DepthwiseDirect(), Winograd())
+    host = (PatternDirect(), InputStationary(), TapDirect(), DenseDirect(), DepthwiseDirect(), Winograd())
     gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -132,13 +134,17 @@ class SparseConv2d(_Convolution):
             "bias": Access.WEIGHTS,
             "residual": Access.ELEMENTS,
         }
-        return list_operands(op, accesses, shared=("input",))
+        return list_operands(op, accesses, shared=("input",) if groups_of(op) == 1 else ())
 
     def channels(self, op: Any, state: PassState) -> Channels:
         if not are_constant([*op.arrays, op.bias], state):
             state.remark(op, "keeps the order of its filters: its arrays are not constant")
             return fix_all(op)
         stored, arrays = read_weights(op, state)
+        if groups_of(op) > 1:
+            is_depthwise = groups_of(op) == op.input.type.shape[1] == op.result.type.shape[1]
+            tied = [op.input, op.result, *([] if op.residual is None else [op.residual])]
+            return Channels(tied=tuple(tied)) if is_depthwise else fix_all(op)
         order = stored.order_filters(arrays)
         work = kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(
@@ -148,22 +154,23 @@ class SparseConv2d(_Convolution):
         )
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
-        assert permutation.filters is not None, "channels said an order"
         inputs, outputs = (positions(permutation.of(tensor), tensor.type.shape[1]) for tensor in (op.input, op.result))
         stored, arrays = read_weights(op, state)
-        arrays = stored.permute_channels(stored.permute_filters(arrays, permutation.filters, outputs), inputs)
+        filters = np.arange(op.result.type.shape[1]) if permutation.filters is None else permutation.filters
+        arrays = stored.permute_channels(stored.permute_filters(arrays, filters, outputs), inputs)
         replace_arrays(op, arrays, state)
         _permute_epilogue(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         name = constant_name(op.arrays[0])
         stored, arrays = read_weights(op, state)
-        dense = stored.decode(arrays, op.input.type.shape[1])
+        groups = groups_of(op)
+        dense = stored.decode(arrays, op.input.type.shape[1], groups)
         weight = make_constant(dense, None if name is None else f"{name}.dense", state)
-        return _convolve(op, weight, 1, state)
+        return _convolve(op, weight, groups, state)
 
     def work(self, op: Any) -> Work:
-        dense = op.result.type.shape[1] * op.input.type.shape[1] * math.prod(op.kernel_size)
+        dense = op.result.type.shape[1] * op.input.type.shape[1] // groups_of(op) * math.prod(op.kernel_size)
         kept = kept_weights(op)
         return Work(dense, kept, 2 * kept * _places(op))
 

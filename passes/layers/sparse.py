@@ -11,7 +11,7 @@ from torch_mlir import ir
 from patc.passes.base import PassState, fail
 from patc.passes.formats.base import Arrays, WeightFormat
 from patc.passes.formats.fkw import invert
-from patc.passes.formats.layer_weights import read_arrays
+from patc.passes.formats.layer_weights import groups_of, read_arrays
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import read_constant, replace_constant
 from patc.passes.layers.base import Access, operand_number
@@ -29,7 +29,7 @@ def read_weights(op: Any, state: PassState) -> tuple[WeightFormat, Arrays]:
         PatcError: an array is not constant, or not valid.
     """
     stored, arrays = format_of(op), read_arrays(op, state)
-    violation = stored.find_violation(arrays, op.input.type.shape[1])
+    violation = stored.find_violation(arrays, op.input.type.shape[1], groups_of(op))
     if violation is not None:
         raise fail(op, *violation)
     return stored, arrays

@@ -59,9 +59,6 @@ class DenseDirect(GpuAlgorithm):
     name = "dense-direct"
     is_depthwise: ClassVar[bool] = False
 
-    def applies(self, op: Any) -> bool:
-        return "grouped" not in op.attributes  # zeros between the groups would make NaN of another group's infinity
-
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         shape, model = _Shape.of(op), cost_model(target)
         if shape.is_depthwise != self.is_depthwise:

@@ -30,9 +30,6 @@ class DenseDirect(HostAlgorithm):
     name: ClassVar[str] = "dense-direct"
     is_depthwise: ClassVar[bool] = False
 
-    def applies(self, op: Any) -> bool:
-        return "grouped" not in op.attributes  # zeros between the groups would make NaN of another group's infinity
-
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
         if (channels == filters == groups) != self.is_depthwise:

@@ -44,8 +44,8 @@ class Winograd(HostAlgorithm):
     has_stages: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
-        if "grouped" in op.attributes or element_bytes(op.result.type) < 4:
-            return False  # zeros between groups make NaN of infinity, and the transforms would lose most bits of f16
+        if element_bytes(op.result.type) < 4:
+            return False  # the transforms would lose most bits of f16
         phases = Layout.of(op.input.type).phases
         return winograd.applies(op.kernel_size, op.strides, op.dilations, groups_of(op), phases)
 

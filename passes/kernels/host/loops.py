@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.ir.windows import Tap, Window
 from patc.passes.kernels import tiling
@@ -94,20 +95,30 @@ class Loops(Ends):
     def input_range(self, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
         """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
         layout, stride = self.source.layout, self.window.strides[1]
-        channel, dy, _ = tap
-        y = row * self.window.strides[0] + dy * self.window.dilations[0] - self.window.top + layout.top
-        x = self._input_column(tap)
-        start = channel * layout.plane + y * layout.pitch
-        if layout.phases == stride:
-            position, phase = divmod(x, stride)
-            first = start + phase * layout.row + position + chunk.column
-            return first, first + chunk.lanes - 1
-        first = start + x - x % stride + chunk.column * stride
-        return first, first + stride * chunk.lanes - 1
+        step = 1 if layout.phases == stride else stride
+        first = place_of(tap, row, self.window, layout) + chunk.column * step
+        return first, first + step * chunk.lanes - 1
 
     def _input_column(self, tap: Tap) -> int:
-        """Return the column, halo included, that a tap of the first output column reads."""
-        return tap[2] * self.window.dilations[1] - self.window.left + self.source.layout.left
+        return input_column(tap, self.window, self.source.layout)
+
+
+def input_column(tap: Tap, window: Window, layout: Layout) -> int:
+    """Return the column, halo included, that a tap of the first output column reads."""
+    return tap[2] * window.dilations[1] - window.left + layout.left
+
+
+def place_of(tap: Tap, row: int, window: Window, layout: Layout) -> int:
+    """Return where the vector begins, counted from the tile's base, in which a tap of the first output column of a row
+    is. Later columns follow where the layout has a phase for each column of a stride; else they are a stride apart."""
+    channel, dy, _ = tap
+    y = row * window.strides[0] + dy * window.dilations[0] - window.top + layout.top
+    x, stride = input_column(tap, window, layout), window.strides[1]
+    start = channel * layout.plane + y * layout.pitch
+    if layout.phases == stride:
+        position, phase = divmod(x, stride)
+        return start + phase * layout.row + position
+    return start + x - x % stride
 
 
 def pick_strided(b: Builder, parts: Vectors, first: int, stride: int) -> ir.Value:

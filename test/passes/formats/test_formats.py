@@ -46,7 +46,7 @@ class Net(nn.Module):
         super().__init__()
         rng = np.random.default_rng(3)
         self.first, self.last = nn.Conv2d(4, 16, 3, padding=1), nn.Linear(16 * 6 * 7, 5)
-        self.narrow, self.wide = nn.Conv2d(16, 6, 1), nn.Conv2d(6, 16, 1, bias=False)
+        self.narrow, self.wide = nn.Conv2d(16, 40, 1), nn.Conv2d(40, 16, 1, bias=False)
         with torch.no_grad():
             self.first.weight[:] = torch.from_numpy(pattern_weight(rng, 16, 4, 0.6))
             for layer in (self.narrow, self.wide, self.last):
@@ -95,7 +95,7 @@ def test_layers_that_no_format_takes_stay_dense() -> None:
     module, state = lower_model(Net().eval(), (torch.randn(1, 4, 6, 7),), host_pipeline("host", 1).until("encode"))
     assert str(module).count("pattern.sparse_conv2d") == 1
     reasons = [diagnostic.message for diagnostic in state.diagnostics]
-    assert any("the layer has 6" in reason for reason in reasons)
+    assert any("with 9 input channels to a kernel" in reason for reason in reasons)
 
 
 def test_a_format_is_registered_whole_and_once() -> None:

@@ -51,9 +51,7 @@ func.func @stores_zeros_where_a_kernel_has_fewer_entries(%x: tensor<1x2x4x4xf32>
 // CHECK-LABEL: func.func @numbers_input_channels_across_groups
 // CHECK:         arith.constant dense<[0, 3]> : tensor<2xi16>
 // CHECK:         "pattern.sparse_conv2d"
-// CHECK-NOT:     groups
-// CHECK-SAME:    grouped
-// CHECK-NOT:     groups
+// CHECK-SAME:    groups = 2 : i64
 // CHECK:         return
 func.func @numbers_input_channels_across_groups(%x: tensor<1x4x4x4xf32>) -> tensor<1x2x2x2xf32> {
   %w = arith.constant dense<[

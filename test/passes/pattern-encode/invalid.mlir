@@ -7,7 +7,7 @@
 // COUNT: pass 'pattern-encode' expected option 'max-patterns' to be an integer of 1 or more, got
 // SPARSITY: pass 'pattern-encode' expected option 'min-sparsity' to be a number from 0.0 to 1.0, got
 // MASK: pass 'pattern-encode' expected option 'library' to be integers from 1 to 511, got
-// LIBRARY: pass 'pattern-encode' expected option 'library' to be distinct masks with equally many entries, 2 to 6, got [27, 7]
+// LIBRARY: pass 'pattern-encode' expected option 'library' to be distinct masks with equally many entries, 2 or more, got [27, 7]
 // PARAMETER: parameter 'missing.weight' is not in the store
 func.func @weight_without_an_array(%x: tensor<1x2x4x4xf32>) -> tensor<1x1x2x2xf32> {
   %w = "pattern.parameter"() {name = "missing.weight"} : () -> tensor<1x2x3x3xf32>

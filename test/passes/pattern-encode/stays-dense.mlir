@@ -54,19 +54,6 @@ func.func @pointwise_of_few_channels(%x: tensor<1x2x4x4xf32>) -> tensor<1x2x4x4x
 
 // -----
 
-func.func @dense_group_of_nine_channels(%x: tensor<1x9x4x4xf32>) -> tensor<1x2x4x4xf32> {
-  %w = arith.constant dense<[
-    [[[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]], [[1.]]],
-    [[[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]], [[0.]]]]> : tensor<2x9x1x1xf32>
-  // expected-remark @+1 {{stays dense: with 9 input channels to a kernel, kernels keep up to 9 of 9 weights}}
-  %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
-    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
-    : (tensor<1x9x4x4xf32>, tensor<2x9x1x1xf32>) -> tensor<1x2x4x4xf32>
-  return %y : tensor<1x2x4x4xf32>
-}
-
-// -----
-
 func.func @grouped_pointwise(%x: tensor<1x4x4x4xf32>) -> tensor<1x2x4x4xf32> {
   %w = arith.constant dense<[[[[1.]], [[0.]]], [[[0.]], [[1.]]]]> : tensor<2x2x1x1xf32>
   // expected-remark @+1 {{stays dense: 1x1 kernels of a grouped convolution have no patterns}}

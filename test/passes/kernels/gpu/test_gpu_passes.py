@@ -142,12 +142,12 @@ def test_weighs_pattern_loops_against_dense_ones() -> None:
     assert ratios[0] > 2 * ratios[1] > 2
 
 
-def test_grouped_layers_are_never_computed_dense() -> None:
-    layer = conv(1.0, 28)
-    algorithms = {candidate.schedule.algorithm for candidate in layer.candidates()}
-    assert algorithms == {"pattern-direct", "dense-direct"}
-    layer.op.attributes["grouped"] = ir.UnitAttr.get(layer.module.context)
-    assert {candidate.schedule.algorithm for candidate in layer.candidates()} == {"pattern-direct"}
+def test_sparse_layers_may_be_computed_dense() -> None:
+    for groups, dense in ((1, "dense-direct"), (32, "depthwise-direct")):
+        network = Network((1, 32, 28, 28))
+        weight = pattern_weight(np.random.default_rng(0), 32, 32 // groups, 1.0)
+        layer = scheduled(network, network.conv(network.input, weight, groups=groups))
+        assert {candidate.schedule.algorithm for candidate in layer.candidates()} == {"pattern-direct", dense}
 
 
 def test_small_planes_divide_their_sums() -> None:

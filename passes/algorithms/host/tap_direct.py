@@ -1,0 +1,94 @@
+"""Tap-direct sparse convolution; see `passes/kernels/host/tap_direct.py`."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from patc.dialects.attributes import FkwAttr, Layout, Library
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.patterns import Patterns
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.fkw import Fkw
+from patc.passes.formats.layer_weights import groups_of, read_fkw
+from patc.passes.kernels.host import tap_direct
+from patc.passes.kernels.host.accumulators import longest_part
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops, place_of
+from patc.passes.kernels.host.tap_direct import ScatteredWeights
+from patc.targets import Target
+
+
+class TapDirect(HostAlgorithm):
+    """Kept weights one by one, where there are no patterns or each filter has one kernel."""
+
+    name: ClassVar[str] = "tap-direct"
+
+    def applies(self, op: Any) -> bool:
+        if not isinstance(op.format, FkwAttr) or (Library.from_attr(op.format).entries > 1 and groups_of(op) == 1):
+            return False
+        products = math.prod(op.array("values").type.shape) / op.result.type.shape[1]
+        is_split = Layout.of(op.input.type).phases == op.strides[1]
+        return is_split and longest_part(op.result.type, products) is None  # it cannot pick columns, nor sum in parts
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
+        for tile in layer.tiles():
+            # Beside the accumulators: a weight, for each vector length, and an input vector.
+            if tile.vectors + tile.widths + 1 <= layer.model.registers or tile.vectors == 1:
+                schedule = Schedule(self.name, tile.rows, tile.columns, layer.model.lanes)
+                yield layer.candidate(schedule, tile, _cost(layer, patterns, tile))
+
+    def emit(self, site: HostSite) -> None:
+        op, source, output = site.op, site.source, site.output
+        arrays = _scatter(read_fkw(op, site.state), Library.from_attr(op.format), site)
+        origin, filters_first = op.array("values"), groups_of(op) == op.input.type.shape[1]
+        # Of layers that share their weights, those that read them alike share their places too.
+        roles = "kept", f"places{zlib.crc32(arrays[1].tobytes()):x}", "starts", "reorder"
+        weights = [site.constant(array, origin, role) for array, role in zip(arrays, roles, strict=True)]
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, *arrays, made, epilogue = arguments
+            loops = Loops(kernel, made, epilogue, given)
+            tap_direct.TapDirect(loops, ScatteredWeights(*arrays), filters_first).emit()
+
+        site.call([source, *weights, output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))
+
+
+def _scatter(fkw: Fkw, library: Library, site: HostSite) -> tuple[np.ndarray, ...]:
+    """Return the weights that are not zero, the places that they read, the first one of each stored filter, and each
+    one's output channel."""
+    layout = site.source.layout or Layout.packed(*site.source.shape[2:])
+    patterns = [library.places(number) for number in range(len(library.masks))]
+    taps = np.array([[place_of(tap, 0, site.window, layout) for tap in pattern] for pattern in patterns])
+    owner, pattern = fkw.owners()
+    places = taps[pattern] + fkw.index.astype(np.int64)[:, None] * layout.plane
+    kept = fkw.values != 0
+    owners = np.broadcast_to(owner[:, None], kept.shape)[kept]
+    order = np.lexsort((places[kept], owners))
+    offset = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(fkw.reorder)))])
+    return fkw.values[kept][order], places[kept][order].astype(np.int32), offset.astype(np.int32), fkw.reorder
+
+
+def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile) -> TileCost:
+    """Return what a tile costs."""
+    model, geometry, rows, cycles = layer.model, layer.geometry, tile.rows, 0.0
+    bound = ""
+    for strip in tile.strips:
+        weights = 0.0
+        for taps, count in zip(patterns.taps, patterns.counts, strict=True):
+            costs = [model.sparse_kernel_cost((tap,), rows, strip.chunks, 1, geometry) for tap in taps]
+            weights, bound = weights + count * sum(cost.cycles for cost in costs), costs[0].bound
+        loops = model.loop_cycles(weights / layer.filters)
+        stores = rows * len(strip.chunks) * model.costs.store_cycles + layer.written_cycles(tile, strip)
+        distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=False)
+        cycles += strip.count * (weights + layer.filters * (loops + stores) + distant)
+    return TileCost(cycles, 1, bound)
