@@ -37,8 +37,8 @@ class InputStationary(HostAlgorithm):
     name: ClassVar[str] = "input-stationary"
 
     def applies(self, op: Any) -> bool:
-        if not isinstance(op.format, FkwAttr):
-            return False
+        if not isinstance(op.format, FkwAttr) or Library.from_attr(op.format).entries == 1:
+            return False  # of one entry: each multiply-add would load and store its sum
         products = math.prod(op.array("values").type.shape) / op.result.type.shape[1]
         return longest_part(op.result.type, products) is None  # it cannot sum in parts
 
