@@ -77,7 +77,11 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which layers, and how their rates are chosen")
     group.add_argument("--depthwise", metavar="HOW", help="depthwise convolutions: dense or pattern (dense)")
     group.add_argument("--library-5x5", metavar="NAME", help="pattern library of 5x5 convolutions (they stay dense)")
-    group.add_argument("--first-layer", metavar="HOW", help="a 3x3 first layer: pattern, prune or dense (pattern)")
+    group.add_argument("--kernels", metavar="WHICH", help="patterns for 3x3 kernels, or for all of up to 63 taps (3x3)")
+    group.add_argument("--share", metavar="P", type=float, help="part of its taps that a pattern of others keeps (4/9)")
+    group.add_argument(
+        "--first-layer", metavar="HOW", help="a first layer with patterns: pattern, prune or dense (pattern)"
+    )
     group.add_argument("--balanced", action="store_true", help="equally many kernels for all filters of a layer")
     group.add_argument("--allocation", metavar="HOW", help="uniform rates, or one global budget by score (uniform)")
     group.add_argument(
@@ -237,7 +241,7 @@ def _spec(args: argparse.Namespace) -> PatternSpec:
     from patc.pruning import PatternSpec
 
     names = ("compression", "connectivity", "library", "pointwise", "filter_group", "depthwise", "library_5x5")
-    fields = _given(args, (*names, "first_layer", "allocation"))
+    fields = _given(args, (*names, "first_layer", "allocation", "kernels", "share"))
     return PatternSpec(**fields, balanced=args.balanced, rates=tuple(args.rate or ()))
 
 

@@ -25,12 +25,14 @@ from patc.pruning.libraries import (
 )
 from patc.pruning.report import LayerReport, PruneReport
 from patc.pruning.spec import PatternSpec
+from patc.pruning.windows import Window
 
 if TYPE_CHECKING:
     from patc.pruning.admm import AdmmSchedule, PatternPruner
     from patc.pruning.extraction import LibraryExtractor
     from patc.pruning.latency import choose_rates
     from patc.pruning.prune import prune_, resolve
+    from patc.pruning.selection import select_libraries
 
 __all__ = [
     "ELOG",
@@ -46,6 +48,7 @@ __all__ = [
     "PatternPruner",
     "PatternSpec",
     "PruneReport",
+    "Window",
     "candidates",
     "choose_rates",
     "draw",
@@ -54,6 +57,7 @@ __all__ = [
     "pattern",
     "prune_",
     "resolve",
+    "select_libraries",
     "taps",
 ]
 
@@ -64,6 +68,7 @@ _LAZY = {
     "choose_rates": "latency",
     "prune_": "prune",
     "resolve": "prune",
+    "select_libraries": "selection",
 }
 
 

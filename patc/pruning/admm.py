@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -346,7 +346,7 @@ class _Penalty(torch.autograd.Function):
 
 def _number(spec: PatternSpec) -> int:
     """Return a number that tells specs apart which prune differently."""
-    return zlib.crc32(repr(replace(spec, library=spec.masks, library_5x5=spec.masks_5x5 or None)).encode())
+    return zlib.crc32(spec.text.encode())
 
 
 def _find_state(layer: PrunedLayer) -> KernelPruning | None:

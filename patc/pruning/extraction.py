@@ -28,6 +28,7 @@ candidates. See `selection_bytes`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -36,14 +37,17 @@ from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
 from patc.pruning.kernels import PrunedLayer, check_finite, check_weight, find_layers
-from patc.pruning.libraries import Library, candidates, library
+from patc.pruning.libraries import Library, candidates, library, own_library
 from patc.pruning.ranks import hide_buffers, share
+from patc.pruning.selection import select_libraries
 from patc.pruning.simplex import simplex_threshold
 from patc.pruning.spec import PatternSpec
+from patc.pruning.windows import Window
 
 # Weights are divided by at least this: what is divided by less grows so large that the selection, whose gradient is
 # the weight's times the weight, diverges. A tap that so few of its kernel's patterns hold shrinks instead.
 _LEAST_FACTOR = 0.25
+_SELECTED = 126  # patterns that the extraction of a window starts with
 _ROWS = 1 << 15  # kernels whose selection is projected at once: the sort takes several times their memory
 
 
@@ -63,7 +67,7 @@ class SelectPattern(nn.Module):
     def __init__(self, layer: PrunedLayer, lean: float) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.layer_shape = (layer.shape[0], layer.columns * layer.taps)
+        self.layer, self.columns = layer, layer.columns * layer.taps
         self.register_buffer("bits", layer.bits.to(weight))
         start = _start(layer.squares_of(weight), self.bits, lean)
         self.selection = nn.Parameter(start)
@@ -78,12 +82,12 @@ class SelectPattern(nn.Module):
 
     def factors(self, weight: Tensor) -> Tensor:
         """Return what each weight is multiplied by; 1 for the channels of a 1x1 convolution beyond the last nine."""
-        filters, columns = self.layer_shape
-        factors = (self.selection @ self.bits).reshape(filters, columns)
-        rest = weight.reshape(filters, -1).shape[1] - columns
+        filters = self.layer.filters
+        factors = (self.selection @ self.bits).reshape(filters, self.columns)
+        rest = weight.numel() // filters - self.columns
         if rest:
             factors = torch.cat([factors, factors.new_ones(filters, rest)], 1)
-        return factors.reshape(weight.shape)
+        return self.layer.restore(factors)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -113,12 +117,15 @@ class LibraryExtractor:
 
     Args:
         model: trained and changed in place.
-        start: "all" patterns of four entries, those 56 that are "centred", or masks of one number of entries.
+        start: "all" patterns of four entries, those 56 that are "centred", or masks of one number of entries. For a
+            `window` masks, or "all" for the 126 that `select_libraries` finds in the weights as they are.
         sizes: how many patterns `reduce` leaves, call by call; each less than the one before.
         rho: penalty of the distance between z and u - y, above 0.
         lean: how much z starts at the patterns that hold the most of a kernel: z_j is proportional to exp(lean *
             share_j), where share_j is the part of the kernel's squared norm under pattern j. 0 starts at 1/M.
         spec: which layers take part; its library and rates are not used.
+        window: name of the `Window` whose kernels take part, as "5x5", in place of those with 3x3 patterns; the spec
+            has kernels="all" then. Each window has a library of its own, which `PatternSpec.libraries` takes.
 
     Raises:
         PatcError: a value is out of its range, or no layer is prunable.
@@ -132,18 +139,19 @@ class LibraryExtractor:
         rho: float = 0.1,
         lean: float = 4.0,
         spec: PatternSpec | None = None,
+        window: str | None = None,
     ) -> None:
-        self.library: Library = _starting_library(start)
+        self.spec, self.window = spec or PatternSpec(), window
+        self.library: Library = _starting_library(start) if window is None else self._starting_library(model, start)
         _check_sizes(sizes, len(self.library))
         if not rho > 0:
             raise PatcError(f"expected rho to be above 0, found {rho}")
         if not lean >= 0:
             raise PatcError(f"expected lean to be at least 0, found {lean}")
         self.model, self.rho, self.lean = model, rho, lean
-        self.spec = spec or PatternSpec()
         self.sizes = tuple(sizes)
         self.histograms: list[dict[int, int]] = []
-        _layers(model, self.spec, self.library)
+        self._layers()
 
     @property
     def finished(self) -> bool:
@@ -158,7 +166,7 @@ class LibraryExtractor:
         """
         if any(True for _ in self._selections()):
             return
-        layers = _layers(self.model, self.spec, self.library)
+        layers = self._layers()
         for layer in layers:
             check_weight(layer)
         for layer in layers:
@@ -197,7 +205,7 @@ class LibraryExtractor:
         Raises:
             PatcError: a weight or a selection variable is not finite.
         """
-        for layer in _layers(self.model, self.spec, self.library):
+        for layer in self._layers():
             check_finite(layer)
             selection = layer.module.parametrizations.weight[0]
             if not bool(torch.isfinite(selection.selection).all()):
@@ -207,7 +215,7 @@ class LibraryExtractor:
     def histogram(self) -> dict[int, int]:
         """Return how many kernels select each pattern, in the order of the library; kernels of zeros do not count."""
         counts = torch.zeros(len(self.library), dtype=torch.int64)
-        for layer in _layers(self.model, self.spec, self.library):
+        for layer in self._layers():
             chosen = layer.module.parametrizations.weight[0].selected()
             nonzero = layer.squares_of(layer.weight).sum(1) > 0
             counts += torch.bincount(chosen[nonzero], minlength=len(counts)).cpu()
@@ -250,6 +258,30 @@ class LibraryExtractor:
         self.library, self.histograms = tuple(state["library"]), list(state["histograms"])
         self.prepare()
 
+    def _starting_library(self, model: nn.Module, start: str | Sequence[int]) -> Library:
+        window = Window.parse(self.window or "")
+        if not isinstance(start, str):
+            return own_library(start, window.kernel)
+        if start != "all":
+            raise PatcError(
+                f"expected to start from 'all' patterns of {window.name} kernels or from masks, found '{start}'"
+            )
+        libraries = select_libraries(model, self.spec, _SELECTED)
+        if window.name not in libraries:
+            raise PatcError(f"expected a model with {window.name} kernels, found {', '.join(libraries) or 'none'}")
+        return libraries[window.name]
+
+    def _layers(self) -> list[PrunedLayer]:
+        """Return the layers that take part, with the present library."""
+        if self.window is None:
+            masks, libraries = self.library, {}
+        else:
+            masks, libraries = self.spec.masks, {self.window: self.library}
+        spec = replace(self.spec, library=masks, library_5x5=None, rates=(), libraries=libraries)
+        layers = [layer for layer in find_layers(self.model, spec) if layer.kind != "dense"]
+        wanted = Window((3, 3)) if self.window is None else Window.parse(self.window)
+        return [layer for layer in layers if layer.window == wanted]
+
     def _selections(self) -> Iterator[SelectPattern]:
         return (module for module in self.model.modules() if isinstance(module, SelectPattern))
 
@@ -257,7 +289,7 @@ class LibraryExtractor:
     def _remove(self) -> None:
         if not any(True for _ in self._selections()):
             return
-        for layer in _layers(self.model, self.spec, self.library):
+        for layer in self._layers():
             parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=True)
         hide_buffers(self.model, SelectPattern)
 
@@ -290,12 +322,6 @@ class _SelectionPenalty(torch.autograd.Function):
 
 def _apart(z: Tensor, d: Tensor, nu: Tensor) -> Tensor:
     return (d - nu).abs_().neg_().add_(nu).add_(z)
-
-
-def _layers(model: nn.Module, spec: PatternSpec, masks: Library) -> list[PrunedLayer]:
-    """Return the layers that take part, with `masks` as their library."""
-    taking = PatternSpec(masks, pointwise=spec.pointwise, depthwise=spec.depthwise, first_layer=spec.first_layer)
-    return [layer for layer in find_layers(model, taking) if layer.kind != "dense"]
 
 
 @torch.no_grad()

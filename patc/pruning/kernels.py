@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
 from patc.pruning.libraries import TAPS, Library, entries
 from patc.pruning.report import Kind, LayerReport
 from patc.pruning.spec import PatternSpec
+from patc.pruning.windows import MOST_TAPS, Window
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,23 @@ class PrunedLayer:
     Attributes:
         name: of the module in the model.
         masks: the library of the layer's kernels; none if it is dense.
-        taps: of a kernel, 9 or 25.
+        window: of the kernels; None of a dense layer.
+        is_turned: whether the weight has its input channels in front, as that of a transposed convolution.
     """
 
     name: str
     module: _ConvNd
     kind: Kind
     masks: Library
-    taps: int
+    window: Window | None
     columns: int
     size: int
+    is_turned: bool = False
+
+    @property
+    def taps(self) -> int:
+        """Of a kernel."""
+        return 0 if self.window is None else self.window.taps
 
     @property
     def weight(self) -> Tensor:
@@ -48,13 +56,18 @@ class PrunedLayer:
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the weight: filters, input channels / groups, height, width."""
+        """Of the weight: filters, input channels / groups and the size of a kernel; input channels, filters / groups
+        and so on of a transposed convolution."""
         return tuple(self.weight.shape)
+
+    @property
+    def filters(self) -> int:
+        return self.shape[int(self.is_turned)]
 
     @property
     def rows(self) -> int:
         """Groups of filters: a layer has rows x columns units."""
-        return self.shape[0] // self.size
+        return self.filters // self.size
 
     @property
     def units(self) -> int:
@@ -86,9 +99,19 @@ class PrunedLayer:
 
     def units_of(self, weight: Tensor) -> Tensor:
         """Return the kernels of a tensor of the weight's shape: (rows, size, columns, taps)."""
-        filters = self.shape[0]
-        flat = weight.reshape(filters, -1)[:, : self.columns * self.taps]
+        flat = self.matrix(weight)[:, : self.columns * self.taps]
         return flat.reshape(self.rows, self.size, self.columns, self.taps)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Return a tensor of the weight's shape as (filters, kernels x taps)."""
+        return (weight.transpose(0, 1) if self.is_turned else weight).reshape(self.filters, -1)
+
+    def restore(self, matrix: Tensor) -> Tensor:
+        """Undo `matrix`."""
+        if not self.is_turned:
+            return matrix.reshape(self.shape)
+        channels, filters, *kernel = self.shape
+        return matrix.reshape(filters, channels, *kernel).transpose(0, 1)
 
     def squares_of(self, weight: Tensor) -> Tensor:
         """Return the squared weights as float64 (units, taps), summed over the filters that share a pattern."""
@@ -100,11 +123,10 @@ class PrunedLayer:
 
         What is in no unit stays, as the channels of a 1x1 convolution beyond the last nine.
         """
-        filters = self.shape[0]
-        mask = torch.ones(self.shape, dtype=torch.bool, device=unit_mask.device).reshape(filters, -1)
+        mask = torch.ones(self.shape, dtype=torch.bool, device=unit_mask.device).reshape(self.filters, -1)
         filter_mask = unit_mask.reshape(self.rows, self.columns * self.taps)
         mask[:, : self.columns * self.taps] = filter_mask.repeat_interleave(self.size, dim=0)
-        return mask.reshape(self.shape)
+        return self.restore(mask)
 
     def report(self, kept_patterns: Tensor | None = None) -> LayerReport:
         """Return what was kept, given the numbers of the patterns of the kept units (int64); None for a dense layer."""
@@ -171,31 +193,50 @@ def check_finite(layer: PrunedLayer) -> None:
 
 
 def _classify(name: str, module: _ConvNd, spec: PatternSpec, is_first: bool) -> PrunedLayer:
-    dense = PrunedLayer(name, module, "dense", masks=(), taps=0, columns=0, size=1)
-    if not isinstance(module, nn.Conv2d) or (is_first and spec.first_layer == "dense"):
+    dense = PrunedLayer(name, module, "dense", masks=(), window=None, columns=0, size=1)
+    window = _window(module)
+    if window is None or (is_first and spec.first_layer == "dense"):
         return dense
     is_depthwise = module.groups > 1 and module.groups == module.in_channels
     if module.groups > 1 and not (is_depthwise and spec.depthwise == "pattern"):
         return dense
     size = spec.filter_group if module.out_channels % spec.filter_group == 0 else 1
     pattern_only = is_first and spec.first_layer == "pattern"
-    libraries = {(3, 3): spec.masks, (5, 5): spec.masks_5x5}
-    masks = libraries.get(module.kernel_size, ())
-    if masks:
-        taps = module.kernel_size[0] * module.kernel_size[1]
+    if window.taps > 1:
+        masks = spec.masks if isinstance(module, nn.Conv2d) and window.kernel == (3, 3) else spec.masks_of(window)
+        if not masks or (spec.kernels == "3x3" and not isinstance(module, nn.Conv2d)):
+            return dense
         if is_depthwise:
-            return PrunedLayer(name, module, "depthwise", masks, taps, columns=1, size=1)
+            return PrunedLayer(name, module, "depthwise", masks, window, columns=1, size=1)
         kind: Kind = "pattern-only" if pattern_only else "pattern"
-        return PrunedLayer(name, module, kind, masks, taps, columns=module.in_channels, size=size)
+        is_turned = isinstance(module, _ConvTransposeNd)
+        return PrunedLayer(name, module, kind, masks, window, module.in_channels, size, is_turned)
     groups = module.in_channels // TAPS
     may_group = spec.pointwise == "groups" and not pattern_only and not is_depthwise
-    if module.kernel_size == (1, 1) and groups > 0 and may_group:
-        return PrunedLayer(name, module, "pointwise-groups", spec.masks, TAPS, columns=groups, size=size)
+    is_plain = isinstance(module, nn.Conv2d) or (spec.kernels == "all" and isinstance(module, nn.Conv1d))
+    if is_plain and groups > 0 and may_group:
+        return PrunedLayer(name, module, "pointwise-groups", spec.masks, Window((3, 3)), columns=groups, size=size)
     return dense
+
+
+def _window(module: _ConvNd) -> Window | None:
+    """Return the window of a convolution; None of one that never has patterns."""
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)):
+        return None
+    sizes = [module.kernel_size, module.stride, module.dilation]
+    (height, width), strides, dilations = ((1,) * (2 - len(size)) + tuple(size) for size in sizes)
+    if height * width > MOST_TAPS:
+        return None
+    if not isinstance(module, _ConvTransposeNd):
+        return Window((height, width))
+    steps = [stride // math.gcd(stride, apart) for stride, apart in zip(strides, dilations, strict=True)]
+    return Window((height, width), (steps[0], steps[1]))
 
 
 def _describe_prunable(spec: PatternSpec) -> str:
     sizes = ["3x3"] + ["5x5"] * (spec.library_5x5 is not None) + ["1x1"] * (spec.pointwise == "groups")
+    if spec.kernels == "all":
+        sizes = [f"2 to {MOST_TAPS} taps"] + ["1x1"] * (spec.pointwise == "groups")
     groups = "groups=1 or depthwise" if spec.depthwise == "pattern" else "groups=1"
     return f"{' or '.join(sizes)}, {groups}"
 

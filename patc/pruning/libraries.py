@@ -133,7 +133,12 @@ def library(patterns: str | Iterable[int], size: int = 3) -> Library:
                 f"expected a {kind} out of {', '.join(known)}; found '{patterns}'{nearest(patterns, known)}"
             )
         return known[patterns]
-    masks = tuple(_checked_mask(mask, size) for mask in patterns)
+    return own_library(patterns, (size, size))
+
+
+def own_library(patterns: Iterable[int], kernel: tuple[int, int]) -> Library:
+    """Return the library of the given masks, for kernels of a height and width; see `library` for the rules."""
+    masks = tuple(_checked_mask(mask, kernel) for mask in patterns)
     _check_library(masks)
     return masks
 
@@ -143,14 +148,14 @@ def entries(masks: Sequence[int]) -> int:
     return len(taps(masks[0]))
 
 
-def _checked_mask(mask: object, size: int) -> int:
+def _checked_mask(mask: object, kernel: tuple[int, int]) -> int:
     try:
         value = operator.index(mask)  # type: ignore[arg-type]
     except TypeError:
         raise PatcError(f"expected a pattern as a bit mask, found {mask!r}") from None
-    most = (1 << size * size) - 1
+    most = (1 << kernel[0] * kernel[1]) - 1
     if not 0 < value <= most:
-        raise PatcError(f"expected a {size}x{size} pattern mask from 1 to {most}, found {value}")
+        raise PatcError(f"expected a {kernel[0]}x{kernel[1]} pattern mask from 1 to {most}, found {value}")
     return value
 
 

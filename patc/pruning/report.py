@@ -17,7 +17,8 @@ class LayerReport:
 
     Attributes:
         name: the module's name in the model, "" if the model is a convolution itself.
-        shape: of the weight: filters, input channels / groups, kernel height, kernel width.
+        shape: of the weight: filters, input channels / groups and the size of a kernel; of a transposed convolution
+            input channels, filters / groups and so on.
         kind: "pattern" and "pointwise-groups" have patterns and connectivity sparsity, "pattern-only"
             and "depthwise" have no connectivity sparsity, "dense" is untouched.
         kernels: kernels that patterns apply to; for a dense layer its filters x input channels / groups.
@@ -26,7 +27,7 @@ class LayerReport:
         kept_weights: weights that have to be stored: all taps of the patterns of kept kernels, and what
             stays dense.
         histogram: mask -> kept kernels of that pattern, in the order of the library; empty if dense. Masks are
-            those of 5x5 kernels where `shape` says so.
+            those of kernels of another size than 3x3 where `shape` says so.
     """
 
     name: str
@@ -83,9 +84,9 @@ class PruneReport:
     def histogram(self) -> dict[int, int]:
         """Mask -> kept kernels of that pattern in the whole model, in the order of the library.
 
-        5x5 kernels do not count: their masks are of another kind.
+        Kernels that are not 3x3, or nine channels of a 1x1 kernel, do not count: their masks are of another kind.
         """
-        layers = [layer for layer in self.layers if layer.shape[2:] != (5, 5)]
+        layers = [layer for layer in self.layers if tuple(layer.histogram) == self.library]
         return {mask: sum(layer.histogram.get(mask, 0) for layer in layers) for mask in self.library}
 
     def __str__(self) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from patc.diagnostics import PatcError
-from patc.pruning.libraries import Library, library
+from patc.pruning.libraries import Library, library, own_library
+from patc.pruning.windows import SHARE, Window
 
 Pointwise = Literal["dense", "groups"]
 Depthwise = Literal["dense", "pattern"]
 FirstLayer = Literal["pattern", "prune", "dense"]
 Allocation = Literal["uniform", "global"]
+Kernels = Literal["3x3", "all"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class PatternSpec:
             the scores are: kernels of all layers compete by squared norm over the layer's mean, and each layer keeps at
             least a quarter of what it would have kept.
         rates: connectivity of single layers, by name; these layers are left out of `allocation` and `compression`.
-        first_layer: what happens to the first convolution when it is 3x3: "pattern" gives it patterns
+        kernels: "all" gives patterns to the kernels of all 1-D and 2-D convolutions of up to 63 taps, transposed ones
+            too; "3x3" leaves those of other sizes dense, but for what `pointwise` and `library_5x5` say.
+        share: of its taps, that a pattern of a kernel that is not 3x3 keeps; above 0, at most 1. See `Window.library`.
+        libraries: masks for kernels of other sizes in place of those, by the name of the `Window`: "7x7", "1x9" of a
+            1-D convolution, "4x4/2x2" of a transposed one of stride 2.
+        first_layer: what happens to the first convolution when its kernels have patterns: "pattern" gives it patterns
             and no connectivity sparsity (paper, section 6.1), "prune" treats it like the others,
             "dense" leaves it alone.
 
@@ -60,6 +67,10 @@ class PatternSpec:
     balanced: bool = False
     allocation: Allocation = "uniform"
     rates: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    # Not part of the text, by which training checkpoints tell specs apart; see `text`.
+    kernels: Kernels = field(default="3x3", repr=False)
+    share: float = field(default=SHARE, repr=False)
+    libraries: Mapping[str, Iterable[int]] | tuple[tuple[str, Library], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.library, str):
@@ -78,6 +89,12 @@ class PatternSpec:
         _check_choice("balanced", self.balanced, (False, True))
         _check_choice("allocation", self.allocation, ("uniform", "global"))
         _check_choice("first_layer", self.first_layer, ("pattern", "prune", "dense"))
+        _check_choice("kernels", self.kernels, ("3x3", "all"))
+        _check_share(self.share)
+        object.__setattr__(self, "share", float(self.share))
+        object.__setattr__(self, "libraries", _as_libraries(self.libraries))
+        if self.libraries and self.kernels == "3x3":
+            raise PatcError("expected kernels to be 'all' together with libraries, found '3x3'")
         pairs = self.rates.items() if isinstance(self.rates, Mapping) else self.rates
         for name, rate in pairs:
             _check_rate(f"the connectivity of '{name}'", rate)
@@ -110,6 +127,21 @@ class PatternSpec:
         """The masks of the library of 5x5 kernels; none where these stay dense."""
         return () if self.library_5x5 is None else library(self.library_5x5, 5)
 
+    def masks_of(self, window: Window) -> Library:
+        """The masks of kernels that are neither 3x3 nor 1x1; none where these stay dense."""
+        if window == Window((5, 5)) and self.library_5x5 is not None:
+            return self.masks_5x5
+        if self.kernels == "3x3":
+            return ()
+        own = dict(self.libraries).get(window.name)
+        return window.library(self.share) if own is None else tuple(own)
+
+    @property
+    def text(self) -> str:
+        """What tells specs apart that prune differently."""
+        plain = replace(self, library=self.masks, library_5x5=self.masks_5x5 or None)
+        return repr(plain) if self.kernels == "3x3" else f"{plain} {self.share} {self.libraries}"
+
     @property
     def layer_rates(self) -> dict[str, float]:
         """`rates` as a dictionary."""
@@ -120,6 +152,17 @@ def _as_masks(patterns: object, size: int) -> Library:
     if not isinstance(patterns, Iterable):
         raise PatcError(f"expected a library name or pattern masks, found {patterns!r}")
     return library(patterns, size)
+
+
+def _as_libraries(libraries: Mapping[str, Any] | tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Library], ...]:
+    pairs = libraries.items() if isinstance(libraries, Mapping) else libraries
+    windows = [(Window.parse(name), masks) for name, masks in pairs]
+    return tuple((window.name, own_library(masks, window.kernel)) for window, masks in windows)
+
+
+def _check_share(share: object) -> None:
+    if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < float(share) <= 1:
+        raise PatcError(f"expected share to be above 0 and at most 1, found {share!r}")
 
 
 def _check_rate(name: str, value: object) -> None:
