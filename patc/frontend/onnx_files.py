@@ -13,6 +13,7 @@ import numpy as np
 from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular, note_read
 from patc.frontend.onnx_choices import check_choices
+from patc.frontend.onnx_sparse import densify
 
 if TYPE_CHECKING:
     import onnx
@@ -40,9 +41,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     _check_domains(model, place)
     _check_version(model, place)
     _check_operations(onnx, model, place)
-    if model.graph.sparse_initializer:
-        names = join_names(tensor.values.name for tensor in model.graph.sparse_initializer)
-        raise PatcError(f"expected dense initializers, found sparse ones: {names}", place)
+    densify(model, _all_nodes(model), place)
     sort_nodes(model.graph, place)
     return model
 
