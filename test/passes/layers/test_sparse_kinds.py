@@ -31,7 +31,6 @@ LINES = {
     "strided": lambda: nn.Conv1d(24, 16, 3, stride=2, padding=1),
     "transposed": lambda: nn.ConvTranspose1d(16, 8, 4, stride=2, padding=1),
 }
-SORTS = ("patterns", "scattered")
 
 
 @torch.no_grad()
@@ -62,8 +61,8 @@ def case(kind: str, sort: str) -> tuple[nn.Module, torch.Tensor]:
     ("kind", "sort", "target", "threads"),
     [
         ("maps", "patterns", "host", 1),
-        ("maps", "kernels", "x86-64-v3", 1),
         ("maps", "scattered", "host", 2),
+        ("lines", "kernels", "host", 1),
         ("lines", "patterns", "host", 2),
         ("lines", "scattered", "x86-64-v3", 1),
     ],
@@ -76,17 +75,17 @@ def test_on_cpus(kind: str, sort: str, target: str, threads: int) -> None:
 
 
 @needs_arm
-@pytest.mark.parametrize("sort", SORTS)
-def test_on_aarch64(sort: str) -> None:
-    model, x = case("maps", sort)
+@pytest.mark.parametrize(("kind", "sort"), [("maps", "patterns"), ("lines", "scattered")])
+def test_on_aarch64(kind: str, sort: str) -> None:
+    model, x = case(kind, sort)
     module, state = raised_model(model, [x])
     PatternEncode().run(module, state)
     assert_close(compile_emulated(module, state.parameters)(x.numpy()), torch_results(model, [x]))
 
 
 @needs_device
-@pytest.mark.parametrize("sort", SORTS)
-def test_on_a_gpu(sort: str) -> None:
-    model, x = case("maps", sort)
+@pytest.mark.parametrize(("kind", "sort"), [("lines", "patterns"), ("maps", "scattered")])
+def test_on_a_gpu(kind: str, sort: str) -> None:
+    model, x = case(kind, sort)
     compiled = patc.compile(model, (x,), target="spirv-vulkan")
     assert_close([np.asarray(compiled(x))], torch_results(model, [x]))
