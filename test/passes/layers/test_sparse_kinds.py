@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from emulated import compile_emulated, needs_arm
+from emulated import compile_emulated, needs_arm, needs_linker
 from gpu import needs_device
 from helpers import assert_close, raised_model, torch_results
 from torch import nn
 
 import patc
 from patc.passes.pattern_encode import PatternEncode
+from patc.passes.pattern_outline import PatternOutline
 
 MAPS = {
     "stem": lambda: nn.Conv2d(3, 12, 7, stride=2, padding=3),
@@ -75,10 +76,12 @@ def test_on_cpus(kind: str, sort: str, target: str, threads: int) -> None:
 
 
 @needs_arm
+@needs_linker
 @pytest.mark.parametrize(("kind", "sort"), [("maps", "patterns"), ("lines", "scattered")])
 def test_on_aarch64(kind: str, sort: str) -> None:
     model, x = case(kind, sort)
     module, state = raised_model(model, [x])
+    PatternOutline().run(module, state)
     PatternEncode().run(module, state)
     assert_close(compile_emulated(module, state.parameters)(x.numpy()), torch_results(model, [x]))
 
