@@ -87,7 +87,7 @@ def test_on_aarch64(kind: str, sort: str) -> None:
 
 
 @needs_device
-@pytest.mark.parametrize(("kind", "sort"), [("lines", "patterns"), ("maps", "scattered")])
+@pytest.mark.parametrize(("kind", "sort"), [("lines", "patterns"), ("lines", "scattered")])
 def test_on_a_gpu(kind: str, sort: str) -> None:
     model, x = case(kind, sort)
     compiled = patc.compile(model, (x,), target="spirv-vulkan")
