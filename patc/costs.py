@@ -99,7 +99,7 @@ class CoreCosts:
     outlined_bytes_per_cycle: float = 4.0
     spilled_bytes_per_cycle: float = 8.0
     planes_bytes_per_cycle: float = 2.5
-    stream_bytes_per_cycle: float = 6.5
+    stream_bytes_per_cycle: float = 5.5
     remote_bytes_per_cycle: float = 1.5
     shared_band: float = 1.2
     stationary_fma: float = 0.92
