@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,8 +11,9 @@ from torch_mlir import ir
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, works_on_tensors
 from patc.passes.ir.targets import target_of
-from patc.passes.layers.base import Raiser
-from patc.passes.layers.registry import kinds
+from patc.passes.layers.base import LayerKind, Raiser
+from patc.passes.layers.reference import replace_results
+from patc.passes.layers.registry import kind_of, kinds
 from patc.passes.raising.epilogue import BIAS, FUSED, SCALES
 from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
@@ -33,7 +34,8 @@ class PatternRaise(Pass):
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
         location of the layer it came from. Other ops stay, see `pattern-outline`, and so do layers for which the
-        module's target has no algorithm. A second run changes nothing.
+        module's target has no algorithm: ops that stand for such a layer already become linalg. A second run changes
+        nothing.
 
     Before:
         %p = tensor.pad %x low[0, 0, 1, 1] high[0, 0, 1, 1] ...
@@ -56,11 +58,25 @@ class PatternRaise(Pass):
         early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
+                _lower_others(function.entry_block, set(computed), state)
                 normalize_convolutions(function.entry_block, state)
                 raise_activations(function.entry_block, state)
                 for some in (early, late, FUSED, SCALES, FUSED):
                     _raise_layers(function.entry_block, state, some)
                     erase_dead(function.entry_block)  # dead users would keep values from being fused
+
+
+def _lower_others(block: ir.Block, computed: Collection[LayerKind], state: PassState) -> None:
+    """Replace ops that a front end made, and that the target has no algorithm for, by linalg."""
+    for op in list(block.operations):
+        kind = kind_of(op)
+        if kind is None or kind in computed:
+            continue
+        with op.location, ir.InsertionPoint(op):
+            made = kind.without_algorithm(op, state)
+        if made is not None:
+            replace_results(op, made)
+            op.operation.erase()
 
 
 def _raise_layers(block: ir.Block, state: PassState, raisers: Sequence[Raiser]) -> None:

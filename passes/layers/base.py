@@ -221,6 +221,11 @@ class LayerKind(abc.ABC):
             PatcError: an operand that has to be a constant is none, or is not valid.
         """
 
+    def without_algorithm(self, op: Any, state: PassState) -> ir.Value | tuple[ir.Value, ...] | None:
+        """Build linalg for a target that has no algorithm for the op, as `reference` does; it takes the generic road,
+        and so may have no loops around it."""
+        return self.reference(op, state)
+
     @abc.abstractmethod
     def work(self, op: Any) -> Work:
         """Return what an op computes."""

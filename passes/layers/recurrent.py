@@ -62,7 +62,12 @@ class Recurrent(WithoutWeights):
                 raise fail(op, f"tensors of {wanted}", value.type)
 
     def reference(self, op: Any, state: PassState) -> tuple[ir.Value, ...]:
-        ways = [_Direction(op, number, state).steps() for number in range(op.sizes.directions)]
+        return self._results(op, [_Direction(op, number, state).loop() for number in range(op.sizes.directions)])
+
+    def without_algorithm(self, op: Any, state: PassState) -> tuple[ir.Value, ...]:
+        return self._results(op, [_Direction(op, number, state).unrolled() for number in range(op.sizes.directions)])
+
+    def _results(self, op: Any, ways: list[tuple[ir.Value, ...]]) -> tuple[ir.Value, ...]:
         made = [ways[0]] if len(ways) == 1 else ways
         results = [_join([way[number] for way in made], axis) for number, axis in enumerate((2, 0, 0))]
         return tuple(results[: len(op.results)])
@@ -84,28 +89,50 @@ class _Direction:
     number: int
     state: PassState
 
-    def steps(self) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """Return the results of all steps, T x N x P, and the last state, 1 x N x P and 1 x N x H."""
+    def loop(self) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Return the results of all steps, T x N x P, and the last state, 1 x N x P and 1 x N x H, by one loop."""
         op, s = self.op, self.op.sizes
-        hidden = self._state(op.hidden, s.outputs)
-        cell = hidden if op.cell is None else self._state(op.cell, s.units)
+        hidden, cell = self._start()
         results = reference.zeros([s.steps, s.sequences, s.outputs], op)
         bounds = [arith.ConstantOp(ir.IndexType.get(), bound).result for bound in (0, s.steps, 1)]
         loop = scf.ForOp(*bounds, [results, hidden, cell])
         with ir.InsertionPoint(loop.body):
             time = loop.induction_variable
-            if op.direction.value == "reverse" or self.number:
+            if self._is_backwards:
                 time = arith.SubIOp(arith.ConstantOp(ir.IndexType.get(), s.steps - 1).result, time).result
             results, hidden, cell = loop.inner_iter_args
-            after, new_cell = self._step(_slice(self._part(op.input, 2), [time, 0, 0], [1]), hidden, cell)
-            y = after
-            if op.lengths is not None:
-                is_inside = self._is_inside(time)
-                y = _choose(is_inside, after, reference.zeros(after.type.shape, op))
-                after, new_cell = _choose(is_inside, after, hidden), _choose(is_inside, new_cell, cell)
-            scf.YieldOp([_insert(y, results, time), after, new_cell])
+            y, hidden, cell = self._turn(time, hidden, cell)
+            scf.YieldOp([_insert(y, results, time), hidden, cell])
         results, *last = loop.results
         return results, *(_expand(value) for value in last)
+
+    def unrolled(self) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Return the same as `loop`, by code for each step."""
+        hidden, cell = self._start()
+        steps = range(self.op.sizes.steps)
+        found: dict[int, ir.Value] = {}
+        for time in reversed(steps) if self._is_backwards else steps:
+            y, hidden, cell = self._turn(time, hidden, cell)
+            found[time] = _expand(y)
+        return _join([found[time] for time in steps], 0), _expand(hidden), _expand(cell)
+
+    @property
+    def _is_backwards(self) -> bool:
+        return bool(self.op.direction.value == "reverse" or self.number)
+
+    def _start(self) -> tuple[ir.Value, ir.Value]:
+        op, s = self.op, self.op.sizes
+        hidden = self._state(op.hidden, s.outputs)
+        return hidden, hidden if op.cell is None else self._state(op.cell, s.units)
+
+    def _turn(self, time: ir.Value | int, hidden: ir.Value, cell: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Return the result of a step, and hidden state and cell after it."""
+        after, new_cell = self._step(_slice(self._part(self.op.input, 2), [time, 0, 0], [1]), hidden, cell)
+        if self.op.lengths is None:
+            return after, after, new_cell
+        is_inside = self._is_inside(time)
+        y = _choose(is_inside, after, reference.zeros(after.type.shape, self.op))
+        return y, _choose(is_inside, after, hidden), _choose(is_inside, new_cell, cell)
 
     def _step(self, x: ir.Value, hidden: ir.Value, cell: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return hidden state and cell after a step; x is N x G H."""
@@ -181,10 +208,12 @@ class _Direction:
         sequences = self.op.sizes.sequences
         return reference.widen(_slice(value, [self.number, 0, 0], [1], [sequences, width]))
 
-    def _is_inside(self, time: ir.Value) -> ir.Value:
+    def _is_inside(self, time: ir.Value | int) -> ir.Value:
         """Return for each sequence whether a step is before its end."""
         i64, lengths = ir.IntegerType.get_signless(64), self.op.lengths
         element = lengths.type.element_type
+        if isinstance(time, int):
+            time = arith.ConstantOp(ir.IndexType.get(), time).result
         now = arith.IndexCastOp(element if element.width < 64 else i64, time).result
         compare = arith.CmpIPredicate.slt
         boolean = ir.IntegerType.get_signless(1)

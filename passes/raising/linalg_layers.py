@@ -180,10 +180,13 @@ def linear_weight(op: Any, state: PassState) -> ir.Value | None:
     """Return the F x C weight of a linalg.matmul, whichever way its right operand lies, or None."""
     value = op.operands[1]
     batch, filters, channels = (ir.AffineExpr.get_dim(axis) for axis in range(3))
-    maps = [list(attr.value.results) for attr in op.operation.attributes["indexing_maps"]]
+    usual = [[batch, channels], [channels, filters], [batch, filters]]
+    attributes = op.operation.attributes
+    given = "indexing_maps" in attributes  # only then other ones
+    maps = [list(attr.value.results) for attr in attributes["indexing_maps"]] if given else usual
     if maps == [[batch, channels], [filters, channels], [batch, filters]]:
         return value
-    if maps != [[batch, channels], [channels, filters], [batch, filters]]:
+    if maps != usual:
         return None
     if _is_op(value.owner, "linalg.transpose") and list(value.owner.permutation) == [1, 0]:
         return value.owner.operands[0]

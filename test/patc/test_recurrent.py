@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from emulated import compile_emulated, needs_arm
-from gpu import compile_for_gpu
+from gpu import needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
 from native import compile_native
 from torch import Tensor, nn
@@ -84,11 +84,12 @@ def test_aarch64() -> None:
     check_chain(compile_emulated)
 
 
-def test_vulkan_refuses() -> None:
-    model = nn.GRU(8, 9).eval()
-    module, state = raised_model(model, [torch.randn(3, 1, 8)])
-    with pytest.raises(PatcError, match=r"^target 'spirv-vulkan' cannot compute: pattern\.recurrent"):
-        compile_for_gpu(module, state.parameters)
+@needs_device
+def test_vulkan() -> None:
+    """There is no kernel for all steps: each is linalg of its own."""
+    model, given = Modules().eval(), inputs(2, 3)
+    found = patc.compile(model, tuple(given), target="spirv-vulkan")(*given)
+    assert_close([value.numpy() for value in found], torch_results(model, given))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
