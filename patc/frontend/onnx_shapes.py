@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MOST_ELEMENTS = 1 << 40  # whose bytes can still be counted
 # Places of the operands: input and weights of convolutions, and lists of numbers.
 _WEIGHTS = {"Conv": (0, 1), "ConvInteger": (0, 1), "ConvTranspose": (0, 1), "QLinearConv": (0, 3)}
+# Their axis is one of the output, or counts where there are parameters for each channel alone.
+_OTHER_AXIS = ("OneHot", "QuantizeLinear", "DequantizeLinear", "ConcatFromSequence", "SplitToSequence")
 _LISTS = {
     "ConstantOfShape": (0,), "Expand": (1,), "Pad": (1, 3), "Reshape": (1,), "Resize": (1, 2, 3),
     "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "Upsample": (1,),
@@ -58,8 +60,8 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
 
 
 def require_operands(graph: OnnxGraph) -> None:
-    """Refuse what onnx does not see, and torch-mlir ends the process for: convolutions whose weights are for other
-    inputs, and numbers where a list of them belongs.
+    """Refuse what onnx does not see, and torch-mlir ends the process for, or never ends with: convolutions whose
+    weights are for other inputs, numbers where a list of them belongs, and an axis that the input does not have.
 
     Raises:
         PatcError: at the first of them.
@@ -69,6 +71,8 @@ def require_operands(graph: OnnxGraph) -> None:
         if node.op_type in _WEIGHTS:
             x, weight = _WEIGHTS[node.op_type]
             _require_channels(node, types[x], types[weight], f"{graph.path}: {node.name}")
+        if types and types[0].is_static and node.op_type not in _OTHER_AXIS:
+            _require_axis(node, len(types[0].sizes), f"{graph.path}: {node.name}")
         for place in _LISTS.get(node.op_type, ()):
             found = types[place] if place < len(node.input) and node.input[place] else None
             if found is not None and found.is_static and len(found.sizes) != 1:
@@ -85,6 +89,14 @@ def _require_channels(node: onnx.NodeProto, x: ValueType, weight: ValueType, pla
     if channels != wanted or groups < 1 or filters % groups:
         found = f"weights {describe_type(weight)} of {groups} group{'s' if groups != 1 else ''}"
         raise PatcError(f"expected weights for {channels} channels of input, found {found}", place)
+
+
+def _require_axis(node: onnx.NodeProto, rank: int, place: str) -> None:
+    most = rank + (node.op_type == "Flatten")
+    for attribute in node.attribute:
+        if attribute.name == "axis" and not -rank <= attribute.i < most:
+            expected = f"expected axis of {node.op_type} from {-rank} to {most - 1}"
+            raise PatcError(f"{expected}, found {attribute.i}", place)
 
 
 def open_batch(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, tuple[int, ...]]:

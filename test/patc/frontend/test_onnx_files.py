@@ -114,6 +114,8 @@ WHOLE = model(conv()).SerializeToString()
         (model(node("Add", "x w", "y")), "Y: expected shapes that go together, found: Add of 1x3x8x8 and 4x3x3x3: Incompatible dimensions"),
         (model(node("MatMul", "x w", "y")), "expected shapes that go together"),
         (model(node("DequantizeLinear", "q s", "y", axis=7), weights={"q": np.ones((2, 3), np.int8), "s": np.ones(2, np.float32)}), "Y: expected an axis of a tensor of 2 dimensions, found 7|expected a model"),
+        (model(node("Softmax", "x", "y", axis=-71494644084506625)), "Y: expected axis of Softmax from -4 to 3, found -71494644084506625"),
+        (model(node("Flatten", "x", "y", axis=5)), "Y: expected shapes that go together, found: Flatten of 1x3x8x8: Invalid"),
         (model(node("Slice", "x i i", "y"), weights={"i": np.array(1)}), "Y: expected a list as input 2 of Slice, found a scalar"),
         (model(node("Pad", "x p", "y", mode="mirror"), weights={"p": np.ones(8, np.int64)}), "Y: expected mode of Pad to be one of constant, reflect, edge, wrap, found 'mirror'"),
         (model(node("Mystery", "x", "y")), "model has operations that are not in opset 18: Mystery x1 ('Y')"),
