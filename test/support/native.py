@@ -98,11 +98,18 @@ class Net(Network):
         return self.window_pool("avg", x, Window((height, width)))
 
     def dense_layer(
-        self, x: Value, weight: np.ndarray, bias: np.ndarray | None = None, activation: str = '"none"'
+        self,
+        x: Value,
+        weight: np.ndarray,
+        bias: np.ndarray | None = None,
+        activation: str = '"none"',
+        residual: Value | None = None,
     ) -> Value:
         operands = [x, self.constant(weight)]
         operands += [self.constant(bias)] if bias is not None else []
-        attributes = f"activation = {activation}, operandSegmentSizes = array<i32: 1, 1, {int(bias is not None)}, 0>"
+        operands += [residual] if residual is not None else []
+        segments = f"array<i32: 1, 1, {int(bias is not None)}, {int(residual is not None)}>"
+        attributes = f"activation = {activation}, operandSegmentSizes = {segments}"
         return self.op("pattern.linear", operands, attributes, (x.shape[0], len(weight)))
 
     def constant(self, array: np.ndarray) -> Value:

@@ -175,7 +175,8 @@ def random_linear(choices: random.Random) -> RandomNet:
     images, features, filters = choices.randint(1, 9), choices.randint(1, 80), choices.randint(1, 20)
     net = Net((images, features))
     weight, bias = rng.standard_normal((filters, features)), random_bias(filters, choices, rng)
-    y = net.dense_layer(net.input, weight, bias, choices.choice(ACTIVATIONS))
+    residual = net.new_input((images, filters)) if choices.random() < 0.5 else None
+    y = net.dense_layer(net.input, weight, bias, choices.choice(ACTIVATIONS), residual)
     return net, y, [net.dense_layer(y, rng.standard_normal((5, filters)))]
 
 

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from torch_mlir import ir
-
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.gemv import MOST_ROWS
 from patc.passes.algorithms.gpu.site import GpuSite
@@ -17,10 +15,9 @@ from patc.passes.cost.models import cost_model
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.generic.products import Product
 from patc.passes.ir.elements import element_bytes
-from patc.passes.kernels.builder import Index
 from patc.passes.kernels.generic import FlatMemory
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
-from patc.passes.kernels.gpu.layer import GpuActivation, GpuArray, GpuLayer
+from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer, RowEpilogue
 from patc.passes.kernels.gpu.matmul import Operands, Tiling, multiply
 from patc.targets import Target
 
@@ -52,7 +49,7 @@ class Gemm(GpuAlgorithm):
 
 
 def _emit(layer: GpuLayer, product: Product, tiling: Tiling, weights: GpuArray, k: Kernel) -> None:
-    source, output, epilogue = layer.source, layer.output, layer.epilogue
+    source, output = layer.source, layer.output
     rhs, first = weights.scalars(k)
     lhs, out = (
         FlatMemory(
@@ -61,12 +58,5 @@ def _emit(layer: GpuLayer, product: Product, tiling: Tiling, weights: GpuArray, 
         )
         for tensor in (source, output)
     )
-    bias = epilogue.bias.scalars(k) if epilogue.bias is not None else None
-    activation = GpuActivation(k, epilogue, output.width)
-
-    def ends(value: ir.Value, column: Index) -> ir.Value:
-        if bias is not None:
-            value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], column)), k.accumulator))
-        return activation.of(value, column)
-
-    multiply(k, product, tiling, Operands(lhs, FlatMemory(rhs, first), out), ends)
+    epilogue = RowEpilogue(k, layer.epilogue, output.width)
+    multiply(k, product, tiling, Operands(lhs, FlatMemory(rhs, first), out), epilogue.of)

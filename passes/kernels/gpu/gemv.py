@@ -13,7 +13,7 @@ from torch_mlir import ir
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
-from patc.passes.kernels.gpu.layer import GpuActivation, GpuArray, GpuLayer
+from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer, RowEpilogue
 from patc.passes.kernels.gpu.reductions import sum_lanes, sum_threads
 
 
@@ -67,22 +67,14 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value, first: int | None) -> No
     image, number = k.group("y"), k.group("x")
     if first is not None:
         number = k.add(number, k.number(first))
-    bias = epilogue.bias.scalars(k) if epilogue.bias is not None else None
     target = k.buffer(output.memory, output.element)
     start = k.number(output.start // element_bytes(output.element))
     count = k.number(output.width)
-    activation, residual = GpuActivation(k, epilogue, output.width), None
-    if (joined := epilogue.residual) is not None:
-        memory, first = k.buffer(joined.memory, joined.element), joined.start // element_bytes(joined.element)
-        residual = memory, k.number(first)
+    ends = RowEpilogue(k, epilogue, output.width)
 
     def one_filter(member: int, filter_: Index) -> None:
-        value = k.extract(total, member)
-        if bias is not None:
-            value = k.plus(value, k.convert(k.load_scalar(bias[0], k.add(bias[1], filter_)), k.accumulator))
         place = k.add(k.mul(image, count), filter_)
-        joined = None if residual is None else k.load_scalar(residual[0], k.add(residual[1], place))
-        value, address = activation.of(value, filter_, joined), k.add(start, place)
+        value, address = ends.of(k.extract(total, member), filter_, place), k.add(start, place)
         k.store_element(k.convert(value, k.element), target, address)
 
     def all_filters() -> None:

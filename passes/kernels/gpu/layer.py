@@ -71,6 +71,30 @@ class GpuActivation:
         return finish(k, value, joined, lambda value: apply_activation(k, value, self._activation, arrays))
 
 
+class RowEpilogue:
+    """The epilogue of a fully connected layer, whose rows lie one after the other, element by element."""
+
+    def __init__(self, k: Kernel, epilogue: GpuEpilogue, columns: int) -> None:
+        self._k = k
+        self._bias = None if epilogue.bias is None else epilogue.bias.scalars(k)
+        self._activation = GpuActivation(k, epilogue, columns)
+        self._residual: tuple[ir.Value, ir.Value] | None = None
+        if (joined := epilogue.residual) is not None:
+            first = k.number(joined.start // element_bytes(joined.element))
+            self._residual = k.buffer(joined.memory, joined.element), first
+
+    def of(self, value: ir.Value, column: Index, place: Index) -> ir.Value:
+        """Return what is stored of a sum of products; `place` counts elements from the first one of the result."""
+        k = self._k
+        if self._bias is not None:
+            memory, first = self._bias
+            value = k.plus(value, k.convert(k.load_scalar(memory, k.add(first, column)), k.accumulator))
+        if self._residual is None:
+            return self._activation.of(value, column)
+        memory, first = self._residual
+        return self._activation.of(value, column, k.load_scalar(memory, k.add(first, place)))
+
+
 @dataclass(frozen=True)
 class GpuLayer:
     """A layer without its weights.

@@ -31,8 +31,8 @@ _UNROLLED = 4  # of a piece
 _ENOUGH = 1 << 14  # threads of large tiles, not to leave a GPU idle
 _ACROSS = {64: 8, 128: 16}  # threads side by side along columns, by those of a workgroup
 
-# Returns what is stored of a sum in some column.
-Ends: TypeAlias = Callable[[ir.Value, Index], ir.Value]
+# Returns what is stored of a sum in some column, and at some place of the result.
+Ends: TypeAlias = Callable[[ir.Value, Index, Index], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -227,14 +227,15 @@ class _Writer:
         down = k.add(k.mul(k.add(self._down, number * tiling.down), LANES), lane)
         own_row = k.add(self._lhs.line, down)
         first = k.add(self._rhs.line, k.mul(k.add(self._across, vector * tiling.across), LANES))
-        start = k.add(self._out_first, k.mul(own_row, rows.out))
+        start = k.mul(own_row, rows.out)
 
         def one_element(lane: int) -> None:
             column = k.add(first, lane)
-            total, address = k.extract(value, lane), k.add(start, k.mul(column, columns.out))
+            total, place = k.extract(value, lane), k.add(start, k.mul(column, columns.out))
+            address = k.add(self._out_first, place)
             if self._product.adds:
                 total = k.plus(total, k.convert(k.load_scalar(self._out, address), k.accumulator))
-            total = total if ends is None else ends(total, column)
+            total = total if ends is None else ends(total, column, place)
             k.store_element(k.convert(total, element_type(self._out)), self._out, address)
 
         def row_elements() -> None:

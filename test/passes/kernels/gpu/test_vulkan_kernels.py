@@ -101,13 +101,15 @@ def test_linear_layers(choices: random.Random) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-@pytest.mark.parametrize(("rows", "features", "filters"), [(9, 5, 3), (64, 32, 96), (70, 33, 130), (512, 19, 600)])
+@pytest.mark.parametrize(("rows", "features", "filters"), [(9, 5, 3), (64, 32, 96), (197, 33, 192), (512, 19, 600)])
 def test_linear_layers_of_many_rows(rows: int, features: int, filters: int, dtype: str) -> None:
     rng = np.random.default_rng(0)
     net = Net((rows, features))
     weight, bias = rng.standard_normal((filters, features)), rng.standard_normal(filters)
-    model = check(net, [net.dense_layer(net.input, weight, bias, '"relu"')], dtype=dtype)
-    assert [layer.algorithm for layer in model.layers if layer.op == "linear"] == ["gemm"]
+    residuals = None, net.new_input((rows, filters))
+    results = [net.dense_layer(net.input, weight, bias, '"relu"', residual) for residual in residuals]
+    model = check(net, results, dtype=dtype)
+    assert [layer.algorithm for layer in model.layers if layer.op == "linear"] == ["gemm"] * 2
     if which("spirv-val"):
         require_valid(model.code)
 
