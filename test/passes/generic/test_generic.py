@@ -333,7 +333,8 @@ def test_powers_of_special_values(target: str) -> None:
 
 
 def test_a_profile_says_what_took_this_road() -> None:
-    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Softmax(1), nn.Conv2d(8, 8, 3)).eval()
+    # Over columns: differences and quotients with a map or gates are layers.
+    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Softmax(3), nn.Conv2d(8, 8, 3)).eval()
     x = torch.randn(SHAPE)
     model = patc.compile(net, (x,), threads=1)
     (remark,) = [each for each in model.diagnostics if "computed as any linalg is" in each.message]
