@@ -143,8 +143,8 @@ class SparseConv2d(_Convolution):
         stored, arrays = read_weights(op, state)
         if groups_of(op) > 1:
             is_depthwise = groups_of(op) == op.input.type.shape[1] == op.result.type.shape[1]
-            tied = [op.input, op.result, *([] if op.residual is None else [op.residual])]
-            return Channels(tied=tuple(tied)) if is_depthwise else fix_all(op)
+            tied = (op.input, op.result, *joined_channels(op.residual, op.result))
+            return Channels(tied=tied) if is_depthwise else fix_all(op)
         order = stored.order_filters(arrays)
         work = kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(

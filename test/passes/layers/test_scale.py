@@ -36,7 +36,7 @@ class Gates(nn.Module):
 def test_layers() -> None:
     module, _ = raised_model(Gates(), [torch.randn(1, 8, 6, 10)])
     names = [op.operation.name.removeprefix("pattern.") for op in layer_ops(module)]
-    assert sorted(names) == ["avg_pool2d", *["conv2d"] * 5, "scale", "scale"]
+    assert sorted(names) == ["avg_pool2d", *["conv2d"] * 5, "multiply"]
 
 
 def check(compiler: Callable[..., Any], **how: Any) -> None:

@@ -58,7 +58,7 @@ def make_small(weights: Any = None, *, seed: int = 0, num_classes: int = 10) -> 
     torch.manual_seed(seed)
     model = Small(num_classes)
     if weights is not None:
-        load_checkpoint(model, read_checkpoint(Path(weights)))
+        load_checkpoint(model, read_checkpoint(weights))
     return model.eval()
 
 
