@@ -11,6 +11,7 @@ from native import Retile
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
+from patc.passes.formats.layer_weights import groups_of
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import winograd
 
@@ -41,7 +42,7 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
     filters, sums = 1, 1
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = shape[1] if is_sparse else shape[1] // op.groups.value
+        group = shape[1] // groups_of(op)
         filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
     if chosen.algorithm == "pattern-direct":
         sums = choices.randint(1, 4)
@@ -55,7 +56,7 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
 def random_filter_lanes(op: Any, chosen: Schedule, choices: random.Random) -> Schedule:
     """Draw a legal tile of the algorithm filter-lanes: blocks of whole vectors of filters that divide a group."""
     lanes, (filters, _, height, width) = chosen.lanes, (op.weight.type.shape[0], *op.result.type.shape[1:])
-    group = filters // op.groups.value
+    group = filters // groups_of(op)
     blocks = [size for size in range(2 * lanes, 6 * lanes + 1, 2 * lanes) if size <= group]
     blocks = [size for size in blocks if group == filters or group % size == 0]
     columns = choices.choice([width, *(size for size in (4, 8, 12) if is_whole(tiling.cut(size, lanes)))])

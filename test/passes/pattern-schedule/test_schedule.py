@@ -16,6 +16,7 @@ from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.dialects.schedules import Explanation, Schedule
 from patc.passes.base import PassState
+from patc.passes.formats.layer_weights import groups_of
 from patc.passes.kernels import tiling
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
@@ -72,7 +73,7 @@ def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
         return
     assert vectors * chosen.filters * chosen.sums < target.registers
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = channels // op.groups.value if "groups" in op.attributes else channels
+        group = channels // groups_of(op)
         assert chosen.filters <= group
         assert group == channels or group % chosen.filters == 0
     if chosen.algorithm == "pattern-direct":
