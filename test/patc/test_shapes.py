@@ -171,7 +171,7 @@ def test_code_of_another_entry_is_refused(compiled: patc.CompiledModel, tmp_path
         (("inputs",), [], "expected the inputs of all variants"),
         (("structure",), {"leaf": 0}, "expected each of 2 outputs once"),
         (("own_bytes",), -1, "own_bytes: expected"),
-        (("layers",), [], "layers: expected"),
+        (("layers",), {}, "layers: expected"),
     ],
 )
 def test_descriptions_of_variants(compiled: patc.CompiledModel, place: Any, value: Any, expected: str) -> None:
