@@ -25,13 +25,13 @@ import numpy as np
 
 import patc
 from patc.bench.machine import this_machine
-from patc.bench.machine import versions as package_versions
 from patc.bench.peers import find_peer
 from patc.bench.remote import RemoteContestant, Worker
 from patc.bench.timing import Times, take_turns, time_calls
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Workload, leaves, reference, relative_error
 from patc.diagnostics import PatcError
+from patc.versions import versions as versions_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "support"))
 
@@ -201,7 +201,7 @@ def make_table(names: list[str], folder: Path) -> str:
             rows.append(f"| {name} | {shape} | {threads} | {' | '.join(cells)} | {ratio:.2f} |\n")
     found_machine = this_machine()
     machine = f"{found_machine.cpu}, {found_machine.cores} cores, {found_machine.caches}"
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions(["onnxruntime", "openvino"]).items())
+    versions = ", ".join(f"{name} {version}" for name, version in versions_of(["onnxruntime", "openvino"]).items())
     return HEAD.format(machine=machine, versions=versions, summary="\n".join(map(summarise, ratios.items()))) + "".join(
         rows
     )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError, first_line
+from patc.diagnostics import PatcError, first_line, some
 from patc.files import check_regular
 from patc.torch_files import find_fault, load_data
 
@@ -103,7 +103,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
     if missing or unexpected:
         raise PatcError(
             f"expected the {len(own)} entries of {type(model).__name__}; "
-            f"missing {_some(missing)}; unexpected {_some(unexpected)}",
+            f"missing {some(missing)}; unexpected {some(unexpected)}",
             checkpoint.path,
         )
     for name, tensor in own.items():
@@ -151,7 +151,7 @@ def _choose_entry(loaded: dict[Any, Any], path: str) -> tuple[str | None, list[s
     averaged = [name for name in found if _AVERAGED.search(name)]
     known = [*averaged, *(name for name in _ENTRIES if name in found)]
     if not known and len(found) > 1:
-        raise PatcError(f"expected one state dict, found {len(found)}: {_some(found)}; save the one to take", path)
+        raise PatcError(f"expected one state dict, found {len(found)}: {some(found)}; save the one to take", path)
     entry = next(iter(known or found), None)
     return entry, [name for name in found if name != entry]
 
@@ -176,11 +176,3 @@ def _is_counter(name: str) -> bool:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "scalar"
-
-
-def _some(names: Iterable[str], count: int = 3) -> str:
-    listed = list(names)
-    if not listed:
-        return "none"
-    more = f" and {len(listed) - count} more" if len(listed) > count else ""
-    return ", ".join(map(repr, listed[:count])) + more

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import atomic_write, cache_folder, recording_reads
+from patc.versions import versions
 
 if TYPE_CHECKING:
     from patc.runtime.model import CompiledModel
@@ -98,10 +97,7 @@ class CodeCache:
 
 def make_key(given: dict[str, Any]) -> str:
     """Return the key for options of a command: they, patc's own code and the packages that it is built on decide."""
-    known = {**given, "patc": _digest_sources(), "python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            known[name] = importlib.metadata.version(name)
+    known = {**given, **versions(_PACKAGES), "sources": _digest_sources()}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=repr).encode()).hexdigest()
 
 

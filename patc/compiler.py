@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ def compile_model(
         PatcError: a model, input or option that cannot be compiled, in one line.
     """
     options = make_options(target, threads, dtype, tune)
-    instruments = () if save_ir is None else (SaveIr(Path(save_ir)),)
+    instruments = SaveIr.into(save_ir)
     program, diagnostics = compile_program(
         model, example_inputs, options, report, None, dynamic_batch, shapes, instruments
     )

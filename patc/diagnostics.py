@@ -79,6 +79,15 @@ def first_line(error: BaseException) -> str:
     return f"{line}..." if len(line) == _LONGEST else line
 
 
+def some(names: Iterable[str], count: int = 3) -> str:
+    """Return the first names of many for a message, in quotes, and how many more there are."""
+    listed = list(names)
+    if not listed:
+        return "none"
+    more = f" and {len(listed) - count} more" if len(listed) > count else ""
+    return ", ".join(map(repr, listed[:count])) + more
+
+
 def describe_location(location: Any) -> str:
     """Return the place a location names, on one line; "" for an unknown one.
 

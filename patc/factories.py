@@ -55,11 +55,10 @@ class Built:
             raise PatcError("expected --input-shape, or a function that returns (model, inputs); got neither", name)
         return self
 
-    def first_shape(self) -> tuple[int, ...]:
-        """Return the shape of the first input."""
-        assert self.inputs, "with_shape saw to it"
-        tensors = list(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
-        return tuple(tensors[0].shape)
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The inputs in their order; none where nothing says them."""
+        return list(self.inputs.values() if isinstance(self.inputs, dict) else self.inputs or ())
 
 
 def is_factory(name: str) -> bool:
@@ -159,7 +158,10 @@ def _as_built(name: str, value: Any) -> Built:
         inputs = (inputs,)
     if isinstance(inputs, Mapping):
         inputs = dict(inputs)
-    tensors = list(inputs.values()) if isinstance(inputs, dict) else inputs
-    if tensors is not None and not (isinstance(tensors, (tuple, list)) and all(isinstance(x, Tensor) for x in tensors)):
-        raise PatcError(f"expected inputs that are tensors beside the model, found a {type(inputs).__name__}", name)
-    return Built(model, tuple(inputs) if isinstance(inputs, list) else inputs)
+    if isinstance(inputs, list):
+        inputs = tuple(inputs)
+    built = Built(model, inputs)
+    is_known = inputs is None or isinstance(inputs, (tuple, dict))
+    if not is_known or not all(isinstance(tensor, Tensor) for tensor in built.tensors):
+        raise PatcError(f"expected inputs that are tensors beside the model, found a {type(value[1]).__name__}", name)
+    return built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,11 @@ class SaveIr(Instrument):
 
     folder: Path
     written: list[Path] = field(default_factory=list)
+
+    @classmethod
+    def into(cls, folder: str | os.PathLike[str] | None) -> tuple[SaveIr, ...]:
+        """Return an instrument for a folder; none for None."""
+        return () if folder is None else (cls(Path(folder)),)
 
     def after(self, name: str, module: Any, seconds: float) -> None:
         text = module.operation.get_asm(

@@ -148,7 +148,7 @@ def compile_library(
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
     backend = _LibraryBackend()
-    instruments = () if save_ir is None else (SaveIr(Path(save_ir)),)
+    instruments = SaveIr.into(save_ir)
     program, diagnostics = compile_program(
         model, example_inputs, options, report, backend, dynamic_batch, shapes, instruments
     )

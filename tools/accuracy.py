@@ -30,13 +30,8 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "accuracy",
-        help="count what a classifier gets right on a folder of pictures",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        subparsers, "accuracy", "count what a classifier gets right on a folder of pictures", _DESCRIPTION, _EPILOG
     )
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     parser.add_argument("folder", metavar="DIR", help="a folder with a folder of pictures for each class")
@@ -69,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
     pictures = _find_classes(args.folder, args.limit)
     loaded = None if arguments.is_compiled_file(args.model) else arguments.load_model(args)
     compiled = open_model(args, loaded)
-    result = scoring.score(compiled, pictures, labels, args.folder, compiled)
+    reference = None if loaded is None else _reference(loaded.model)
+    models: list[Callable[[np.ndarray], Any]] = [compiled] if reference is None else [compiled, reference]
+    result, *others = scoring.score(compiled, pictures, labels, args.folder, models)
     scoring.print_result(args.model, result)
     figures = scoring.figures(result)
-    reference = None if loaded is None else _reference(loaded.model)
-    if reference is not None:
-        figures["pytorch"] = scoring.compare(result, scoring.score(compiled, pictures, labels, args.folder, reference))
+    for other in others:
+        figures["pytorch"] = scoring.compare(result, other)
     if args.confusion is not None:
         scoring.draw(result, args.confusion)
         print(args.confusion)

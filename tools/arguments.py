@@ -43,6 +43,8 @@ TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing o
 BATCH_HELP = "take any number of images in a call; one, and as many as the example has or 8, are computed at once"
 
 PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
+# What decides, with the target, which code a model becomes.
+DECIDING = ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch")
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,6 +71,21 @@ class LoadedModel:
     example_inputs: ExampleInputs
     pruned: PruneReport | None
     shapes: Sequence[dict[str, tuple[int, ...]]] = ()
+
+
+def add_command(
+    subparsers: Any, name: str, summary: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """Add a sub-command to what `ArgumentParser.add_subparsers` returned; its texts keep their lines."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = MODEL_HELP, weights: bool = True) -> None:
@@ -234,7 +251,7 @@ def read_weights(path: str | None, trust_pickle: bool) -> Checkpoint | None:
 
 def refuse_compilation(arguments: argparse.Namespace) -> None:
     """Refuse options of compilation together with a compiled file."""
-    for option in ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch", "save_ir"):
+    for option in (*DECIDING, "save_ir"):
         value = getattr(arguments, option)
         if value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"

@@ -43,13 +43,8 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "bench",
-        help="time a model beside PyTorch and other run times",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        subparsers, "bench", "time a model beside PyTorch and other run times", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, {arguments.BUILT_HELP}")

@@ -40,13 +40,8 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "compile",
-        help="compile a model to a file or a library",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        subparsers, "compile", "compile a model to a file or a library", _DESCRIPTION, _EPILOG
     )
     arguments.add_model(parser, weights=False)
     parser.add_argument(
@@ -162,8 +157,7 @@ def _cache_key(args: argparse.Namespace) -> str | None:
     from patc.backends.host import available_threads
     from patc.targets import get_target
 
-    names = ("threads", "tune", "dtype", "dynamic_batch", "input_shape", "shape", "weights", "trust_pickle")
-    given = {name: getattr(args, name) for name in (*names, *arguments.PRUNING)}
+    given = {name: getattr(args, name) for name in (*arguments.DECIDING, "trust_pickle")}
     model = args.model if is_named else os.path.abspath(args.model)
     return make_key({**given, "model": model, "target": get_target(args.target), "cores": available_threads()})
 
@@ -309,7 +303,7 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     loaded = arguments.load_model(args)
     if loaded.shapes:
         raise PatcError(f"expected --shape once for each input together with --emit {args.emit}, got several")
-    instruments = () if args.save_ir is None else (SaveIr(Path(args.save_ir)),)
+    instruments = SaveIr.into(args.save_ir)
     module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options), instruments)
     lost = write_module(module, state.parameters, args.output)
     if not args.quiet:

@@ -41,13 +41,7 @@ PyTorch and time both. Takes about half a minute; nothing is downloaded or writt
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "demo",
-        help="prune, compile, check and time ResNet-18",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "demo", "prune, compile, check and time ResNet-18", _DESCRIPTION)
     parser.add_argument("--weights", metavar="FILE", help="torchvision's state dict of ResNet-18 (seeded weights)")
     arguments.add_trust(parser)
     parser.add_argument("--image", metavar="FILE", help="a picture to classify (a drawn one)")

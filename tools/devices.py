@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from patc.tools import arguments
+
 _DESCRIPTION = """\
 List the Vulkan devices of this machine: what `patc run --device` and PATC_VULKAN_DEVICE take, and which of them is used
 without. Exit status 1 if there is none.
@@ -13,13 +15,7 @@ without. Exit status 1 if there is none.
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "devices",
-        help="list the Vulkan devices",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "devices", "list the Vulkan devices", _DESCRIPTION)
     return parser
 
 

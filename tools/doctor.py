@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -13,6 +12,8 @@ from typing import Any
 
 from patc.diagnostics import PatcError
 from patc.files import cache_folder
+from patc.tools import arguments
+from patc.versions import versions
 
 # Packages beside those that the project needs, with what installs them and what they are for.
 _OPTIONAL = (
@@ -43,13 +44,7 @@ missing, and what is kept in the cache folder. Exit status 1 if something is mis
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "doctor",
-        help="say what patc can do on this machine",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "doctor", "say what patc can do on this machine", _DESCRIPTION)
     parser.add_argument(
         "--clear-caches", action="store_true", help="remove what is kept in the cache folder, and say so"
     )
@@ -66,16 +61,16 @@ def run(args: argparse.Namespace) -> int:
         _clear_caches()
         return 0
     print("\n".join(f"{name:10s} {text}".rstrip() for name, text in (*_describe_system(), *_describe_machine())))
-    missing = [name for name in _REQUIRED if _version(name) is None]
+    found = versions([*_REQUIRED, *(name for name, _, _ in _OPTIONAL)])
     print("\npackages")
     for name in _REQUIRED:
-        print(f"  {name:14s} {_version(name) or 'missing: pip install patc'}")
+        print(f"  {name:14s} {found.get(name, 'missing: pip install patc')}")
     for name, extra, purpose in _OPTIONAL:
-        print(f"  {name:14s} {_version(name) or f'missing: pip install patc[{extra}], for {purpose}'}")
+        print(f"  {name:14s} {found.get(name, f'missing: pip install patc[{extra}], for {purpose}')}")
     print(f"\ncaches in {cache_folder('').parent / 'patc'}; --clear-caches removes them")
     for name, purpose in _CACHES.items():
         print(f"  {name:14s} {_describe_size(cache_folder(name))}: {purpose}")
-    return 1 if missing else 0
+    return 0 if found.keys() >= {*_REQUIRED} else 1
 
 
 def _describe_system() -> Iterator[tuple[str, str]]:
@@ -118,13 +113,6 @@ def _describe_linker() -> str:
         return " ".join(find_linker())
     except PatcError as error:
         return f"none for shared libraries for ARM: {error}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _describe_size(folder: Path) -> str:

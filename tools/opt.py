@@ -255,8 +255,7 @@ def _ir_printers(arguments: argparse.Namespace, pipeline: Pipeline) -> list[Inst
             raise PatcError(f"expected a pass that runs to print after, got '{name}'{nearest(name, run)}")
     if arguments.mlir_print_ir_after_all:
         names = run
-    printers: list[Instrument] = [PrintAfter(sys.stderr, names, _print_options(arguments))]
-    return printers if arguments.save_ir is None else [*printers, SaveIr(Path(arguments.save_ir))]
+    return [PrintAfter(sys.stderr, names, _print_options(arguments)), *SaveIr.into(arguments.save_ir)]
 
 
 def _read_parts(arguments: argparse.Namespace) -> list[_Part]:

@@ -31,18 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe_version() -> str:
     """Return the versions of patc and of what decides about the code that it makes."""
-    import importlib.metadata
-    import platform
+    from patc.versions import versions
 
-    from patc import __version__
-
-    found = [f"Python {platform.python_version()}"]
-    for name in ("torch", "torch-mlir", "llvmlite", "numpy"):
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"no {name}")
-    return f"patc {__version__} ({', '.join(found)})"
+    names = ("torch", "torch-mlir", "llvmlite", "numpy")
+    found = versions(names)
+    packages = [f"{name} {found[name]}" if name in found else f"no {name}" for name in names]
+    return f"patc {found['patc']} (Python {found['python']}, {', '.join(packages)})"
 
 
 def make_parser() -> argparse.ArgumentParser:

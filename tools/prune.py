@@ -48,13 +48,8 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "prune",
-        help="prune a network, with or without training, and save its weights",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        subparsers, "prune", "prune a network, with or without training, and save its weights", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("model", metavar="MODEL", help=arguments.BUILT_HELP)
     parser.add_argument("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
@@ -175,7 +170,7 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     built, spec = build(args.model, arguments.read_weights(args.weights, args.trust_pickle)), _spec(args)
     model = built.model
     if args.speedup is not None:
-        times = modelled_times(built.with_shape(args.input_shape, args.model).first_shape(), model, spec)
+        times = modelled_times(tuple(built.with_shape(args.input_shape, args.model).tensors[0].shape), model, spec)
         spec = pruning.choose_rates(model, spec, times, args.speedup)
     return pruning.prune_(model, spec), model
 
@@ -226,7 +221,7 @@ def _open_training(args: argparse.Namespace, seed: int) -> tuple[nn.Module, Data
         data = open_data(args.data, info.input_shape[2], seed)
         return info.build(weights, seed=seed, num_classes=data.classes), data
     built = build(args.model, weights, seed)
-    shape = built.with_shape(args.input_shape, args.model).first_shape()
+    shape = tuple(built.with_shape(args.input_shape, args.model).tensors[0].shape)
     data = open_data(args.data, shape[-1], seed)
     if shape[1:] != data.shape:
         raise PatcError(f"expected a model of images {data.shape}, as {data.name} has, got {shape[1:]}", args.model)

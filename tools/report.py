@@ -24,13 +24,7 @@ kernels and what it looks at in a picture instead.
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "report",
-        help="say how each layer is computed and why",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "report", "say how each layer is computed and why", _DESCRIPTION)
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)

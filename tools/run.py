@@ -35,14 +35,7 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "run",
-        help="run a compiled file or a model",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "run", "run a compiled file or a model", _DESCRIPTION, _EPILOG)
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
     given = parser.add_mutually_exclusive_group()
     given.add_argument(

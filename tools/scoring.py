@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, some
 from patc.files import atomic_write
 from patc.tools.console import make_console, make_table
 from patc.tools.images import picture_batches
@@ -54,9 +54,9 @@ def score(
     pictures: dict[str, list[str]],
     labels: Labels | None,
     folder: str,
-    model: Callable[[np.ndarray], Any],
-) -> Result:
-    """Run a model, the compiled one or PyTorch's, on what the compiled one takes.
+    models: Sequence[Callable[[np.ndarray], Any]],
+) -> list[Result]:
+    """Run models, the compiled one and PyTorch's, on what the compiled one takes.
 
     Args:
         pictures: files by the names of their classes' folders.
@@ -67,22 +67,23 @@ def score(
         PatcError: a file is no picture, there is not one output of scores, or folders and scores do not go together.
     """
     places: dict[str, int] = {}
-    scores, classes = [], []
-    for name, paths in pictures.items():
+    scores: list[list[np.ndarray]] = [[] for _ in models]
+    for paths in pictures.values():
         for group, array in picture_batches(paths, compiled):
-            found = np.asarray(model(array))
-            if found.ndim != 2 or len(found) != len(array):
-                shape = list(found.shape)
-                raise PatcError(
-                    f"expected a model of one output, scores of each image, got one of shape {shape}", folder
-                )
-            places = places or _find_places(list(pictures), labels, found.shape[1], folder)
-            scores.append(found[: len(group)].astype(np.float64))
-            classes += [places[name]] * len(group)
-    order = {place: name for name, place in places.items()}
-    count = scores[0].shape[1]
-    names = labels.names if labels is not None else tuple(order[i] for i in range(count))
-    return Result(names, np.array(classes), np.concatenate(scores))
+            for model, found in zip(models, scores, strict=True):
+                found.append(_scores_of(model, array, folder)[: len(group)])
+            places = places or _find_places(list(pictures), labels, scores[0][0].shape[1], folder)
+    classes = np.array([places[name] for name, paths in pictures.items() for _ in paths])
+    names = labels.names if labels is not None else tuple(places)
+    return [Result(names, classes, np.concatenate(found)) for found in scores]
+
+
+def _scores_of(model: Callable[[np.ndarray], Any], array: np.ndarray, folder: str) -> np.ndarray:
+    found = np.asarray(model(array))
+    if found.ndim != 2 or len(found) != len(array):
+        shape = list(found.shape)
+        raise PatcError(f"expected a model of one output, scores of each image, got one of shape {shape}", folder)
+    return found.astype(np.float64)
 
 
 def _find_places(folders: Sequence[str], labels: Labels | None, scores: int, folder: str) -> dict[str, int]:
@@ -95,8 +96,7 @@ def _find_places(folders: Sequence[str], labels: Labels | None, scores: int, fol
     found = {name: labels.find(name) for name in folders}
     unknown = [name for name, place in found.items() if place is None]
     if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise PatcError(f"expected folders named as labels, found {', '.join(map(repr, unknown[:3]))}{more}", folder)
+        raise PatcError(f"expected folders named as labels, found {some(unknown)}", folder)
     return {name: place for name, place in found.items() if place is not None}
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from patc.diagnostics import PatcError
+from patc.tools import arguments
 
 _DESCRIPTION = """\
 Sign a compiled model with an Ed25519 key, in place: patc verify, patc run --key and patc.load(path, key=...) then know
@@ -21,14 +22,7 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "sign",
-        help="sign a compiled model",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "sign", "sign a compiled model", _DESCRIPTION, _EPILOG)
     parser.add_argument("file", metavar="FILE", nargs="?", help="a file of patc compile")
     parser.add_argument("--key", metavar="KEY", help="file with the private key, without a passphrase")
     parser.add_argument("--make-key", metavar="KEY", help="write a new pair of keys, KEY and KEY.pub, and nothing else")

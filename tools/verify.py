@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from patc.tools import arguments
+
 _DESCRIPTION = """\
 Check that every byte of a compiled model is as it was signed with a key, without running any of it. Exit status 1 if it
 is not signed, or with another key, or was changed.
@@ -13,13 +15,7 @@ is not signed, or with another key, or was changed.
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "verify",
-        help="check the signature of a compiled model",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(subparsers, "verify", "check the signature of a compiled model", _DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="a file of patc compile")
     parser.add_argument("--key", metavar="PUBKEY", required=True, help="file with the public key")
     return parser

@@ -47,7 +47,7 @@ def draw(args: argparse.Namespace) -> int:
         pruning.prune_(nets["pruned"], spec)
     elif args.against is not None:
         nets["pruned"] = build(args.model, arguments.read_weights(args.against, args.trust_pickle)).model
-    shape = built.with_shape(args.input_shape, args.model).first_shape()
+    shape = built.with_shape(args.input_shape, args.model).tensors[0].shape
     image = picture_input(args.image, shape) if args.image is not None else drawn_input(shape)
     for path in write_pictures(nets, torch.from_numpy(image[:1].copy()), Path(args.visualize)):
         print(path)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,19 +91,6 @@ def find_caches() -> Caches:
     if not {1, 2} <= sizes.keys():
         return TYPICAL
     return Caches(sizes[1], sizes[2], sizes.get(3, sizes[2]))
-
-
-def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the versions of Python, patc and the installed ones of `distributions`."""
-    from patc import __version__
-
-    found = {"python": platform.python_version(), "patc": __version__}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _linux_caches(folder: Path) -> dict[int, int]:

@@ -28,6 +28,7 @@ from patc.compiler import compile_model
 from patc.diagnostics import PatcError
 from patc.runtime.model import CompiledModel, LayerTime
 from patc.targets import host
+from patc.versions import versions
 
 # Packages whose versions explain a result, beside those of the peers.
 PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy", "intel-openmp")
@@ -104,7 +105,7 @@ def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
         workload=options.workload,
         repetitions=options.repetitions,
         machine=machine.this_machine(),
-        versions=machine.versions([*PACKAGES, *(find_peer(name).distribution for name in options.peers)]),
+        versions=versions([*PACKAGES, *(find_peer(name).distribution for name in options.peers)]),
         runs=runs,
         missing=tuple(bench.missing),
     )

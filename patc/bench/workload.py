@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,15 +135,16 @@ class Workload:
             return [shape for _, shape in self._onnx_inputs()]
         if self.is_file:
             return _program_shapes(self._load_program(), self.model)
-        inputs = self._build().inputs
-        tensors = list(inputs.values()) if isinstance(inputs, dict) else inputs
-        if tensors is None:
+        if not is_factory(self.model):
+            from patc.models import MODELS
+
+            return [(self.batch, *MODELS[self.model].input_shape[1:])]
+        built = self._build()
+        if built.inputs is None:
             raise PatcError("expected a function that returns (model, inputs), found a model alone", self.model)
-        for tensor in tensors:
-            if str(tensor.dtype) != "torch.float32":
-                raise PatcError(f"expected float32 inputs to measure with, found {str(tensor.dtype)[6:]}", self.model)
+        _require_floats(built.tensors, self.model)
         batch = () if self.batch == 1 else (self.batch,)
-        return [(*batch, *tensor.shape[len(batch) :]) for tensor in tensors]
+        return [(*batch, *tensor.shape[len(batch) :]) for tensor in built.tensors]
 
     def _build(self) -> Built:
         from patc.checkpoints import read_checkpoint
@@ -191,14 +192,19 @@ class Workload:
         return [generator.standard_normal(shape, np.float32) for shape in self.input_shapes()]
 
 
-def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:
+def _require_floats(values: Iterable[Any], place: str) -> None:
+    """Refuse tensors of another type than float32."""
     import torch
 
-    names = set(program.graph_signature.user_inputs)
-    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     for value in values:
         if getattr(value, "dtype", None) not in (None, torch.float32):
-            raise PatcError(f"expected float32 inputs to measure with, found {str(value.dtype)[6:]}", path)
+            raise PatcError(f"expected float32 inputs to measure with, found {str(value.dtype)[6:]}", place)
+
+
+def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:
+    names = set(program.graph_signature.user_inputs)
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    _require_floats(values, path)
     shapes = [tuple(getattr(value, "shape", ("?",))) for value in values]
     for shape in shapes:
         if not all(isinstance(size, int) for size in shape):

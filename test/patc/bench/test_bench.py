@@ -38,6 +38,7 @@ from patc.layers import LayerReport
 from patc.runtime.model import LayerTime
 from patc.tools.bench_tables import make_console, render
 from patc.tools.patc import main
+from patc.versions import versions
 
 # Round numbers: a second is 1e9 operations, 1e9 bytes from L2, 1e8 from L3, 1e7 from memory.
 PEAK = Peak(threads=1, gflops=1.0, l2_gbs=1.0, l3_gbs=0.1, read_gbs=0.01, lanes=16)
@@ -241,7 +242,7 @@ def test_this_machine_is_described() -> None:
 
 
 def test_versions_leave_out_what_is_not_installed() -> None:
-    found = machine.versions(["torch", "no-such-package"])
+    found = versions(["torch", "no-such-package"])
     assert found["torch"] == torch.__version__ and "no-such-package" not in found
 
 

@@ -12,6 +12,7 @@ from command import run
 import patc.tools.patc
 from patc.tools import doctor
 from patc.tuning_cache import TuningCache
+from patc.versions import versions
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,8 @@ def test_says_what_there_is(capsys: pytest.CaptureFixture[str], caches: Path) ->
 def test_names_what_installs_a_missing_package(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("onnx", "xxhash") else version(name))
+    missing = ("onnx", "xxhash")
+    monkeypatch.setattr(doctor, "versions", lambda names: versions(name for name in names if name not in missing))
     assert patc.tools.patc.main(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "missing: pip install patc[onnx], for .onnx files" in text
