@@ -14,7 +14,6 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.models import cost_model
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.generic.products import Product
-from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.generic import FlatMemory
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer, RowEpilogue
@@ -51,12 +50,6 @@ class Gemm(GpuAlgorithm):
 def _emit(layer: GpuLayer, product: Product, tiling: Tiling, weights: GpuArray, k: Kernel) -> None:
     source, output = layer.source, layer.output
     rhs, first = weights.scalars(k)
-    lhs, out = (
-        FlatMemory(
-            k.buffer(tensor.memory, tensor.element),
-            k.place(tensor.memory, tensor.start, element_bytes(tensor.element)),
-        )
-        for tensor in (source, output)
-    )
+    lhs, out = (FlatMemory(*k.elements(tensor.memory, tensor.start, tensor.element)) for tensor in (source, output))
     epilogue = RowEpilogue(k, layer.epilogue, output.width)
     multiply(k, product, tiling, Operands(lhs, FlatMemory(rhs, first), out), epilogue.of)

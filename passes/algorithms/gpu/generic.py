@@ -121,12 +121,10 @@ def _emit_nest(k: Kernel, nest: Nest, places: dict[ir.Value, _Place], groups: in
 
 
 def _memories(k: Kernel, places: dict[ir.Value, _Place]) -> dict[ir.Value, FlatMemory]:
-    found = {}
-    for memory, place_ in places.items():
-        element = memory.type.element_type
-        first = k.place(place_.memory, place_.start, element_bytes(element))
-        found[memory] = FlatMemory(k.buffer(place_.memory, element), first)
-    return found
+    return {
+        memory: FlatMemory(*k.elements(place_.memory, place_.start, memory.type.element_type))
+        for memory, place_ in places.items()
+    }
 
 
 def _places(site: GpuSite, plan: GenericPlan) -> dict[ir.Value, _Place]:

@@ -10,7 +10,6 @@ import functools
 
 from torch_mlir import ir
 
-from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer, RowEpilogue
@@ -33,9 +32,7 @@ def _products(k: Kernel, layer: GpuLayer, weights: GpuArray) -> ir.Value:
     """Return the sums of the workgroup's filters, a vector that all of its threads have."""
     source, block, threads = layer.source, layer.schedule.filters, layer.schedule.threads
     element = k.vector_type(source.element) if source.is_aligned else source.element
-    unit = element_bytes(source.element) * (LANES if source.is_aligned else 1)
-    first = k.place(source.memory, source.start, unit)
-    memory = k.buffer(source.memory, element)
+    memory, first = k.elements(source.memory, source.start, element)
     size = k.number(source.width)
     values, first_value = weights.vectors(k)
     image, number = k.group("y"), k.group("x")
@@ -67,8 +64,7 @@ def _store(k: Kernel, layer: GpuLayer, total: ir.Value, first: int | None) -> No
     image, number = k.group("y"), k.group("x")
     if first is not None:
         number = k.add(number, k.number(first))
-    target = k.buffer(output.memory, output.element)
-    start = k.number(output.start // element_bytes(output.element))
+    target, start = k.elements(output.memory, output.start, output.element)
     count = k.number(output.width)
     ends = RowEpilogue(k, epilogue, output.width)
 

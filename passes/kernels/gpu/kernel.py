@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, memref, scf, vector
 
+from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Builder, Compute, Index, Vectors
 
 LANES = 4  # elements of a vector: what every GPU loads at once
@@ -81,17 +82,16 @@ class Kernel(Builder):
         self.arguments.append(value)
         return self._block.add_argument(self.index_type, ir.Location.unknown())
 
-    def place(self, memory: Memory, start: int, unit: int, more: int = 0) -> ir.Value:
-        """Return an argument that is the number of a place in a buffer.
+    def elements(self, memory: Memory, start: int, type_: ir.Type, more: int = 0) -> tuple[ir.Value, ir.Value]:
+        """Return the arguments that are a buffer of elements, or vectors, of a type, and the number of one of them.
 
         Args:
             start: first byte of an array there.
-            unit: bytes that one number counts.
-            more: units from the start to the place.
+            more: elements from the start to that one.
         """
-        if memory is Memory.ARENA:
-            return self.number(start // unit + more)
-        return self.number(WeightsPlace(start, unit, more))
+        unit = element_bytes(type_) * (type_.shape[0] if isinstance(type_, ir.VectorType) else 1)
+        place = WeightsPlace(start, unit, more) if memory is Memory.WEIGHTS else start // unit + more
+        return self.buffer(memory, type_), self.number(place)
 
     def real(self, value: float) -> ir.Value:
         """Return an f32 argument that is `value` in the launch of this layer."""

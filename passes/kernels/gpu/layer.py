@@ -9,10 +9,9 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
-from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Index, Vectors
-from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory, WeightsPlace
+from patc.passes.kernels.gpu.kernel import Kernel, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.passes.kernels.values import apply_activation, finish
 
@@ -26,15 +25,11 @@ class GpuArray:
 
     def scalars(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
         """Return the buffer as single elements, and the number of the array's first one."""
-        return self._seen_as(k, self.element, 1)
+        return k.elements(Memory.WEIGHTS, self.start, self.element)
 
     def vectors(self, k: Kernel) -> tuple[ir.Value, ir.Value]:
         """Return the buffer as vectors, and the number of the array's first one."""
-        return self._seen_as(k, k.vector_type(self.element), LANES)
-
-    def _seen_as(self, k: Kernel, type_: ir.Type, lanes: int) -> tuple[ir.Value, ir.Value]:
-        place = WeightsPlace(self.start, lanes * element_bytes(self.element), 0)
-        return k.buffer(Memory.WEIGHTS, type_), k.number(place)
+        return k.elements(Memory.WEIGHTS, self.start, k.vector_type(self.element))
 
 
 @dataclass(frozen=True)
@@ -78,10 +73,8 @@ class RowEpilogue:
         self._k = k
         self._bias = None if epilogue.bias is None else epilogue.bias.scalars(k)
         self._activation = GpuActivation(k, epilogue, columns)
-        self._residual: tuple[ir.Value, ir.Value] | None = None
-        if (joined := epilogue.residual) is not None:
-            first = k.number(joined.start // element_bytes(joined.element))
-            self._residual = k.buffer(joined.memory, joined.element), first
+        joined = epilogue.residual
+        self._residual = None if joined is None else k.elements(joined.memory, joined.start, joined.element)
 
     def of(self, value: ir.Value, column: Index, place: Index) -> ir.Value:
         """Return what is stored of a sum of products; `place` counts elements from the first one of the result."""

@@ -14,7 +14,6 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
-from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
 from patc.passes.kernels.values import fill_value
@@ -68,12 +67,10 @@ class View:
         self._k = k
         self._unit = LANES if tensor.is_aligned else 1
         self._element = k.vector_type(tensor.element) if tensor.is_aligned else tensor.element
-        self.memory = k.buffer(tensor.memory, self._element)
         first = (layout.top - top) * layout.pitch
         if not tensor.is_aligned:
             first += layout.left
-        unit = self._unit * element_bytes(tensor.element)
-        self.start = k.place(tensor.memory, tensor.start, unit, first // self._unit)
+        self.memory, self.start = k.elements(tensor.memory, tensor.start, self._element, first // self._unit)
         self.row = k.number(layout.pitch // self._unit)
         self.plane = k.number(layout.plane // self._unit)
         self._images = tensor.images
