@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
@@ -46,17 +46,7 @@ class DenseDirect(HostAlgorithm):
                     yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
 
     def emit(self, site: HostSite) -> None:
-        source, output, block = site.source, site.output, site.schedule.filters
-        weight = read_dense_weight(site.op, site.state)
-        filters, channels = weight.array.shape[:2]
-        packed = site.constant(pack_filters(weight.array, block), weight.origin, f"packed{block}")
-
-        def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, values, made, epilogue = arguments
-            weights = DenseWeights(values, channels, filters // weight.groups)
-            dense_direct.DenseDirect(Loops(kernel, made, epilogue, given), weights).emit()
-
-        site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
+        call_with_packed(site, lambda loops, weights: dense_direct.DenseDirect(loops, weights).emit())
 
 
 class DepthwiseDirect(DenseDirect):
@@ -64,6 +54,21 @@ class DepthwiseDirect(DenseDirect):
 
     name: ClassVar[str] = "depthwise-direct"
     is_depthwise: ClassVar[bool] = True
+
+
+def call_with_packed(site: HostSite, write: Callable[[Loops, DenseWeights], None]) -> None:
+    """Call the kernel that `write` writes with a layer's weights, dense and packed in blocks of filters."""
+    source, output, block = site.source, site.output, site.schedule.filters
+    weight = read_dense_weight(site.op, site.state)
+    filters, channels = weight.array.shape[:2]
+    packed = site.constant(pack_filters(weight.array, block), weight.origin, f"packed{block}")
+
+    def emit(kernel: Kernel, arguments: list[Any]) -> None:
+        given, values, made, epilogue = arguments
+        weights = DenseWeights(values, channels, filters // weight.groups)
+        write(Loops(kernel, made, epilogue, given), weights)
+
+    site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
 
 
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:

@@ -10,23 +10,19 @@ from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.dense_direct import call_with_packed
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.formats.layer_weights import groups_of, read_dense_weight
+from patc.passes.formats.layer_weights import groups_of
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import filter_lanes
-from patc.passes.kernels.host.dense_direct import DenseWeights
-from patc.passes.kernels.host.kernel import Kernel
-from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.weights import pack_filters
 from patc.targets import Target
 
 _MOST_TAPS = 25  # that have code of their own
 _LEAST_LANES = 8  # of a vector: half of it is still one
-_BUSY = 1.0  # part of a core's multiply-adds that tiles reach
 
 
 class FilterLanes(HostAlgorithm):
@@ -35,7 +31,7 @@ class FilterLanes(HostAlgorithm):
     name: ClassVar[str] = "filter-lanes"
 
     def applies(self, op: Any) -> bool:
-        if "grouped" in op.attributes or element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > _MOST_TAPS:
+        if element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > _MOST_TAPS:
             return False
         fills_a_vector = op.result.type.shape[1] // groups_of(op) >= _LEAST_LANES
         return fills_a_vector and op.strides[1] % Layout.of(op.input.type).phases == 0
@@ -56,17 +52,7 @@ class FilterLanes(HostAlgorithm):
                 yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
 
     def emit(self, site: HostSite) -> None:
-        source, output, block = site.source, site.output, site.schedule.filters
-        weight = read_dense_weight(site.op, site.state)
-        filters, channels = weight.array.shape[:2]
-        packed = site.constant(pack_filters(weight.array, block), weight.origin, f"packed{block}")
-
-        def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, values, made, epilogue = arguments
-            weights = DenseWeights(values, channels, filters // weight.groups)
-            filter_lanes.FilterLanes.of(Loops(kernel, made, epilogue, given), weights).emit()
-
-        site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
+        call_with_packed(site, lambda loops, weights: filter_lanes.FilterLanes.of(loops, weights).emit())
 
 
 def _tiles(layer: TiledConvolution, lanes: int, most: int) -> Iterator[RegisterTile]:
@@ -92,7 +78,7 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     for strip in tile.strips:
         outputs = tile.rows * sum(chunk.valid for chunk in strip.chunks)
         parts = {
-            "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes) / _BUSY,
+            "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes),
             "loads": taps * (outputs + vectors) / costs.loads_per_cycle,
         }
         lines = taps * vectors * costs.line_cycles * costs.streamed_lines

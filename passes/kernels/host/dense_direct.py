@@ -40,6 +40,11 @@ class DenseWeights:
     channels: int
     filters: int
 
+    def prefetch_next(self, loops: Loops, weights: Index, size: int) -> None:
+        """Ask for the `size` weights of a channel in the next block: they have come when its turn does."""
+        for line in range(0, size, loops.kernel.line(self.values.type)):
+            loops.b.prefetch(self.values, weights, self.channels * size + line)
+
 
 @dataclass(frozen=True)
 class DenseDirect:
@@ -104,7 +109,7 @@ class DenseDirect:
             base = b.add(plane, b.mul(channel, self.loops.source.layout.plane))
             weights = b.add(packed, b.mul(channel, self._taps * self._block))
             if self._is_far:
-                self._prefetch_next(weights)
+                self.weights.prefetch_next(self.loops, weights, self._taps * self._block)
             return self._one_channel(tile, base, weights, accumulators)
 
         def some_channels(number: Index, totals: Vectors) -> Vectors:
@@ -117,12 +122,6 @@ class DenseDirect:
         if longest is not None:
             return b.loop(0, ceil_div(channels, part), accumulators, some_channels)
         return b.loop(0, channels, accumulators, one_channel)
-
-    def _prefetch_next(self, weights: Index) -> None:
-        """Ask for the weights of a channel in the next block: they have come when its turn does."""
-        b, size = self.loops.b, self._taps * self._block
-        for line in range(0, size, self.loops.kernel.line(self.weights.values.type)):
-            b.prefetch(self.weights.values, weights, self.weights.channels * size + line)
 
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""

@@ -94,8 +94,8 @@ class FilterLanes:
         def one_channel(channel: Index, accumulators: Vectors) -> Vectors:
             base = b.add(plane, b.mul(channel, loops.source.layout.plane))
             first = b.add(packed, b.mul(channel, taps * block))
-            for line in range(0, taps * block if self._is_far else 0, loops.kernel.line(weights.values.type)):
-                b.prefetch(weights.values, first, weights.channels * taps * block + line)  # those of the next block
+            if self._is_far:
+                weights.prefetch_next(loops, first, taps * block)
             for tap in range(taps):
                 accumulators = self._one_tap(outputs, divmod(tap, width), (base, first, tap * block), accumulators)
             return accumulators
