@@ -59,8 +59,8 @@ class DepthToSpace(WithoutWeights, OneType):
         shape = [batch, 1, 1, 1, height, width]
         shape[order[1]], shape[order[3]], shape[order[5]] = channels // (down * right), down, right
         apart = ir.RankedTensorType.get(shape, value.type.element_type)
-        expanded = tensor.expand_shape(apart, value, [[0], [1, 2, 3], [4], [5]], [], shape)
+        expanded = tensor.expand_shape(apart, value, depth_to_space.APART, [], shape)
         moved = reference.empty([shape[axis] for axis in order], op)
         turned = linalg.transpose(expanded, outs=[moved], permutation=order).result[0]
         type_ = ir.RankedTensorType.get(list(op.result.type.shape), value.type.element_type)
-        return reference.activate(op, tensor.collapse_shape(type_, turned, [[0], [1], [2, 3], [4, 5]]), state)
+        return reference.activate(op, tensor.collapse_shape(type_, turned, depth_to_space.TOGETHER), state)

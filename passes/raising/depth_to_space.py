@@ -19,16 +19,16 @@ from patc.passes.raising.linalg_layers import tensor_like
 # Where the dimensions of the result, height and width in two each, are in the input, its channels in three: of channels
 # that have their phases behind each other, and of phases that have their channels behind each other.
 ORDERS = {"CRD": [0, 1, 4, 2, 5, 3], "DCR": [0, 3, 4, 1, 5, 2]}
-_APART, _TOGETHER = [[0], [1, 2, 3], [4], [5]], [[0], [1], [2, 3], [4, 5]]
+APART, TOGETHER = [[0], [1, 2, 3], [4], [5]], [[0], [1], [2, 3], [4, 5]]
 
 
 def raise_pixel_shuffle(op: Any, state: PassState) -> ir.Value | None:
     """Raise a transpose between an expand_shape and a collapse_shape."""
     turn = op.operands[0].owner
-    if isinstance(turn, ir.Block) or turn.name != "linalg.transpose" or _groups(op) != _TOGETHER:
+    if isinstance(turn, ir.Block) or turn.name != "linalg.transpose" or _groups(op) != TOGETHER:
         return None
     apart, order = turn.operands[0].owner, list(turn.opview.permutation)
-    if isinstance(apart, ir.Block) or apart.name != "tensor.expand_shape" or _groups(apart) != _APART:
+    if isinstance(apart, ir.Block) or apart.name != "tensor.expand_shape" or _groups(apart) != APART:
         return None
     mode = next((mode for mode, known in ORDERS.items() if known == order), None)
     if mode is None:
@@ -61,8 +61,8 @@ def raise_phases(op: Any, state: PassState) -> ir.Value | None:
         return None
     type_ = op.result.type
     values = [phases[divmod(number, steps[1])] for number in range(count)]
-    if any([each * step for each, step in zip(value.type.shape[2:], steps, strict=True)] != list(type_.shape[2:])
-           for value in values):  # fmt: skip
+    sizes = {(steps[0] * value.type.shape[2], steps[1] * value.type.shape[3]) for value in values}
+    if sizes != {tuple(type_.shape[2:])}:
         return None
     joined = _as_one(values, state)
     if joined is None and type_.shape[0] == 1:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import linalg, tensor
+from torch_mlir.dialects import tensor
 
 from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.windows import Window
-from patc.passes.raising.linalg_layers import Build, cropped, padded, tensor_like
+from patc.passes.raising.linalg_layers import Build, cropped, padded, rearranged, tensor_like
 
 _LEAST_CHANNELS = 256  # with half of them the two copies cost what the convolution gains
 _LEAST_SIZE = 6  # of an image: in smaller ones much of each tile of outputs is computed for nothing
@@ -39,7 +39,7 @@ def build_apart(
         return None
     behind = [extent * apart - given for extent, given in zip(images, size, strict=True)]
     whole = padded(source, (0, 0), behind)
-    split = _rearranged(whole, [batch, channels, images[0], apart, images[1], apart], [0, 3, 5, 1, 2, 4])
+    split = rearranged(whole, [batch, channels, images[0], apart, images[1], apart], [0, 3, 5, 1, 2, 4])
     split = tensor.collapse_shape(
         tensor_like([batch * apart**2, channels, *images], source), split, [[0, 1, 2], [3], [4], [5]]
     )
@@ -47,16 +47,7 @@ def build_apart(
     result = build(
         split, weight, Window((3, 3), pads=(top, left, bottom, right)), [batch * apart**2, shape[1], *places]
     )
-    joined = _rearranged(result, [batch, apart, apart, shape[1], *places], [0, 3, 4, 1, 5, 2])
+    joined = rearranged(result, [batch, apart, apart, shape[1], *places], [0, 3, 4, 1, 5, 2])
     made = [batch, shape[1], places[0] * apart, places[1] * apart]
     joined = tensor.collapse_shape(tensor_like(made, result), joined, [[0], [1], [2, 3], [4, 5]])
     return cropped(joined, [0] * 4, shape)
-
-
-def _rearranged(value: ir.Value, shape: Sequence[int], order: Sequence[int]) -> ir.Value:
-    """Return planes as a tensor of rank 6, transposed."""
-    before = value.type.shape[0] == shape[0]
-    groups = [[0], [1], [2, 3], [4, 5]] if before else [[0, 1, 2], [3], [4], [5]]
-    expanded = tensor.expand_shape(tensor_like(shape, value), value, groups, [], list(shape))
-    empty = tensor.empty([shape[axis] for axis in order], value.type.element_type)
-    return linalg.transpose(expanded, outs=[empty], permutation=list(order)).results[0]

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import arith, tensor
+from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects.attributes import i64_array
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.functions import RESHAPES
 from patc.passes.ir.windows import Window
+from patc.passes.layers import reference
 
 _SMALLEST = float(np.finfo(np.float32).min)
 
@@ -240,16 +241,9 @@ def padded(value: ir.Value, before: Sequence[int], behind: Sequence[int]) -> ir.
     """Put rows and columns of zeros around planes."""
     if not any((*before, *behind)):
         return value
-    *planes, height, width = value.type.shape
-    size = [before[0] + height + behind[0], before[1] + width + behind[1]]
-    pad = tensor.PadOp(tensor_like([*planes, *size], value), value, [], [], [0, 0, *before], [0, 0, *behind])
-    zero = arith.ConstantOp(
-        value.type.element_type, ir.FloatAttr.get(value.type.element_type, 0.0), ip=ir.InsertionPoint(pad)
-    )
-    body = pad.regions[0].blocks.append(*[ir.IndexType.get()] * 4)
-    with ir.InsertionPoint(body):
-        tensor.yield_(zero.result)
-    return pad.result
+    element = value.type.element_type
+    zero = arith.ConstantOp(element, ir.FloatAttr.get(element, 0.0)).result
+    return reference.pad(value, (*before, *behind), zero)
 
 
 def cropped(value: ir.Value, first: Sequence[int], shape: Sequence[int]) -> ir.Value:
@@ -258,6 +252,15 @@ def cropped(value: ir.Value, first: Sequence[int], shape: Sequence[int]) -> ir.V
         return value
     ones = [1] * len(shape)
     return tensor.extract_slice(tensor_like(shape, value), value, [], [], [], list(first), list(shape), ones)
+
+
+def rearranged(value: ir.Value, shape: Sequence[int], order: Sequence[int]) -> ir.Value:
+    """Return planes as a tensor of rank 6, transposed."""
+    before = value.type.shape[0] == shape[0]
+    groups = [[0], [1], [2, 3], [4, 5]] if before else [[0, 1, 2], [3], [4], [5]]
+    expanded = tensor.expand_shape(tensor_like(shape, value), value, groups, [], list(shape))
+    empty = tensor.empty([shape[axis] for axis in order], value.type.element_type)
+    return linalg.transpose(expanded, outs=[empty], permutation=list(order)).results[0]
 
 
 def reshaped(value: ir.Value, type_: Any) -> ir.Value:

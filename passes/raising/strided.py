@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import linalg, tensor
+from torch_mlir.dialects import tensor
 
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.windows import Window
-from patc.passes.raising.linalg_layers import Build, cropped, padded, tensor_like
+from patc.passes.raising.linalg_layers import Build, cropped, padded, rearranged, tensor_like
 
 _LEAST_STRIDE = 4  # narrower ones have layouts, or are read with shuffles
 
@@ -89,10 +89,8 @@ def _split(value: ir.Value, axes: Sequence[_Axis]) -> ir.Value:
     """Return planes with the places of a block in front of the blocks: N x C x h x w x H x W."""
     batch, channels, height, width = value.type.shape
     down, across = (axis.factor for axis in axes)
-    shape, order = [batch, channels, height // down, down, width // across, across], [0, 1, 3, 5, 2, 4]
-    split = tensor.expand_shape(tensor_like(shape, value), value, [[0], [1], [2, 3], [4, 5]], [], shape)
-    empty = tensor.empty([shape[axis] for axis in order], value.type.element_type)
-    return linalg.transpose(split, outs=[empty], permutation=order).results[0]
+    shape = [batch, channels, height // down, down, width // across, across]
+    return rearranged(value, shape, [0, 1, 3, 5, 2, 4])
 
 
 def _fold(
