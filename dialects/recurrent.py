@@ -6,7 +6,7 @@ from typing import Any, Optional
 from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result
 
-from patc.dialects.attributes import ActivationAttr, PatternDialect
+from patc.dialects.attributes import Activation, ActivationAttr, PatternDialect
 from patc.dialects.rules import Tensor, rule, when_complete
 
 CELLS = {"lstm": 4, "gru": 3, "gru_reset_first": 3, "rnn": 1}  # and their gates
@@ -71,6 +71,20 @@ class RecurrentOp(PatternDialect.Operation, name="recurrent", traits=[Pure]):
     @property
     def sizes(self) -> "RecurrentSizes":
         return RecurrentSizes.of(self)
+
+    @property
+    def three_activations(self) -> tuple[Activation, Activation, Activation]:
+        """Activations a, b and d; those that the mode does not have are "none"."""
+        a, b, d = (*map(Activation.from_attr, self.activations), Activation(), Activation())[:3]
+        return a, b, d
+
+    @property
+    def limits(self) -> Activation | None:
+        """What bounds the numbers that activations a and b are computed of; None for no bound."""
+        if "clip" not in self.attributes:
+            return None
+        bound = self.attributes["clip"].value
+        return Activation("clamp", (-bound, bound))
 
     @when_complete
     def verify_invariants(self) -> bool:

@@ -135,8 +135,7 @@ class SparseLinear(_Linear):
 def _multiply(op: Any, weight: ir.Value, state: PassState) -> ir.Value:
     """Build product, bias, residual and activation of a linear layer."""
     shape = list(op.result.type.shape)
-    destination = reference.empty(reversed(weight.type.shape), op)
-    transposed = linalg.transpose(reference.widen(weight), outs=[destination], permutation=[1, 0]).result[0]
+    columns = reference.transposed(weight, op)
     init = reference.zeros(shape, op) if op.bias is None else reference.broadcast(op.bias, shape, [0], op)
-    product = linalg.matmul(reference.widen(op.input), transposed, outs=[init])
+    product = linalg.matmul(reference.widen(op.input), columns, outs=[init])
     return reference.finish(op, product, op.residual, state)

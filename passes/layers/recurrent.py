@@ -137,7 +137,7 @@ class _Direction:
     def _step(self, x: ir.Value, hidden: ir.Value, cell: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return hidden state and cell after a step; x is N x G H."""
         op, s, mode = self.op, self.op.sizes, self.op.mode.value
-        a, b, d = (*(Activation.from_attr(attr) for attr in op.activations), Activation(), Activation())[:3]
+        a, b, d = op.three_activations
         if mode == "gru":
             sums = self._product(hidden, 0, 3)
             r, z = (self._activate(a, _sum(self._gate(x, g), self._gate(sums, g))) for g in (0, 1))
@@ -173,14 +173,11 @@ class _Direction:
         return self._matmul(hidden, weight, init)
 
     def _matmul(self, value: ir.Value, rows: ir.Value, init: ir.Value) -> ir.Value:
-        destination = reference.empty(reversed(rows.type.shape), self.op)
-        transposed = linalg.transpose(rows, outs=[destination], permutation=[1, 0]).result[0]
-        return linalg.matmul(value, transposed, outs=[init])
+        return linalg.matmul(value, reference.transposed(rows, self.op), outs=[init])
 
     def _activate(self, activation: Activation, value: ir.Value, *, is_clipped: bool = True) -> ir.Value:
-        if is_clipped and "clip" in self.op.attributes:
-            bound = self.op.attributes["clip"].value
-            value = reference.apply(Activation("clamp", (-bound, bound)), value)
+        if is_clipped and self.op.limits is not None:
+            value = reference.apply(self.op.limits, value)
         return reference.apply(activation, value)
 
     def _peep(self, gate: ir.Value, cell: ir.Value, number: int) -> ir.Value:
@@ -257,15 +254,6 @@ def _expand(value: ir.Value) -> ir.Value:
 
 def _choose(is_inside: ir.Value, value: ir.Value, other: ir.Value) -> ir.Value:
     """Return rows of one matrix where something holds, and of the other elsewhere."""
-    shape = list(value.type.shape)
-    destination = tensor.empty(shape, is_inside.type.element_type)
+    destination = tensor.empty(list(value.type.shape), is_inside.type.element_type)
     spread = linalg.broadcast(is_inside, outs=[destination], dimensions=[1]).result[0]
-    rank, type_ = ir.AffineMap.get_identity(2), value.type
-    parallel = ir.Attribute.parse("#linalg.iterator_type<parallel>")
-    maps = ir.ArrayAttr.get([ir.AffineMapAttr.get(rank)] * 4)
-    init = tensor.empty(shape, type_.element_type)
-    op = linalg.GenericOp([type_], [spread, value, other], [init], maps, ir.ArrayAttr.get([parallel] * 2))
-    body = op.regions[0].blocks.append(spread.type.element_type, *[type_.element_type] * 3)
-    with ir.InsertionPoint(body):
-        linalg.yield_([arith.SelectOp(*body.arguments[:3]).result])
-    return op.result
+    return reference.elementwise([value, other, spread], lambda a, b, inside: arith.select(inside, a, b))

@@ -70,8 +70,7 @@ def elementwise(
     Args:
         element: of the result, that of the first input by default.
     """
-    shape, given = inputs[0].type.shape, inputs[0].type.element_type
-    element = element or given
+    shape, element = inputs[0].type.shape, element or inputs[0].type.element_type
     result_type, rank = ir.RankedTensorType.get(shape, element), len(shape)
     inits = [tensor.empty(result_type.shape, element)]
     maps = [_map_to(value.type.shape, shape) for value in (*inputs, *inits)]
@@ -83,7 +82,7 @@ def elementwise(
         ir.ArrayAttr.get([ir.AffineMapAttr.get(map_) for map_ in maps]),
         ir.ArrayAttr.get([parallel] * rank),
     )
-    body = op.regions[0].blocks.append(*[given] * len(inputs), element)
+    body = op.regions[0].blocks.append(*(value.type.element_type for value in inputs), element)
     with ir.InsertionPoint(body):
         linalg.yield_([compute(*body.arguments[: len(inputs)])])
     return op.result
@@ -118,6 +117,12 @@ def replace_results(op: Any, computed: ir.Value | Sequence[ir.Value]) -> None:
     values = [computed] if isinstance(computed, ir.Value) else computed
     for result, value in zip(op.results, values, strict=True):
         result.replace_all_uses_with(convert(value, result.type.element_type))
+
+
+def transposed(value: ir.Value, op: Any) -> ir.Value:
+    """Return a matrix with its rows as columns, in the type that an op is computed in."""
+    destination = empty(reversed(value.type.shape), op)
+    return linalg.transpose(widen(value), outs=[destination], permutation=[1, 0]).result[0]
 
 
 def pad(value: ir.Value, pads: Sequence[int], fill: ir.Value) -> ir.Value:

@@ -249,8 +249,8 @@ class Recurrence:
 
     def _input(self, tile: _Tile, gate: int) -> ir.Value:
         b, s = self._b, self.layer.sizes
-        row = b.add(b.mul(b.add(b.mul(tile.step.time, s.sequences), tile.row), s.directions), tile.step.direction)
-        return self._load("input", b.add(b.mul(row, s.gates * s.units), tile.first), tile, gate * s.units)
+        row = self._turn(tile, s.gates * s.units)
+        return self._load("input", b.add(row, tile.first), tile, gate * s.units)
 
     def _bias(self, tile: _Tile, gate: int) -> ir.Value:
         b, s = self._b, self.layer.sizes
@@ -267,9 +267,8 @@ class Recurrence:
         return b.fma(self._load("peepholes", first, tile, number * units), cell, value)
 
     def _activate(self, activation: Activation, value: ir.Value) -> ir.Value:
-        clip = self.layer.clip
-        if clip is not None:
-            value = apply_activation(self._b, value, Activation("clamp", (-clip, clip)))
+        if self.layer.limits is not None:
+            value = apply_activation(self._b, value, self.layer.limits)
         return apply_activation(self._b, value, activation)
 
     def _mix(self, tile: _Tile, new: ir.Value, update: ir.Value) -> None:
@@ -284,8 +283,7 @@ class Recurrence:
         if "lengths" in self.memory:
             result = self._inside(tile, hidden, b.splat(0.0, self.layer.lanes))
             hidden = self._inside(tile, hidden, self._load("state", self._place(tile, tile.step.old), tile))
-        row = b.add(b.mul(b.add(b.mul(tile.step.time, s.sequences), tile.row), s.directions), tile.step.direction)
-        self._store(result, "result", b.add(b.mul(row, s.outputs), tile.first), tile)
+        self._store(result, "result", b.add(self._turn(tile, s.outputs), tile.first), tile)
         self._store(hidden, "state", self._place(tile, tile.step.new), tile)
         self._store(hidden, "final_hidden", b.add(self._row(tile, s.outputs), tile.first), tile)
 
@@ -305,6 +303,12 @@ class Recurrence:
         b = self._b
         return b.mul(b.add(b.mul(tile.step.direction, self.layer.sizes.sequences), tile.row), width)
 
+    def _turn(self, tile: _Tile, width: int) -> Index:
+        """Return where a sequence's step begins in T x N x D width elements."""
+        b, s, step = self._b, self.layer.sizes, tile.step
+        row = b.add(b.mul(b.add(b.mul(step.time, s.sequences), tile.row), s.directions), step.direction)
+        return b.mul(row, width)
+
     def _unit(self, tile: _Tile) -> Index:
         return self._b.add(self._row(tile, self.layer.sizes.units), tile.first)
 
@@ -313,10 +317,7 @@ class Recurrence:
         return self._b.add(self._b.add(start, self._b.mul(tile.row, self.layer.sizes.outputs)), tile.first)
 
     def _load(self, name: str, base: Index, tile: _Tile, offset: int = 0) -> ir.Value:
-        lanes, memory = self.layer.lanes, self.memory[name]
-        if tile.valid == lanes:
-            return self._b.load(memory, base, offset, lanes)
-        return self._b.load_bounded(memory, base, offset, lanes, tile.valid)
+        return self._b.load_masked(self.memory[name], base, offset, self.layer.lanes, tile.valid)
 
     def _store(self, value: ir.Value, name: str, base: Index, tile: _Tile) -> None:
         self._b.store_masked(value, self.memory[name], base, 0, tile.valid)

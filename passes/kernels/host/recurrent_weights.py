@@ -23,15 +23,14 @@ class Layer:
     Attributes:
         lanes: units of a block.
         rows: sequences that share the vectors of weights.
-        activations: all three; those that the mode does not have are "none".
-        clip: None for no bound.
+        activations, limits: as `RecurrentOp` says.
     """
 
     mode: str
     is_backward: tuple[bool, ...]
     sizes: RecurrentSizes
     activations: tuple[Activation, Activation, Activation]
-    clip: float | None
+    limits: Activation | None
     is_projected: bool
     lanes: int
     rows: int
@@ -39,9 +38,8 @@ class Layer:
     @staticmethod
     def of(op: Any, lanes: int, rows: int) -> Layer:
         backward = {"forward": (False,), "reverse": (True,), "both": (False, True)}[op.direction.value]
-        a, b, d = (*map(Activation.from_attr, op.activations), Activation(), Activation())[:3]
-        clip = op.attributes["clip"].value if "clip" in op.attributes else None
-        return Layer(op.mode.value, backward, op.sizes, (a, b, d), clip, op.projection is not None, lanes, rows)
+        is_projected = op.projection is not None
+        return Layer(op.mode.value, backward, op.sizes, op.three_activations, op.limits, is_projected, lanes, rows)
 
     @property
     def blocks(self) -> int:
