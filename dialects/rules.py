@@ -179,8 +179,10 @@ def verify_residual(op: Any) -> bool:
     if op.residual is None:
         return True
     shape, result = list(op.residual.type.shape), list(op.result.type.shape)
-    if not rule(op, spreads(shape, result), f"residual of shape {result}", shape) or "join" not in op.attributes:
-        return spreads(shape, result)
+    if not rule(op, spreads(shape, result), f"residual of shape {result}", shape):
+        return False
+    if "join" not in op.attributes:
+        return True
     attr = op.attributes["join"]
     known = isinstance(attr, ir.StringAttr) and attr.value in FUNCTIONS
     return rule(op, known, f"'join' to be one of {', '.join(FUNCTIONS)}", attr)

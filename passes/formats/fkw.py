@@ -287,9 +287,11 @@ def find_violation(fkw: Fkw, channels: int, depth: int = 1, groups: int = 1) -> 
     missing = np.setdiff1d(np.arange(len(fkw.reorder)), fkw.reorder)
     if missing.size:
         return "reorder to name every output channel", f"none that names {missing[0]}"
+    if groups == 1:
+        return None
     own = fkw.reorder.astype(np.int64)[fkw.owners()[0]] // (len(fkw.reorder) // groups)
     wrong = np.flatnonzero(fkw.index // (channels // groups) != own)
-    if groups > 1 and wrong.size:
+    if wrong.size:
         return f"index within group {own[wrong[0]]} of {groups}", int(fkw.index[wrong[0]])
     return None
 

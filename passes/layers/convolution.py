@@ -142,9 +142,8 @@ class SparseConv2d(_Convolution):
             return fix_all(op)
         stored, arrays = read_weights(op, state)
         if groups_of(op) > 1:
-            is_depthwise = groups_of(op) == op.input.type.shape[1] == op.result.type.shape[1]
             tied = (op.input, op.result, *joined_channels(op.residual, op.result))
-            return Channels(tied=tied) if is_depthwise else fix_all(op)
+            return Channels(tied=tied) if _is_depthwise(op) else fix_all(op)
         order = stored.order_filters(arrays)
         work = kept_weights(op) * math.prod(op.result.type.shape[2:])
         return Channels(
@@ -179,9 +178,9 @@ class SparseConv2d(_Convolution):
 
 
 def _is_depthwise(op: Any) -> bool:
-    """Whether each filter of a dense convolution has one channel of its own."""
-    filters, group_channels = op.weight.type.shape[:2]
-    return op.groups.value > 1 and group_channels == 1 and filters == op.groups.value
+    """Whether each filter of a convolution has one channel of its own, of several."""
+    groups = groups_of(op)
+    return bool(groups > 1 and op.input.type.shape[1] == op.result.type.shape[1] == groups)
 
 
 def _places(op: Any) -> int:

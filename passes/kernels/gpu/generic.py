@@ -17,7 +17,11 @@ THREADS = 64  # of a workgroup
 _LEAST_SHARED = 64  # turns of the innermost loop, for threads to share
 _ENOUGH = 1 << 15  # sums, for threads to make one each
 # What makes one of two partial results, and what changes nothing.
-_COMBINED = {"arith.addf": 0.0, "arith.maximumf": -math.inf, "arith.minimumf": math.inf}
+_COMBINED = {
+    "arith.addf": (arith.addf, 0.0),
+    "arith.maximumf": (arith.maximumf, -math.inf),
+    "arith.minimumf": (arith.minimumf, math.inf),
+}
 
 
 def parallel_turns(nest: Nest) -> int:
@@ -66,12 +70,8 @@ def compute_nest(k: Kernel, nest: Nest, memories: Memories, groups: int) -> None
 def _share(k: Kernel, nest: Nest, memories: Memories, turns: list[ir.Value]) -> None:
     combination = _combination(nest)
     assert combination is not None
-    kind = {"arith.addf": arith.AddFOp, "arith.maximumf": arith.MaximumFOp, "arith.minimumf": arith.MinimumFOp}
+    combine, neutral = _COMBINED[combination.name]
     turn = SharedTurn(k, nest, memories, turns)
-    none = k.scalar(_COMBINED[combination.name], combination.results[0].type)
-
-    def combine(a: ir.Value, b: ir.Value) -> ir.Value:
-        return kind[combination.name](a, b).result
-
+    none = k.scalar(neutral, combination.results[0].type)
     total = combine_threads(k, turn.part(none, k.thread(), k.threads), k.threads, combine)
     k.when(k.equal(k.thread(), 0), lambda: turn.store(combine(turn.start(), total)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -71,9 +72,7 @@ class Tiling:
 
     def groups(self, product: Product) -> tuple[int, int, int]:
         """Return the workgroups along columns, rows, and turns of the loops around."""
-        outer = 1
-        for turns in product.outer:
-            outer *= turns.extent
+        outer = math.prod(turns.extent for turns in product.outer)
         return ceil_div(product.columns.extent, self.columns), ceil_div(product.rows.extent, self.rows), outer
 
 
