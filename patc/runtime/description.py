@@ -48,7 +48,8 @@ _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles"
 def describe(program: Program) -> bytes:
     """Return all but code and weights as JSON text; equal programs give equal text."""
     values = _values(program)
-    values["variants"] = [{key: _values(variant)[key] for key in _VARIANT_KEYS} for variant in program.variants]
+    variants = map(_values, program.variants)
+    values["variants"] = [{key: variant[key] for key in _VARIANT_KEYS} for variant in variants]
     return json.dumps(values, separators=(",", ":")).encode()
 
 
