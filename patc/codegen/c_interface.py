@@ -38,7 +38,7 @@ class Entry:
         suffix: of its name, and in capitals of its constants: nothing for the first.
         inputs, outputs: the tensors, in the order of the pointers; of a dynamic batch those of the smallest block.
         blocks: functions of the net that it calls, and how many images each computes at once, the most first; with a
-            fixed batch there is one, and a call computes all.
+            fixed batch there is one, and the number is 0.
         dynamic_batch: whether a call says how many images there are.
     """
 
@@ -117,13 +117,12 @@ def describe_interface(program: Program, title: str, name: str, cpu: str, embed:
 def _describe_entries(program: Program) -> tuple[Entry, ...]:
     groups: dict[Any, list[tuple[Program, str]]] = {}
     for number, entry in enumerate(program.entries):
-        shapes = tuple(info.shape[1:] if entry.dynamic_batch else info.shape for info in entry.inputs)
-        groups.setdefault(shapes, []).append((entry, entry_symbol(number)))
+        groups.setdefault(entry.key, []).append((entry, entry_symbol(number)))
     found = []
     for number, group in enumerate(groups.values()):
         blocks = sorted(group, key=lambda item: -item[0].block)
         smallest = blocks[-1][0]
-        sizes = tuple((symbol, entry.inputs[0].shape[0] if entry.inputs else 1) for entry, symbol in blocks)
+        sizes = tuple((symbol, entry.block) for entry, symbol in blocks)
         suffix = f"_{number}" if number else ""
         found.append(Entry(suffix, smallest.inputs, smallest.outputs, sizes, program.dynamic_batch))
     return tuple(found)

@@ -55,8 +55,8 @@ class CompiledModel(abc.ABC):
         # By what calls tell them apart by. The model itself is not among them: it would keep itself.
         self._variants: dict[Shapes, tuple[CompiledModel, ...]] = {}
         for variant in program.variants:
-            key = self._key([info.shape for info in variant.inputs])
-            self._variants[key] = (*self._variants.get(key, ()), self._make_variant(variant))
+            self._variants[variant.key] = (*self._variants.get(variant.key, ()), self._make_variant(variant))
+        self._key = program.key
         # How many images are computed at once, and what that costs.
         self._block = (program.block, sum(layer.predicted_cycles for layer in program.layers))
 
@@ -75,8 +75,7 @@ class CompiledModel(abc.ABC):
 
     def blocks(self) -> list[CompiledModel]:
         """Return what computes blocks of a dynamic batch of the example's shapes, the largest first."""
-        own = self._key([info.shape for info in self.program.inputs])
-        return sorted((self, *self._variants.get(own, ())), key=_size, reverse=True)
+        return sorted((self, *self._variants.get(self._key, ())), key=_size, reverse=True)
 
     def _make_variant(self, program: Program) -> CompiledModel:
         """Return the model of a variant of the program."""
@@ -218,18 +217,14 @@ class CompiledModel(abc.ABC):
         if not self._variants:
             return (self,)
         found = [tuple(getattr(value, "shape", ())) for value in inputs]
-        key, own = self._key(found), self._key([info.shape for info in self.program.inputs])
+        key = self.program.key_of(found)
         models = self._variants.get(key, ())
-        if key == own or list(self._variants) == [own]:
-            return (self, *self._variants.get(own, ()))
+        if key == self._key or list(self._variants) == [self._key]:
+            return (self, *self._variants.get(self._key, ()))
         if not models:
             got = ", ".join(str(list(shape)) for shape in found)
             raise PatcError(f"expected inputs {describe_entries(self.program)}, got {got}; {ADVICE}")
         return models
-
-    def _key(self, shapes: Sequence[tuple[int, ...]]) -> Shapes:
-        """Return what tells entries apart by: the shapes of inputs, without their batch where that is dynamic."""
-        return tuple(shape[1:] for shape in shapes) if self.program.dynamic_batch else tuple(shapes)
 
     def _check(self, inputs: Sequence[Any]) -> tuple[list[Any], list[int], Any, int | None]:
         """Return contiguous inputs, their addresses, the torch module if one of them is a tensor, else None, and the

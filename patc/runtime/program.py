@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +80,15 @@ class Program:
     def block(self) -> int:
         """Images that the code computes at once, of a program of dynamic batch; else 0."""
         return self.inputs[0].shape[0] if self.dynamic_batch else 0
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], ...]:
+        """What tells the program from those of other shapes by; blocks of one dynamic batch have the same."""
+        return self.key_of(info.shape for info in self.inputs)
+
+    def key_of(self, shapes: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+        """Return the key of inputs of some shapes: these, without their batch where that is dynamic."""
+        return tuple(shape[1:] for shape in shapes) if self.dynamic_batch else tuple(shapes)
 
     @property
     def entries(self) -> tuple[Program, ...]:
