@@ -15,7 +15,7 @@ from torch_mlir.dialects import func
 
 from patc.dialects.attributes import Activation
 from patc.dialects.pattern import RecurrentOp
-from patc.frontend.lowering import set_inputs
+from patc.frontend.lowering import set_type
 from patc.passes.ir.groups import sort_block
 
 OPERANDS = ("input", "weight", "hidden", "bias", "cell", "peepholes", "projection", "lengths")
@@ -81,10 +81,9 @@ def release_layers(module: ir.Module, held: Sequence[HeldLayer]) -> None:
         for old, new in zip(arguments, made, strict=True):
             old.replace_all_uses_with(new)
         first, argument = first + len(layer.names), argument + layer.results
-    _set_results(main, _returned(main)[:returned])
     for number in reversed(range(kept, len(block.arguments))):
         block.erase_argument(number)
-    set_inputs(main)
+    _set_results(main, _returned(main)[:returned])
     sort_block(block)
 
 
@@ -99,9 +98,7 @@ def _set_results(main: Any, values: Sequence[ir.Value]) -> None:
     with main.context, old.location, ir.InsertionPoint(old):
         func.ReturnOp(list(values))
     old.operation.erase()
-    inputs = [argument.type for argument in block.arguments]
-    type_ = ir.FunctionType.get(inputs, [value.type for value in values], context=main.context)
-    main.attributes["function_type"] = ir.TypeAttr.get(type_, context=main.context)
+    set_type(main)
 
 
 def _release(operands: dict[str, ir.Value], types: Sequence[ir.Type], attributes: Any) -> list[ir.Value]:

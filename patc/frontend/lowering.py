@@ -53,12 +53,14 @@ def name_parameters(module: ir.Module, names: Sequence[str], inputs: int) -> lis
             argument.replace_all_uses_with(parameter.result)
     for index in reversed(range(inputs, len(block.arguments))):
         block.erase_argument(index)
-    set_inputs(main)
+    set_type(main)
     return [name for _, name in used]
 
 
-def set_inputs(function: Any) -> None:
-    """Give a function the type that its arguments have."""
-    inputs = [argument.type for argument in function.entry_block.arguments]
-    type_ = ir.FunctionType.get(inputs, function.type.results, context=function.context)
+def set_type(function: Any) -> None:
+    """Give a function the type that its arguments and what it returns have."""
+    block = function.entry_block
+    returned = block.operations[len(block.operations) - 1].operands
+    inputs, results = ([value.type for value in values] for values in (block.arguments, returned))
+    type_ = ir.FunctionType.get(inputs, results, context=function.context)
     function.attributes["function_type"] = ir.TypeAttr.get(type_, context=function.context)

@@ -31,7 +31,7 @@ from patc.files import check_regular
 from patc.frontend import ACCEPTED, ExampleInputs, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
 from patc.frontend.held import hold_layers, release_layers
-from patc.frontend.lowering import name_parameters, set_inputs
+from patc.frontend.lowering import name_parameters, set_type
 from patc.frontend.modules import (
     check_inputs,
     check_module,
@@ -372,7 +372,7 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
         importer.import_program(program, func_name="main")
     except (NotImplementedError, TypeError, ValueError, AssertionError, KeyError) as error:
         raise PatcError(f"torch-mlir cannot import the model: {_first_line(error)}") from error
-    set_inputs(importer.module.body.operations[0])
+    set_type(importer.module.body.operations[0])
     return importer.module
 
 

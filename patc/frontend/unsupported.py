@@ -7,7 +7,7 @@ from torch_mlir.dialects import func
 from torch_mlir.dialects import torch as torch_dialect
 
 from patc.diagnostics import PatcError, describe_location
-from patc.frontend.lowering import TO_LINALG, run_torch_passes, set_inputs
+from patc.frontend.lowering import TO_LINALG, run_torch_passes, set_type
 
 _PASSES = ("torchdynamo-export-to-torch-backend-pipeline{extra-library=}", TO_LINALG)
 _EXPLAINS_NOTHING = "failed to legalize"
@@ -145,8 +145,7 @@ def _alone(op: ir.Operation) -> ir.Module:
     results = [result for result in copy(op).results if _is_tensor(result.type)]
     with ir.InsertionPoint(block), op.location:
         func.ReturnOp(results)
-    main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get([], [result.type for result in results]))
-    set_inputs(main)
+    set_type(main)
     return module
 
 
