@@ -10,8 +10,8 @@ from patc.diagnostics import PatcError
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
 
-_TOLERANCE = 1e-3  # of the largest magnitude
-_MOST_DIFFERENT = 0.01  # of integers, which follow from numbers that are rounded
+TOLERANCE = 1e-3  # of the largest magnitude
+MOST_DIFFERENT = 0.01  # of integers, which follow from numbers that are rounded
 
 
 def require_batches(program: Program) -> None:
@@ -54,6 +54,6 @@ def _run(model: CompiledModel, inputs: Sequence[np.ndarray]) -> list[np.ndarray]
 
 def _are_same(found: np.ndarray, wanted: np.ndarray) -> bool:
     if not np.issubdtype(found.dtype, np.floating):
-        return float(np.mean(found != wanted)) <= _MOST_DIFFERENT
+        return float(np.mean(found != wanted)) <= MOST_DIFFERENT
     scale = float(np.abs(np.nan_to_num(wanted.astype(np.float64), nan=0, posinf=0, neginf=0)).max(initial=0.0))
-    return np.allclose(found, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
+    return np.allclose(found, wanted, rtol=0, atol=TOLERANCE * scale, equal_nan=True)

@@ -17,9 +17,7 @@ from patc.frontend import ExampleInputs
 from patc.frontend.modules import check_inputs, check_module
 from patc.frontend.torch import input_specs, load_program
 from patc.frontend.tracing import copy_for_tracing
-
-_TOLERANCE = 1e-3  # of the largest magnitude
-_MOST_DIFFERENT = 0.01  # of integers, which follow from numbers that are rounded
+from patc.images_alone import MOST_DIFFERENT, TOLERANCE
 
 
 def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
@@ -36,18 +34,19 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
     Raises:
         PatcError: the model is of another kind, or its batch cannot be taken apart.
     """
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".onnx":
+    file = Path(model) if isinstance(model, (str, os.PathLike)) else None
+    if file is not None and file.suffix.lower() == ".onnx":
         from patc.frontend.onnx import open_shapes
 
-        return model, open_shapes(Path(model), example_inputs)
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix.lower() == ".pt2":
-        model = load_program(Path(model))
+        return model, open_shapes(file, example_inputs)
+    if file is not None and file.suffix.lower() == ".pt2":
+        model = load_program(file)
     if isinstance(model, ExportedProgram):
         if example_inputs is None:
             example_inputs = model.example_inputs[0] if model.example_inputs else _made_inputs(model)
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
-        found = f"a {Path(model).suffix} file" if isinstance(model, (str, os.PathLike)) else type(model).__name__
+        found = type(model).__name__ if file is None else f"a {file.suffix} file"
         expected = "expected a torch.nn.Module, an exported program or an .onnx file together with dynamic_batch"
         raise PatcError(f"{expected}, got {found}")
     if example_inputs is None:
@@ -114,9 +113,9 @@ def _require_alone(place: int, both: torch.Tensor, first: torch.Tensor, second: 
     alone = torch.cat([first, second])
     if both.dtype.is_floating_point:
         scale = float(alone.abs().nan_to_num(0, 0, 0).max())
-        same = torch.allclose(both, alone, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
+        same = torch.allclose(both, alone, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
     else:
-        same = float((both != alone).double().mean()) <= _MOST_DIFFERENT
+        same = float((both != alone).double().mean()) <= MOST_DIFFERENT
     if not same:
         raise PatcError(
             f"expected images that are computed alone for dynamic_batch, found that output {place} mixes them"
