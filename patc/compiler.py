@@ -142,10 +142,8 @@ def compile_program(
     diagnostics: list[Diagnostic] = []
     for inputs in entries:
         tell("import", 0)
-        source = replace(import_source(model, inputs, context), dynamic_batch=dynamic_batch)
+        source = replace(_import(model, inputs, context, instruments), dynamic_batch=dynamic_batch)
         state = PassState(source.parameters, measure=measure, pool=pool)
-        for instrument in instruments:
-            instrument.after("import", source.module, 0.0)
         layers = run_passes(pipeline, source.module, state, [progress, *instruments])
         known = lowered[-1].program.weights.nbytes if lowered else 0
         lowered.append(lower_source(source, state, layers, options, backend, known))
@@ -160,6 +158,15 @@ def compile_program(
     if dynamic_batch and isinstance(model, (str, os.PathLike)):
         _require_images_alone(program, model, example_inputs, options)
     return program, diagnostics
+
+
+def _import(
+    model: Any, example_inputs: ExampleInputs, context: ir.Context, instruments: Sequence[Instrument]
+) -> Source:
+    source = import_source(model, example_inputs, context)
+    for instrument in instruments:
+        instrument.after("import", source.module, 0.0)
+    return source
 
 
 def _require_images_alone(program: Program, model: Any, example_inputs: ExampleInputs, options: Options) -> None:
@@ -257,9 +264,7 @@ def lower_model(
     Raises:
         PatcError: as `compile_model`.
     """
-    source = import_source(model, example_inputs, make_context())
-    for instrument in instruments:
-        instrument.after("import", source.module, 0.0)
+    source = _import(model, example_inputs, make_context(), instruments)
     return source.module, pipeline.run(source.module, PassState(source.parameters, measure=measure), instruments)
 
 

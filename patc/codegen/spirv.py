@@ -27,9 +27,10 @@ def complete_gpu_program(module: ir.Module, state: PassState, program: Program) 
     """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.complete`."""
     main = find_main(module)
     arena = main.regions[0].blocks[0].arguments[0].type
-    if not _launches(main):  # kernels say what an artefact is of
+    launches = _launches(main)
+    if not launches:  # kernels say what an artefact is of
         raise PatcError("expected a model that computes something, got one without layers")
-    layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in _launches(main)))
+    layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in launches))
     return replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0], layers=layers)
 
 

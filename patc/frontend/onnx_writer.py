@@ -52,10 +52,9 @@ class Writer:
         helper = load_onnx().helper
         named = {"name": self.name, "domain": DOMAIN, "layer": layer}
         self.nodes.append(helper.make_node("Recurrent", list(operands), outputs, **named))
-        infos = [
-            helper.make_tensor_value_info(*each) for each in zip(outputs, [self.kinds.FLOAT] * 3, shapes, strict=True)
-        ]
-        self.graph.model.graph.value_info.extend(infos)  # onnx knows nothing of them
+        for output, shape in zip(outputs, shapes, strict=True):  # onnx knows nothing of them
+            info = helper.make_tensor_value_info(output, self.kinds.FLOAT, shape)
+            self.graph.model.graph.value_info.append(info)
         if DOMAIN not in {opset.domain for opset in self.graph.model.opset_import}:
             self.graph.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
         return outputs
