@@ -168,11 +168,15 @@ def measure_all(names: list[str], folder: Path, threads: int, seconds: float) ->
         print(describe(name, threads, found), flush=True)
 
 
+def ratio_of(found: dict[str, Any]) -> float:
+    """Return patc's time in that of the fastest peer."""
+    return float(found["patc"]["median"] / min(found[peer]["median"] for peer in PEERS if peer in found))
+
+
 def describe(name: str, threads: int, found: dict[str, Any]) -> str:
     times = {peer: entry["median"] for peer, entry in found.items()}
-    best = min(times[peer] for peer in PEERS if peer in times)
     row = " ".join(f"{peer} {1e3 * value:8.3f}" for peer, value in times.items())
-    return f"{name:20s} {threads} {row} ratio {times['patc'] / best:.2f} error {found['patc']['error']:.1e}"
+    return f"{name:20s} {threads} {row} ratio {ratio_of(found):.2f} error {found['patc']['error']:.1e}"
 
 
 HEAD = """\
@@ -194,14 +198,14 @@ def make_table(names: list[str], folder: Path) -> str:
             if not file.exists():
                 continue
             found = json.loads(file.read_text())
-            ratio = found["patc"]["median"] / min(found[peer]["median"] for peer in PEERS if peer in found)
+            ratio = ratio_of(found)
             ratios.setdefault(threads, []).append(ratio)
             cells = [f"{1e3 * found[peer]['median']:.2f}" if peer in found else "" for peer in ("patc", *PEERS)]
             shape = "x".join(map(str, read_arrays(folder / name / INPUTS)[0].shape))
             rows.append(f"| {name} | {shape} | {threads} | {' | '.join(cells)} | {ratio:.2f} |\n")
     found_machine = this_machine()
     machine = f"{found_machine.cpu}, {found_machine.cores} cores, {found_machine.caches}"
-    versions = ", ".join(f"{name} {version}" for name, version in versions_of(["onnxruntime", "openvino"]).items())
+    versions = ", ".join(f"{name} {version}" for name, version in versions_of(PEERS).items())
     return HEAD.format(machine=machine, versions=versions, summary="\n".join(map(summarise, ratios.items()))) + "".join(
         rows
     )
