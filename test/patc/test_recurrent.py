@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compilers import check_compiled, compile_reference
 from emulated import compile_emulated, needs_arm
 from gpu import needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
@@ -18,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 
 import patc
 from patc import PatcError
-from patc.codegen.reference import execute
 
 HIDDEN = {"lstm": 21, "gru": 16, "rnn": 9, "projected": 20}
 
@@ -63,8 +63,7 @@ class Chain(nn.Module):
 
 def check_chain(compiler: Callable[..., Any], **how: Any) -> None:
     model, x = Chain().eval(), torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0))
-    module, state = raised_model(model, [x])
-    assert_close(compiler(module, state.parameters, **how)(x.numpy()), torch_results(model, [x]))
+    check_compiled(model, [x], compiler, **how)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -76,7 +75,7 @@ def test_this_machine(sequences: int, threads: int) -> None:
 
 
 def test_reference() -> None:
-    check_chain(lambda module, parameters: lambda x: execute(module, parameters, [x]))
+    check_chain(compile_reference)
 
 
 @needs_arm

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compilers import COMPILERS
 from emulated import compile_emulated, needs_arm
 from gpu import compile_for_gpu, needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
@@ -167,14 +168,7 @@ class Norms(nn.Module):
         return [*found, self.last(self.norms[0](x).relu())]
 
 
-@pytest.mark.parametrize(
-    "compiler",
-    [
-        compile_native,
-        pytest.param(compile_emulated, marks=needs_arm),
-        pytest.param(compile_for_gpu, marks=needs_device),
-    ],
-)
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_batch_norm_behind_a_clamp(compiler: Callable[..., Any]) -> None:
     sorts = ["direct", "winograd", "depthwise", "max-pool", "global-pool", "sum"]
     model, x = Norms(sorts).eval(), 2.0 * torch.randn(2, CHANNELS, 6, 10)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from compilers import compile_reference
 from emulated import compile_emulated, needs_arm
 from gpu import compile_for_gpu, needs_device
 from helpers import raised_model
@@ -110,7 +111,7 @@ def check(function: Function, compiler: Callable[..., Callable[..., list[np.ndar
 
 @compiled_for_each
 def test_reference(function: Function) -> None:
-    check(function, lambda module, parameters: lambda *arrays: execute(module, parameters, arrays))
+    check(function, compile_reference)
 
 
 @compiled_for_each

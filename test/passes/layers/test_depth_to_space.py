@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from compilers import check_compiled, compile_reference
 from emulated import compile_emulated, needs_arm
 from gpu import needs_device
 from helpers import assert_close, layer_ops, raised_model, torch_results
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import patc
-from patc.codegen.reference import execute
 
 
 class Finer(nn.Module):
@@ -49,8 +49,7 @@ def test_layers() -> None:
 
 def check(compiler: Callable[..., Any], **how: Any) -> None:
     model, x = Finer().eval(), torch.randn(1, 4, 7, 18)
-    module, state = raised_model(model, [x])
-    assert_close(compiler(module, state.parameters, **how)(x.numpy()), torch_results(model, [x]))
+    check_compiled(model, [x], compiler, **how)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -59,7 +58,7 @@ def test_this_machine(threads: int) -> None:
 
 
 def test_reference() -> None:
-    check(lambda module, parameters: lambda x: execute(module, parameters, [x]))
+    check(compile_reference)
 
 
 @needs_arm

@@ -7,21 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from emulated import compile_emulated, needs_arm
-from gpu import compile_for_gpu, needs_device
+from compilers import COMPILERS
 from helpers import assert_close, layer_ops, raised_model, torch_results
-from native import compile_native
 from torch import Tensor, nn
 from torch.nn import functional
 
 import patc
 from patc.dialects.joins import Join
-
-COMPILERS = [
-    compile_native,
-    pytest.param(compile_emulated, marks=needs_arm),
-    pytest.param(compile_for_gpu, marks=needs_device),
-]
 
 
 class Joins(nn.Module):

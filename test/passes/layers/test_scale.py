@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from compilers import check_compiled, compile_reference
 from emulated import compile_emulated, needs_arm
 from gpu import compile_for_gpu, needs_device
-from helpers import assert_close, layer_ops, raised_model, torch_results
+from helpers import layer_ops, raised_model
 from native import compile_native
 from torch import Tensor, nn
 from torch.nn import functional
-
-from patc.codegen.reference import execute
 
 
 class Gates(nn.Module):
@@ -41,8 +40,7 @@ def test_layers() -> None:
 
 def check(compiler: Callable[..., Any], **how: Any) -> None:
     model, x = Gates().eval(), torch.randn(2, 8, 6, 10)
-    module, state = raised_model(model, [x])
-    assert_close(compiler(module, state.parameters, **how)(x.numpy()), torch_results(model, [x]))
+    check_compiled(model, [x], compiler, **how)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -51,7 +49,7 @@ def test_this_machine(threads: int) -> None:
 
 
 def test_reference() -> None:
-    check(lambda module, parameters: lambda x: execute(module, parameters, [x]))
+    check(compile_reference)
 
 
 @needs_arm
