@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     compile_now = compile_command._compile
 
-    def count(args, *rest):  # type: ignore[no-untyped-def]
+    def count(args: Any, *rest: Any) -> Any:
         found.append(Path(args.model).name)
         return compile_now(args, *rest)
 

@@ -91,9 +91,12 @@ class Kind:
 def _as(graph: Graph, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...] | None:
     """Return what PyTorch computes in another type; None where the graph itself casts to one that does not go with it."""
     try:
-        return copy.deepcopy(graph).to(dtype)(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))  # type: ignore[no-any-return]
+        found: tuple[Tensor, ...] = copy.deepcopy(graph).to(dtype)(
+            *(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+        )
     except RuntimeError:
         return None
+    return found
 
 
 def _compare(found: Tensor, own: Tensor, exact: Tensor, single: Tensor) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,8 @@ import patc
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_outline import PatternOutline
 
-MAPS = {
+Layers: TypeAlias = dict[str, Callable[[], Any]]
+MAPS: Layers = {
     "stem": lambda: nn.Conv2d(3, 12, 7, stride=2, padding=3),
     "5x5": lambda: nn.Conv2d(12, 20, 5, padding=2),
     "strided": lambda: nn.Conv2d(20, 16, 5, stride=2, padding=2),
@@ -25,7 +29,7 @@ MAPS = {
     "transposed": lambda: nn.ConvTranspose2d(20, 12, 4, stride=2, padding=1),
     "doubled": lambda: nn.ConvTranspose2d(12, 8, 2, stride=2),
 }
-LINES = {
+LINES: Layers = {
     "first": lambda: nn.Conv1d(8, 24, 9, padding=4),
     "dilated": lambda: nn.Conv1d(24, 24, 5, padding=4, dilation=2),
     "depthwise": lambda: nn.Conv1d(24, 24, 9, padding=4, groups=24),
@@ -35,12 +39,12 @@ LINES = {
 
 
 @torch.no_grad()
-def sparse_net(layers: dict[str, object], sort: str) -> nn.Module:
+def sparse_net(layers: Layers, sort: str) -> nn.Module:
     """Return a net whose kernels have four patterns of 4/9 of their taps, are missing, or have zeros anywhere."""
     torch.manual_seed(0)
     modules: list[nn.Module] = []
     for build in layers.values():
-        layer = build()  # type: ignore[operator]
+        layer = build()
         weight = layer.weight
         taps, shape = weight[0, 0].numel(), (*weight.shape[:2], 1)
         patterns = torch.stack([torch.randperm(taps) < max(1, round(taps * 4 / 9)) for _ in range(4)])

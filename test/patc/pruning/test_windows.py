@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -167,14 +168,15 @@ def test_a_library_is_extracted_for_a_window(net: str, window: str) -> None:
 
 
 def test_bad_values_are_named() -> None:
-    for how, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"kernels": "5x5"}, "expected kernels to be one of '3x3', 'all'; found '5x5'"),
         ({"kernels": "all", "share": 0}, "expected share to be above 0 and at most 1, found 0"),
         ({"kernels": "all", "libraries": {"7": (1,)}}, "as 5x5, 1x9 or 4x4/2x2; found '7'"),
         ({"kernels": "all", "libraries": {"1x3": (8,)}}, "expected a 1x3 pattern mask from 1 to 7, found 8"),
         ({"libraries": {"1x3": (1,)}}, "expected kernels to be 'all' together with libraries, found '3x3'"),
-    ):
+    ]
+    for how, message in cases:
         with pytest.raises(PatcError, match=re.escape(message)):
-            PatternSpec(**how)  # type: ignore[arg-type]
+            PatternSpec(**how)
     with pytest.raises(PatcError, match="expected a model with 9x7 kernels, found 7x7, 5x5"):
         LibraryExtractor(maps(), spec=SPEC, window="9x7")
