@@ -14,6 +14,7 @@ from patc.backends.base import Backend, Options
 from patc.backends.registry import find_backend
 from patc.context import make_context
 from patc.diagnostics import Diagnostic
+from patc.failures import explained
 from patc.frontend import ExampleInputs
 from patc.frontend.shapes import entry_inputs, with_blocks
 from patc.images_alone import require_alone, require_batches
@@ -93,12 +94,17 @@ def compile_model(
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, in one line.
+        InternalError: a fault of patc, with the folder to report it with.
     """
     options = make_options(target, threads, dtype, tune)
-    instruments = SaveIr.into(save_ir)
-    program, diagnostics = compile_program(
-        model, example_inputs, options, report, None, dynamic_batch, shapes, instruments
-    )
+
+    def program_of(folder: Any, report: Report | None) -> tuple[Program, list[Diagnostic]]:
+        instruments = SaveIr.into(folder)
+        return compile_program(model, example_inputs, options, report, None, dynamic_batch, shapes, instruments)
+
+    call = {"model": f"{model!s:.100000}", "options": options, "dynamic_batch": dynamic_batch, "shapes": shapes}
+    with explained(call, lambda folder: program_of(folder, None)):
+        program, diagnostics = program_of(save_ir, report)
     return find_backend(program.backend).load(program, diagnostics)
 
 

@@ -34,6 +34,7 @@ _CACHES = {
     "tuning": "measured times of --tune measure",
     "bench": "environments of rivals of patc bench",
     "zig": "the linker's own cache",
+    "failures": "what the last faults of patc can be reported with",
 }
 
 _DESCRIPTION = """\

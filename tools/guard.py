@@ -16,17 +16,21 @@ TYPE_CHECKING = False  # as typing's, which takes longer to load than all of thi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from mmap import mmap
+    from pathlib import Path
 
     Work = Callable[[Sequence[str]], int]
 
 REACTION_SECONDS = 0.5  # native code hears no signal: what has not reacted by then is killed
 CLEANUP_SECONDS = 1.0  # for what has
+_AGAIN_SECONDS = 120  # for a command that crashed, once more
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
 _BOARD_BYTES = 4096
 _RESERVE_BYTES = 1 << 20  # for the words that say that memory ran out
 _ABORTED = 127  # the status that libc ends a process with where it cannot go on
 _INTERRUPTED = 0  # where the board has the number of the signal that the child reacts to; what it does follows
+
+_LONG = ("accuracy", "bench", "prune")  # commands that are not run again
 
 _board: mmap | None = None
 _noise: int | None = None
@@ -79,7 +83,7 @@ def relay_noise() -> None:
 def _guarded(prog: str, work: Work, argv: Sequence[str]) -> int:
     reserve = bytearray(_RESERVE_BYTES)
     try:
-        from patc.tools import memory  # noqa: F401 (nothing can be loaded once memory has run out)
+        from patc import failures, shortages  # noqa: F401 (nothing can be loaded once memory has run out)
 
         try:
             status = work(argv)
@@ -101,7 +105,32 @@ def _guarded(prog: str, work: Work, argv: Sequence[str]) -> int:
         if _interruption():
             return _interruption()
         reserve.clear()
-        return _fail(prog, error)
+        return _fail(prog, _explain(prog, work, argv, error))
+
+
+def _explain(prog: str, work: Work, argv: Sequence[str], error: Exception) -> Exception:
+    """Return an error, or for a fault of patc one that knows the folder to report it with."""
+    from patc.failures import InternalError, describe_fault, is_fault, make_folder, write_report
+
+    if _shows_tracebacks() or not is_fault(error):
+        return error
+    found = error.folder if isinstance(error, InternalError) else make_folder()
+    if found is not None:
+        write_report(found, {"what": describe_fault(error), "command": [prog, *argv]}, argv, error)
+        if not isinstance(error, InternalError):
+            _work_again(work, argv, found)
+    return error if isinstance(error, InternalError) else InternalError(describe_fault(error), found)
+
+
+def _work_again(work: Work, argv: Sequence[str], folder: Path) -> None:
+    """Run a command that failed once more for the IR after each pass, unseen; not one of those that may take hours."""
+    import contextlib
+
+    if argv[:1] and argv[0] in _LONG:
+        return
+    same = contextlib.suppress(BaseException)  # of which all is said
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null), same:
+        work([*argv, "--save-ir", str(folder / "ir")])
 
 
 def _fail(prog: str, error: Exception) -> int:
@@ -122,7 +151,7 @@ def _fail(prog: str, error: Exception) -> int:
 
 def _describe(error: Exception) -> str:
     from patc.diagnostics import PatcError
-    from patc.tools.memory import describe_shortage
+    from patc.shortages import describe_shortage
 
     shortage = describe_shortage(error)
     if shortage is not None:
@@ -135,14 +164,7 @@ def _describe(error: Exception) -> str:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else _unwritable_stream()
         return f"error: {place}{error.strerror or error}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""
-    return (
-        f"internal error: {type(error).__name__}: {error}{where}; this is a fault of patc, please report it together "
-        "with the command and its input (PATC_TRACEBACK=1 shows more)"
-    )
+    return str(error)  # of a fault, which says how to report it
 
 
 def _unwritable_stream() -> str:
@@ -178,7 +200,7 @@ def _open_streams() -> None:
 
 
 def _shows_tracebacks() -> bool:
-    return os.environ.get("PATC_TRACEBACK", "") not in ("", "0")
+    return os.environ.get("PATC_TRACEBACK", "") not in ("", "0")  # as failures has it, which takes longer to load
 
 
 def _step() -> str:
@@ -216,8 +238,32 @@ def _supervise(prog: str, work: Work) -> int:
     if (code >= 0 and code != _ABORTED) or received or -code in _SIGNALS:
         relay_noise()
         return code if code >= 0 else 128 + (received or -code)
-    print(f"{prog}: error: {_describe_crash(code)}", file=sys.stderr)
+    crash, is_fault = _describe_crash(code)
+    report = _report_crash(prog, work, crash) if is_fault else ""
+    print(f"{prog}: error: {crash}{report}", file=sys.stderr)
     return 1
+
+
+def _report_crash(prog: str, work: Work, crash: str) -> str:
+    """Keep what it takes to see a crash again; return how to report it."""
+    from patc.failures import how_to_report, make_folder, write_report
+
+    found, argv = make_folder(), sys.argv[1:]
+    if found is not None:
+        write_report(found, {"what": crash, "command": [prog, *argv]}, argv)
+        scratch = _make_scratch()
+        child = os.fork()
+        if child == 0:
+            _become_child(scratch)
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(null, stream)
+            signal.alarm(_AGAIN_SECONDS)
+            _work_again(work, argv, found)
+            os._exit(0)
+        os.waitpid(child, 0)
+        _remove_scratch(scratch)
+    return how_to_report(found)
 
 
 def _wait(child: int, heard: Sequence[int]) -> tuple[int, int]:
@@ -301,25 +347,25 @@ def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
-def _describe_crash(code: int) -> str:
-    """Return why the child ended, which a signal or libc did."""
+def _describe_crash(code: int) -> tuple[str, bool]:
+    """Return why the child ended, which a signal or libc did, and whether that is a fault of patc."""
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"exit status {code}" if code > 0 else f"signal {-code}"
-    from patc.tools.memory import memory_limit
+    from patc.shortages import memory_limit
 
     step, said = _step() or "the command", _last_words()
     if any(words in said.lower() for words in ("bad_alloc", "out of memory", "allocate memory")):
-        return f"out of memory in {step} ({name}: {said})"
+        return f"out of memory in {step} ({name}: {said})", False
     if name == "SIGKILL":
-        return f"{step} was killed (SIGKILL), as is done where memory runs out"
+        return f"{step} was killed (SIGKILL), as is done where memory runs out", False
     if name == "SIGXCPU":
-        return f"{step} ran out of CPU time (SIGXCPU)"
+        return f"{step} ran out of CPU time (SIGXCPU)", False
     crash = f"{step} crashed ({name}{f': {said}' if said else ''})"
     if limit := memory_limit():
-        return f"{crash}; {limit / 1e9:.2f} GB of memory are allowed (ulimit -v), which may be why"
-    return f"{crash}; this is a fault of patc or of a library it uses"
+        return f"{crash}; {limit / 1e9:.2f} GB of memory are allowed (ulimit -v), which may be why", False
+    return f"{crash}; this is a fault of patc or of a library it uses", True
 
 
 def _last_words() -> str:

@@ -22,6 +22,12 @@ from patc.tools import guard
 LIBC = "import ctypes; libc = ctypes.PyDLL(None)"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of faults go somewhere else than to the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def outcome(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[int, str]:
     """Return exit status and standard error of a command that raises `error` in the process of the test."""
 

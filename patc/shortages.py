@@ -1,4 +1,4 @@
-"""What a command says where memory ran out: how much was asked for, and how much there is."""
+"""What is said where memory ran out: how much was asked for, and how much there is."""
 
 from __future__ import annotations
 
