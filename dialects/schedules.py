@@ -71,12 +71,14 @@ class Alternative:
         ratio: modelled costs, beside those of the alternative that costs least: cycles, and what threads and the size
             of the code cost.
         seconds: median of those that were measured.
+        kept_cycles: those of `cycles` that go with the number of kept kernels; None for dense algorithms.
     """
 
     schedule: Schedule
     cycles: int
     ratio: float
     seconds: float | None = None
+    kept_cycles: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,47 @@ class Explanation(_Record):
         considered: ways to compute the layer that the model ranked.
         alternatives: the best first: by seconds where they were measured, by ratio otherwise.
         notes: why ways that the layer's shape would allow were no candidates.
+        sharing: modelled time of all threads, beside an even share each of the best way for a single one; None for one
+            thread, and where ways were measured.
     """
 
     bound: str
     considered: int
     alternatives: tuple[Alternative, ...]
     notes: tuple[str, ...] = ()
+    sharing: float | None = None
+
+
+@dataclass(frozen=True)
+class KeptKernels:
+    """The kernels that pruning left of a layer.
+
+    Attributes:
+        size: input channels, height and width of a kernel.
+        masks: its patterns; place (dc, dy, dx) is bit `(dc * height + dy) * width + dx`.
+        counts: kept kernels of each pattern.
+        spread: ten numbers of filters: that keep up to a tenth of their kernels, up to two tenths, ..., all.
+        picture: the kept part of the kernels in blocks of filters (rows) and input channels, in the order of the code,
+            a hexadecimal digit each: 0 for none, f for all.
+    """
+
+    size: tuple[int, ...]
+    masks: tuple[int, ...]
+    counts: tuple[int, ...]
+    spread: tuple[int, ...]
+    picture: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Where an activation is while a net runs.
+
+    Attributes:
+        start, size: bytes of the arena.
+        first, last: numbers of the layers that touch it first and last.
+    """
+
+    start: int
+    size: int
+    first: int
+    last: int

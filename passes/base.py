@@ -15,6 +15,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, get_args, get_type_hints
 
 from patc.diagnostics import Diagnostic, PatcError, nearest
+from patc.dialects.schedules import Buffer
 from patc.parameters import ParameterStore
 from patc.passes.ir.arena import WeightPool
 
@@ -40,12 +41,14 @@ class PassState:
         diagnostics: warnings and remarks so far, in the order of emission.
         measure: what to choose schedules by; None for the cost model.
         pool: what the constants of all modules that share them become.
+        buffers: where activations are, as soon as memory is planned.
     """
 
     parameters: ParameterStore = field(default_factory=ParameterStore)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     measure: Measure | None = None
     pool: WeightPool = field(default_factory=WeightPool)
+    buffers: tuple[Buffer, ...] = ()
 
     def clone(self) -> PassState:
         """Return a state of its own with the same arrays, which no pass changes in place."""

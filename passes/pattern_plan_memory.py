@@ -13,10 +13,11 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
+from patc.dialects.schedules import Buffer
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, place
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, describe_buffers, place
 from patc.passes.ir.elements import element_bytes, numpy_type
-from patc.passes.ir.functions import ENTRY, defined_functions, top_level_ops
+from patc.passes.ir.functions import CLOCK, ENTRY, defined_functions, top_level_ops
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PatternPlanMemory(Pass):
             starts = _gather(module, globals_, state)
             state.parameters[WEIGHTS] = blob = state.pool.blob()
             for function in functions:
-                _plan_function(function, starts, len(blob))
+                state.buffers = _plan_function(function, starts, len(blob))
         for op in list(module.body.operations):
             if op.operation.name == "memref.global":
                 op.operation.erase()
@@ -65,11 +66,15 @@ def _find(function: Any, name: str) -> list[Any]:
     return [op for op in top_level_ops(function) if op.operation.name == name]
 
 
-def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> None:
+def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> tuple[Buffer, ...]:
+    """Give a function its memory, and return what lies where in the arena."""
     block = function.regions[0].blocks[0]
     allocations, globals_ = _find(function, "memref.alloc"), _find(function, "memref.get_global")
     order = {op.operation: number for number, op in enumerate(block.operations)}
-    offsets, arena_bytes = place([_lifetime(op, order) for op in allocations])
+    lifetimes = [_lifetime(op, order) for op in allocations]
+    offsets, arena_bytes = place(lifetimes)
+    stamps = [order[op.operation] for op in _find(function, "func.call") if op.callee.value == CLOCK]
+    buffers = describe_buffers(lifetimes, offsets, stamps[1:])
     i8 = ir.IntegerType.get_signless(8)
     types = [ir.MemRefType.get([max(size, ALIGNMENT)], i8) for size in (arena_bytes, weight_bytes)]
     names = ("arena", "weights")
@@ -84,6 +89,7 @@ def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> 
         _replace_by_view(op, arena, offset)
     for op in globals_:
         _replace_by_view(op, weights, starts[op.attributes["name"].value])
+    return buffers
 
 
 def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:

@@ -93,6 +93,9 @@ class _Unscheduled:
                 alone = self._candidates(threads=1)
             found = _same_sums(found, alone)
         chosen, explanation = _choose(self.op, self._divided(found), alone, self.state)
+        if self.threads > 1 and self.state.measure is None:
+            sharing = chosen.cost / max(min(candidate.cost for candidate in alone), 1e-9)
+            explanation = replace(explanation, sharing=sharing)
         set_schedule(self.op, chosen, replace(explanation, notes=notes))
         return True
 
@@ -216,7 +219,8 @@ def _rank_algorithms(found: Sequence[Candidate]) -> tuple[Alternative, ...]:
 
 
 def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -> Alternative:
-    return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds)
+    kept = None if candidate.kept_cycles is None else round(candidate.kept_cycles)
+    return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds, kept)
 
 
 def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[Candidate]:

@@ -188,7 +188,7 @@ def run_passes(
     pipeline: Pipeline, module: ir.Module, state: PassState, instruments: Sequence[Instrument] = ()
 ) -> list[LayerReport]:
     """Run passes on a module, in place, and return its layers; none where they are dissolved into loops already."""
-    layers = CollectLayers(collect_layers(module))
+    layers = CollectLayers(state, collect_layers(module, state))
     pipeline.run(module, state, [*instruments, layers])
     return layers.found
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from patc.dialects.schedules import Explanation, Schedule
+from patc.dialects.schedules import Explanation, KeptKernels, Schedule
 from patc.instruments import Instrument
 
 if TYPE_CHECKING:
     from torch_mlir import ir
+
+    from patc.passes.base import PassState
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class LayerReport:
         flops: two for each kept weight and output place.
         moved_bytes: input, output and weights, each once.
         predicted_cycles: of one thread, by the cost model.
+        reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
+        kernels: what pruning left of its weights; None where these are dense.
+        remarks: what passes remarked about its weights, as why they stay dense.
     """
 
     name: str
@@ -47,6 +52,9 @@ class LayerReport:
     flops: int
     moved_bytes: int
     predicted_cycles: int
+    reads: tuple[int, ...] = ()
+    kernels: KeptKernels | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def algorithm(self) -> str:
@@ -60,13 +68,18 @@ class LayerReport:
 
 @dataclass
 class CollectLayers(Instrument):
-    """Keep the reports of the layers as soon as they have schedules: later passes dissolve them into loops."""
+    """Keep the reports of the layers as soon as they have schedules: later passes dissolve them into loops.
 
+    Attributes:
+        state: that the passes share.
+    """
+
+    state: PassState
     found: list[LayerReport] = field(default_factory=list)
 
     def after(self, name: str, module: Any, seconds: float) -> None:
         if name == "pattern-schedule":
-            self.found = collect_layers(module)
+            self.found = collect_layers(module, self.state)
 
 
 def unnamed_layers(count: int) -> tuple[LayerReport, ...]:
@@ -75,9 +88,42 @@ def unnamed_layers(count: int) -> tuple[LayerReport, ...]:
     return tuple(LayerReport(f"layer{i}", "", "", (), (1, 1), (1, 1), loops, None, 0, 0, 0, 0, 0) for i in range(count))
 
 
-def collect_layers(module: ir.Module) -> list[LayerReport]:
+def collect_layers(module: ir.Module, state: PassState) -> list[LayerReport]:
     """Return the scheduled layers of `@main`, in the order in which they run."""
-    return [_report(op) for op in _scheduled_ops(module)]
+    from patc.diagnostics import layer_name
+
+    remarks: dict[str, list[str]] = {}
+    for item in state.diagnostics:
+        remarks.setdefault(layer_name(item.location) or "", []).append(item.message)
+    sources = _Sources()
+    layers = []
+    for number, op in enumerate(_scheduled_ops(module)):
+        layer = replace(_report(op, state), reads=sources.read_by(op))
+        layers.append(replace(layer, remarks=tuple(remarks.get(layer.name, ()))) if layer.weights else layer)
+        sources.known[op.operation] = {number}
+    return layers
+
+
+@dataclass
+class _Sources:
+    """The layers, or inputs of the model, that ops compute their results from.
+
+    Attributes:
+        known: by op; a layer is its own source.
+    """
+
+    known: dict[Any, set[int]] = field(default_factory=dict)
+
+    def read_by(self, op: Any) -> tuple[int, ...]:
+        return tuple(sorted(set().union(*map(self._of, op.operands))))
+
+    def _of(self, value: Any) -> set[int]:
+        owner = value.owner
+        if hasattr(owner, "arguments"):  # a block
+            return {-1 - value.arg_number}
+        if owner not in self.known:
+            self.known[owner] = set().union(*map(self._of, owner.operands))
+        return self.known[owner]
 
 
 def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
@@ -88,7 +134,7 @@ def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
         yield from (op for op in top_level_ops(function) if kind_of(op) is not None and "schedule" in op.attributes)
 
 
-def _report(op: Any) -> LayerReport:
+def _report(op: Any, state: PassState) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
     from patc.passes.ir.functions import describe_call
     from patc.passes.ir.records import read_record
@@ -116,7 +162,18 @@ def _report(op: Any) -> LayerReport:
         flops=work.flops,
         moved_bytes=_moved_bytes(op),
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
+        kernels=_kept_kernels(op, state),
     )
+
+
+def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
+    from patc.passes.formats.layer_weights import groups_of, read_arrays
+    from patc.passes.formats.registry import format_of
+    from patc.passes.layers.sparse import are_constant
+
+    if "format" not in op.attributes or not are_constant(op.arrays, state):
+        return None
+    return format_of(op).kept_kernels(read_arrays(op, state), op.input.type.shape[1], groups_of(op))
 
 
 def _moved_bytes(op: Any) -> int:

@@ -39,8 +39,8 @@ def modelled_times(shape: tuple[int, ...], model: nn.Module, spec: PatternSpec) 
             pruned = copy.deepcopy(model).cpu().eval()
             uniform = replace(spec, connectivity=rate, compression=None, allocation="uniform", rates=())
             pruning.prune_(pruned, uniform)
-            module, _ = lower_model(pruned, (torch.zeros(shape),), pipeline)
-            known[rate] = {report.name: float(report.predicted_cycles) for report in collect_layers(module)}
+            module, state = lower_model(pruned, (torch.zeros(shape),), pipeline)
+            known[rate] = {report.name: float(report.predicted_cycles) for report in collect_layers(module, state)}
         # A layer that the compiler removed costs nothing.
         return known[rate].get(layer, 0.0)
 

@@ -17,12 +17,14 @@ class Candidate:
         cycles: modelled, on one core.
         cost: what candidates are ranked by: cycles, and a little for the size of the code.
         bound: what most cycles are spent on.
+        kept_cycles: those of `cycles` that go with the number of kept kernels; None for dense algorithms.
     """
 
     schedule: Schedule
     cycles: float
     cost: float
     bound: str
+    kept_cycles: float | None = None
 
 
 def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:

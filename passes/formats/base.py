@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from torch_mlir import ir
 
+from patc.dialects.schedules import KeptKernels
+
 Arrays: TypeAlias = tuple[np.ndarray, ...]
 
 
@@ -114,3 +116,7 @@ class WeightFormat(abc.ABC):
     @abc.abstractmethod
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
         """Return which part of the kept weights each loop of a kernel computes; together they are 1."""
+
+    def kept_kernels(self, arrays: Arrays, channels: int, groups: int = 1) -> KeptKernels | None:
+        """Return what reports say of the kernels, of a format that keeps some and drops others."""
+        return None

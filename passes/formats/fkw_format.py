@@ -11,12 +11,15 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import MAX_TAPS, FkwAttr, Library
+from patc.dialects.schedules import KeptKernels
+from patc.integers import ceil_div
 from patc.passes.formats import fkw
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
 from patc.passes.formats.fkr import order_filters
 from patc.passes.formats.fkw_library import find_layer_library, find_single_taps
 
 POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
+_PICTURE = 32  # rows and columns of a picture of kernels, at most
 MOST_PADDING = 1.5  # stored weights over those that are not zero: above, single taps are faster
 
 
@@ -80,6 +83,28 @@ class FkwFormat(WeightFormat):
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
         counts = np.diff(fkw.Fkw(*arrays).pattern_offsets.astype(np.int64), axis=1).sum(axis=0)
         return tuple(counts / counts.sum())
+
+    def kept_kernels(self, arrays: Arrays, channels: int, groups: int = 1) -> KeptKernels:
+        kept, library = fkw.Fkw(*arrays), self.library
+        filters, group = len(kept.reorder), channels // groups
+        owners, patterns = kept.owners()
+        first = kept.reorder[owners].astype(np.int64) // ceil_div(filters, groups) * group  # channel of its filter
+        sites = max(1, ceil_div(group, library.depth))
+        places = np.minimum((kept.index.astype(np.int64) - first) // library.depth, sites - 1)
+        most = len(library.masks) if library.entries == 1 else 1  # at one site
+        shares = np.bincount(owners, minlength=filters) / (most * sites)
+        spread = np.histogram(shares, 10, (0.0, 1.0))[0]
+        bins = min(filters, _PICTURE), min(sites, _PICTURE)
+        found = np.histogram2d(owners, places, bins, ((0, filters), (0, sites)))[0]
+        sizes = [np.histogram(range(size), part, (0, size))[0] for size, part in ((filters, bins[0]), (sites, bins[1]))]
+        digits = np.ceil(15 * np.minimum(found / (most * np.outer(*sizes)), 1.0)).astype(int)
+        return KeptKernels(
+            (library.depth, *library.kernel),
+            library.masks,
+            tuple(np.bincount(patterns, minlength=len(library.masks)).tolist()),
+            tuple(spread.tolist()),
+            tuple("".join(f"{digit:x}" for digit in row) for row in digits),
+        )
 
 
 def _is_usually_dense(weight: np.ndarray, groups: int) -> bool:

@@ -3,10 +3,13 @@ where constants lie in a blob, which the modules of several shapes share."""
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from patc.dialects.schedules import Buffer
 from patc.integers import ceil_div
 
 ALIGNMENT = 64  # bytes: a cache line
@@ -39,6 +42,23 @@ def place(buffers: list[Lifetime]) -> tuple[list[int], int]:
         placed.append(number)
     total = max((offset + round_up(buffer.size) for offset, buffer in zip(offsets, buffers, strict=True)), default=0)
     return offsets, total
+
+
+def describe_buffers(buffers: Sequence[Lifetime], starts: Sequence[int], layers: Sequence[int]) -> tuple[Buffer, ...]:
+    """Return where buffers are, in numbers of layers.
+
+    Args:
+        starts: what `place` returned.
+        layers: the last top-level op of each layer, or the op that is the layer.
+    """
+
+    def layer_of(op: int) -> int:
+        return min(bisect.bisect_left(layers, op), max(len(layers) - 1, 0))
+
+    return tuple(
+        Buffer(start, each.size, layer_of(each.first), layer_of(each.last))
+        for each, start in zip(buffers, starts, strict=True)
+    )
 
 
 def _best_gap(taken: list[tuple[int, int]], size: int) -> int:

@@ -31,6 +31,7 @@ def complete_program(module: ir.Module, state: PassState, program: Program) -> P
     if not program.layers:
         stamps = ir.MemRefType(arguments[len(program.inputs) + len(program.outputs)]).shape[0]
         program = replace(program, layers=unnamed_layers(stamps - 1))
+    program = replace(program, buffers=state.buffers)
     if memories:
         arena_bytes = ir.MemRefType(memories[0]).shape[0]
         program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena_bytes)

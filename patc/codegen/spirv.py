@@ -31,7 +31,8 @@ def complete_gpu_program(module: ir.Module, state: PassState, program: Program) 
     if not launches:  # kernels say what an artefact is of
         raise PatcError("expected a model that computes something, got one without layers")
     layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in launches))
-    return replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena.shape[0], layers=layers)
+    memory = {"arena_bytes": arena.shape[0], "buffers": state.buffers}
+    return replace(program, weights=state.parameters[WEIGHTS], layers=layers, **memory)
 
 
 def _launches(main: Any) -> list[Any]:

@@ -9,12 +9,12 @@ import hashlib
 import json
 import keyword
 import unicodedata
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
 
-from patc.dialects.schedules import Alternative, Explanation, Schedule
+from patc.dialects.schedules import Alternative, Buffer, Explanation, KeptKernels, Schedule
 from patc.layers import LayerReport
 from patc.numerics import ELEMENT_TYPES
 from patc.runtime.json_values import JsonValue, printable, read_json
@@ -25,6 +25,7 @@ _MOST_TENSORS, _MOST_DIMENSIONS, _MOST_LAYERS, _MOST_FEATURES, _MOST_VARIANTS = 
 _LARGEST_DIMENSION = (1 << 31) - 1
 _LARGEST_MEMORY = 1 << 40  # bytes
 _LARGEST_NUMBER = (1 << 63) - 1
+_MOST_LETTERS = 64  # of a row of a picture
 _DEEPEST = 64
 _KEYS = (
     "inputs",
@@ -38,9 +39,11 @@ _KEYS = (
     "layers",
     "dynamic_batch",
     "own_bytes",
+    "buffers",
     "variants",
 )
-_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "own_bytes")  # the others are those of all
+# The others are those of all.
+_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "own_bytes", "buffers")
 _WORDS = ("name", "source", "op")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
@@ -66,6 +69,7 @@ def _values(program: Program) -> dict[str, Any]:
         "layers": [_printable(layer.to_json()) for layer in program.layers],
         "dynamic_batch": program.dynamic_batch,
         "own_bytes": program.own_bytes,
+        "buffers": [astuple(buffer) for buffer in program.buffers],
     }
 
 
@@ -114,6 +118,7 @@ def parse(text: bytes) -> Program:
         layers=tuple(_parse_layer(item) for item in fields["layers"].items(0, _MOST_LAYERS)),
         dynamic_batch=fields["dynamic_batch"].truth(),
         own_bytes=fields["own_bytes"].integer(0, _LARGEST_MEMORY),
+        buffers=_parse_buffers(fields["buffers"]),
     )
     _check_entry(program, fields["structure"])
     variants = [_parse_variant(item, program) for item in fields["variants"].items(0, _MOST_VARIANTS)]
@@ -128,7 +133,7 @@ def parse(text: bytes) -> Program:
 
 def _parse_variant(value: JsonValue, main: Program) -> Program:
     """Return a program that differs from another one in shapes and in how it computes."""
-    inputs, outputs, structure, arena_bytes, layers, own_bytes = value.fields(*_VARIANT_KEYS)
+    inputs, outputs, structure, arena_bytes, layers, own_bytes, buffers = value.fields(*_VARIANT_KEYS)
     program = replace(
         main,
         inputs=_parse_tensors(inputs, 0),
@@ -137,6 +142,7 @@ def _parse_variant(value: JsonValue, main: Program) -> Program:
         arena_bytes=arena_bytes.integer(0, _LARGEST_MEMORY),
         layers=tuple(_parse_layer(item) for item in layers.items(0, _MOST_LAYERS)),
         own_bytes=own_bytes.integer(0, _LARGEST_MEMORY),
+        buffers=_parse_buffers(buffers),
     )
     if [(info.name, info.dtype) for info in program.inputs] != [(info.name, info.dtype) for info in main.inputs]:
         inputs.refuse("the inputs of all variants")
@@ -146,6 +152,8 @@ def _parse_variant(value: JsonValue, main: Program) -> Program:
 
 def _check_entry(program: Program, structure: JsonValue) -> None:
     batches = {info.shape[:1] for info in (*program.inputs, *program.outputs)}
+    if any(number <= max(layer.reads, default=-1) for number, layer in enumerate(program.layers)):
+        raise ValueError("layers: expected each to read from layers before it")
     if program.dynamic_batch and (not program.inputs or len(batches) > 1 or () in batches):
         raise ValueError("dynamic_batch: expected inputs and outputs of one batch size")
     leaves: list[int] = []
@@ -168,6 +176,11 @@ def _parse_tensor(value: JsonValue) -> TensorInfo:
     return info
 
 
+def _parse_buffers(value: JsonValue) -> tuple[Buffer, ...]:
+    items = value.items(0, _MOST_LAYERS)
+    return tuple(Buffer(*item.integers(4, 4, 0, _LARGEST_MEMORY)) for item in items)
+
+
 def _parse_layer(value: JsonValue) -> LayerReport:
     fields = _fields(value, LayerReport)
     words = {word: fields[word].text() for word in _WORDS}
@@ -176,9 +189,32 @@ def _parse_layer(value: JsonValue) -> LayerReport:
         name: fields[name].integers(*length, 1, _LARGEST_DIMENSION)
         for name, length in (("shape", (0, _MOST_DIMENSIONS)), ("kernel", (2, 2)), ("strides", (2, 2)))
     }
-    schedule, given = _parse_schedule(fields["schedule"]), fields["explanation"]
-    explanation = None if given.value is None else _parse_explanation(given)
-    return LayerReport(**words, **counts, **lists, schedule=schedule, explanation=explanation)  # type: ignore[arg-type] # lengths are checked
+    explanation, kernels = fields["explanation"], fields["kernels"]
+    others: dict[str, Any] = {
+        "schedule": _parse_schedule(fields["schedule"]),
+        "explanation": None if explanation.value is None else _parse_explanation(explanation),
+        "reads": fields["reads"].integers(0, _MOST_LAYERS, -_MOST_TENSORS, _MOST_LAYERS),
+        "kernels": None if kernels.value is None else _parse_kernels(kernels),
+        "remarks": tuple(item.text() for item in fields["remarks"].items(0, _MOST_LAYERS)),
+    }
+    return LayerReport(**words, **counts, **lists, **others)  # type: ignore[arg-type] # lengths are checked
+
+
+def _parse_kernels(value: JsonValue) -> KeptKernels:
+    size, masks, counts, spread, picture = value.fields("size", "masks", "counts", "spread", "picture")
+    kept = KeptKernels(
+        size.integers(3, 3, 1, _LARGEST_DIMENSION),
+        masks.integers(1, _MOST_LAYERS, 1, _LARGEST_NUMBER),
+        counts.integers(1, _MOST_LAYERS, 0, _LARGEST_NUMBER),
+        spread.integers(10, 10, 0, _LARGEST_DIMENSION),
+        tuple(row.text(_MOST_LETTERS) for row in picture.items(1, _MOST_LETTERS)),
+    )
+    digits = {*"".join(kept.picture)} <= {*"0123456789abcdef"}
+    if len({*map(len, kept.picture)}) > 1 or not kept.picture[0] or not digits:
+        picture.refuse("rows of as many hexadecimal digits each")
+    if len(kept.masks) != len(kept.counts):
+        counts.refuse("a number for each mask")
+    return kept
 
 
 def _parse_schedule(value: JsonValue) -> Schedule:
@@ -198,16 +234,19 @@ def _parse_explanation(value: JsonValue) -> Explanation:
         considered=fields["considered"].integer(1, _LARGEST_NUMBER),
         alternatives=tuple(_parse_alternative(item) for item in fields["alternatives"].items(0, _MOST_LAYERS)),
         notes=tuple(item.text() for item in fields["notes"].items(0, _MOST_LAYERS)),
+        sharing=None if fields["sharing"].value is None else fields["sharing"].number(),
     )
 
 
 def _parse_alternative(value: JsonValue) -> Alternative:
     fields = _fields(value, Alternative)
+    kept = fields["kept_cycles"]
     return Alternative(
         schedule=_parse_schedule(fields["schedule"]),
         cycles=fields["cycles"].integer(0, _LARGEST_NUMBER),
         ratio=fields["ratio"].number(),
         seconds=None if fields["seconds"].value is None else fields["seconds"].number(),
+        kept_cycles=None if kept.value is None else kept.integer(0, _LARGEST_NUMBER),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from patc.dialects.schedules import Buffer
 from patc.layers import LayerReport
 from patc.numerics import ELEMENT_TYPES, ElementType
 
@@ -58,6 +59,7 @@ class Program:
         dynamic_batch: whether a call may have any number of images; the code computes as many at once as the first
             dimensions of inputs and outputs say.
         own_bytes: of the weights, those that the program of no shape before reads.
+        buffers: where activations are in the arena.
         variants: the same net for inputs of other shapes, with code of their own and the same weights; they have none.
     """
 
@@ -74,6 +76,7 @@ class Program:
     layers: tuple[LayerReport, ...]
     dynamic_batch: bool = False
     own_bytes: int = 0
+    buffers: tuple[Buffer, ...] = ()
     variants: tuple[Program, ...] = ()
 
     @property

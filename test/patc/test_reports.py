@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from networks import CONTEXT
+from torch import nn
 from torch_mlir import ir
 
+import patc
+from patc import pruning
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation, Schedule
 from patc.layers import collect_layers
+from patc.passes.base import PassState
+from patc.runtime.description import describe, parse
 from patc.tools.console import describe_division, describe_explanation, describe_schedule
 
 DIRECT = Schedule("pattern-direct", 4, 48, sums=2, split="rows", threads=2)
@@ -94,4 +100,75 @@ func.func @main(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {{
         with pytest.raises(
             PatcError, match=r"'pattern\.activate' op expected 'explanation' as pattern-schedule writes it"
         ):
-            collect_layers(module)
+            collect_layers(module, PassState())
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(16, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.first(x))
+        return torch.relu(self.second(y)) + y
+
+
+@pytest.fixture(scope="module")
+def branches() -> patc.CompiledModel:
+    torch.manual_seed(0)
+    model = Branches().eval()
+    pruning.prune_(model, pruning.PatternSpec(connectivity=1.0))
+    model.first.weight.data[:, ::2] = 0.0  # half of the kernels
+    model.second.weight.data.fill_(1.0)
+    model.second.weight.data[:, :, 0, 0] = 0.0  # one zero a kernel: too little
+    return patc.compile(model, (torch.zeros(1, 16, 12, 12),), threads=2)
+
+
+def test_layers_tell_what_they_read(branches: patc.CompiledModel) -> None:
+    numbers = {(layer.name, layer.op): number for number, layer in enumerate(branches.layers)}
+    first, second = (branches.layers[numbers[key]] for key in (("first", "sparse_conv2d"), ("second", "conv2d")))
+    assert [branches.layers[number].op for number in first.reads] == ["relayout"]
+    assert branches.layers[first.reads[0]].reads == (-1,)
+    assert set(second.reads) == {numbers["first", "sparse_conv2d"]}
+
+
+def test_layers_tell_which_kernels_they_keep(branches: patc.CompiledModel) -> None:
+    first = next(layer for layer in branches.layers if layer.op == "sparse_conv2d")
+    assert first.kernels is not None
+    assert first.kernels.size == (1, 3, 3)
+    assert sum(first.kernels.counts) * 4 == first.kept_weights == 16 * 16 * 4 // 2
+    assert sum(first.kernels.spread) == 16 and len(first.kernels.picture) == 16
+    assert sum(row.count("f") for row in first.kernels.picture) == sum(first.kernels.counts)
+    assert first.explanation is not None
+    kept = {item.schedule.algorithm: item.kept_cycles for item in first.explanation.alternatives}
+    assert kept["winograd"] is None and 0 < kept["pattern-direct"] < 2 * first.predicted_cycles
+
+
+def test_layers_tell_why_they_stay_dense(branches: patc.CompiledModel) -> None:
+    second = next(layer for layer in branches.layers if layer.op == "conv2d")
+    assert second.kernels is None
+    assert [remark.partition(":")[0] for remark in second.remarks] == ["stays dense"]
+
+
+@pytest.mark.parametrize("target", ["host", "spirv-vulkan"])
+def test_programs_tell_where_activations_are(target: str, branches: patc.CompiledModel) -> None:
+    program = branches.program
+    if target != "host":
+        program = patc.compile(Branches().eval(), (torch.zeros(1, 16, 12, 12),), target=target).program
+    assert program.buffers
+    assert max(each.start + each.size for each in program.buffers) <= program.arena_bytes
+    assert all(0 <= each.first <= each.last < len(program.layers) for each in program.buffers)
+    together = [
+        (one, other)
+        for number, one in enumerate(program.buffers)
+        for other in program.buffers[:number]
+        if one.first < other.last and other.first < one.last
+    ]
+    assert together or target != "host"  # a layer of a GPU is one op: what it reads and writes ends and begins there
+    assert all(one.start + one.size <= other.start or other.start + other.size <= one.start for one, other in together)
+
+
+def test_all_of_it_is_saved(branches: patc.CompiledModel) -> None:
+    program = parse(describe(branches.program))
+    assert (program.layers, program.buffers) == (branches.program.layers, branches.program.buffers)

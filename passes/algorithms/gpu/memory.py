@@ -11,7 +11,7 @@ from torch_mlir import ir
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
-from patc.passes.ir.arena import ALIGNMENT, Lifetime, WeightPool, place, round_up
+from patc.passes.ir.arena import ALIGNMENT, Lifetime, WeightPool, describe_buffers, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import element_bytes, mlir_type
 from patc.passes.ir.functions import RESHAPES, through_reshapes
@@ -115,6 +115,7 @@ class NetMemory:
         needing = [op for op, needed in scratch.items() if needed]
         lifetimes += [Lifetime(scratch[op], order[op], order[op]) for op in needing]
         starts, size = place(lifetimes)
+        state.buffers = describe_buffers(lifetimes, starts, [order[op] for op in scratch])
         self._starts = dict(zip(together, starts, strict=False))
         self._scratch = dict(zip(needing, starts[len(together) :], strict=True))
         self.arena_bytes = round_up(size + max(map(_overrun, values), default=0))

@@ -83,7 +83,7 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, enter
         entered: channels of all blocks of filters.
     """
     model, geometry, taps, rows = layer.model, layer.geometry, patterns.taps, tile.rows
-    cycles, inputs = 0.0, 0
+    cycles, kept, inputs = 0.0, 0.0, 0
     for strip in tile.strips:
         costs = [model.stationary_cost(shape, rows, strip.chunks, geometry) for shape in taps]
         kernels = sum(count * cost.kernel for count, cost in zip(patterns.counts, costs, strict=True))
@@ -92,8 +92,9 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, enter
         distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=True)
         ends = layer.filters * (costs[0].filter + layer.written_cycles(tile, strip))
         cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
+        kept += strip.count * kernels
         inputs = max(inputs, *(cost.inputs for cost in costs))
-    return TileCost(cycles, patterns.instructions, "multiply-adds"), inputs
+    return TileCost(cycles, patterns.instructions, "multiply-adds", kept=kept), inputs
 
 
 def _channels_read(op: Any, state: PassState) -> int:

@@ -60,7 +60,7 @@ class PatternDirect(HostAlgorithm):
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, sums: int) -> TileCost:
     """Return what a tile with so many sets of accumulators costs."""
     model, geometry, taps, rows = layer.model, layer.geometry, patterns.taps, tile.rows
-    cycles = 0.0
+    cycles = kept = 0.0
     for strip in tile.strips:
         costs = [model.sparse_kernel_cost(shape, rows, strip.chunks, sums, geometry) for shape in taps]
         kernels = sum(count * cost.cycles for count, cost in zip(patterns.counts, costs, strict=True))
@@ -69,5 +69,6 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, sums:
         distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=False)
         stores += layer.written_cycles(tile, strip)
         cycles += strip.count * (kernels + layer.filters * (loops + stores) + distant)
+        kept += strip.count * kernels
     commonest = patterns.counts.index(max(patterns.counts))
-    return TileCost(cycles, patterns.instructions, costs[commonest].bound)
+    return TileCost(cycles, patterns.instructions, costs[commonest].bound, kept=kept)

@@ -80,7 +80,8 @@ def _scatter(fkw: Fkw, library: Library, site: HostSite) -> tuple[np.ndarray, ..
 
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile) -> TileCost:
     """Return what a tile costs."""
-    model, geometry, rows, cycles = layer.model, layer.geometry, tile.rows, 0.0
+    model, geometry, rows = layer.model, layer.geometry, tile.rows
+    cycles = kept = 0.0
     bound = ""
     for strip in tile.strips:
         weights = 0.0
@@ -91,4 +92,5 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile) -> Ti
         stores = rows * len(strip.chunks) * model.costs.store_cycles + layer.written_cycles(tile, strip)
         distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=False)
         cycles += strip.count * (weights + layer.filters * (loops + stores) + distant)
-    return TileCost(cycles, 1, bound)
+        kept += strip.count * weights
+    return TileCost(cycles, 1, bound, kept=kept)

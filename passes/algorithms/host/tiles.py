@@ -117,7 +117,8 @@ class TiledConvolution:
         cycles = cost.cycles * (self.batch * ceil_div(self.height, tile.rows) * cost.repeats)
         vectors = sum(len(strip.chunks) for strip in tile.strips)
         code = 1.0 + self.model.costs.code_cost * (cost.instructions * tile.rows) * vectors
-        return Candidate(schedule, cycles, cycles * code, cost.bound)
+        kept = None if cost.kept is None else cost.kept * cycles / cost.cycles
+        return Candidate(schedule, cycles, cycles * code, cost.bound, kept)
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,14 @@ class TileCost:
         instructions: multiply-adds of the kernel for one vector.
         bound: what most cycles are spent on.
         repeats: how often the row of tiles is computed, for blocks of filters.
+        kept: of the cycles, those of kept kernels; None for dense weights.
     """
 
     cycles: float
     instructions: int
     bound: str
     repeats: int = 1
+    kept: float | None = None
 
 
 def _geometry(op: Any, channels: int) -> Geometry:
