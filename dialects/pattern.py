@@ -473,6 +473,52 @@ class DepthToSpaceOp(PatternDialect.Operation, name="depth_to_space", traits=[Pu
         return rule(self, is_whole, f"result of shape {wanted}", found) and verify_activation(self)
 
 
+class ResampleOp(PatternDialect.Operation, name="resample", traits=[Pure]):
+    """Planes of another size, each row of which is a weighted sum of rows of the input, and each column of columns:
+    y[i, j] = activation(sum over a and b of row_weights[a, i] * column_weights[b, j] * x[rows[a, i], columns[b, j]]
+    + residual).
+
+    Interpolation is that, and so is padding by reflection, by the border or by the other side.
+
+    Operands:
+        rows, columns: integers, taps x height and taps x width of the result.
+        row_weights, column_weights: of the same shapes; ones where absent, which needs a single tap.
+        residual: see above.
+
+    Verifier:
+        'pattern.resample' op expected result of <N> images and <C> channels, got <shape>
+        'pattern.resample' op expected <name> of shape [taps, <size>], got <shape>
+        'pattern.resample' op expected <name> of shape <shape>, got <shape>
+    """
+
+    input: Operand[Tensor]
+    rows: Operand[Tensor]
+    columns: Operand[Tensor]
+    result: Result[Tensor]
+    activation: Any
+    row_weights: Optional[Operand[Tensor]] = None  # noqa: UP045
+    column_weights: Optional[Operand[Tensor]] = None  # noqa: UP045
+    residual: Optional[Operand[Tensor]] = None  # noqa: UP045
+
+    @when_complete
+    def verify_invariants(self) -> bool:
+        if not verify_ranks(self, 4):
+            return False
+        planes, made = list(self.input.type.shape[:2]), list(self.result.type.shape)
+        if not rule(self, made[:2] == planes, f"result of {planes[0]} images and {planes[1]} channels", made):
+            return False
+        sides = (("rows", self.rows, self.row_weights), ("columns", self.columns, self.column_weights))
+        for (name, places, weights), size in zip(sides, made[2:], strict=True):
+            shape = list(places.type.shape)
+            if not rule(self, shape[1:] == [size], f"{name} of shape [taps, {size}]", shape):
+                return False
+            wanted, found = (shape, list(weights.type.shape)) if weights is not None else ([1, size], shape)
+            label = f"{name[:-1]}_weights" if weights is not None else name
+            if not rule(self, found == wanted, f"{label} of shape {wanted}", found):
+                return False
+        return verify_residual(self) and verify_activation(self)
+
+
 class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
     """The same elements in another layout, or of another floating-point type; rounded where that is narrower.
 
@@ -509,6 +555,7 @@ __all__ = [
     "PatternDialect",
     "RecurrentOp",
     "RelayoutOp",
+    "ResampleOp",
     "ScheduleAttr",
     "SparseConv2dOp",
     "SparseLinearOp",

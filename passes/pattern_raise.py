@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch_mlir import ir
 
+from patc.dialects.pattern import ResampleOp
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, works_on_tensors
 from patc.passes.ir.targets import target_of
@@ -18,6 +19,7 @@ from patc.passes.raising.epilogue import BIAS, FUSED, SCALES
 from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
 from patc.passes.raising.lines import normalize_convolutions
+from patc.passes.raising.resampling import raise_resampling
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class PatternRaise(Pass):
     that two convolutions could take goes to the later one; a sum that none can take becomes `pattern.add`, an
     activation that no layer can take `pattern.activate`. What is left of batch norm is an activation. 1-D convolutions
     are 2-D ones of height 1, transposed ones one convolution for each place within their stride, whose results
-    `pattern.depth_to_space` puts between each other, and wide dilated 3x3 ones undilated ones of more images, on CPUs.
+    `pattern.depth_to_space` puts between each other. Interpolation and pads that are no constant are
+    `pattern.resample`. Wide dilated 3x3 convolutions are undilated ones of more images, on CPUs.
     Reshapes stay.
 
     Requires: NCHW tensors; batch norm folded.
@@ -59,6 +62,8 @@ class PatternRaise(Pass):
         with module.context:
             for function in functions:
                 _lower_others(function.entry_block, set(computed), state)
+                if any(kind.op is ResampleOp for kind in computed):
+                    raise_resampling(function.entry_block, state)
                 normalize_convolutions(function.entry_block, state)
                 raise_activations(function.entry_block, state)
                 for some in (early, late, FUSED, SCALES, FUSED):

@@ -27,14 +27,17 @@ class Interpreter:
         self._rules = {"arith.constant": number, **rules}
         self._ignored = ignored
 
-    def run(self, operation: ir.Operation, arguments: Mapping[int, Scalar]) -> Scalar | None:
+    def run(
+        self, operation: ir.Operation, arguments: Mapping[int, Scalar], outside: Mapping[ir.Value, Scalar] | None = None
+    ) -> Scalar | None:
         """Return what the body of a linalg.generic with one result yields, or None where that is not known.
 
         Args:
             arguments: the values of its block arguments, by number; the others are not known.
+            outside: those of what the body takes from outside of it, but for constants.
         """
         block = operation.regions[0].blocks[0]
-        known = {block.arguments[place]: value for place, value in arguments.items()}
+        known = {block.arguments[place]: value for place, value in arguments.items()} | dict(outside or {})
         *body, terminator = (op.operation for op in block.operations)
         for op in body:
             if len(op.results) == 1:
@@ -76,6 +79,12 @@ def number(constant: ir.Operation) -> np.ndarray | None:
 def elementwise(compute: Callable[..., Scalar | None]) -> Rule:
     """Return the rule of an op that is a function of its operands alone."""
     return lambda op, *operands: compute(*operands)
+
+
+def loop_numbers(index: ir.Operation) -> np.ndarray:
+    """Return what `linalg.index` is at each point of its loops, which are the axes of the result."""
+    axis, shape = index.attributes["dim"].value, index.parent.results[0].type.shape
+    return np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
 def is_elementwise(operation: ir.Operation) -> bool:

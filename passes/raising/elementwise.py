@@ -12,7 +12,7 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation
 from patc.passes.base import PassState
-from patc.passes.ir.bodies import Interpreter, Scalar, elementwise, is_elementwise
+from patc.passes.ir.bodies import Interpreter, Scalar, elementwise, is_elementwise, loop_numbers
 from patc.passes.raising.activations import clamp
 from patc.passes.raising.linalg_layers import read_f32
 
@@ -117,12 +117,6 @@ def _argument(operand: ir.Value, number: int, state: PassState) -> Scalar | None
     return _Sum((number,)) if array is None else array
 
 
-def _index(op: ir.Operation) -> np.ndarray:
-    """Return the number of each point of a loop; the loops are the axes of the result."""
-    axis, shape = op.attributes["dim"].value, op.parent.results[0].type.shape
-    return np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-
-
 def _compare(op: ir.Operation, lhs: Scalar, rhs: Scalar) -> Scalar | None:
     greater = _PREDICATES.get(op.attributes["predicate"].value)
     return None if greater is None else _Compare(greater, lhs, rhs)
@@ -224,6 +218,6 @@ _BODIES = Interpreter(
     {
         **{name: elementwise(compute) for name, compute in _FUNCTIONS.items()},
         "arith.cmpf": _compare,
-        "linalg.index": _index,
+        "linalg.index": loop_numbers,
     }
 )

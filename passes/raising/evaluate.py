@@ -15,9 +15,11 @@ from torch_mlir import ir
 from patc.passes.base import PassState
 from patc.passes.ir.bodies import (
     Interpreter,
+    Rule,
     Scalar,
     elementwise,
     is_elementwise,
+    loop_numbers,
     number,
     spread_operand,
     used_arguments,
@@ -119,7 +121,10 @@ def _evaluate_generic(operation: ir.Operation, state: PassState) -> np.ndarray:
     if not is_elementwise(operation):
         raise NotConstant
     arguments = {place: evaluate_operand(operation, place, state) for place in used_arguments(operation)}
-    return np.broadcast_to(evaluate_region(operation, arguments), _shape(operation))
+    result = _CONSTANTS.run(operation, arguments)
+    if result is None:
+        raise NotConstant
+    return np.broadcast_to(result, _shape(operation))
 
 
 _TENSOR_OPS: dict[str, Callable[[ir.Operation, PassState], np.ndarray]] = {
@@ -169,6 +174,7 @@ _FUNCTIONS: dict[str, Callable[..., Scalar]] = {
     "arith.truncf": operator.pos,
     "arith.extf": operator.pos,
     "arith.sitofp": np.float64,
+    "arith.index_cast": operator.pos,
     "math.absf": np.abs,
     "math.erf": np.vectorize(math.erf),
     "math.exp": np.exp,
@@ -181,7 +187,9 @@ _FUNCTIONS: dict[str, Callable[..., Scalar]] = {
     "math.rsqrt": lambda value: 1.0 / np.sqrt(value),
     "math.tanh": np.tanh,
 }
-_SCALARS = Interpreter(
-    {**{name: elementwise(compute) for name, compute in _FUNCTIONS.items()}, "arith.cmpf": _compare},
-    ignored=("cf.assert",),
-)
+_RULES: dict[str, Rule] = {
+    **{name: elementwise(compute) for name, compute in _FUNCTIONS.items()},
+    "arith.cmpf": _compare,
+}
+_SCALARS = Interpreter(_RULES, ignored=("cf.assert",))
+_CONSTANTS = Interpreter({**_RULES, "linalg.index": loop_numbers}, ignored=("cf.assert",))

@@ -307,3 +307,30 @@ func.func @explanation_that_is_no_record(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x
   %y = "pattern.activate"(%x) {activation = "relu", explanation = 1} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   return %y : tensor<1x2x8x8xf32>
 }
+
+// -----
+
+func.func @resample_planes(%a: tensor<1x2x3x4xf32>, %i: tensor<1x6xi32>) {
+  // expected-error @below {{'pattern.resample' op expected result of 1 images and 2 channels, got [1, 3, 6, 6]}}
+  %y = "pattern.resample"(%a, %i, %i) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0>}
+    : (tensor<1x2x3x4xf32>, tensor<1x6xi32>, tensor<1x6xi32>) -> tensor<1x3x6x6xf32>
+  return
+}
+
+// -----
+
+func.func @resample_size(%a: tensor<1x2x3x4xf32>, %i: tensor<1x6xi32>) {
+  // expected-error @below {{'pattern.resample' op expected columns of shape [taps, 7], got [1, 6]}}
+  %y = "pattern.resample"(%a, %i, %i) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0>}
+    : (tensor<1x2x3x4xf32>, tensor<1x6xi32>, tensor<1x6xi32>) -> tensor<1x2x6x7xf32>
+  return
+}
+
+// -----
+
+func.func @resample_weights(%a: tensor<1x2x3x4xf32>, %i: tensor<2x6xi32>, %w: tensor<1x6xf32>) {
+  // expected-error @below {{'pattern.resample' op expected row_weights of shape [2, 6], got [1, 6]}}
+  %y = "pattern.resample"(%a, %i, %i, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 1, 0, 0>}
+    : (tensor<1x2x3x4xf32>, tensor<2x6xi32>, tensor<2x6xi32>, tensor<1x6xf32>) -> tensor<1x2x6x6xf32>
+  return
+}

@@ -104,6 +104,17 @@ func.func @scale(%x: tensor<1x8x6x6xf32>, %gate: tensor<1x8x1x1xf32>) -> tensor<
   return %z : tensor<1x8x6x6xf32>
 }
 
+// CHECK-LABEL: @resample
+func.func @resample(%x: tensor<1x2x3x4xf32>, %i: tensor<1x6xi32>, %j: tensor<2x8xi32>, %w: tensor<2x8xf32>,
+                    %r: tensor<1x2x1x1xf32>) -> tensor<1x2x6x8xf32> {
+  // CHECK: "pattern.resample"(%{{.*}}) {activation = "relu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 1>}
+  %y = "pattern.resample"(%x, %i, %j, %w, %r)
+    {activation = "relu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 1>}
+    : (tensor<1x2x3x4xf32>, tensor<1x6xi32>, tensor<2x8xi32>, tensor<2x8xf32>, tensor<1x2x1x1xf32>)
+    -> tensor<1x2x6x8xf32>
+  return %y : tensor<1x2x6x8xf32>
+}
+
 // CHECK-LABEL: @depth_to_space
 func.func @depth_to_space(%x: tensor<1x12x3x4xf32>) -> tensor<1x2x9x8xf32> {
   // CHECK: "pattern.depth_to_space"(%{{.*}}) {activation = "relu", mode = "CRD", steps = array<i64: 3, 2>}
