@@ -29,6 +29,7 @@ from patc.versions import versions
 MOST_FOLDERS = 20  # the oldest ones make room
 MOST_BYTES = 64 << 20  # of a file that is copied
 SHOWS_TRACEBACKS = "PATC_TRACEBACK"
+REPORT = "report.json"
 _PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy", "onnx")
 _VARIABLES = ("PATC_", "OMP_", "TORCH", "PYTORCH", "MLIR_", "VK_")
 
@@ -117,7 +118,7 @@ def write_report(
         error: whose traceback is written.
     """
     with contextlib.suppress(OSError, ValueError):
-        report = folder / "report.json"
+        report = folder / REPORT
         known = json.loads(report.read_bytes()) if report.exists() else {}
         variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
         about = {"versions": versions(_PACKAGES), "system": list(os.uname()), "environment": variables}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -75,6 +75,26 @@ def compilation_progress(quiet: bool = False) -> Iterator[Report]:
             progress.refresh()
 
         yield report
+
+
+@contextlib.contextmanager
+def steps_shown() -> Iterator[Callable[[str], None]]:
+    """Show what is done on standard error while it lasts; nothing where that is no terminal.
+
+    Yields:
+        What to call before each step, in words.
+    """
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        yield guard.note
+        return
+    with console.status("") as status:
+
+        def tell(step: str) -> None:
+            guard.note(step)
+            status.update(step)
+
+        yield tell
 
 
 def describe_op(layer: LayerReport) -> str:

@@ -9,7 +9,20 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "compile", "run", "accuracy", "report", "prune", "bench", "devices", "doctor", "sign", "verify")
+COMMANDS = (
+    "demo",
+    "compile",
+    "run",
+    "accuracy",
+    "report",
+    "prune",
+    "bench",
+    "debug",
+    "devices",
+    "doctor",
+    "sign",
+    "verify",
+)
 
 _EPILOG = """\
 examples:

@@ -75,13 +75,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, or the model cannot be loaded, compiled or run.
     """
+    from patc.tools.arrays import read_arrays
     from patc.tools.images import find_pictures
 
     arguments.check_threads(args.threads)
     if args.output is not None:
         arguments.check_output(args.output, (".npy", ".npz"))
     labels = None if args.labels is None else read_labels(args.labels)
-    arrays, named = _read_arrays(args.input or ())
+    arrays, named = read_arrays(args.input or ())
     pictures = find_pictures(args.image or ())
     compiled = open_model(args)
     if pictures:
@@ -174,51 +175,6 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
     console.print(f"layers: {1e3 * total:.3f} ms{part}", markup=False)
     if overhead := compiled.describe_overhead():
         console.print(overhead, markup=False, soft_wrap=True)
-
-
-def _read_arrays(paths: Sequence[str]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Return the arrays of .npy files in order, and those of .npz files by name."""
-    arrays: list[np.ndarray] = []
-    named: dict[str, np.ndarray] = {}
-    for path in paths:
-        if Path(path).suffix.lower() == ".npz":
-            named.update(_read_archive(path))
-        else:
-            arrays.append(_read_array(path))
-    return arrays, named
-
-
-def _read_archive(path: str) -> dict[str, np.ndarray]:
-    import numpy as np
-
-    from patc.files import check_regular
-
-    check_regular(path, "a .npz file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except PermissionError as error:
-        raise PatcError(f"cannot read the input: {error.strerror or error}", path) from None
-    except Exception:  # numpy and zipfile raise nearly anything on damaged data
-        raise PatcError("expected a .npz file of arrays, found damaged data or another format", path) from None
-
-
-def _read_array(path: str) -> np.ndarray:
-    import numpy as np
-
-    from patc.files import check_regular
-
-    check_regular(path, "a .npy file")
-    try:
-        # Mapped first: a header can ask for any amount of memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except PermissionError as error:
-        raise PatcError(f"cannot read the input: {error.strerror or error}", path) from None
-    except Exception:  # numpy raises nearly anything on damaged data
-        raise PatcError("expected a .npy file of numbers, found damaged data or another format", path) from None
-    if not isinstance(array, np.ndarray):
-        raise PatcError("expected a .npy file of one array, found several", path)
-    return np.array(array)
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

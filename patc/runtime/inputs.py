@@ -88,3 +88,15 @@ def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
         value = value.copy()
         address = value.ctypes.data
     return value, address
+
+
+def random_arrays(infos: Sequence[TensorInfo], seed: int) -> tuple[np.ndarray, ...]:
+    """Return arrays like some inputs; see `CompiledModel.random_inputs`."""
+    generator = np.random.default_rng(seed)
+    return tuple(_random_array(info, generator) for info in infos)
+
+
+def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:
+    if np.issubdtype(info.dtype, np.floating):
+        return generator.standard_normal(info.shape, np.float32).astype(info.dtype, copy=False)
+    return generator.integers(0, 2, info.shape).astype(info.dtype)

@@ -20,9 +20,9 @@ from patc.runtime import artefact
 from patc.runtime.artefact import Parts
 from patc.runtime.batches import count_images, describe_entries, describe_tensors, divide, run_block, sized
 from patc.runtime.description import describe, interface, parse
-from patc.runtime.inputs import ADVICE, take_array, take_tensor
+from patc.runtime.inputs import ADVICE, random_arrays, take_array, take_tensor
 from patc.runtime.json_values import printable
-from patc.runtime.program import Program, TensorInfo
+from patc.runtime.program import Program
 
 Model = TypeVar("Model", bound="CompiledModel")
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
@@ -158,8 +158,7 @@ class CompiledModel(abc.ABC):
     def random_inputs(self, seed: int = 0) -> tuple[np.ndarray, ...]:
         """Return arrays like the inputs: normally distributed numbers, of integers and truth values zeros and ones,
         which are indices into nearly any table."""
-        generator = np.random.default_rng(seed)
-        return tuple(_random_array(info, generator) for info in self.program.inputs)
+        return random_arrays(self.program.inputs, seed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, which `patc.load` reads without torch. Equal models give equal files.
@@ -261,12 +260,6 @@ class CompiledModel(abc.ABC):
 
 def _size(model: CompiledModel) -> int:
     return model.program.block
-
-
-def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:
-    if np.issubdtype(info.dtype, np.floating):
-        return generator.standard_normal(info.shape, np.float32).astype(info.dtype, copy=False)
-    return generator.integers(0, 2, info.shape).astype(info.dtype)
 
 
 def check_parts(parts: Parts, find_class: Callable[[str], type[CompiledModel]]) -> Program:

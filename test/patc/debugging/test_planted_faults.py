@@ -1,0 +1,178 @@
+"""Faults are planted in passes, one a pass: `patc debug` has to name the pass and the layer, and what it writes has to
+show the fault alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_mlir import ir
+from torch_mlir.dialects import math, scf
+
+from patc.backends.base import Options
+from patc.context import make_context
+from patc.debugging import folders
+from patc.debugging.numbers import Fault, Right, debug
+from patc.options import make_options
+from patc.passes import pattern_parallelize, pattern_plan_memory
+from patc.passes.base import Pass
+from patc.passes.formats.fkw_format import FkwFormat
+from patc.passes.ir.functions import walk_ops
+from patc.passes.layers.base import Permutation
+from patc.passes.layers.convolution import SparseConv2d
+from patc.passes.registry import find_pass
+from patc.pruning import PatternSpec, prune_
+from patc.runtime.inputs import random_arrays
+from patc.sources import Source, import_source
+
+MOST_TRIES = 30
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.scores = nn.Conv2d(8, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.sin(self.c(torch.relu(self.b(torch.relu(self.a(x))))))
+        return self.scores(y.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    torch.manual_seed(0)
+    net = Net().eval()
+    prune_(net, PatternSpec(connectivity=1.5))
+    return import_source(net, (torch.zeros(1, 3, 5, 17),), make_context())
+
+
+@pytest.fixture(scope="module")
+def options() -> Options:
+    return make_options("host", 2)
+
+
+def after(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[ir.Module], None]) -> None:
+    """Let a pass change the module once more."""
+    kind: type[Pass] = find_pass(name)
+    run = kind.run
+
+    def planted(self: Any, module: ir.Module, state: Any) -> None:
+        run(self, module, state)
+        with module.context, ir.Location.unknown():
+            change(module)
+
+    monkeypatch.setattr(kind, "run", planted)
+
+
+def ops(module: ir.Module, name: str) -> list[Any]:
+    return [op for op in walk_ops(module) if op.operation.name == name]
+
+
+def forget_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(module: ir.Module) -> None:
+        for op in ops(module, "pattern.conv2d"):
+            if "8x8x3x3" in str(op.weight.type) or op.weight.type.shape[0] < 8:
+                op.attributes["activation"] = ir.StringAttr.get("none")
+
+    after(monkeypatch, "pattern-raise", change)
+
+
+def other_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(module: ir.Module) -> None:
+        for op in ops(module, "math.sin"):
+            with ir.InsertionPoint(op):
+                op.results[0].replace_all_uses_with(math.cos(op.operands[0]))
+            op.operation.erase()
+
+    after(monkeypatch, "pattern-outline", change)
+
+
+def lose_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = FkwFormat.encode.__func__  # type: ignore[attr-defined]
+
+    def planted(cls: Any, weight: np.ndarray, groups: int, options: Any) -> Any:
+        found = encode(cls, weight, groups, options)
+        if found is None:
+            return None
+        kind, (values, *rest) = found
+        return kind, (np.concatenate([values[:-1], 0 * values[-1:]]), *rest)
+
+    monkeypatch.setattr(FkwFormat, "encode", classmethod(planted))
+
+
+def forget_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    permute = SparseConv2d.permute
+
+    def planted(self: Any, op: Any, permutation: Permutation, state: Any) -> None:
+        permute(
+            self,
+            op,
+            Permutation(lambda value: None if value == op.input else permutation.of(value), permutation.filters),
+            state,
+        )
+
+    monkeypatch.setattr(SparseConv2d, "permute", planted)
+
+
+def swap_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(module: ir.Module) -> None:
+        for op in ops(module, "math.fma")[:1]:
+            first, _, last = list(op.operands)
+            op.operands[0], op.operands[2] = last, first
+
+    after(monkeypatch, "pattern-vectorize", change)
+
+
+def share_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = pattern_plan_memory.place
+    monkeypatch.setattr(pattern_plan_memory, "place", lambda buffers: ([0] * len(buffers), place(buffers)[1]))
+
+
+def skip_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = SimpleNamespace(**{**vars(scf), "ForOp": lambda _, stop, step: scf.ForOp(step, stop, step)})
+    monkeypatch.setattr(pattern_parallelize, "scf", loops)
+
+
+PLANTS = {
+    "pattern-raise": (forget_activation, {Path(__file__).name}),
+    "pattern-outline": (other_function, {Path(__file__).name}),
+    "pattern-encode": (lose_weight, {"a"}),
+    "pattern-reorder": (forget_inputs, {"b", "c"}),
+    "pattern-vectorize": (swap_factors, {"a"}),
+    "pattern-plan-memory": (share_all_memory, {"a", "b"}),
+    "pattern-parallelize": (skip_turns, {"a"}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_the_pass_and_the_layer_are_found_and_shown_alone(
+    name: str, source: Source, options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plant, layers = PLANTS[name]
+    inputs = random_arrays(source.inputs, 0)
+    folder = str(tmp_path / "case")
+    with monkeypatch.context() as planted:
+        plant(planted)
+        fault = debug(source, options, inputs, None, lambda step: None, MOST_TRIES)
+        assert isinstance(fault, Fault)
+        folders.write(folder, fault.what, fault.suspect, fault.trial, fault.inputs)
+        assert folders.replay(folder).error > 1e-4
+    assert fault.suspect.names == (name,) and any(layer in str(fault.layer) for layer in layers), fault.layer
+    assert fault.layers <= 2
+    is_layers = fault.suspect.base.step == "pattern-outline"  # whose sizes can shrink
+    assert not is_layers or sum(array.size for array in fault.inputs) < inputs[0].size
+    assert folders.is_reproducer(folder) and folders.replay(folder).error <= 1e-4  # without the fault
+
+
+def test_right_numbers_are_said_to_be_right(source: Source, options: Options) -> None:
+    found = debug(source, options, random_arrays(source.inputs, 0), None, lambda step: None)
+    assert isinstance(found, Right) and found.error <= 1e-5
+    assert max(error for _, error in found.layers) <= 1e-5 and {"a", "b", "c"} <= {name for name, _ in found.layers}
