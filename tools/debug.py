@@ -25,7 +25,6 @@ examples:
   patc debug model.onnx --input x.npz
   patc debug net.py:build --threads 2 --dtype f16
   patc debug debug-model/                       what comes out of a folder that was written, beside what should
-  patc debug model.onnx --crash                 for a pass that fails or ends the process
 """
 
 
@@ -79,8 +78,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _debug(args: argparse.Namespace, options: Options) -> Fault | Right:
+    from patc.backends.registry import find_backend
     from patc.context import make_context
+    from patc.debugging.cuts import Case
     from patc.debugging.numbers import debug, float64_outputs
+    from patc.debugging.points import run_passes
+    from patc.instruments import SaveIr
     from patc.sources import import_source
     from patc.tools.arrays import arrange, read_arrays
     from patc.tools.console import steps_shown
@@ -98,6 +101,10 @@ def _debug(args: argparse.Namespace, options: Options) -> Fault | Right:
             tell("running it in float64 PyTorch")
             expected = float64_outputs(loaded.model, loaded.example_inputs, inputs, source)
         print(f"reference: {'plain loops' if expected is None else 'PyTorch in float64, and plain loops'}")
+        for instrument in SaveIr.into(args.save_ir):
+            pipeline = find_backend(options.target.backend).pipeline(options)
+            for point in run_passes(Case(source.module, source.parameters, inputs), pipeline):
+                instrument.after(point.step, point.module, 0.0)
         return debug(source, options, inputs, expected, tell)
 
 
