@@ -144,10 +144,13 @@ def _place(values: list[ir.Value], target: Target) -> None:
         main = _like_input(values[0], main) if len(values) == 1 else main
         for value in values:
             value.set_type(_with_layout(value.type, main))
+    whole = max(value.type.shape[1] for value in values)
     for value in values:
+        is_apart = tensor.shape[0] > 1 and value.type.shape[1] < whole  # its images have others between them
         for request in _collect_requests(tensor, uses[value], target):
             # Windows read whole vectors: they need memory of ours, with room behind the last row.
             is_copied = is_given and request.uses[0].window is not None
+            is_copied |= is_apart and request.layout.is_packed(*tensor.shape[2:]) and request.uses[0].window is None
             if is_copied or not _serves(main, request.layout, tensor.shape):
                 _relayout(value, request)
 

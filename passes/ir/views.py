@@ -17,8 +17,8 @@ _CONCAT, _SLICE = "tensor.concat", "tensor.extract_slice"
 
 
 def is_concat(op: Any) -> bool:
-    """Whether an op joins tensors of one image along their channels."""
-    return op.operation.name == _CONCAT and op.operation.attributes["dim"].value == 1 and _is_image(op.result.type)
+    """Whether an op joins planes along their channels."""
+    return op.operation.name == _CONCAT and op.operation.attributes["dim"].value == 1 and _are_planes(op.result.type)
 
 
 def is_view(op: Any) -> bool:
@@ -26,14 +26,14 @@ def is_view(op: Any) -> bool:
     if op.operation.name != _SLICE:
         return is_concat(op)
     source, result = op.operands[0].type, op.result.type
-    if len(op.operands) > 1 or not (_is_image(source) and _is_image(result)):
+    if len(op.operands) > 1 or not (_are_planes(source) and _are_planes(result)):
         return False
-    return list(source.shape[2:]) == list(result.shape[2:]) and list(op.static_strides) == [1] * 4
+    others = [axis for axis in (0, 2, 3) if source.shape[axis] != result.shape[axis]]
+    return not others and list(op.static_strides) == [1] * 4
 
 
-def _is_image(type_: ir.Type) -> bool:
-    is_one = type_.rank == 4 and type_.has_static_shape and type_.shape[0] == 1
-    return is_one and isinstance(type_.element_type, ir.FloatType)
+def _are_planes(type_: ir.Type) -> bool:
+    return type_.rank == 4 and type_.has_static_shape and isinstance(type_.element_type, ir.FloatType)
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,10 @@ def raise_phases(op: Any, state: PassState) -> ir.Value | None:
     if sizes != {tuple(type_.shape[2:])}:
         return None
     joined = _as_one(values, state)
-    if joined is None and type_.shape[0] == 1:
-        shape = [1, count * type_.shape[1], *values[0].type.shape[2:]]
+    if joined is None:
+        shape = [type_.shape[0], count * type_.shape[1], *values[0].type.shape[2:]]
         joined = tensor.concat(tensor_like(shape, values[0]), 1, values)
-    return None if joined is None else _build(joined, steps, "DCR", type_)
+    return _build(joined, steps, "DCR", type_)
 
 
 def _read_phases(op: Any) -> tuple[dict[tuple[int, int], ir.Value], tuple[int, int]]:

@@ -150,7 +150,9 @@ class NetMemory:
             self._weights.reserve(_overrun(root))
         shape = tuple(value.type.shape)
         layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
-        return GpuTensor(memory, start, value.type.element_type, *as_planes(shape), layout)
+        images, channels, height, width = as_planes(shape)
+        planes = self._parts[root].root.type.shape[1] if root in self._parts and root == value else channels
+        return GpuTensor(memory, start, value.type.element_type, images, channels, height, width, layout, planes)
 
     def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
         """Return an array in the buffer of weights.

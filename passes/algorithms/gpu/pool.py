@@ -66,4 +66,4 @@ def _reciprocals(site: GpuSite, divisors: np.ndarray) -> GpuTensor:
     table[: output.height, : output.width] = 1.0 / divisors
     array = site.memory.constant(table, site.op.result, "reciprocals")
     layout = Layout(row=row, plane=table.size)
-    return GpuTensor(Memory.WEIGHTS, array.start, array.element, 1, 1, output.height, output.width, layout)
+    return GpuTensor(Memory.WEIGHTS, array.start, array.element, 1, 1, output.height, output.width, layout, 1)

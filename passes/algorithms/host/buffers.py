@@ -35,16 +35,21 @@ def slack(value: ir.Value) -> int:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor in memory."""
+    """A tensor in memory.
+
+    Attributes:
+        planes: from one image to the next where the tensor lies in one of more channels, else None.
+    """
 
     memory: ir.Value
     shape: tuple[int, ...]
     layout: Layout | None
+    planes: int | None = None
 
     @staticmethod
-    def of(value: ir.Value, memory: ir.Value) -> Buffer:
+    def of(value: ir.Value, memory: ir.Value, planes: int | None = None) -> Buffer:
         """Return a tensor value as it lies in some memory."""
-        return Buffer(memory, tuple(value.type.shape), layout_of(value))
+        return Buffer(memory, tuple(value.type.shape), layout_of(value), planes)
 
     @property
     def memories(self) -> list[ir.Value]:
@@ -55,14 +60,14 @@ class Buffer:
         """Return the tensor as a kernel sees it through the next of its arguments."""
         images, channels, height, width = as_planes(self.shape)
         layout = self.layout or Layout.packed(height, width)
-        return Tensor(next(arguments), images, channels, height, width, layout)
+        return Tensor(next(arguments), images, channels, height, width, layout, self.planes or channels)
 
     def flat(self, rows: int) -> Buffer:
         """Return the tensor with each plane, whose rows follow each other, as other rows."""
         images, channels, height, width = self.shape
         plane = (self.layout or Layout.packed(height, width)).plane
         columns = height * width // rows
-        return Buffer(self.memory, (images, channels, rows, columns), Layout(row=columns, plane=plane))
+        return Buffer(self.memory, (images, channels, rows, columns), Layout(row=columns, plane=plane), self.planes)
 
 
 def layout_of(value: ir.Value) -> Layout | None:

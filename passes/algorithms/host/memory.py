@@ -63,7 +63,8 @@ class Memory:
         if memory is None:
             elements = count_elements(value.type.shape, layout_of(value)) + slack(value)
             memory = self.allocate(elements, value.type.element_type)
-        self.place(value, memory)
+        planes = self.parts[value].root.type.shape[1] if value in self.parts else None
+        self._buffers[value] = Buffer.of(value, memory, planes)
         return self._buffers[value]
 
     def _part(self, value: ir.Value) -> ir.Value:
@@ -74,7 +75,9 @@ class Memory:
             size = count_elements(part.root.type.shape, layout_of(part.root)) + room
             self._roots[part.root] = self.allocate(size * element_bytes(element), ir.IntegerType.get_signless(8))
         start = self.builder.index(part.channel * Layout.of(value.type).plane * element_bytes(element))
-        type_ = flat_type(count_elements(value.type.shape, layout_of(value)), element)
+        images, channels = value.type.shape[:2]
+        planes = (images - 1) * part.root.type.shape[1] + channels
+        type_ = flat_type(planes * Layout.of(value.type).plane, element)
         return memref.ViewOp(type_, self._roots[part.root], start, []).result
 
     def buffer(self, value: ir.Value) -> Buffer:

@@ -26,7 +26,12 @@ def has_vector_rows(layout: Layout) -> bool:
 
 @dataclass(frozen=True)
 class GpuTensor:
-    """A tensor in one of the net's buffers; `start` is its first byte there, a multiple of 64."""
+    """A tensor in one of the net's buffers.
+
+    Attributes:
+        start: its first byte there, a multiple of 64.
+        planes: from one image to the next: its channels, or those of the tensor that it lies in.
+    """
 
     memory: Memory
     start: int
@@ -36,6 +41,7 @@ class GpuTensor:
     height: int
     width: int
     layout: Layout
+    planes: int
 
     @property
     def is_aligned(self) -> bool:
@@ -81,7 +87,7 @@ class View:
         plane = k.add(self.start, k.mul(self.plane, channel))
         if self._images == 1:
             return plane
-        image_size = k.mul(self.plane, self.tensor.channels)
+        image_size = k.mul(self.plane, self.tensor.planes)
         return k.add(plane, k.mul(image_size, image))
 
     def at(self, plane: Index, y: Index, x: ir.Value) -> Index:

@@ -18,7 +18,11 @@ from patc.passes.kernels.values import fill_value
 
 @dataclass(frozen=True)
 class Tensor:
-    """A rank 4 tensor in memory: the flat memref, its shape and layout."""
+    """A rank 4 tensor in memory: the flat memref, its shape and layout.
+
+    Attributes:
+        planes: from one image to the next: its channels, or those of the tensor that it lies in.
+    """
 
     memory: ir.Value
     images: int
@@ -26,6 +30,7 @@ class Tensor:
     height: int
     width: int
     layout: Layout
+    planes: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -39,13 +44,13 @@ class Tensor:
 
     @property
     def image(self) -> int:
-        """Elements of one image."""
-        return self.channels * self.layout.plane
+        """Elements from one image to the next."""
+        return self.planes * self.layout.plane
 
     @property
     def bytes(self) -> int:
         """Bytes of all images."""
-        return self.images * self.image * element_bytes(self.memory.type)
+        return self.images * self.channels * self.layout.plane * element_bytes(self.memory.type)
 
 
 @dataclass(frozen=True)

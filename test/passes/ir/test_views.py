@@ -62,7 +62,7 @@ class Elsewhere(nn.Module):
         low, high = y.chunk(2, 1)
         turned = torch.cat([high, low], 1)
         pooled = functional.max_pool2d(torch.cat([low, self.third(turned)], 1), 3, 1, 1)
-        placed = torch.cat([y, self.table], 1)
+        placed = torch.cat([y, self.table.expand(len(x), -1, -1, -1)], 1)
         return twice, self.second(twice), y[:, 2:5], pooled, torch.cat([x[:, 1:], y.softmax(1)], 1), placed
 
 
@@ -79,30 +79,30 @@ class All(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def case() -> tuple[nn.Module, Tensor]:
+def net() -> nn.Module:
     torch.manual_seed(0)
-    return All().eval(), torch.randn(1, 3, 14, 14)
+    return All().eval()
 
 
-@pytest.mark.parametrize("net", [Dense, Halves])
-def test_nothing_is_copied_but_the_input(net: type[nn.Module]) -> None:
-    compiled = patc.compile(net().eval(), (torch.randn(1, 3, 16, 16),), target="x86-64-v4", threads=1)
+@pytest.mark.parametrize(("made", "images"), [(Dense, 1), (Halves, 1), (Dense, 3)])
+def test_nothing_is_copied_but_the_input(made: type[nn.Module], images: int) -> None:
+    compiled = patc.compile(made().eval(), (torch.randn(images, 3, 16, 16),), target="x86-64-v4", threads=1)
     ops = [layer.op for layer in compiled.layers]
     assert ops.count("relayout") == 1
     assert "generic" not in ops
 
 
 @pytest.mark.parametrize(
-    ("target", "threads"),
+    ("target", "threads", "images"),
     [
-        ("host", 1),
-        ("host", 2),
-        pytest.param("aarch64-linux", 1, marks=needs_arm),
-        pytest.param("spirv-vulkan", 1, marks=needs_device),
+        ("host", 1, 1),
+        ("host", 2, 3),
+        pytest.param("aarch64-linux", 1, 2, marks=needs_arm),
+        pytest.param("spirv-vulkan", 1, 2, marks=needs_device),
     ],
 )
-def test_numbers(case: tuple[nn.Module, Tensor], target: str, threads: int) -> None:
-    net, x = case
+def test_numbers(net: nn.Module, target: str, threads: int, images: int) -> None:
+    x = torch.randn(images, 3, 14, 14)
     compiled = patc.compile(net, (x,), target=target, threads=threads)
     found = run_program(compiled.program, [x.numpy()]) if target == "aarch64-linux" else compiled(x)
     assert_close([np.asarray(each) for each in found], torch_results(net, [x]), 1e-4)
