@@ -8,7 +8,7 @@ Loops that step over memory as one are one; the innermost steps over neighbours,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,7 +88,25 @@ class Nest:
     def parallel_first(self) -> Nest:
         """Return the nest with all reductions inside of the parallel loops."""
         order = sorted(range(len(self.loops)), key=lambda number: not self.loops[number].is_parallel)
-        return replace(_reorder(self, order), divided=None)
+        return replace(self.reordered(order), divided=None)
+
+    def reordered(self, order: Sequence[int]) -> Nest:
+        """Return the nest with some of its loops in another order."""
+        loops = tuple(self.loops[number] for number in order)
+        moved = [replace(access, steps=tuple(access.steps[number] for number in order)) for access in self.accesses]
+        return replace(self, loops=loops, accesses=tuple(moved))
+
+    def steps_as_one(self, number: int) -> bool:
+        """Whether every operand steps over a loop and the next one as over one."""
+        inner = self.loops[number + 1].extent
+        return all(access.steps[number] == access.steps[number + 1] * inner for access in self.accesses)
+
+    def joined(self, number: int) -> Nest:
+        """Return the nest with a loop and the next one made one."""
+        outer, inner = self.loops[number : number + 2]
+        loop = replace(inner, extent=outer.extent * inner.extent)
+        kept = [replace(a, steps=a.steps[:number] + a.steps[number + 1 :]) for a in self.accesses]
+        return replace(self, loops=(*self.loops[:number], loop, *self.loops[number + 2 :]), accesses=tuple(kept))
 
     @staticmethod
     def of(op: Any) -> Nest:
@@ -100,7 +118,7 @@ class Nest:
         loops, accesses = read_loops(op)
         indexed = indexed_dims(op)
         order = _order(loops, accesses)
-        nest = _reorder(Nest(op, tuple(loops), tuple(accesses), None), order)
+        nest = Nest(op, tuple(loops), tuple(accesses), None).reordered(order)
         nest = _merge(_without_single(nest), indexed)
         return replace(nest, divided=_divided(nest))
 
@@ -181,15 +199,9 @@ def _order(loops: list[Loop], accesses: list[Access]) -> list[int]:
     return [*order, innermost]
 
 
-def _reorder(nest: Nest, order: list[int]) -> Nest:
-    loops = tuple(nest.loops[number] for number in order)
-    moved = [replace(access, steps=tuple(access.steps[number] for number in order)) for access in nest.accesses]
-    return replace(nest, loops=loops, accesses=tuple(moved))
-
-
 def _without_single(nest: Nest) -> Nest:
     """Drop the loops of one turn."""
-    return _reorder(nest, [number for number, loop in enumerate(nest.loops) if loop.extent > 1])
+    return nest.reordered([number for number, loop in enumerate(nest.loops) if loop.extent > 1])
 
 
 def _merge(nest: Nest, indexed: set[int]) -> Nest:
@@ -198,11 +210,8 @@ def _merge(nest: Nest, indexed: set[int]) -> Nest:
     while number + 1 < len(nest.loops):
         outer, inner = nest.loops[number : number + 2]
         alike = outer.is_parallel == inner.is_parallel and not indexed & {outer.dim, inner.dim}
-        if alike and all(a.steps[number] == a.steps[number + 1] * inner.extent for a in nest.accesses):
-            loop = replace(inner, extent=outer.extent * inner.extent)
-            loops = (*nest.loops[:number], loop, *nest.loops[number + 2 :])
-            kept = [replace(a, steps=a.steps[:number] + a.steps[number + 1 :]) for a in nest.accesses]
-            nest = replace(nest, loops=loops, accesses=tuple(kept))
+        if alike and nest.steps_as_one(number):
+            nest = nest.joined(number)
         else:
             number += 1
     return nest

@@ -24,6 +24,10 @@ class Turns:
     rhs: int
     out: int
 
+    def times(self, extent: int, times: int) -> Turns:
+        """Return a loop of other turns, each so many of this one."""
+        return Turns(extent, self.lhs * times, self.rhs * times, self.out * times)
+
     def holds(self, inner: Turns) -> bool:
         """Whether this loop around another one steps over memory as one loop of both would."""
         return all(

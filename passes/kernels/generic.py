@@ -9,7 +9,6 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
-from patc.passes.generic.blocks import Blocks
 from patc.passes.generic.bufferize import root
 from patc.passes.generic.nests import Access, Nest, memory_of
 from patc.passes.kernels.builder import Builder, Index
@@ -44,16 +43,9 @@ def compute_turn(b: Builder, nest: Nest, memories: Memories, turns: Sequence[Ind
     _NestWriter(b, nest, memories, (0, 0)).write(turns)
 
 
-def compute_block(b: Builder, blocks: Blocks, memories: Memories, block: Index) -> None:
-    """Write all nests for one block of rows."""
-    for nest, outer in zip(blocks.nests, blocks.outer, strict=True):
-        turns = b.digits(block, [loop.extent for loop in nest.loops[:outer]])
-        compute_turn(b, nest, memories, turns)
-
-
 def compute_step(b: Builder, op: Any, memories: Memories) -> None:
     """Write an op that has loops of its own."""
-    _Body(b, memories).clone(op, {})
+    Body(b, memories).clone(op, {})
 
 
 class SharedTurn:
@@ -149,7 +141,7 @@ class _NestWriter:
     def start(self, output: int, address: Index) -> ir.Value:
         """Return what an output starts from."""
         if output in self._nest.starts:
-            return _Body(self._b, self._memories).outer(self._nest.starts[output])
+            return Body(self._b, self._memories).outer(self._nest.starts[output])
         return self._load(self._nest.outputs[output], address)
 
     def store(self, output: int, address: Index, value: ir.Value) -> None:
@@ -162,7 +154,7 @@ class _NestWriter:
 
     def _compute(self, addresses: list[Index], turns: dict[int, Index], sums: list[ir.Value]) -> list[ir.Value]:
         """Write the body of the op for one turn of all loops; return what it yields."""
-        nest, body = self._nest, _Body(self._b, self._memories)
+        nest, body = self._nest, Body(self._b, self._memories)
         arguments = list(self._block.arguments)
         values: dict[ir.Value, ir.Value] = dict(zip(arguments[len(nest.op.inputs) :], sums, strict=False))
         for argument, access, address in zip(arguments, nest.accesses, addresses, strict=True):
@@ -179,7 +171,7 @@ class _NestWriter:
                 continue
             copy = body.clone(op, values)
             if copy is not None:
-                _relax(copy, op, results)
+                relax(copy, op, results)
                 self._relax_division(copy, op)
         return [values[value] if value in values else body.outer(value) for value in terminator.operands]
 
@@ -191,7 +183,7 @@ class _NestWriter:
                 copy.attributes["fastmath"] = ir.Attribute.parse("#arith.fastmath<arcp>")
 
 
-def _relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:
+def relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:
     """Let LLVM fuse multiply-adds, and add up the elements of a sum in any order."""
     if copy.name not in _CONTRACTED:
         return
@@ -200,7 +192,7 @@ def _relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:
     copy.attributes["fastmath"] = ir.Attribute.parse(f"#arith.fastmath<{flags}>")
 
 
-class _Body:
+class Body:
     """Copies ops of a bufferized function into a kernel."""
 
     def __init__(self, b: Builder, memories: Memories) -> None:

@@ -13,19 +13,19 @@ from torch_mlir import ir
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.chains import Plan, emit_chain, plan_chain
 from patc.passes.algorithms.host.products import Operands, emit_product, pack_constant, share, starts
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.generic.blocks import Blocks, count_rows
 from patc.passes.generic.bufferize import Steps, bufferize, used_memories
+from patc.passes.generic.chains import Link
 from patc.passes.generic.estimate import count_bytes, count_operations
 from patc.passes.generic.nests import Nest
 from patc.passes.generic.products import Product
 from patc.passes.generic.starts import Job, with_starts
 from patc.passes.generic.transpositions import Transposed
 from patc.passes.ir.constants import read_constant
-from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import find_callee
 from patc.passes.kernels import generic
 from patc.passes.kernels.host.kernel import Kernel, set_apart
@@ -33,7 +33,6 @@ from patc.passes.kernels.host.transposition import Transposition
 from patc.targets import Target
 
 _LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
-_STACK_BYTES = 32 * 1024
 _MOST_TOGETHER = 16  # nests that go through blocks together
 
 
@@ -59,14 +58,13 @@ class Generic(HostAlgorithm):
         for number, (step, _) in enumerate(todo):
             for memory in used_memories(step, memories):
                 users.setdefault(memory, []).append(number)
+        own = {buffer: users[buffer] for buffer in steps.buffers if buffer in users}
         first = 0
         while first < len(todo):
-            count, blocks = _find_blocks(site, [job for _, job in todo[first : first + _MOST_TOGETHER]])
+            plan = _find_chain(site, first, [job for _, job in todo[first : first + _MOST_TOGETHER]], own)
             step, job = todo[first]
-            if blocks is not None:
-                together = range(first, first + count)
-                own = [each for each in steps.buffers if all(user in together for user in users.get(each, ()))]
-                _emit_blocks(site, blocks, memories, own)
+            if plan is not None:
+                emit_chain(site, plan, memories)
             elif isinstance(job, Product):
                 _emit_product(site, job, memories, steps.arguments[: len(site.op.operands)])
             elif isinstance(job, Transposed):
@@ -75,28 +73,28 @@ class Generic(HostAlgorithm):
                 _emit_nest(site, job, memories)
             else:
                 _emit_step(site, step, memories)
-            first += count
+            first += 1 if plan is None else len(plan.chain.links)
 
 
-def _find_blocks(site: HostSite, jobs: Sequence[Job]) -> tuple[int, Blocks | None]:
-    """Return how many of the first steps are computed together, and their blocks if these are several."""
-    nests: list[Nest] = []
-    for job in jobs:
-        if not isinstance(job, Nest):
+def _find_chain(site: HostSite, first: int, jobs: Sequence[Job], own: Mapping[ir.Value, Sequence[int]]) -> Plan | None:
+    """Return how the first of some steps are computed together, if several are.
+
+    Args:
+        own: the steps that use each memory of the function.
+    """
+    found = None
+    links: list[Link] = []
+    for count, job in enumerate(jobs, 1):
+        if not isinstance(job, (Nest, Product)):
             break
-        nests.append(job)
-    if len(nests) < 2:
-        return 1, None
-    sizes = (site.costs.first_level_bytes, site.costs.second_level_bytes // 2)
-    rows, found = 0, None
-    for count, nest in enumerate(nests, 1):
-        rows = math.gcd(rows, count_rows(nest))
-        joined = next((each for size in sizes if (each := Blocks.of(nests[:count], rows, size)) is not None), None)
-        if joined is None:
+        links.append(job)
+        within = range(first, first + count)
+        inner = [memory for memory, users in own.items() if all(user in within for user in users)]
+        plan = plan_chain(site, links, inner) if count > 1 or isinstance(job, Nest) else None
+        if plan is None and count > 1:
             break
-        found = joined
-    count = 1 if found is None else len(found.nests)
-    return count, found if count > 1 else None
+        found = plan
+    return found
 
 
 def _read(step: Any) -> Job:
@@ -201,38 +199,6 @@ def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]
         generic.compute_nest(kernel.b, nest, given.seen(arguments), some)
 
     site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, turns))
-    site.call(given.memories, emit, [1.0])
-
-
-def _emit_blocks(
-    site: HostSite,
-    blocks: Blocks,
-    memories: Mapping[ir.Value, ir.Value],
-    own: Sequence[ir.Value],
-) -> None:
-    """Compute nests block by block; what they alone use, of `own`, is on the stack, as large as one block."""
-    turns = sum(nest.turns for nest in blocks.nests)
-    threads = min(site.schedule.threads, blocks.count, max(1, turns // _LEAST_TURNS))
-    names = list(dict.fromkeys(name for nest in blocks.nests for name in used_memories(nest.op, memories)))
-    sizes = {name: blocks.strides[name] * element_bytes(name.type) for name in own if name in blocks.strides}
-    on_stack = list(sizes) if sum(sizes.values()) <= _STACK_BYTES else []
-    given = _Given.of([name for name in names if name not in on_stack], memories)
-
-    def emit(kernel: Kernel, arguments: list[Any]) -> None:
-        b = kernel.b
-        set_apart(arguments)
-        scratch = {name: b.scratch(blocks.strides[name], name.type.element_type) for name in on_stack}
-
-        def one_block(number: ir.Value) -> None:
-            stacked = {
-                name: generic.FlatMemory(memory, b.mul(number, -blocks.strides[name]))
-                for name, memory in scratch.items()
-            }
-            generic.compute_block(b, blocks, given.seen(arguments) | stacked, number)
-
-        b.each(kernel.work.first_tile, kernel.work.last_tile, one_block)
-
-    site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, blocks.count))
     site.call(given.memories, emit, [1.0])
 
 

@@ -60,27 +60,35 @@ def pack_constant(site: HostSite, product: Product, columns: np.ndarray, origin:
 
 def emit_product(site: HostSite, product: Product, operands: Operands) -> None:
     """Write a product, and the calls of it, at a site."""
-    rows, columns = cut(product, site.target)
-    lhs = _Side(
-        *(operands.lhs, product.lhs.offset, product.rows.lhs, product.depth.lhs),
-        tuple(turns.lhs for turns in product.outer),
-    )
-    rhs = _Side(
-        *(operands.rhs, product.rhs.offset, product.columns.rhs, product.depth.rhs),
-        tuple(turns.rhs for turns in product.outer),
-        int(operands.is_packed),
-    )
-    if not rhs.pitch and (rhs.step != 1 or rows.count > _READ_TWICE):
-        rhs = _pack(site, product, rhs, columns, None)
+    cuts = cut(product, site.target)
+    _multiply(site, product, operands, pack(site, product, operands, cuts), cuts)
+
+
+def pack(site: HostSite, product: Product, operands: Operands, cuts: tuple[Cuts, Cuts]) -> tuple[Side, Side]:
+    """Return the factors as tiles read them; those that are far apart in memory are packed at a site."""
+    rows, lhs = cuts[0], Side.left(product, operands.lhs)
     is_aliased = lhs.step * element_bytes(lhs.memory.type) % _ALIASED_BYTES == 0 and rows.longest > _ALIASED_LINES
     if product.rows.extent > 1 and (lhs.depth_step != 1 or is_aliased):
         lanes = site.target.lanes
         lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes))
-    _multiply(site, product, operands, (lhs, rhs), (rows, columns))
+    return lhs, pack_right(site, product, operands, cuts)
+
+
+def pack_right(site: HostSite, product: Product, operands: Operands, cuts: tuple[Cuts, Cuts]) -> Side:
+    """Return the right factor as tiles read it."""
+    rows, columns = cuts
+    rhs = Side(
+        *(operands.rhs, product.rhs.offset, product.columns.rhs, product.depth.rhs),
+        tuple(turns.rhs for turns in product.outer),
+        int(operands.is_packed),
+    )
+    if rhs.pitch or (rhs.step == 1 and rows.count <= _READ_TWICE):
+        return rhs
+    return _pack(site, product, rhs, columns, None)
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """A factor in memory.
 
     Attributes:
@@ -98,8 +106,18 @@ class _Side:
     outer: tuple[int, ...]
     pitch: int = 0
 
+    @staticmethod
+    def left(product: Product, memory: ir.Value) -> Side:
+        """Return the left factor of a product as it is in memory."""
+        outer = tuple(turns.lhs for turns in product.outer)
+        return Side(memory, product.lhs.offset, product.rows.lhs, product.depth.lhs, outer)
 
-def _pack(site: HostSite, product: Product, side: _Side, cuts: Cuts, pitch: int | None) -> _Side:
+    def factor(self, memory: ir.Value) -> Factor:
+        """Return it as a kernel reads it, which sees its memory as another one."""
+        return Factor(memory, self.step, self.depth_step, self.pitch)
+
+
+def _pack(site: HostSite, product: Product, side: Side, cuts: Cuts, pitch: int | None) -> Side:
     """Write a factor in panels; return it there."""
     loops = [(turns.extent, step) for turns, step in zip(product.outer, side.outer, strict=True) if step]
     extents, steps = [extent for extent, _ in loops], [step for _, step in loops]
@@ -119,14 +137,16 @@ def _pack(site: HostSite, product: Product, side: _Side, cuts: Cuts, pitch: int 
 
         b.each(work.first_tile, work.last_tile, one_matrix)
 
-    share(site, _threads(site, product), (count, cuts.count)).call([side.memory, packed], emit, [1.0] * cuts.count)
+    share(site, threads_for(site, product.turns), (count, cuts.count)).call(
+        [side.memory, packed], emit, [1.0] * cuts.count
+    )
     inner = [math.prod(extents[number + 1 :]) * lines * depth for number in range(len(extents))]
     outer = tuple(inner.pop(0) if step else 0 for step in side.outer)
-    return _Side(packed, 0, side.step, side.depth_step, outer, pitch or 1)
+    return Side(packed, 0, side.step, side.depth_step, outer, pitch or 1)
 
 
 def _multiply(
-    site: HostSite, product: Product, operands: Operands, sides: tuple[_Side, _Side], cuts: tuple[Cuts, Cuts]
+    site: HostSite, product: Product, operands: Operands, sides: tuple[Side, Side], cuts: tuple[Cuts, Cuts]
 ) -> None:
     (lhs, rhs), (rows, columns) = sides, cuts
     extents, depth = [turns.extent for turns in product.outer], product.depth.extent
@@ -145,10 +165,8 @@ def _multiply(
         set_apart(arguments[:1])
         b, work = kernel.b, kernel.work
         left, right, made, epilogue = arguments
-        factors = [
-            Factor(memory, side.step, side.depth_step, side.pitch) for memory, side in ((left, lhs), (right, rhs))
-        ]
-        matmul = Matmul(b, rows, columns, depth, factors[0], factors[1], made, product.rows.out, product.adds, epilogue)
+        factors = lhs.factor(left), rhs.factor(right)
+        matmul = Matmul(b, rows, columns, depth, *factors, made, product.rows.out, product.adds, epilogue)
 
         def one_block(number: ir.Value) -> None:
             turn, block = b.divide(number, blocks) if blocks > 1 else (number, 0)
@@ -160,7 +178,9 @@ def _multiply(
         b.each(work.first_tile, work.last_tile, one_block)
 
     given = [lhs.memory, rhs.memory, operands.out, operands.epilogue]
-    share(site, _threads(site, product), (count * blocks, columns.count)).call(given, emit, [1.0] * columns.count)
+    share(site, threads_for(site, product.turns), (count * blocks, columns.count)).call(
+        given, emit, [1.0] * columns.count
+    )
 
 
 def starts(
@@ -178,8 +198,9 @@ def starts(
     return found
 
 
-def _threads(site: HostSite, product: Product) -> int:
-    return min(site.schedule.threads, max(1, product.turns // _LEAST_PRODUCTS))
+def threads_for(site: HostSite, products: int) -> int:
+    """Return how many threads so many products are worth."""
+    return min(site.schedule.threads, max(1, products // _LEAST_PRODUCTS))
 
 
 def share(site: HostSite, threads: int, parts: tuple[int, int]) -> HostSite:
