@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # naming the passes must not load MLIR
     from patc.passes.base import Pass
 
 PASS_NAMES = (
+    "pattern-promote",
     "pattern-fold-batch-norm",
     "pattern-raise",
     "pattern-outline",

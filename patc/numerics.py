@@ -26,15 +26,17 @@ class ElementType:
     @property
     def bytes(self) -> int:
         """Of an element in memory."""
-        return max(1, int(self.mlir[1:]) // 8)  # a boolean takes a whole one
+        return max(1, int(self.mlir.lstrip("bfi")) // 8)  # a boolean takes a whole one
 
 
+BFLOAT16 = "bfloat16"  # numpy knows it by the package ml_dtypes
 ELEMENT_TYPES = {
     type_.dtype: type_
     for type_ in (
         ElementType("float64", "f64", "double"),
         ElementType("float32", "f32", "float"),
         ElementType("float16", "f16", "uint16_t"),
+        ElementType(BFLOAT16, "bf16", "uint16_t"),
         ElementType("int64", "i64", "int64_t"),
         ElementType("int32", "i32", "int32_t"),
         ElementType("int16", "i16", "int16_t"),

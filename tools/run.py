@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError
+from patc.numerics import BFLOAT16
 from patc.tools import arguments
 from patc.tools.labels import Labels, probabilities, read_labels
 
@@ -178,7 +179,8 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the arrays of nested outputs with their names, as in `output.logits`."""
+    """Yield the arrays of nested outputs with their names, as in `output.logits`; those of bfloat16, of which numpy has
+    neither files nor statistics, as float32."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _leaves(part, f"{name}.{key}")
@@ -186,7 +188,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         for place, part in enumerate(value):
             yield from _leaves(part, f"{name}.{place}")
     elif hasattr(value, "shape"):
-        yield name, value
+        yield name, value.astype("float32") if value.dtype.name == BFLOAT16 else value
 
 
 def _save(path: str, outputs: dict[str, np.ndarray]) -> None:

@@ -29,7 +29,7 @@ def expand(root: ir.Operation) -> None:
     found: list[ir.Operation] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name in _EXPANSIONS:
+        if op.name in _EXPANSIONS or _is_brain(op):
             found.append(op)
         return ir.WalkResult.ADVANCE
 
@@ -47,11 +47,39 @@ def _replace(op: ir.Operation, value: ir.Value) -> None:
 def _expanded(op: ir.Operation) -> ir.Value:
     """Return what an op computes, in f32 whatever its type is; f64 keeps its range for remainders only."""
     kind = op.results[0].type
+    if op.name in _BRAIN:
+        return _BRAIN[op.name](op.operands[0], kind)
     if op.name == "arith.remf":
         return _remainder(Arithmetic(kind), *op.operands)
     a = Arithmetic(ir.F32Type.get())
     given = [a.convert(operand) if isinstance(operand.type, ir.FloatType) else operand for operand in op.operands]
     return Arithmetic(kind).convert(_EXPANSIONS[op.name](a, *given))
+
+
+def _is_brain(op: ir.Operation) -> bool:
+    """Whether an op casts from or to bf16, which LLVM would call a library for."""
+    return op.name in _BRAIN and isinstance(
+        (op.operands if op.name == "arith.extf" else op.results)[0].type, ir.BF16Type
+    )
+
+
+def _from_brain(x: ir.Value, kind: ir.Type) -> ir.Value:
+    """A bf16 is the upper half of an f32."""
+    a, half = Arithmetic(ir.F32Type.get()), ir.IntegerType.get_signless(16)
+    bits = arith.ExtUIOp(a.integer_type, arith.BitcastOp(half, x).result).result
+    return Arithmetic(kind).convert(a.from_bits(arith.ShLIOp(bits, a.integer(16)).result))
+
+
+def _to_brain(x: ir.Value, kind: ir.Type) -> ir.Value:
+    """Rounded to nearest, of two to the even one; NaN stays NaN."""
+    a, half = Arithmetic(ir.F32Type.get()), ir.IntegerType.get_signless(16)
+    single = a.convert(x)
+    bits = a.bits(single)
+    is_odd = arith.AndIOp(arith.ShRUIOp(bits, a.integer(16)).result, a.integer(1)).result
+    rounded = a.int_add(a.int_add(bits, a.integer(0x7FFF)), is_odd)
+    quiet = arith.OrIOp(bits, a.integer(1 << 22)).result
+    kept = arith.ShRUIOp(a.select("uno", single, single, quiet, rounded), a.integer(16)).result
+    return arith.BitcastOp(kind, arith.TruncIOp(half, kept).result).result
 
 
 def _remainder(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -90,4 +118,5 @@ _FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "sin": trigonometry.sin,
     "tan": trigonometry.tan,
 }
+_BRAIN = {"arith.extf": _from_brain, "arith.truncf": _to_brain}
 _EXPANSIONS = {"arith.remf": _remainder} | {f"math.{name}": function for name, function in _FUNCTIONS.items()}

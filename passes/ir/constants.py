@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch_mlir import ir
-from torch_mlir.dialects import arith
+from torch_mlir import ir, passmanager
+from torch_mlir.dialects import arith, func
 
 from patc.dialects.pattern import ParameterOp
 from patc.passes.base import PassState
@@ -38,7 +38,20 @@ def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
         return None
     if attr.is_splat:
         return np.full(shape, attr.get_splat_value().value, element)
-    return np.array(attr).reshape(shape)
+    return np.array(attr if element.name != "bfloat16" else _widened(attr)).astype(element).reshape(shape)
+
+
+def _widened(attr: ir.DenseElementsAttr) -> ir.DenseElementsAttr:
+    """Return numbers of bf16 as f32, by MLIR's own folding: the bindings show none of bf16."""
+    with attr.context, ir.Location.unknown():
+        module = ir.Module.create()
+        wide = ir.RankedTensorType.get(attr.type.shape, ir.F32Type.get())
+        with ir.InsertionPoint(module.body):
+            function = func.FuncOp("main", ([], [wide]))
+        with ir.InsertionPoint(function.add_entry_block()):
+            func.ReturnOp([arith.extf(wide, arith.constant(attr.type, attr))])
+        passmanager.PassManager.parse("builtin.module(canonicalize)").run(module.operation)
+        return function.entry_block.operations[0].attributes["value"]
 
 
 def constant_name(value: ir.Value) -> str | None:

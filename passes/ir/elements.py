@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it
 import numpy as np
 from torch_mlir import ir
 

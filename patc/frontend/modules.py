@@ -96,7 +96,7 @@ def check_module(model: torch.nn.Module) -> None:
             raise PatcError(f"expected {what} to have a shape, found a lazy one; call the model once")
         require_plain(what, tensor)
     for name, parameter in model.named_parameters():
-        require_weights(f"parameter '{name}'", parameter.dtype)
+        require_known(f"parameter '{name}'", describe_dtype(parameter.dtype))
 
 
 def check_program(program: ExportedProgram) -> None:
@@ -158,17 +158,6 @@ def require_known(what: str, dtype: str) -> None:
     """
     if dtype not in ELEMENT_TYPES:
         raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {dtype}")
-
-
-def require_weights(what: str, dtype: torch.dtype) -> None:
-    """Refuse weights of half precision: what is computed of them would be as well.
-
-    Raises:
-        PatcError: it is refused.
-    """
-    if dtype.is_floating_point and dtype not in (torch.float32, torch.float64):
-        raise PatcError(f"expected {what} to be float32, found {describe_dtype(dtype)}; call model.float()")
-    require_known(what, describe_dtype(dtype))
 
 
 def describe_dtype(dtype: torch.dtype) -> str:

@@ -40,7 +40,6 @@ from patc.frontend.modules import (
     refuse_script,
     require_known,
     require_plain,
-    require_weights,
     without_inference_tensors,
 )
 from patc.frontend.operations import check_operations, constant_nodes, naming_calls
@@ -379,9 +378,7 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
 def _as_array(name: str, tensor: torch.Tensor, program: ExportedProgram) -> np.ndarray:
     """Return a tensor as an array that shares its memory where it is contiguous and on the CPU. What is not in the
     state dict may be infinite, as masks of attention are, and constants may have any element type."""
-    is_trained = name in program.graph_signature.parameters
-    require = require_weights if is_trained else lambda what, dtype: require_known(what, describe_dtype(dtype))
-    require(f"parameter '{name}'", tensor.dtype)
+    require_known(f"parameter '{name}'", describe_dtype(tensor.dtype))
     require_plain(f"parameter '{name}'", tensor)
     values = tensor.detach().cpu().resolve_neg()
     # One pass without a copy: the smallest and the largest are not finite when any value is not.
@@ -390,4 +387,6 @@ def _as_array(name: str, tensor: torch.Tensor, program: ExportedProgram) -> np.n
     if not all(map(is_right, bounds)):
         bad = int((~values.isfinite()).sum())
         raise PatcError(f"expected parameter '{name}' to be finite, found {bad} NaN or infinite values")
+    if values.dtype == torch.bfloat16:
+        return values.contiguous().view(torch.int16).numpy().view("bfloat16")
     return values.numpy()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from patc.diagnostics import PatcError
+from patc.numerics import BFLOAT16
 from patc.runtime.program import TensorInfo
 
 ADVICE = "other sizes are fixed when a model is compiled: shapes=[...] makes one for several"
@@ -77,6 +78,8 @@ def take_array(info: TensorInfo, value: Any) -> tuple[np.ndarray, int]:
     """
     if not isinstance(value, np.ndarray):
         raise PatcError(f"expected input {info}, got {type(value).__name__}")
+    if info.dtype == BFLOAT16 and value.dtype == "V2":  # as numpy reads them from its files
+        value = value.view(BFLOAT16)
     if value.shape != info.shape or value.dtype != info.dtype:
         got = f"shape {list(value.shape)} {value.dtype}"
         raise PatcError(f"expected input {info}, got {got}{_advice(info, value.shape)}")
@@ -97,6 +100,6 @@ def random_arrays(infos: Sequence[TensorInfo], seed: int) -> tuple[np.ndarray, .
 
 
 def _random_array(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:
-    if np.issubdtype(info.dtype, np.floating):
+    if "f" in info.element.mlir:
         return generator.standard_normal(info.shape, np.float32).astype(info.dtype, copy=False)
     return generator.integers(0, 2, info.shape).astype(info.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from patc.diagnostics import PatcError
 from patc.dialects.schedules import Buffer
 from patc.layers import LayerReport
-from patc.numerics import ELEMENT_TYPES, ElementType
+from patc.numerics import BFLOAT16, ELEMENT_TYPES, ElementType
 
 ENTRY = "main"
 
@@ -27,6 +29,15 @@ class TensorInfo:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype == BFLOAT16:
+            try:
+                importlib.import_module("ml_dtypes")
+            except ImportError:
+                raise PatcError(
+                    f"expected the package ml_dtypes for {self}, found none: pip install ml_dtypes"
+                ) from None
 
     @property
     def element(self) -> ElementType:

@@ -124,7 +124,6 @@ LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(108, 4)).eval()
     [
         (lambda: net().train(), (X,), "expected a model in eval mode, found training mode; call model.eval()"),
         (lambda: net().to("meta"), (X,), "expected parameter '0.weight' to have values, found a tensor on the meta"),
-        (lambda: net().half(), (X.half(),), "to be float32, found float16; call model.float()"),
         (lambda: Counter().eval(), (X,), "found one that updates buffer 'count'"),
         (net, (X[:0],), "expected tensors with elements, got 'input' of shape [0, 3, 6, 6] float32"),
         (lambda: torch.ao.quantization.quantize_dynamic(LINEAR, {nn.Linear}), (X,), "found quantized layer '1'"),
