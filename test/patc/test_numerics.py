@@ -16,7 +16,7 @@ from patc.bench.emulator import EmulatedProgram
 from patc.codegen.c_interface import describe_interface, header
 from patc.context import make_context
 from patc.diagnostics import PatcError
-from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS
+from patc.numerics import BFLOAT16, ELEMENT_TYPES, MLIR_TYPES, NUMERICS
 from patc.passes.ir.elements import accumulator_type, element_bytes, mlir_type, numpy_type
 from patc.runtime.model import CompiledModel
 from patc.targets import AARCH64_CPUS
@@ -47,6 +47,10 @@ def example(dtype: str) -> torch.Tensor:
 def examples() -> tuple[torch.Tensor, ...]:
     image = torch.randn((1, 3, 6, 6), generator=torch.Generator().manual_seed(0))
     return (image, *(example(dtype) for dtype in EVERY))
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.view(torch.int16).numpy().view(BFLOAT16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def compile_others(target: str = "host", dtype: str = "f32") -> CompiledModel:
@@ -107,7 +111,7 @@ def test_tensors_of_each_type_go_in_and_out(compiled: CompiledModel) -> None:
 
 
 def test_arrays_of_each_type_go_in_and_out(compiled: CompiledModel) -> None:
-    given = [tensor.numpy() for tensor in examples()]
+    given = [as_array(tensor) for tensor in examples()]
     found = compiled(*given)
     for one, other in zip(found[1:], given[1:], strict=True):
         assert one.dtype == other.dtype and np.array_equal(one, other)
@@ -119,8 +123,8 @@ def test_elements_may_be_anywhere(compiled: CompiledModel) -> None:
     shifted = []
     for tensor in others:
         space = np.zeros(tensor.nbytes + 1, np.uint8)[1:]
-        shifted.append(np.ndarray(tensor.shape, tensor.numpy().dtype, space))
-        shifted[-1][...] = tensor.numpy()
+        shifted.append(np.ndarray(tensor.shape, as_array(tensor).dtype, space))
+        shifted[-1][...] = as_array(tensor)
     found = compiled(image.numpy(), *shifted)
     assert all(np.array_equal(one, other) for one, other in zip(found[1:], shifted, strict=True))
     strided = tuple(tensor.t().contiguous().t() for tensor in others)
@@ -136,7 +140,7 @@ def test_another_type_is_refused(compiled: CompiledModel, number: int) -> None:
     with pytest.raises(PatcError, match=wanted):
         compiled(*given)
     with pytest.raises(PatcError, match=wanted):
-        compiled(*(tensor.numpy() for tensor in given))
+        compiled(*(as_array(tensor) for tensor in given))
 
 
 def test_random_inputs_are_of_the_types(compiled: CompiledModel) -> None:
@@ -163,7 +167,7 @@ def test_half_precision_is_for_what_is_computed() -> None:
 
 
 def test_types_on_aarch64() -> None:
-    given = [tensor.numpy() for tensor in examples()]
+    given = [as_array(tensor) for tensor in examples()]
     found = EmulatedProgram(compile_others("aarch64-linux").program)(*given)
     for one, other in zip(found[1:], given[1:], strict=True):
         assert one.dtype == other.dtype and np.array_equal(one, other)
@@ -177,11 +181,23 @@ def test_types_on_a_gpu() -> None:
 
 def test_headers_declare_the_types(compiled: CompiledModel) -> None:
     text = header(describe_interface(compiled.program, "net", "net", "cpu", embed=True))
-    types = ["float", "double", "float", "uint16_t", "int64_t", "int32_t", "int16_t", "int8_t", "uint8_t", "uint8_t"]
+    types = [
+        "float",
+        "double",
+        "float",
+        "uint16_t",
+        "uint16_t",
+        "int64_t",
+        "int32_t",
+        "int16_t",
+        "int8_t",
+        "uint8_t",
+        "uint8_t",
+    ]
     inputs = [f"const {type_} *input{number}" for number, type_ in enumerate(types)]
     outputs = [f"{type_} *output{number}" for number, type_ in enumerate(types)]
     assert f"int net_run({', '.join([*inputs, *outputs, 'void *workspace'])});" in text
-    assert "#include <stdint.h>" in text and "/* input9: 'others_8', 2 x 3 of bool */" in text
+    assert "#include <stdint.h>" in text and "/* input10: 'others_9', 2 x 3 of bool */" in text
 
 
 # -- Models and files ------------------------------------------------------------------------------------
@@ -214,7 +230,7 @@ def test_other_types_of_mlir_files_are_refused(tmp_path: Path, type_: str) -> No
     path.write_text(f"func.func @main(%x: {type_}) -> {type_} {{\n  return %x : {type_}\n}}\n")
     with pytest.raises(PatcError) as caught:
         patc.compile(path)
-    wanted = "expected @main to take and return tensors of static shape, of f64, f32, f16, i64, i32, i16, i8, i1"
+    wanted = "expected @main to take and return tensors of static shape, of f64, f32, f16, bf16, i64, i32, i16, i8, i1"
     assert f"{wanted}, got {type_}" in str(caught.value)
 
 
@@ -232,17 +248,18 @@ def test_run_reads_and_writes_the_types(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     compiled.save("x.patc")
-    given = [tensor.numpy() for tensor in examples()]
+    given = [as_array(tensor) for tensor in examples()]
     paths = [f"{number}.npy" for number in range(len(given))]
     for path, array in zip(paths, given, strict=True):
         np.save(path, array)
     assert main(["run", "x.patc", "--input", *paths, "--output", "y.npz"]) == 0
-    assert "output.4 [2, 3] int64" in capsys.readouterr().out
+    assert "output.5 [2, 3] int64" in capsys.readouterr().out
     with np.load("y.npz") as found:
         for array, name in zip(given[1:], list(found)[1:], strict=True):
-            assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+            wanted = "float32" if array.dtype.name == BFLOAT16 else array.dtype  # numpy has no files of bfloat16
+            assert found[name].dtype == wanted and np.array_equal(found[name], array)
     assert main(["run", "x.patc"]) == 0
-    assert "output.9 [2, 3]: from 0 to 1" in capsys.readouterr().out
+    assert "output.10 [2, 3]: from 0 to 1" in capsys.readouterr().out
     assert main(["run", "x.patc", "--input", paths[0], *paths[:-1]]) == 1
     assert "expected input 'others_0' of shape [2, 3] float64" in capsys.readouterr().err
 

@@ -415,7 +415,6 @@ def test_inputs_of_unknown_element_types() -> None:
 
 
 def test_parameters_of_other_element_types() -> None:
-    assert error_of(Net().half(), IMAGE.half()).startswith("expected parameter 'features.0.conv.weight' to be float32")
     assert_same_numbers(conv().double(), IMAGE.double())
     scaled = Model(lambda x, layer: layer(x) * layer.scale, conv())
     scaled.layers[0].register_buffer("scale", torch.arange(4).reshape(4, 1, 1))
