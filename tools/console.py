@@ -176,6 +176,13 @@ def describe_bytes(count: int) -> str:
     return f"{count} B"
 
 
+def format_time(seconds: float | None, cycles: float | None = None) -> str:
+    """Return milliseconds in three digits, or cycles where these are all that is known."""
+    if seconds is None:
+        return "" if cycles is None else f"{shorten(cycles)} cycles"
+    return f"{seconds * 1e3:.3g} ms"
+
+
 def plural(number: int, thing: str) -> str:
     """Return `1 thread`, `2 threads`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

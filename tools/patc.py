@@ -90,7 +90,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         return 0
     guard.note(f"patc {arguments.command}")
     outputs = [getattr(arguments, name, None) for name in ("output", "json")]
-    to_stdout = any(path is not None and is_standard_output(path) for path in outputs)
+    paths = [path for given in outputs for path in (given if isinstance(given, list) else [given])]
+    to_stdout = any(path is not None and is_standard_output(path) for path in paths)
     # Nothing may mix with the data.
     with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
         status: int = arguments.run(arguments)

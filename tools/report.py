@@ -1,31 +1,54 @@
-"""`patc report`: what every layer of a compiled model is and why."""
+"""`patc report`: what every layer of a compiled model is and why, and what would make it faster."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.tools import arguments, visualize
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
-    from patc.layers import LayerReport
-    from patc.runtime.program import Program
+    from patc.explain.report import Advice, ModelReport, Net, Report, ReportedLayer
+
+_SHOWN_ADVICE = 5
 
 _DESCRIPTION = """\
 Print for every layer of MODEL the weights that it keeps, the algorithm and the schedule that were chosen, the cycles
-that the cost model predicts for one thread, and the reason of the choice. With --visualize, draw a named network's
-kernels and what it looks at in a picture instead.
+that the cost model predicts for one thread, and the reason of the choice; then what would make the model faster. A
+second model is set beside the first. With -o, write a page (.html) or the same as data (.json). With --visualize, draw
+a named network's kernels and what it looks at in a picture instead.
+"""
+_EPILOG = """\
+examples:
+  patc report resnet18.patc -o report.html
+  patc report net.onnx --measure -o report.html -o report.json
+  patc report before.patc after.patc --measure -o report.html
 """
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
-    parser = arguments.add_command(subparsers, "report", "say how each layer is computed and why", _DESCRIPTION)
+    parser = arguments.add_command(
+        subparsers, "report", "say how each layer is computed, why, and what would be faster", _DESCRIPTION, _EPILOG
+    )
     arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
+    parser.add_argument("other", metavar="MODEL2", nargs="?", help="another one, to compare; options apply to both")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=arguments.output_path,
+        action="append",
+        default=[],
+        help="write a page (.html) or data (.json, and - for standard output); may be given several times",
+    )
+    parser.add_argument("--measure", action="store_true", help="run the model on this machine and time its layers")
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)
     visualize.add_options(parser)
@@ -36,68 +59,93 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command and return its exit status.
 
     Raises:
-        PatcError: an argument is wrong, or the model cannot be loaded or compiled.
+        PatcError: an argument is wrong, or a model cannot be loaded, compiled or measured.
     """
-    from patc.tools.console import make_console, plural
-    from patc.tools.run import open_model
-
     visualize.check(args)
     if args.visualize is not None:
         return visualize.draw(args)
+    for path in args.output:
+        arguments.check_output(path, (".html", ".json"))
+        for model in filter(None, (args.model, args.other)):
+            arguments.check_not_input(path, model)
     arguments.check_threads(args.threads)
-    compiled = open_model(args)
-    program = compiled.program
-    console = make_console()
-    for number, entry in enumerate(program.entries):
-        if number:
-            console.print()
-        for line in _describe_entry(entry, bool(program.variants)):
-            console.print(line, markup=False)
-        console.print(f"target {program.target}, {plural(program.threads, 'thread')}\n")
-        for row in _format_layers(entry.layers):
-            console.print(row, soft_wrap=True)
+    report = _make(args)
+    for path in args.output:
+        _write(report, path)
+    if args.output:
+        print(", ".join(args.output))
+    else:
+        _print(report)
     return 0
 
 
-def _describe_entry(entry: Program, shared: bool) -> Iterator[str]:
+def _make(args: argparse.Namespace) -> Report:
+    from patc.explain.build import make_report
+    from patc.tools.run import open_model
+
+    names = [name for name in (args.model, args.other) if name is not None]
+    models = [(name, open_model(argparse.Namespace(**{**vars(args), "model": name}))) for name in names]
+    return make_report(models, peaks=bool(args.output) or args.measure, measure=args.measure)
+
+
+def _write(report: Report, path: str) -> None:
+    from patc.files import atomic_write
+    from patc.tools.report_page import render
+
+    is_page = Path(path).suffix == ".html"
+    atomic_write(path, render(report) if is_page else json.dumps(report.to_json(), indent=1) + "\n")
+
+
+# On the terminal ----------------------------------------------------------------------------------
+
+
+def _print(report: Report) -> None:
+    from patc.tools.console import make_console, plural
+
+    console = make_console()
+    for place, model in enumerate(report.models):
+        if place:
+            console.print()
+        if len(report.models) > 1:
+            console.print(model.name, markup=False, style="bold")
+        for number, net in enumerate(model.nets):
+            if number:
+                console.print()
+            for line in _describe_net(net, len(model.nets) > 1):
+                console.print(line, markup=False)
+            console.print(f"target {model.target}, {plural(model.threads, 'thread')}\n")
+            for row in _format_layers(net):
+                console.print(row, soft_wrap=True)
+            _print_advice(console, net)
+    _print_pairs(console, report)
+    if report.is_busy and any(net.time is not None for model in report.models for net in model.nets):
+        console.print(f"\nother programs ran meanwhile (load {report.load:.1f}): measured times are too long")
+
+
+def _describe_net(net: Net, shared: bool) -> Iterator[str]:
     """Yield what code for some shapes takes and returns, and what it has for itself where weights are shared."""
     from patc.runtime.batches import describe_sizes
     from patc.tools.console import describe_bytes
 
-    for word, infos in (("input", entry.inputs), ("output", entry.outputs)):
+    for word, infos in (("input", net.inputs), ("output", net.outputs)):
         for info in infos:
-            yield f"{word} '{info.name}' of shape {describe_sizes(info, entry.dynamic_batch)} {info.dtype}"
-    if entry.dynamic_batch:
-        yield f"computes {entry.block} at once"
+            yield f"{word} '{info.name}' of shape {describe_sizes(info, bool(net.block))} {info.dtype}"
+    if net.block:
+        yield f"computes {net.block} at once"
     if shared:
-        yield f"adds {describe_bytes(entry.own_bytes)} of weights, arranged as it reads them"
+        yield f"adds {describe_bytes(net.own_bytes)} of weights, arranged as it reads them"
 
 
-def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
+def _format_layers(net: Net) -> Iterator[Text]:
     """Yield two lines for each layer: what it computes, and how and why."""
     from rich.text import Text
 
-    from patc.tools.console import (
-        describe_explanation,
-        describe_kept,
-        describe_op,
-        describe_schedule,
-        join_sizes,
-        shorten,
-    )
+    from patc.tools.console import describe_explanation, describe_schedule
 
-    rows = [
-        (
-            layer.name,
-            describe_op(layer),
-            join_sizes(layer.shape),
-            describe_kept(layer) and f"{describe_kept(layer)} weights",
-            f"{shorten(layer.predicted_cycles)} cycles",
-        )
-        for layer in layers
-    ]
+    rows = [_cells(item) for item in net.layers]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row, layer in zip(rows, layers, strict=True):
+    for row, item in zip(rows, net.layers, strict=True):
+        layer = item.layer
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         yield Text("  ".join(cells))
@@ -105,3 +153,59 @@ def _format_layers(layers: Sequence[LayerReport]) -> Iterator[Text]:
         place = Path(layer.source).name
         place = f" ({place})" if place and place not in why else ""
         yield Text(f"    {how}: {why}{place}", style="dim")
+
+
+def _cells(item: ReportedLayer) -> list[str]:
+    from patc.tools.console import describe_kept, describe_op, format_time, join_sizes, shorten
+
+    layer = item.layer
+    kept = describe_kept(layer) and f"{describe_kept(layer)} weights"
+    cells = [layer.name, describe_op(layer), join_sizes(layer.shape), kept]
+    if item.seconds is None:
+        return [*cells, f"{shorten(layer.predicted_cycles)} cycles"]
+    limit = "" if item.share_of_limit is None else f"{item.share_of_limit:.0%} of {item.limit_bound}"
+    return [*cells, format_time(item.seconds), f"{item.share:.1%}", format_time(item.modelled_seconds), limit]
+
+
+def _print_advice(console: Console, net: Net) -> None:
+    if not net.advice:
+        return
+    console.print("\nwhat would make it faster, estimated")
+    for advice in net.advice[:_SHOWN_ADVICE]:
+        name = "" if advice.layer is None else f"{net.layers[advice.layer].layer.name}: "
+        console.print(f"  {describe_saving(advice)}  {name}{advice.text}", markup=False, soft_wrap=True)
+    if len(net.advice) > _SHOWN_ADVICE:
+        console.print(f"  {len(net.advice) - _SHOWN_ADVICE} more with -o report.html")
+
+
+def describe_saving(advice: Advice) -> str:
+    """Return what an advice saves: in milliseconds where the clock is known, else as a part of the net's time."""
+    from patc.tools.console import format_time
+
+    seconds = advice.saves_seconds
+    amount = f"{advice.saves_share:.1%}" if seconds is None else format_time(seconds)
+    return f"{'at most' if advice.is_bound else 'about'} {amount}"
+
+
+def _print_pairs(console: Console, report: Report) -> None:
+    """Print the layers of two models side by side."""
+    from patc.tools.console import describe_op, format_time, make_table
+
+    if not report.pairs:
+        return
+    nets = [model.nets[0] for model in report.models]
+    table = make_table(("layer", "computes", *_titles(report.models)), 2)
+    for pair in report.pairs:
+        numbers = (pair.first, pair.second)
+        items = [None if number is None else net.layers[number] for net, number in zip(nets, numbers, strict=True)]
+        known = next(item.layer for item in items if item is not None)
+        times = ["" if item is None else format_time(item.time, item.cycles) for item in items]
+        change = f"{pair.cycles:+,.0f}" if pair.seconds is None else f"{pair.seconds * 1e3:+.3g}"
+        table.add_row(known.name, describe_op(known), *times, change)
+    console.print()
+    console.print(table)
+    console.print("together: " + ", ".join(format_time(net.time, net.cycles) for net in nets), markup=False)
+
+
+def _titles(models: tuple[ModelReport, ...]) -> tuple[str, ...]:
+    return (*(Path(model.name).name for model in models), "change")

@@ -109,17 +109,22 @@ def measure_layers(
         footprint_bytes: weights and activations of the whole net, see `layer_limit`.
         fma_lanes: float32 multiply-adds that start in one cycle of one core; gives the clock from the peak.
     """
-    clock_hz = peak.gflops * 1e9 / peak.threads / (2 * fma_lanes)
+    clock = clock_hz(peak, fma_lanes)
     return [
         MeasuredLayer(
             layer=time.layer,
             # A layer shorter than a tick of the counter still took some time.
             seconds=max(time.seconds, 1e-9),
-            predicted_seconds=time.layer.predicted_cycles / clock_hz / peak.threads,
+            predicted_seconds=time.layer.predicted_cycles / clock / peak.threads,
             limit=layer_limit(time.layer, peak, caches, footprint_bytes),
         )
         for time in times
     ]
+
+
+def clock_hz(peak: Peak, fma_lanes: int) -> float:
+    """Return the clock of the cores while they multiply and add; see `measure_layers`."""
+    return peak.gflops * 1e9 / peak.threads / (2 * fma_lanes)
 
 
 def layer_limit(layer: LayerReport, peak: Peak, caches: Caches, footprint_bytes: int) -> Limit:

@@ -1,0 +1,141 @@
+"""From compiled models to a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from patc import __version__
+from patc.explain.advice import advise
+from patc.explain.compare import pair_layers
+from patc.explain.report import ModelReport, Net, Report, ReportedLayer
+from patc.layers import LayerReport
+from patc.runtime.model import CompiledModel
+from patc.runtime.program import Program
+
+if TYPE_CHECKING:
+    from patc.bench.peak import Peak
+
+REPETITIONS = 20
+
+
+def make_report(models: Sequence[tuple[str, CompiledModel]], peaks: bool = False, measure: bool = False) -> Report:
+    """Return the report of compiled models.
+
+    Args:
+        models: one or two, with the names that the user knows them by.
+        peaks: whether to measure what this machine can do at most, which gives times and limits; takes about a second.
+        measure: whether to run the models and time their layers.
+
+    Raises:
+        PatcError: a model cannot be run here.
+    """
+    from patc.bench.machine import this_machine
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    reports = tuple(_report(name, compiled, peaks, measure) for name, compiled in models)
+    pairs = pair_layers(reports[0].nets[0], reports[1].nets[0]) if len(reports) == 2 else ()
+    return Report(__version__, this_machine(), load, reports, pairs)
+
+
+def _report(name: str, compiled: CompiledModel, peaks: bool, measure: bool) -> ModelReport:
+    from patc.backends.registry import find_backend
+
+    program = compiled.program
+    peak = _measure_peak(program) if peaks else None
+    clock = None if peak is None else _clock(peak)
+    nets = []
+    for entry in program.entries:
+        seconds: list[float | None] = [None] * len(entry.layers)
+        if measure:
+            alone = find_backend(entry.backend).load(replace(entry, variants=()))
+            seconds = [item.seconds for item in alone.profile(repetitions=REPETITIONS)]
+        nets.append(_describe(entry, seconds, peak, clock))
+    rest = program.target, program.features, program.threads, program.weights.nbytes, clock, peak, tuple(nets)
+    return ModelReport(name, *rest)
+
+
+def _measure_peak(program: Program) -> Peak | None:
+    """Return the peak of as many cores as divide the layers; None for code of another machine."""
+    from patc.backends.host import available_threads
+    from patc.bench.peak import measure_peak
+    from patc.targets import host_features
+
+    runs_here = program.backend == "host" and host_features().issuperset(program.features)
+    return measure_peak(program.threads) if runs_here and program.threads <= available_threads() else None
+
+
+def _clock(peak: Peak) -> float:
+    from patc.bench.limits import clock_hz
+    from patc.targets import host
+
+    return clock_hz(peak, host().fma_lanes)
+
+
+def _describe(program: Program, seconds: Sequence[float | None], peak: Peak | None, clock: float | None) -> Net:
+    """Return the report of one entry of a program, whose layers took some time or were not measured."""
+    footprint = program.weights.nbytes + program.arena_bytes
+    layers = [
+        _time_layer(layer, time, peak, clock, footprint, program.threads)
+        for layer, time in zip(program.layers, seconds, strict=True)
+    ]
+    weigh = [item.cycles if item.seconds is None else item.seconds for item in layers]
+    total = sum(weigh) or 1.0
+    layers = [replace(item, share=part / total) for item, part in zip(layers, weigh, strict=True)]
+    cycles = sum(item.cycles for item in layers)
+    net = Net(
+        inputs=program.inputs,
+        outputs=program.outputs,
+        block=program.block,
+        own_bytes=program.own_bytes,
+        arena_bytes=program.arena_bytes,
+        buffers=program.buffers,
+        layers=tuple(layers),
+        cycles=cycles,
+        modelled_seconds=None if clock is None else cycles / clock,
+        seconds=None if None in seconds else sum(item.seconds or 0.0 for item in layers),
+        generic_share=sum(item.share for item in layers if item.layer.op == "generic"),
+        advice=(),
+    )
+    return replace(net, advice=advise(net, program.threads, program.features))
+
+
+def _time_layer(
+    layer: LayerReport, seconds: float | None, peak: Peak | None, clock: float | None, footprint: int, threads: int
+) -> ReportedLayer:
+    cycles = modelled_cycles(layer, threads)
+    modelled = None if clock is None else cycles / clock
+    limit_seconds, limit_bound, share_of_limit = None, "", None
+    if peak is not None:
+        from patc.bench.limits import layer_limit
+        from patc.bench.machine import find_caches
+
+        limit = layer_limit(layer, peak, find_caches(), footprint)
+        limit_seconds, limit_bound = limit.seconds, limit.bound
+        # A layer shorter than a tick of the counter still took some time.
+        share_of_limit = limit.seconds / max(seconds or modelled or 0.0, 1e-9)
+    return ReportedLayer(
+        layer, cycles, modelled, seconds, 0.0, _bound(layer), limit_seconds, limit_bound, share_of_limit
+    )
+
+
+def modelled_cycles(layer: LayerReport, threads: int) -> float:
+    """Return the cycles until all threads are done with a layer."""
+    explanation = layer.explanation
+    if explanation is None or explanation.sharing is None or not explanation.alternatives:
+        return layer.predicted_cycles / threads
+    return explanation.alternatives[0].cycles * explanation.sharing / threads
+
+
+def _bound(layer: LayerReport) -> str:
+    """Return what most of the modelled cycles are spent on; "" where nothing was modelled."""
+    if layer.explanation is None:
+        return ""
+    for item in layer.explanation.alternatives:
+        if item.schedule.algorithm == layer.algorithm and item.kept_cycles is not None:
+            if 2 * item.kept_cycles < item.cycles:
+                return "loop entries and stores"
+            break
+    return layer.explanation.bound
