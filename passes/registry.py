@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from patc.diagnostics import PatcError, nearest
+from patc.plugins import PASSES, plugins
 
 if TYPE_CHECKING:  # naming the passes must not load MLIR
     from patc.passes.base import Pass
@@ -30,13 +31,63 @@ PASS_NAMES = (
 )
 
 
+_registered: dict[str, type[Pass]] = {}
+
+
+def register(kind: type[Pass]) -> None:
+    """Let pipelines know a pass by its name.
+
+    Raises:
+        TypeError: it has no name, its options are none, or there is a pass of the name already.
+    """
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str):
+        raise TypeError(f"expected a pass with a name, got {kind.__name__} without")
+    if is_pass(name):
+        raise TypeError(f"expected one pass of a name, got two of '{name}'")
+    kind.options()
+    _registered[name] = kind
+
+
+def is_registered(kind: type[Pass]) -> bool:
+    """Return whether `register` got a pass."""
+    return kind in _registered.values()
+
+
+def is_pass(name: str) -> bool:
+    """Return whether a name is that of a pass of patc, of one that was registered, or of a plugin."""
+    return name in PASS_NAMES or name in known_passes()
+
+
+def known_passes() -> tuple[str, ...]:
+    """Return the names of all passes that `find_pass` finds, patc's own first."""
+    return (*PASS_NAMES, *_registered, *(plugin.name for plugin in plugins(PASSES) if plugin.name not in _registered))
+
+
 def find_pass(name: str) -> type[Pass]:
     """Return the class of a pass: `pattern-encode` is `PatternEncode` in `passes/pattern_encode.py`.
 
     Raises:
-        PatcError: there is no such pass.
+        PatcError: there is no such pass, or the plugin that has it cannot be loaded.
     """
-    if name not in PASS_NAMES:
-        raise PatcError(f"unknown pass '{name}'{nearest(name, PASS_NAMES)}")
-    module = importlib.import_module(f"patc.passes.{name.replace('-', '_')}")
-    return getattr(module, name.title().replace("-", ""))
+    if name in PASS_NAMES:
+        module = importlib.import_module(f"patc.passes.{name.replace('-', '_')}")
+        own: type[Pass] = getattr(module, name.title().replace("-", ""))
+        return own
+    if name not in _registered:
+        _register_plugin(name)
+    return _registered[name]
+
+
+def _register_plugin(name: str) -> None:
+    from patc.passes.base import Pass
+
+    plugin = next((plugin for plugin in plugins(PASSES) if plugin.name == name), None)
+    if plugin is None:
+        raise PatcError(f"unknown pass '{name}'{nearest(name, known_passes())}")
+    kind = plugin.load(Pass)
+    with plugin.errors():
+        if getattr(kind, "name", None) != name:
+            raise TypeError(f"expected a pass of this name, got {getattr(kind, 'name', None)!r}")
+        kind.options()
+        _registered[name] = kind

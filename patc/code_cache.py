@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import atomic_write, cache_folder, recording_reads
+from patc.plugins import fingerprint
 from patc.versions import versions
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class CodeCache:
 
 
 def make_key(given: dict[str, Any]) -> str:
-    """Return the key for options of a command: they, patc's own code and the packages that it is built on decide."""
-    known = {**given, **versions(_PACKAGES), "sources": _digest_sources()}
+    """Return the key for options of a command: they, patc's own code, plugins and the packages
+    that it is built on decide."""
+    known = {**given, **versions(_PACKAGES), "sources": _digest_sources(), "plugins": fingerprint()}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=repr).encode()).hexdigest()
 
 

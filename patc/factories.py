@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import re
 import sys
 import traceback
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, first_line, nearest
 from patc.files import check_regular
+from patc.python_files import run_file
 
 if TYPE_CHECKING:  # `is_factory` is asked before torch is loaded
     from torch import Tensor, nn
@@ -122,14 +122,7 @@ def _load_module(place: str) -> ModuleType:
     with _naming_errors(place):
         if not is_file:
             return importlib.import_module(place)
-        # Where its classes are looked up when they are copied; a file may be called as a module that is loaded.
-        name = path.stem if path.stem not in sys.modules else f"{path.stem}_{abs(hash(str(path.resolve())))}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None, "the file is one of Python's"
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
+        return run_file(path)
 
 
 @contextlib.contextmanager

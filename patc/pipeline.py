@@ -21,7 +21,7 @@ from patc.ir_diagnostics import IRError, collecting, mlir_errors, verifier_error
 from patc.locks import compiling
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.targets import set_target, target_of
-from patc.passes.registry import PASS_NAMES, find_pass
+from patc.passes.registry import PASS_NAMES, find_pass, is_pass, known_passes
 from patc.pipeline_text import Element, parse_elements
 from patc.targets import Target
 from patc.upstream import COMMON_PASSES, UpstreamPass
@@ -105,7 +105,7 @@ class Pipeline:
         """
         if not isinstance(item, str):
             self.passes.append(item)
-        elif item in PASS_NAMES:
+        elif is_pass(item):
             self.passes.append(find_pass(item).from_options(options))
         elif options:
             self.passes += Pipeline.parse(f"{item}{{{_option_text(options)}}}").passes
@@ -183,9 +183,9 @@ class Pipeline:
 
 
 def _make_pass(element: Element) -> AnyPass:
-    if element.name not in PASS_NAMES:
+    if not is_pass(element.name):
         upstream = UpstreamPass(element.name, element.options, element.anchors)
-        upstream.check((*PASS_NAMES, *COMMON_PASSES))
+        upstream.check((*known_passes(), *COMMON_PASSES))
         return upstream
     if element.anchors:
         around = ".".join(element.anchors)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.instruments import Instrument
-from patc.passes.registry import PASS_NAMES, find_pass
+from patc.passes.registry import PASS_NAMES, find_pass, is_pass, known_passes
 from patc.tools import guard
 from patc.tools.arguments import SHAPE_HELP, ir_folder, named_shape
 
@@ -41,7 +41,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--pass-pipeline": {"metavar": "TEXT", "help": "what to run, as in 'builtin.module(pattern-raise,cse)'"},
     "--split-input-file": _SWITCH | {"help": "process the parts between // ----- lines one by one"},
     "--verify-diagnostics": _SWITCH | {"help": "require what expected-error comments say"},
-    "--list-passes": _SWITCH | {"help": "print patc's passes and their options, and exit"},
+    "--load": {
+        "metavar": "FILE.py",
+        "action": "append",
+        "default": [],
+        "help": "run this code first, and know the passes, layers and weight formats that it defines",
+    },
+    "--list-passes": _SWITCH | {"help": "print the passes of patc and of plugins, and their options, and exit"},
     "--mlir-print-ir-after-all": _SWITCH | {"help": "print the module after each pass"},
     "--mlir-print-ir-after": {
         "metavar": "PASS",
@@ -101,8 +107,13 @@ def _run(argv: Sequence[str]) -> int:
 
         arguments.output = STANDARD_OUTPUT if arguments.output == "-" else arguments.output
         check_file(arguments.output)
+    for file in arguments.load:
+        from patc.plugins import load_file
+
+        guard.note(f"loading {file}")
+        load_file(file)
     if arguments.list_passes:
-        sys.stdout.write("\n".join(_describe_pass(find_pass(name)) for name in PASS_NAMES))
+        sys.stdout.write("\n".join(_describe_pass(find_pass(name)) for name in known_passes()))
         return 0
     return _transform(arguments, _make_pipeline(arguments.pass_pipeline, flags))
 
@@ -179,10 +190,10 @@ def _flag_pass(flag: str) -> Pass | UpstreamPass:
     from patc.upstream import COMMON_PASSES, UpstreamPass
 
     name, _, options = flag.partition("=")
-    if name in PASS_NAMES:
+    if is_pass(name):
         return find_pass(name).from_text(options)
     upstream = UpstreamPass(name, " ".join(options.split())).nested()
-    upstream.check([*PASS_NAMES, *COMMON_PASSES, *(option.lstrip("-") for option in _OPTIONS)])
+    upstream.check([*known_passes(), *COMMON_PASSES, *(option.lstrip("-") for option in _OPTIONS)])
     return upstream
 
 

@@ -9,6 +9,7 @@ from patc.dialects.attributes import WeightFormatAttr
 from patc.discovery import implementations
 from patc.passes.base import fail
 from patc.passes.formats.base import WeightFormat
+from patc.plugins import FORMATS, plugins
 
 _formats: dict[type, type[WeightFormat]] = {}
 
@@ -49,3 +50,8 @@ def format_of(op: Any) -> WeightFormat:
 
 for _format in implementations(__name__, WeightFormat):
     register(_format)
+
+for _plugin in plugins(FORMATS):
+    with _plugin.errors():
+        if (_format := _plugin.load(WeightFormat)) not in formats():
+            register(_format)

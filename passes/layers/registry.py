@@ -7,6 +7,7 @@ from typing import Any
 
 from patc.discovery import implementations
 from patc.passes.layers.base import LayerKind
+from patc.plugins import LAYERS, plugins
 
 _kinds: dict[type, LayerKind] = {}
 
@@ -39,3 +40,8 @@ def kind_of(op: Any) -> LayerKind | None:
 
 for _kind in implementations(__name__, LayerKind):
     register(_kind())
+
+for _plugin in plugins(LAYERS):
+    with _plugin.errors():
+        if (_kind := _plugin.load(LayerKind)) not in map(type, kinds()):
+            register(_kind())
