@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 
 from patc.diagnostics import PatcError
@@ -53,7 +54,9 @@ def _run(model: CompiledModel, inputs: Sequence[np.ndarray]) -> list[np.ndarray]
 
 
 def _are_same(found: np.ndarray, wanted: np.ndarray) -> bool:
-    if not np.issubdtype(found.dtype, np.floating):
+    if found.dtype.kind in "biu":
         return float(np.mean(found != wanted)) <= MOST_DIFFERENT
-    scale = float(np.abs(np.nan_to_num(wanted.astype(np.float64), nan=0, posinf=0, neginf=0)).max(initial=0.0))
-    return np.allclose(found, wanted, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+    found_numbers, numbers = found.astype(np.float64), wanted.astype(np.float64)
+    scale = float(np.abs(np.nan_to_num(numbers, nan=0, posinf=0, neginf=0)).max(initial=0.0))
+    tolerance = scale * max(TOLERANCE, float(ml_dtypes.finfo(found.dtype).eps))  # of halves the last bit may differ
+    return np.allclose(found_numbers, numbers, rtol=0, atol=tolerance, equal_nan=True)

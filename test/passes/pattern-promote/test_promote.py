@@ -81,3 +81,10 @@ def test_every_number_of_bfloat16_comes_and_goes() -> None:
     found, rounded = patc.compile(Casts().eval(), (halves, x), threads=1)(halves, x)
     torch.testing.assert_close(found, halves.float(), rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(rounded, x.bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_dynamic_batch_of_half_precision() -> None:
+    model, x = net(torch.bfloat16), torch.cat([X, X.flip(3), -X]).bfloat16()
+    compiled = patc.compile(model, (x[:1],), threads=1, dynamic_batch=True)
+    with torch.no_grad():
+        check(compiled(x), model, x)
