@@ -354,8 +354,11 @@ class Builder:
             if a == b:
                 body()
             return
-        equal = arith.CmpIOp(arith.CmpIPredicate.eq, a, self.index(b)).result
-        op = scf.IfOp(equal)
+        self.when(arith.CmpIOp(arith.CmpIPredicate.eq, a, self.index(b)).result, body)
+
+    def when(self, condition: ir.Value, body: Callable[[], None]) -> None:
+        """Emit `if condition`."""
+        op = scf.IfOp(condition)
         with ir.InsertionPoint(op.then_block):
             body()
             scf.YieldOp([])

@@ -15,6 +15,7 @@ from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthw
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
 from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirect
 from patc.passes.algorithms.host.filter_lanes import FilterLanes
+from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.tap_direct import TapDirect
@@ -78,7 +79,7 @@ class Conv2d(_Convolution):
         Raiser("linalg.conv_2d_ngchw_gfchw", convolutions.raise_grouped),
         Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
     )
-    host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), Winograd())
+    host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), ImplicitGemm(), Winograd())
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:

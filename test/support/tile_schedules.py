@@ -38,6 +38,8 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
     if chosen.algorithm == "filter-lanes":
         return random_filter_lanes(op, replace(chosen, lanes=4), choices)
+    if chosen.algorithm == "implicit-gemm":
+        return random_implicit_gemm(op, chosen, choices)
     whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
     columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
     filters, sums = 1, 1
@@ -62,6 +64,14 @@ def random_filter_lanes(op: Any, chosen: Schedule, choices: random.Random) -> Sc
     columns = choices.choice([width, *(size for size in (4, 8, 12) if is_whole(tiling.cut(size, lanes)))])
     rows = choices.randint(1, max(1, min(height, 14 // columns)))
     return Schedule("filter-lanes", rows, columns, lanes, choices.choice(blocks), 1, chosen.split, chosen.threads)
+
+
+def random_implicit_gemm(op: Any, chosen: Schedule, choices: random.Random) -> Schedule:
+    """Draw a legal tile of the algorithm implicit-gemm: any rows, whole vectors in all strips but the last."""
+    (filters, height, width), lanes = op.result.type.shape[1:], chosen.lanes
+    columns = choices.choice([width, *(size for size in range(4, width, 4) if is_whole(tiling.cut(size, lanes)))])
+    block = choices.randint(1, min(filters, 15))
+    return replace(chosen, algorithm="implicit-gemm", rows=choices.randint(1, height), columns=columns, filters=block)
 
 
 def is_whole(chunks: Sequence[tiling.Chunk]) -> bool:

@@ -53,11 +53,16 @@ class Loops(Ends):
             self.b.each(self.kernel.work.first_filter, self.kernel.work.last_filter, body)
 
         if filters_first:
-            for_filters(lambda number: self._for_tiles(lambda tile: body(tile, number)))
+            for_filters(lambda number: self.for_tiles(lambda tile: body(tile, number)))
         else:
-            self._for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
+            self.for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
 
-    def _for_tiles(self, body: Callable[[Tile], None]) -> None:
+    @property
+    def row_tiles(self) -> int:
+        """Row tiles of all images."""
+        return self.output.images * ceil_div(self.output.height, min(self.schedule.rows, self.output.height))
+
+    def for_tiles(self, body: Callable[[Tile], None]) -> None:
         """Emit the loops over row tiles and strips."""
         b, output = self.b, self.output
         rows = min(self.schedule.rows, output.height)

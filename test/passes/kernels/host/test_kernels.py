@@ -34,7 +34,7 @@ from random_layers import (
     windows,
 )
 from repository import run_function
-from tile_schedules import random_filter_lanes, random_schedules
+from tile_schedules import random_filter_lanes, random_implicit_gemm, random_schedules
 
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
@@ -134,6 +134,38 @@ def test_filters_in_lanes(seed: int) -> None:
 
     z = net.conv(z, rng.standard_normal((16, z.shape[1], 3, 3)))
     check(net, [y, z], fenced=True, threads=choices.choice([1, 2]), retile=retile)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_implicit_gemm(seed: int) -> None:
+    """Ranges of channels and of taps, windows that reach far beyond the plane, halos, strides, images and threads."""
+    choices, rng = random.Random(seed), np.random.default_rng(seed)
+    stride, dilation, kernel = choices.choice(
+        [(1, 1, (3, 3)), (1, 4, (3, 3)), (2, 1, (3, 3)), (1, 1, (1, 7)), (1, 5, (5, 3))]
+    )
+    channels = choices.choice([32, 70, 240]) if kernel != (5, 3) else 70
+    net = Net((choices.randint(1, 2), channels, choices.randint(5, 9), choices.randint(5, 25)))
+    x = net.activate(net.input)
+    pads = tuple((size - 1) // 2 * dilation for size in kernel) * 2
+    window = {"strides": (stride, stride), "dilations": (dilation, dilation), "pads": pads}
+    weight = rng.standard_normal((35, channels, *kernel))
+    y = net.conv(x, weight, rng.standard_normal(35), **window, activation='"relu"')
+    z = net.conv(x, weight, None, y, **window)
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if op.operation.name != "pattern.conv2d" or op.result.type.shape[1] != 35:
+            return chosen
+        return random_implicit_gemm(op, replace(chosen, lanes=choices.choice([4, 8, 16]), sums=1), choices)
+
+    z = net.conv(z, rng.standard_normal((16, z.shape[1], 3, 3)))
+    check(
+        net,
+        [y, z],
+        fenced=True,
+        target=choices.choice(NATIVE_TARGETS),
+        threads=choices.choice([1, 2, 3]),
+        retile=retile,
+    )
 
 
 @given(windows(POOL_KERNELS), RANDOMS)

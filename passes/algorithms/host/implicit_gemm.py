@@ -1,0 +1,146 @@
+"""Convolution by panels of what its taps see; see `passes/kernels/host/implicit_gemm.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from patc.dialects.attributes import Layout
+from patc.dialects.schedules import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import groups_of, read_dense_weight
+from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.windows import Window
+from patc.passes.kernels import tiling
+from patc.passes.kernels.host import implicit_gemm_loops
+from patc.passes.kernels.host.implicit_gemm import Plan, runs
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops, place_of
+from patc.passes.kernels.host.weights import pack_filters
+from patc.targets import Target
+
+_LEAST_PRODUCTS = 64  # of a sum: of fewer the copies cost more than they gain
+_LEAST_FILTERS = 32  # that share a copy
+_PIXELS = (96, 192, 384)  # outputs of a tile, about
+_MOST_RUNS = 48  # vectors of a tile that are copied: each has code of its own
+_BLOCKS = {2: (12, 14), 3: (4, 8), 4: (6,)}  # filters whose accumulators fill registers, by vectors of a panel
+_COPY_CYCLES = 1.5  # of one vector
+_PARKED_CYCLES = 2.0  # to add a vector to the parked sums
+
+
+class ImplicitGemm(HostAlgorithm):
+    """Filters x outputs of a panel in registers, sums of long depth parked in a cache."""
+
+    name: ClassVar[str] = "implicit-gemm"
+
+    def applies(self, op: Any) -> bool:
+        products = op.input.type.shape[1] * math.prod(op.kernel_size)
+        is_large = products >= _LEAST_PRODUCTS and op.result.type.shape[1] >= _LEAST_FILTERS
+        is_plain = element_bytes(op.result.type) == 4 and groups_of(op) == 1
+        return is_plain and is_large and op.strides[1] == Layout.of(op.input.type).phases
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        channels, filters = op.input.type.shape[1], op.result.type.shape[1]
+        layer, window = TiledConvolution.of(op, target, channels, threads), Window.of(op)
+        lanes, registers = layer.model.lanes, layer.model.registers
+        shapes = tuple(op.input.type.shape), (layer.batch, filters, layer.height, layer.width)
+        for tile in _tiles(layer, lanes, threads):
+            for vectors, blocks in _BLOCKS.items():
+                for block in blocks:
+                    if (
+                        (block + 1) * vectors + 1 > registers
+                        or block > filters
+                        or (registers - 1) // (block + 1) != vectors
+                    ):
+                        continue
+                    schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
+                    plan = Plan.of(schedule, window, shapes, registers, layer.model.costs)
+                    yield layer.candidate(schedule, tile, _cost(layer, plan, window, tile, op.input.type.shape[2:]))
+
+    def emit(self, site: HostSite) -> None:
+        source, output, block = site.source, site.output, site.schedule.filters
+        shapes = source.shape, output.shape
+        plan = Plan.of(site.schedule, site.window, shapes, site.target.registers, site.costs)
+        weight = read_dense_weight(site.op, site.state)
+        array = weight.array.reshape(*weight.array.shape[:2], -1)
+        order = "by_tap" if plan.depth.by_tap else "packed"
+        array = array.swapaxes(1, 2) if plan.depth.by_tap else array
+        packed = site.constant(pack_filters(array, block), weight.origin, f"{order}{block}")
+        height, width = site.window.kernel
+        layout = source.layout or Layout.packed(*source.shape[2:])
+        taps = [place_of((0, y, x), 0, site.window, layout) for y in range(height) for x in range(width)]
+        places = site.constant(np.array(taps, np.int32), site.op.result, "taps")
+        memory = site.memory.allocate(site.schedule.threads * sum(plan.sizes), site.element)
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, *memories, made, epilogue = arguments
+            loops = Loops(kernel, made, epilogue, given)
+            implicit_gemm_loops.ImplicitGemm.of_thread(loops, plan, memories).emit()
+
+        site.call([source, packed, places, memory, output, site.epilogue], emit, [1.0] * plan.blocks)
+
+
+def _tiles(layer: TiledConvolution, lanes: int, threads: int) -> Iterator[RegisterTile]:
+    """Yield tiles of whole rows, and of halves and quarters of rows, of about the sizes that are worth a thought."""
+    found = set()
+    for pixels in _PIXELS:
+        for part in (1, 2, 4):
+            columns = ceil_div(layer.width, part)
+            columns = min(
+                layer.width, ceil_div(columns, 8) * 8 if part > 1 else columns, ceil_div(pixels, lanes) * lanes
+            )
+            rows = min(layer.height, max(1, pixels // columns))
+            rows = ceil_div(layer.height, ceil_div(layer.height, rows))
+            if rows * ceil_div(columns, lanes) <= _MOST_RUNS:
+                found.add((rows, columns))
+    for rows, columns in sorted(found):
+        strips = tiling.strips(layer.width, columns, lanes)
+        if columns == layer.width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
+            yield RegisterTile(rows, columns, strips)
+
+
+def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTile, size: tuple[int, int]) -> TileCost:
+    """Return what a tile costs, for all filters."""
+    model, costs, depth = layer.model, layer.model.costs, plan.depth
+    block, lanes, products = plan.schedule.filters, plan.schedule.lanes, depth.channels * depth.taps
+    cycles = 0.0
+    seen = _seen(layer, plan, window, size) if depth.by_tap else 1.0
+    for strip in tile.strips:
+        columns = sum(chunk.valid for chunk in strip.chunks)
+        cuts, multiplied, parked = plan.cuts(tile.rows * columns), 0.0, 0.0
+        for _, vectors in cuts.firsts():
+            multiply = block * vectors * model.vector_cycles(lanes)
+            loads = (block + vectors) / costs.loads_per_cycle
+            multiplied += products * max(multiply, loads, costs.fma_latency_cycles)
+            parked += depth.ranges * (block * vectors * _PARKED_CYCLES + costs.mispredicted_cycles / 2)
+        copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * _COPY_CYCLES
+        stored = tile.rows * len(strip.chunks) * (2 * costs.store_cycles)
+        stored += layer.written_cycles(tile, strip)
+        work = seen * (plan.blocks * (multiplied + parked) + copied) + plan.blocks * block * stored
+        cycles += strip.count * work
+    weights = 4 * products * plan.blocks * block
+    if weights > costs.second_level_bytes // 2:
+        streams = sum(strip.count for strip in tile.strips)
+        cycles = math.hypot(cycles, seen * streams * weights / costs.stream_bytes_per_cycle)
+    return TileCost(cycles, block * plan.vectors, "multiply-adds")
+
+
+def _seen(layer: TiledConvolution, plan: Plan, window: Window, size: tuple[int, int]) -> float:
+    """Return which part of all tiles and taps there is something to compute for."""
+    found = 1.0
+    starts = (range(0, layer.height, plan.schedule.rows), range(0, layer.width, plan.schedule.columns))
+    extents = (plan.schedule.rows, plan.schedule.columns)
+    for axis, first in enumerate(starts):
+        offsets = np.arange(window.kernel[axis]) * window.dilations[axis] - window.pads[axis]
+        low = np.array(first)[:, None] * window.strides[axis] + offsets
+        high = low + (extents[axis] - 1) * window.strides[axis]
+        found *= float(((low < size[axis]) & (high >= 0)).mean())
+    return found
