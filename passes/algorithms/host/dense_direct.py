@@ -80,4 +80,10 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
         stores = block * rows * len(strip.chunks) * model.costs.store_cycles
         stores += block * layer.written_cycles(tile, strip)
         cycles += strip.count * (geometry.channels * channel.cycles + stores + model.costs.loop_entry_cycles)
-    return TileCost(cycles, math.prod(kernel) * block, channel.bound, ceil_div(layer.filters, block))
+    blocks, taps, size = ceil_div(layer.filters, block), math.prod(kernel), geometry.element_bytes
+    weights = float(size * layer.filters * geometry.channels * taps)
+    filters_first = not layer.is_far(layer.inputs) or weights * layer.batch * ceil_div(layer.height, rows) > (
+        layer.inputs * blocks
+    )
+    streamed = layer.streamed(tile, weights, blocks, filters_first)
+    return TileCost(cycles, taps * block, channel.bound, blocks, streamed)

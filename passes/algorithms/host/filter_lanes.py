@@ -89,4 +89,9 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
         ends = shuffles + 2 * stored * costs.store_cycles + vectors * lanes * layer.written_cycles(tile, strip)
         cycles += strip.count * (geometry.channels * channel + ends + costs.loop_entry_cycles)
         bound = max(parts, key=lambda name: parts[name])
-    return TileCost(cycles, taps * vectors * lanes, bound, ceil_div(layer.filters, vectors * lanes))
+    blocks = ceil_div(layer.filters, vectors * lanes)
+    weights = 4.0 * layer.filters * geometry.channels * taps
+    streamed = layer.streamed(tile, weights, blocks, filters_first=True)
+    if layer.is_far(weights):
+        streamed += weights / costs.planes_bytes_per_cycle
+    return TileCost(cycles, taps * vectors * lanes, bound, blocks, streamed)

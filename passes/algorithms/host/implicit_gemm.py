@@ -34,6 +34,7 @@ _MOST_RUNS = 48  # vectors of a tile that are copied: each has code of its own
 _BLOCKS = {2: (12, 14), 3: (4, 8), 4: (6,)}  # filters whose accumulators fill registers, by vectors of a panel
 _COPY_CYCLES = 1.5  # of one vector
 _PARKED_CYCLES = 2.0  # to add a vector to the parked sums
+_BUSY = 0.8  # part of a core's multiply-adds that panels reach
 
 
 class ImplicitGemm(HostAlgorithm):
@@ -119,18 +120,19 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
         for _, vectors in cuts.firsts():
             multiply = block * vectors * model.vector_cycles(lanes)
             loads = (block + vectors) / costs.loads_per_cycle
-            multiplied += products * max(multiply, loads, costs.fma_latency_cycles)
+            multiplied += products * max(multiply, loads, costs.fma_latency_cycles) / _BUSY
             parked += depth.ranges * (block * vectors * _PARKED_CYCLES + costs.mispredicted_cycles / 2)
         copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * _COPY_CYCLES
         stored = tile.rows * len(strip.chunks) * (2 * costs.store_cycles)
         stored += layer.written_cycles(tile, strip)
         work = seen * (plan.blocks * (multiplied + parked) + copied) + plan.blocks * block * stored
         cycles += strip.count * work
-    weights = 4 * products * plan.blocks * block
-    if weights > costs.second_level_bytes // 2:
-        streams = sum(strip.count for strip in tile.strips)
+    weights = 4.0 * products * plan.blocks * block
+    streams = sum(strip.count for strip in tile.strips)
+    if layer.is_far(weights):  # they are asked for in time
         cycles = math.hypot(cycles, seen * streams * weights / costs.stream_bytes_per_cycle)
-    return TileCost(cycles, block * plan.vectors, "multiply-adds")
+    again = plan.groups * layer.inputs / costs.stream_bytes_per_cycle if layer.is_far(layer.inputs) else 0.0
+    return TileCost(cycles, block * plan.vectors, "multiply-adds", streamed=again)
 
 
 def _seen(layer: TiledConvolution, plan: Plan, window: Window, size: tuple[int, int]) -> float:

@@ -111,10 +111,35 @@ class TiledConvolution:
         written = self.model.written_cycles(tile.rows, strip.chunks, self.phases, self.geometry.element_bytes)
         return self.distant * written
 
+    @property
+    def inputs(self) -> float:
+        """Bytes of all inputs of a group."""
+        return float(self.batch * self.geometry.channels * self.geometry.plane_bytes)
+
+    def is_far(self, size: float) -> bool:
+        """Whether so many bytes may not stay in the second-level cache; see `Kernel.may_be_distant`."""
+        return size > self.model.costs.second_level_bytes // 2
+
+    def streamed(self, tile: RegisterTile, weights: float, blocks: int, filters_first: bool) -> float:
+        """Return the cycles in which what does not stay near comes: inputs once, and again for each block of filters,
+        or weights again for each tile.
+
+        Args:
+            weights: bytes of all weights; `filters_first` ones are asked for in time.
+        """
+        costs, are_far = self.model.costs, self.is_far(self.inputs)
+        once = self.inputs / costs.stream_bytes_per_cycle if are_far else 0.0
+        if not self.is_far(weights):
+            return once
+        if filters_first:
+            return blocks * self.inputs / costs.planes_bytes_per_cycle if are_far else 0.0
+        tiles = self.batch * ceil_div(self.height, tile.rows) * sum(strip.count for strip in tile.strips)
+        return once + tiles * weights / costs.planes_bytes_per_cycle
+
     def candidate(self, schedule: Schedule, tile: RegisterTile, cost: TileCost) -> Candidate:
         """Return a candidate; tiles of nearly equal speed are ranked by their code: caches and compile time count
         too."""
-        cycles = cost.cycles * (self.batch * ceil_div(self.height, tile.rows) * cost.repeats)
+        cycles = cost.cycles * (self.batch * ceil_div(self.height, tile.rows) * cost.repeats) + cost.streamed
         vectors = sum(len(strip.chunks) for strip in tile.strips)
         code = 1.0 + self.model.costs.code_cost * (cost.instructions * tile.rows) * vectors
         kept = None if cost.kept is None else cost.kept * cycles / cost.cycles
@@ -131,6 +156,7 @@ class TileCost:
         bound: what most cycles are spent on.
         repeats: how often the row of tiles is computed, for blocks of filters.
         kept: of the cycles, those of kept kernels; None for dense weights.
+        streamed: cycles in which weights and inputs of all tiles come from behind the second-level cache.
     """
 
     cycles: float
@@ -138,6 +164,7 @@ class TileCost:
     bound: str
     repeats: int = 1
     kept: float | None = None
+    streamed: float = 0.0
 
 
 def _geometry(op: Any, channels: int) -> Geometry:
