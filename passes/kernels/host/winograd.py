@@ -257,6 +257,11 @@ class TiledLayer:
         return [widened(strip) if len(strip.chunks) > 1 else strip for strip in found]
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether no cache near the core holds the weights."""
+        return 4 * self.positions * self.depth * self.filters > self.costs.second_level_bytes // 2
+
+    @property
     def line(self) -> int:
         """Elements of a cache line."""
         return self.costs.line_bytes // 4

@@ -12,6 +12,8 @@ from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.winograd import TiledLayer
 from patc.passes.kernels.host.winograd_vectors import Planes, Products, Range
 
+_AHEAD = 1024  # weights, which are one stream: those have come by their turn
+
 
 @dataclass(frozen=True)
 class Multiplication:
@@ -54,6 +56,8 @@ class Multiplication:
             vectors = [b.load(self.planes.memory, base, chunk.column, chunk.lanes) for chunk in tiles.chunks]
             first = b.add(packed, b.mul(channel, block))
             accumulators = list(accumulators)
+            for line in range(0, block, layer.line) if layer.is_streamed else ():
+                b.prefetch(self.weights, first, line + _AHEAD)
             for member in range(block):
                 scalar = b.load_scalar(self.weights, b.add(first, member))
                 for place, vector in enumerate(vectors, member * len(vectors)):
