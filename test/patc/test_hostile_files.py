@@ -20,8 +20,8 @@ from patc.diagnostics import PatcError
 from patc.mlir_files import parse_module, read_module
 from patc.parameters import ParameterStore
 from patc.pruning.data import open_data
+from patc.tools.arrays import _read_array
 from patc.tools.images import picture_input
-from patc.tools.run import _read_array
 from patc.torch_archives import describe_content
 from patc.torch_files import load_data
 from patc.tuning_cache import TuningCache
