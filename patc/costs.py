@@ -39,6 +39,10 @@ class CoreCosts:
 
     Attributes:
         fma_latency_cycles: from a multiply-add to one that needs its sum.
+        sustained_fma: part of the multiply-adds that could start, that do in loops with loads and shifts.
+        contention: part of the shorter one of multiply-adds and loads that does not hide behind the other.
+        transform_operation: vector operation of Winograd's transforms, shuffles among them, in multiply-adds.
+        sums_in_flight: multiply-adds that wait for each other at least, for a core to be busy.
         loads_per_cycle: vector loads that start in one cycle, however short the vectors.
         store_cycles: of one vector through the epilogue.
         product_cycles: to store a vector of Winograd's products, beside multiply-adds of others.
@@ -52,6 +56,8 @@ class CoreCosts:
             compile time count too.
         line_bytes: of a cache line.
         first_level_bytes: of the first-level cache, without what weights and outputs take.
+        first_level_ways: lines of the first-level cache that share a set.
+        way_bytes: by which such lines lie apart.
         second_level_bytes: of the second-level cache.
         shared_level_bytes: of the last-level cache that stay from one stage of a layer to the next.
         line_cycles: of one cache line from the second-level cache.
@@ -65,6 +71,12 @@ class CoreCosts:
         planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
         stream_bytes_per_cycle: one stream from memory.
         remote_bytes_per_cycle: from the cache of another core.
+        meeting_cycles: until all threads know that each of them has come.
+        shared_work_cycles: of work that is worth dividing among threads.
+        product_share: of its multiply-adds that a core reaches in products of matrices.
+        dot_share: the same of a matrix and a vector, beside the loads.
+        lane_sum_cycles: to add up the lanes of one vector.
+        activation_cycles: of one vector, where it is an exponential or made of them.
         shared_band: factor for threads that share the stages of Winograd's bands instead of having bands of their own.
         stationary_fma: input-stationary: part of the cycles that multiply-adds would take alone; the rest overlaps.
         stationary_sums: part of the cycles of the loads of accumulators and weights.
@@ -76,6 +88,10 @@ class CoreCosts:
     """
 
     fma_latency_cycles: float = 4.0
+    sustained_fma: float = 1.0
+    contention: float = 0.0
+    transform_operation: float = 1.0
+    sums_in_flight: int = 8
     loads_per_cycle: int = 2
     store_cycles: float = 2.0
     product_cycles: float = 1.0
@@ -88,6 +104,8 @@ class CoreCosts:
     code_cost: float = 1.2e-4
     line_bytes: int = 64
     first_level_bytes: int = 20 * 1024
+    first_level_ways: int = 8
+    way_bytes: int = 4096
     second_level_bytes: int = 1 << 20
     shared_level_bytes: int = 4 << 20
     line_cycles: float = 1.3
@@ -101,6 +119,12 @@ class CoreCosts:
     planes_bytes_per_cycle: float = 2.5
     stream_bytes_per_cycle: float = 5.5
     remote_bytes_per_cycle: float = 1.5
+    meeting_cycles: float = 6000.0
+    shared_work_cycles: int = 8192
+    product_share: float = 0.85
+    dot_share: float = 0.6
+    lane_sum_cycles: float = 3.0
+    activation_cycles: float = 25.0
     shared_band: float = 1.2
     stationary_fma: float = 0.92
     stationary_sums: float = 0.35

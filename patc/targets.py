@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 
 from patc.costs import CoreCosts, GpuCosts, check_numbers
+from patc.cpus import AARCH64, X86, Cpu
 from patc.diagnostics import PatcError, nearest
 from patc.locks import loading
 from patc.numerics import Numerics
@@ -114,39 +115,51 @@ class Target:
 _X86 = "x86_64-unknown-linux-gnu"
 _V3_FEATURES = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 _V4_FEATURES = (*_V3_FEATURES, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
-X86_64_V3 = Target("x86-64-v3", _X86, "x86-64-v3", 8, 16, 16, 64, 2, 6, False, _V3_FEATURES, simd="x86")
-X86_64_V4 = Target("x86-64-v4", _X86, "x86-64-v4", 16, 32, 16, 64, 2, 6, True, _V4_FEATURES, simd="x86")
+X86_LEVELS = {"x86-64-v3": (8, 16, _V3_FEATURES), "x86-64-v4": (16, 32, _V4_FEATURES)}  # lanes, registers, features
+DEFAULT_X86 = "znver4"  # whose costs a level has; they were measured
+_NEWEST = (("sapphirerapids", "amx-tile"),)
+# CPUs that have the cores, or nearly, of one in the table.
+_ALIKE = {
+    "broadwell": "haswell",
+    **dict.fromkeys(("cascadelake", "cooperlake", "cannonlake"), "skylake-avx512"),
+    **dict.fromkeys(("rocketlake", "tigerlake"), "icelake-client"),
+    **dict.fromkeys(("raptorlake", "meteorlake", "arrowlake", "arrowlake-s", "lunarlake", "pantherlake"), "alderlake"),
+    **dict.fromkeys(("sierraforest", "grandridge", "clearwaterforest"), "gracemont"),
+    **dict.fromkeys(("emeraldrapids", "graniterapids", "graniterapids-d", "diamondrapids"), "sapphirerapids"),
+}
 
 
-def _neon(cpu: str, fma_lanes: int, load_bytes: int, pipes: int, decoded: int, features: tuple[str, ...]) -> Target:
+def x86(level: str, cpu: str = DEFAULT_X86) -> Target:
+    """Return the target of an instruction set, a key of `X86_LEVELS`; its costs are those of a CPU that has it.
+
+    The name is `level`, with the CPU behind a colon where it is not the default one. The code runs on every CPU of the
+    level.
+
+    Raises:
+        PatcError: no CPU of the level; the message lists those.
+    """
+    lanes, registers, features = X86_LEVELS[level]
+    row = _find_cpu(cpu, {name: row for name, row in X86.items() if row.lanes >= lanes}).narrowed(lanes)
     return Target(
-        cpu,
-        AARCH64_SYSTEMS["aarch64-linux"],
-        cpu,
-        *(4, 32, fma_lanes, load_bytes, pipes, decoded),
-        cheap_shift=False,
-        features=("neon", *features),
-        backend="aarch64",
-        model="neon",
-        costs=CoreCosts(stationary_ends_cycles=3.0),
-        simd="neon",
+        level if cpu == DEFAULT_X86 else f"{level}:{cpu}",
+        _X86,
+        level,
+        *(lanes, registers, row.fma_lanes, row.load_bytes, row.pipes, row.decoded),
+        cheap_shift=lanes == 16,
+        features=features,
+        costs=row.costs(),
+        simd="x86",
     )
+
+
+def _find_cpu(name: str, known: dict[str, Cpu]) -> Cpu:
+    if name not in known:
+        raise PatcError(f"expected a CPU of {', '.join(known)}, got '{name}'{nearest(name, list(known))}")
+    return known[name]
 
 
 _V8_2 = ("dotprod", "fullfp16")
-# Widths from Arm's software optimization guides; those of Apple's core are measured ones that others published.
-AARCH64_CPUS = {
-    target.cpu: target
-    for target in (
-        _neon("cortex-a53", 4, 8, 1, 2, ()),
-        _neon("cortex-a55", 4, 8, 1, 2, _V8_2),
-        _neon("cortex-a72", 4, 16, 1, 3, ()),
-        _neon("cortex-a76", 8, 32, 2, 4, _V8_2),
-        _neon("neoverse-n1", 8, 32, 2, 4, _V8_2),
-        _neon("cortex-x1", 16, 48, 4, 5, _V8_2),
-        _neon("apple-m1", 16, 48, 4, 8, _V8_2),
-    )
-}
+_WITHOUT_V8_2 = ("cortex-a53", "cortex-a72")
 
 
 def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
@@ -157,14 +170,24 @@ def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
     Raises:
         PatcError: an unknown CPU; the message lists the known ones.
     """
-    if cpu not in AARCH64_CPUS:
-        known = ", ".join(AARCH64_CPUS)
-        raise PatcError(f"expected a CPU of {known}, got '{cpu}'{nearest(cpu, list(AARCH64_CPUS))}")
-    name = system if cpu == DEFAULT_CPU else f"{system}:{cpu}"
-    return replace(AARCH64_CPUS[cpu], name=name, triple=AARCH64_SYSTEMS[system])
+    row = _find_cpu(cpu, AARCH64)
+    return Target(
+        system if cpu == DEFAULT_CPU else f"{system}:{cpu}",
+        AARCH64_SYSTEMS[system],
+        cpu,
+        *(row.lanes, 32, row.fma_lanes, row.load_bytes, row.pipes, row.decoded),
+        cheap_shift=False,
+        features=("neon", *(() if cpu in _WITHOUT_V8_2 else _V8_2)),
+        backend="aarch64",
+        model="neon",
+        costs=replace(row.costs(), stationary_ends_cycles=3.0),
+        simd="neon",
+    )
 
 
-TARGETS = {target.name: target for target in (X86_64_V3, X86_64_V4, *(aarch64(system) for system in AARCH64_SYSTEMS))}
+AARCH64_CPUS = {cpu: aarch64("aarch64-linux", cpu) for cpu in AARCH64}
+TARGETS = {target.name: target for target in (*map(x86, X86_LEVELS), *map(aarch64, AARCH64_SYSTEMS))}
+X86_64_V3, X86_64_V4 = (TARGETS[level] for level in X86_LEVELS)
 
 
 SPIRV_VULKAN = Target(
@@ -215,8 +238,7 @@ def host() -> Target:
 
     features = host_features()
     if is_aarch64_host():
-        # The widths are those of a common CPU where this one is not known.
-        like = AARCH64_CPUS.get(llvm.get_host_cpu_name(), AARCH64_CPUS[DEFAULT_CPU])
+        like = aarch64("aarch64-linux", host_cpu())
         known = {"neon", *_V8_2} & features
         found = {"triple": llvm.get_process_triple(), "features": tuple(sorted(known)), "backend": "host"}
         return replace(like, name="host", cpu="", **found)
@@ -226,6 +248,22 @@ def host() -> Target:
         if features.issuperset(target.features):
             return replace(target, name="host", cpu="", features=tuple(sorted(features)))
     raise PatcError("expected a CPU with AVX2 and FMA, found one without")
+
+
+@functools.cache
+def host_cpu() -> str:
+    """Return the name of the CPU whose row of `patc.cpus` is the nearest to this machine's."""
+    with loading():
+        import llvmlite.binding as llvm
+
+    name, features = llvm.get_host_cpu_name(), host_features()
+    if is_aarch64_host():
+        return name if name in AARCH64 else DEFAULT_CPU
+    for newest, feature in _NEWEST:  # virtual machines tell less of the model than of its instructions
+        if feature in features:
+            return newest
+    name = _ALIKE.get(name, name)
+    return name if name in X86 else DEFAULT_X86
 
 
 def is_aarch64_host() -> bool:
@@ -253,9 +291,9 @@ def with_cpu(name: str, cpu: str) -> Target:
     Raises:
         PatcError: an unknown CPU, or a target that has a CPU already or one for all machines.
     """
-    if name not in AARCH64_SYSTEMS:
-        raise PatcError(f"expected a target of {', '.join(AARCH64_SYSTEMS)} together with a CPU, got '{name}'")
-    return aarch64(name, cpu)
+    if name not in TARGETS:
+        raise PatcError(f"expected a target of {', '.join(TARGETS)} together with a CPU, got '{name}'")
+    return x86(name, cpu) if name in X86_LEVELS else aarch64(name, cpu)
 
 
 def get_target(name: str | Target) -> Target:
@@ -271,7 +309,7 @@ def get_target(name: str | Target) -> Target:
     if name in _registered:
         return _registered[name]
     system, colon, cpu = name.partition(":")
-    if colon and system in AARCH64_SYSTEMS:
+    if colon and system in TARGETS:
         return with_cpu(system, cpu)
     known = ["host", *_registered]
     raise PatcError(f"expected a target of {', '.join(known)}, got '{name}'{nearest(name, known)}")

@@ -142,7 +142,9 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     group = parser.add_argument_group("compilation")
     group.add_argument("--target", metavar="T", default="host", help=TARGET_HELP)
     if cpu:
-        group.add_argument("--cpu", metavar="CPU", help="CPU of an aarch64 target, such as cortex-a55 (cortex-a76)")
+        group.add_argument(
+            "--cpu", metavar="CPU", help="CPU of the target, such as cortex-a55 or haswell (aarch64: cortex-a76)"
+        )
     group.add_argument(
         "--threads", metavar="N", type=int, help="threads that divide each layer (all cores; aarch64: 1)"
     )

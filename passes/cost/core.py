@@ -69,7 +69,7 @@ class CoreModel(abc.ABC):
 
     def vector_cycles(self, lanes: int) -> float:
         """Return the cycles of one multiply-add instruction: several start in a cycle if their lanes fit the units."""
-        return max(1 / self.target.pipes, lanes / self.fma_lanes)
+        return max(1 / self.target.pipes, lanes / self.fma_lanes) / self.costs.sustained_fma
 
     def load_cycles(self, lanes: int, aligned: bool, element_bytes: int = 4) -> float:
         """Return the cycles of one vector load; one that crosses a cache line counts twice."""
@@ -135,7 +135,7 @@ class CoreModel(abc.ABC):
         wait = self.costs.fma_latency_cycles * ceil_div(len(taps), sums)
         multiply = max(multiply, self._issued_by_sparse(len(taps) * rows * len(chunks), needed, chunks, geometry))
         lines = self._line_cycles(needed, chunks, geometry)
-        return _sum_up(multiply + shifts, loads, wait, lines, self.costs.kernel_cycles)
+        return self._sum_up(multiply + shifts, loads, wait, lines, self.costs.kernel_cycles)
 
     def _dense_channel_cost(
         self, kernel: tuple[int, int], rows: int, chunks: tuple[Chunk, ...], filters: int, geometry: Geometry
@@ -155,7 +155,7 @@ class CoreModel(abc.ABC):
         loaded = len(taps) * (weights + copies * vectors)
         multiply = max(multiply, self._issued_by_dense(len(taps) * filters * vectors, loaded))
         streamed = self.costs.streamed_lines if geometry.strides[0] == 1 else 1.0
-        return _sum_up(multiply, loads, wait, self._line_cycles(needed, chunks, geometry) * streamed, overhead=1.0)
+        return self._sum_up(multiply, loads, wait, self._line_cycles(needed, chunks, geometry) * streamed, overhead=1.0)
 
     def _distant_cycles(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry, prefetched: bool
@@ -209,9 +209,12 @@ class CoreModel(abc.ABC):
         stays = of_one_channel * line_bytes * geometry.channels <= self.costs.first_level_bytes
         return 0.0 if stays else lines * self.costs.line_cycles
 
+    def beside(self, multiply: float, loads: float) -> float:
+        """Return the cycles of multiply-adds and loads that run side by side."""
+        return max(multiply, loads) + self.costs.contention * min(multiply, loads)
 
-def _sum_up(multiply: float, loads: float, wait: float, lines: float, overhead: float) -> Cost:
-    """Combine what runs side by side. Waiting for memory is hidden in part, the better the less there is of it."""
-    compute = max(multiply, loads, wait)
-    parts = {"multiply-adds": multiply, "loads": loads, "latency": wait, "second-level cache": lines}
-    return Cost(math.hypot(compute, lines) + overhead, max(parts, key=lambda name: parts[name]))
+    def _sum_up(self, multiply: float, loads: float, wait: float, lines: float, overhead: float) -> Cost:
+        """Combine what runs side by side. Waiting for memory is hidden in part, the better the less there is of it."""
+        compute = max(self.beside(multiply, loads), wait)
+        parts = {"multiply-adds": multiply, "loads": loads, "latency": wait, "second-level cache": lines}
+        return Cost(math.hypot(compute, lines) + overhead, max(parts, key=lambda name: parts[name]))

@@ -40,7 +40,7 @@ def _transform_cycles(layer: TiledLayer, model: CoreModel) -> float:
     for strip in layer.strips():
         stored = TILE * strip.rows * len(tiling.cut(TILE * strip.columns, layer.lanes))
         vectors = strip.count * ceil_div(layer.band, strip.rows)
-        operation = model.vector_cycles(strip.lanes)
+        operation = model.vector_cycles(strip.lanes) * model.costs.transform_operation
         for phase in layer.phases:
             loaded = strip.rows * len(tiling.cut(inputs_of(layer, phase, strip), layer.lanes))
             operations = phase.lines * INPUT_LINE_OPERATIONS[phase.shifts] + loaded * INPUT_ROW_OPERATIONS[phase.lines]
@@ -57,7 +57,8 @@ def _product_cycles(layer: TiledLayer, model: CoreModel) -> float:
     for part in layer.parts():
         multiply = layer.block * sum(model.vector_cycles(chunk.lanes) for chunk in part.chunks)
         loads = sum(model.load_cycles(chunk.lanes, True) for chunk in part.chunks)
-        channel = max(multiply, loads + layer.block / costs.loads_per_cycle, costs.fma_latency_cycles)
+        beside = model.beside(multiply, loads + layer.block / costs.loads_per_cycle)
+        channel = max(beside, costs.fma_latency_cycles)
         ends = layer.block * len(part.chunks) * costs.product_cycles + costs.loop_entry_cycles
         products += part.count * layer.blocks * (used * channel + layer.positions * ends)
     return products

@@ -2,8 +2,9 @@
 
 Pipes and latencies of Cortex-A76 and Neoverse N1, which are the same core, are those that LLVM's scheduling model and
 OSACA's tables have from Arm's Neoverse N1 Software Optimization Guide; where the two differ, the slower one. The other
-cores have this table too, but for their widths and the latencies that matter most to convolutions, as published by Arm
-and, for Apple's M1, as others measured them. Those are coarser: compare code with code there, not core with core.
+cores have this table too, but for their widths (`patc.cpus`) and the latencies that matter most to convolutions, as
+published by Arm and, for Apple's M1, as others measured them. Those are coarser: compare code with code there, not core
+with core. Cortex-X2 to X4 and M2 to M4 have windows and latencies of the first of their kind.
 """
 
 from __future__ import annotations
@@ -142,6 +143,13 @@ _A55 = Core(
         "fconvert": Kind("V", 4),
     },
 )
+_X1 = Core(5, 160, {"B": 2, "I": 4, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4}, kinds=_WHOLE_STORES)
+_M1 = Core(
+    decoded=8,
+    window=160,
+    pipes={"B": 2, "I": 6, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4},
+    kinds={**_WHOLE_STORES, "fma": Kind("V", 4), "fmul": Kind("V", 4), "fadd": Kind("V", 3)},
+)
 CORES = {
     "cortex-a76": _N1,
     "neoverse-n1": _N1,
@@ -160,13 +168,9 @@ CORES = {
             "simd": Kind("V", 3),
         },
     ),
-    "cortex-x1": Core(5, 160, {"B": 2, "I": 4, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4}, kinds=_WHOLE_STORES),
-    "apple-m1": Core(
-        decoded=8,
-        window=160,
-        pipes={"B": 2, "I": 6, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4},
-        kinds={**_WHOLE_STORES, "fma": Kind("V", 4), "fmul": Kind("V", 4), "fadd": Kind("V", 3)},
-    ),
+    "cortex-a78": replace(_N1, pipes={**_N1.pipes, "L": 3}),
+    **{f"cortex-x{number}": replace(_X1, decoded=decoded) for number, decoded in enumerate((5, 5, 6, 10), 1)},
+    **{f"apple-m{number}": replace(_M1, decoded=decoded) for number, decoded in enumerate((8, 8, 9, 10), 1)},
 }
 
 

@@ -42,7 +42,7 @@ def test_the_default_cpu_has_the_short_name() -> None:
         ("aarch64-linux:cortex-a75", "expected a CPU of .*cortex-a76.*, got 'cortex-a75'; did you mean 'cortex-a7"),
         ("aarch64-linux:", "expected a CPU of .*, got ''"),
         ("aarch64-macos", "expected a target of host, .*aarch64-linux.*, got 'aarch64-macos'"),
-        ("x86-64-v4:zen4", "expected a target of .*, got 'x86-64-v4:zen4'"),
+        ("x86-64-v4:zen4", "expected a CPU of skylake-avx512, .*, got 'zen4'; did you mean 'znver4'"),
     ],
 )
 def test_unknown_names_are_refused(name: str, message: str) -> None:
@@ -52,11 +52,11 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
 
 @pytest.fixture
 def another_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    for function in (targets.host, targets.host_features):
+    for function in (targets.host, targets.host_features, targets.host_cpu):
         function.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    for function in (targets.host, targets.host_features):
+    for function in (targets.host, targets.host_features, targets.host_cpu):
         function.cache_clear()
 
 

@@ -25,7 +25,6 @@ from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.vector_nests import Lanes, Pass
 
 _STACK_BYTES = 64 * 1024
-_LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
 _BLOCKS = 4  # of a thread
 _LINE = 16  # elements
 
@@ -95,7 +94,7 @@ def plan_chain(site: HostSite, links: Sequence[Link], own: Collection[ir.Value])
 def _row_cuts(site: HostSite, chain: Chain) -> Cuts:
     rows, target = chain.extents[-1], site.target
     products = [link for link in chain.links if isinstance(link, Product)]
-    heights = [tile_shape(rows, each.columns.extent, target.lanes, target.registers)[0] for each in products]
+    heights = [tile_shape(rows, each.columns.extent, target)[0] for each in products]
     return Cuts.evenly(rows, 1, min(heights))
 
 
@@ -199,7 +198,7 @@ def emit_chain(site: HostSite, plan: Plan, memories: Mapping[ir.Value, ir.Value]
             given += [side.memory] if isinstance(side, Side) and side.memory not in given else []
     turns = sum(link.turns for link in plan.chain.links)
     if plan.rows is None:
-        threads = min(site.schedule.threads, plan.count, max(1, turns // _LEAST_TURNS))
+        threads = min(site.schedule.threads, plan.count, max(1, turns // site.costs.shared_work_cycles))
     else:
         threads = min(threads_for(site, turns), plan.count)
     site = site.scheduled(replace(site.schedule, split="rows", threads=threads), (0, plan.count))
@@ -228,7 +227,7 @@ def _factors(
     """Return the factors of a product, packed where tiles do not read them as they are, and its cuts."""
     assert plan.rows is not None
     target, columns = site.target, product.columns.extent
-    width = tile_width(plan.chain.extents[-1], columns, target.lanes, (target.registers, plan.rows.longest))
+    width = tile_width(plan.chain.extents[-1], columns, target, plan.rows.longest)
     cuts = plan.rows, Cuts.evenly(columns, target.lanes, width)
     lhs, rhs, out = (memories[access.memory] for access in (product.lhs, product.rhs, product.out))
     operands = Operands(lhs, rhs, out, NO_EPILOGUE)

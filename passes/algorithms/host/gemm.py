@@ -17,7 +17,6 @@ from patc.passes.generic.products import Product
 from patc.targets import Target
 
 _LEAST_ROWS = 2  # for weights to be worth more than one pass through memory
-_BUSY = 0.85  # part of a core's multiply-adds that tiles reach
 
 
 class Gemm(HostAlgorithm):
@@ -31,10 +30,11 @@ class Gemm(HostAlgorithm):
             return
         down, across = cut(Product.of_linear(op), target)
         model = core_model(op, target)
+        costs = model.costs
         sums = down.count * down.longest * across.count * across.longest
-        waits = max(1.0, 8 / (down.longest * across.longest))
-        computed = sums * features * model.vector_cycles(target.lanes) * waits / _BUSY
-        moved = moved_bytes(op) / model.costs.memory_bytes_per_cycle
+        waits = max(1.0, costs.sums_in_flight / (down.longest * across.longest))
+        computed = sums * features * model.vector_cycles(target.lanes) * waits / costs.product_share
+        moved = moved_bytes(op) / costs.memory_bytes_per_cycle
         cycles, bound = max((computed, "arithmetic"), (moved, "memory"))
         schedule = Schedule(self.name, down.longest, across.longest * target.lanes, target.lanes)
         yield Candidate(schedule, cycles, cycles, bound)

@@ -20,9 +20,6 @@ from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.weights import pack_features
 from patc.targets import Target
 
-_BUSY = 0.6  # part of a core's multiply-adds that it reaches beside its loads
-_LAST_SUMS = 3.0  # cycles to add up the lanes of one sum
-
 
 class Gemv(HostAlgorithm):
     """Products of a matrix and a vector or, of several images, of two matrices: weights are a stream from memory."""
@@ -38,7 +35,8 @@ class Gemv(HostAlgorithm):
         schedule = Schedule(self.name, rows, 1, lanes, block)
         streamed = memory_bound(model, schedule, float(size * features * filters))
         # Each of its sums is of a vector's lanes, which are added up in the end.
-        computed = images * filters * (features / (lanes * _BUSY) * model.vector_cycles(lanes) + _LAST_SUMS)
+        multiplied = features / (lanes * model.costs.dot_share) * model.vector_cycles(lanes)
+        computed = images * filters * (multiplied + model.costs.lane_sum_cycles)
         yield max(streamed, Candidate(schedule, computed, computed, "arithmetic"), key=lambda each: each.cycles)
 
     def emit(self, site: HostSite) -> None:

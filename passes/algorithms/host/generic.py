@@ -32,7 +32,6 @@ from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.transposition import Transposition
 from patc.targets import Target
 
-_LEAST_TURNS = 8192  # of a body, for a thread to be worth waking
 _MOST_TOGETHER = 16  # nests that go through blocks together
 
 
@@ -143,7 +142,7 @@ def _pack_constant(site: HostSite, product: Product, value: ir.Value | None) -> 
 def _emit_transposed(site: HostSite, copy: Transposed, memories: Mapping[ir.Value, ir.Value]) -> None:
     lanes, extents = site.schedule.lanes, [loop.extent for loop, _, _ in copy.outer]
     count, bands = math.prod(extents), ceil_div(copy.rows, lanes)
-    threads = min(site.schedule.threads, max(1, count * copy.rows * copy.columns // _LEAST_TURNS))
+    threads = min(site.schedule.threads, max(1, count * copy.rows * copy.columns // site.costs.shared_work_cycles))
     sides = [
         (copy.source.offset, [step for _, step, _ in copy.outer]),
         (copy.output.offset, [step for _, _, step in copy.outer]),
@@ -190,7 +189,7 @@ class _Given:
 
 def _emit_nest(site: HostSite, nest: Nest, memories: Mapping[ir.Value, ir.Value]) -> None:
     turns = 1 if nest.divided is None else nest.loops[nest.divided].extent
-    threads = min(site.schedule.threads, turns, max(1, nest.turns // _LEAST_TURNS))
+    threads = min(site.schedule.threads, turns, max(1, nest.turns // site.costs.shared_work_cycles))
     given = _Given.of(used_memories(nest.op, memories), memories)
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:

@@ -20,9 +20,6 @@ from patc.passes.kernels.host.matmul import Factor, Matmul, tile_shape
 from patc.passes.kernels.host.panels import Cuts, Lines, Packing, pack_lines
 from patc.targets import Target
 
-_LEAST_PRODUCTS = 1 << 17  # for a thread to be worth waking
-_ALIASED_BYTES = 4096  # apart are lines that share a set of the first-level cache,
-_ALIASED_LINES = 8  # which holds so many on every CPU
 _READ_TWICE = 2  # tiles of rows that may read columns where they are
 
 
@@ -47,7 +44,7 @@ class Operands:
 def cut(product: Product, target: Target) -> tuple[Cuts, Cuts]:
     """Return how a product's rows and columns are cut into register tiles."""
     rows, columns = product.rows.extent, product.columns.extent
-    height, vectors = tile_shape(rows, columns, target.lanes, target.registers)
+    height, vectors = tile_shape(rows, columns, target)
     return Cuts.evenly(rows, 1, height), Cuts.evenly(columns, target.lanes, vectors)
 
 
@@ -67,7 +64,8 @@ def emit_product(site: HostSite, product: Product, operands: Operands) -> None:
 def pack(site: HostSite, product: Product, operands: Operands, cuts: tuple[Cuts, Cuts]) -> tuple[Side, Side]:
     """Return the factors as tiles read them; those that are far apart in memory are packed at a site."""
     rows, lhs = cuts[0], Side.left(product, operands.lhs)
-    is_aliased = lhs.step * element_bytes(lhs.memory.type) % _ALIASED_BYTES == 0 and rows.longest > _ALIASED_LINES
+    apart, costs = lhs.step * element_bytes(lhs.memory.type), site.costs
+    is_aliased = apart % costs.way_bytes == 0 and rows.longest > costs.first_level_ways
     if product.rows.extent > 1 and (lhs.depth_step != 1 or is_aliased):
         lanes = site.target.lanes
         lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes))
@@ -200,7 +198,8 @@ def starts(
 
 def threads_for(site: HostSite, products: int) -> int:
     """Return how many threads so many products are worth."""
-    return min(site.schedule.threads, max(1, products // _LEAST_PRODUCTS))
+    worth_waking = site.costs.shared_work_cycles * site.target.fma_lanes
+    return min(site.schedule.threads, max(1, products // worth_waking))
 
 
 def share(site: HostSite, threads: int, parts: tuple[int, int]) -> HostSite:

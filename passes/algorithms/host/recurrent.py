@@ -20,10 +20,6 @@ from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
 from patc.targets import Target
 
-_BUSY = 0.85  # part of a core's multiply-adds that tiles reach
-_ACTIVATION_CYCLES = 25.0  # of a vector
-_MEETING_CYCLES = 6000.0  # of threads, after a step
-
 
 class Recurrent(HostAlgorithm):
     """Steps one after the other. Several threads have a direction each, or share the units and meet after each step."""
@@ -41,7 +37,7 @@ class Recurrent(HostAlgorithm):
         if s.directions > 1:
             ways[min(threads, s.directions)] = s.steps * _step_cycles(layer, model, 1)
         elif not layer.has_stages:
-            ways[threads] = s.steps * (_step_cycles(layer, model, 1 / threads) / threads + _MEETING_CYCLES)
+            ways[threads] = s.steps * (_step_cycles(layer, model, 1 / threads) / threads + model.costs.meeting_cycles)
         for parts, cycles in {**ways, 1: alone}.items():
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
@@ -65,7 +61,7 @@ def _step_cycles(layer: Layer, model: CoreModel, share: float) -> float:
     """Return the cycles of a step in one direction, of which a thread's weights are `share`."""
     s = layer.sizes
     products = sum(panels.blocks * panels.depth * len(panels.taken) for panels in layer.panels.values())
-    computed = s.sequences * products * model.vector_cycles(layer.lanes) / _BUSY
+    computed = s.sequences * products * model.vector_cycles(layer.lanes) / model.costs.product_share
     size = 4 * layer.lanes * products
     if share * size <= model.costs.first_level_bytes:
         moved = 0.0
@@ -73,7 +69,7 @@ def _step_cycles(layer: Layer, model: CoreModel, share: float) -> float:
         moved = size / model.costs.line_bytes * model.costs.line_cycles
     else:
         moved = size / model.costs.spilled_bytes_per_cycle
-    return max(computed, moved) + s.sequences * layer.blocks * s.gates * _ACTIVATION_CYCLES
+    return max(computed, moved) + s.sequences * layer.blocks * s.gates * model.costs.activation_cycles
 
 
 def _memories(site: HostSite, layer: Layer) -> dict[str, ir.Value]:

@@ -18,6 +18,7 @@ from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors, element_type
 from patc.passes.kernels.host.kernel import Epilogue
 from patc.passes.kernels.host.panels import Cuts
+from patc.targets import Target
 
 _UNROLLED = 4  # products of each sum in a turn of the innermost loop
 _WIDTHS = (1, 2, 3, 4)  # vectors of a tile
@@ -188,30 +189,25 @@ class _Strip:
         return min(lanes, self.valid - vector * lanes)
 
 
-def tile_shape(rows: int, columns: int, lanes: int, registers: int) -> tuple[int, int]:
+def tile_shape(rows: int, columns: int, target: Target) -> tuple[int, int]:
     """Return height and vectors of the register tile that computes a product in the fewest instructions."""
-    tiles = [((registers - 1) // vectors - 1, vectors) for vectors in _WIDTHS]
+    tiles = [((target.registers - 1) // vectors - 1, vectors) for vectors in _WIDTHS]
     shapes = [(min(height, 14), vectors) for height, vectors in tiles if height > 0]
-    return min(shapes, key=lambda tile: _instructions(rows, columns, lanes, tile))
+    return min(shapes, key=lambda tile: _instructions(rows, columns, target, tile))
 
 
-def tile_width(rows: int, columns: int, lanes: int, tile: tuple[int, int]) -> int:
-    """Return the vectors of the register tile of a given height that computes a product in the fewest instructions.
-
-    Args:
-        tile: registers and height.
-    """
-    registers, height = tile
-    widths = [vectors for vectors in _WIDTHS if (height + 1) * vectors < registers]
-    return min(widths, key=lambda vectors: _instructions(rows, columns, lanes, (height, vectors)), default=1)
+def tile_width(rows: int, columns: int, target: Target, height: int) -> int:
+    """Return the vectors of the register tile of a given height that computes a product in the fewest instructions."""
+    widths = [vectors for vectors in _WIDTHS if (height + 1) * vectors < target.registers]
+    return min(widths, key=lambda vectors: _instructions(rows, columns, target, (height, vectors)), default=1)
 
 
-def _instructions(rows: int, columns: int, lanes: int, tile: tuple[int, int]) -> float:
-    height, vectors = tile
+def _instructions(rows: int, columns: int, target: Target, tile: tuple[int, int]) -> float:
+    (height, vectors), lanes = tile, target.lanes
     down, across = Cuts.evenly(rows, 1, height), Cuts.evenly(columns, lanes, vectors)
     height, vectors = down.longest, across.longest
     # Multiply-adds, loads of either factor (two start in a cycle, like multiply-adds), and the latency of few sums.
     sums = rows * ceil_div(columns, lanes)
     loads = down.count * ceil_div(columns, lanes) + across.count * rows
-    busy = min(1.0, height * vectors / 8)
+    busy = min(1.0, height * vectors / target.core_costs().sums_in_flight)
     return (max(sums, loads) + 0.25 * min(sums, loads)) / busy

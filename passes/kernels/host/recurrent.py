@@ -23,7 +23,6 @@ from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.recurrent_weights import Layer
 from patc.passes.kernels.values import apply_activation
 
-_IN_FLIGHT = 8  # sums that multiply-adds take turns with
 _UNROLLED = 4  # elements of the state in a turn of the innermost loop, at least
 
 
@@ -204,7 +203,7 @@ class Recurrence:
         """Return for each tile the sums of its gates, from given ones on, of the products with some panels."""
         b, lanes, panels, weight = self._b, self.layer.lanes, self.layer.panels[name], self.memory[name]
         gates, source = len(panels.taken), self.memory["state" if name == "weight" else "gated"]
-        sets = ceil_div(_IN_FLIGHT, gates * len(tiles))
+        sets = ceil_div(self.kernel.costs.sums_in_flight, gates * len(tiles))
         unrolled = ceil_div(_UNROLLED, sets) * sets
         base = b.mul(b.add(b.mul(tiles[0].step.direction, panels.blocks), block), panels.block)
         rows = [

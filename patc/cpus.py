@@ -1,0 +1,129 @@
+"""CPUs as rows of a table, and what cost models make of a row.
+
+Each row has its source. Where a guide tells of several sizes of a cache, the row has the smallest that is sold for
+phones, laptops or servers in numbers. What a row does not say, `CoreCosts` takes from the cores that it was fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from patc.costs import CoreCosts
+
+KIB = 1024
+USABLE = 5, 8  # of the first-level cache: weights and outputs take the rest
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A core as its guide describes it, with the widest vectors that patc gives it.
+
+    Attributes:
+        lanes: f32 elements of these vectors.
+        fma_lanes: f32 multiply-adds that start in one cycle.
+        fma_latency: cycles from a multiply-add to one that needs its sum.
+        pipes: multiply-add instructions that start in one cycle, however short the vectors.
+        loads: vector loads that start in one cycle, however short.
+        load_bytes: that come from the first-level cache in one cycle.
+        decoded: instructions that enter the core in one cycle.
+        level1, level2: KiB of the caches of a core: of data, and its share of the second level.
+        ways: of the first-level cache.
+        line_cycles: of one 64-byte line from the second-level cache, many in a row.
+        fitted: costs that were fitted to layers on this CPU, with these vectors.
+    """
+
+    lanes: int
+    fma_lanes: int
+    fma_latency: float
+    pipes: int
+    loads: int
+    load_bytes: int
+    decoded: int
+    level1: int
+    level2: int
+    ways: int
+    line_cycles: float
+    fitted: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def narrowed(self, lanes: int) -> Cpu:
+        """Return what code for shorter vectors finds."""
+        if lanes >= self.lanes:
+            return self
+        fma_lanes, load_bytes = self.pipes * lanes, self.loads * 4 * lanes
+        return replace(
+            self,
+            lanes=lanes,
+            fma_lanes=min(fma_lanes, self.fma_lanes),
+            load_bytes=min(load_bytes, self.load_bytes),
+            fitted={},
+        )
+
+    def costs(self) -> CoreCosts:
+        """Return the costs of this core; what its guide does not tell is that of others."""
+        share, whole = USABLE
+        found = CoreCosts(
+            fma_latency_cycles=float(self.fma_latency),
+            sums_in_flight=round(self.fma_latency * self.pipes),
+            loads_per_cycle=self.loads,
+            first_level_bytes=self.level1 * KIB * share // whole,
+            first_level_ways=self.ways,
+            way_bytes=self.level1 * KIB // self.ways,
+            second_level_bytes=self.level2 * KIB,
+            line_cycles=self.line_cycles,
+        )
+        return replace(found, **self.fitted)  # type: ignore[arg-type]
+
+
+# Widths, latencies and caches: the optimization reference manual of Intel (248966, a chapter a core; sustained bytes a
+# cycle from the second level), the software optimization guides of AMD for families 17h, 19h and 1Ah (56305, 56665,
+# 57647, 58455) and of Arm for each Cortex, its reference manuals for the in-order ones, and Apple's CPU optimization
+# guide. Remarks beside a row say what is from elsewhere.
+# Fitted to 37 layers of ResNet's and MobileNet's shapes with up to 16 schedules each, one core of two, November 2026.
+_SAPPHIRE_RAPIDS = {
+    "sustained_fma": 0.72,
+    "contention": 0.15,
+    "transform_operation": 5.0,
+    "store_cycles": 0.35,
+    "wide_shift_cycles": 0.18,
+    "product_cycles": 0.77,
+    "mispredicted_cycles": 12.0,
+    "first_level_bytes": 36 * KIB,
+    "line_cycles": 1.7,
+    "streamed_lines": 0.3,
+    "stream_bytes_per_cycle": 1.7,
+    "written_line_cycles": 3.0,
+    "stationary_sums": 0.23,
+    "stationary_ends_cycles": 21.0,
+}
+X86 = {
+    "haswell": Cpu(8, 16, 5, 2, 2, 64, 4, 32, 256, 8, 2.5),  # Intel, of Haswell and Broadwell: 25 bytes a cycle
+    "skylake": Cpu(8, 16, 4, 2, 2, 64, 4, 32, 256, 8, 2.2),  # Intel, of the client: 29 bytes a cycle
+    "skylake-avx512": Cpu(16, 32, 4, 2, 2, 128, 4, 32, 1024, 8, 1.33),  # Intel, of the server: 48 bytes a cycle
+    "icelake-client": Cpu(16, 16, 4, 2, 2, 128, 5, 48, 512, 12, 1.33),  # Intel; one of two pipes is 512 bits wide
+    "icelake-server": Cpu(16, 32, 4, 2, 2, 128, 5, 48, 1280, 12, 1.33),  # Intel
+    "alderlake": Cpu(8, 16, 4, 2, 3, 96, 6, 48, 1280, 12, 1.33),  # Intel, of Golden Cove, the P core
+    "gracemont": Cpu(8, 8, 6, 2, 2, 32, 5, 32, 512, 8, 2.0),  # Intel, of Gracemont, the E core: four share 2 MiB
+    # Intel, of Golden Cove in servers.
+    "sapphirerapids": Cpu(16, 32, 4, 2, 2, 128, 6, 48, 2048, 12, 1.33, _SAPPHIRE_RAPIDS),
+    "znver2": Cpu(8, 16, 5, 2, 2, 64, 6, 32, 512, 8, 2.0),  # AMD 56305: 32 bytes a cycle
+    "znver3": Cpu(8, 16, 4, 2, 2, 64, 6, 32, 512, 8, 2.0),  # AMD 56665; a line of the second level was measured
+    "znver4": Cpu(16, 16, 4, 2, 2, 64, 6, 32, 1024, 8, 1.3),  # AMD 57647; a line was fitted to tiles
+    "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0),  # AMD 58455: 64 bytes a cycle
+}
+AARCH64 = {
+    "cortex-a53": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm; four share 512 KiB
+    "cortex-a55": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm
+    "cortex-a72": Cpu(4, 4, 3, 1, 1, 16, 3, 32, 256, 2, 4.0),  # Arm; four share 1 MiB
+    "cortex-a76": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 512, 4, 2.0),  # Arm
+    "cortex-a78": Cpu(4, 8, 2, 2, 3, 48, 4, 64, 512, 4, 2.0),  # Arm
+    "neoverse-n1": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 1024, 4, 2.0),  # Arm
+    "cortex-x1": Cpu(4, 16, 2, 4, 3, 48, 5, 64, 1024, 4, 1.0),  # Arm
+    "cortex-x2": Cpu(4, 16, 2, 4, 3, 48, 5, 64, 1024, 4, 1.0),  # Arm
+    "cortex-x3": Cpu(4, 16, 2, 4, 3, 48, 6, 64, 1024, 4, 1.0),  # Arm
+    "cortex-x4": Cpu(4, 16, 2, 4, 3, 48, 10, 64, 2048, 4, 1.0),  # Arm
+    "apple-m1": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 3072, 8, 2.0),  # Apple; D. Johnson's measurements of Firestorm
+    "apple-m2": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 4096, 8, 2.0),  # Apple
+    "apple-m3": Cpu(4, 16, 4, 4, 3, 48, 9, 128, 4096, 8, 2.0),  # Apple
+    "apple-m4": Cpu(4, 16, 4, 4, 3, 48, 10, 128, 4096, 8, 2.0),  # Apple
+}
