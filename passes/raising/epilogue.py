@@ -5,11 +5,12 @@ Layers say by their operands and attributes what they take; see `LayerKind.takes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch_mlir import ir
+from torch_mlir.dialects import tensor
 
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join
@@ -17,6 +18,7 @@ from patc.dialects.pattern import ActivateOp, AddOp, Conv2dOp, DivideOp, Multipl
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
 from patc.passes.ir.functions import RESHAPES, rebuild
+from patc.passes.ir.views import is_concat
 from patc.passes.layers.base import Raiser
 from patc.passes.layers.registry import kind_of
 from patc.passes.raising.activations import activate, affine, compose, is_linear
@@ -120,6 +122,31 @@ def _fuse_activation(op: Any, state: PassState) -> ir.Value | None:
     return op.input
 
 
+def _spread_activation(op: Any, state: PassState) -> ir.Value | None:
+    """Give an activation of a concatenation that nothing else reads to what is joined, if a layer takes it there."""
+    value = op.input
+    if isinstance(value.owner, ir.Block) or not is_concat(value.owner.opview) or not _has_one_use(value):
+        return None
+    joined, activation, first, is_taken = value.owner, Activation.of(op), 0, False
+    parts = list(joined.operands)
+    for number, part in enumerate(parts):
+        last = first + part.type.shape[1]
+        numbers = tuple(each[first:last] if isinstance(each, tuple) else each for each in activation.constants)
+        with ir.InsertionPoint(joined):
+            made = activate(part, replace(activation, constants=numbers))
+        assert made is not None
+        joined.operands[number] = made
+        if (fused := _fuse_activation(made.owner.opview, state)) is not None:
+            joined.operands[number], is_taken = fused, True
+            made.owner.erase()
+        first = last
+    if is_taken:
+        return value
+    for number, part in enumerate(parts):
+        joined.operands[number] = part
+    return None
+
+
 def _scale_channels(op: Any, state: PassState) -> ir.Value | None:
     """Make a layer of any layout of a convolution that only scales and shifts channels, for the producer to take."""
     if not op.is_pointwise or op.residual is not None or list(op.weight.type.shape) != [op.groups.value, 1, 1, 1]:
@@ -150,5 +177,6 @@ SCALES = (Raiser(Conv2dOp.OPERATION_NAME, _scale_channels),)
 FUSED = (
     *(Raiser(op.OPERATION_NAME, _fuse_residual) for op in (AddOp, SubtractOp, MultiplyOp, DivideOp)),
     Raiser(ActivateOp.OPERATION_NAME, _fuse_activation),
+    Raiser(ActivateOp.OPERATION_NAME, _spread_activation),
     Raiser(ActivateOp.OPERATION_NAME, _unknown_activation),
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from emulated import needs_arm
 from gpu import needs_device
-from helpers import assert_close, torch_results
+from helpers import assert_close, layer_ops, raised_model, torch_results
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,16 +66,29 @@ class Elsewhere(nn.Module):
         return twice, self.second(twice), y[:, 2:5], pooled, torch.cat([x[:, 1:], y.softmax(1)], 1), placed
 
 
+class Normed(nn.Module):
+    """A downsampler whose batch norm and activation come behind the concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.BatchNorm2d(8)
+        self.norm.running_mean = torch.linspace(-0.3, 0.3, 8)
+        self.norm.weight = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm(torch.cat([self.layer(x), functional.max_pool2d(x, 2)], 1)))
+
+
 class All(nn.Module):
     """The nets above, of one input."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.nets = nn.ModuleList([Dense(), Halves(), Elsewhere()])
+        self.nets = nn.ModuleList([Dense(), Halves(), Normed(), Elsewhere()])
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        dense, halves, elsewhere = (net(x) for net in self.nets)
-        return dense, halves, *elsewhere
+        *others, elsewhere = (net(x) for net in self.nets)
+        return *others, *elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +103,12 @@ def test_nothing_is_copied_but_the_input(made: type[nn.Module], images: int) -> 
     ops = [layer.op for layer in compiled.layers]
     assert ops.count("relayout") == 1
     assert "generic" not in ops
+
+
+def test_activations_are_of_what_is_joined() -> None:
+    module, _ = raised_model(Normed(), [torch.randn(2, 3, 8, 8)])
+    names = [op.operation.name for op in layer_ops(module)]
+    assert names == ["pattern.conv2d", "pattern.max_pool2d", "tensor.concat"]
 
 
 @pytest.mark.parametrize(
