@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import tensor
 
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join

@@ -192,4 +192,22 @@ _RULES: dict[str, Rule] = {
     "arith.cmpf": _compare,
 }
 _SCALARS = Interpreter(_RULES, ignored=("cf.assert",))
-_CONSTANTS = Interpreter({**_RULES, "linalg.index": loop_numbers}, ignored=("cf.assert",))
+_INTEGERS: dict[int, Callable[..., Scalar]] = dict(
+    enumerate((operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge))
+)
+
+
+def _compare_integers(op: ir.Operation, lhs: Scalar, rhs: Scalar) -> Scalar | None:
+    compare = _INTEGERS.get(op.attributes["predicate"].value)  # those without a sign are not known
+    return None if compare is None else compare(lhs, rhs)
+
+
+_CONSTANTS = Interpreter(
+    {
+        **_RULES,
+        **{f"arith.{name}i": elementwise(getattr(operator, name)) for name in ("add", "sub", "mul")},
+        "arith.cmpi": _compare_integers,
+        "linalg.index": loop_numbers,
+    },
+    ignored=("cf.assert",),
+)

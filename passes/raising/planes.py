@@ -36,7 +36,7 @@ class Planes:
 
     @property
     def is_identity(self) -> bool:
-        return len(self.terms) == 1 and all(np.array_equal(each, np.eye(*each.shape)) for each in self.terms[0])
+        return len(self.terms) == 1 and all(np.array_equal(each, np.eye(len(each))) for each in self.terms[0])
 
     @property
     def repeats(self) -> bool:

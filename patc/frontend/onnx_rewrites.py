@@ -11,6 +11,7 @@ from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_quantised import QUANTISED
 from patc.frontend.onnx_recurrent import RECURRENT
+from patc.frontend.onnx_resize import rewrite_resize
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -95,4 +96,5 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,
+    "Resize": rewrite_resize,
 }
