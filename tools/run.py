@@ -31,6 +31,7 @@ examples:
   patc run resnet18.patc --image photos/
   patc run resnet18.patc --input x.npy --output y.npy
   patc run resnet18.patc --profile
+  patc run model.onnx --input x.npy --check-finite
 """
 
 
@@ -65,6 +66,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--key", metavar="PUBKEY", help="refuse a file that is not signed with this key, see patc sign")
     parser.add_argument("--profile", action="store_true", help="print the median time of each layer over 20 calls")
+    parser.add_argument(
+        "--check-finite", action="store_true", help="name the layer where the first NaN or infinite number appears"
+    )
     arguments.add_pruning(parser)
     arguments.add_compilation(parser)
     return parser
@@ -85,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     labels = None if args.labels is None else read_labels(args.labels)
     arrays, named = read_arrays(args.input or ())
     pictures = find_pictures(args.image or ())
-    compiled = open_model(args)
+    loaded = _load_to_check(args) if args.check_finite else None
+    compiled = open_model(args, loaded)
     if pictures:
         arrays, outputs = _run_pictures(compiled, pictures)
     else:
@@ -98,7 +103,36 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, output in outputs.items():
             _print_output(name, output, pictures, labels)
-    return 0
+    return 0 if loaded is None else _check_finite(args, loaded, compiled, arrays)
+
+
+def _load_to_check(args: argparse.Namespace) -> arguments.LoadedModel:
+    """Return the model to compile, whose layers can be looked into."""
+    if arguments.is_compiled_file(args.model):
+        raise PatcError("expected a model to compile together with --check-finite, got a compiled one", args.model)
+    loaded = arguments.load_model(args)
+    if loaded.shapes or args.dynamic_batch:
+        found = "--dynamic-batch" if args.dynamic_batch else "several shapes"
+        raise PatcError(f"expected one shape of each input together with --check-finite, got {found}", args.model)
+    return loaded
+
+
+def _check_finite(
+    args: argparse.Namespace, loaded: arguments.LoadedModel, compiled: CompiledModel, arrays: list[np.ndarray]
+) -> int:
+    """Say what is not finite, and return the exit status."""
+    import numpy as np
+
+    from patc.context import make_context
+    from patc.debugging.finite import check_finite
+    from patc.options import make_options
+    from patc.sources import import_source
+
+    source = import_source(loaded.model, loaded.example_inputs, make_context())
+    options = make_options(args.target, compiled.program.threads, args.dtype or "f32")
+    found = check_finite(source, options, [np.asarray(array) for array in arrays])
+    print("\n".join(found) or "all layers are finite")
+    return int(bool(found))
 
 
 def _arrange(compiled: CompiledModel, arrays: list[np.ndarray], named: dict[str, np.ndarray]) -> list[np.ndarray]:
