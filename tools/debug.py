@@ -25,6 +25,7 @@ examples:
   patc debug model.onnx --input x.npz
   patc debug net.py:build --threads 2 --dtype f16
   patc debug debug-model/                       what comes out of a folder that was written, beside what should
+  patc debug model.onnx --crash                 for a pass that fails or ends the process
 """
 
 
@@ -39,6 +40,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="X.npy",
         nargs="+",
         help="one array for each input, of its element type; or a .npz file of arrays by the names of inputs (random)",
+    )
+    parser.add_argument(
+        "--crash", action="store_true", help="find the pass that fails or ends the process, in child processes"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="where a case is written to (debug-MODEL)")
     arguments.add_pruning(parser)
@@ -66,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from patc.options import make_options
 
     options = make_options(args.target, args.threads, args.dtype or "f32", args.tune or "cost")
+    if args.crash:
+        return _crash(args, options, folder)
     verdict = _debug(args, options)
     if not isinstance(verdict, Fault):
         _print_right(verdict)
@@ -108,6 +114,31 @@ def _debug(args: argparse.Namespace, options: Options) -> Fault | Right:
         return debug(source, options, inputs, expected, tell)
 
 
+def _crash(args: argparse.Namespace, options: Options, folder: str) -> int:
+    """Look for a crash, and return the exit status."""
+    from patc.context import make_context
+    from patc.debugging.crash import find_crash, write_crash
+    from patc.sources import import_source
+    from patc.tools.console import plural, steps_shown
+
+    loaded = arguments.load_model(args)
+    with steps_shown() as tell:
+        crash = find_crash(lambda: import_source(loaded.model, loaded.example_inputs, make_context()), options, tell)
+    if crash is None:
+        print("nothing fails: it compiles and runs")
+        return 0
+    write_crash(folder, crash, options, args.model)
+    print(crash.what)
+    if crash.before is None:
+        print(f"{folder}: what to report it with")
+        return 1
+    shapes = ", ".join("x".join(map(str, array.shape)) for array in crash.inputs)
+    size = plural(crash.layers, "layer") if crash.layer else "the whole net"
+    print(f"reduced to {size} with inputs of {shapes}, in {crash.tries} tries")
+    print(f"{folder}: patc debug {folder} shows it")
+    return 1
+
+
 def _print_right(right: Right) -> None:
     from patc.tools.console import make_console, make_table
 
@@ -140,8 +171,14 @@ def _print_fault(fault: Fault, folder: str) -> None:
 
 
 def _replay(folder: str) -> int:
-    from patc.debugging.folders import replay
+    from patc.debugging.crash import replay_crash
+    from patc.debugging.folders import read_recipe, replay
 
+    if read_recipe(folder)[1]["kind"] == "crash":
+        what, end = replay_crash(folder)
+        print(what)
+        print(f"{end.step} ends with {end.how}" if end.kind else "it ends well")
+        return int(bool(end.kind))
     shown = replay(folder)
     print(shown.what)
     _print_lines(shown.lines())

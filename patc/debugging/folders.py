@@ -74,28 +74,59 @@ def write(folder: str, what: str, suspect: Suspect, trial: Trial, inputs: Sequen
     Raises:
         PatcError: the folder cannot be written to.
     """
-    options = suspect.options
     recipe = {
         "kind": "numbers",
         "steps": suspect.names,
         "pipeline": str(suspect.passes),
         "code": suspect.is_code,
         "good": suspect.good,
-        "threads": options.threads,
-        "dtype": options.dtype,
     }
     arrays = {_INPUTS: inputs, _EXPECTED: trial.expected, _FOUND: trial.found}
-    files = {name: _pack(each) for name, each in arrays.items()}
-    write_folder(folder, {**files, "README.md": _read_me(folder, what, Replay(what, trial.found, trial.expected, 0.0))})
-    write_before(folder, trial.before, options)
-    write_report(Path(folder), {"what": what, "command": ["patc", "debug", folder], "recipe": recipe})
+    lines = Replay(what, trial.found, trial.expected, 0.0).lines()
+    write_case(folder, what, trial.before, suspect.options, recipe, arrays, lines)
 
 
-def write_before(folder: str, before: Point, options: Options) -> None:
-    """Write the IR that the steps to blame start from, with the target that it is for."""
+def write_case(
+    folder: str,
+    what: str,
+    before: Point,
+    options: Options,
+    recipe: dict[str, Any],
+    arrays: dict[str, Sequence[np.ndarray]],
+    lines: Sequence[str],
+) -> None:
+    """Write a reproducer.
+
+    Args:
+        what: is wrong.
+        before: what the steps to blame start from.
+        options: what it is for.
+        recipe: kind, steps, pipeline, code and good, as `read_recipe` returns them.
+        arrays: files of arrays by their names.
+        lines: what the README says more.
+
+    Raises:
+        PatcError: the folder cannot be written to.
+    """
+    command = ["patc", "debug", folder]
+    paragraphs = [f"# {what}", f"    {shlex.join(command)}", *lines]
+    paragraphs.append(f"{REPORT} has the versions. Please report it with this folder.")
+    text = "\n\n".join(paragraphs) + "\n"
+    write_folder(folder, {**{name: _pack(each) for name, each in arrays.items()}, "README.md": text})
     module = clone_module(before.module)
     set_target(module, options.target)
     write_module(module, before.parameters, Path(folder, MODULE))
+    recipe = {**recipe, "threads": options.threads, "dtype": options.dtype}
+    write_report(Path(folder), {"what": what, "command": command, "recipe": recipe})
+
+
+def read_inputs(folder: str) -> list[np.ndarray]:
+    """Return the inputs of a reproducer.
+
+    Raises:
+        PatcError: their file is missing or damaged.
+    """
+    return _unpack(folder, _INPUTS)
 
 
 def read_recipe(folder: str) -> tuple[str, dict[str, Any]]:
@@ -135,12 +166,6 @@ def replay(folder: str) -> Replay:
     if [array.shape for array in found] != [array.shape for array in expected]:
         raise PatcError("expected numbers of the module's outputs, found others", os.path.join(folder, _EXPECTED))
     return Replay(what, found, expected, tolerance_of(options))
-
-
-def _read_me(folder: str, what: str, shown: Replay) -> str:
-    paragraphs = [f"# {what}", f"    patc debug {shlex.quote(folder)}", *shown.lines()]
-    paragraphs.append("report.json has the versions. Please report it with this folder.")
-    return "\n\n".join(paragraphs) + "\n"
 
 
 def _compare(found: np.ndarray, expected: np.ndarray) -> str:

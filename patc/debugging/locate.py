@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from patc.debugging.cuts import Case, Place, body_ops, cut, makers, results_of, returned, short_name, steps, users
 from patc.debugging.differences import error_of
 from patc.debugging.points import Point, compute_tensors
-from patc.debugging.search import Suspect, Trial, first_of
+from patc.debugging.search import Trial, first_of
 from patc.debugging.sizes import apply, changes
 from patc.diagnostics import PatcError
+
+
+class Shows(Protocol):
+    """What says of a case whether it still shows what is looked for."""
+
+    @property
+    def tolerance(self) -> float:
+        """The error that is allowed."""
+
+    def fails(self, case: Case) -> Trial | None:
+        """Return the trial of a case that shows it; None for another one."""
 
 
 @dataclass
@@ -105,7 +117,7 @@ class Located:
     layers: int
 
 
-def locate(net: Net, suspect: Suspect, budget: Budget) -> Located | None:
+def locate(net: Net, suspect: Shows, budget: Budget) -> Located | None:
     """Return the part of a net that a suspect makes wrong; None where no part of it is, not even the whole.
 
     Args:
@@ -134,7 +146,7 @@ def locate(net: Net, suspect: Suspect, budget: Budget) -> Located | None:
     return Located(net.layer(number), *found, len(inside))
 
 
-def shrink(located: Located, suspect: Suspect, budget: Budget) -> Located:
+def shrink(located: Located, suspect: Shows, budget: Budget) -> Located:
     """Return the same with the smallest tensors that still show it, and that the budget lets find."""
     case, trial = located.case, located.trial
     is_smaller = True
@@ -151,12 +163,12 @@ def shrink(located: Located, suspect: Suspect, budget: Budget) -> Located:
     return replace(located, case=case, trial=trial)
 
 
-def _attempt(case: Case, suspect: Suspect, budget: Budget, what: str) -> tuple[Case, Trial] | None:
+def _attempt(case: Case, suspect: Shows, budget: Budget, what: str) -> tuple[Case, Trial] | None:
     trial = suspect.fails(case) if budget.spend(what) else None
     return None if trial is None else (case, trial)
 
 
-def _find_end(net: Net, suspect: Suspect, budget: Budget) -> tuple[int, list[Place]] | None:
+def _find_end(net: Net, suspect: Shows, budget: Budget) -> tuple[int, list[Place]] | None:
     """Return the first step that is off, and the values that show it: its own, or where a net that ends there is right,
     those of the next step that is not, or of the whole net."""
     first = _first_off(net, suspect)
@@ -184,12 +196,12 @@ def _find_end(net: Net, suspect: Suspect, budget: Budget) -> tuple[int, list[Pla
     return (first if first is not None else number), places
 
 
-def _first_off(net: Net, suspect: Suspect) -> int | None:
+def _first_off(net: Net, suspect: Shows) -> int | None:
     """Return the first step that is off where all results are outputs; None where that hides what is wrong."""
 
     def run(case: Case) -> Sequence[np.ndarray]:
         trial = suspect.fails(case)
-        if trial is None:
+        if trial is None or not trial.found:
             raise PatcError("nothing is off")
         return trial.found
 

@@ -31,7 +31,7 @@ from patc.pruning import PatternSpec, prune_
 from patc.runtime.inputs import random_arrays
 from patc.sources import Source, import_source
 
-MOST_TRIES = 30
+MOST_TRIES = 14
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
