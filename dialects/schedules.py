@@ -60,6 +60,11 @@ class Schedule(_Record):
     split: str = "filters"
     threads: int = 1
 
+    @property
+    def row_parts(self) -> int:
+        """Parts that the rows are divided into."""
+        return self.threads if self.split == "rows" else 1
+
 
 @dataclass(frozen=True)
 class Alternative:

@@ -8,7 +8,6 @@ something to measure with, it times the best candidates of the model, and the fa
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,18 +16,18 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Alternative, Explanation, Schedule
+from patc.dialects.schedules import Alternative, Explanation
 from patc.integers import ceil_div
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate, shortlist
+from patc.passes.cost.division import Divisible, divide_layers
 from patc.passes.cost.models import cost_model
-from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
-from patc.passes.ir.records import read_record
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.base import LayerKind
+from patc.passes.layers.division import FILTERS, ROWS, Division
 from patc.passes.layers.registry import kind_of
 from patc.targets import Target
 
@@ -61,10 +60,13 @@ class PatternSchedule(Pass):
         target = target_of(module, self.target)
         ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
         given = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-        left = [op for op, kind in given if not _Unscheduled(op, kind, target, state, self.threads).schedule()]
+        layers = [_Unscheduled(op, kind, target, state, self.threads) for op, kind in given]
+        left = [layer.op for layer in layers if not layer.ways]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
             raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
+        for layer, (split, cycles) in zip(layers, _divide_layers(layers), strict=True):
+            layer.schedule(split, cycles)
         total = max(1, sum(op.attributes["cycles"].value for op, _ in given))
         for op, _ in given:
             if words := ", ".join(describe_call(op)):
@@ -82,22 +84,60 @@ class _Unscheduled:
     state: PassState
     threads: int
 
-    def schedule(self) -> bool:
-        """Choose how it is computed; return whether there was anything to choose."""
+    def schedule(self, split: str, cycles: float) -> None:
+        """Compute it in the best of the ways that divide it so, which takes so many cycles of all threads."""
+        found, undivided, notes = self._found
+        if self._measured:
+            explanation = self._measured[1]
+        else:
+            explanation = _explain(self.ways[split], len(found), undivided)
+            if self.threads > 1:
+                best = min(candidate.cost for candidate in undivided)
+                explanation = replace(explanation, sharing=cycles / max(best, 1e-9))
+        set_schedule(self.op, self.ways[split], replace(explanation, notes=notes))
+
+    @cached_property
+    def ways(self) -> dict[str, Candidate]:
+        """The best ways to compute it, by what threads divide; none if there is no way."""
+        divided = [self._measured[0]] if self._measured else self._all
+        ranked = sorted(divided, key=lambda candidate: candidate.cost)
+        return {candidate.schedule.split: candidate for candidate in reversed(ranked)}
+
+    @cached_property
+    def _all(self) -> list[Candidate]:
+        """The candidates, divided by rows and by filters; what threads cannot share evenly, or wait for, costs more."""
+        found, undivided, _ = self._found
+        if found and self.threads > 1 and self.state.measure is None:
+            best = min(undivided, key=lambda candidate: candidate.cost)
+            found, undivided = _same_sums(found, best), _same_sums(undivided, best)
+        has_planes = len(self.op.results[0].type.shape) == 4
+        ways: list[Candidate] = []
+        for each in found:
+            algorithm = self._algorithm(each)
+            if not algorithm.is_divided:
+                ways.append(each)
+            elif has_planes and algorithm.has_row_tiles:
+                ways += self._by_rows(each)
+            else:
+                ways.append(_split(each, FILTERS, self.threads))
+        if has_planes and self.threads > 1:
+            divisible = [each for each in undivided if self._algorithm(each).has_row_tiles]
+            ways += [self._by_filters(each) for each in divisible if self._algorithm(each).is_divided]
+        return ways
+
+    @cached_property
+    def _measured(self) -> tuple[Candidate, Explanation] | None:
+        """The fastest candidate, where the state measures and there is a choice."""
+        return None if self.state.measure is None or len(self._all) < 2 else _measure(self.op, self._all, self.state)
+
+    @cached_property
+    def _found(self) -> tuple[list[Candidate], list[Candidate], tuple[str, ...]]:
+        """The candidates by rows, those of undivided rows, and why some are missing."""
         found, notes = self._without_objections(self._candidates(self.threads))
-        if not found:
-            return False
-        alone = found
-        if self.threads > 1 and self.state.measure is None:
-            if is_flat(self.op):  # cut in another way for several threads
-                alone = self._candidates(threads=1)
-            found = _same_sums(found, alone)
-        chosen, explanation = _choose(self.op, self._divided(found), alone, self.state)
-        if self.threads > 1 and self.state.measure is None:
-            sharing = chosen.cost / max(min(candidate.cost for candidate in alone), 1e-9)
-            explanation = replace(explanation, sharing=sharing)
-        set_schedule(self.op, chosen, replace(explanation, notes=notes))
-        return True
+        undivided = found
+        if found and self.threads > 1 and is_flat(self.op):  # rows are cut in another way for several threads
+            undivided = self._candidates(threads=1)
+        return found, undivided, notes
 
     @cached_property
     def _algorithms(self) -> dict[str, Algorithm[Any]]:
@@ -127,55 +167,41 @@ class _Unscheduled:
             found = [each for each in found if not reasons.get(self._algorithm(each))]
         return found, tuple(notes)
 
-    def _divided(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates divided by rows and by filters; what threads cannot share evenly, or have to fetch from
-        each other's caches, costs more."""
-        has_planes = len(self.op.results[0].type.shape) == 4
-        ways: list[Candidate] = []
-        for each in found:
-            algorithm = self._algorithm(each)
-            by_rows = has_planes and algorithm.has_row_tiles
-            if not algorithm.is_divided:
-                ways.append(each)
-            elif by_rows and self.threads > 1:
-                ways += self._divide(each)
-            else:
-                ways.append(_split(each, "rows" if by_rows else "filters", self.threads))
-        return ways
+    def _by_rows(self, candidate: Candidate) -> list[Candidate]:
+        """Return a candidate divided by rows, if there are enough."""
+        divided = _split(candidate, ROWS, self.threads)
+        tiles = row_tiles(self.op, divided.schedule)
+        if tiles < self.threads:
+            return [] if self.threads > 1 else [divided]
+        cost = candidate.cost * _unevenness(tiles, self.threads) + self.division.overhead
+        return [replace(divided, cost=cost)]
 
-    def _divide(self, candidate: Candidate) -> list[Candidate]:
-        """Return a candidate that has row tiles divided by rows, if there are enough, and by filters."""
-        threads = self.threads
-        by_rows, by_filters = (_split(candidate, split, threads) for split in ("rows", "filters"))
-        tiles = row_tiles(self.op, by_rows.schedule)
-        cost = candidate.cost + self._fetched["filters"]
-        if self._algorithm(candidate).has_stages and tiles > 1:
-            cost *= cost_model(self.target).costs.shared_band
-        ways = [replace(by_filters, cost=cost)]
-        if tiles >= threads:
-            cost = candidate.cost * ceil_div(tiles, threads) * threads / tiles + self._fetched["rows"]
-            ways.insert(0, replace(by_rows, cost=cost))
-        return ways
+    def _by_filters(self, candidate: Candidate) -> Candidate:
+        """Return a candidate that has row tiles divided by filters."""
+        algorithm, divided = self._algorithm(candidate), _split(candidate, FILTERS, self.threads)
+        cost = candidate.cost * _unevenness(algorithm.filter_blocks(self.op, divided.schedule), self.threads)
+        if algorithm.has_stages and row_tiles(self.op, divided.schedule) > 1:
+            cost *= self.division.costs.shared_band
+        return replace(divided, cost=cost)
 
     @cached_property
-    def _fetched(self) -> dict[str, float]:
-        """Cycles in which what other threads wrote comes, by what is divided."""
-        bytes_per_cycle = cost_model(self.target).costs.remote_bytes_per_cycle
-        return {split: self.threads * self._remote_bytes(split) / bytes_per_cycle for split in ("rows", "filters")}
+    def division(self) -> Division:
+        return Division(self.op, self.kind, cost_model(self.target).costs, self.threads)
 
-    def _remote_bytes(self, split: str) -> float:
-        """Return the bytes that a thread reads and that another one wrote."""
-        total = 0.0
-        for operand in self.kind.operands(self.op):
-            value = self.op.operands[operand.number]
-            if isinstance(value.owner, ir.Block) or "schedule" not in value.owner.attributes:
-                continue  # the caller's memory, or a constant
-            size = element_bytes(value.type) * math.prod(value.type.shape) * (1.0 - 1.0 / self.threads)
-            if operand.is_shared and split == "filters":
-                total += size
-            elif read_record(value.owner, Schedule).split != split:
-                total += size / self.threads
-        return total
+
+def _divide_layers(layers: Sequence[_Unscheduled]) -> list[tuple[str, float]]:
+    """Return what threads divide of each layer, and the cycles of all threads."""
+    numbers = {layer.op.operation: number for number, layer in enumerate(layers)}
+    divisible = []
+    for layer in layers:
+        costs = {split: candidate.cost for split, candidate in layer.ways.items()}
+        divisible.append(Divisible(costs, tuple(layer.division.reads(numbers)) if layer.threads > 1 else ()))
+    return divide_layers(divisible)
+
+
+def _unevenness(parts: int, threads: int) -> float:
+    """Return the time of the thread that has most of some equal parts, in that of even shares."""
+    return ceil_div(parts, threads) * threads / parts
 
 
 def _split(candidate: Candidate, split: str, threads: int) -> Candidate:
@@ -191,19 +217,19 @@ def set_schedule(op: Any, chosen: Candidate, explanation: Explanation | None) ->
         op.attributes["explanation"] = explanation.to_attr()
 
 
-def _choose(
-    op: Any, found: Sequence[Candidate], alone: Sequence[Candidate], state: PassState
-) -> tuple[Candidate, Explanation]:
-    """Return the fastest candidate, measured where that is possible, and why it was chosen.
+def _explain(best: Candidate, considered: int, alone: Sequence[Candidate]) -> Explanation:
+    """Return why a candidate was chosen by the model.
 
     Args:
         alone: the candidates for a single thread, by which algorithms are compared.
     """
-    best = min(found, key=lambda candidate: candidate.cost)
-    if len(found) == 1 or state.measure is None:
-        considered = max(len(found), len(alone))  # those that add up in another order are ranked as well
-        return best, Explanation(best.bound, considered, _rank_algorithms(alone))
-    measured = shortlist(found)
+    return Explanation(best.bound, considered, _rank_algorithms(alone))
+
+
+def _measure(op: Any, found: Sequence[Candidate], state: PassState) -> tuple[Candidate, Explanation]:
+    """Return the candidate that is measured to be the fastest, and how others compare."""
+    best, measured = min(found, key=lambda candidate: candidate.cost), shortlist(found)
+    assert state.measure is not None
     seconds = state.measure(op, measured, state)
     ranked = sorted(zip(measured, seconds, strict=True), key=lambda pair: pair[1])
     alternatives = tuple(_alternative(candidate, best, time) for candidate, time in ranked)
@@ -223,9 +249,8 @@ def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -
     return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds, kept)
 
 
-def _same_sums(found: Sequence[Candidate], alone: Sequence[Candidate]) -> list[Candidate]:
+def _same_sums(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:
     """Return the candidates that add up in the order of the best one for a single thread: results then have the same
     bits for any number of threads."""
-    best = min(alone, key=lambda candidate: candidate.cost).schedule
-    order = best.algorithm, best.sums
+    order = best.schedule.algorithm, best.schedule.sums
     return [candidate for candidate in found if (candidate.schedule.algorithm, candidate.schedule.sums) == order]

@@ -70,7 +70,8 @@ class CoreCosts:
         spilled_bytes_per_cycle: of what does not stay in `shared_level_bytes`.
         planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
         stream_bytes_per_cycle: one stream from memory.
-        remote_bytes_per_cycle: from the cache of another core.
+        remote_bytes_per_cycle: from the cache of another core, many lines in a row.
+        remote_line_cycles: of one line from there.
         meeting_cycles: until all threads know that each of them has come.
         shared_work_cycles: of work that is worth dividing among threads.
         product_share: of its multiply-adds that a core reaches in products of matrices.
@@ -118,7 +119,8 @@ class CoreCosts:
     spilled_bytes_per_cycle: float = 8.0
     planes_bytes_per_cycle: float = 2.5
     stream_bytes_per_cycle: float = 5.5
-    remote_bytes_per_cycle: float = 1.5
+    remote_bytes_per_cycle: float = 4.0
+    remote_line_cycles: float = 100.0
     meeting_cycles: float = 6000.0
     shared_work_cycles: int = 8192
     product_share: float = 0.85

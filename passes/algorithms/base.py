@@ -47,8 +47,12 @@ class Algorithm(abc.ABC, Generic[Site]):
         """Yield the register tiles that are worth a thought, for an op that it applies to, always in the same order.
 
         Args:
-            threads: that the layer will be divided among.
+            threads: that the layer's rows will be divided among.
         """
+
+    def filter_blocks(self, op: Any, schedule: Schedule) -> int:
+        """Return how many blocks of filters there are, each of which one thread computes."""
+        return int(op.results[0].type.shape[1])
 
     @abc.abstractmethod
     def emit(self, site: Site) -> None:

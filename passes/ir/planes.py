@@ -36,13 +36,13 @@ def is_flat(op: Any) -> bool:
     return all(has_no_gaps(Layout.of(tensor.type), tensor.type.shape[3]) for tensor in tensors)
 
 
-def kernel_plane(op: Any, threads: int = 1) -> tuple[int, int]:
+def kernel_plane(op: Any, parts: int = 1) -> tuple[int, int]:
     """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or one row for
-    each thread."""
+    each of so many parts that threads have."""
     height, width = op.result.type.shape[2:]
     if not is_flat(op):
         return height, width
-    rows = threads if height * width % threads == 0 else 1
+    rows = parts if height * width % parts == 0 else 1
     return rows, height * width // rows
 
 
@@ -50,7 +50,7 @@ def row_tiles(op: Any, schedule: Schedule) -> int:
     """Return the row tiles that a schedule cuts all images of a layer's result into."""
     images, _, height, _ = as_planes(op.results[0].type.shape)
     if is_flat(op):
-        height, _ = kernel_plane(op, schedule.threads)
+        height, _ = kernel_plane(op, schedule.row_parts)
     return images * ceil_div(height, min(schedule.rows, height))
 
 

@@ -45,6 +45,9 @@ class DenseDirect(HostAlgorithm):
                     schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
                     yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
 
+    def filter_blocks(self, op: Any, schedule: Schedule) -> int:
+        return ceil_div(op.result.type.shape[1], schedule.filters)
+
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: dense_direct.DenseDirect(loops, weights).emit())
 

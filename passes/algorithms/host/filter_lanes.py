@@ -51,6 +51,9 @@ class FilterLanes(HostAlgorithm):
                 schedule = Schedule(self.name, tile.rows, tile.columns, lanes // 2, block)
                 yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
 
+    def filter_blocks(self, op: Any, schedule: Schedule) -> int:
+        return ceil_div(op.result.type.shape[1], schedule.filters)
+
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: filter_lanes.FilterLanes.of(loops, weights).emit())
 

@@ -153,7 +153,7 @@ class HostSite:
         """Return a tensor that the layer reads or writes; see `kernel_plane`."""
         if not is_flat(self.op) or buffer.shape[2:] != tuple(self.op.result.type.shape[2:]):
             return buffer
-        return buffer.flat(kernel_plane(self.op, self.schedule.threads)[0])
+        return buffer.flat(kernel_plane(self.op, self.schedule.row_parts)[0])
 
     def call(
         self,

@@ -94,7 +94,7 @@ class TiledConvolution:
 
     @staticmethod
     def of(op: Any, target: Target, channels: int, threads: int) -> TiledConvolution:
-        """Return a layer whose filters read so many channels each."""
+        """Return a layer whose filters read so many channels each, and whose rows so many threads divide."""
         model, layout, size = core_model(op, target), Layout.of(op.result.type), element_bytes(op.result.type)
         batch, filters = op.result.type.shape[:2]
         is_distant = size * batch * filters * layout.plane > model.costs.second_level_bytes
