@@ -100,8 +100,10 @@ class _Unscheduled:
     def ways(self) -> dict[str, Candidate]:
         """The best ways to compute it, by what threads divide; none if there is no way."""
         divided = [self._measured[0]] if self._measured else self._all
-        ranked = sorted(divided, key=lambda candidate: candidate.cost)
-        return {candidate.schedule.split: candidate for candidate in reversed(ranked)}
+        best: dict[str, Candidate] = {}
+        for candidate in sorted(divided, key=lambda candidate: candidate.cost):
+            best.setdefault(candidate.schedule.split, candidate)
+        return best
 
     @cached_property
     def _all(self) -> list[Candidate]:

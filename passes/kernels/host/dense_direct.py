@@ -77,11 +77,6 @@ class DenseDirect:
         inputs = source.bytes * ceil_div(output.channels, self._block)
         return kernel.may_be_distant(size) and (not kernel.may_be_distant(source.bytes) or size * rows > inputs)
 
-    @property
-    def _comes_late(self) -> bool:
-        """Whether inputs may be far away: behind the caches of this core, or in those of another."""
-        return self.loops.schedule.threads > 1 or self.loops.kernel.may_be_distant(self.loops.source.bytes)
-
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
         base = loops.base(tile)
@@ -115,8 +110,8 @@ class DenseDirect:
             weights = b.add(packed, b.mul(channel, self._taps * self._block))
             if self._is_far:
                 self.weights.prefetch_next(self.loops, weights, self._taps * self._block)
-            elif self._taps == 1 and self._comes_late:
-                self._prefetch_inputs(tile, base)
+            elif self._taps == 1:
+                self.loops.prefetch_next(tile, base)
             return self._one_channel(tile, base, weights, accumulators)
 
         def some_channels(number: Index, totals: Vectors) -> Vectors:
@@ -129,16 +124,6 @@ class DenseDirect:
         if longest is not None:
             return b.loop(0, ceil_div(channels, part), accumulators, some_channels)
         return b.loop(0, channels, accumulators, one_channel)
-
-    def _prefetch_inputs(self, tile: Tile, base: Index) -> None:
-        """Ask for what the next tile reads of a channel."""
-        loops, source = self.loops, self.loops.source
-        first, _ = loops.input_range(0, (0, 0, 0), tile.chunks[0])
-        _, last = loops.input_range(tile.rows - 1, (0, 0, 0), tile.chunks[-1])
-        ends_row = loops.schedule.columns >= loops.output.width
-        step = tile.rows * source.layout.pitch * loops.window.strides[0] if ends_row else last + 1 - first
-        for place in range(first, last + 1, loops.kernel.line(source.memory.type)):
-            loops.b.prefetch(source.memory, base, place + step)
 
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""

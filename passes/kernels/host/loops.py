@@ -104,6 +104,20 @@ class Loops(Ends):
         first = place_of(tap, row, self.window, layout) + chunk.column * step
         return first, first + step * chunk.lanes - 1
 
+    def prefetch_next(self, tile: Tile, base: Index) -> None:
+        """Ask for what a window of one element reads of a channel in the next tile, if it may be far away: behind the
+        caches of this core, or in those of another; `base` is the tile's, in the channel."""
+        source = self.source
+        if self.schedule.threads == 1 and not self.kernel.may_be_distant(source.bytes):
+            return
+        rows = [[self.input_range(row, (0, 0, 0), chunk) for chunk in tile.chunks] for row in range(tile.rows)]
+        (first, _), (_, last) = rows[0][0], rows[0][-1]
+        ends_row = self.schedule.columns >= self.output.width
+        step = tile.rows * source.layout.pitch * self.window.strides[0] if ends_row else last + 1 - first
+        for chunks in rows:
+            for place in range(chunks[0][0], chunks[-1][1] + 1, self.kernel.line(source.memory.type)):
+                self.b.prefetch(source.memory, base, place + step)
+
     def _input_column(self, tap: Tap) -> int:
         return input_column(tap, self.window, self.source.layout)
 
