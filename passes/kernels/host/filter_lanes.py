@@ -96,8 +96,6 @@ class FilterLanes:
             first = b.add(packed, b.mul(channel, taps * block))
             if self._is_far:
                 weights.prefetch_next(loops, first, taps * block)
-            elif taps == 1:
-                loops.prefetch_next(tile, base)
             for tap in range(taps):
                 accumulators = self._one_tap(outputs, divmod(tap, width), (base, first, tap * block), accumulators)
             return accumulators
