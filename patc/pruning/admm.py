@@ -202,7 +202,7 @@ class PatternPruner:
         hide_buffers(self.model, KernelPruning)
 
     def penalty(self) -> Tensor:
-        """Return rho/2 |W - Z + U|^2 over all pruned layers, to be added to the loss; 0 after `harden`."""
+        """Return `rho/2 |W - Z + U|^2` over all pruned layers, to be added to the loss; 0 after `harden`."""
         states = [(layer, self._state(layer)) for layer in self._layers]
         terms: list[Tensor] = [
             _Penalty.apply(layer.weight, state.anchor, self.schedule.rho_at(state.iteration))
@@ -273,7 +273,7 @@ class PatternPruner:
 
     @torch.no_grad()
     def distance(self) -> float:
-        """Return |W - Z| / |W| over all pruned layers: how far the weights are from what they will be pruned to."""
+        """Return `|W - Z| / |W|` over all pruned layers: how far weights are from what they will be pruned to."""
         apart, whole = 0.0, 0.0
         for layer in self._layers:
             state, weight = self._state(layer), layer.weight

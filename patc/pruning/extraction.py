@@ -192,7 +192,7 @@ class LibraryExtractor:
         ]
 
     def penalty(self) -> Tensor:
-        """Return rho/2 |z - u + y|^2 over all layers, to be added to the loss."""
+        """Return `rho/2 |z - u + y|^2` over all layers, to be added to the loss."""
         terms: list[Tensor] = [
             _SelectionPenalty.apply(selection.selection, selection.d, selection.nu, self.rho)
             for selection in self._selections()
