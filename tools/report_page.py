@@ -52,11 +52,12 @@ def render(report: Report) -> str:
         unit=_unit,
     )
     kernels = [item.layer.kernels for model in report.models for net in model.nets for item in net.layers]
-    masks = {(kept.size, mask) for kept in kernels if kept is not None for mask in _commonest(kept)}
+    masks = sorted({(kept.size, mask) for kept in kernels if kept is not None for mask in _commonest(kept)})
+    names = {pattern: f"k{number}" for number, pattern in enumerate(masks)}
     return page.get_template("report.html").render(
         report=report,
-        symbols=[(_symbol(size, mask), _view_box(size), _path(size, mask)) for size, mask in sorted(masks)],
-        symbol=_symbol,
+        symbols=[(names[size, mask], _view_box(size), _path(size, mask)) for size, mask in masks],
+        symbols_of=names,
         commonest=_commonest,
         by_layer=_by_layer,
         draw_graph=draw_graph,
@@ -145,10 +146,6 @@ def _commonest(kept: KeptKernels) -> dict[int, int]:
     """Return the kept kernels of the most frequent patterns, by mask."""
     ranked = sorted(zip(kept.masks, kept.counts, strict=True), key=lambda pair: -pair[1])
     return dict(ranked[:_SHOWN_PATTERNS])
-
-
-def _symbol(size: Sequence[int], mask: int) -> str:
-    return f"p{join_sizes(size)}-{mask}"
 
 
 def _path(size: Sequence[int], mask: int) -> str:

@@ -80,12 +80,13 @@ def find_library(kernels: np.ndarray, taps: int, max_patterns: int) -> tuple[int
         return ()
     sizes = np.sum([masks >> tap & 1 for tap in range(taps)], axis=0)
     entries = max(MIN_ENTRIES, int(sizes.max()))
+    by_frequency = np.lexsort((masks, -counts))
+    masks, counts, sizes = masks[by_frequency], counts[by_frequency], sizes[by_frequency]
     patterns = masks[sizes == entries].tolist()
     if len(patterns) > max_patterns:
-        raise StaysDense(f"{len(patterns)} patterns of {entries} entries, at most {max_patterns} fit")
-
-    by_frequency = np.lexsort((masks, -counts))
-    masks, counts = masks[by_frequency], counts[by_frequency]
+        misfits = counts[choose_patterns(masks, patterns[:max_patterns]) == max_patterns].sum() / counts.sum()
+        rest = f"{misfits:.0%} of the kernels fit none of the commonest {max_patterns}"
+        raise StaysDense(f"{len(patterns)} patterns of {entries} entries, at most {max_patterns} fit; {rest}")
     orphans = masks[choose_patterns(masks, patterns) == len(patterns)]
     patterns += _merge(orphans, entries, taps, max_patterns)
     if len(patterns) > max_patterns:
