@@ -85,6 +85,13 @@ class Nest:
         kept = [number for number, loop in enumerate(self.loops) if loop.is_parallel]
         return kept[-1] + 1 if kept else 0
 
+    def makes(self, memory: ir.Value) -> bool:
+        """Whether what is written to a memory does not depend on what was there."""
+        block = self.op.operation.regions[0].blocks[0]
+        arguments = list(block.arguments)[len(self.op.inputs) :]
+        written = [n for n, access in enumerate(self.outputs) if access.memory == memory]
+        return bool(written) and all(n in self.starts or not any(True for _ in arguments[n].uses) for n in written)
+
     def parallel_first(self) -> Nest:
         """Return the nest with all reductions inside of the parallel loops."""
         order = sorted(range(len(self.loops)), key=lambda number: not self.loops[number].is_parallel)

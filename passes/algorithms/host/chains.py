@@ -119,7 +119,7 @@ def _is_handed(memory: ir.Value, chain: Chain, groups: Sequence[Sequence[Link]])
     if len(users) != 1 or len(users[0]) < 2:
         return False
     first = next(link for link in users[0] if _uses(link, memory))
-    return isinstance(first, Nest) and first.carried == len(first.loops) and memory in [a.memory for a in first.outputs]
+    return isinstance(first, Nest) and first.carried == len(first.loops) and first.makes(memory)
 
 
 def _uses(link: Link, memory: ir.Value) -> bool:
@@ -145,7 +145,7 @@ def _sized(site: HostSite, plan: Plan, own: Sequence[ir.Value]) -> Plan | None:
     height = units * longest
     stack = {}
     for memory in own:
-        found = _on_stack(plan.chain.places[memory], height)
+        found = _on_stack(plan.chain.places[memory], height, along_rows=plan.along_rows)
         if found[2] * element_bytes(memory.type) <= 4 * _STACK_BYTES:
             stack[memory] = found
     return replace(plan, units=units, stack=stack)
@@ -169,12 +169,12 @@ def _all_bytes(plan: Plan) -> int:
     return sum(size for memory, size in sizes.items() if memory not in plan.kept)
 
 
-def _on_stack(place: Place, height: int) -> tuple[int, tuple[int, ...], int]:
+def _on_stack(place: Place, height: int, *, along_rows: bool) -> tuple[int, tuple[int, ...], int]:
     """Return the step of rows, the steps of the dims of a row, and the elements of so many rows, without gaps."""
     extents = [extent for extent, _ in place.inner]
     dense = [math.prod(extents[n + 1 :]) for n in range(len(extents))]
     size = math.prod(extents)
-    if all(place.leading[-1] < step for _, step in place.inner):
+    if along_rows:
         pitch = ceil_div(height, _LINE) * _LINE
         return 1, tuple(step * pitch for step in dense), size * pitch
     pitch = ceil_div(size, _LINE) * _LINE

@@ -272,7 +272,9 @@ class _Writer:
         block = nest.op.operation.regions[0].blocks[0]
         arguments = list(block.arguments)
         results = arguments[len(nest.op.inputs) :]
-        values: dict[ir.Value, ir.Value] = dict(zip(results, sums, strict=False))
+        starts = [outer.outer(nest.starts[n]) if n in nest.starts else None for n in range(len(results))]
+        begun = sums or starts  # without loops of sums there is one turn of each
+        values = {result: value for result, value in zip(results, begun, strict=True) if value is not None}
         for argument, access, address in zip(arguments, nest.accesses, addresses, strict=True):
             if argument in values or next(iter(argument.uses), None) is None:
                 continue
