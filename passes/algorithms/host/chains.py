@@ -195,7 +195,8 @@ def emit_chain(site: HostSite, plan: Plan, memories: Mapping[ir.Value, ir.Value]
         found = _factors(site, plan, group[0], memories) if isinstance(group[0], Product) else None
         factors.append(found)
         for side in (found or ())[:2]:
-            given += [side.memory] if isinstance(side, Side) and side.memory not in given else []
+            is_new = isinstance(side, Side) and side.memory not in given and side.memory not in plan.stack
+            given += [side.memory] if is_new else []
     turns = sum(link.turns for link in plan.chain.links)
     if plan.rows is None:
         threads = min(site.schedule.threads, plan.count, max(1, turns // site.costs.shared_work_cycles))
@@ -229,7 +230,8 @@ def _factors(
     target, columns = site.target, product.columns.extent
     width = tile_width(plan.chain.extents[-1], columns, target, plan.rows.longest)
     cuts = plan.rows, Cuts.evenly(columns, target.lanes, width)
-    lhs, rhs, out = (memories[access.memory] for access in (product.lhs, product.rhs, product.out))
+    rhs = memories[product.rhs.memory]
+    lhs, out = (memories.get(access.memory, access.memory) for access in (product.lhs, product.out))
     operands = Operands(lhs, rhs, out, NO_EPILOGUE)
     if product.lhs.memory in plan.chain.places:
         return Side.left(_moved(product, plan), lhs), pack_right(site, product, operands, cuts), cuts

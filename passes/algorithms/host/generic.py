@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -51,17 +51,14 @@ class Generic(HostAlgorithm):
 
     def emit(self, site: HostSite) -> None:
         steps = bufferize(find_callee(site.op))
-        memories = _memories(site, steps)
         todo = with_starts(steps.ops, [_read(step) for step in steps.ops])
-        users: dict[ir.Value, list[int]] = {}
-        for number, (step, _) in enumerate(todo):
-            for memory in used_memories(step, memories):
-                users.setdefault(memory, []).append(number)
-        own = {buffer: users[buffer] for buffer in steps.buffers if buffer in users}
+        plans = _find_chains(site, [step for step, _ in todo], [job for _, job in todo], steps)
+        needless = {memory for plan in plans.values() for memory in (*plan.stack, *plan.kept)}
+        memories = _memories(site, steps, needless)
         first = 0
         while first < len(todo):
-            plan = _find_chain(site, first, [job for _, job in todo[first : first + _MOST_TOGETHER]], own)
             step, job = todo[first]
+            plan = plans.get(first)
             if plan is not None:
                 emit_chain(site, plan, memories)
             elif isinstance(job, Product):
@@ -73,6 +70,24 @@ class Generic(HostAlgorithm):
             else:
                 _emit_step(site, step, memories)
             first += 1 if plan is None else len(plan.chain.links)
+
+
+def _find_chains(site: HostSite, ops: Sequence[Any], jobs: Sequence[Job], steps: Steps) -> dict[int, Plan]:
+    """Return how steps are computed together, by the number of the first of them."""
+    known = {*steps.arguments, *steps.buffers}
+    users: dict[ir.Value, list[int]] = {}
+    for number, op in enumerate(ops):
+        for memory in used_memories(op, known):
+            users.setdefault(memory, []).append(number)
+    own = {buffer: users[buffer] for buffer in steps.buffers if buffer in users}
+    plans: dict[int, Plan] = {}
+    first = 0
+    while first < len(jobs):
+        plan = _find_chain(site, first, jobs[first : first + _MOST_TOGETHER], own)
+        if plan is not None:
+            plans[first] = plan
+        first += 1 if plan is None else len(plan.chain.links)
+    return plans
 
 
 def _find_chain(site: HostSite, first: int, jobs: Sequence[Job], own: Mapping[ir.Value, Sequence[int]]) -> Plan | None:
@@ -106,14 +121,14 @@ def _read(step: Any) -> Job:
     return Transposed.of(nest) or nest
 
 
-def _memories(site: HostSite, steps: Steps) -> dict[ir.Value, ir.Value]:
-    """Return the memory of the net that each memory of the steps is."""
+def _memories(site: HostSite, steps: Steps, needless: Collection[ir.Value]) -> dict[ir.Value, ir.Value]:
+    """Return the memory of the net that each memory of the steps is, without those that need none."""
     op = site.op
     constants = [site.constant(array, op.results[0], f"table{n}") for n, array in enumerate(steps.constants)]
     given = [site.buffer(value).memory for value in op.operands]
     made = [site.memory.result(value).memory for value in op.results]
     memories = dict(zip(steps.arguments, [*given, *constants, *made], strict=True))
-    for buffer in steps.buffers:
+    for buffer in [each for each in steps.buffers if each not in needless]:
         elements = max(1, math.prod(buffer.type.shape))
         memories[buffer] = site.memory.allocate(elements, buffer.type.element_type)
     return memories
