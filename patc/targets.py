@@ -228,7 +228,21 @@ for _target in (*TARGETS.values(), SPIRV_VULKAN):
 
 @functools.cache
 def host() -> Target:
-    """Return the target of this machine: code for it may use all its CPU has.
+    """Return the target of this machine: code for it may use all its CPU has. Its costs are those that `patc calibrate`
+    measured, if it did.
+
+    Raises:
+        PatcError: as `uncalibrated_host`.
+    """
+    from patc.bench.machine import cpu_name
+    from patc.calibration.store import calibrated
+
+    found: Target = calibrated(uncalibrated_host(), cpu_name())
+    return found
+
+
+def uncalibrated_host() -> Target:
+    """Return the target of this machine, with the costs that its table says.
 
     Raises:
         PatcError: an x86-64 machine without AVX2 and FMA, or another architecture than x86-64 and AArch64.

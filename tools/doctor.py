@@ -31,6 +31,7 @@ _REQUIRED = ("torch", "torch-mlir", "numpy", "llvmlite", "safetensors", "xxhash"
 # What is in the cache folder, by the names of folders there.
 _CACHES = {
     "code": "models compiled before, of which the last ones used stay: 2 GB",
+    "calibration": "what patc calibrate measured",
     "tuning": "measured times of --tune measure",
     "bench": "environments of rivals of patc bench",
     "zig": "the linker's own cache",
@@ -85,13 +86,15 @@ def _describe_system() -> Iterator[tuple[str, str]]:
 def _describe_machine() -> Iterator[tuple[str, str]]:
     """Yield the CPU, and whether each kind of target can be used here."""
     from patc.bench.machine import this_machine
-    from patc.targets import host
+    from patc.targets import host, uncalibrated_host
 
     machine = this_machine()
     yield "CPU", f"{machine.cpu}; {machine.cores} cores for this process"
     yield "memory", f"{machine.memory_bytes / 1e9:.1f} GB; caches {machine.caches}"
     target = host()
     yield "host", f"{target.registers} vectors of {target.lanes} floats; {', '.join(machine.features)}"
+    costs = "as patc calibrate measured them" if target != uncalibrated_host() else "built in; patc calibrate measures"
+    yield "costs", costs
     yield "Vulkan", _describe_vulkan()
     yield "linker", _describe_linker()
 

@@ -18,6 +18,7 @@ COMMANDS = (
     "prune",
     "bench",
     "debug",
+    "calibrate",
     "devices",
     "doctor",
     "sign",

@@ -74,7 +74,7 @@ class Machine:
 def this_machine() -> Machine:
     """Describe the machine that this process runs on."""
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         architecture=platform.machine(),
         cores=available_threads(),
         memory_bytes=_memory_bytes(),
@@ -128,7 +128,8 @@ def _sysctl(name: str) -> str:
     return result.stdout.strip()
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the model name of this machine's CPU."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.processor()
     try:

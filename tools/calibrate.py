@@ -1,0 +1,102 @@
+"""`patc calibrate`: measures what the cost model has to know of this machine, and how far it is off."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from patc.tools import arguments
+
+if TYPE_CHECKING:
+    from patc.calibration.check import Checked
+
+_DESCRIPTION = """\
+Measure what schedules depend on: multiply-adds and loads a cycle, their latency, the second-level cache, and what of it
+layers reach. The values are kept in the cache folder for this CPU and version of patc, and from then on everything that
+is compiled for this machine is scheduled by them. Takes seconds, on a machine that does nothing else.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser = arguments.add_command(subparsers, "calibrate", "measure what schedules depend on", _DESCRIPTION)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--renew", action="store_true", help="measure again, and replace what was measured before")
+    what.add_argument(
+        "--check", action="store_true", help="time layers, and say how far the model is off; a minute or two"
+    )
+    parser.add_argument("--target", metavar="T", default="host", help="with --check: whose code to time (host)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status.
+
+    Raises:
+        PatcError: a target whose code this machine does not run, or the values cannot be kept.
+    """
+    if args.check:
+        _check(args.target)
+        return 0
+    from patc.bench.machine import cpu_name
+    from patc.calibration.layers import calibrate
+    from patc.calibration.store import calibration_file, load, store
+    from patc.targets import uncalibrated_host
+
+    target = uncalibrated_host()
+    path = calibration_file(cpu_name(), target.lanes)
+    found = None if args.renew else load(path)
+    if found is None:
+        found = calibrate(target)
+        store(path, found)
+    print(f"{cpu_name()}, kept in {path}")
+    if found.shared:
+        print("others used the machine meanwhile: --renew measures again")
+    _print_values(target, found.apply(target))
+    return 0
+
+
+def _print_values(before: Any, after: Any) -> None:
+    from patc.tools.console import make_console, make_table
+
+    table = make_table(("", "built in", "measured"), 1)
+    for old, new in ((before, after), (before.costs, after.costs)):
+        for item in fields(old):
+            values = getattr(old, item.name), getattr(new, item.name)
+            if item.type in ("int", "float") and values[0] != values[1]:
+                table.add_row(item.name, *(f"{value:g}" for value in values))
+    make_console().print(table)
+
+
+def _check(name: str) -> None:
+    from patc.bench.machine import find_caches
+    from patc.calibration.check import check
+    from patc.calibration.measure import measure_core
+    from patc.targets import get_target, host
+    from patc.tools.console import compilation_progress, describe_tile, make_console, make_table
+
+    core = measure_core(host(), find_caches().level2)
+    with compilation_progress() as report:
+        found = check(get_target(name), core.clock_hz, notify=lambda layer: report(f"timing {layer}", 0, 1))
+    table = make_table(("layer", "chosen", "modelled us", "measured us", "ratio", "over best"), 2)
+    for item in found:
+        times = f"{1e6 * item.modelled:.0f}", f"{1e6 * item.measured:.0f}"
+        chosen = f"{item.chosen.algorithm} {describe_tile(item.chosen)}"
+        ratios = f"{item.modelled / item.measured:.2f}", f"{item.measured / item.least:.2f}"
+        table.add_row(str(item.layer), chosen, *times, *ratios)
+    make_console().print(table)
+    print(summarize(found))
+    if core.is_shared:
+        print("others used the machine meanwhile: the times are not reliable")
+
+
+def summarize(found: list[Checked]) -> str:
+    """Return how far the model is off, in a line."""
+    errors = [item.error for item in found]
+    close = sum(item.is_close for item in found)
+    return (
+        f"the model is off by {statistics.median(errors):.0%} in the median and {max(errors):.0%} at worst; "
+        f"the choice is within 5% of the best measured on {close} of {len(found)} layers"
+    )
