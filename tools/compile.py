@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from patc.runtime.program import Program
 
 MLIR_PREFIX = "mlir@"
+MOST_REPEATED = 3  # layers of which the same is said one by one
 WEIGHTS_PLACES = ("embed", "file")
 
 _DESCRIPTION = """\
@@ -314,8 +315,14 @@ def _emit_mlir(args: argparse.Namespace) -> None:
 
 
 def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
-    for line in dict.fromkeys(map(str, diagnostics)):  # the parts of a transposed convolution say the same
-        print(line)
+    """Print each line once, as the parts of a transposed convolution say the same, and what is said of many layers with
+    the first of them alone."""
+    said: dict[str, list[str]] = {}
+    for line, item in {str(item): item for item in diagnostics}.items():
+        said.setdefault(f"{item.severity}: {item.message}", []).append(line)
+    for lines in said.values():
+        more = f" (and of {len(lines) - 1} more layers)" if len(lines) > MOST_REPEATED else ""
+        print("\n".join([lines[0] + more] if more else lines))
 
 
 def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None:
