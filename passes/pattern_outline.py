@@ -30,7 +30,7 @@ from patc.passes.ir.functions import (
     walk_ops,
     works_on_tensors,
 )
-from patc.passes.ir.groups import find_groups, is_copied, outer_operands, sort_block, users_outside
+from patc.passes.ir.groups import find_groups, is_copied, outer_operands, owner_in, sort_block, users_outside
 from patc.passes.ir.views import is_concat, is_view
 from patc.passes.layers.base import Access, LayerKind
 from patc.passes.layers.reference import replace_results
@@ -38,6 +38,8 @@ from patc.passes.layers.registry import kind_of
 
 _DIALECTS = ("linalg", "tensor", "arith", "math", "scf", "tm_tensor")
 _STAY = ("func.return", "arith.constant")
+_CONSTANTS = ("arith.constant", "pattern.parameter")
+_WITH_HALO = (Access.WINDOW, Access.PLANES)
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,13 @@ class PatternOutline(Pass):
 
 
 def _lower_layers(function: Any, state: PassState) -> None:
-    """Turn layers into linalg again whose weights are computed at run time, and sums and activations that only linalg
-    hands tensors to and reads: it is fused with them."""
+    """Turn layers into linalg again whose weights are computed at run time or whose planes are not, and sums and
+    activations that only linalg hands tensors to and reads: it is fused with them."""
     for op in list(top_level_ops(function)):
         kind = kind_of(op)
-        if kind is None or not (_has_computed_weights(op, kind, state) or _is_among_left(op, kind)):
+        if kind is None or not (
+            _has_computed_weights(op, kind, state) or _has_constant_planes(op, kind) or _is_among_left(op, kind)
+        ):
             continue
         with op.location, ir.InsertionPoint(op):
             computed = kind.reference(op, state)
@@ -112,6 +116,13 @@ def _has_computed_weights(op: Any, kind: LayerKind, state: PassState) -> bool:
         return False  # a sparse layer, which only pattern-encode makes
     weights = [op.operands[number] for number, access in accesses.items() if access is Access.WEIGHTS]
     return any(read_constant(weight, state) is None for weight in weights)
+
+
+def _has_constant_planes(op: Any, kind: LayerKind) -> bool:
+    """Whether a layer reads planes that no layer makes: nobody gives these a halo."""
+    read = [op.operands[operand.number] for operand in kind.operands(op) if operand.access in _WITH_HALO]
+    owners = [through_reshapes(value).owner for value in read]
+    return any(not isinstance(owner, ir.Block) and owner.operation.name in _CONSTANTS for owner in owners)
 
 
 def _is_among_left(op: Any, kind: LayerKind) -> bool:
@@ -141,7 +152,7 @@ def _with_views(function: Any, left: list[Any]) -> list[Any]:
             names.add(op.operation)
     for op in reversed(list(top_level_ops(function))):
         may_join = op.operation.name in RESHAPES or (is_view(op) and not is_concat(op))
-        users = [use.owner.operation for use in op.results[0].uses] if may_join else []
+        users = [owner_in(use.owner, op.operation.block) for use in op.results[0].uses] if may_join else []
         if users and all(user in names for user in users):
             names.add(op.operation)
     return [op for op in top_level_ops(function) if op.operation in names]

@@ -80,10 +80,10 @@ def _is_member(op: Any, names: set[ir.Operation]) -> bool:
     if not all(is_copied(result) for result in op.results):
         return True
     block = op.operation.block
-    return any(_owner_in(use.owner, block) not in names for result in op.results for use in result.uses)
+    return any(owner_in(use.owner, block) not in names for result in op.results for use in result.uses)
 
 
-def _owner_in(user: Any, block: ir.Block) -> ir.Operation:
+def owner_in(user: Any, block: ir.Block) -> ir.Operation:
     """Return the op of a block that an op is, or is in a region of."""
     operation = user.operation
     while operation.block != block:
@@ -112,7 +112,7 @@ def _join(groups: dict[ir.Operation, list[ir.Operation]], first: list[Any], seco
 def users_outside(value: ir.Value, members: set[Any], block: ir.Block) -> bool:
     """Whether any op of a block that is not in a group reads a value, itself or by numbers that come from it."""
     for use in value.uses:
-        user = _owner_in(use.owner, block)
+        user = owner_in(use.owner, block)
         if user in members:
             continue
         if user.operation.name in RESHAPES:

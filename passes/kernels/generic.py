@@ -11,10 +11,12 @@ from torch_mlir.dialects import arith, memref
 
 from patc.passes.generic.bufferize import root
 from patc.passes.generic.nests import Access, Nest, memory_of
+from patc.passes.ir.functions import walk_ops
 from patc.passes.kernels.builder import Builder, Index
 
 _CONTRACTED = ("arith.addf", "arith.mulf", "arith.subf")
 _ANY_ORDER = ("arith.addf", "arith.mulf")  # sums and products over many elements
+_ROUNDINGS = ("math.roundeven", "math.round", "math.floor", "math.ceil", "arith.fptosi", "arith.fptoui")
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,20 @@ class _NestWriter:
         return [values[value] if value in values else body.outer(value) for value in terminator.operands]
 
     def _relax_division(self, copy: ir.Operation, op: Any) -> None:
-        """Let LLVM multiply by the inverse of what all elements of a row are divided by."""
-        if copy.name == "arith.divf" and op.operands[1] in list(self._block.arguments) and self._nest.loops:
+        """Let LLVM multiply by the inverse of what all elements of a row are divided by, unless something is rounded to
+        whole numbers, where the last place decides."""
+        is_argument = copy.name == "arith.divf" and op.operands[1] in list(self._block.arguments)
+        if is_argument and self._nest.loops and not rounds(self._nest.op.operation):
             divisor = self._nest.accesses[list(self._block.arguments).index(op.operands[1])]
             if divisor.steps[-1] == 0:
                 copy.attributes["fastmath"] = ir.Attribute.parse("#arith.fastmath<arcp>")
+
+
+def rounds(op: ir.Operation) -> bool:
+    """Whether something in the function of an op becomes a whole number."""
+    while op.name != "func.func":
+        op = op.parent.operation
+    return any(inner.operation.name in _ROUNDINGS for inner in walk_ops(op))
 
 
 def relax(copy: ir.Operation, op: Any, accumulators: list[ir.Value]) -> None:

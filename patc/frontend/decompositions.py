@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -13,13 +14,24 @@ from patc.integers import ceil_div
 
 aten = torch.ops.aten
 
+_MOST_WINDOWS = 8  # along an axis, that are computed one by one
+
 
 def _adaptive_avg_pool2d(x: torch.Tensor, sizes: Sequence[int]) -> Any:
     windows = _equal_windows(x, sizes)
     if windows is not None:
         return aten.avg_pool2d.default(x, *windows)
+    if max(sizes) <= _MOST_WINDOWS:  # what is not finite stays in its windows
+        return _window_means(_window_means(x, -2, sizes[0]), -1, sizes[1])
     rows, columns = (_means(size, count, x) for size, count in zip(x.shape[-2:], sizes, strict=True))
     return rows @ (x @ columns.transpose(0, 1))
+
+
+def _window_means(x: torch.Tensor, axis: int, count: int) -> torch.Tensor:
+    """Return the means of `count` windows along an axis."""
+    size = x.shape[axis]
+    ends = [(i * size // count, ceil_div((i + 1) * size, count)) for i in range(count)]
+    return torch.cat([x.narrow(axis, start, end - start).mean(axis, keepdim=True) for start, end in ends], axis)
 
 
 def _means(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
@@ -162,6 +174,22 @@ def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
     return y if high is None else torch.minimum(y, high.to(dtype))
 
 
+def _cat(parts: Sequence[torch.Tensor], dim: int = 0) -> Any:
+    """Return a concatenation of tensors of one type: torch-mlir takes bytes among floats for numbers with a sign."""
+    dtype = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+    if all(part.dtype == dtype for part in parts):
+        return NotImplemented
+    return aten.cat.default([part.to(dtype) for part in parts], dim)
+
+
+def _where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Any:
+    """Return a choice between tensors of one type."""
+    dtype = torch.result_type(x, y)
+    if x.dtype == y.dtype == dtype:
+        return NotImplemented
+    return aten.where.self(condition, x.to(dtype), y.to(dtype))
+
+
 def _constant_pad(x: torch.Tensor, pads: Sequence[int], value: Any = 0) -> Any:
     """Return a tensor with pads of which some cut: torch-mlir reads beyond its end."""
     if min(pads, default=0) >= 0:
@@ -185,12 +213,14 @@ def _wide_product(product: Any) -> Callable[[torch.Tensor, torch.Tensor], Any]:
 
 # Adaptive pools whose windows all have one size are ordinary ones; others are products with matrices, and gathers.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.cat.default: _cat,
     aten.clamp.Tensor: _clamp,
     aten.convolution.default: _convolution,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
     aten.empty.memory_format: _empty,  # of circular pads: what lies in memory is not the same twice, nor finite
     aten.constant_pad_nd.default: _constant_pad,
+    aten.where.self: _where,
     aten.mm.default: _wide_product(aten.mm.default),
     aten.bmm.default: _wide_product(aten.bmm.default),
     aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather

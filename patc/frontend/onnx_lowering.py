@@ -137,10 +137,6 @@ def _is_wrong(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     """Return whether torch-mlir lowers a node to other numbers than it stands for."""
     if node.op_type == "GridSample":
         return attribute_of(node, "padding_mode", b"zeros") != b"border"
-    if node.op_type == "Resize" and attribute_of(node, "coordinate_transformation_mode", b"") == b"align_corners":
-        scales = graph.constants.get(node.input[2]) if len(node.input) > 2 else None  # what they leave over counts
-        sizes = np.array(graph.types[node.input[0]].sizes)
-        return scales is not None and len(scales) == len(sizes) and bool((scales * sizes % 1).any())
     # The determinant has no pivots there, and what stays of those that are rewritten has types or attributes that are
     # not read there either.
     return node.op_type == "Det" or node.op_type in (*QUANTISED, *RECURRENT)

@@ -12,6 +12,7 @@ from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_quantised import QUANTISED
 from patc.frontend.onnx_recurrent import RECURRENT
 from patc.frontend.onnx_resize import rewrite_resize
+from patc.frontend.onnx_sampling import SAMPLING
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -76,9 +77,20 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
 
 
+def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Name the other order of blocks and channels, the same for one channel: torch-mlir mixes up the axes of that."""
+    size = attribute_of(node, "blocksize", 0)
+    if attribute_of(node, "mode", b"DCR") != b"CRD" or writer.sizes(node.input[0])[1] != size**2:
+        return None
+    return writer.emit("DepthToSpace", node.input[0], blocksize=size, mode="DCR")
+
+
 def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Cut where pads are negative: torch-mlir reads beyond the end of what it pads then."""
+    """Cut where pads are negative: torch-mlir reads beyond the end of what it pads then. What goes around is joined, of
+    which torch-mlir finds no end where an axis has one element."""
     x, pads, *rest = node.input
+    if attribute_of(node, "mode", b"constant") == b"wrap":
+        return _wrap(writer, node)
     known = writer.graph.constants.get(pads)
     axes = writer.graph.constants.get(rest[1]) if len(rest) > 1 and rest[1] else np.arange(len(writer.sizes(x)))
     if known is None or axes is None or known.min(initial=0) >= 0:
@@ -89,10 +101,28 @@ def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("Pad", cut, writer.constant(np.maximum(known, 0)), *rest, attributes=node.attribute)
 
 
+def _wrap(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Gather along each axis what lies there and, beyond its ends, what lies at the other one."""
+    x, pads, *rest = node.input
+    known, sizes = writer.graph.constants.get(pads), writer.sizes(x)
+    axes = writer.graph.constants.get(rest[1]) if len(rest) > 1 and rest[1] else np.arange(len(sizes))
+    if known is None or axes is None:
+        return None
+    result = x
+    for axis, before, after in zip(axes.tolist(), *known.reshape(2, -1).tolist(), strict=True):
+        size = sizes[axis]
+        if before or after:
+            places = writer.constant(np.arange(-before, size + after, dtype=np.int64) % size)
+            result = writer.emit("Gather", result, places, axis=axis)
+    return result if result != x else writer.emit("Identity", x)
+
+
 _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
     **QUANTISED,
     **RECURRENT,
+    **SAMPLING,
     "Cast": _cast,
+    "DepthToSpace": _depth_to_space,
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from random_networks import draw_weight
+from conv_layers import draw_weight
 from torch import Tensor, nn
 
 

@@ -1,38 +1,50 @@
 """Random networks: layers as JSON values, and the torch modules that they stand for.
 
-A network is a list of layers that each take the value before them; `add` takes an earlier one too. A layer that does
-not fit its input is left out, so that any part of a list is a network.
+A network is a list of layers that each take the value before them; `add` takes an earlier one too, and `use` another
+input of the network. A layer that does not fit its input is left out, so that any part of a list is a network.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
+import sequence_layers
+import tensor_layers
 import torch
-from tensor_layers import KINDS, Bytes, Concat, draw_layer, make_layer
+from conv_layers import draw_conv, make_conv, make_conv_1d, make_linear
+from sequence_layers import INPUTS, Batches, Use, draw_input, draw_words, make_tokens
+from tensor_layers import Bytes, Concat
 from torch import Tensor, nn
 
 Layer = dict[str, Any]
 
-# Masks of 3x3 kernels, bit by bit in rows: four taps, as the default library has them, and a few others.
-MASKS = (27, 54, 216, 432, 58, 154, 178, 184, 16, 186, 325)
 MOST_ELEMENTS = 40_000
+_OTHERS = (*tensor_layers.KINDS, *sequence_layers.KINDS)
 
 
 class Network(nn.Module):
-    """Layers in a row; `returned` says which values come back, the last one first."""
+    """Layers in a row.
 
-    def __init__(self, layers: Sequence[nn.Module], sources: Sequence[int | None], returned: Sequence[int]) -> None:
+    Args:
+        layers: in order.
+        sources: what each takes beside the value before it: an earlier value by its number, an input by its name.
+        returned: which values come back, the last one first.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], sources: Sequence[int | str | None], returned: Sequence[int]
+    ) -> None:
         super().__init__()
         self.layers, self.sources, self.returned = nn.ModuleList(layers), list(sources), list(returned)
+        self.others = list(dict.fromkeys(source for source in sources if isinstance(source, str)))
 
-    def forward(self, x: Tensor) -> Any:
-        values = [x]
+    def forward(self, x: Tensor, *others: Tensor) -> Any:
+        values, inputs = [x], dict(zip(self.others, others, strict=True))
         for layer, source in zip(self.layers, self.sources, strict=True):
-            values.append(layer(values[-1]) if source is None else layer(values[-1], values[source]))
+            more = () if source is None else (inputs[source] if isinstance(source, str) else values[source],)
+            values.append(layer(values[-1], *more))
         results = [values[i] for i in self.returned]
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -60,30 +72,16 @@ class Mean(nn.Module):
         return x.mean((2, 3), keepdim=self.keep)
 
 
-class PerChannel(nn.Module):
-    """Arithmetic with a number, or with one number a channel."""
-
-    def __init__(self, operation: str, operand: Any) -> None:
-        super().__init__()
-        self.operation = operation
-        if isinstance(operand, Tensor):
-            self.register_buffer("operand", operand)
-        else:
-            self.operand = operand
-
-    def forward(self, x: Tensor) -> Tensor:
-        return {"mul": torch.mul, "add": torch.add, "sub": torch.sub, "div": torch.div}[self.operation](x, self.operand)
-
-
 def draw_layers(choices: random.Random, count: int) -> list[Layer]:
     """Draw about `count` layers and perhaps a classifier."""
     layers: list[Layer] = []
     for _ in range(count):
         kind = choices.choices(
-            ["conv", "activation", "max_pool", "avg_pool", "add", "adaptive", "concat", *KINDS],
-            [10, 2, 2, 2, 3, 0.5, 2] + [0.7] * len(KINDS),
+            ["conv", "activation", "max_pool", "avg_pool", "add", "adaptive", "concat", *_OTHERS],
+            [10, 2, 2, 2, 3, 0.5, 2] + [0.7] * len(_OTHERS),
         )[0]
-        layers.append(_DRAW[kind](choices) if kind in _DRAW else draw_layer(kind, choices))
+        home = sequence_layers if kind in sequence_layers.KINDS else tensor_layers
+        layers.append(_DRAW[kind](choices) if kind in _DRAW else home.draw_layer(kind, choices))
         if kind in ("conv", "add") and choices.random() < 0.6:
             layers.append(_draw_activation(choices))
     if choices.random() < 0.3:
@@ -95,31 +93,6 @@ def draw_layers(choices: random.Random, count: int) -> list[Layer]:
             if choices.random() < 0.4:
                 layers.append({"op": "relu"})
     return layers
-
-
-def _draw_conv(choices: random.Random) -> Layer:
-    size = choices.choice([[3, 3]] * 8 + [[1, 1]] * 4 + [[5, 5], [7, 7], [1, 3], [3, 1], [2, 2], [4, 4], [3, 5]])
-    stride = choices.choice([[1, 1]] * 4 + [[2, 2]] * 2 + [[1, 2], [3, 3], [2, 1]])
-    same = [size[0] // 2, size[1] // 2]
-    pad = choices.choice([same] * 5 + [[0, 0], [1, 0], [0, 2], [3, 3], "same"])
-    return {
-        "op": "conv",
-        "filters": choices.choice([1, 2, 3, 4, 6, 8, 8, 12, 16, 16, 17, 20, 32, 33, 48]),
-        "kernel": size,
-        "stride": [1, 1] if pad == "same" else stride,
-        "pad": pad,
-        "extra": choices.choice([None] * 12 + [[0, 1, 0, 1], [1, 0, 2, 0], [2, 1], [0, 0, 3, 1]]),
-        "dilation": choices.choice([[1, 1]] * 8 + [[2, 2], [1, 2], [3, 1]]),
-        "groups": choices.choice([1] * 7 + ["depthwise"] * 3 + [2, 3, 4]),
-        "bias": choices.random() < 0.6,
-        "zeros": choices.choice(
-            ["patterns"] * 4 + ["none"] * 4 + ["any", "any", "filters", "kernels", "groups", "all"]
-        ),
-        "keep": choices.choice([0.1, 0.3, 0.3, 0.6, 1.0]),
-        "norm": choices.random() < 0.35,
-        "after": choices.choice([None] * 8 + ["mul", "add", "sub", "div"]),
-        "operand": choices.choice(["number", "number", "scalar", "channels", "channels", "double"]),
-    }
 
 
 def _draw_activation(choices: random.Random) -> Layer:
@@ -145,7 +118,7 @@ def _draw_add(choices: random.Random) -> Layer:
 
 
 _DRAW = {
-    "conv": _draw_conv,
+    "conv": draw_conv,
     "activation": _draw_activation,
     "max_pool": lambda choices: {"op": "max_pool", **_draw_pool(choices), "dilation": choices.choice([1, 1, 1, 2])},
     "avg_pool": lambda choices: {"op": "avg_pool", **_draw_pool(choices), "borders": choices.random() < 0.5},
@@ -155,29 +128,34 @@ _DRAW = {
 
 
 def build_network(
-    layers: Sequence[Layer], shape: Sequence[int], seed: int, extra: int | None, is_bytes: bool = False
+    layers: Sequence[Layer], shape: Sequence[int], seed: int, extra: int | None, first: str = ""
 ) -> Network:
     """Return the network of a list of layers.
 
     Args:
         layers: what was drawn, or a part of it.
-        shape: N, C, H, W of the input, or N, C, W.
+        shape: N, C, and one to three more sizes of the first input.
         seed: of the weights.
         extra: which earlier value is returned beside the last one, counted from the end; None for none.
-        is_bytes: whether its input is of uint8.
+        first: "bytes" for an input of uint8, "words" for one of N, T numbers of words where the shape is N, C, T.
     """
     generator = torch.Generator().manual_seed(seed)
-    modules: list[nn.Module] = [Bytes()] if is_bytes else []
-    sources: list[int | None] = [None] * len(modules)
+    modules: list[nn.Module] = [Bytes()] if first == "bytes" else []
     values = [torch.zeros(*shape)] * (1 + len(modules))
+    if first == "words":
+        modules = [make_tokens(shape[1], generator)]
+        values = [draw_words(shape, generator), torch.zeros(*shape)]
+    sources: list[int | str | None] = [None] * len(modules)
+    others = {name: draw_input(name, shape, generator) for name in INPUTS}
     for layer in layers:
         made = _make(layer, values, generator)
         if made is None:
             continue
         module, source = made
+        more = () if source is None else (others[source] if isinstance(source, str) else values[source],)
         try:
-            result = module(values[-1]) if source is None else module(values[-1], values[source])
-        except (RuntimeError, ValueError):
+            result = module(values[-1], *more)
+        except (RuntimeError, ValueError, IndexError, NotImplementedError):
             continue  # a window larger than its input, or groups that do not divide the channels
         if not 0 < result.numel() <= MOST_ELEMENTS:
             continue
@@ -190,32 +168,42 @@ def build_network(
     return Network(modules, sources, returned).eval().requires_grad_(False)
 
 
-def _make(layer: Layer, values: Sequence[Tensor], generator: torch.Generator) -> tuple[nn.Module, int | None] | None:
+def make_others(network: Network, shape: Sequence[int], seed: int) -> list[Tensor]:
+    """Return the inputs of a network beside the first one, for one of a shape."""
+    generator = torch.Generator().manual_seed(seed)
+    return [draw_input(name, shape, generator) for name in network.others]
+
+
+def _make(
+    layer: Layer, values: Sequence[Tensor], generator: torch.Generator
+) -> tuple[nn.Module, int | str | None] | None:
     x, op = values[-1], layer["op"]
-    if op == "add":
-        alike = [i for i, value in enumerate(values) if value.shape == x.shape and x.ndim == 4]
-        return (Add(), alike[-min(layer["back"], len(alike))]) if alike else None
-    if op == "concat":
-        alike = [i for i, value in enumerate(values) if value.ndim == x.ndim > 2 and value.shape[2:] == x.shape[2:]]
-        return (Concat(), alike[-min(layer["back"], len(alike))]) if alike else None
-    if op in KINDS:
-        made = make_layer(layer, x, generator)
-        return None if made is None else (made, None)
+    if op in _JOINS:
+        join, is_alike = _JOINS[op]
+        alike = [i for i, value in enumerate(values) if value.is_floating_point() and is_alike(value, x)]
+        return (join(layer), alike[-min(layer["back"], len(alike))]) if alike else None
+    if op == "use":
+        return Use(layer["name"]), layer["name"]
     if op in _ANY_RANK:
         return _ANY_RANK[op](layer), None
-    if op == "linear":
-        return (_make_linear(layer, x.shape[1], generator), None) if x.ndim == 2 else None
-    if x.ndim == 3 and op == "conv":
-        module = _make_conv_1d(layer, x.shape[1], generator)
-        return None if module is None else (module, None)
-    if x.ndim != 4:
-        return None
-    if op == "conv":
-        conv = _make_conv(layer, x.shape[1], generator)
-        return None if conv is None else (conv, None)
-    return _POOLS[op](layer), None
+    if op in tensor_layers.KINDS:
+        made = tensor_layers.make_layer(layer, x, generator)
+    elif op in sequence_layers.KINDS:
+        made = sequence_layers.make_layer(layer, x, generator)
+    elif op == "linear":
+        made = make_linear(layer, x.shape[1], generator) if x.ndim == 2 else None
+    elif op == "conv":
+        made = {3: make_conv_1d, 4: make_conv}.get(x.ndim, lambda *_: None)(layer, x.shape[1], generator)
+    else:
+        made = _POOLS[op](layer) if x.ndim == 4 else None
+    return None if made is None else (made, None)
 
 
+_JOINS: dict[str, tuple[Any, Any]] = {
+    "add": (lambda layer: Add(), lambda value, x: value.shape == x.shape and x.ndim >= 3),
+    "concat": (lambda layer: Concat(), lambda value, x: value.ndim == x.ndim > 2 and value.shape[2:] == x.shape[2:]),
+    "batches": (lambda layer: Batches(layer["fold"]), lambda value, x: value.shape == x.shape and x.ndim >= 3),
+}
 _ANY_RANK = {
     "relu": lambda layer: nn.ReLU(),
     "relu6": lambda layer: nn.ReLU6(),
@@ -233,95 +221,3 @@ _POOLS = {
     "adaptive": lambda layer: nn.AdaptiveAvgPool2d(layer["size"]),
     "mean": lambda layer: Mean(layer["keep"]),
 }
-
-
-def _make_linear(layer: Layer, inputs: int, generator: torch.Generator) -> nn.Module:
-    linear = nn.utils.skip_init(nn.Linear, inputs, layer["outputs"], bias=layer["bias"])
-    for parameter in linear.parameters():
-        parameter.data.normal_(0.0, 1 / math.sqrt(inputs), generator=generator)
-    return linear
-
-
-def _make_conv(layer: Layer, channels: int, generator: torch.Generator) -> nn.Module | None:
-    filters, groups = layer["filters"], layer["groups"]
-    if groups == "depthwise":
-        filters, groups = channels * (2 if filters == 2 else 1), channels
-    elif channels % groups:
-        return None
-    else:
-        filters = -(-filters // groups) * groups
-    sizes = (layer["kernel"], layer["stride"], layer["pad"], layer["dilation"])
-    conv = nn.utils.skip_init(nn.Conv2d, channels, filters, *sizes, groups=groups, bias=layer["bias"])
-    conv.weight.data.copy_(draw_weight(layer, conv.weight.shape, generator))
-    if conv.bias is not None:
-        conv.bias.data.normal_(0.0, 0.3, generator=generator)
-    parts: list[nn.Module] = [nn.ZeroPad2d((layer["extra"] + [0, 0])[:4])] if layer["extra"] else []
-    parts.append(conv)
-    if layer["norm"]:
-        parts.append(_make_norm(filters, generator))
-    if layer["after"]:
-        parts.append(PerChannel(layer["after"], _draw_operand(layer["operand"], filters, generator)))
-    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
-
-
-def _make_conv_1d(layer: Layer, channels: int, generator: torch.Generator) -> nn.Module | None:
-    groups = channels if layer["groups"] == "depthwise" else layer["groups"]
-    if channels % groups:
-        return None
-    filters = -(-layer["filters"] // groups) * groups
-    pad = layer["pad"] if layer["pad"] == "same" else layer["pad"][1]
-    sizes = (layer["kernel"][1], layer["stride"][1], pad, layer["dilation"][1], groups)
-    conv = nn.utils.skip_init(nn.Conv1d, channels, filters, *sizes, bias=layer["bias"])
-    for parameter in conv.parameters():
-        parameter.data.normal_(0.0, math.sqrt(groups / (channels * sizes[0])), generator=generator)
-    return conv
-
-
-def _draw_operand(kind: str, channels: int, generator: torch.Generator) -> Any:
-    values = torch.rand(1, channels, 1, 1, generator=generator) + 0.5
-    if kind == "channels":
-        return values
-    number = float(values[0, 0, 0, 0])
-    return {"number": number, "scalar": torch.tensor(number), "double": torch.tensor(number, dtype=torch.float64)}[kind]
-
-
-def _make_norm(channels: int, generator: torch.Generator) -> nn.Module:
-    norm = nn.BatchNorm2d(channels)
-    assert norm.running_mean is not None and norm.running_var is not None
-    for tensor in (norm.weight.data, norm.running_var):
-        tensor.uniform_(0.5, 1.5, generator=generator)
-    for tensor in (norm.bias.data, norm.running_mean):
-        tensor.normal_(0.0, 0.3, generator=generator)
-    return norm
-
-
-def draw_weight(layer: Layer, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return a weight with zeros of some kind."""
-    filters, channels, height, width = shape
-    taps = height * width
-    weight = torch.randn(filters, channels, taps, generator=generator) * math.sqrt(2 / (channels * taps))
-    kind = layer["zeros"]
-    if kind == "patterns" and taps == 9:
-        library = MASKS[: 8 if layer["keep"] < 1 else len(MASKS)]
-        bits = torch.tensor([[mask >> tap & 1 for tap in range(taps)] for mask in library])
-        weight *= bits[torch.randint(len(library), (filters, channels), generator=generator)]
-    if kind in ("patterns", "kernels"):
-        weight *= torch.rand(filters, channels, 1, generator=generator) < layer["keep"]
-    elif kind == "any":
-        weight *= torch.rand(weight.shape, generator=generator) < layer["keep"]
-    elif kind == "filters":
-        weight *= torch.rand(filters, 1, 1, generator=generator) < layer["keep"]
-    elif kind == "all":
-        weight.zero_()
-    elif kind == "groups" and taps == 1:
-        _zero_groups(weight, layer["keep"], generator)
-    return weight.reshape(filters, channels, height, width)
-
-
-def _zero_groups(weight: Tensor, keep: float, generator: torch.Generator) -> None:
-    """Give groups of nine input channels of a 1x1 weight a pattern or nothing."""
-    filters, groups = weight.shape[0], weight.shape[1] // 9
-    bits = torch.tensor([[mask >> tap & 1 for tap in range(9)] for mask in MASKS[:8]])
-    chosen = bits[torch.randint(8, (filters, groups), generator=generator)]
-    chosen = chosen * (torch.rand(filters, groups, 1, generator=generator) < keep)
-    weight[:, : groups * 9, 0] *= chosen.reshape(filters, groups * 9)

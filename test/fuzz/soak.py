@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from campaign import Budget
 from kinds.nets import make_input
-from random_networks import build_network, draw_layers
+from random_networks import build_network, draw_layers, make_others
 
 import patc
 from patc.diagnostics import PatcError
@@ -147,12 +147,13 @@ class Soak:
         choices = random.Random(seed)
         shape = [1, choices.choice([2, 4, 6]), choices.choice([6, 9]), choices.choice([7, 8])]
         network = build_network(draw_layers(choices, 3), shape, seed, None)
-        x = make_input("normal", shape, seed, "f32")
+        inputs = [make_input("normal", shape, seed, "f32"), *make_others(network, shape, seed)]
         try:
-            compiled = patc.compile(network, (x,), threads=choices.choice([1, 2]))
+            compiled = patc.compile(network, tuple(inputs), threads=choices.choice([1, 2]))
         except PatcError:
             return
-        found, wanted = compiled(x), network.double()(x.double())
+        found = compiled(*inputs)
+        wanted = network.double()(*(x.double() if x.is_floating_point() else x for x in inputs))
         if float((found - wanted).abs().max()) > 1e-3 * float(wanted.abs().max()):
             raise AssertionError("wrong numbers")
 

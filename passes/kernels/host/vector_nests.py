@@ -13,7 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.generic.nests import Access, Nest
 from patc.passes.generic.vector_loops import Combiner, combiners
 from patc.passes.kernels.builder import Builder, Index, Vectors, element_type
-from patc.passes.kernels.generic import Body, Memories, relax
+from patc.passes.kernels.generic import Body, Memories, relax, rounds
 
 Addresses: TypeAlias = tuple[tuple[Index, ...], ...]  # of the operands of each nest
 
@@ -293,7 +293,8 @@ class _Writer:
     def _apply(self, op: Any, operands: Vectors, sums: Sequence[ir.Value]) -> ir.Value:
         """Return what an op of a body makes of scalars and vectors."""
         is_vector = [isinstance(value.type, ir.VectorType) for value in operands]
-        if op.operation.name == "arith.divf" and is_vector == [True, False] and _is_precise(operands[1]):
+        is_by_one = op.operation.name == "arith.divf" and is_vector == [True, False] and _is_precise(operands[1])
+        if is_by_one and not rounds(op.operation):
             one = self._b.scalar(1.0, operands[1].type)  # the same for all lanes, and often for many vectors
             return self._b.times(operands[0], self._vector(arith.DivFOp(one, operands[1]).result))
         if any(is_vector):

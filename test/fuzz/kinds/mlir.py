@@ -9,6 +9,7 @@ from typing import Any
 
 import bases
 import command_line
+import grammar
 import numpy as np
 import tensors
 import texts
@@ -22,8 +23,12 @@ from patc.compiler import host_pipeline, lower_model
 from patc.context import make_context
 from patc.mlir_files import read_module, write_module
 from patc.passes.registry import PASS_NAMES
+from patc.pipeline import Pipeline
 
-_STAGES = ("linalg", "raise", "encode", "schedule", "specialize")
+_STAGES = {
+    "host": ("linalg", "raise", "encode", "layout", "schedule", "specialize", "plan-memory", "parallelize"),
+    "spirv": ("schedule", "map-to-gpu", "to-spirv"),
+}
 _BOUND = 1e-4
 _UPSTREAM = ("canonicalize", "cse", "symbol-dce", "inline", "one-shot-bufferize", "convert-linalg-to-loops")
 _SEVERAL = ("pattern-raise,pattern-encode,pattern-reorder", "pattern-layout,pattern-schedule,pattern-specialize")
@@ -34,15 +39,19 @@ class Kind:
         torch.set_num_threads(1)
         self.texts = texts.lit_texts()
         self.sidecars: dict[str, bytes] = {}
-        for stage in _STAGES:
+        pipelines = {
+            "host": host_pipeline("host", 2),
+            "spirv": Pipeline.named("spirv", target="spirv-vulkan", dtype="f32"),
+        }
+        for road, stage in ((road, stage) for road, stages in _STAGES.items() for stage in stages):
             model, inputs = bases.make("plain")
-            module, state = lower_model(model, inputs, host_pipeline("host", 1).until(stage))
-            path = folder / f"{stage}.mlir"
+            module, state = lower_model(model, inputs, pipelines[road].until(stage))
+            path = folder / (f"{stage}.mlir" if road == "host" else f"{road} {stage}.mlir")
             write_module(module, state.parameters, path)
-            name = f"stage {stage}"
+            name = f"stage {path.stem}"
             self.texts[name] = path.read_text()
             self.sidecars[name] = path.with_suffix(".safetensors").read_bytes()
-        self.stages = [f"stage {stage}" for stage in _STAGES]
+        self.stages = list(self.sidecars)
 
     def draw(self, choices: random.Random) -> Case:
         base = choices.choice([choices.choice(list(self.texts)), choices.choice(self.stages)])
@@ -54,6 +63,8 @@ class Kind:
     def _draw_edit(self, choices: random.Random, base: str, others: list[str]) -> Edit:
         if base in self.sidecars and choices.random() < 0.2:
             return ["sidecar", *tensors.draw_edit(choices, self.sidecars[base])]
+        if choices.random() < 0.6:
+            return ["grammar", *grammar.draw_edit(choices, self.texts[base])]
         return ["text", *texts.draw_edit(choices, self.texts[base], others)]
 
     def run(self, case: Case, folder: Path) -> str:
@@ -61,6 +72,8 @@ class Kind:
         for what, *edit in case["edits"]:
             if what == "text":
                 data = texts.edit_text(data, edit)
+            elif what == "grammar":
+                data = grammar.edit_text(data.decode(errors="surrogateescape"), edit).encode(errors="surrogateescape")
             elif sidecar is not None:
                 sidecar = tensors.apply(sidecar, edit)
         path = folder / "edited.mlir"
@@ -79,7 +92,7 @@ class Kind:
     def smaller(self, case: Case) -> Iterator[Case]:
         yield from fewer(case)
         for i, edit in enumerate(case["edits"]):
-            if edit[1] == "nest" and edit[3] > 3:
+            if edit[:2] == ["text", "nest"] and edit[3] > 3:
                 for depth in (3, edit[3] // 4):
                     yield case | {"edits": [*case["edits"][:i], [*edit[:3], depth, *edit[4:]], *case["edits"][i + 1 :]]}
 

@@ -1,9 +1,13 @@
-"""Random networks: what patc computes is what PyTorch computes in float64."""
+"""Random networks, as modules and as files: what patc computes is what PyTorch computes in float64."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
+import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from outcome import Case, Fault, Refusal, attempt
-from random_networks import Clamp, Layer, Network, build_network, draw_layers
+from random_networks import Clamp, Layer, Network, build_network, draw_layers, make_others
+from sequence_layers import draw_words
 from torch import Tensor, nn
 
 import patc
@@ -33,18 +38,19 @@ class Kind:
         self.has_half = "avx512fp16" in available
 
     def draw(self, choices: random.Random) -> Case:
-        is_half = choices.random() < 0.1
+        rank = choices.choice([4] * 7 + [3, 3, 5])
+        most = [33, 31, 9][rank - 3]
+        first = choices.choice(["words", ""]) if rank == 3 else choices.choice(["bytes"] + [""] * 9)
         return {
             "seed": choices.getrandbits(31),
             "shape": [
                 choices.choice([1, 1, 1, 2, 3]),
                 choices.choice([1, 2, 3, 3, 4, 6, 8, 16, 18, 24]),
-                choices.choice([1, 5, 7, 8, 12, 14, 16, 19, 33]),
-                choices.choice([1, 6, 7, 8, 13, 14, 16, 20, 31]),
+                *(min(choices.choice([1, 5, 7, 8, 12, 14, 16, 20, 33]), most) for _ in range(rank - 2)),
             ],
             "threads": choices.choice([1, 1, 2]),
             "target": choices.choice(["host", "host", "x86-64-v3", "x86-64-v4"]),
-            "dtype": "f16" if is_half else "f32",
+            "dtype": "f16" if choices.random() < 0.1 else "f32",
             "inputs": [
                 "normal",
                 choices.choice(["zeros", "large", "tiny", "constant"]),
@@ -52,29 +58,37 @@ class Kind:
             ],
             "extra": choices.choice([None] * 5 + [1, 2, 3]),
             "layers": draw_layers(choices, choices.randint(1, 6)),
-            "bytes": choices.random() < 0.1,
-            "rows": choices.random() < 0.85,
+            "first": first,
+            "road": choices.choice(["module"] * 14 + ["pt2"] + [11, 13, 15, 17, "dynamo"]),
+            "batch": choices.choice([None] * 5 + [1, 2, 5]),
         }
 
     def run(self, case: Case, folder: Path) -> str:
-        # Cases of before there were these two have neither.
+        # Cases of before there were these have none of them.
         shape = case["shape"] if case.get("rows", True) else [*case["shape"][:2], case["shape"][3]]
-        is_bytes = case.get("bytes", False)
-        network = build_network(case["layers"], shape, case["seed"], case["extra"], is_bytes)
-        if len(network.layers) == is_bytes:
+        first = case.get("first", "bytes" if case.get("bytes") else "")
+        network = build_network(case["layers"], shape, case["seed"], case["extra"], first)
+        if len(network.layers) == bool(first):
             return "no layer fits"
+        case = case | {"shape": shape, "first": first}
         target = case["target"] if case["target"] in self.targets else "host"
         dtype = case["dtype"] if self.has_half and target == "host" else "f32"
-        example = torch.zeros(shape, dtype=torch.uint8 if is_bytes else torch.float32)
+        examples = make_inputs("normal", network, case, dtype)
+        road, batch = case.get("road", "module"), case.get("batch")
+        model = _take_road(network, examples, road, folder)
+        if model is None:
+            return "torch does not export it"
         options: dict[str, Any] = {"target": target, "threads": case["threads"], "dtype": dtype}
+        if batch is not None and road == "module":
+            options["dynamic_batch"] = True
+            case["shape"] = [batch, *shape[1:]]
         try:
-            compiled = attempt(lambda: patc.compile(network, (example,), **options))
+            compiled = attempt(lambda: patc.compile(model, None if model != network else examples, **options))
         except Refusal as refusal:
             if "linalg." in str(refusal):  # which no user wrote
                 raise Fault("a refusal in terms of linalg", str(refusal)) from None
             raise
-        kinds = ["bytes"] if is_bytes else case["inputs"]
-        words = {_compare(compiled, network, kind, case | {"shape": shape}, dtype) for kind in kinds}
+        words = {_compare(compiled, network, kind, case, dtype) for kind in (["normal"] if first else case["inputs"])}
         return max(words) + (" in f16" if dtype == "f16" else "")
 
     def smaller(self, case: Case) -> Iterator[Case]:
@@ -89,8 +103,9 @@ class Kind:
         for name, simple in (
             ("extra", None),
             ("threads", 1),
-            ("bytes", False),
-            ("rows", True),
+            ("first", ""),
+            ("road", "module"),
+            ("batch", None),
             ("target", "host"),
             ("dtype", "f32"),
         ):
@@ -116,12 +131,63 @@ def _simpler(layer: Layer) -> Iterator[Layer]:
         yield layer | {"filters": layer["filters"] // 2}
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what is printed, by native code too."""
+    saved, null = [os.dup(stream) for stream in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream in (1, 2):
+            os.dup2(null, stream)
+        yield
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        for stream, old in enumerate(saved, start=1):
+            os.dup2(old, stream)
+            os.close(old)
+        os.close(null)
+
+
+def _take_road(network: Network, examples: list[Tensor], road: Any, folder: Path) -> Any:
+    """Return a network, or the file that torch makes of it; None where torch cannot.
+
+    Args:
+        road: "module", "pt2", "dynamo" for the newer one of torch's ONNX exporters, or an opset for the older one.
+    """
+    if road == "module":
+        return network
+    path = folder / ("net.pt2" if road == "pt2" else "net.onnx")
+    logging.disable()
+    try:
+        with _silence():
+            if road == "pt2":
+                torch.export.save(torch.export.export(network, tuple(examples)), path)
+            elif road == "dynamo":
+                torch.onnx.export(network, tuple(examples), path, dynamo=True, verbose=False)
+            else:
+                torch.onnx.export(network, tuple(examples), path, dynamo=False, opset_version=road)
+    except Exception:  # of many kinds: what torch lacks is not looked at here
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+    return path
+
+
+def make_inputs(kind: str, network: Network, case: Case, dtype: str) -> list[Tensor]:
+    """Return the inputs of a network; the first one is of a kind unless it is of bytes or words."""
+    shape, seed = case["shape"], case["seed"]
+    generator = torch.Generator().manual_seed(seed)
+    if case["first"] == "bytes":
+        x = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    else:
+        x = draw_words(shape, generator) if case["first"] == "words" else make_input(kind, shape, seed, dtype)
+    return [x, *make_others(network, shape, seed + 1)]
+
+
 def make_input(kind: str, shape: list[int], seed: int, dtype: str) -> Tensor:
     """Return an input: normally distributed, or such that something is odd about it."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*shape, generator=generator)
-    if kind == "bytes":
-        return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     if kind == "zeros":
         return torch.zeros(*shape)
     if kind == "constant" and dtype == "f32":  # in f16 there is nothing left where terms of one size cancel
@@ -139,9 +205,9 @@ def make_input(kind: str, shape: list[int], seed: int, dtype: str) -> Tensor:
 
 @torch.no_grad()
 def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str) -> str:
-    x = make_input(kind, case["shape"], case["seed"], dtype)
-    wanted = _leaves(copy.deepcopy(network).double()(x.double()))
-    found = _leaves(attempt(lambda: compiled(x)))
+    inputs = make_inputs(kind, network, case, dtype)
+    wanted = _leaves(copy.deepcopy(network).double()(*_cast(inputs, torch.float64)))
+    found = _leaves(attempt(lambda: compiled(*inputs)))
     if [tuple(y.shape) for y in found] != [tuple(y.shape) for y in wanted]:
         raise Fault("another shape", f"{[y.shape for y in found]}, not {[y.shape for y in wanted]}")
     if kind in ("nan", "inf"):
@@ -152,8 +218,8 @@ def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str)
         error, scale = _error(one, other), float(other.abs().max())
         if error <= BOUNDS[dtype] * scale:
             continue
-        own = _torch_error(network, x, dtype, number, other)
-        if not error <= max(TIMES_TORCH * own, HIDDEN_BOUNDS[dtype] * _largest_hidden(network, x)):
+        own = _torch_error(network, inputs, dtype, number, other)
+        if not error <= max(TIMES_TORCH * own, HIDDEN_BOUNDS[dtype] * _largest_hidden(network, inputs)):
             ratios = [value / max(scale, 1e-300) for value in (error, own)]
             what = f"{ratios[0]:.3g} of the largest output {scale:.3g}, PyTorch {ratios[1]:.3g}"
             raise Fault(f"wrong numbers ({dtype})", f"{kind} input, output {number}: {what}")
@@ -161,7 +227,11 @@ def _compare(compiled: Any, network: Network, kind: str, case: Case, dtype: str)
     return word
 
 
-def _largest_hidden(network: Network, x: Tensor) -> float:
+def _cast(inputs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+
+
+def _largest_hidden(network: Network, inputs: list[Tensor]) -> float:
     """Return the largest sum of a network with clamps, which may hide it; rounding errors are as large as sums are."""
     exact = copy.deepcopy(network).double()
     if not any(isinstance(layer, (nn.ReLU6, nn.Hardtanh, Clamp)) for layer in exact.modules()):
@@ -170,22 +240,23 @@ def _largest_hidden(network: Network, x: Tensor) -> float:
     for layer in exact.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.register_forward_hook(lambda _, given, made: sums.append(float(made.abs().max())))
-    exact(x.double())
+    exact(*_cast(inputs, torch.float64))
     return max(sums)
 
 
 def _compare_holes(found: np.ndarray, wanted: np.ndarray, kind: str, dtype: str, network: nn.Module) -> str:
     """Compare outputs of an input with a NaN or an infinity: it reaches what its windows reach.
 
-    A product with a weight of zero is NaN for PyTorch, and left out by patc: there it may reach less.
+    A product with a weight of zero, of an interpolation too, is NaN for PyTorch, and left out by patc: there it may
+    reach less.
     """
-    has_zeros = has_zero_weights(network)
+    interpolates = any(isinstance(layer, nn.Upsample) for layer in network.modules())
     reached, got = ~np.isfinite(wanted), ~np.isfinite(found)
-    if not has_zeros and np.any(reached & ~got):
+    if not (has_zero_weights(network) or interpolates) and np.any(reached & ~got):
         raise Fault(f"{kind} vanishes", f"in {np.sum(reached & ~got)} outputs of {np.sum(reached)}")
-    if np.any(got & ~reached):
+    if not interpolates and np.any(got & ~reached):
         raise Fault(f"{kind} reaches too far", f"{np.sum(got & ~reached)} outputs, PyTorch {np.sum(reached)}")
-    left = ~reached
+    left = ~reached & ~got
     scale = np.abs(wanted[left]).max(initial=0.0)
     if np.abs(found[left] - wanted[left]).max(initial=0.0) > 10 * BOUNDS[dtype] * scale:
         raise Fault(f"wrong numbers beside {kind}")
@@ -197,12 +268,13 @@ def has_zero_weights(network: nn.Module) -> bool:
     return any(bool((parameter == 0).any()) for parameter in network.parameters() if parameter.ndim > 1)
 
 
-def _torch_error(network: Network, x: Tensor, dtype: str, number: int, wanted: Tensor) -> float:
+def _torch_error(network: Network, inputs: list[Tensor], dtype: str, number: int, wanted: Tensor) -> float:
     """Return the largest error of an output of PyTorch in the element type, or in float64 where each layer's result is
     as far off as rounding to that type may make it: errors of one run may cancel by chance."""
     narrow = torch.float16 if dtype == "f16" else torch.float32
-    runs = [_leaves(copy.deepcopy(network).to(narrow)(x.to(narrow)))]
-    runs += [_leaves(_rounded(network, narrow, seed)(x.double())) for seed in range(ROUNDED_RUNS)]
+    runs = [_leaves(copy.deepcopy(network).to(narrow)(*_cast(inputs, narrow)))]
+    exact = _cast(inputs, torch.float64)
+    runs += [_leaves(_rounded(network, narrow, seed)(*exact)) for seed in range(ROUNDED_RUNS)]
     return max(_error(leaves[number], wanted) for leaves in runs)
 
 

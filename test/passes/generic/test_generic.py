@@ -99,6 +99,7 @@ GROUPS: dict[str, dict[str, _Function]] = {
     "moves": {
         "concat": lambda x: torch.cat([x, x * 2.0, x[:, 1:3]], 1),
         "slice": lambda x: x[:, 1:7:2, 1:, ::3],
+        "first": lambda x: x.index_select(3, torch.tensor([0, 1])),
         "permute": lambda x: x.permute(0, 2, 3, 1),
         "transpose": lambda x: x.transpose(2, 3),
         "pad": lambda x: functional.pad(x, (1, 2, 0, 1), value=0.5),
@@ -132,6 +133,8 @@ GROUPS: dict[str, dict[str, _Function]] = {
         "remainder": lambda x: (x * 8.0).to(torch.int64) % 3 + x,
         "one_hot": lambda x: functional.one_hot(x.argmax(1), 8).permute(0, 3, 1, 2) * x,
         "count": lambda x: (x > 0.25).sum(1).to(torch.float32),
+        # The gather reads a reshape of what is computed here.
+        "gather": lambda x: torch.tanh(x).reshape(4, 4, 60).gather(2, x.argmax(1).reshape(2, 2, 30).repeat(2, 1, 1)),
     },
     "loops": {
         "largest": lambda x: x.topk(3, -1)[0],

@@ -508,6 +508,23 @@ def test_adaptive_maxima_of_unequal_windows(sizes: tuple[int, int]) -> None:
     assert_same_numbers(Model(lambda x: functional.adaptive_max_pool2d(x, sizes, return_indices=True)))
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.bool])
+def test_types_that_differ_become_one(kind: torch.dtype) -> None:
+    def forward(x: Tensor) -> Any:
+        other = (x.abs() * 100).clamp(0, 255).to(kind)
+        return torch.cat([x, other], 1), torch.where(x > 0, x, other), torch.where(x > 0, other, 3.5)
+
+    assert_same_numbers(Model(forward))
+
+
+def test_what_is_not_finite_stays_in_its_windows() -> None:
+    x = torch.randn(1, 2, 7, 5)
+    x[0, 0, 1, 1] = torch.inf
+    pool = nn.AdaptiveAvgPool2d((3, 2)).eval()
+    found = patc.compile(pool, (x,), threads=1)(x)
+    assert torch.equal(torch.isfinite(found), torch.isfinite(pool(x)))
+
+
 def test_operations_that_torch_mlir_does_not_know_are_listed_together() -> None:
     message = error_of(Model(lambda x: torch.lgamma(x) + torch.mode(x, 1, keepdim=True)[0]))
     assert message.startswith("model has operations patc cannot compile: aten.lgamma x1 (")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conv_layers import draw_weight
 from helpers import assert_close, torch_results
 from large import LARGE
 from onnx_nodes import PASSES, REFUSED, load_cases, run_cases
-from random_networks import draw_weight
 from torch import Tensor, nn
 
 import patc
@@ -118,6 +118,24 @@ def test_pads_that_cut(mode: str, tmp_path: Path) -> None:
     path, x = save(nodes, [("x", FLOAT, [1, 2, 5, 6])], ["y"], tmp_path / "net.onnx", constants), random(1, 2, 5, 6)
     wanted = np.pad(x[:, :, :3, 1:], ((0, 0), (0, 0), (2, 0), (0, 1)), mode)
     assert np.array_equal(results(path, x)[0], wanted)
+
+
+def test_pads_that_go_around_axes_of_one_element(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Pad", ["x", "pads"], ["y"], mode="wrap")]
+    constants = {"pads": np.array([0, 0, 1, 2, 0, 0, 3, 9])}
+    path, x = save(nodes, [("x", FLOAT, [1, 2, 1, 4])], ["y"], tmp_path / "net.onnx", constants), random(1, 2, 1, 4)
+    assert np.array_equal(results(path, x)[0], np.pad(x, ((0, 0), (0, 0), (1, 3), (2, 9)), "wrap"))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("mode", ["CRD", "DCR"])
+def test_depth_becomes_space(channels: int, mode: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode=mode)]
+    x = random(2, 4 * channels, 3, 5)
+    path = save(nodes, [("x", FLOAT, list(x.shape))], ["y"], tmp_path / "net.onnx")
+    order = (0, 1, 4, 2, 5, 3) if mode == "CRD" else (0, 3, 4, 1, 5, 2)
+    parts = x.reshape(2, *((channels, 2, 2) if mode == "CRD" else (2, 2, channels)), 3, 5)
+    assert np.array_equal(results(path, x)[0], parts.transpose(order).reshape(2, channels, 6, 10))
 
 
 def test_zeros_of_a_pruned_model_are_found(tmp_path: Path) -> None:
@@ -305,7 +323,10 @@ def test_constants_of_arrays_beyond_memory_are_not_made(tmp_path: Path) -> None:
 # Operations of many kinds; all cases of all operations take some twenty minutes.
 FAST = ("test_gemm_alpha", "test_resize_upsample_sizes_nearest", "test_slice", "test_convtranspose_pads")
 FAST += ("test_layer_normalization_2d_axis1", "test_gather_elements_0", "test_qlinearmatmul_2D_uint8_float32")
-FAST += ("test_group_normalization_example", "test_det_2d", "test_bernoulli")
+FAST += ("test_resize_downsample_scales_cubic_antialias", "test_resize_tf_crop_and_resize", "test_gridsample_bicubic")
+FAST += ("test_gridsample_reflection_padding", "test_dft_inverse", "test_col2im_5d")
+FAST += ("test_averagepool_2d_ceil", "test_dynamicquantizelinear")
+FAST += ("test_group_normalization_example", "test_sce_none", "test_det_2d", "test_bernoulli")
 
 
 def test_nodes() -> None:
