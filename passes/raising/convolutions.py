@@ -13,7 +13,7 @@ from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant
 from patc.passes.ir.targets import target_of
 from patc.passes.ir.windows import Window
-from patc.passes.raising.dilated import build_apart
+from patc.passes.raising.dilated import build_apart, without_unseen
 from patc.passes.raising.linalg_layers import (
     convolution_window,
     in_shape,
@@ -90,6 +90,7 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
     source, window = convolution_window(op, padded, kernel, shape)
     if source is None or window is None:
         return None
+    weight, window = without_unseen(weight, window, source.type.shape[2:], state)
     if groups == 1 and init.residual is None and target_of(op.operation.parent.parent).algorithms != "gpu":
         for build_other in (build_apart, build_folded):
             result = build_other(source, weight, window, shape, build, state)

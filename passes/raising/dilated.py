@@ -11,13 +11,40 @@ from torch_mlir.dialects import tensor
 
 from patc.integers import ceil_div
 from patc.passes.base import PassState
-from patc.passes.ir.constants import read_constant
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.windows import Window
 from patc.passes.raising.linalg_layers import Build, cropped, padded, rearranged, tensor_like
 
 _LEAST_CHANNELS = 256  # with half of them the two copies cost what the convolution gains
 _LEAST_SIZE = 6  # of an image: in smaller ones much of each tile of outputs is computed for nothing
 _MOST_ZEROS = 0.3  # of weights that no format takes: see `pattern-encode`
+
+
+def without_unseen(weight: ir.Value, window: Window, size: Sequence[int], state: PassState) -> tuple[ir.Value, Window]:
+    """Return constant weights and the window without the outer taps that see zeros around the input at each place.
+
+    Args:
+        size: height and width of the input.
+    """
+    array, result = read_constant(weight, state), window.result_size(size)
+    if array is None or not any(window.pads):
+        return weight, window
+    kept, pads = [], [0] * 4
+    for axis in (0, 1):
+        stride, dilation, pad = window.strides[axis], window.dilations[axis], window.pads[axis]
+        first = np.arange(window.kernel[axis]) * dilation - pad
+        seen = np.flatnonzero((first < size[axis]) & (first + (result[axis] - 1) * stride >= 0))
+        if not len(seen) or pad < seen[0] * dilation:
+            return weight, window
+        kept.append(slice(seen[0], seen[-1] + 1))
+        unread = window.kernel[axis] - 1 - seen[-1]
+        pads[axis], pads[axis + 2] = pad - seen[0] * dilation, window.pads[axis + 2] - unread * dilation
+    if min(pads) < 0 or all(part == slice(0, taps) for part, taps in zip(kept, window.kernel, strict=True)):
+        return weight, window
+    array, name = np.ascontiguousarray(array[:, :, kept[0], kept[1]]), constant_name(weight)
+    top, left, bottom, right = map(int, pads)
+    seen_window = Window(array.shape[2:], window.strides, (top, left, bottom, right), window.dilations)
+    return make_constant(array, name and f"{name}.seen", state), seen_window
 
 
 def build_apart(
