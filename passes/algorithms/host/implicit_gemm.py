@@ -34,7 +34,6 @@ _MOST_RUNS = 48  # vectors of a tile that are copied: each has code of its own
 _BLOCKS = {2: (12, 14), 3: (4, 8), 4: (6,)}  # filters whose accumulators fill registers, by vectors of a panel
 _COPY_CYCLES = 1.5  # of one vector
 _PARKED_CYCLES = 2.0  # to add a vector to the parked sums
-_BUSY = 0.8  # part of a core's multiply-adds that panels reach
 
 
 class ImplicitGemm(HostAlgorithm):
@@ -120,7 +119,7 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
         for _, vectors in cuts.firsts():
             multiply = block * vectors * model.vector_cycles(lanes)
             loads = (block + vectors) / costs.loads_per_cycle
-            multiplied += products * max(multiply, loads, costs.fma_latency_cycles) / _BUSY
+            multiplied += products * max(multiply, loads, costs.fma_latency_cycles)
             parked += depth.ranges * (block * vectors * _PARKED_CYCLES + costs.mispredicted_cycles / 2)
         copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * _COPY_CYCLES
         stored = tile.rows * len(strip.chunks) * (2 * costs.store_cycles)
