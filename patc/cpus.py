@@ -91,7 +91,7 @@ _SAPPHIRE_RAPIDS = {
     "first_level_bytes": 36 * KIB,
     "line_cycles": 1.7,
     "streamed_lines": 0.3,
-    "stream_bytes_per_cycle": 1.7,
+    "stream_bytes_per_cycle": 5.0,
     "written_line_cycles": 3.0,
     "stationary_sums": 0.23,
     "stationary_ends_cycles": 21.0,

@@ -22,6 +22,7 @@ from patc.passes.kernels.host import filter_lanes
 from patc.targets import Target
 
 _MOST_TAPS = 25  # that have code of their own
+_AGAIN = 2  # times that far weights cost as much as planes: the tiles of a block push them out of the caches
 _LEAST_LANES = 8  # of a vector: half of it is still one
 
 
@@ -96,5 +97,5 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     weights = 4.0 * layer.filters * geometry.channels * taps
     streamed = layer.streamed(tile, weights, blocks, filters_first=True)
     if layer.is_far(weights):
-        streamed += weights / costs.planes_bytes_per_cycle
+        streamed += _AGAIN * weights / costs.planes_bytes_per_cycle
     return TileCost(cycles, taps * vectors * lanes, bound, blocks, streamed)

@@ -16,7 +16,11 @@ import patc
         (nn.Conv2d(3, 8, 3, padding=12, dilation=12), (2, 3, 9, 12), [1, 1]),
         (nn.Conv2d(4, 8, (3, 5), padding=(7, 12), dilation=(7, 6), groups=2), (1, 4, 6, 11), [1, 3]),
         (nn.Conv2d(3, 8, 3, 2, 9, 9), (1, 3, 10, 9), [2, 1]),
-        (nn.Conv2d(3, 8, 3, padding=7, dilation=8), (1, 3, 7, 7), [3, 3]),  # without the first tap, the window would begin inside
+        (
+            nn.Conv2d(3, 8, 3, padding=7, dilation=8),
+            (1, 3, 7, 7),
+            [3, 3],
+        ),  # without the first tap, the window would begin inside
         (nn.Conv1d(3, 8, 7, padding=30, dilation=10), (1, 3, 15), [1, 3]),
     ],
     ids=lambda value: "",
