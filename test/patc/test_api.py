@@ -335,7 +335,7 @@ def test_refuses_other_mlir_files(tmp_path: Path) -> None:
     assert found == ": expected a function @main with a body, got none"
     found = mlir_error(path, "func.func @main(%x: memref<4xf32>) { return }")
     expected = (
-        ":1:1: expected @main to take and return tensors of static shape, of f64, f32, f16, i64, i32, i16, i8, i1"
+        ":1:1: expected @main to take and return tensors of static shape, of f64, f32, f16, bf16, i64, i32, i16, i8, i1"
     )
     assert found == f"{expected}, got memref<4xf32>"
     found = mlir_error(path, "func.func @main(%x: tensor<4xbf16>) -> tensor<4xbf16> { return %x : tensor<4xbf16> }")
