@@ -360,11 +360,13 @@ def test_neon_is_the_host_pipeline_for_aarch64() -> None:
 
 def test_until_stops_after_a_stage() -> None:
     host = Pipeline.named("host")
-    assert host.stages[:4] == ("linalg", "fold-batch-norm", "raise", "outline")
-    assert str(host.until("raise")) == "builtin.module(pattern-fold-batch-norm,pattern-raise)"
+    assert host.stages[:5] == ("linalg", "promote", "fold-batch-norm", "raise", "outline")
+    assert str(host.until("raise")) == "builtin.module(pattern-promote,pattern-fold-batch-norm,pattern-raise)"
     assert host.until("linalg") == Pipeline()
     assert host.until(host.stages[-1]) == host
-    with pytest.raises(PatcError, match=r"expected a stage, one of linalg, fold-batch-norm, raise, .*, got 'x'"):
+    with pytest.raises(
+        PatcError, match=r"expected a stage, one of linalg, promote, fold-batch-norm, raise, .*, got 'x'"
+    ):
         host.until("x")
 
 

@@ -17,7 +17,7 @@
 // SPIRV: patc: error: expected a target of spirv-vulkan together with --emit spirv, got 'host'
 // FOLDER: patc: error: {{.*}}errors.mlir: expected a folder
 // ITSELF: patc: error: {{.*}}errors.mlir: expected another file than the model's own, got the same
-// STAGE: patc: error: expected a stage, one of linalg, fold-batch-norm, raise, {{.*}}, got 'nowhere'
+// STAGE: patc: error: expected a stage, one of linalg, promote, fold-batch-norm, raise, {{.*}}, got 'nowhere'
 // WEIGHTS: patc: error: {{.*}}errors.mlir: expected the name of a model together with --weights, got a file
 // MISSING: patc: error: {{.*}}nothing.patc: expected a compiled model, found no such file
 // COMMAND: patc: error: {{.*}}invalid choice: 'fly'

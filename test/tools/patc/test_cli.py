@@ -231,7 +231,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("compile scorer.pt2 -o x --emit mlir@demote --dtype f16 --target x86-64-v4", "expected a CPU with fullfp16 or avx512fp16 for dtype f16"),
         ("compile scorer.pt2 -o x --threads two", "argument --threads: invalid int value: 'two'"),
         ("compile scorer.pt2 -o x --emit exe", "expected --emit to be patc, so, obj, asm, llvm, spirv or mlir@STAGE, got 'exe'"),
-        ("compile scorer.pt2 -o x --emit mlir@end", "expected a stage, one of linalg, fold-batch-norm, .*, got 'end'"),
+        ("compile scorer.pt2 -o x --emit mlir@end", "expected a stage, one of linalg, promote, fold-batch-norm, .*, got 'end'"),
         ("compile scorer.pt2 -o x --weights w.pth", "scorer.pt2: expected the name of a model together with --weights, got a file"),
         ("compile scorer.pt2 -o x --input-shape 1,3,8,8", "the name of a model together with --input-shape, got a file"),
         ("compile scorer.pt2 -o x --compression 8", "the name of a model together with --compression, got a file"),
