@@ -22,6 +22,7 @@ WIDTH = 100  # where the output is no terminal
 
 _STEPS = {
     "import": "reading the model",
+    "pattern-promote": "widening numbers of half precision",
     "pattern-fold-batch-norm": "folding batch norms",
     "pattern-raise": "finding layers",
     "pattern-encode": "finding patterns in the zeros",
