@@ -85,6 +85,31 @@ def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("DepthToSpace", node.input[0], blocksize=size, mode="DCR")
 
 
+def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Average what windows see of the padded input alone: torch-mlir divides by the whole window where `ceil_mode` lets
+    it reach beyond."""
+    if not attribute_of(node, "count_include_pad", 0) or attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
+        return None
+    kernel = np.array(attribute_of(node, "kernel_shape", []))
+    ones = np.ones_like(kernel)
+    strides, dilations = (np.array(attribute_of(node, name, ones)) for name in ("strides", "dilations"))
+    before, after = np.array(attribute_of(node, "pads", [0, 0] * len(kernel))).reshape(2, -1)
+    padded = np.array(writer.sizes(node.input[0])[2:]) + before + after
+    results = np.array(writer.sizes(node.output[0])[2:])
+    beyond = np.maximum((results - 1) * strides + (kernel - 1) * dilations + 1 - padded, 0)
+    if not beyond.any():
+        return None
+    scale = np.ones((1, 1), np.float64)
+    for axis, count in enumerate(results):
+        taps = np.arange(count)[:, None] * strides[axis] + np.arange(kernel[axis]) * dilations[axis]
+        scale = scale[..., None] * (kernel[axis] / (taps < padded[axis]).sum(1))
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("ceil_mode", "pads")]
+    pads = [*before.tolist(), *(after + beyond).tolist()]
+    means = writer.emit("AveragePool", node.input[0], attributes=kept, pads=pads)
+    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(node.input[0]))
+    return writer.emit("Mul", means, writer.constant(scale.astype(dtype)))
+
+
 def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
     """Cut where pads are negative: torch-mlir reads beyond the end of what it pads then. What goes around is joined, of
     which torch-mlir finds no end where an axis has one element."""
@@ -121,6 +146,7 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     **QUANTISED,
     **RECURRENT,
     **SAMPLING,
+    "AveragePool": _average_pool,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
     "Gemm": _gemm,

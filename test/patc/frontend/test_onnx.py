@@ -138,6 +138,16 @@ def test_depth_becomes_space(channels: int, mode: str, tmp_path: Path) -> None:
     assert np.array_equal(results(path, x)[0], parts.transpose(order).reshape(2, channels, 6, 10))
 
 
+@pytest.mark.parametrize("counts_pads", [False, True])
+def test_windows_that_reach_beyond_the_pads(counts_pads: bool, tmp_path: Path) -> None:
+    x = random(1, 2, 5, 3)
+    sizes = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}
+    node = helper.make_node("AveragePool", ["x"], ["y"], ceil_mode=1, count_include_pad=int(counts_pads), **sizes)
+    path = save([node], [("x", FLOAT, list(x.shape))], ["y"], tmp_path / "net.onnx")
+    pool = nn.AvgPool2d((3, 2), 2, (1, 0), ceil_mode=True, count_include_pad=counts_pads)
+    assert_close(results(path, x), [pool(torch.from_numpy(x)).numpy()], 1e-6)
+
+
 def test_zeros_of_a_pruned_model_are_found(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
