@@ -86,11 +86,16 @@ def _is_bit(value: ir.Value) -> bool:
     return isinstance(value.type, ir.ShapedType) and value.type.element_type == ir.IntegerType.get_signless(1)
 
 
+# Lanes behind the last element hold zeros, which integers must not be divided by; no CPU divides vectors of them.
+_TRAPS = ("arith.ceildiv", "arith.div", "arith.floordiv", "arith.rem")
+
+
 def _is_simple(nest: Nest) -> bool:
-    """Whether a body is arithmetic on elements alone."""
+    """Whether a body is arithmetic on elements alone, none of which traps."""
     body = list(nest.op.operation.regions[0].blocks[0].operations)[:-1]
     simple = all(
         op.operation.name.split(".")[0] in ("arith", "math")
+        and not (op.operation.name.startswith(_TRAPS) and isinstance(op.results[0].type, ir.IntegerType))
         and not any(isinstance(value.type, ir.IndexType) for value in (*op.operands, *op.results))
         for op in body
     )

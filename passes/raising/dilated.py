@@ -26,10 +26,7 @@ def without_unseen(weight: ir.Value, window: Window, size: Sequence[int], state:
     Args:
         size: height and width of the input.
     """
-    array, result = read_constant(weight, state), window.result_size(size)
-    if array is None or not any(window.pads):
-        return weight, window
-    kept, pads = [], [0] * 4
+    result, kept, pads = window.result_size(size), [], [0] * 4
     for axis in (0, 1):
         stride, dilation, pad = window.strides[axis], window.dilations[axis], window.pads[axis]
         first = np.arange(window.kernel[axis]) * dilation - pad
@@ -40,6 +37,9 @@ def without_unseen(weight: ir.Value, window: Window, size: Sequence[int], state:
         unread = window.kernel[axis] - 1 - seen[-1]
         pads[axis], pads[axis + 2] = pad - seen[0] * dilation, window.pads[axis + 2] - unread * dilation
     if min(pads) < 0 or all(part == slice(0, taps) for part, taps in zip(kept, window.kernel, strict=True)):
+        return weight, window
+    array = read_constant(weight, state)
+    if array is None:
         return weight, window
     array, name = np.ascontiguousarray(array[:, :, kept[0], kept[1]]), constant_name(weight)
     top, left, bottom, right = map(int, pads)

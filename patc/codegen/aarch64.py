@@ -21,7 +21,9 @@ from patc.targets import Target
 _TIMER_ASSEMBLY = f'asm sideeffect "{READ_TIMER}", "=r"()'
 _TIMER_INTRINSIC = '@llvm.read_volatile_register.i64(metadata !{!"cntvct_el0"})'
 # LLVM's models of these order loads so early that accumulators have to go to memory.
-_SCHEDULED_AS = {"cortex-a53": "cortex-a55", "cortex-x1": "cortex-a76"}
+_SCHEDULED_AS = {"cortex-a53": "cortex-a55"} | dict.fromkeys(
+    ("cortex-x1", "cortex-x2", "cortex-x3", "cortex-x4"), "cortex-a76"
+)
 
 
 def lower_to_llvm_ir(module: ir.Module, target: Target) -> str:

@@ -169,14 +169,14 @@ def describe_difference(found: Any, wanted: Any, bound: float) -> str:
     found, wanted = np.asarray(found), np.asarray(wanted)
     if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
         return f"expected {wanted.dtype} {wanted.shape}, got {found.dtype} {found.shape}"
-    if wanted.dtype.kind != "f":
+    if wanted.dtype.kind != "f" and wanted.dtype.name != "bfloat16":
         different = int((found != wanted).sum())
         return f"{different} of {wanted.size} integers differ" if different else ""
     one, other = found.astype(np.float64), wanted.astype(np.float64)
     finite = np.isfinite(other)
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True) or not np.isfinite(one[finite]).all():
         return "NaN or infinities elsewhere"
-    bound = NUMERICS["f16"].error_bound if wanted.dtype == np.float16 else bound
+    bound = NUMERICS["f16"].error_bound if wanted.dtype.itemsize == 2 else bound
     error, largest = np.abs(one - other)[finite].max(initial=0), np.abs(other[finite]).max(initial=0)
     return f"error {error / largest if largest else np.inf:.1e}" if error > bound * largest else ""
 

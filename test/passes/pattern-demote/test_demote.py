@@ -237,7 +237,8 @@ def test_layers_say_what_they_move() -> None:
         (
             {"dtype": "f16", "target": "aarch64-linux:cortex-a72"},
             "expected a CPU with fullfp16 or avx512fp16 for dtype f16, got cortex-a72, which lacks it: "
-            "choose one of cortex-a55, cortex-a76, neoverse-n1, cortex-x1, apple-m1",
+            "choose one of cortex-a55, cortex-a76, cortex-a78, neoverse-n1, cortex-x1, cortex-x2, cortex-x3, cortex-x4, "
+            "apple-m1, apple-m2, apple-m3, apple-m4",
         ),
         (
             {"dtype": "f16", "target": "x86-64-v3"},

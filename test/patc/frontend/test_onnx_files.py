@@ -120,7 +120,7 @@ WHOLE = model(conv()).SerializeToString()
         (model(node("Pad", "x p", "y", mode="mirror"), weights={"p": np.ones(8, np.int64)}), "Y: expected mode of Pad to be one of constant, reflect, edge, wrap, found 'mirror'"),
         (model(node("Mystery", "x", "y")), "model has operations that are not in opset 18: Mystery x1 ('Y')"),
         (model(node("Det", "x", "y")), "model has operations patc cannot compile: Det x1 ('Y')"),
-        (model(node("Det", "x", "a"), node("Det", "x", "b"), node("GridSample", "x g", "c"), node("Flatten", "c", "d"), node("Concat", "a b d", "y", axis=1), weights={"g": np.zeros((1, 2, 2, 2), np.float32)}), "model has operations patc cannot compile: Det x2 ('A', 'B'), GridSample x1 ('C')"),
+        (model(node("Det", "x", "a"), node("Det", "x", "b"), node("MaxRoiPool", "x g", "c", pooled_shape=[1, 1]), node("Flatten", "c", "d"), node("Concat", "a b d", "y", axis=1), weights={"g": np.zeros((1, 5), np.float32)}), "model has operations patc cannot compile: Det x2 ('A', 'B'), MaxRoiPool x1 ('C')"),
         (model(node("RandomUniformLike", "x", "a"), node("Add", "x a", "y")), "model draws random numbers, which patc cannot compile: RandomUniformLike x1 ('A')"),
         (model(node("NonZero", "x", "y")), "Y: expected NonZero to make tensors of static shape, found 'y', one whose shape depends on inputs"),
         (model(node("SequenceConstruct", "x", "y")), "expected shapes that go together|Y: expected SequenceConstruct"),
