@@ -15,7 +15,7 @@ from patc.dialects import pattern
 from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import CONSTANTS, constant_name, make_constant, read_constant
-from patc.passes.ir.elements import largest, mlir_type, round_to
+from patc.passes.ir.elements import largest, mlir_type, round_to, with_element
 from patc.passes.ir.functions import defined_functions, top_level_ops, works_on_tensors
 from patc.passes.layers.registry import kind_of
 
@@ -147,11 +147,7 @@ def _replace(op: Any, value: ir.Value) -> None:
 
 def _demote(value: ir.Value, narrow: ir.Type) -> None:
     """Give a tensor the element type."""
-    value.set_type(_with_element(value.type, narrow))
-
-
-def _with_element(type_: ir.RankedTensorType, element: ir.Type) -> ir.RankedTensorType:
-    return ir.RankedTensorType.get(list(type_.shape), element, type_.encoding)
+    value.set_type(with_element(value.type, narrow))
 
 
 def _demote_function(function: Any, narrow: ir.Type) -> None:
@@ -174,7 +170,7 @@ def _restore_operands(op: Any, narrow: ir.Type) -> None:
     with ir.InsertionPoint(op), op.location:
         for number, value in enumerate(op.operands):
             if _element(value) == narrow:
-                single = _with_element(value.type, ir.F32Type.get())
+                single = with_element(value.type, ir.F32Type.get())
                 op.operation.operands[number] = pattern.RelayoutOp(input=value, result=single).result
 
 
@@ -187,7 +183,7 @@ def _convert_argument(argument: ir.Value, narrow: ir.Type) -> None:
     block = argument.owner if isinstance(argument.owner, ir.Block) else argument.owner.operation.block
     first = next(op for op in block.operations if op.operation in users)
     with ir.InsertionPoint(first), first.location:
-        copy = pattern.RelayoutOp(input=argument, result=_with_element(argument.type, narrow)).result
+        copy = pattern.RelayoutOp(input=argument, result=with_element(argument.type, narrow)).result
     for use in uses:
         use.owner.operation.operands[use.operand_number] = copy
 

@@ -15,6 +15,7 @@ from torch_mlir import ir
 from patc.dialects.pattern import ParameterOp
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import CONSTANTS, read_constant
+from patc.passes.ir.elements import with_element
 from patc.passes.ir.functions import defined_functions, top_level_ops, walk_ops
 from patc.passes.layers.reference import convert
 
@@ -147,9 +148,7 @@ def _promote_op(op: Any, wide: ir.Type, state: PassState) -> None:
 def _promoted(type_: ir.Type, wide: ir.Type) -> ir.Type:
     if not _is_narrow(type_):
         return type_
-    if isinstance(type_, ir.RankedTensorType):
-        return ir.RankedTensorType.get(list(type_.shape), wide, type_.encoding)
-    return wide
+    return with_element(type_, wide) if isinstance(type_, ir.RankedTensorType) else wide
 
 
 def _promote_constant(op: Any, wide: ir.Type, state: PassState) -> None:

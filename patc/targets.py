@@ -180,6 +180,7 @@ def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
         features=("neon", *(() if cpu in _WITHOUT_V8_2 else _V8_2)),
         backend="aarch64",
         model="neon",
+        # By the caches and the latency of its row tiles were chosen whose loops left the peak: test_neon_loops.
         costs=CoreCosts(stationary_ends_cycles=3.0),
         simd="neon",
     )

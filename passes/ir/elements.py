@@ -34,6 +34,11 @@ def numpy_type(type_: ir.Type) -> np.dtype | None:
     return None if known is None else np.dtype(known.dtype)
 
 
+def with_element(type_: ir.RankedTensorType, element: ir.Type) -> ir.RankedTensorType:
+    """Return the type of a tensor of other elements, with the same shape and layout."""
+    return ir.RankedTensorType.get(list(type_.shape), element, type_.encoding)
+
+
 def compute_type(type_: ir.Type) -> ir.Type:
     """Return what elements are loaded as, `type_` as in `element_bytes`: themselves where patc has no kernels."""
     known = numerics_of(type_)
