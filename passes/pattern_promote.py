@@ -108,7 +108,11 @@ def _promote_arguments(function: Any, wide: ir.Type) -> None:
     """Let what reads such an argument read a copy in f32."""
     block = function.regions[0].blocks[0]
     for argument in block.arguments:
-        uses = [use for use in argument.uses if use.owner.operation.name != "func.return"]
+        uses = [
+            use
+            for use in argument.uses
+            if use.owner.operation.name != "func.return" and not _converts_boundary(use.owner)
+        ]
         if not _is_narrow(argument.type) or not uses:
             continue
         with ir.InsertionPoint.at_block_begin(block), uses[0].owner.operation.location:

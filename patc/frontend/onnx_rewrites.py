@@ -67,6 +67,16 @@ def _gemm(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("Gemm", a, scaled, *c, attributes=others)
 
 
+def _einsum(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Multiply scalars, of which torch-mlir takes all memory to name the axes."""
+    if attribute_of(node, "equation", b"").strip(b" ,->"):
+        return None
+    result, *others = node.input
+    for other in others:
+        result = writer.emit("Mul", result, other)
+    return result if others else writer.emit("Identity", result)
+
+
 def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     """Divide by the norm, where there is one."""
     x, kind = node.input[0], f"ReduceL{attribute_of(node, 'p', 2)}"
@@ -149,6 +159,7 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     "AveragePool": _average_pool,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
+    "Einsum": _einsum,
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,

@@ -45,6 +45,19 @@ def check(found: Any, model: nn.Module, x: Tensor) -> None:
         assert (value.double() - right.double()).abs().max() <= bound * right.double().abs().max()
 
 
+class Widens(nn.Module):
+    """Reads its input in both types."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x * 2, x.float().amax((2, 3))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_an_input_that_the_net_widens(dtype: torch.dtype) -> None:
+    model, x = Widens().eval(), X.to(dtype)
+    check(patc.compile(model, (x,), threads=1)(x), model, x)
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.usefixtures("one_thread")
 def test_nets_of_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
