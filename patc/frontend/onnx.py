@@ -24,6 +24,7 @@ from patc.frontend.onnx_rewrites import rewrite_operations
 from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_operands, set_input_shapes
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
+_CEILING_OPSET = 22  # the first one in which onnx leaves out windows that begin behind the input, as everybody else
 # What torch-mlir does not lower, or onnx does not find the shape of, and ONNX defines by other operations.
 _FUNCTIONS = (
     "AffineGrid",
@@ -113,7 +114,9 @@ def _convert(graph: OnnxGraph) -> OnnxGraph:
     """Return the graph in the opset that torch-mlir reads."""
     from onnx import shape_inference, version_converter
 
-    if graph.opset >= _OPSET:
+    ceils = any(attribute.name == "ceil_mode" and attribute.i for node in graph.nodes for attribute in node.attribute)
+    target = _CEILING_OPSET if ceils else _OPSET
+    if graph.opset >= target:
         return graph
     scans = [node for node in graph.nodes if node.op_type == "Scan"]
     if scans and graph.opset < 9:
@@ -121,7 +124,7 @@ def _convert(graph: OnnxGraph) -> OnnxGraph:
         raise PatcError(f"{expected}, found {describe_nodes(scans)}", str(graph.path))
 
     def convert(model: Any) -> Any:
-        return version_converter.convert_version(shape_inference.infer_shapes(model, data_prop=True), _OPSET)
+        return version_converter.convert_version(shape_inference.infer_shapes(model, data_prop=True), target)
 
     return _through(graph, convert, "convert")
 

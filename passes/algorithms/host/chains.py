@@ -329,7 +329,8 @@ class _Blocks:
         b, plan = self._b, self._plan
         rows, units = bounds
         lanes = _lanes(self._site, group, plan.chain, along_rows=plan.along_rows)
-        if lanes is None:
+        # Rows of what moved to the stack may be neighbours only there: units are not made for vectors of them.
+        if lanes is None or (plan.along_rows and plan.unit < lanes.lanes):
             assert len(group) == 1, "passes of several nests have vectors"
             b.each(*rows, lambda row: compute_turn(b, group[0], memories, [*outer, row]))
             return
