@@ -21,6 +21,9 @@ class Formulas(Protocol):
     """Functions of numbers, each of which is an array, a term or a float."""
 
     def exp(self, x: Any) -> Any: ...
+    def decay(self, x: Any) -> Any:
+        """Return exp(-|x|)."""
+
     def expm1(self, x: Any) -> Any: ...
     def log1p(self, x: Any) -> Any: ...
     def tanh(self, x: Any) -> Any: ...
@@ -38,6 +41,7 @@ class Formulas(Protocol):
 
 ON_ARRAYS: Any = SimpleNamespace(
     exp=np.exp,
+    decay=lambda x: np.exp(-np.abs(x)),
     expm1=np.expm1,
     log1p=np.log1p,
     tanh=np.tanh,
@@ -89,6 +93,9 @@ class InKernels:
     def exp(self, x: Term) -> Term:
         return Term(x.a, exponentials.exp(x.a, x.value))
 
+    def decay(self, x: Term) -> Term:
+        return Term(x.a, exponentials.decay(x.a, x.value))
+
     def expm1(self, x: Term) -> Term:
         return Term(x.a, exponentials.expm1(x.a, x.value))
 
@@ -120,6 +127,9 @@ class InLinalg(InKernels):
 
     def exp(self, x: Term) -> Term:
         return Term(x.a, math.ExpOp(x.value).result)
+
+    def decay(self, x: Term) -> Term:
+        return self.exp(-abs(x))
 
     def expm1(self, x: Term) -> Term:
         return Term(x.a, math.ExpM1Op(x.value).result)

@@ -20,7 +20,7 @@ _Function = Callable[[float], np.ndarray]
 
 
 def _sigmoid(f: Formulas, x: Any) -> Any:
-    z = f.exp(-abs(x))  # never overflows, and keeps the bits of small results
+    z = f.decay(x)  # never overflows, and keeps the bits of small results
     return f.where(x > 0.0, 1.0, z) / (z + 1.0)
 
 
@@ -36,7 +36,7 @@ def _guess_elu(function: _Function) -> tuple[Any, ...] | None:
 
 
 def _softplus(f: Formulas, x: Any, beta: Any) -> Any:
-    return f.at_least(x, 0.0) + f.log1p(f.exp(-abs(x * beta))) / beta
+    return f.at_least(x, 0.0) + f.log1p(f.decay(x * beta)) / beta
 
 
 def _mish(f: Formulas, x: Any) -> Any:

@@ -11,7 +11,8 @@ from torch_mlir.dialects import arith
 from patc.passes.functions.arithmetic import Arithmetic
 
 LOG_2 = (0.693359375, -2.12194440e-4)  # few bits, so that multiples by exponents are exact, and the rest
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+# Minimax: (exp(r) - 1 - r) / r^2.
+_EXP = (0.00138144672, 0.00836878084, 0.0416683927, 0.166665196, 0.49999994)
 _ROUNDER = 1.5 * 2**23  # added to a small number, it leaves the number rounded in the last bits
 
 
@@ -19,7 +20,7 @@ _ZERO = -176.1  # of whose n, -254, both halves are powers of two with no bit se
 
 
 def exp(a: Arithmetic, x: ir.Value) -> ir.Value:
-    """exp(x) = 2^n exp(r), with |r| below half of log 2 (Cephes); 0 or infinite beyond the range of f32."""
+    """exp(x) = 2^n exp(r), with |r| below half of log 2; 0 or infinite beyond the range of f32."""
     return exp_of_sum(a, x, None)
 
 
@@ -42,6 +43,15 @@ def exp2(a: Arithmetic, x: ir.Value) -> ir.Value:
     return _scaled(a, _near_zero(a, a.mul(a.sub(x, n), a.number(numbers.log(2.0)))), shifted)
 
 
+def decay(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """exp(-|x|); 0 where that is below the ordinary numbers of f32. Nothing overflows, so that 2^n is one number."""
+    x = a.sub(a.number(-0.0), a.abs(x))
+    x = a.select("olt", x, a.number(-88.0), a.number(-88.0), x)
+    r, shifted = _reduce(a, x, x, _ROUNDER + 127.0)
+    power = a.from_bits(arith.ShLIOp(a.bits(shifted), a.integer(23)).result)
+    return a.mul(a.polynomial(r, (*_EXP, 1.0, 1.0)), power)
+
+
 def expm1(a: Arithmetic, x: ir.Value) -> ir.Value:
     """exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1, where the sum loses nothing: both parts have one sign, or n is 0 or -1.
 
@@ -54,11 +64,11 @@ def expm1(a: Arithmetic, x: ir.Value) -> ir.Value:
     return a.select("oeq", x, a.number(0.0), x, a.add(y, y))
 
 
-def _reduce(a: Arithmetic, x: ir.Value, high: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _reduce(a: Arithmetic, x: ir.Value, high: ir.Value, rounder: float = _ROUNDER) -> tuple[ir.Value, ir.Value]:
     """Return what is left of `high` without the multiple of log 2 nearest to x, and that multiple in the last bits of a
     number as large as the rounder."""
-    shifted = a.fma(x, a.number(numbers.log2(numbers.e)), a.number(_ROUNDER))
-    n = a.sub(shifted, a.number(_ROUNDER))
+    shifted = a.fma(x, a.number(numbers.log2(numbers.e)), a.number(rounder))
+    n = a.sub(shifted, a.number(rounder))
     return a.fma(n, a.number(-LOG_2[1]), a.fma(n, a.number(-LOG_2[0]), high)), shifted
 
 
