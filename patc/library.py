@@ -18,8 +18,10 @@ from typing import Any
 
 from torch_mlir import ir
 
-from patc.backends.aarch64 import AArch64Backend
-from patc.codegen import aarch64, link
+from patc.backends.base import Options
+from patc.backends.native import NativeBackend
+from patc.backends.registry import find_backend
+from patc.codegen import link, llvm_objects
 from patc.codegen.c_interface import (
     Interface,
     c_identifier,
@@ -29,12 +31,15 @@ from patc.codegen.c_interface import (
     padded_weights,
 )
 from patc.codegen.entry_points import entry_points, weights_section
+from patc.codegen.team import FUNCTIONS, team, with_fixed_arguments
 from patc.compiler import Report, compile_program
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.frontend import ExampleInputs
 from patc.instruments import SaveIr
+from patc.numerics import Numerics
 from patc.options import make_options, require_emits
+from patc.pipeline import Pipeline
 from patc.runtime import elf
 from patc.runtime.program import Program
 from patc.targets import Target
@@ -68,7 +73,8 @@ class Library:
         """
         require_emits(self.target, "so", "for a shared library")
         name = f"lib{self.interface.name}.so"
-        return write_folder(folder, self._files(name, link.link_shared(self.object_file(), name)))
+        calls = FUNCTIONS if self.interface.threads > 1 else ()
+        return write_folder(folder, self._files(name, link.link_shared(self.object_file(), name, self.target, calls)))
 
     def write_object(self, path: str | os.PathLike[str]) -> list[Path]:
         """Write an object file and, beside it, header and weights as `write` does; return the paths.
@@ -92,7 +98,7 @@ class Library:
 
     def object_file(self) -> bytes:
         """Return a relocatable ELF file that offers `interface.functions`."""
-        image = aarch64.emit_object(self._optimized(), self.target)
+        image = llvm_objects.emit_object(self._optimized(), self.target)
         if self.interface.embedded and self.interface.weights_bytes:
             weights = padded_weights(self.program.weights).data
             image = elf.fill_section(image, weights_section(self.interface), weights)
@@ -100,7 +106,7 @@ class Library:
 
     def assembly(self) -> str:
         """Return the code as assembly text; embedded weights are zeros there."""
-        return aarch64.emit_assembly(self._optimized(), self.target)
+        return llvm_objects.emit_assembly(self._optimized(), self.target)
 
     def llvm_ir(self) -> str:
         """Return the code as optimized LLVM IR text; embedded weights are zeros there."""
@@ -108,10 +114,10 @@ class Library:
 
     def _optimized(self) -> Any:
         net, *others = (entry.code.decode() for entry in self.program.entries)
-        text = f"{net}\n{entry_points(self.interface)}"
-        if others:
-            text = aarch64.link_texts(text, others, [entry_symbol(number) for number in range(1, len(others) + 1)])
-        return aarch64.optimize(text, self.target, self.interface.functions)
+        symbols = [entry_symbol(number) for number in range(1, len(others) + 1)]
+        runtime = team(self.target, self.interface.threads) if self.interface.threads > 1 else ""
+        text = llvm_objects.link_texts(f"{net}\n{entry_points(self.interface)}", others, symbols, runtime)
+        return llvm_objects.optimize(text, self.target, self.interface.functions)
 
 
 def compile_library(
@@ -134,8 +140,9 @@ def compile_library(
     Args:
         model, example_inputs, tune, dtype, shapes, report, save_ir: as for `patc.compile`.
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
-        target: "aarch64-linux" or "aarch64-android", with a CPU behind a colon if it is not the default one.
-        threads: among which each layer is divided; more than one need LLVM's OpenMP runtime.
+        target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux" or "aarch64-android"; where it is not the default
+            one, the CPU that schedules are chosen for behind a colon, as in "aarch64-linux:cortex-a55".
+        threads: among which each layer is divided; the library starts them.
         dynamic_batch: whether the function takes the number of images, a multiple of that of the example inputs; see
             `patc.compile`.
         weights: "embed" for weights in the library, "file" for a file that the program reads or maps.
@@ -144,7 +151,7 @@ def compile_library(
         PatcError: as for `patc.compile`, or another target or place of the weights.
     """
     options = make_options(target, threads, dtype, tune)
-    require_emits(options.target, "obj", "for a library")
+    require_library(options.target)
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
     backend = _LibraryBackend()
@@ -153,8 +160,21 @@ def compile_library(
         model, example_inputs, options, report, backend, dynamic_batch, shapes, instruments
     )
     machine = options.target
-    interface = describe_interface(program, name, c_identifier(name), machine.cpu, embed=weights == "embed")
+    interface = describe_interface(
+        program, name, c_identifier(name), llvm_objects.cpu_of(machine), embed=weights == "embed"
+    )
     return Library(interface, program, machine, diagnostics)
+
+
+def require_library(target: Target) -> None:
+    """Refuse a target that there are no libraries for.
+
+    Raises:
+        PatcError: its backend writes none, or its system is not Linux.
+    """
+    require_emits(target, "obj", "for a library")
+    if "linux" not in target.triple:
+        raise PatcError(f"expected a target of Linux for a library, got '{target.name}' ({target.triple})")
 
 
 def require_object_name(path: str | os.PathLike[str]) -> None:
@@ -165,8 +185,16 @@ def require_object_name(path: str | os.PathLike[str]) -> None:
         )
 
 
-class _LibraryBackend(AArch64Backend):
-    """Stops at LLVM IR text, to which the C functions are added."""
+class _LibraryBackend(NativeBackend):
+    """Has the passes of the target's own backend and stops at LLVM IR text, to which the C functions are added."""
+
+    name = ""
+
+    def describe_lacking(self, target: Target, numerics: Numerics) -> str:
+        return target.name
+
+    def pipeline(self, options: Options) -> Pipeline:
+        return find_backend(options.target.backend).pipeline(options)
 
     def emit(self, module: ir.Module, target: Target) -> bytes:
-        return aarch64.lower_to_llvm_ir(module, target).encode()
+        return with_fixed_arguments(llvm_objects.lower_to_llvm_ir(module, target)).encode()

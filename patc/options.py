@@ -48,5 +48,6 @@ def require_emits(target: Target, emitted: str, why: str) -> None:
     """
     if emitted in find_backend(target.backend).emits:
         return
-    able = [known.name for known in known_targets() if emitted in find_backend(known.backend).emits]
+    backends = {"host": "host"} | {known.name: known.backend for known in known_targets()}
+    able = [name for name, backend in backends.items() if emitted in find_backend(backend).emits]
     raise PatcError(f"expected a target of {', '.join(able)} {why}, got '{target.name}'")

@@ -22,9 +22,9 @@ MOST_REPEATED = 3  # layers of which the same is said one by one
 WEIGHTS_PLACES = ("embed", "file")
 
 _DESCRIPTION = """\
-Compile MODEL to OUT, a file that `patc run` and `patc.load` read without torch, or for an aarch64 target to a library
-with a C header. Convolutions whose zeros follow patterns are computed from their kept weights alone; the others stay
-dense, and a remark says why.
+Compile MODEL to OUT, a file that `patc run` and `patc.load` read without torch, or to a library with a C header.
+Convolutions whose zeros follow patterns are computed from their kept weights alone; the others stay dense, and a remark
+says why.
 """
 _EPILOG = """\
 examples:
@@ -32,6 +32,7 @@ examples:
   patc compile resnet18 --compression 8 --tune measure -o resnet18.patc        time schedules on this machine
   patc compile model.pt2 --threads 1 -o model.patc
   patc compile resnet18 --compression 8 --target aarch64-android -o out/       out/libresnet18.so, out/resnet18.h
+  patc compile resnet18 --target x86-64-v3 --emit so -o out/                   the same for a server
   patc compile resnet18 --target aarch64-linux --cpu cortex-a55 --emit obj -o resnet18.o
   patc compile resnet18 --compression 8 --target spirv-vulkan -o resnet18.patc for any Vulkan device
   patc compile resnet18 --target spirv-vulkan --emit spirv -o out/             out/manifest.json says how to run it
@@ -56,8 +57,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--emit",
         metavar="FORMAT",
-        help="patc (default), mlir@STAGE for the IR: linalg, fold-batch-norm, raise, encode, ...; for aarch64 targets "
-        "so (default unless OUT ends in .patc), obj, asm or llvm; for spirv-vulkan also spirv: modules and a manifest",
+        help="patc (default), mlir@STAGE for the IR: linalg, fold-batch-norm, raise, encode, ...; for CPUs so (default "
+        "of aarch64 targets unless OUT ends in .patc), obj, asm or llvm; for spirv-vulkan also spirv: modules and a "
+        "manifest",
     )
     parser.add_argument(
         "--weights",
@@ -216,6 +218,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     from patc.codegen.link import find_linker
     from patc.files import atomic_write
     from patc.library import compile_library
+    from patc.targets import get_target
     from patc.tools.console import compilation_progress
 
     start = time.perf_counter()
@@ -223,7 +226,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     arguments.check_options(args.target, dtype, tune)
     _check_library_output(args, place)
     if args.emit == "so":
-        find_linker()
+        find_linker(get_target(args.target).architecture)
     # Text holds no weights: its code takes them from a file.
     is_text = args.emit in ("asm", "llvm")
     if is_text and place == "embed":

@@ -114,7 +114,7 @@ def _describe_linker() -> str:
     from patc.codegen.link import find_linker
 
     try:
-        return " ".join(find_linker())
+        return " ".join(find_linker("aarch64"))
     except PatcError as error:
         return f"none for shared libraries for ARM: {error}"
 

@@ -20,7 +20,6 @@ class AArch64Backend(NativeBackend):
     """Code for a CPU that may be somewhere else, which runs here only where this one is like it."""
 
     name = "aarch64"
-    emits = ("so", "obj", "asm", "llvm")
     default_format = "so"
 
     def describe_lacking(self, target: Target, numerics: Numerics) -> str:
@@ -28,9 +27,9 @@ class AArch64Backend(NativeBackend):
         return f"{target.cpu}, which lacks it: choose one of {able}"
 
     def emit(self, module: ir.Module, target: Target) -> bytes:
-        from patc.codegen import aarch64
+        from patc.codegen import llvm_objects as objects
 
-        return aarch64.emit_object(aarch64.optimize(aarch64.lower_to_llvm_ir(module, target), target), target)
+        return objects.emit_object(objects.optimize(objects.lower_to_llvm_ir(module, target), target), target)
 
     def run(self, program: Program, inputs: Sequence[np.ndarray], device: int | str | None = None) -> list[np.ndarray]:
         if host_features().issuperset(program.features):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class NativeBackend(Backend):
     """A way to machine code for CPUs."""
 
+    emits = ("so", "obj", "asm", "llvm")
+
     def check(self, options: Options) -> None:
         from patc.codegen.cpus import require_known
 

@@ -194,8 +194,8 @@ def header(interface: Interface) -> str:
         "",
         "/* Computes the outputs. Tensors are dense, in C order, and aligned to their elements; outputs overlap",
         f"   nothing else. `workspace` has {prefix}_WORKSPACE_BYTES bytes, aligned to {WORKSPACE_ALIGNMENT}; what is",
-        "   in it does not matter, before or after. Calls may run at the same time if each has a workspace of its own.",
-        " */",
+        "   in it does not matter, before or after. Any thread may call, several at the same time as well if each has",
+        f"   a workspace and outputs of its own{_turns(interface)}. */",
         *(f"int {name}_run{entry.suffix}({_arguments(entry)});" for entry in interface.entries),
         "",
         f"/* Returns {prefix}_WORKSPACE_BYTES of the library that is loaded, which may not be that of this header. */",
@@ -214,12 +214,16 @@ def header(interface: Interface) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _turns(interface: Interface) -> str:
+    return "" if interface.threads == 1 else "; they take turns, as each computes with all threads"
+
+
 def _usage(interface: Interface) -> list[str]:
     if interface.threads == 1:
-        return ["   One thread computes; link with nothing else."]
+        return ["   One thread computes, that of the caller; link with nothing else."]
     return [
-        f"   {interface.threads} threads share each layer by OpenMP: link with LLVM's libomp (-fopenmp of clang; with",
-        "   Android's NDK, -fopenmp -static-openmp).",
+        f"   {interface.threads} threads share each layer: that of the caller, and others that the first call starts",
+        "   and that sleep between calls: POSIX threads, so link with -pthread where the C library does not have them.",
     ]
 
 

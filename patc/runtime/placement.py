@@ -28,7 +28,7 @@ define void @patc_leave_cpu(i32 %cpu, i32 %thread) {
 }
 """
 _MASK_BYTES = 128  # of as many CPUs as the C library's type has
-_LINUX = f"""
+LINUX_PLACEMENT = f"""
 declare i32 @sched_getcpu()
 declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
@@ -79,7 +79,7 @@ def placement_functions() -> Mapping[str, int]:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    builder = llvm.JITLibraryBuilder().add_ir(_LINUX if _can_move() else _NOWHERE).add_current_process()
+    builder = llvm.JITLibraryBuilder().add_ir(LINUX_PLACEMENT if _can_move() else _NOWHERE).add_current_process()
     for name in NAMES:
         builder.export_symbol(name)
     tracker = builder.link(llvm.create_lljit_compiler(), "patc.placement")

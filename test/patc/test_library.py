@@ -19,20 +19,20 @@ import numpy as np
 import pytest
 import torch
 from emulated import HAS_ZIG, needs_linker
-from helpers import torch_results
+from libraries import defined_symbols, error_against, read_elf, small_net, undefined_symbols
 from repository import ROOT, SUPPORT
 from torch import nn
 
 import patc
 from patc import models, pruning
-from patc.codegen import aarch64, c_interface, link
+from patc.codegen import c_interface, link, llvm_objects
 from patc.codegen.c_interface import c_identifier, checksum
 from patc.codegen.entry_points import entry_points, weights_section
+from patc.codegen.team import FUNCTIONS
 from patc.diagnostics import PatcError
 from patc.files import atomic_write_all, cache_folder
 from patc.library import Library, compile_library
 from patc.runtime import elf
-from patc.runtime.openmp import ENTRY_POINTS
 from patc.runtime.program import Program, TensorInfo
 
 RUNNER = SUPPORT / "inputs" / "run_library.c"
@@ -54,15 +54,6 @@ class Two(nn.Module):
         a = torch.relu(self.first(x))
         b = self.second(a) + y
         return a, b
-
-
-def small_net() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """Return a pruned net of one picture and its input."""
-    torch.manual_seed(0)
-    layers = (nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 8 * 8, 12)).eval()
-    pruning.prune_(model, pruning.PatternSpec(connectivity=2.0))
-    return model, (torch.randn(1, 3, 16, 16),)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +95,6 @@ def run_net(
     names = (f"-DNET={name}", f"-DNET_CAPITALS={name.upper()}")
     (folder / "net.h").write_text(f'#include "{name}.h"\n')
     parts: list[str | Path] = ["-DLOADED"] if loaded else [shared]
-    if library.interface.threads > 1:
-        parts.append(RUNNER.with_name("openmp.c"))
     program = build(folder / "program", "-std=gnu99", "-pthread", "-I", folder, *names, RUNNER, *parts)
     (folder / "x").write_bytes(x.numpy().tobytes())
     last = shared if loaded else folder / f"{name}.weights"
@@ -113,12 +102,6 @@ def run_net(
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     statuses = {line.split()[0]: (int(line.split()[1]), line.split(" ", 2)[2]) for line in done.stdout.splitlines()}
     return np.fromfile(folder / "y", np.float32), statuses
-
-
-def error_against(model: nn.Module, inputs: tuple[torch.Tensor, ...], found: np.ndarray) -> float:
-    """Return the largest error against PyTorch in float64, relative to the largest output."""
-    wanted = torch_results(model, inputs)[0].ravel()
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
 # -- Numbers, in emulated machines -----------------------------------------------------------------------
@@ -170,7 +153,7 @@ def test_code_for_a_cpu_runs_on_it(small: Callable[..., Library], tmp_path: Path
 def test_threads_share_the_work(small: Callable[..., Library], tmp_path: Path) -> None:
     model, (x,) = small_net()
     library = small(threads=3)
-    assert undefined_symbols(library.object_file()) <= set(ENTRY_POINTS)
+    assert undefined_symbols(library.object_file()) <= set(FUNCTIONS)
     found, statuses = run_net(tmp_path, library, x)
     assert error_against(model, (x,), found) <= 1e-5
     assert {name: status for name, (status, _) in statuses.items()} == STATUSES
@@ -233,49 +216,6 @@ def test_the_example_scales_pictures_and_says_what_is_wrong(small: Callable[...,
 # -- What a library offers and needs ---------------------------------------------------------------------
 
 
-def undefined_symbols(image: bytes) -> set[str]:
-    """Return the names that an object leaves to others."""
-    found = elf.symbols(image, elf.sections(image))
-    return {symbol.name for symbol in found if symbol.binding and symbol.section == elf.UNDEFINED}
-
-
-def defined_symbols(image: bytes) -> set[str]:
-    """Return the names that an object offers to others."""
-    found = elf.symbols(image, elf.sections(image))
-    return {symbol.name for symbol in found if symbol.binding and symbol.section != elf.UNDEFINED}
-
-
-def read_elf(path: Path) -> dict[str, list[tuple[str, ...]]]:
-    """Return what loaders look at: alignments of loaded segments, dynamic entries, symbols found and left open."""
-    data = path.read_bytes()
-
-    def number(offset: int, size: int) -> int:
-        return int.from_bytes(data[offset : offset + size], "little")
-
-    table, count = number(32, 8), number(56, 2)
-    segments = [(number(at, 4), at) for at in range(table, table + 56 * count, 56)]
-    loads = [(str(number(at + 48, 8)),) for kind, at in segments if kind == 1]
-    writable = [at for kind, at in segments if kind == 1 and number(at + 4, 4) & 3 == 3]
-    assert not writable  # no segment is both writable and executable
-    found = {section.name: section for section in elf.sections(data)}
-
-    def text(offset: int) -> str:
-        start = found[".dynstr"].offset + offset
-        return data[start : data.index(b"\0", start)].decode()
-
-    dynamic, symbols = found[".dynamic"], found[".dynsym"]
-    entries = [(number(at, 8), number(at + 8, 8)) for at in range(dynamic.offset, dynamic.offset + dynamic.size, 16)]
-    rows = range(symbols.offset + 24, symbols.offset + symbols.size, 24)
-    return {
-        "loads": loads,
-        "needed": [(text(value),) for tag, value in entries if tag == 1],
-        "soname": [(text(value),) for tag, value in entries if tag == 14],
-        "hashes": [(str(tag),) for tag, _ in entries if tag in (4, 0x6FFFFEF5)],
-        "defined": [(text(number(at, 4)),) for at in rows if number(at + 6, 2)],
-        "undefined": [(text(number(at, 4)),) for at in rows if not number(at + 6, 2)],
-    }
-
-
 @needs_linker
 def test_resnet18_for_android_needs_no_library(tmp_path: Path) -> None:
     model = models.resnet18()
@@ -290,14 +230,14 @@ def test_resnet18_for_android_needs_no_library(tmp_path: Path) -> None:
 
 
 @needs_linker
-def test_threads_need_the_openmp_runtime_and_no_more(small: Callable[..., Library], tmp_path: Path) -> None:
+def test_threads_need_the_c_library_and_no_more(small: Callable[..., Library], tmp_path: Path) -> None:
     library = small(target="aarch64-android", threads=2, weights="file")
     found = read_elf(library.write(tmp_path)[0])
-    assert {name for (name,) in found["undefined"]} <= set(ENTRY_POINTS) and found["undefined"]
-    assert found["needed"] == []
+    assert {name for (name,) in found["undefined"]} <= set(FUNCTIONS) and found["undefined"]
+    assert found["needed"] == [("libc.so",)]
     assert ("my_net_set_weights",) in found["defined"]
     header = (tmp_path / "my_net.h").read_text()
-    assert "#define MY_NET_THREADS 2" in header and "-fopenmp -static-openmp" in header
+    assert "#define MY_NET_THREADS 2" in header and "-pthread" in header
 
 
 @pytest.mark.parametrize("name", ["vgg16_cifar", "vgg16", "resnet50", "mobilenet_v2"])
@@ -361,8 +301,8 @@ def test_a_net_without_weights_and_arena() -> None:
     net = "define void @main(ptr %0, ptr %1, ptr %2) {\n  store i64 1, ptr %2\n  ret void\n}"
     functions = entry_points(interface)
     assert "call void @main(ptr %input0, ptr %output0, ptr %stamps)" in functions
-    module = aarch64.optimize(f"{net}\n{functions}", target, interface.functions)
-    assert defined_symbols(aarch64.emit_object(module, target)) == set(interface.functions)
+    module = llvm_objects.optimize(f"{net}\n{functions}", target, interface.functions)
+    assert defined_symbols(llvm_objects.emit_object(module, target)) == set(interface.functions)
 
 
 def test_a_net_that_reads_no_weights_has_their_section() -> None:
@@ -431,9 +371,10 @@ def test_sections_are_filled_only_as_they_are(small: Callable[..., Library]) -> 
 
 def test_another_target_is_refused() -> None:
     with pytest.raises(
-        PatcError, match="expected a target of aarch64-linux, aarch64-android for a library, got 'host'"
+        PatcError,
+        match="expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android for a library, got 'spirv-vulkan'",
     ):
-        compile_library(*small_net(), name="net", target="host")
+        compile_library(*small_net(), name="net", target="spirv-vulkan")
     with pytest.raises(PatcError, match="expected weights to be embed or file, got 'disk'"):
         compile_library(*small_net(), name="net", weights="disk")
 
@@ -447,7 +388,7 @@ def test_a_missing_linker_is_named(
     with pytest.raises(PatcError) as caught:
         small().write(tmp_path / "out")
     link.find_linker.cache_clear()
-    wanted = "expected a linker for AArch64, found none: pip install 'patc[arm]' (ziglang), or install lld"
+    wanted = "expected a linker for aarch64, found none: pip install 'patc[arm]' (ziglang), or install lld"
     assert str(caught.value) == wanted and not (tmp_path / "out").exists()
 
 
@@ -461,7 +402,7 @@ def test_a_linker_that_fails_is_one_line(
     linker = tmp_path / "ld"
     linker.write_text(f"#!/bin/sh\n{script}\n")
     linker.chmod(0o755)
-    monkeypatch.setattr(link, "find_linker", lambda: (str(linker),))
+    monkeypatch.setattr(link, "find_linker", lambda architecture: (str(linker),))
     with pytest.raises(PatcError, match=message):
         small().write(tmp_path / "deep" / "out")
     assert not (tmp_path / "deep").exists()

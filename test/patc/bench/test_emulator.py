@@ -21,7 +21,7 @@ from torch import nn
 from patc.bench.emulator import PAGE, EmulatedProgram, Emulator, run_program
 from patc.bench.execution import trace_layers
 from patc.bench.object_file import read_object
-from patc.codegen import aarch64
+from patc.codegen import llvm_objects
 from patc.compiler import compile_model
 from patc.diagnostics import PatcError
 from patc.runtime.program import Program
@@ -33,7 +33,7 @@ TARGET = get_target("aarch64-linux")
 @functools.cache
 def assemble(text: str) -> bytes:
     """Return LLVM IR as an object file."""
-    return aarch64.emit_object(aarch64.optimize(text, TARGET), TARGET)
+    return llvm_objects.emit_object(llvm_objects.optimize(text, TARGET), TARGET)
 
 
 @functools.cache

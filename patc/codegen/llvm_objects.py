@@ -1,6 +1,6 @@
-"""Code for AArch64 on any machine: LLVM IR of the torch-mlir wheel, machine code from llvmlite's LLVM.
+"""Code for any CPU on any machine: LLVM IR of the torch-mlir wheel, machine code from llvmlite's LLVM.
 
-The wheel's own LLVM generates code for one architecture only, that of the machine it is made for.
+The wheel's own LLVM generates code for one architecture only, that of the machine it is made for, and knows no library.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def _set_attributes(module: ir.Module, target: Target) -> None:
             function.attributes["passthrough"] = attributes
 
 
-def link_texts(text: str, others: Sequence[str], symbols: Sequence[str]) -> str:
+def link_texts(text: str, others: Sequence[str], symbols: Sequence[str], runtime: str = "") -> str:
     """Return LLVM IR text of one module for several.
 
     Args:
         others: texts whose functions and constants become the module's own.
         symbols: what the function `main` of each of them is called then.
+        runtime: a text that defines what all of them call.
     """
     module = llvm.parse_assembly(text)
     for other, symbol in zip(others, symbols, strict=True):
@@ -65,6 +66,7 @@ def link_texts(text: str, others: Sequence[str], symbols: Sequence[str]) -> str:
             elif not value.is_declaration:
                 value.name, value.linkage = f"{value.name}.{symbol}", "internal"
         module.link_in(part)
+    module.link_in(llvm.parse_assembly(runtime))
     return str(module)
 
 
@@ -103,10 +105,15 @@ def emit_assembly(module: Any, target: Target) -> str:
     return str(_machine(target).emit_assembly(module))
 
 
+def cpu_of(target: Target) -> str:
+    """Return LLVM's name of the CPU that code is for."""
+    return target.cpu or str(llvm.get_host_cpu_name())
+
+
 @functools.cache
 def _machine(target: Target) -> Any:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     kind = llvm.Target.from_triple(target.triple)
     features = ",".join(f"+{name}" for name in target.features)
-    return kind.create_target_machine(cpu=target.cpu, features=features, opt=3, reloc="pic", codemodel="default")
+    return kind.create_target_machine(cpu=cpu_of(target), features=features, opt=3, reloc="pic", codemodel="default")

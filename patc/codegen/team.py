@@ -1,0 +1,250 @@
+"""The threads of a library as LLVM IR text: what stands in for an OpenMP runtime, on the C library's threads alone.
+
+A library has one team, made by the first call and kept. Calls that come at the same time take turns: two teams on the
+same cores would wait for each other at each barrier. Threads wait in a loop for some microseconds, then in the kernel,
+so that they leave their cores to others between calls. A forked process makes a team of its own.
+"""
+
+from __future__ import annotations
+
+import re
+
+from patc.runtime.placement import LINUX_PLACEMENT
+from patc.targets import Target
+
+STACK_BYTES = 4 << 20  # some C libraries give threads 128 KB
+
+# Number of the system call futex, what tells the core that it waits, and how often that takes about 0.1 ms.
+_MACHINES = {
+    "x86_64": (202, "call void @llvm.x86.sse2.pause()", 4096),
+    "aarch64": (98, "call void @llvm.aarch64.hint(i32 1)", 65536),
+}
+_WAIT, _WAKE = 128, 129  # of this process alone
+# What the C library has to have.
+FUNCTIONS = (
+    *("getpid", "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setdetachstate"),
+    *("pthread_attr_setstacksize", "pthread_create", "sched_getaffinity", "sched_getcpu", "sched_setaffinity"),
+    *("syscall", "__tls_get_addr"),
+)
+
+
+def with_fixed_arguments(text: str) -> str:
+    """Return LLVM IR whose calls of `__kmpc_fork_call` take no variable arguments, which few CPUs' code can read."""
+    text = re.sub(r"^declare .*@__kmpc_fork_call\(.*$", "", text, flags=re.MULTILINE)
+    return f"{text.replace('(ptr, i32, ptr, ...) @__kmpc_fork_call', '@__kmpc_fork_call')}\n{_DECLARATION}"
+
+
+_DECLARATION = "declare void @__kmpc_fork_call(ptr, i32, ptr, ptr)\n"
+
+
+def team(target: Target, threads: int) -> str:
+    """Return a module that defines what parallel code calls, for a team of `threads`."""
+    futex, pause, turns = _MACHINES[target.architecture]
+    waiting = _WAITING.format(futex=futex, pause=pause, turns=turns, wait=_WAIT, wake=_WAKE)
+    return waiting + _REGION + _MAKING.format(threads=threads, stack=STACK_BYTES) + LINUX_PLACEMENT
+
+
+# A word that threads wait for: its value, and how many sleep until it changes.
+_WAITING = """\
+%word = type {{ i32, i32, [14 x i32] }}
+@lock = internal global %word zeroinitializer, align 64
+@start = internal global %word zeroinitializer, align 64
+@phase = internal global %word zeroinitializer, align 64
+@arrived = internal global i32 0, align 64
+@size = internal global i32 0, align 64
+@process = internal global i32 0, align 4
+@function = internal global ptr null, align 8
+@arguments = internal global ptr null, align 8
+@number = internal thread_local global i32 0, align 4
+@zero = internal constant i32 0, align 4
+
+declare i64 @syscall(i64, ...)
+declare i32 @getpid()
+declare i32 @pthread_attr_init(ptr)
+declare i32 @pthread_attr_setstacksize(ptr, i64)
+declare i32 @pthread_attr_setdetachstate(ptr, i32)
+declare i32 @pthread_attr_destroy(ptr)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+
+; Returns when the word is not `old` any more.
+define internal void @wait(ptr %word, i32 %old) noinline {{
+entry:
+  br label %turn
+turn:
+  %i = phi i32 [ 0, %entry ], [ %i.next, %again ]
+  %value = load atomic i32, ptr %word acquire, align 4
+  %same = icmp eq i32 %value, %old
+  br i1 %same, label %again, label %done
+again:
+  {pause}
+  %i.next = add i32 %i, 1
+  %tired = icmp eq i32 %i.next, {turns}
+  br i1 %tired, label %sleep, label %turn
+sleep:
+  %sleepers = getelementptr i32, ptr %word, i64 1
+  %more = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  %slept = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 {wait}, i32 %old, ptr null)
+  %less = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  %now = load atomic i32, ptr %word acquire, align 4
+  %still = icmp eq i32 %now, %old
+  br i1 %still, label %sleep, label %done
+done:
+  ret void
+}}
+
+; Changes a word and wakes those that sleep until then.
+define internal void @set(ptr %word, i32 %value) {{
+  store atomic i32 %value, ptr %word seq_cst, align 4
+  %place = getelementptr i32, ptr %word, i64 1
+  %sleepers = load atomic i32, ptr %place seq_cst, align 4
+  %none = icmp eq i32 %sleepers, 0
+  br i1 %none, label %done, label %rouse
+rouse:
+  %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 {wake}, i32 2147483647)
+  br label %done
+done:
+  ret void
+}}
+"""
+
+_REGION = """
+define i32 @__kmpc_global_thread_num(ptr %place) {
+  ret i32 0
+}
+
+define void @__kmpc_push_num_threads(ptr %place, i32 %thread, i32 %threads) {
+  ret void
+}
+
+define i32 @omp_get_thread_num() {
+  %own = load i32, ptr @number
+  ret i32 %own
+}
+
+define i32 @omp_get_num_threads() {
+  %size = load i32, ptr @size
+  ret i32 %size
+}
+
+define void @__kmpc_barrier(ptr %place, i32 %thread) {
+  %own = load atomic i32, ptr @phase monotonic, align 4
+  %before = atomicrmw add ptr @arrived, i32 1 acq_rel
+  %count = add i32 %before, 1
+  %size = load i32, ptr @size
+  %last = icmp eq i32 %count, %size
+  br i1 %last, label %release, label %stay
+release:
+  store atomic i32 0, ptr @arrived monotonic, align 4
+  %next = add i32 %own, 1
+  call void @set(ptr @phase, i32 %next)
+  ret void
+stay:
+  call void @wait(ptr @phase, i32 %own)
+  ret void
+}
+
+define void @__kmpc_fork_call(ptr %place, i32 %count, ptr %function, ptr %arguments) {
+entry:
+  call void @own_process()
+  br label %try
+try:
+  %pair = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
+  %taken = extractvalue { i32, i1 } %pair, 1
+  br i1 %taken, label %fork, label %turn
+turn:
+  call void @wait(ptr @lock, i32 1)
+  br label %try
+fork:
+  call void @make_team()
+  store ptr %function, ptr @function
+  store ptr %arguments, ptr @arguments
+  %old = load atomic i32, ptr @start monotonic, align 4
+  %new = add i32 %old, 1
+  call void @set(ptr @start, i32 %new)
+  call void %function(ptr @zero, ptr @zero, ptr %arguments)
+  call void @__kmpc_barrier(ptr null, i32 0)
+  call void @set(ptr @lock, i32 0)
+  ret void
+}
+"""
+
+_MAKING = """
+define internal ptr @work(ptr %given) {{
+entry:
+  %bits = ptrtoint ptr %given to i64
+  %own = trunc i64 %bits to i32
+  store i32 %own, ptr @number
+  br label %next
+next:
+  %seen = phi i32 [ 0, %entry ], [ %found, %next ]
+  call void @wait(ptr @start, i32 %seen)
+  %found = load atomic i32, ptr @start acquire, align 4
+  %function = load ptr, ptr @function
+  %arguments = load ptr, ptr @arguments
+  call void %function(ptr @zero, ptr @zero, ptr %arguments)
+  call void @__kmpc_barrier(ptr null, i32 0)
+  br label %next
+}}
+
+; Starts the threads unless they are there, or as many as there may be.
+define internal void @make_team() {{
+entry:
+  %size = load i32, ptr @size
+  %missing = icmp eq i32 %size, 0
+  br i1 %missing, label %make, label %done
+make:
+  %attributes = alloca [128 x i8], align 16
+  %thread = alloca i64, align 8
+  %a = call i32 @pthread_attr_init(ptr %attributes)
+  %b = call i32 @pthread_attr_setstacksize(ptr %attributes, i64 {stack})
+  %c = call i32 @pthread_attr_setdetachstate(ptr %attributes, i32 1)
+  br label %another
+another:
+  %count = phi i32 [ 1, %make ], [ %more, %made ]
+  store i32 %count, ptr @size
+  %full = icmp eq i32 %count, {threads}
+  br i1 %full, label %made_all, label %start_one
+start_one:
+  %wide = zext i32 %count to i64
+  %given = inttoptr i64 %wide to ptr
+  %failed = call i32 @pthread_create(ptr %thread, ptr %attributes, ptr @work, ptr %given)
+  %good = icmp eq i32 %failed, 0
+  br i1 %good, label %made, label %made_all
+made:
+  %more = add i32 %count, 1
+  br label %another
+made_all:
+  %d = call i32 @pthread_attr_destroy(ptr %attributes)
+  br label %done
+done:
+  ret void
+}}
+
+; Forgets the team of the process that this one was forked from.
+define internal void @own_process() {{
+entry:
+  %own = call i32 @getpid()
+  br label %look
+look:
+  %known = load atomic i32, ptr @process acquire, align 4
+  %same = icmp eq i32 %known, %own
+  br i1 %same, label %done, label %other
+other:
+  %busy = icmp eq i32 %known, -1
+  br i1 %busy, label %look, label %claim
+claim:
+  %pair = cmpxchg ptr @process, i32 %known, i32 -1 acquire monotonic
+  %mine = extractvalue {{ i32, i1 }} %pair, 1
+  br i1 %mine, label %forget, label %look
+forget:
+  store %word zeroinitializer, ptr @lock
+  store %word zeroinitializer, ptr @start
+  store %word zeroinitializer, ptr @phase
+  store i32 0, ptr @arrived
+  store i32 0, ptr @size
+  store atomic i32 %own, ptr @process release, align 4
+  br label %done
+done:
+  ret void
+}}
+"""

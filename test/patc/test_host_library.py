@@ -1,0 +1,174 @@
+"""Libraries for C on this machine: programs that its own compilers build and that it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import fail
+from helpers import torch_results
+from libraries import defined_symbols, error_against, read_elf, small_net, undefined_symbols
+from repository import ROOT, SUPPORT
+from torch import nn
+
+from patc.codegen import link
+from patc.codegen.team import FUNCTIONS
+from patc.diagnostics import PatcError
+from patc.library import Library, compile_library
+from patc.targets import X86_64_V3, X86_64_V4, host
+
+IS_X86 = platform.machine() == "x86_64"
+LEVELS = [*(["x86-64-v3", "x86-64-v4"] if IS_X86 else []), "host"]
+needs_compilers = pytest.mark.skipif(
+    not all(map(shutil.which, ("gcc", "g++", "ld"))), reason="needs gcc, g++ and ld (Debian's g++)"
+)
+
+
+def runs(level: str) -> bool:
+    """Return whether this machine has what a level needs."""
+    wanted = {"x86-64-v3": X86_64_V3, "x86-64-v4": X86_64_V4, "host": host()}[level].features
+    return set(wanted) <= set(host().features)
+
+
+def build(program: Path, compiler: str, *words: str | Path) -> Path:
+    """Compile and link a program for this machine."""
+    strict = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    command = [compiler, *strict, *map(str, words), f"-Wl,-rpath,{program.parent}", "-pthread", "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def run(*words: str | Path, requests: str = "") -> str:
+    done = subprocess.run(list(map(str, words)), input=requests.encode(), capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b""), (done.returncode, done.stderr)
+    return done.stdout.decode("latin-1")
+
+
+def write_picture(path: Path) -> torch.Tensor:
+    """Write a picture of 16 x 16 pixels; return what nets see of it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    path.write_bytes(b"P6\n16 16\n255\n" + pixels.tobytes())
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return torch.tensor(((pixels / 255 - mean) / deviation).transpose(2, 0, 1)[None], dtype=torch.float32)
+
+
+# -- Numbers ---------------------------------------------------------------------------------------------
+
+
+@needs_compilers
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("threads", "shared"), [(1, False), (3, True)])
+def test_any_thread_may_call_at_any_time(tmp_path: Path, level: str, threads: int, shared: bool) -> None:
+    model, (x,) = small_net()
+    library = compile_library(model, (x,), name="my-net", target=level, threads=threads)
+    if not runs(level):
+        pytest.skip(f"this machine runs no code for {level}")
+    (part, _) = library.write(tmp_path) if shared else library.write_object(tmp_path / "net.o")
+    source = SUPPORT / "inputs" / "concurrent.c"
+    program = build(tmp_path / "program", "gcc", "-std=gnu99", "-I", tmp_path, source, part)
+    (tmp_path / "x").write_bytes(x.numpy().tobytes())
+    found = np.frombuffer(run(program, tmp_path / "x").encode("latin-1"), np.float32)
+    assert error_against(model, (x,), found) <= 1e-5
+
+
+@needs_compilers
+def test_the_example_in_c_runs_here(tmp_path: Path) -> None:
+    model, (x,) = small_net()
+    files = compile_library(model, (x,), name="my-net", target="host", weights="file").write(tmp_path)
+    names = ("-DNET=my_net", "-DNET_CAPITALS=MY_NET")
+    example = ROOT / "examples" / "c" / "main.c"
+    program = build(tmp_path / "main", "gcc", "-std=c99", "-I", tmp_path, *names, example, files[0])
+    scores = torch_results(model, (write_picture(tmp_path / "x.ppm"),))[0].ravel()
+    best = run(program, tmp_path / "x.ppm", files[2]).splitlines()[0].split()
+    assert best[:2] == ["class", str(scores.argmax())]
+    assert float(best[2]) == pytest.approx(scores.max(), abs=1e-4)
+
+
+@needs_compilers
+def test_the_server_answers_with_two_nets(tmp_path: Path) -> None:
+    models = {"resnet18": small_net()[0], "mobilenet_v2": nn.Sequential(nn.Flatten(), nn.Linear(768, 9)).eval()}
+    parts = [
+        compile_library(model, (torch.zeros(1, 3, 16, 16),), name=name, target="host").write(tmp_path)[0]
+        for name, model in models.items()
+    ]
+    server = ROOT / "examples" / "cpp" / "server.cpp"
+    program = build(tmp_path / "server", "g++", "-std=c++17", "-I", tmp_path, server, *parts)
+    x, picture = write_picture(tmp_path / "x.ppm"), tmp_path / "x.ppm"
+    (tmp_path / "bad.ppm").write_bytes(b"P6 16 16 255\n12")
+    requests = [*(f"{name} {picture}" for name in models for _ in range(8)), f"vgg16 {picture}"]
+    requests += [f"resnet18 {tmp_path / 'bad.ppm'}", f"resnet18 {tmp_path / 'none.ppm'}"]
+    answers = run(program, requests="\n".join(requests)).splitlines()
+    wanted = []
+    for name, model in models.items():
+        scores = torch_results(model, (x,))[0].ravel()
+        lines = [line for line in answers if line.startswith(f"{name} {picture}")]
+        wanted += lines
+        assert len(lines) == 8 and len(set(lines)) == 1
+        assert lines[0].rpartition("score ")[0].endswith(f": class {scores.argmax()}, ")
+        assert float(lines[0].rpartition(" ")[2]) == pytest.approx(scores.max(), rel=1e-3)
+    assert sorted(set(answers) - set(wanted)) == [
+        f"resnet18 {tmp_path / 'bad.ppm'}: the picture ends early",
+        f"resnet18 {tmp_path / 'none.ppm'}: cannot open the picture",
+        f"vgg16 {picture}: expected resnet18 or mobilenet_v2, got vgg16",
+    ]
+
+
+# -- What a library offers and needs ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def threaded() -> Library:
+    return compile_library(*small_net(), name="my-net", target="host", threads=2)
+
+
+@needs_compilers
+def test_a_library_needs_the_c_library_alone(threaded: Library, tmp_path: Path) -> None:
+    found = read_elf(threaded.write(tmp_path)[0])
+    assert found["needed"] == [] and {name for (name,) in found["undefined"]} <= set(FUNCTIONS)
+    assert {name for (name,) in found["defined"]} == set(threaded.interface.functions)
+    alone = compile_library(*small_net(), name="my-net", target="host")
+    assert undefined_symbols(alone.object_file()) == set()
+    assert defined_symbols(alone.object_file()) == set(alone.interface.functions)
+
+
+def test_text_forms_name_the_cpu(threaded: Library) -> None:
+    assert "ymm" in threaded.assembly() if IS_X86 else "v0.4s" in threaded.assembly()
+    assert re.search(r"^define .*i32 @my_net_run\(", threaded.llvm_ir(), re.MULTILINE)
+    assert threaded.interface.cpu and threaded.interface.target == "host"
+
+
+# -- Errors ----------------------------------------------------------------------------------------------
+
+
+def test_libraries_are_for_linux() -> None:
+    target = replace(host(), name="mine", triple=f"{host().architecture}-apple-darwin23")
+    with pytest.raises(PatcError, match="expected a target of Linux for a library, got 'mine'"):
+        compile_library(*small_net(), name="net", target=target)
+
+
+def test_the_command_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("compile", "resnet18_cifar", "--emit", "so", "-o", tmp_path / "out")
+    known = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android"
+    message = fail(capsys, *words, "--target", "spirv-vulkan")
+    assert message == f"expected a target of {known} together with --emit so, got 'spirv-vulkan'"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    link.find_linker.cache_clear()
+    message = fail(capsys, *words, "--target", "host")
+    link.find_linker.cache_clear()
+    assert message == (
+        f"expected a linker for {host().architecture}, found none: pip install 'patc[arm]' (ziglang), or install "
+        "binutils or lld"
+    )
+    assert not (tmp_path / "out").exists()
