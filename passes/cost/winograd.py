@@ -28,7 +28,7 @@ def winograd_cycles(layer: TiledLayer, model: CoreModel) -> float:
     distant = max(0, 4 * layer.channels * layer.stride**2 * area - costs.second_level_bytes)
     transforms = bands * _transform_cycles(layer, model)
     transforms += moved / costs.spilled_bytes_per_cycle + distant / costs.planes_bytes_per_cycle
-    weight_bytes = 4 * layer.positions * layer.depth * layer.filters
+    weight_bytes = 4 * layer.positions * layer.summed * layer.filters
     streams = bands if weight_bytes > costs.shared_level_bytes else 1
     streamed = streams * weight_bytes / costs.stream_bytes_per_cycle
     return transforms + math.hypot(bands * _product_cycles(layer, model), streamed)
@@ -53,7 +53,7 @@ def _transform_cycles(layer: TiledLayer, model: CoreModel) -> float:
 def _product_cycles(layer: TiledLayer, model: CoreModel) -> float:
     """Return the cycles of a band's matrix products while all they read is near."""
     costs, products = model.costs, 0.0
-    used = layer.channels * sum(phase.lines * phase.shifts for phase in layer.phases)
+    used = layer.channels // layer.groups * sum(phase.lines * phase.shifts for phase in layer.phases)
     for part in layer.parts():
         multiply = layer.block * sum(model.vector_cycles(chunk.lanes) for chunk in part.chunks)
         loads = sum(model.load_cycles(chunk.lanes, True) for chunk in part.chunks)

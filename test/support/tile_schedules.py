@@ -34,7 +34,7 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     if is_sparse:
         chosen = replace(chosen, algorithm=choices.choice(["pattern-direct", "input-stationary", "dense-direct"]))
     elif chosen.algorithm == "winograd":
-        filters = choices.randint(1, min(shape[1], 8))
+        filters = block_of(op, choices.randint(1, 8))
         return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)
     if chosen.algorithm == "filter-lanes":
         return random_filter_lanes(op, replace(chosen, lanes=4), choices)
@@ -78,6 +78,13 @@ def is_whole(chunks: Sequence[tiling.Chunk]) -> bool:
     return all(chunk.valid == chunk.lanes for chunk in chunks)
 
 
+def block_of(op: Any, most: int) -> int:
+    """Return a block of at most so many filters: one of a group, which it divides, where there are several."""
+    groups = groups_of(op)
+    group = op.result.type.shape[1] // groups
+    return max(size for size in range(1, min(most, group) + 1) if groups == 1 or group % size == 0)
+
+
 def by_winograd(**fields: Any) -> Retile:
     """Return what gives the convolutions that it suits a Winograd schedule, and leaves other layers alone."""
 
@@ -87,7 +94,7 @@ def by_winograd(**fields: Any) -> Retile:
         phases = Layout.of(op.input.type).phases
         if not winograd.applies(op.weight.type.shape[2:], op.strides, op.dilations, op.groups.value, phases):
             return chosen
-        filters = min(fields.get("filters", 8), op.weight.type.shape[0])
+        filters = block_of(op, fields.get("filters", 8))
         defaults = {"rows": 1 << 20, "columns": 48, "lanes": chosen.lanes, "threads": chosen.threads, "split": "rows"}
         return Schedule("winograd", **{**defaults, **fields, "filters": filters})
 

@@ -35,6 +35,7 @@ from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_ro
 from patc.targets import Target
 
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
+_LEAST_CHANNELS = 32  # of a group: for fewer the transforms cost more than is won
 
 
 class Winograd(HostAlgorithm):
@@ -57,8 +58,11 @@ class Winograd(HostAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape
+        groups = groups_of(op)
+        if groups > 1 and op.input.type.shape[1] // groups < _LEAST_CHANNELS:
+            return
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
-        uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, model.costs)
+        uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, groups, model.costs)
         for layer in cuts(uncut, model.registers):
             cycles = winograd_cycles(layer, model)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
@@ -70,8 +74,10 @@ class Winograd(HostAlgorithm):
         filters, channels, kernel, _ = weight.array.shape
         images, _, height, width = output.shape
         band = min(ceil_div(schedule.rows, TILE), images * ceil_div(height, TILE))
-        cut = band, schedule.lanes, schedule.filters, schedule.columns, kernel, site.op.strides[0], site.costs
-        layer = winograd.TiledLayer(images, channels, filters, height, width, *cut)
+        cut = band, schedule.lanes, schedule.filters, schedule.columns, kernel, site.op.strides[0]
+        layer = winograd.TiledLayer(
+            images, channels * weight.groups, filters, height, width, *cut, weight.groups, site.costs
+        )
         plan = Plan(layer, schedule)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
         emission.bands() if plan.own_bands else emission.stages()
@@ -80,10 +86,11 @@ class Winograd(HostAlgorithm):
 
 def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledLayer]:
     """Yield the ways to cut a layer that are worth a thought; `layer` is cut in any way into vectors of its lanes."""
-    rows = layer.images * layer.rows
+    rows, group = layer.images * layer.rows, layer.filters // layer.groups
     bands = sorted({ceil_div(rows, 2**power) for power in range(rows.bit_length())})
     for band, vectors in itertools.product(bands, (1, 2, 3, 4)):
-        blocks = [size for size in BLOCKS if size <= layer.filters and (size + 1) * vectors + 1 <= registers]
+        blocks = [size for size in BLOCKS if size <= group and (layer.groups == 1 or group % size == 0)]
+        blocks = [size for size in blocks if (size + 1) * vectors + 1 <= registers]
         if blocks:
             yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
 

@@ -47,7 +47,7 @@ def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[i
     """Whether a convolution can be computed this way; `phases` are those of its input's layout."""
     stride = strides[0]
     square = len({*kernel}) == 1 and tuple(strides) == (stride, stride)
-    plain = (*dilations, groups) == (1, 1, 1) and phases == stride <= 2
+    plain = (*dilations,) == (1, 1) and phases == stride <= (2 if groups == 1 else 1)
     return square and plain and ceil_div(kernel[0], stride) in TAPS
 
 
@@ -167,6 +167,7 @@ class TiledLayer:
         strip: tiles that the products keep in registers.
         kernel: rows, and columns, of a kernel.
         stride: of the layer.
+        groups: that channels and filters are in: each filter reads the channels of its own; 1 where the stride is not.
         costs: of the core.
     """
 
@@ -181,6 +182,7 @@ class TiledLayer:
     strip: int
     kernel: int = 3
     stride: int = 1
+    groups: int = 1
     costs: CoreCosts = field(default_factory=CoreCosts)
 
     @property
@@ -208,6 +210,11 @@ class TiledLayer:
         return len(self.phases) * self.channels
 
     @property
+    def summed(self) -> int:
+        """Channels of all phases that a filter reads."""
+        return self.depth // self.groups
+
+    @property
     def rows(self) -> int:
         """Rows of tiles of an image."""
         return ceil_div(self.height, TILE)
@@ -229,7 +236,7 @@ class TiledLayer:
 
     @property
     def blocks(self) -> int:
-        """Blocks of filters; the last one may overlap its neighbour."""
+        """Blocks of filters, each of one of `groups`; without groups the last one may overlap its neighbour."""
         return ceil_div(self.filters, self.block)
 
     def strips(self) -> list[Strip]:
@@ -259,7 +266,7 @@ class TiledLayer:
     @property
     def is_streamed(self) -> bool:
         """Whether no cache near the core holds the weights."""
-        return 4 * self.positions * self.depth * self.filters > self.costs.second_level_bytes // 2
+        return 4 * self.positions * self.summed * self.filters > self.costs.second_level_bytes // 2
 
     @property
     def line(self) -> int:

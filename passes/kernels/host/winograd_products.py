@@ -20,7 +20,7 @@ class Multiplication:
     """The products of a band.
 
     Attributes:
-        weights: [position][block][phase][channel][filter of the block].
+        weights: [position][block][phase][channel][filter of the block], the channels being those of the block's group.
     """
 
     b: Builder
@@ -48,11 +48,13 @@ class Multiplication:
 
     def _one_block(self, tiles: _Tiles, number: ir.Value) -> None:
         b, layer, block = self.b, self.layer, self.layer.block
-        packed = b.mul(b.add(b.mul(tiles.position, layer.blocks), number), layer.depth * block)
+        packed = b.mul(b.add(b.mul(tiles.position, layer.blocks), number), layer.summed * block)
         filter_ = b.minimum(b.mul(number, block), layer.filters - block)
+        group = b.divide(filter_, layer.filters // layer.groups)[0] if layer.groups > 1 else 0
+        start = b.add(self.planes.start, b.mul(group, layer.summed * layer.channel))
 
         def one_channel(channel: ir.Value, accumulators: Vectors) -> Vectors:
-            base = b.add(b.add(tiles.first, self.planes.start), b.mul(channel, layer.channel))
+            base = b.add(b.add(tiles.first, start), b.mul(channel, layer.channel))
             vectors = [b.load(self.planes.memory, base, chunk.column, chunk.lanes) for chunk in tiles.chunks]
             first = b.add(packed, b.mul(channel, block))
             accumulators = list(accumulators)
@@ -88,7 +90,7 @@ class _Tiles:
 def _channels_of(b: Builder, layer: TiledLayer, position: ir.Value) -> Range:
     """Return the first of the channels whose phases use a position, and the one after the last."""
     if all(phase.lines == phase.shifts == layer.read for phase in layer.phases):
-        return 0, layer.depth
+        return 0, layer.summed
     line, shift = b.divide(position, layer.read)
 
     def select(place: Index, last: Index, other: Index) -> ir.Value:

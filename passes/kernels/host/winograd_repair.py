@@ -104,7 +104,7 @@ def places(layer: TiledLayer, source: Layout, window: Window) -> np.ndarray:
     """
     counts = [phase.height * phase.width for phase in layer.phases]
     products = [
-        (layer.read * line + shift) * layer.blocks * layer.depth * layer.block
+        (layer.read * line + shift) * layer.blocks * layer.summed * layer.block
         for line, shift in itertools.product(READ, READ)
     ]
     taps = []
@@ -143,7 +143,7 @@ class Repair:
     def emit(self) -> None:
         """Emit the loops for the kernel's share of filters."""
         b, layer, work = self.loops.b, self.layer, self.loops.kernel.work
-        kernels = b.scratch(layer.channels * layer.kernel**2)
+        kernels = b.scratch(layer.channels // layer.groups * layer.kernel**2)
 
         def one_filter(filter_: ir.Value) -> None:
             _Restoration(b, layer, self.weights, kernels).emit(filter_)
@@ -159,7 +159,10 @@ class Repair:
     def _one_tile(self, tile: Tile, filter_: ir.Value, kernels: ir.Value) -> None:
         b, source = self.loops.b, self.loops.source
         taps, first_tap = self.layer.kernel**2, len(self.layer.phases) + 1 + len(READ) ** 2
+        channels, filters = (count // self.layer.groups for count in (self.layer.channels, self.layer.filters))
         base = self.loops.base(tile)
+        if self.layer.groups > 1:
+            base = b.add(base, b.mul(b.divide(filter_, filters)[0], channels * source.layout.plane))
         pitch = self.loops.window.strides[0] * source.layout.pitch
 
         def one_channel(channel: ir.Value, accumulators: Vectors) -> Vectors:
@@ -177,7 +180,7 @@ class Repair:
 
             return b.loop(0, taps, accumulators, one_tap)
 
-        accumulators = b.loop(0, self.layer.channels, self.loops.first_accumulators(tile, filter_), one_channel)
+        accumulators = b.loop(0, channels, self.loops.first_accumulators(tile, filter_), one_channel)
         self.loops.store_rows(tile, tile.by_row(accumulators), filter_)
 
 
@@ -196,7 +199,7 @@ class _Restoration:
         # The last block of filters may overlap its neighbour.
         block = b.divide(filter_, layer.block)[0]
         member = b.subtract(filter_, b.index(b.minimum(b.mul(block, layer.block), layer.filters - layer.block)))
-        base = b.add(b.mul(block, layer.depth * layer.block), member)
+        base = b.add(b.mul(block, layer.summed * layer.block), member)
         read = b.scratch(len(READ) ** 2)
 
         def one_channel(channel: ir.Value) -> None:
@@ -208,7 +211,7 @@ class _Restoration:
 
             b.each(0, len(layer.phases), one_phase)
 
-        b.each(0, layer.channels, one_channel)
+        b.each(0, layer.channels // layer.groups, one_channel)
 
     def _products(self, first: Index, read: ir.Value) -> ir.Value:
         """Return the products of READ as a vector, collected in the memory `read`."""

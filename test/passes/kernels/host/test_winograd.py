@@ -85,10 +85,12 @@ def test_random_layers(kernel: int, choices: random.Random) -> None:
     top, left, bottom, right = pads
     height = choices.randint(max(1, kernel - top - bottom), 24 * stride)
     width = choices.randint(max(1, kernel - left - right), choices.choice([9, 33, 70]) * stride)
-    filters, channels = choices.randint(1, 13), choices.randint(1, 9)
-    net = Net((choices.randint(1, 3), channels, height, width))
+    groups = choices.choice([1, 2, 3]) if stride == 1 else 1
+    filters, channels = choices.randint(1, 13 // groups), choices.randint(1, 9 // groups)
+    net = Net((choices.randint(1, 3), channels * groups, height, width))
     x = random_source(net, choices)
     size = ((height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
+    filters *= groups
     residual, others = random_residual(net, (x.shape[0], filters, *size), choices)
     y = net.conv(
         x,
@@ -98,6 +100,7 @@ def test_random_layers(kernel: int, choices: random.Random) -> None:
         strides=(stride, stride),
         pads=pads,
         activation=choices.choice(ACTIVATIONS),
+        groups=groups,
     )
     others += random_readers(net, y, choices)
     schedule = by_winograd(
@@ -195,11 +198,13 @@ def run_fenced() -> None:
 # Numbers that are not finite
 
 
-def convolve(x: np.ndarray, weight: np.ndarray, stride: int, dtype: torch.dtype, pads: Sequence[int] = (0,) * 4) -> Any:
+def convolve(
+    x: np.ndarray, weight: np.ndarray, stride: int, dtype: torch.dtype, pads: Sequence[int] = (0,) * 4, groups: int = 1
+) -> Any:
     """Return a convolution by PyTorch; float32 overflows as compiled code does."""
     top, left, bottom, right = pads
     padded = functional.pad(torch.tensor(x, dtype=dtype), (left, right, top, bottom))
-    return functional.conv2d(padded, torch.tensor(weight, dtype=dtype), stride=stride).numpy()
+    return functional.conv2d(padded, torch.tensor(weight, dtype=dtype), stride=stride, groups=groups).numpy()
 
 
 def check_not_finite(found: np.ndarray, wanted: np.ndarray) -> None:
@@ -216,6 +221,7 @@ ODD_CASES = {
     "two strips, two threads": ((1, 6, 9, 70), 3, (1, 1, 1, 1), {"threads": 2}),
     "shared stages, two images": ((2, 6, 13, 28), 3, (0, 2, 1, 0), {"threads": 2, "split": "filters"}),
     "several rows of tiles in a vector": ((2, 9, 7, 7), 3, (1, 1, 1, 1), {"threads": 3}),
+    "groups": ((2, 6, 13, 20), 3, (1, 1, 1, 1), {"groups": 3}),
     "4x4": ((1, 4, 17, 17), 4, (1, 2, 2, 1), {}),
     "phases": ((1, 3, 33, 44), 7, (3, 3, 3, 3), {"threads": 2}),
     "phases of few taps": ((1, 4, 30, 31), 5, (0, 1, 0, 2), {}),
@@ -236,18 +242,20 @@ def test_what_is_not_finite_reaches_its_windows_alone(case: str) -> None:
     shape, kernel, pads, how = ODD_CASES[case]
     rng = np.random.default_rng(0)
     net = Net(shape)
-    weight = rng.standard_normal((6, shape[1], kernel, kernel)).astype(np.float32)
+    how = {"threads": 1, "split": "rows", "groups": 1, **how}
+    rest = KERNELS[kernel], torch.float32, pads, how["groups"]
+    weight = rng.standard_normal((6, shape[1] // how["groups"], kernel, kernel)).astype(np.float32)
     weight[:, :, 0, 1] = 0.0
     bias = rng.standard_normal(6).astype(np.float32)
-    wanted_shape = convolve(np.zeros(shape), weight, KERNELS[kernel], torch.float32, pads).shape
+    wanted_shape = convolve(np.zeros(shape), weight, *rest).shape
     residual = net.new_input(wanted_shape)
-    y = conv(net, net.input, weight, kernel, bias=bias, residual=residual, pads=pads, activation='"relu"')
-    how = {"threads": 1, "split": "rows", **how}
+    joined = {"bias": bias, "residual": residual, "activation": '"relu"'}
+    y = conv(net, net.input, weight, kernel, pads=pads, groups=how["groups"], **joined)
     schedule = by_winograd(split=how["split"], rows=8, filters=4)
     compiled = compile_native(net.build(y), net.copy_parameters(), retile=schedule, threads=how["threads"])
     for x in odd_inputs(shape, rng):
         other = rng.standard_normal(wanted_shape).astype(np.float32)
-        sums = convolve(x, weight, KERNELS[kernel], torch.float32, pads) + bias[:, None, None] + other
+        sums = convolve(x, weight, *rest) + bias[:, None, None] + other
         check_not_finite(compiled(x, other)[0], np.where(np.isnan(sums), sums, np.maximum(sums, 0.0)))
 
 
