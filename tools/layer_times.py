@@ -1,26 +1,27 @@
-"""What the compiler's cost model expects each layer to take at several connectivities."""
+"""What the compiler's cost model expects each layer to take at several rates."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from patc.pruning import PatternSpec
+    from patc.pruning import PatternSpec, Plan
 
 
-def modelled_times(shape: tuple[int, ...], model: nn.Module, spec: PatternSpec) -> Callable[[str, float], float]:
-    """Return a function of a layer's name and connectivity that gives cycles of one thread on this machine.
+def modelled_times(
+    shape: tuple[int, ...], model: nn.Module, target: PatternSpec | Plan
+) -> Callable[[str, float], float]:
+    """Return a function of a weight's name and a rate of its units that gives cycles of one thread on this machine.
 
-    The model is pruned to each connectivity in one shot, and goes through the passes up to `pattern-schedule`.
+    The model is pruned to each rate in one shot, and goes through the passes up to `pattern-schedule`.
 
     Args:
         shape: of the input, N, C, H, W.
-        spec: its connectivity and rates are replaced.
+        target: its rates are replaced.
 
     Raises:
         PatcError: the model cannot be pruned, imported or scheduled.
@@ -37,8 +38,7 @@ def modelled_times(shape: tuple[int, ...], model: nn.Module, spec: PatternSpec) 
     def time_of(layer: str, rate: float) -> float:
         if rate not in known:
             pruned = copy.deepcopy(model).cpu().eval()
-            uniform = replace(spec, connectivity=rate, compression=None, allocation="uniform", rates=())
-            pruning.prune_(pruned, uniform)
+            pruning.prune_(pruned, target.with_rates({}, rate))
             module, state = lower_model(pruned, (torch.zeros(shape),), pipeline)
             known[rate] = {report.name: float(report.predicted_cycles) for report in collect_layers(module, state)}
         # A layer that the compiler removed costs nothing.

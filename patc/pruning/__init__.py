@@ -1,6 +1,6 @@
-"""Pattern pruning: libraries, their theory and extraction, one-shot projection and ADMM (paper, sections 3 to 6.1).
+"""Pruning: patterns, their theory and extraction (paper, sections 3 to 6.1), other schemes, and ways to train to them.
 
-Libraries, specifications and reports are plain Python; what needs torch or numpy imports it when first used.
+Libraries, schemes, plans and reports are plain Python; what needs torch or numpy imports it when first used.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ from patc.pruning.libraries import (
     pattern,
     taps,
 )
+from patc.pruning.plan import Plan
 from patc.pruning.report import LayerReport, PruneReport
+from patc.pruning.schemes import Block, Filters, Pattern, Unstructured
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
 if TYPE_CHECKING:
-    from patc.pruning.admm import AdmmSchedule, PatternPruner
     from patc.pruning.extraction import LibraryExtractor
     from patc.pruning.latency import choose_rates
+    from patc.pruning.methods.admm import Admm, AdmmSchedule
+    from patc.pruning.methods.group_lasso import GroupLasso
+    from patc.pruning.methods.magnitude import Magnitude
+    from patc.pruning.methods.reweighted import Reweighted
     from patc.pruning.prune import prune_, resolve
+    from patc.pruning.pruner import PatternPruner, Pruner
     from patc.pruning.selection import select_libraries
 
 __all__ = [
@@ -42,12 +48,22 @@ __all__ = [
     "PHASE1",
     "PHASE2",
     "PHASE3",
+    "Admm",
     "AdmmSchedule",
+    "Block",
+    "Filters",
+    "GroupLasso",
     "LayerReport",
     "LibraryExtractor",
+    "Magnitude",
+    "Pattern",
     "PatternPruner",
     "PatternSpec",
+    "Plan",
     "PruneReport",
+    "Pruner",
+    "Reweighted",
+    "Unstructured",
     "Window",
     "candidates",
     "choose_rates",
@@ -62,9 +78,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AdmmSchedule": "admm",
+    "Admm": "methods.admm",
+    "AdmmSchedule": "methods.admm",
+    "GroupLasso": "methods.group_lasso",
     "LibraryExtractor": "extraction",
-    "PatternPruner": "admm",
+    "Magnitude": "methods.magnitude",
+    "PatternPruner": "pruner",
+    "Pruner": "pruner",
+    "Reweighted": "methods.reweighted",
     "choose_rates": "latency",
     "prune_": "prune",
     "resolve": "prune",

@@ -36,11 +36,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import PrunedLayer, check_finite, check_weight, find_layers
+from patc.pruning.constraints.patterns import PatternConstraint
+from patc.pruning.kernels import find_layers
 from patc.pruning.libraries import Library, candidates, library, own_library
 from patc.pruning.ranks import hide_buffers, share
 from patc.pruning.selection import select_libraries
 from patc.pruning.simplex import simplex_threshold
+from patc.pruning.sites import check_finite, check_weight
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
@@ -64,7 +66,7 @@ class SelectPattern(nn.Module):
     nu: Tensor
     bits: Tensor
 
-    def __init__(self, layer: PrunedLayer, lean: float) -> None:
+    def __init__(self, layer: PatternConstraint, lean: float) -> None:
         super().__init__()
         weight = layer.weight.detach()
         self.layer, self.columns = layer, layer.columns * layer.taps
@@ -168,7 +170,7 @@ class LibraryExtractor:
             return
         layers = self._layers()
         for layer in layers:
-            check_weight(layer)
+            check_weight(layer.site)
         for layer in layers:
             selection = SelectPattern(layer, self.lean)
             share(selection.d)
@@ -206,7 +208,7 @@ class LibraryExtractor:
             PatcError: a weight or a selection variable is not finite.
         """
         for layer in self._layers():
-            check_finite(layer)
+            check_finite(layer.site)
             selection = layer.module.parametrizations.weight[0]
             if not bool(torch.isfinite(selection.selection).all()):
                 raise PatcError("expected finite selection variables, found NaN or infinity", layer.name)
@@ -271,16 +273,16 @@ class LibraryExtractor:
             raise PatcError(f"expected a model with {window.name} kernels, found {', '.join(libraries) or 'none'}")
         return libraries[window.name]
 
-    def _layers(self) -> list[PrunedLayer]:
+    def _layers(self) -> list[PatternConstraint]:
         """Return the layers that take part, with the present library."""
         if self.window is None:
             masks, libraries = self.library, {}
         else:
             masks, libraries = self.spec.masks, {self.window: self.library}
         spec = replace(self.spec, library=masks, library_5x5=None, rates=(), libraries=libraries)
-        layers = [layer for layer in find_layers(self.model, spec) if layer.kind != "dense"]
         wanted = Window((3, 3)) if self.window is None else Window.parse(self.window)
-        return [layer for layer in layers if layer.window == wanted]
+        layers = find_layers(self.model, spec)
+        return [layer for layer in layers if isinstance(layer, PatternConstraint) and layer.window == wanted]
 
     def _selections(self) -> Iterator[SelectPattern]:
         return (module for module in self.model.modules() if isinstance(module, SelectPattern))

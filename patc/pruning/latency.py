@@ -1,45 +1,46 @@
-"""Connectivity of each layer by the time it saves: what costs the least accuracy for the most speed goes first."""
+"""The rate of each layer by the time it saves: what costs the least accuracy for the most speed goes first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from patc.diagnostics import PatcError
-from patc.pruning.kernels import PrunedLayer, find_layers
-from patc.pruning.projection import best_patterns
+from patc.pruning.constraints.base import Constraint
+from patc.pruning.plan import Plan
 from patc.pruning.spec import PatternSpec
 
 RATES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 LayerTime = Callable[[str, float], float]
+Target = TypeVar("Target", PatternSpec, Plan)
 
 
 def choose_rates(
-    model: nn.Module, spec: PatternSpec, layer_time: LayerTime, speedup: float, rates: Sequence[float] = RATES
-) -> PatternSpec:
-    """Return `spec` with a connectivity for every layer such that the prunable ones take 1 / `speedup` of their time.
+    model: nn.Module, target: Target, layer_time: LayerTime, speedup: float, rates: Sequence[float] = RATES
+) -> Target:
+    """Return `target` with a rate for every weight such that the prunable ones take 1 / `speedup` of their time.
 
-    That is their time without connectivity sparsity, with patterns alone. In each step the layer is pruned further
-    whose lost share of squared norm is the least for the time that it saves; so a layer that gets no faster
-    keeps its kernels.
+    That is their time with all units, of patterns without connectivity sparsity. In each step the layer is pruned
+    further whose lost share of squared norm is the least for the time that it saves; so a layer that gets no faster
+    keeps its units.
 
     Args:
-        spec: `connectivity`, `compression`, `allocation` and `rates` are replaced.
-        layer_time: gives the time of a layer, by its name and a connectivity; any unit.
+        target: its compression, allocation and all rates are replaced.
+        layer_time: gives the time of a layer, by the name of its weight and a rate of its units; any unit of time.
         speedup: at least 1.
-        rates: the connectivities to choose from, ascending from 1.
+        rates: those to choose from, ascending from 1.
 
     Raises:
-        PatcError: the speedup is out of reach, and the message gives the largest one; or no kernels can be removed.
+        PatcError: the speedup is out of reach, and the message gives the largest one; or no units can be removed.
     """
     if not (math.isfinite(speedup) and speedup >= 1):
         raise PatcError(f"expected a speedup that is finite and at least 1, found {speedup}")
-    layers = [layer for layer in find_layers(model, replace(spec, rates=())) if layer.has_connectivity]
+    layers = [layer for layer in target.with_rates({}, 1.0).constrain(model)[0] if layer.has_rate]
     if not layers:
         raise PatcError("expected a layer from which kernels can be removed, found none")
     times = {layer.name: [layer_time(layer.name, rate) for rate in rates] for layer in layers}
@@ -52,8 +53,7 @@ def choose_rates(
     while sum(times[name][at] for name, at in place.items()) * speedup > everything * (1 + 1e-9):
         name, step = min(_steps(times, lost, place), key=lambda move: move[0])[1:]
         place[name] = step
-    chosen = tuple((name, rates[at]) for name, at in place.items())
-    return replace(spec, connectivity=1.0, compression=None, allocation="uniform", rates=chosen)
+    return target.with_rates({name: rates[at] for name, at in place.items()}, 1.0)
 
 
 def _steps(
@@ -68,8 +68,8 @@ def _steps(
     ]
 
 
-def _lost_shares(layer: PrunedLayer, rates: Sequence[float]) -> list[float]:
-    """Return the share of a layer's squared norm under its patterns that goes with each connectivity."""
-    best = torch.sort(best_patterns(layer.squares_of(layer.weight), layer.masks)[0], descending=True).values
+def _lost_shares(layer: Constraint, rates: Sequence[float]) -> list[float]:
+    """Return the share of a layer's squared norm in its units that goes with each rate."""
+    best = torch.sort(layer.scores(layer.weight), descending=True).values
     kept = best.cumsum(0) / best.sum().clamp_min(1e-300)
     return [1 - float(kept[layer.units_at(rate) - 1]) for rate in rates]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from patc.pruning.libraries import Library
-
-Kind = Literal["pattern", "pattern-only", "pointwise-groups", "depthwise", "dense"]
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One convolution after pruning.
+    """One weight after pruning.
 
     Attributes:
-        name: the module's name in the model, "" if the model is a convolution itself.
+        name: the module's name in the model, "" if the model is a convolution itself; with the parameter's behind it
+            unless that is `weight`.
         shape: of the weight: filters, input channels / groups and the size of a kernel; of a transposed convolution
             input channels, filters / groups and so on.
         kind: "pattern" and "pointwise-groups" have patterns and connectivity sparsity, "pattern-only"
-            and "depthwise" have no connectivity sparsity, "dense" is untouched.
-        kernels: kernels that patterns apply to; for a dense layer its filters x input channels / groups.
+            and "depthwise" have no connectivity sparsity, "dense" is untouched; else "block", "unstructured" or
+            "filters".
+        kernels: kernels that patterns apply to; for a dense layer its filters x input channels / groups. Of other
+            schemes their units, such as columns of bands.
         kept_kernels: those of them that are not zero.
         weights: number of weights, without the bias.
         kept_weights: weights that have to be stored: all taps of the patterns of kept kernels, and what
@@ -32,7 +32,7 @@ class LayerReport:
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind
+    kind: str
     kernels: int
     kept_kernels: int
     weights: int
@@ -45,10 +45,10 @@ class PruneReport:
     """What `prune_` did. `str()` gives a table with one line a layer.
 
     Attributes:
-        library: the masks.
+        library: the masks of a `PatternSpec`; none of a `Plan`.
         connectivity: all kernels / kept kernels that was asked for, or solved for, on each layer that has
-            connectivity sparsity.
-        layers: every convolution of the model, in the order of its modules.
+            connectivity sparsity; of a plan, units over kept ones of each weight without a rate of its own.
+        layers: every convolution of the model, or every weight that a plan names, in the order of its modules.
     """
 
     library: Library
@@ -57,12 +57,12 @@ class PruneReport:
 
     @property
     def weights(self) -> int:
-        """Weights of all convolutions, the dense ones too."""
+        """Weights of all layers, the dense ones too."""
         return sum(layer.weights for layer in self.layers)
 
     @property
     def kept_weights(self) -> int:
-        """Weights of all convolutions that have to be stored."""
+        """Weights of all layers that have to be stored."""
         return sum(layer.kept_weights for layer in self.layers)
 
     @property
@@ -77,7 +77,7 @@ class PruneReport:
 
     @property
     def compression(self) -> float:
-        """All convolution weights / kept ones; infinite if every weight was zero."""
+        """All weights / kept ones; infinite if every weight was zero."""
         return _rate(self.weights, self.kept_weights)
 
     @property
@@ -95,6 +95,8 @@ class PruneReport:
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
         lines = [_align(row, widths) for row in rows]
         masks = " ".join(str(mask) for mask in self.library)
+        if not masks:
+            return "\n".join(lines)
         return "\n".join([*lines, f"connectivity {self.connectivity:.3f}x, patterns in the order {masks}"])
 
     def _total(self) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
+from patc.pruning.constraints.patterns import PatternConstraint, best_patterns
 from patc.pruning.kernels import find_layers
 from patc.pruning.libraries import Library
-from patc.pruning.projection import best_patterns
 from patc.pruning.ranks import share
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
@@ -39,7 +39,7 @@ def select_libraries(model: nn.Module, spec: PatternSpec, patterns: int = 8) -> 
         raise PatcError(f"expected patterns to be 1 or more, found {patterns}")
     kernels: dict[Window, list[Tensor]] = {}
     for layer in find_layers(model, spec):
-        if layer.kind != "dense" and layer.window is not None and layer.window != Window((3, 3)):
+        if isinstance(layer, PatternConstraint) and layer.window != Window((3, 3)):
             squares = layer.squares_of(layer.weight)
             # Kernels count alike: layers of small weights are as important as others.
             kernels.setdefault(layer.window, []).append(squares / squares.sum(1, keepdim=True).clamp_min(1e-300))

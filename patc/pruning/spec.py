@@ -6,11 +6,17 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patc.diagnostics import PatcError
+from patc.pruning.budget import Budget
 from patc.pruning.libraries import Library, library, own_library
 from patc.pruning.windows import SHARE, Window
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from patc.pruning.constraints.base import Constraint
 
 Pointwise = Literal["dense", "groups"]
 Depthwise = Literal["dense", "pattern"]
@@ -146,6 +152,27 @@ class PatternSpec:
     def layer_rates(self) -> dict[str, float]:
         """`rates` as a dictionary."""
         return dict(self.rates)
+
+    @property
+    def budget(self) -> Budget:
+        """What the kernels may keep."""
+        hint = " (1x1 convolutions stay dense unless pointwise is 'groups')" if self.pointwise == "dense" else ""
+        return Budget(self.connectivity, self.compression, self.allocation, self.layer_rates, hint)
+
+    def with_rates(self, rates: Mapping[str, float], rate: float) -> PatternSpec:
+        """Return the spec with the connectivity of single layers and one of all others."""
+        own = tuple(rates.items())
+        return replace(self, connectivity=rate, compression=None, allocation="uniform", rates=own)
+
+    def constrain(self, model: nn.Module) -> tuple[list[Constraint], Budget]:
+        """Return what is asked of each convolution, and what they may keep.
+
+        Raises:
+            PatcError: none of them is prunable, or `rates` names one that is not.
+        """
+        from patc.pruning.kernels import find_layers
+
+        return find_layers(model, self), self.budget
 
 
 def _as_masks(patterns: object, size: int) -> Library:

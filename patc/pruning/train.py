@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from patc.diagnostics import PatcError, first_line
 from patc.files import atomic_write, make_folder
-from patc.pruning.admm import PatternPruner
 from patc.pruning.checkpoint import (
     Fault,
     Words,
@@ -42,6 +41,7 @@ from patc.pruning.checkpoint import (
 from patc.pruning.data import Data, epoch_seed, normalise
 from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.latency import LayerTime, choose_rates
+from patc.pruning.pruner import PatternPruner
 from patc.pruning.report import PruneReport
 from patc.pruning.spec import PatternSpec
 from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases

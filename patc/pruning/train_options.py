@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from patc.diagnostics import PatcError
-from patc.pruning.admm import AdmmSchedule
+from patc.pruning.methods.admm import AdmmSchedule
 
 OPTIMIZERS = ("sgd", "adamw")
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from patc.diagnostics import PatcError
 from patc.pruning import LIBRARIES_5X5, PHASE2, AdmmSchedule, PatternPruner, PatternSpec, prune_
 from patc.pruning.kernels import find_layers
-from patc.pruning.projection import keep_mask, project
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,7 +90,7 @@ def check_masks(model: nn.Module, spec: PatternSpec, report: Any, keep: dict[str
         assert fits.all()
         kept = int((whole != 0).sum())
         rate = spec.layer_rates.get(layer.name, spec.connectivity)
-        wanted = layer.units / rate if layer.has_connectivity else layer.units
+        wanted = layer.units / rate if layer.has_rate else layer.units
         if keep is not None:
             wanted = keep[layer.name]
         assert abs(kept - wanted) <= 1
@@ -134,7 +133,7 @@ def test_steps_follow_the_equations() -> None:
     layer = find_layers(conv, spec)[0]
 
     def nearest(v: Tensor) -> Tensor:
-        return torch.where(keep_mask(layer, project(layer, v, 12)), v, 0.0)
+        return torch.where(layer.mask(v, 12), v, 0.0)
 
     pruner.prepare()
     original = conv.parametrizations.weight.original
@@ -229,19 +228,19 @@ def test_other_weights_stay_zero_in_retraining(optimizer: str, amp: bool) -> Non
     pruner.step()
     pruner.harden()
     assert float(pruner.penalty()) == 0.0 and pruner.hardened
-    masks = [layer.module.parametrizations.weight[0].mask.clone() for layer in pruner._layers]
-    kept = [layer.module.weight.detach().clone() for layer in pruner._layers]
+    masks = [layer.module.parametrizations.weight[0].mask.clone() for layer in pruner._pruned]
+    kept = [layer.module.weight.detach().clone() for layer in pruner._pruned]
     train(model, pruner, steps, 3, 1, amp)
     pruner.step()  # nothing to project any more
     pruner.harden()
-    for layer, mask, before in zip(pruner._layers, masks, kept, strict=True):
+    for layer, mask, before in zip(pruner._pruned, masks, kept, strict=True):
         after = layer.module.weight.detach()
         assert (after[~mask] == 0).all() and not torch.signbit(after[~mask]).any()
         assert not torch.equal(after[mask], before[mask])
-    weights = [layer.module.weight.detach().clone() for layer in pruner._layers]
-    parameters = [layer.weight for layer in pruner._layers]
+    weights = [layer.module.weight.detach().clone() for layer in pruner._pruned]
+    parameters = [layer.weight for layer in pruner._pruned]
     check_masks(model, EVERYTHING, pruner.finalize())
-    for layer, weight, parameter in zip(pruner._layers, weights, parameters, strict=True):
+    for layer, weight, parameter in zip(pruner._pruned, weights, parameters, strict=True):
         assert torch.equal(layer.module.weight, weight) and layer.module.weight is parameter
 
 
@@ -288,8 +287,8 @@ def test_balanced_projection_is_the_best_of_its_kind() -> None:
     conv = nn.Conv2d(9, 8, 3)
     spec = PatternSpec(connectivity=9 / 4, balanced=True, first_layer="prune")
     layer = find_layers(conv, spec)[0]
-    choice = project(layer, layer.weight, 32, balanced=True)
-    scores = torch.where(keep_mask(layer, project(layer, layer.weight, 72)), layer.weight, 0.0).square().sum((2, 3))
+    choice = layer.project(layer.weight, 32)
+    scores = torch.where(layer.mask(layer.weight, 72), layer.weight, 0.0).square().sum((2, 3))
     kept = scores[choice.kept.reshape(8, 9)].reshape(8, 4)
     assert torch.allclose(kept.sum(1), scores.topk(4, 1).values.sum(1))
 

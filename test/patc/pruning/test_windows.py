@@ -21,7 +21,9 @@ from patc.pruning import (
     prune_,
     select_libraries,
 )
-from patc.pruning.kernels import PrunedLayer, find_layers
+from patc.pruning.constraints.base import Constraint
+from patc.pruning.constraints.patterns import PatternConstraint
+from patc.pruning.kernels import find_layers
 from patc.pruning.libraries import taps
 
 SPEC = PatternSpec(kernels="all", connectivity=2, depthwise="pattern", pointwise="groups")
@@ -57,14 +59,15 @@ def lines() -> nn.Module:
 NETS = {"maps": (maps, (2, 3, 20, 20)), "lines": (lines, (2, 4, 30))}
 
 
-def check_masks(layers: list[PrunedLayer], connectivity: float) -> None:
+def check_masks(layers: list[Constraint], connectivity: float) -> None:
     """Require that every kernel fits its library, and that as many are kept as the rate says."""
     for layer in layers:
+        assert isinstance(layer, PatternConstraint)
         kernels = layer.units_of(layer.weight.detach()).reshape(-1, layer.taps)
         kept = kernels.abs().sum(1) > 0
         fits = ~((kernels[:, None] != 0) & ~layer.bits).any(2)
         assert fits.any(1).all()
-        wanted = layer.units_at(connectivity) if layer.has_connectivity else layer.units
+        wanted = layer.units_at(connectivity) if layer.has_rate else layer.units
         assert int(kept.sum()) == wanted
 
 

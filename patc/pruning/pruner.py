@@ -1,0 +1,242 @@
+"""Pruning of a model while it trains.
+
+    pruner = Pruner(model, Plan([("*", Block(8), 4.0)]), Admm())
+    pruner.prepare()                              # before the optimizer, DistributedDataParallel and torch.compile
+    for epoch in range(10):
+        for x, y in batches:
+            loss = criterion(model(x), y) + pruner.penalty()
+            ...                                   # any optimizer, with or without AMP
+        pruner.step()                             # once an iteration: projection, dual update, new factors
+    pruner.harden()                               # weights outside of the masks become zero and stay zero
+    ...                                           # retrain the others
+    report = pruner.finalize()                    # plain weights again
+
+`PatternPruner(model, spec, schedule)` is the same with the patterns of a `PatternSpec` and ADMM.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from patc.diagnostics import PatcError
+from patc.pruning.methods.admm import Admm, AdmmSchedule
+from patc.pruning.methods.base import Method
+from patc.pruning.plan import Plan
+from patc.pruning.prune import report_of
+from patc.pruning.ranks import hide_buffers, share
+from patc.pruning.rates import kept_units, solve_compression
+from patc.pruning.report import PruneReport
+from patc.pruning.sites import check_finite, check_weight
+from patc.pruning.spec import PatternSpec
+from patc.pruning.state import Masked, attach, detach, find_state
+
+
+class Pruner:
+    """Prunes a model while it trains. See the module for the order of calls.
+
+    Between `prepare` and `finalize` the weights of the pruned layers are parametrized, so that state dicts name them
+    `<layer>.parametrizations.weight.original`. To go on from a checkpoint: build the model, prepare a pruner of the
+    same target and method, then load the state dict; what follows is bit-equal to an uninterrupted run.
+
+    With DistributedDataParallel every rank makes a pruner, prepares it before it wraps the model, and calls `step`,
+    `harden` and `finalize` at the same places; the first rank's projections are what all of them get. The model is on
+    its device before that.
+
+    Args:
+        model: pruned in place.
+        target: what to prune to.
+        method: how weights are driven there; `Admm()` by default.
+
+    Raises:
+        PatcError: as for `prune_`.
+    """
+
+    def __init__(self, model: nn.Module, target: Plan | PatternSpec, method: Method | None = None) -> None:
+        self.model, self.target = model, target
+        self.method = method or Admm()
+        self._constraints, budget = target.constrain(model)
+        self.budget = solve_compression(self._constraints, budget)
+        self._pruned = [constraint for constraint in self._constraints if constraint.units]
+
+    @property
+    def iteration(self) -> int:
+        """Calls of `step` so far, those before a checkpoint included."""
+        return self._state(0).iteration
+
+    @property
+    def hardened(self) -> bool:
+        """Whether the masks are in force for good."""
+        return self._state(0).hardened
+
+    def prepare(self) -> None:
+        """Parametrize the weights and find the first projection; a model that is prepared already stays as it is.
+
+        Raises:
+            PatcError: a weight is not finite, not a plain parameter or shared, or the model is prepared for another
+                target; the model is then unchanged.
+        """
+        number = _number(self.target)
+        states = [find_state(constraint.site) for constraint in self._pruned]
+        if all(state is not None for state in states):
+            for constraint, state in zip(self._pruned, states, strict=True):
+                if state is not None and state.spec != number:
+                    raise PatcError(
+                        "expected a model to prepare for this spec, found one prepared for another", constraint.name
+                    )
+            return
+        owners: dict[int, str] = {}
+        for constraint in self._pruned:
+            check_weight(constraint.site)
+            owner = owners.setdefault(id(constraint.weight), constraint.name)
+            if owner != constraint.name:
+                raise PatcError(f"expected a weight of its own, found that of '{owner}'", constraint.name)
+        kept = kept_units(self._constraints, self.budget)
+        keep = torch.tensor([kept[each.name] for each in self._pruned], device=self._pruned[0].weight.device)
+        share(keep)  # a global budget depends on the weights
+        for constraint, units in zip(self._pruned, keep.tolist(), strict=True):
+            weight = constraint.weight
+            state = Masked(weight, units, number, self.method.buffers(weight))
+            attach(constraint.site, state)
+            with torch.no_grad():
+                self.method.update(constraint, state)
+        hide_buffers(self.model, Masked)
+
+    def penalty(self) -> Tensor:
+        """Return what the method adds to the loss, over all pruned layers; 0 after `harden`."""
+        states = [self._state(place) for place in range(len(self._pruned))]
+        terms = [
+            term
+            for constraint, state in zip(self._pruned, states, strict=True)
+            if not state.hardened and (term := self.method.penalty(constraint, state)) is not None
+        ]
+        if not terms:
+            return torch.zeros((), device=self._pruned[0].weight.device)
+        return torch.stack(terms).sum()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """End an iteration: what the method remembers is found anew from the weights.
+
+        After `harden` it does nothing.
+
+        Raises:
+            PatcError: a weight is not finite.
+        """
+        self._check()
+        for place, constraint in enumerate(self._pruned):
+            state = self._state(place)
+            if not state.hardened:
+                state.iteration += 1
+                self.method.update(constraint, state)
+
+    @torch.no_grad()
+    def harden(self) -> None:
+        """Choose for good what stays: the other weights become +0 and stay so. A second call does nothing.
+
+        Raises:
+            PatcError: a weight is not finite; nothing is changed then.
+        """
+        self._check()
+        for place, constraint in enumerate(self._pruned):
+            state = self._state(place)
+            if state.hardened:
+                continue
+            state.mask.copy_(constraint.mask(constraint.weight, state.keep))
+            share(state.mask)
+            state.hardened = True
+            constraint.weight.masked_fill_(~state.mask, 0.0)
+
+    @torch.no_grad()
+    def finalize(self) -> PruneReport:
+        """Harden if that was not done, make plain parameters of the weights again, and return what was kept.
+
+        The parameters stay the same objects, so that optimizers keep working; but nothing masks them any more.
+
+        Raises:
+            PatcError: a weight is not finite.
+        """
+        self.harden()
+        kept = {constraint.name: self._state(place).keep for place, constraint in enumerate(self._pruned)}
+        for constraint in self._pruned:
+            detach(constraint.site)
+        hide_buffers(self.model, Masked)
+        return report_of(self.target, self.budget, self._constraints, kept)
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """Return `|W - Z| / |W|` over all pruned layers: how far weights are from what they will be pruned to."""
+        apart, whole = 0.0, 0.0
+        for place, constraint in enumerate(self._pruned):
+            state, weight = self._state(place), constraint.weight
+            hardened = state.hardened
+            target = torch.where(state.mask, weight, 0.0) if hardened else self.method.nearest(constraint, state)
+            apart += float((weight - target).double().square().sum())
+            whole += float(weight.double().square().sum())
+        return math.sqrt(apart / whole) if whole else 0.0
+
+    def check_state(self, state: Mapping[str, Tensor], iteration: int, hardened: bool) -> None:
+        """Refuse a state dict of a prepared model whose layers are not where the training is.
+
+        Args:
+            state: tensors of the shapes of the model's.
+            iteration: calls of `step` before it was saved.
+            hardened: whether `harden` was called before.
+
+        Raises:
+            PatcError: a layer was prepared for another target, is elsewhere, or keeps none or too many of its units.
+        """
+        number = _number(self.target)
+        for constraint in self._pruned:
+            site = constraint.site
+            module = site.name if site.parameter == "weight" else site.name.removesuffix(site.parameter).rstrip(".")
+            chain = f"parametrizations.{site.parameter}.0._extra_state"
+            name = ".".join(part for part in (module, chain) if part)
+            found, keep, steps, masked = state[name].tolist()
+            if (found, steps, masked) != (number, iteration, int(hardened)) or not 0 < keep <= constraint.units:
+                wanted = [number, f"1 to {constraint.units}", iteration, int(hardened)]
+                raise PatcError(f"expected '{name}' to be {wanted}, found {[found, keep, steps, masked]}")
+
+    def _check(self) -> None:
+        for constraint in self._pruned:
+            check_finite(constraint.site)
+
+    def _state(self, place: int) -> Masked:
+        constraint = self._pruned[place]
+        state = find_state(constraint.site)
+        if state is None:
+            raise PatcError("expected a prepared model, found a plain weight: call prepare() first", constraint.name)
+        return state
+
+
+class PatternPruner(Pruner):
+    """A `Pruner` to the patterns of a spec, by ADMM.
+
+    Args:
+        model: pruned in place.
+        spec: what to prune to.
+        schedule: penalty and ramp.
+
+    Raises:
+        PatcError: as for `prune_`.
+    """
+
+    def __init__(self, model: nn.Module, spec: PatternSpec, schedule: AdmmSchedule | None = None) -> None:
+        self.schedule = schedule or AdmmSchedule()
+        super().__init__(model, spec, Admm(self.schedule))
+        self.spec = replace(spec, connectivity=self.budget.rate, compression=None)
+
+    @property
+    def rho(self) -> float:
+        """The penalty's factor at present."""
+        return self.schedule.rho_at(self.iteration)
+
+
+def _number(target: Plan | PatternSpec) -> int:
+    """Return a number that tells targets apart which prune differently."""
+    return zlib.crc32(target.text.encode())

@@ -1,0 +1,147 @@
+"""The structures that a layer's weights can be pruned to. A `Plan` says which layers get which.
+
+Each says what it asks of a weight in plain Python; `constrain` gives the constraint set, and imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from patc.diagnostics import PatcError
+from patc.pruning.libraries import Library
+from patc.pruning.spec import PatternSpec
+from patc.pruning.windows import SHARE
+
+if TYPE_CHECKING:
+    from patc.pruning.constraints.base import Constraint
+    from patc.pruning.sites import Site
+
+Removed = Literal["columns", "rows", "both", "block"]
+
+
+class Scheme(Protocol):
+    """A structure of zeros."""
+
+    def constrain(self, site: Site) -> Constraint | str:
+        """Return what is asked of a weight, or in words why the scheme does not fit it ("rows that 8 divides, found 10
+        in each of 4 gates")."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Kernels that each fit one pattern of a library, the weakest of them removed. Convolutions only.
+
+    The attributes are those of `PatternSpec`. All convolutions are treated alike, the first one too; a rate counts
+    weights, so that 2.25 asks for patterns of 4 in 9 without connectivity sparsity.
+    """
+
+    library: str | Library = "phase2"
+    filter_group: int = 1
+    balanced: bool = False
+    pointwise: Literal["dense", "groups"] = "dense"
+    depthwise: Literal["dense", "pattern"] = "dense"
+    kernels: Literal["3x3", "all"] = "3x3"
+    share: float = SHARE
+    libraries: Mapping[str, Iterable[int]] | tuple[tuple[str, Library], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        object.__setattr__(self, "library", spec.masks)
+        object.__setattr__(self, "libraries", spec.libraries)
+
+    @property
+    def spec(self) -> PatternSpec:
+        """What prunes convolutions so."""
+        return PatternSpec(
+            self.library,
+            filter_group=self.filter_group,
+            balanced=self.balanced,
+            pointwise=self.pointwise,
+            depthwise=self.depthwise,
+            kernels=self.kernels,
+            share=self.share,
+            libraries=self.libraries,
+        )
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.kernels import constrain, describe_prunable
+
+        found = constrain(site, self.spec) if site.role == "conv" else None
+        return found or f"a convolution ({describe_prunable(self.spec)})"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parts of blocks of the weight's matrix, whose columns are the inputs: those of a convolution tap by tap.
+
+    Attributes:
+        rows: of a block; a band of so many outputs, none of which reaches from one gate of a recurrent layer into the
+            next. They divide the outputs (of each gate).
+        columns: of a block; 0 for all. They divide the inputs.
+        remove: "columns" removes single columns of bands, "rows" single rows of blocks, "both" rows and columns so
+            that a smaller dense matrix is left of each block, "block" whole blocks.
+
+    Raises:
+        PatcError: a value is out of its range.
+    """
+
+    rows: int = 8
+    columns: int = 0
+    remove: Removed = "columns"
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise PatcError(f"expected rows of a block to be 1 or more, found {self.rows}")
+        if self.columns < 0:
+            raise PatcError(f"expected columns of a block to be 0 or more, found {self.columns}")
+        if self.remove not in ("columns", "rows", "both", "block"):
+            raise PatcError(f"expected remove to be columns, rows, both or block; found {self.remove!r}")
+        if self.remove == "block" and not self.columns:
+            raise PatcError("expected the columns of the blocks to remove, found 0")
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.crossed import CrossedConstraint
+        from patc.pruning.constraints.tiles import TileConstraint
+
+        if refused := _refuse_turned_groups(site):
+            return refused
+        outputs, inputs = site.filters // site.gates, site.size // site.filters
+        columns = self.columns or inputs
+        if outputs % self.rows:
+            gates = f" in each of {site.gates} gates" if site.gates > 1 else ""
+            return f"outputs that {self.rows} rows of a block divide, found {outputs}{gates}"
+        if inputs % columns:
+            return f"inputs that {columns} columns of a block divide, found {inputs}"
+        if self.remove == "both":
+            return CrossedConstraint(site, "block", self.rows, columns)
+        rows, columns = {"columns": (self.rows, 1), "rows": (1, columns)}.get(self.remove, (self.rows, columns))
+        return TileConstraint(site, "block", rows, columns)
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """Single weights."""
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.tiles import TileConstraint
+
+        return TileConstraint(site, "unstructured", 1, 1)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Whole filters: all that an output of a convolution or linear layer reads."""
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.tiles import TileConstraint
+
+        if site.role not in ("conv", "linear"):
+            return "a convolution or a linear layer, whose outputs are no state"
+        return _refuse_turned_groups(site) or TileConstraint(site, "filters", 1, site.size // site.filters)
+
+
+def _refuse_turned_groups(site: Site) -> str:
+    groups = getattr(site.module, "groups", 1)
+    return f"one group of a transposed convolution, found {groups}" if site.is_turned and groups > 1 else ""

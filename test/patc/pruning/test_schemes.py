@@ -1,0 +1,177 @@
+"""Schemes: their projections beside brute force, who is a member, and what they refuse."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from patc.diagnostics import PatcError
+from patc.pruning import Block, Filters, Pattern, PatternSpec, Plan, Unstructured, prune_
+from patc.pruning.constraints.base import Constraint
+from patc.pruning.schemes import Scheme
+from patc.pruning.sites import Site, find_sites
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def site_of(module: nn.Module, place: int = 0) -> Site:
+    return find_sites(module)[place]
+
+
+def constraint_of(scheme: Scheme, module: nn.Module, place: int = 0) -> Constraint:
+    found = scheme.constrain(site_of(module, place))
+    assert not isinstance(found, str), found
+    return found
+
+
+def linear(rows: int, columns: int, seed: int = 0) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(columns, rows)
+
+
+def kept_norm(weight: Tensor, mask: Tensor) -> float:
+    return float(torch.where(mask, weight, 0.0).double().square().sum())
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(4, 6, (2, 3)), nn.Conv1d(4, 6, 5), nn.Linear(5, 7)]
+)
+def test_the_matrix_has_an_output_a_row_and_is_undone(module: nn.Module) -> None:
+    site = site_of(module)
+    matrix = site.matrix(site.weight)
+    assert torch.equal(site.restore(matrix), site.weight)
+    assert len(matrix) == site.filters
+    if isinstance(module, nn.Conv2d):  # tap by tap, channels side by side
+        assert torch.equal(matrix[2, 4:8], module.weight[2, :, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "rows", "columns"),
+    [(Block(2), 2, 1), (Block(2, 3, "rows"), 1, 3), (Block(2, 3, "block"), 2, 3), (Unstructured(), 1, 1),
+     (Filters(), 1, 6), (Block(4, remove="rows"), 1, 6)],
+)  # fmt: skip
+def test_projections_keep_what_brute_force_keeps(scheme: Scheme, rows: int, columns: int) -> None:
+    module = linear(4, 6)
+    constraint, weight = constraint_of(scheme, module), module.weight.detach()
+    tiles = [(y, x) for y in range(0, 4, rows) for x in range(0, 6, columns)]
+    assert (constraint.units, constraint.unit_weights) == (len(tiles), rows * columns)
+    for keep in range(1, min(len(tiles), 4)):
+        found = []
+        for chosen in itertools.combinations(tiles, keep):
+            mask = torch.zeros(4, 6, dtype=torch.bool)
+            for y, x in chosen:
+                mask[y : y + rows, x : x + columns] = True
+            found.append(kept_norm(weight, mask))
+        mask = constraint.mask(weight, keep)
+        assert kept_norm(weight, mask) == pytest.approx(max(found), abs=1e-12)
+        pruned = torch.where(mask, weight, 0.0)
+        assert constraint.violation(pruned, keep) is None and constraint.count(pruned) == keep
+        assert constraint.violation(weight, keep) == f"{len(tiles)} of at most {keep} units"
+
+
+def best_crossing(blocks: np.ndarray, keep: int) -> float:
+    """Return the largest norm that rows and columns of all blocks hold with at most so many weights."""
+    best = np.zeros(keep + 1)
+    for block in blocks:
+        rows, columns = block.shape
+        choices = dict[int, float]()
+        for chosen in itertools.product((False, True), repeat=rows):
+            sums = np.sort(block[list(chosen)].sum(0))[::-1].cumsum()
+            for count in range(1, columns + 1):
+                size = count * sum(chosen)
+                choices[size] = max(choices.get(size, 0.0), float(sums[count - 1]))
+        now = best.copy()
+        for size, norm in choices.items():
+            if 0 < size <= keep:
+                now[size:] = np.maximum(now[size:], best[: keep + 1 - size] + norm)
+        best = now
+    return float(best[keep])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_crossed_blocks_keep_nearly_what_brute_force_keeps(seed: int) -> None:
+    module = linear(6, 8, seed)
+    constraint, weight = constraint_of(Block(3, 4, "both"), module), module.weight.detach()
+    squares = weight.double().square().numpy()
+    blocks = squares.reshape(2, 3, 2, 4).transpose(0, 2, 1, 3).reshape(4, 3, 4)
+    for keep in (12, 24, 36):
+        mask = constraint.mask(weight, keep)
+        pruned = torch.where(mask, weight, 0.0)
+        assert constraint.violation(pruned, keep) is None
+        each = mask.numpy().reshape(2, 3, 2, 4).transpose(0, 2, 1, 3).reshape(4, 3, 4)
+        for block in each:  # what is left is a whole matrix
+            assert np.array_equal(block, np.outer(block.any(1), block.any(0)))
+        # Nothing that keeps as many weights keeps more, but for what turns by turns miss.
+        assert kept_norm(weight, mask) >= 0.93 * best_crossing(blocks, int(each.sum()))
+
+
+def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
+    lstm = nn.LSTM(6, 8)
+    assert [site.gates for site in find_sites(lstm)] == [4, 4]
+    assert constraint_of(Block(8), lstm).units == 4 * 6
+    assert Block(16).constrain(site_of(lstm)) == "outputs that 16 rows of a block divide, found 8 in each of 4 gates"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "module", "message"),
+    [
+        (Block(3), nn.Linear(4, 8), "outputs that 3 rows of a block divide, found 8"),
+        (Block(2, 3, "rows"), nn.Linear(4, 8), "inputs that 3 columns of a block divide, found 4"),
+        (Block(2), nn.ConvTranspose2d(4, 4, 2, groups=2), "one group of a transposed convolution, found 2"),
+        (Filters(), nn.GRU(4, 4), "a convolution or a linear layer, whose outputs are no state"),
+        (Pattern(), nn.Linear(4, 8), "a convolution (3x3, groups=1)"),
+        (Pattern(), nn.Conv2d(4, 8, 5), "a convolution (3x3, groups=1)"),
+    ],
+)
+def test_what_does_not_fit_is_said(scheme: Scheme, module: nn.Module, message: str) -> None:
+    assert scheme.constrain(site_of(module)) == message
+    with pytest.raises(PatcError, match="expected a weight that the plan's schemes fit, found none: "):
+        prune_(module, Plan([("*", scheme, 2.0)]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Block(0), "expected rows of a block to be 1 or more, found 0"),
+        (lambda: Block(8, -1), "expected columns of a block to be 0 or more, found -1"),
+        (lambda: Block(8, remove="all"), "expected remove to be columns, rows, both or block; found 'all'"),
+        (lambda: Block(8, remove="block"), "expected the columns of the blocks to remove, found 0"),
+        (lambda: Pattern("phase9"), "phase9"),
+    ],
+)
+def test_bad_schemes_are_named(make: Any, message: str) -> None:
+    with pytest.raises(PatcError, match=message):
+        make()
+
+
+def test_patterns_of_a_plan_are_those_of_a_spec() -> None:
+    def net() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 3))
+
+    by_spec, by_plan = net(), net()
+    prune_(by_spec, PatternSpec(connectivity=4, first_layer="prune"))
+    report = prune_(by_plan, Plan([("*", Pattern(), 9.0)]))
+    for one, other in zip(by_spec, by_plan, strict=True):
+        assert torch.equal(one.weight, other.weight)
+    assert report.compression == pytest.approx(9.0, rel=0.01)
+
+
+def test_groups_hold_what_goes_together() -> None:
+    """Their squared norms, which regularizers drive to zero, are those of units; of patterns also of what is outside."""
+    module = linear(4, 6)
+    squares, sizes = constraint_of(Block(2), module).group_squares(module.weight)
+    assert torch.allclose(squares[1], module.weight[:2, 1].square().sum()) and sizes.tolist() == [2] * 12
+    squares, sizes = constraint_of(Block(2, 3, "both"), module).group_squares(module.weight)
+    assert squares.sum().isclose(2 * module.weight.square().sum()) and sizes.tolist() == [3] * 8 + [2] * 12
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 3, 3)
+    constraint = constraint_of(Pattern(), conv)
+    squares, sizes = constraint.group_squares(conv.weight)
+    kept = torch.where(constraint.mask(conv.weight, 6), conv.weight, 0.0).square().sum((2, 3)).flatten()
+    assert torch.allclose(squares[:6] - squares[6:], kept) and sizes.tolist() == [9] * 6 + [5] * 6
