@@ -60,7 +60,7 @@ def resolve(model: nn.Module, spec: PatternSpec) -> PatternSpec:
         PatcError: no layer is prunable, or the compression is out of reach; the message gives the range.
     """
     budget = solve_compression(*spec.constrain(model))
-    return replace(spec, connectivity=budget.rate, compression=None)
+    return spec if spec.compression is None else replace(spec, connectivity=budget.rate, compression=None)
 
 
 def report_of(
