@@ -7,20 +7,18 @@ torchvision.models:resnet50 a function of an installed module
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
 import sys
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from patc.diagnostics import PatcError, first_line, nearest
+from patc.diagnostics import PatcError, nearest
 from patc.files import check_regular
-from patc.python_files import run_file
+from patc.python_files import naming_errors, run_file
 
 if TYPE_CHECKING:  # `is_factory` is asked before torch is loaded
     from torch import Tensor, nn
@@ -85,19 +83,28 @@ def build(name: str, weights: Weights | None = None, seed: int = 0) -> Built:
         return Built(models.build(name, weights, seed), (torch.zeros(models.find(name).input_shape),))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = _as_built(name, _call(name))
+        built = _as_built(name, call(name))
     if weights is not None:
         load_checkpoint(built.model, read_checkpoint(weights))
     built.model.eval()
     return built
 
 
-def _call(name: str) -> Any:
+def call(name: str, code: str = "the model's code") -> Any:
+    """Return what a function of a file or module returns, called without arguments, or a module that it names.
+
+    Args:
+        name: FILE.py:function or module:function.
+        code: how lines about its errors call it.
+
+    Raises:
+        PatcError: there is no such file, module or function, or its code raises.
+    """
     from torch import nn
 
     match = _FACTORY.fullmatch(name)
     assert match is not None, "is_factory says so"
-    module = _load_module(match["place"])
+    module = _load_module(match["place"], code)
     if not hasattr(module, match["name"]):
         known = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
         raise PatcError(
@@ -106,11 +113,11 @@ def _call(name: str) -> Any:
     value = getattr(module, match["name"])
     if isinstance(value, nn.Module) or not callable(value):
         return value
-    with _naming_errors(match["place"]):
+    with naming_errors(code, match["place"]):
         return value()
 
 
-def _load_module(place: str) -> ModuleType:
+def _load_module(place: str, code: str) -> ModuleType:
     """Return a module of Python code, whose folder (of a module: the current one) it may import from."""
     path = Path(place)
     is_file = place.endswith(".py")
@@ -119,25 +126,10 @@ def _load_module(place: str) -> ModuleType:
     folder = str(path.resolve().parent) if is_file else ""
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    with _naming_errors(place):
+    with naming_errors(code, place):
         if not is_file:
             return importlib.import_module(place)
         return run_file(path)
-
-
-@contextlib.contextmanager
-def _naming_errors(place: str) -> Iterator[None]:
-    """Turn what the user's code raises into one line with its place."""
-    try:
-        yield
-    except (PatcError, KeyboardInterrupt, MemoryError):
-        raise
-    except BaseException as error:  # code may also ask to exit
-        lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
-        frames = traceback.extract_tb(error.__traceback__)
-        lines += [frame.lineno for frame in frames if frame.filename == place and frame.lineno]
-        at = f"{place}:{lines[-1]}" if lines else place
-        raise PatcError(f"the model's code raised {type(error).__name__}: {first_line(error)}", at) from error
 
 
 def _as_built(name: str, value: Any) -> Built:

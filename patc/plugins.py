@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular
-from patc.python_files import run_file
+from patc.python_files import naming_errors, run_file
 
 PASSES, LAYERS, FORMATS = GROUPS = ("patc.passes", "patc.layers", "patc.formats")
 
@@ -53,7 +52,7 @@ class Plugin:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turn what its code raises into one line that names it."""
-        with _naming(str(self)):
+        with naming_errors(str(self)):
             yield
 
     def __str__(self) -> str:
@@ -82,7 +81,7 @@ def load_file(path: str) -> None:
         PatcError: there is no such file, its code raises, or what it defines cannot be registered; the line names it.
     """
     check_regular(path, "a Python file")
-    with _naming(path):
+    with naming_errors("its code", path):
         module = run_file(Path(path))
         for value in list(vars(module).values()):
             is_own = inspect.isclass(value) and value.__module__ == module.__name__ and value.__name__[0] != "_"
@@ -105,16 +104,6 @@ def _register(kind: type) -> None:
         formats.register(kind)
     elif issubclass(kind, LayerKind) and kind not in map(type, layers.kinds()):
         layers.register(kind())
-
-
-@contextlib.contextmanager
-def _naming(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (PatcError, KeyboardInterrupt, MemoryError):
-        raise
-    except BaseException as error:  # code may also ask to exit
-        raise PatcError(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _digest(entry: importlib.metadata.EntryPoint) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+from patc.diagnostics import PatcError, first_line
 
 
 def run_file(path: Path) -> ModuleType:
@@ -19,3 +25,24 @@ def run_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def naming_errors(what: str, place: str | None = None) -> Iterator[None]:
+    """Turn what code of others raises into one line.
+
+    Args:
+        what: how the line calls the code.
+        place: its file, of which the line names the last line that was reached, or its module.
+    """
+    try:
+        yield
+    except (PatcError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # code may also ask to exit
+        lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
+        frames = traceback.extract_tb(error.__traceback__)
+        file = os.path.abspath(place or "")  # as which Python names it, whatever it was asked for
+        lines += [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file and frame.lineno]
+        at = f"{place}:{lines[-1]}" if lines else place
+        raise PatcError(f"{what} raised {type(error).__name__}: {first_line(error)}", at) from error

@@ -8,10 +8,10 @@ Batches depend on seed and epoch alone, so that a run that is resumed sees what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from patc.diagnostics import PatcError, nearest
 from patc.files import check_regular
+from patc.pruning.ranks import Part
 
 KINDS = ("cifar10", "imagenet", "folder", "glyphs", "digits")
-FORMS = "cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES or digits"
+FORMS = "cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES, digits or FILE.py:function"
 
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 _GLYPHS = 20000
@@ -35,11 +36,14 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images as pixels, for `normalise` where the model is, and their classes.
+    def batches(
+        self, batch_size: int, seed: int = 0, epoch: int | None = None, part: Part = (0, 1)
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield images as pixels, for `Data.prepare` where the model is, and their classes.
 
         Args:
             epoch: shuffles and augments for training, another way in each epoch; None gives all images as they are.
+            part: which part of each batch, of how many.
 
         Raises:
             PatcError: an image cannot be read.
@@ -52,15 +56,17 @@ class Data:
 
     Attributes:
         name: as it was asked for.
-        classes: number of labels.
-        shape: of one image, channels, height, width.
+        classes: number of labels; None where only the model knows.
+        shape: of one image, channels, height, width; None of inputs that are something else.
+        prepare: makes inputs of what batches hold.
     """
 
     name: str
-    classes: int
-    shape: tuple[int, int, int]
+    classes: int | None
+    shape: tuple[int, int, int] | None
     train: Split
     test: Split
+    prepare: Callable[[Any], Any] = lambda images: normalise(images)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ class TensorSplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, seed: int = 0, epoch: int | None = None, part: Part = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.arange(len(self.images))
         generator = torch.Generator()
         if epoch is not None:
@@ -92,7 +100,7 @@ class TensorSplit:
             images = self.images[chosen]
             if epoch is not None:
                 images = self._augment(images, generator)
-            yield images, self.labels[chosen]
+            yield images.tensor_split(part[1])[part[0]], self.labels[chosen].tensor_split(part[1])[part[0]]
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         count, height, width = images.shape[0], images.shape[2], images.shape[3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from patc.pruning.spec import PatternSpec
 RATES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 LayerTime = Callable[[str, float], float]
-Target = TypeVar("Target", PatternSpec, Plan)
+Target = TypeVar("Target", bound=PatternSpec | Plan)
 
 
 def choose_rates(
@@ -53,7 +53,8 @@ def choose_rates(
     while sum(times[name][at] for name, at in place.items()) * speedup > everything * (1 + 1e-9):
         name, step = min(_steps(times, lost, place), key=lambda move: move[0])[1:]
         place[name] = step
-    return target.with_rates({name: rates[at] for name, at in place.items()}, 1.0)
+    chosen = {name: rates[at] for name, at in place.items()}
+    return cast("Target", target.with_rates(chosen, 1.0))
 
 
 def _steps(

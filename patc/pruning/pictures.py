@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from patc.diagnostics import PatcError
 from patc.picture_files import open_picture
 from patc.pruning.data import Data, epoch_seed, trained_images
+from patc.pruning.ranks import Part
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 _MOST_WORKERS = 16
@@ -38,11 +39,17 @@ class PictureSplit:
     def __len__(self) -> int:
         return len(self.files)
 
-    def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, seed: int = 0, epoch: int | None = None, part: Part = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order = np.arange(len(self.files))
         drawn = None if epoch is None else epoch_seed(seed, epoch)
         if drawn is not None:
             order = np.random.default_rng(drawn).permutation(order)[: trained_images(len(order), batch_size)]
+        if part[1] > 1:
+            batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+            order = np.concatenate([np.array_split(batch, part[1])[part[0]] for batch in batches])
+            batch_size = -(-batch_size // part[1])
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         loader = DataLoader(
             _Pictures(self, drawn),
@@ -87,7 +94,8 @@ def open_pictures(folder: Path, name: str, size: int, needs_parts: bool) -> Data
         if not part:
             raise PatcError("expected pictures to train on and to test with, found too few", str(folder))
         _check_first_of_each(part)
-    return Data(name, len(classes), (3, size, size), *(PictureSplit(part, size) for part in parts))
+    training, testing = (PictureSplit(part, size) for part in parts)
+    return Data(name, len(classes), (3, size, size), training, testing)
 
 
 class _Pictures(Dataset):

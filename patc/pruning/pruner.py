@@ -74,6 +74,11 @@ class Pruner:
         """Whether the masks are in force for good."""
         return self._state(0).hardened
 
+    @property
+    def rho(self) -> float | None:
+        """The penalty's factor at present; None of a method that has none."""
+        return self.method.rho(self.iteration)
+
     def prepare(self) -> None:
         """Parametrize the weights and find the first projection; a model that is prepared already stays as it is.
 
@@ -230,11 +235,6 @@ class PatternPruner(Pruner):
         self.schedule = schedule or AdmmSchedule()
         super().__init__(model, spec, Admm(self.schedule))
         self.spec = replace(spec, connectivity=self.budget.rate, compression=None)
-
-    @property
-    def rho(self) -> float:
-        """The penalty's factor at present."""
-        return self.schedule.rho_at(self.iteration)
 
 
 def _number(target: Plan | PatternSpec) -> int:

@@ -1,4 +1,4 @@
-"""The training loop of `patc prune`: dense training, library extraction, ADMM and masked retraining, with checkpoints.
+"""The training loop of `patc prune`: dense training, extraction, pruning and masked retraining, with checkpoints.
 
     report = train(model, open_data("glyphs", 32), PatternSpec.for_compression(8.0), TrainOptions(), "run")
 
@@ -26,7 +26,6 @@ from patc.diagnostics import PatcError, first_line
 from patc.files import atomic_write, make_folder
 from patc.pruning.checkpoint import (
     Fault,
-    Words,
     blamed,
     check_dict,
     check_histogram,
@@ -38,10 +37,14 @@ from patc.pruning.checkpoint import (
     describe,
     read_checkpoint,
 )
-from patc.pruning.data import Data, epoch_seed, normalise
+from patc.pruning.chosen import describe_target, read_target
+from patc.pruning.data import Data, epoch_seed
 from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.latency import LayerTime, choose_rates
-from patc.pruning.pruner import PatternPruner
+from patc.pruning.methods.admm import Admm
+from patc.pruning.plan import Plan
+from patc.pruning.pruner import Pruner
+from patc.pruning.ranks import average, find_part, share_numbers, wait, wrap
 from patc.pruning.report import PruneReport
 from patc.pruning.spec import PatternSpec
 from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases
@@ -56,7 +59,10 @@ _FIELDS = (
 )  # fmt: skip
 _CHECKED_EVERY = 20  # steps between two looks at the loss: each waits for the device
 # Part of the learning rate that each phase starts and ends with; in between it follows a cosine.
-_RATES = {"dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "retrain": (0.3, 0.0)}
+_RATES = {
+    "dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
+}  # fmt: skip
+_PRUNED = ("admm", "prune", "retrain")  # phases in which there is a pruner
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Epoch:
     """One line of the log; see `COLUMNS`. `seconds` is all that may differ between equal runs.
 
     Attributes:
-        distance: of the weights from their projection, see `PatternPruner.distance`; None outside of ADMM.
+        distance: of the weights from their projection, see `Pruner.distance`; None outside of ADMM and other methods.
     """
 
     epoch: int
@@ -95,7 +101,8 @@ class TrainReport:
     histograms: tuple[dict[int, int], ...]
 
 
-LayerTimes = Callable[[nn.Module, PatternSpec], LayerTime]
+Target = PatternSpec | Plan
+LayerTimes = Callable[[nn.Module, Target], LayerTime]
 Tell = Callable[[Phase, Epoch], None]
 TellStep = Callable[[Phase, int, int, int], None]
 
@@ -103,7 +110,7 @@ TellStep = Callable[[Phase, int, int, int], None]
 def train(
     model: nn.Module,
     data: Data,
-    spec: PatternSpec,
+    spec: Target,
     options: TrainOptions,
     folder: str | os.PathLike[str],
     resume: bool = False,
@@ -115,6 +122,7 @@ def train(
 
     Args:
         folder: for log and checkpoints; made if it is missing.
+        spec: what to prune to.
         resume: go on from the folder's last checkpoint, with the same data, spec and options.
         tell: called after each epoch.
         tell_step: called after each step with phase, epoch, steps so far and steps of the epoch.
@@ -143,16 +151,16 @@ def make_run_folder(folder: str | os.PathLike[str]) -> None:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, batch_size: int = 256) -> tuple[float, float]:
-    """Return cross entropy and accuracy (0 to 1) of a model on the test images, where its weights are."""
+    """Return cross entropy and accuracy (0 to 1) of a model on the test data, where its weights are."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     loss, right, count = 0.0, 0, 0
-    for images, labels in data.test.batches(batch_size):
-        scores = model(normalise(images.to(device))).float().cpu()
+    for inputs, labels in data.test.batches(batch_size):
+        scores = _call(model, data.prepare(_move(inputs, device))).float().cpu()
         loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
         right += int((scores.argmax(1) == labels).sum())
-        count += len(labels)
+        count += labels.numel()
     model.train(was_training)
     return loss / count, right / count
 
@@ -178,7 +186,7 @@ class _Run:
         self,
         model: nn.Module,
         data: Data,
-        spec: PatternSpec,
+        spec: Target,
         options: TrainOptions,
         folder: Path,
         tell: Tell,
@@ -189,27 +197,34 @@ class _Run:
         self.tell, self.tell_step, self.layer_times = tell, tell_step, layer_times
         self.device = options.find_device()
         self.phases = plan_phases(options)
-        self.schedule = replace(options.schedule, iterations=options.admm_epochs)
+        self.method = (options.method or Admm(options.schedule)).over(options.admm_epochs)
+        self.part = find_part()
         self.log: list[Epoch] = []
         self.best = -1.0
         self.histograms: list[dict[int, int]] = []
         self.extractor: LibraryExtractor | None = None
-        self.pruner: PatternPruner | None = None
+        self.pruner: Pruner | None = None
         self.optimizer: torch.optim.Optimizer
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp and self.device.type == "cuda")
         # What makes a run this one; a checkpoint of another is refused.
-        settings = asdict(spec) | asdict(replace(options, device=None))
-        self.identity = {"data": data.name} | settings | asdict(self.schedule)
+        settings = describe_target(spec) | asdict(replace(options, device=None, method=None))
+        schedule = asdict(replace(options.schedule, iterations=options.admm_epochs))
+        self.identity = {"data": data.name} | settings | schedule
         del self.identity["schedule"]  # its fields are among the others
+        if options.method is not None:
+            self.identity["method"] = repr(self.method)
         self.shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
-        PatternPruner(model, spec)  # refuses what cannot be pruned before anything takes time
+        Pruner(model, spec)  # refuses what cannot be pruned before anything takes time
+        if options.extract is not None and not isinstance(spec, PatternSpec):
+            raise PatcError("expected a PatternSpec to extract a library for, got a Plan")
 
     def run(self, resume: bool) -> TrainReport:
         self.model.to(self.device).train()
         if resume:
             start = self._resume()
         else:
-            make_run_folder(self.folder)
+            if self.part[0] == 0:
+                make_run_folder(self.folder)
             start = 0
             if self.phases[0].kind != "admm":
                 self._choose_rates()  # refuses a speedup that is out of reach before anything takes time
@@ -227,20 +242,21 @@ class _Run:
         if phase.kind == "extract" and self.extractor is None:
             self.extractor = self._make_extractor()
             self.extractor.prepare()
-        if phase.kind in ("admm", "retrain"):
+        if phase.kind in _PRUNED:
             if self.extractor is not None:
+                assert isinstance(self.spec, PatternSpec)
                 self.spec = replace(self.spec, library=self.extractor.finalize())
                 self.extractor = None
             if self.pruner is None:
                 self.spec = self._choose_rates()
-                self.pruner = PatternPruner(self.model, self.spec, self.schedule)
+                self.pruner = Pruner(self.model, self.spec, self.method)
                 self.pruner.prepare()
         if phase.kind == "retrain":
             assert self.pruner is not None
             self.pruner.harden()
         self.optimizer = self._make_optimizer()
 
-    def _choose_rates(self) -> PatternSpec:
+    def _choose_rates(self) -> Target:
         """Return the spec; with `speedup`, with the rates that this takes of the weights as they are."""
         if self.options.speedup is None:
             return self.spec
@@ -251,6 +267,7 @@ class _Run:
 
     def _make_extractor(self) -> LibraryExtractor:
         options = self.options
+        assert isinstance(self.spec, PatternSpec)
         return LibraryExtractor(self.model, options.extract_from, extraction_sizes(options.extract), spec=self.spec)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -270,20 +287,22 @@ class _Run:
     def _train_epoch(self, phase: Phase, epoch: int) -> None:
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(self.options.seed, epoch))  # dropout
-        batch_size = min(self.options.batch_size, len(self.data.train))
+        batch_size = min(self.options.batch_size * self.part[1], len(self.data.train))
         steps = max(1, len(self.data.train) // batch_size)
-        self.model.train()
+        computing = wrap(self.model)  # anew in each epoch: phases replace parameters
+        computing.train()
         criterion = nn.CrossEntropyLoss(label_smoothing=self.options.label_smoothing)
         total, rate = torch.zeros((), device=self.device), 0.0
-        batches = self.data.train.batches(batch_size, self.options.seed, epoch)
+        batches = self.data.train.batches(batch_size, self.options.seed, epoch, self.part)
         for step, (images, labels) in enumerate(batches):
             rate = self._learning_rate(phase, (epoch - phase.first) + step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             try:
-                total += self._train_step(images, labels, criterion)
+                total += self._train_step(computing, images, labels, criterion)
             except (RuntimeError, ValueError, IndexError) as error:  # of torch: shapes, classes, memory
-                expected = f"expected a model that can be trained on batches of {'x'.join(map(str, images.shape))}"
+                shape = f" of {'x'.join(map(str, images.shape))}" if isinstance(images, Tensor) else ""
+                expected = f"expected a model that can be trained on batches{shape}"
                 raise PatcError(f"{expected}, found: {first_line(error)}") from error
             if step % _CHECKED_EVERY == 0 or step + 1 == steps:
                 self._check_loss(total, epoch, step)
@@ -291,7 +310,8 @@ class _Run:
         rho = self.pruner.rho if self.pruner is not None and phase.kind == "admm" else None
         self._check_weights(epoch)
         self._end_epoch(phase, epoch)
-        test_loss, accuracy = evaluate(self.model, self.data)
+        tested = evaluate(self.model, self.data) if self.part[0] == 0 else (0.0, 0.0)
+        test_loss, accuracy = share_numbers(*tested)
         if not math.isfinite(test_loss):
             raise self._not_finite(f"a test loss of {test_loss}", epoch)
         line = Epoch(
@@ -299,27 +319,31 @@ class _Run:
             phase=phase.kind,
             learning_rate=rate,
             rho=rho,
-            train_loss=float(total) / steps,
+            train_loss=float(average(total)) / steps,
             test_loss=test_loss,
             test_accuracy=accuracy,
-            distance=self.pruner.distance() if self.pruner is not None and phase.kind == "admm" else None,
+            distance=self.pruner.distance() if self.pruner is not None and phase.kind != "retrain" else None,
             seconds=time.perf_counter() - started,
         )
         self.log.append(line)
         if phase.kind == "retrain" and accuracy > self.best:
             self.best = accuracy
-            save_state(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": accuracy, "epoch": epoch})
+            self._save(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": accuracy, "epoch": epoch})
         self._checkpoint(epoch + 1)
         self.tell(phase, line)
 
-    def _train_step(self, images: Tensor, labels: Tensor, criterion: nn.Module) -> Tensor:
+    def _save(self, path: Path, state: dict[str, Any]) -> None:
+        if self.part[0] == 0:
+            save_state(path, state)
+
+    def _train_step(self, computing: nn.Module, images: Any, labels: Tensor, criterion: nn.Module) -> Tensor:
         """Return the loss, without penalties."""
-        images, labels = (tensor.to(self.device, non_blocking=True) for tensor in (images, labels))
+        images, labels = (_move(part, self.device) for part in (images, labels))
         kind = self.device.type
         dtype = torch.float16 if kind == "cuda" else torch.bfloat16
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, dtype=dtype, enabled=self.options.amp):
-            loss = criterion(self.model(normalise(images)), labels)
+            loss = criterion(_call(computing, self.data.prepare(images)), labels)
         whole = loss
         if self.pruner is not None:
             whole = loss + self.pruner.penalty()
@@ -354,7 +378,7 @@ class _Run:
         return PatcError(f"{expected}, found {found}: a lower learning rate may help; {left}")
 
     def _end_epoch(self, phase: Phase, epoch: int) -> None:
-        if phase.kind == "admm":
+        if phase.kind in ("admm", "prune"):
             assert self.pruner is not None
             self.pruner.step()
         elif phase.kind == "extract":
@@ -376,8 +400,10 @@ class _Run:
             "best": self.best,
             "histograms": self.histograms,
             "extractor": None if self.extractor is None else self.extractor.state_dict(),
-            "spec": asdict(self.spec),
+            "spec": describe_target(self.spec),
         }
+        if self.part[0] != 0:
+            return
         save_state(self.folder / LAST, state)
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -440,18 +466,19 @@ class _Run:
             _check_extractor(state["extractor"], self.extractor)
             self.extractor.load_state_dict(state["extractor"])
         # With the library that was extracted and the rates that were chosen.
-        self.spec = _read_spec(state["spec"], self.spec)
-        if phase.kind in ("admm", "retrain"):
-            self.pruner = PatternPruner(self.model, self.spec, self.schedule)
+        self.spec = read_target(state["spec"], self.spec)
+        if phase.kind in _PRUNED:
+            self.pruner = Pruner(self.model, self.spec, self.method)
             self.pruner.prepare()
         check_model("model", state["model"], self.model)
         if self.pruner is not None:
-            steps = epoch - phase.first if phase.kind == "admm" else self.options.admm_epochs
+            steps = epoch - phase.first if phase.kind != "retrain" else self.options.admm_epochs
             self.pruner.check_state(state["model"], steps, phase.kind == "retrain")
         self.model.load_state_dict(state["model"])
 
     def _finish(self) -> TrainReport:
         assert self.pruner is not None  # there is at least one epoch of ADMM
+        wait()
         if self.best >= 0:
             path = self.folder / BEST
             state = read_checkpoint(path, ("accuracy", "epoch"))["model"]
@@ -491,14 +518,17 @@ def _check_extractor(state: Any, extractor: LibraryExtractor) -> None:
             raise Fault("extractor.library", "different patterns of those that it started with", mask)
 
 
-def _read_spec(state: Any, own: PatternSpec) -> PatternSpec:
-    """Return the spec of a checkpoint, whose library and rates the run has chosen."""
-    check_dict("spec", state, asdict(own))
-    try:
-        spec = PatternSpec(**state)
-    except (PatcError, TypeError, ValueError) as error:
-        raise Fault("spec", "one to prune to", Words(first_line(error))) from None
-    chosen = {name: getattr(spec, name) for name in ("library", "connectivity", "compression", "rates")}
-    if replace(own, **chosen) != spec:
-        raise Fault("spec", "that of the run but for the library and the rates", Words("another"))
-    return spec
+def _move(value: Any, device: torch.device) -> Any:
+    """Return tensors, or tuples, lists or dictionaries of them, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _move(item, device) for name, item in value.items()}
+    return type(value)(_move(item, device) for item in value) if isinstance(value, (tuple, list)) else value
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    """Call a model with a tensor, or with tuples' or dictionaries' items as its arguments."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)

@@ -10,6 +10,7 @@ import torch
 
 from patc.diagnostics import PatcError
 from patc.pruning.methods.admm import AdmmSchedule
+from patc.pruning.methods.base import Method
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -25,7 +26,7 @@ class TrainOptions:
         extract: patterns of the library to extract first, 4 to 32; None takes the spec's library.
         extract_from: "all" patterns, or those that are "centred".
         extract_epochs: of each step of the extraction, which is one proximal step each.
-        admm_epochs: of ADMM, one iteration each.
+        admm_epochs: of ADMM, or another method, one iteration each.
         retrain_epochs: with the masks in force.
         batch_size: images a step.
         optimizer: "sgd", with Nesterov momentum 0.9, or "adamw".
@@ -34,6 +35,7 @@ class TrainOptions:
         label_smoothing: 0 to below 1.
         speedup: the spec's rates are replaced, when ADMM starts, by those that take 1 / speedup of the layers' time.
         schedule: of ADMM; its iterations are the ADMM epochs.
+        method: what drives weights to their structure in place of ADMM by `schedule`.
         amp: automatic mixed precision: float16 on a GPU, bfloat16 elsewhere.
         device: "cuda", "cpu", or None for a GPU where there is one.
         seed: of order, augmentation and dropout, from 0 to below 2^63.
@@ -55,6 +57,7 @@ class TrainOptions:
     label_smoothing: float = 0.1
     speedup: float | None = None
     schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
+    method: Method | None = None
     amp: bool = False
     device: str | None = None
     seed: int = 0
@@ -85,7 +88,8 @@ class TrainOptions:
 
     def find_device(self) -> torch.device:
         """Return where to train."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        kind = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Phase:
     """Some epochs of one kind.
 
     Attributes:
-        kind: "dense", "extract", "admm" or "retrain".
+        kind: "dense", "extract", "admm" ("prune" of another method) or "retrain".
         first: number of its first epoch in the run.
         epochs: how many.
     """
@@ -109,7 +113,7 @@ def plan_phases(options: TrainOptions) -> tuple[Phase, ...]:
     lengths = [
         ("dense", options.dense_epochs),
         *(("extract", options.extract_epochs) for _ in sizes),
-        ("admm", options.admm_epochs),
+        ("admm" if options.method is None else "prune", options.admm_epochs),
         ("retrain", options.retrain_epochs),
     ]
     phases, first = [], 0

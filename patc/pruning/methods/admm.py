@@ -8,7 +8,7 @@ the paper's multiplier over rho).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,12 @@ class Admm(Method):
     @property
     def iterations(self) -> int:  # type: ignore[override]
         return self.schedule.iterations
+
+    def over(self, iterations: int) -> Admm:
+        return Admm(replace(self.schedule, iterations=iterations))
+
+    def rho(self, iteration: int) -> float:
+        return self.schedule.rho_at(iteration)
 
     def buffers(self, weight: Tensor) -> dict[str, Tensor]:
         return {"anchor": weight.detach().clone(), "dual": torch.zeros_like(weight, requires_grad=False)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ class Method(ABC):
     @abstractmethod
     def penalty(self, constraint: Constraint, state: Masked) -> Tensor | None:
         """Return what is added to the loss for a weight, a scalar; None for nothing."""
+
+    def over(self, iterations: int) -> Method:
+        """Return the method for so many iterations."""
+        return replace(self, iterations=iterations)  # type: ignore[type-var]
+
+    def rho(self, iteration: int) -> float | None:
+        """Return the penalty's factor after so many iterations; None of a method that has none."""
+        return None
 
     def nearest(self, constraint: Constraint, state: Masked) -> Tensor:
         """Return the point of the set that a weight is driven to."""
