@@ -149,11 +149,11 @@ def _open_training(args: argparse.Namespace, seed: int) -> tuple[nn.Module, Data
 
     from patc import models
     from patc.factories import build, call, is_factory
-    from patc.pruning.data import open_data
+    from patc.pruning.data import KINDS, open_data
     from patc.pruning.own_data import as_data
 
     weights = arguments.read_weights(args.weights, args.trust_pickle)
-    if is_factory(args.data):
+    if is_factory(args.data) and args.data.partition(":")[0] not in KINDS:
         data = as_data(args.data, call(args.data, "the data set's code"))
         if args.speedup is not None and data.shape is None:
             raise PatcError("expected images to choose rates for a speedup, got a data set of other inputs", args.data)

@@ -268,8 +268,8 @@ def resume_damaged(data: Data, folder: Path, state: Any, expected: str) -> None:
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(shapes: Data, tmp_path: Path) -> None:
     class Breaks(TensorSplit):
-        def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None) -> Any:
-            for images, labels in super().batches(batch_size, seed, epoch):
+        def batches(self, batch_size: int, seed: int = 0, epoch: int | None = None, part: Any = (0, 1)) -> Any:
+            for images, labels in super().batches(batch_size, seed, epoch, part):
                 yield images * (float("nan") if epoch == broken else 1.0), labels
 
     spec = PatternSpec()
