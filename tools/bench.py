@@ -25,6 +25,9 @@ Compile MODEL and time it beside PyTorch eager on the dense network, an .onnx fi
 same run, for each number of threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the
 same run, and outputs are checked against PyTorch in float64, or ONNX Runtime.
 
+What is timed is how long a call takes. With --throughput it is how many images all cores compute in a second, each
+with a model of its own and one thread.
+
 With --model-cycles MODEL is compiled for an AArch64 CPU instead and runs in an emulator: what each layer executes is
 counted, and its cycles are modelled, not measured.
 """
@@ -37,6 +40,7 @@ examples:
   patc bench resnet18 --compression 8 --layers --threads 1,2
   patc bench vgg16 --compression 8 --peers onnxruntime,openvino,ncnn --json vgg16.json
   patc bench resnet18 --compression 8 --peers mnn,litert,deepsparse
+  patc bench resnet18 --compression 8 --batch 8 --throughput --peers onnxruntime,openvino
   patc bench resnet18 --compression 8 --target aarch64-linux --cpu cortex-a55 --model-cycles
 """
 
@@ -52,7 +56,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     arguments.add_trust(parser)
     arguments.add_shapes(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
-    add("--threads", metavar="N,N", default="1", help="numbers of threads, one run each (1)")
+    add("--threads", metavar="N,N", help="numbers of threads, one run each (1); of cores with --throughput (all)")
+    add(
+        "--throughput",
+        action="store_true",
+        help="images a second of models of one thread, one a core and all at once; the peers run in the same way",
+    )
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
     add("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
@@ -109,7 +118,8 @@ def _run_model(args: argparse.Namespace) -> int:
     target = arguments.choose_cpu(args.target, args.cpu)
     given = {
         "--peers": _words(args.peers) != [],
-        "--threads": _numbers(args.threads, "--threads") != (1,),
+        "--threads": _threads(args) != (1,),
+        "--throughput": args.throughput,
         "--layers": args.layers,
     }
     for option in (option for option, is_given in given.items() if is_given):
@@ -137,12 +147,20 @@ def _options(args: argparse.Namespace) -> Options:
 
     return Options(
         workload=_workload(args),
-        threads=_numbers(args.threads, "--threads"),
+        threads=_threads(args),
         repetitions=args.repetitions,
         peers=tuple(dict.fromkeys(_words(args.peers))),
         layers=args.layers,
         tune=args.tune,
+        throughput=args.throughput,
     )
+
+
+def _threads(args: argparse.Namespace) -> tuple[int, ...]:
+    from patc.backends.host import available_threads
+
+    default = available_threads() if args.throughput else 1
+    return _numbers(args.threads, "--threads") if args.threads is not None else (default,)
 
 
 def _workload(args: argparse.Namespace) -> Workload:

@@ -76,23 +76,28 @@ def describe_machine(machine: Machine) -> str:
 
 def _speed_table(run: Run, result: BenchResult) -> Table:
     calls = f"{count(result.repetitions, 'call')} of each in turns of {CALLS_PER_ROUND}"
-    table = _make_table(f"{count(run.threads, 'thread')}: milliseconds, {calls}")
+    unit = "images a second" if result.throughput else "milliseconds"
+    table = _make_table(f"{count(run.threads, result.part)}: {unit}, {calls}")
     table.add_column("")
     table.add_column("weights")
     for name in ("median", "quartiles", "patc is", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in run.entries:
-        table.add_row(*_speed_row(entry, run), style="bold" if entry is run.patc else "")
+        table.add_row(*_speed_row(entry, run, result), style="bold" if entry is run.patc else "")
     return table
 
 
-def _speed_row(entry: Entry, run: Run) -> list[str]:
+def _speed_row(entry: Entry, run: Run, result: BenchResult) -> list[str]:
     low, high = entry.times.quartiles
+    median, between = f"{entry.times.median * 1e3:.2f}", f"{low * 1e3:.2f}-{high * 1e3:.2f}"
+    if result.throughput:
+        rates = [result.images / seconds for seconds in (entry.times.median, high, low)]
+        median, between = f"{rates[0]:.1f}", f"{rates[1]:.1f}-{rates[2]:.1f}"
     return [
         f"{entry.name} {entry.version.partition('-')[0]}",
         entry.kind,
-        f"{entry.times.median * 1e3:.2f}",
-        f"{low * 1e3:.2f}-{high * 1e3:.2f}",
+        median,
+        between,
         "" if entry is run.patc else str(run.speedup(entry)),
         f"{entry.error:.0e}",
     ]
@@ -199,28 +204,28 @@ def name_among(layer: LayerReport, layers: Sequence[LayerReport]) -> str:
 
 
 def _closing_lines(result: BenchResult) -> list[Text]:
-    lines = [_speedup_line(run) for run in result.runs]
+    lines = [_speedup_line(run, result.part) for run in result.runs]
     first = result.runs[0]
     for run, ratio in result.scaling():
-        more, fewer = count(run.threads, "thread"), count(first.threads, "thread")
+        more, fewer = count(run.threads, result.part), count(first.threads, result.part)
         lines.append(Text(f"{more}: {ratio} as fast as patc with {fewer}"))
     if result.workload.pruning is not None:
         lines.append(Text(WINOGRAD_NOTE))
     lines += [Text(f"noisy: {line}", style="yellow") for line in result.noise()]
     lines += [Text(f"missing: {item}", style="yellow") for item in result.missing]
     for run, entry in wrong_entries(result.runs):
-        message = f"wrong: with {count(run.threads, 'thread')} the error is {entry.error:.1e}, above {ERROR_BOUND:g}"
+        message = f"wrong: with {count(run.threads, result.part)} the error is {entry.error:.1e}, above {ERROR_BOUND:g}"
         lines.append(Text(message, style="bold red"))
     return lines
 
 
-def _speedup_line(run: Run) -> Text:
+def _speedup_line(run: Run, part: str) -> Text:
     baseline = run.entries[1]
     ratio = run.speedup(baseline)
     algorithm = re.sub(r" \([^)]*\)", "", baseline.algorithm)
     spread = f"quartiles of the rounds {ratio.lower:.2f}-{ratio.upper:.2f}"
     return Text.assemble(
-        f"{count(run.threads, 'thread')}: ",
+        f"{count(run.threads, part)}: ",
         (str(ratio), "bold"),
         f" as fast as {baseline.name} ({algorithm}) on {baseline.kind} weights; {spread}",
     )

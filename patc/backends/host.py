@@ -57,6 +57,11 @@ class HostBackend(NativeBackend):
 
 def available_threads() -> int:
     """Return the number of cores that this process may use."""
+    return len(available_cores())
+
+
+def available_cores() -> list[int]:
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

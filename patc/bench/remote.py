@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from patc.bench.timing import keep_on_core
 from patc.diagnostics import PatcError
 
 TIMEOUT_SECONDS = 600.0
@@ -34,10 +35,16 @@ class Worker:
         home: a folder that stands for the user's home, so that no library finds or leaves settings there.
         environment: further variables.
         python: the interpreter, which needs nothing but numpy and what the peer needs; None for this process's.
+        core: that it stays on; None for any.
     """
 
     def __init__(
-        self, name: str, home: Path, environment: Mapping[str, str] | None = None, python: Path | None = None
+        self,
+        name: str,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
+        python: Path | None = None,
+        core: int | None = None,
     ) -> None:
         self._name = name
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
@@ -50,6 +57,8 @@ class Worker:
             env={**worker_environment(home, environment or {}), **(_where_patc_is(home) if python else {})},
             text=True,
         )
+        if core is not None:
+            keep_on_core(self._process.pid, core)
         self._answers: queue.Queue[str] = queue.Queue()
         reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         reader.start()

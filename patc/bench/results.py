@@ -159,6 +159,9 @@ class BenchResult:
 
     Attributes:
         workload: what was measured.
+        throughput: whether models of one thread ran on all cores at once; the seconds of a call are then those in
+            which all of them together make one.
+        images: that a call computes.
         repetitions: counted calls of each contestant.
         machine: it ran on.
         versions: of the packages that matter.
@@ -167,11 +170,18 @@ class BenchResult:
     """
 
     workload: Workload
+    throughput: bool
+    images: int
     repetitions: int
     machine: Machine
     versions: dict[str, str]
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
+
+    @property
+    def part(self) -> str:
+        """What runs are counted by: cores with a model each, or threads of one model."""
+        return "core" if self.throughput else "thread"
 
     def scaling(self) -> list[tuple[Run, Ratio]]:
         """Return for each run with more threads than the first how many times as fast patc is."""
@@ -183,7 +193,7 @@ class BenchResult:
         """Return for each run in which patc's own times spread widely a line that says so."""
         spreads = [(run, run.patc.times.spread) for run in self.runs]
         return [
-            f"half of patc's times with {count(run.threads, 'thread')} lie {spread:.0%} of their median apart; "
+            f"half of patc's times with {count(run.threads, self.part)} lie {spread:.0%} of their median apart; "
             "something else is running on this machine"
             for run, spread in spreads
             if spread > NOISY_SPREAD
@@ -194,6 +204,8 @@ class BenchResult:
         return {
             "format": FORMAT,
             "workload": asdict(self.workload),
+            "throughput": self.throughput,
+            "images": self.images,
             "repetitions": self.repetitions,
             "calls_per_round": CALLS_PER_ROUND,
             "machine": self.machine.to_json(),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from patc import __version__
-from patc.backends.host import available_threads
+from patc.backends.host import available_cores, available_threads
 from patc.bench import machine
 from patc.bench.environments import Notify, make_interpreter
 from patc.bench.limits import measure_layers
@@ -21,7 +21,7 @@ from patc.bench.peers import BASELINE, find_peer
 from patc.bench.peers.base import count_names
 from patc.bench.remote import RemoteContestant, Worker
 from patc.bench.results import PATC, BenchResult, Entry, Missing, Run, count
-from patc.bench.timing import Contestant, Times, take_turns, time_calls
+from patc.bench.timing import Bound, Contestant, Times, Together, take_turns, time_calls
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
 from patc.compiler import compile_model
@@ -39,12 +39,13 @@ class Options:
     """What to measure, and how long.
 
     Attributes:
-        threads: numbers of threads, one run each.
+        threads: numbers of threads, one run each; of cores, with `throughput`.
         repetitions: counted calls of each contestant.
         peers: names in `patc.bench.peers.PEERS`, measured on every kind of weights. PyTorch eager on dense
             weights is always measured.
         layers: measure every layer too.
         tune: see `patc.compile`.
+        throughput: measure models of one thread, one a core and all at the same time, instead of one model.
     """
 
     workload: Workload
@@ -53,6 +54,7 @@ class Options:
     peers: tuple[str, ...] = ()
     layers: bool = False
     tune: str = "cost"
+    throughput: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be measured, before anything takes time.
@@ -64,6 +66,8 @@ class Options:
         for threads in self.threads:
             if not 1 <= threads <= cores:
                 raise PatcError(f"expected threads from 1 to {cores}, the cores of this machine, got {threads}")
+        if self.throughput and self.layers:
+            raise PatcError("expected --throughput without --layers: models on several cores are timed as a whole")
         if self.repetitions < 1:
             raise PatcError(f"expected repetitions of 1 or more, got {self.repetitions}")
         for name in self.peers:
@@ -103,6 +107,8 @@ def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
         runs = tuple(bench.run(threads) for threads in options.threads)
     return BenchResult(
         workload=options.workload,
+        throughput=options.throughput,
+        images=bench.images,
         repetitions=options.repetitions,
         machine=machine.this_machine(),
         versions=versions([*PACKAGES, *(find_peer(name).distribution for name in options.peers)]),
@@ -137,6 +143,7 @@ class _Bench:
         models = {} if is_onnx else {kind: self._workload.build(kind) for kind in self._workload.kinds}
         inputs = self._workload.make_inputs()
         self._tensors = tuple(torch.from_numpy(array) for array in inputs)
+        self.images = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
         self._home.mkdir()
         write_arrays(self._root / INPUTS, inputs)
         for kind in self._workload.kinds:
@@ -206,8 +213,9 @@ class _Bench:
 
     def run(self, threads: int) -> Run:
         """Measure everything with one number of threads."""
-        self._notify(f"compiling for {count(threads, 'thread')}")
-        compiled = compile_model(self._model, self._tensors, threads=threads, tune=self._options.tune)
+        each = 1 if self._options.throughput else threads
+        self._notify(f"compiling for {count(each, 'thread')}")
+        compiled = compile_model(self._model, self._tensors, threads=each, tune=self._options.tune)
         self._notify("measuring the machine's peak")
         before = measure_peak(threads)
         entries = self._time_all(compiled, threads)
@@ -227,7 +235,7 @@ class _Bench:
 
     def _time_all(self, compiled: CompiledModel, threads: int) -> list[Entry]:
         with ExitStack() as workers:
-            loaded = [self._load_patc(compiled)]
+            loaded = [self._load_patc(compiled, threads)]
             for rival in list(self._rivals):
                 self._notify(f"loading {rival.name}, {rival.kind} weights, {count(threads, 'thread')}")
                 try:
@@ -251,17 +259,25 @@ class _Bench:
                 self._drop(item.rival, result, threads)
         return entries
 
-    def _load_patc(self, compiled: CompiledModel) -> _Loaded:
+    def _load_patc(self, compiled: CompiledModel, threads: int) -> _Loaded:
         kind = self._workload.measured_kind
         error = relative_error(leaves(compiled(*self._tensors)), read_arrays(self._root / kind / REFERENCE))
         names = [layer.algorithm for layer in compiled.layers if layer.kept_weights]
-        contestant = _Compiled(compiled, self._tensors)
+        contestant: Contestant = _Compiled(compiled, self._tensors)
+        if self._options.throughput:
+            contestant = Together([Bound(contestant, core) for core in available_cores()[:threads]])
         return _Loaded(None, PATC, kind, __version__, count_names(names), error, contestant)
 
     def _load(self, rival: Rival, threads: int, workers: ExitStack) -> _Loaded:
-        worker = workers.enter_context(self._worker(rival, self._pythons.get(rival.peer), threads))
-        answer = worker.request(do="load", threads=threads, **self._request(rival))
-        return _Loaded(rival, rival.name, rival.kind, **answer, contestant=RemoteContestant(worker))
+        throughput = self._options.throughput
+        each, cores = (1, available_cores()[:threads]) if throughput else (threads, [None])
+        loaded = []
+        for core in cores:
+            worker = workers.enter_context(self._worker(rival, self._pythons.get(rival.peer), each, core))
+            answer = worker.request(do="load", threads=each, **self._request(rival))
+            loaded.append(RemoteContestant(worker))
+        contestant = Together(loaded) if throughput else loaded[0]
+        return _Loaded(rival, rival.name, rival.kind, **answer, contestant=contestant)
 
     def _drop(self, rival: Rival, error: PatcError, threads: int) -> None:
         """Note a rival that failed, and do not try it again; the baseline has to work."""
@@ -270,9 +286,9 @@ class _Bench:
         self._rivals.remove(rival)
         self.missing.append(Missing(rival.name, rival.kind, threads, str(error)))
 
-    def _worker(self, rival: Rival, python: Path | None, threads: int = 1) -> Worker:
+    def _worker(self, rival: Rival, python: Path | None, threads: int = 1, core: int | None = None) -> Worker:
         environment = {"OMP_NUM_THREADS": str(threads), **find_peer(rival.peer).environment}
-        return Worker(rival.name, self._home, environment, python)
+        return Worker(rival.name, self._home, environment, python, core)
 
     def _request(self, rival: Rival) -> dict[str, Any]:
         workload = asdict(self._workload.absolute())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +17,8 @@ from patc.diagnostics import PatcError
 CALLS_PER_ROUND = 4
 # Long enough for threads that spin after a parallel region to go to sleep before the next contestant's turn.
 PAUSE_SECONDS = 0.01
+# What copies do together takes at least this long, so that they do not start at quite the same time counts little.
+TOGETHER_SECONDS = 0.02
 
 
 class Contestant(Protocol):
@@ -22,6 +27,47 @@ class Contestant(Protocol):
     def run(self, calls: int) -> list[float]:
         """Make one call that does not count and `calls` that do; return the seconds of these."""
         ...
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A contestant whose calls run on one core."""
+
+    contestant: Contestant
+    core: int
+
+    def run(self, calls: int) -> list[float]:
+        """As `Contestant.run`; the calling thread stays on the core."""
+        keep_on_core(0, self.core)
+        return self.contestant.run(calls)
+
+
+class Together:
+    """Copies of a contestant that run at the same time.
+
+    A call of theirs takes the time in which all copies together make one: of two equal ones half as long as a call. It
+    is the mean of as many as take `TOGETHER_SECONDS`.
+    """
+
+    def __init__(self, copies: Sequence[Contestant]) -> None:
+        self._copies = copies
+        self._counted = 0
+
+    def run(self, calls: int) -> list[float]:
+        """As `Contestant.run`."""
+        with ThreadPoolExecutor(len(self._copies)) as pool:
+            if not self._counted:
+                first = list(pool.map(lambda copy: copy.run(CALLS_PER_ROUND), self._copies))
+                self._counted = max(1, math.ceil(TOGETHER_SECONDS / float(np.median(first))))
+            found = list(pool.map(lambda copy: copy.run(calls * self._counted), self._copies))
+        means = np.reshape(found, (len(found), calls, self._counted)).mean(axis=2)
+        return [float(seconds) for seconds in 1 / (1 / means).sum(axis=0)]
+
+
+def keep_on_core(process: int, core: int) -> None:
+    """Keep a process, 0 for the calling thread, on a core, where the system lets it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process, {core})
 
 
 @dataclass(frozen=True)

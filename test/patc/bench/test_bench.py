@@ -6,6 +6,7 @@ Nothing here asserts how fast anything is.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from patc import models
+from patc.backends.host import available_threads
 from patc.bench import limits, machine, peers, timing
 from patc.bench.environments import find_interpreter
 from patc.bench.limits import MeasuredLayer, layer_limit, measure_layers
@@ -28,8 +30,8 @@ from patc.bench.peers import deepsparse_cpu, litert_cpu, mnn_cpu
 from patc.bench.peers.base import Peer, count_in_file, describe_kernels
 from patc.bench.peers.torch_eager import onednn_convolutions
 from patc.bench.remote import Worker, worker_environment
-from patc.bench.results import BenchResult, Entry, Missing, Run
-from patc.bench.timing import Ratio, Times, split_rounds, take_turns
+from patc.bench.results import BenchResult, Entry, Missing, Run, count
+from patc.bench.timing import Ratio, Times, Together, split_rounds, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, Server, write_arrays
 from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
@@ -205,6 +207,20 @@ def test_ratio_pairs_rounds() -> None:
     ratio = Ratio.of(Times(((2.0,), (30.0,))), Times(((1.0,), (10.0,))))
     assert ratio.median == pytest.approx(16 / 5.5)
     assert (ratio.lower, ratio.upper) == (pytest.approx(2.25), pytest.approx(2.75))
+
+
+def test_copies_share_the_time_of_a_call() -> None:
+    class Copy:
+        def __init__(self, seconds: float) -> None:
+            self.seconds, self.calls = seconds, 0
+
+        def run(self, calls: int) -> list[float]:
+            self.calls = calls
+            return [self.seconds] * calls
+
+    copies = [Copy(0.001), Copy(0.003)]
+    assert Together(copies).run(2) == pytest.approx([0.00075, 0.00075])
+    assert [copy.calls for copy in copies] == [20, 20]  # of which ten take TOGETHER_SECONDS
 
 
 def test_time_calls_warms_up_first() -> None:
@@ -480,7 +496,7 @@ def entry(name: str, seconds: float, algorithm: str = "oneDNN direct (jit x2)", 
     return Entry(name, "pruned" if name == "patc" else "dense", "1.0", algorithm, error, times)
 
 
-def bench_result(error: float = 1e-7) -> BenchResult:
+def bench_result(error: float = 1e-7, throughput: bool = False) -> BenchResult:
     layers = tuple(measured(5e-6, name=f"layer{number}") for number in range(4))
     runs = tuple(
         Run(threads, PEAK, 10 * MIB, 11_700_000, 1_910_000, entries, layers)
@@ -491,6 +507,8 @@ def bench_result(error: float = 1e-7) -> BenchResult:
     )
     return BenchResult(
         workload=Workload("resnet18", pruning={"compression": 8.0}),
+        throughput=throughput,
+        images=8,
         repetitions=4,
         machine=machine.this_machine(),
         versions={"patc": "0.1.0"},
@@ -521,6 +539,17 @@ def test_text_names_everything_a_figure_needs() -> None:
     ):
         assert words in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_throughput_is_told_in_images_a_second() -> None:
+    text = printed(bench_result(throughput=True))
+    for words in (
+        "1 core: images a second, 4 calls of each in turns of 4",
+        "2 cores: 6.00x as fast as PyTorch eager",
+        "2 cores: 2.00x as fast as patc with 1 core",
+    ):
+        assert words in text
+    assert re.search(r"patc 1.0 +pruned +800.0 +800.0-800.0", text)
 
 
 def test_wrong_outputs_are_told() -> None:
@@ -572,10 +601,22 @@ def test_bench_prints_and_writes_everything(
     assert values["missing"][0]["name"] == "Absent"
 
 
+def test_bench_measures_throughput_on_all_cores(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bench.json"
+    assert main(["bench", str(tiny_model), "--repetitions", "1", "--throughput", "--json", str(output)]) == 0
+    cores = count(available_threads(), "core")
+    assert f"{cores}: images a second" in capsys.readouterr().out
+    values = json.loads(output.read_text())
+    assert values["throughput"] and values["images"] == 1 and values["runs"][0]["threads"] == available_threads()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("nosuch", "expected a model out of"),
+        ("resnet18 --throughput --layers", "expected --throughput without --layers"),
         ("resnet18 --threads 0", "expected threads from 1 to"),
         ("resnet18 --threads one", "expected --threads to be numbers such as 1,2, got 'one'"),
         ("resnet18 --threads 4096", "the cores of this machine, got 4096"),
