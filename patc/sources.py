@@ -12,6 +12,7 @@ from torch_mlir import ir
 from patc.codegen.program import find_main
 from patc.diagnostics import PatcError
 from patc.frontend import ExampleInputs, import_model
+from patc.frontend.shapes import shapes_of
 from patc.frontend.structure import describe_structure
 from patc.locks import compiling
 from patc.numerics import MLIR_TYPES
@@ -129,7 +130,9 @@ def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:
 def _require_shapes(source: Source, example_inputs: ExampleInputs) -> None:
     if example_inputs is None:
         return
-    found = [list(getattr(value, "shape", ())) for value in example_inputs]
-    if found != [list(info.shape) for info in source.inputs]:
+    given, known = shapes_of(example_inputs), {info.name: info.shape for info in source.inputs}
+    by_name = given if isinstance(given, dict) else dict(zip(known, given, strict=False))
+    if len(by_name) != len(given) or any(known.get(name) != shape for name, shape in by_name.items()):
         wanted = ", ".join(map(str, source.inputs))
+        found = {name: list(shape) for name, shape in by_name.items()} if given is by_name else [*map(list, given)]
         raise PatcError(f"expected example inputs like those of @{ENTRY} ({wanted}), got shapes {found}")

@@ -15,6 +15,8 @@ from torch.utils import _pytree as pytree
 from patc.diagnostics import PatcError, first_line
 from patc.frontend import ExampleInputs
 from patc.frontend.modules import check_inputs, check_module
+from patc.frontend.pt2 import open_shapes
+from patc.frontend.shapes import shapes_of
 from patc.frontend.torch import input_specs, load_program
 from patc.frontend.tracing import copy_for_tracing
 from patc.images_alone import MOST_DIFFERENT, TOLERANCE
@@ -23,12 +25,12 @@ from patc.images_alone import MOST_DIFFERENT, TOLERANCE
 def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
     """Return a module and example inputs to compile for blocks of as many images as these have.
 
-    The module is run on two other images, together and each alone: all must be the same. An .onnx file comes back as it
-    is, with shapes: what is compiled of it has to be run for that.
+    The module is run on two other images, together and each alone: all must be the same. A file that leaves the batch
+    open comes back as it is, with shapes: what is compiled of it has to be run for that.
 
     Args:
-        model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported with a dynamic
-            batch, or of an .onnx file that leaves the batch open.
+        model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported so that any batch
+            goes through, or of an .onnx file that leaves the batch open.
         example_inputs: as for `patc.compile`, each with images along its first dimension.
 
     Raises:
@@ -36,10 +38,13 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
     """
     file = Path(model) if isinstance(model, (str, os.PathLike)) else None
     if file is not None and file.suffix.lower() == ".onnx":
-        from patc.frontend.onnx import open_shapes
+        from patc.frontend import onnx
 
-        return model, open_shapes(file, example_inputs)
+        return model, onnx.open_shapes(file, example_inputs) or None
     if file is not None and file.suffix.lower() == ".pt2":
+        shapes = open_shapes(file, None if example_inputs is None else shapes_of(example_inputs))
+        if shapes:
+            return model, shapes
         model = load_program(file)
     if isinstance(model, ExportedProgram):
         if example_inputs is None:

@@ -88,11 +88,14 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
 
 
 def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Name the other order of blocks and channels, the same for one channel: torch-mlir mixes up the axes of that."""
-    size = attribute_of(node, "blocksize", 0)
-    if attribute_of(node, "mode", b"DCR") != b"CRD" or writer.sizes(node.input[0])[1] != size**2:
+    """Move axes of blocks that lie inside of channels: torch-mlir mixes these up unless there are as many of both."""
+    size, (n, channels, height, width) = attribute_of(node, "blocksize", 0), writer.sizes(node.input[0])
+    if attribute_of(node, "mode", b"DCR") != b"CRD":
         return None
-    return writer.emit("DepthToSpace", node.input[0], blocksize=size, mode="DCR")
+    left = channels // size**2
+    split = writer.constant(np.array([n, left, size, size, height, width], np.int64))
+    moved = writer.emit("Transpose", writer.emit("Reshape", node.input[0], split), perm=[0, 1, 4, 2, 5, 3])
+    return writer.emit("Reshape", moved, writer.constant(np.array([n, left, height * size, width * size], np.int64)))
 
 
 def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:

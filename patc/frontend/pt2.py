@@ -23,6 +23,8 @@ from patc.diagnostics import PatcError, first_line
 from patc.frontend.json_schema import Mismatch, check_value, parse_json, quote
 from patc.frontend.pt2_graph import check_tensor_meta, count_elements, scalar_type
 from patc.frontend.pt2_program import check_program
+from patc.frontend.pt2_shapes import open_batch, set_shapes
+from patc.frontend.shapes import Shapes
 from patc.torch_archives import TorchArchive
 from patc.torch_files import describe, find_fault, refused_class
 
@@ -44,14 +46,18 @@ _OLD_PROGRAM = "serialized_exported_program.json"
 _OLD_TENSORS = ("serialized_state_dict", "serialized_constants")
 
 
-def load_program(path: str | os.PathLike[str], trust_pickle: bool = False) -> ExportedProgram:
+def load_program(
+    path: str | os.PathLike[str], trust_pickle: bool = False, shapes: Shapes | None = None
+) -> ExportedProgram:
     """Return the program that `torch.export.save` wrote, without its sample inputs.
 
     Args:
         trust_pickle: read it with `torch.export.load`, which runs code that the file may hold.
+        shapes: of the inputs of a program that leaves sizes open, in order or by name.
 
     Raises:
-        PatcError: the file is missing, damaged, or has parts that only a pickle or other code can make.
+        PatcError: the file is missing, damaged, or has parts that only a pickle or other code can make; or shapes are
+            not known, or contradict the file.
     """
     place = os.fspath(path)
     with TorchArchive(path, WHAT) as archive:
@@ -67,6 +73,7 @@ def load_program(path: str | os.PathLike[str], trust_pickle: bool = False) -> Ex
             weights, constants = (_read_tensors(archive, kind) for kind in ("weights", "constants"))
         program = _read_schema(archive, name, schema.ExportedProgram)
     try:
+        set_shapes(program, shapes)
         check_program(program, weights, constants)
     except Mismatch as error:
         raise PatcError(f"'{name}': {error}{_advice(error)}", place) from None
@@ -77,6 +84,19 @@ def load_program(path: str | os.PathLike[str], trust_pickle: bool = False) -> Ex
     except Exception as error:  # what torch's deserializer and verifier raise is not documented
         reason = first_line(error.__cause__ or error)
         raise PatcError(f"expected a program that torch {torch.__version__} reads, found: {reason}", place) from None
+
+
+def open_shapes(path: str | os.PathLike[str], given: Shapes | None) -> dict[str, tuple[int, ...]]:
+    """Return shapes of a file's inputs for any batch; see `patc.frontend.pt2_shapes.open_batch`."""
+    with TorchArchive(path, WHAT) as archive:
+        _check_kind(archive)
+        archive.check_stored()
+        name = _OLD_PROGRAM if _OLD_PROGRAM in archive.sizes else _MODEL
+        program = _read_schema(archive, name, schema.ExportedProgram)
+    try:
+        return open_batch(program, given)
+    except (Mismatch, PatcError) as error:
+        raise PatcError(f"'{name}': {error}" if isinstance(error, Mismatch) else error.message, archive.path) from None
 
 
 def _load_trusted(place: str) -> ExportedProgram:

@@ -109,7 +109,9 @@ def inputs_of_shapes(
 
 def with_blocks(entries: Sequence[Any]) -> list[ExampleInputs]:
     """Return the inputs of some shapes for a dynamic batch: of each the batches that are given, one image, and `BLOCK`
-    where there are no others."""
+    where there are no others. Where sizes are not known they come back as they are: the import says so."""
+    if None in entries:
+        return list(entries)
     groups: dict[Any, list[Any]] = {}
     for entry in entries:
         shapes = [shape[1:] for shape in _shapes_in(entry)]

@@ -45,6 +45,7 @@ from patc.frontend.modules import (
 from patc.frontend.operations import check_operations, constant_nodes, naming_calls
 from patc.frontend.recurrent import RECURRENT
 from patc.frontend.rewrites import cast_constants, fold_constants, simplify
+from patc.frontend.shapes import Shapes, shapes_of
 from patc.frontend.source import describe_place, is_torch_file, node_location
 from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sources
 from patc.frontend.unsupported import lower_to_linalg, require_known_operations
@@ -108,6 +109,7 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     """Import a torch model. See `patc.frontend.import_model` for arguments and errors."""
     program = _as_program(model, example_inputs)
     structure = program.call_spec.out_spec
+    names = [spec.name for spec in input_specs(program)]  # torch gives those of files others
     program = _decompose(program)
     inputs = input_specs(program)
     simplify(program.graph)
@@ -124,9 +126,10 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
         require_known_operations(module)
         lower_to_linalg(module)
     release_layers(module, held)
-    names = name_parameters(module, list(hooks.parameters), len(inputs))
-    parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program) for name in names})
-    return ImportedModel(module, parameters, inputs, outputs, structure, constants)
+    used = name_parameters(module, list(hooks.parameters), len(inputs))
+    parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program) for name in used})
+    named = tuple(replace(spec, name=name) for spec, name in zip(inputs, names, strict=True))
+    return ImportedModel(module, parameters, named, outputs, structure, constants)
 
 
 # -- From a model to an exported program -----------------------------------------------------------
@@ -134,7 +137,7 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
 
 def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     if isinstance(model, (str, Path)):
-        model = load_program(Path(model))
+        model = load_program(Path(model), None if example_inputs is None else shapes_of(example_inputs))
     if isinstance(model, ExportedProgram):
         _require_shapes(input_specs(model), example_inputs)
         check_program(model)
@@ -149,18 +152,21 @@ def _as_program(model: Any, example_inputs: ExampleInputs) -> ExportedProgram:
     return _export(without_inference_tensors(model), inputs, named)
 
 
-def load_program(path: Path) -> ExportedProgram:
+def load_program(path: Path, shapes: Shapes | None = None) -> ExportedProgram:
     """Return the program of a .pt2 file.
 
+    Args:
+        shapes: of its inputs, in order or by name, where it leaves sizes open.
+
     Raises:
-        PatcError: it is none, or cannot be read.
+        PatcError: it is none, cannot be read, or has other shapes or unknown ones.
     """
     check_regular(path, pt2.WHAT)
     if path.suffix.lower() != ".pt2":
         found = describe_content(path) or f"one named '{path.suffix}'"
         raise PatcError(f"expected a .pt2 file, found {found}", str(path))
     with _quiet():
-        return pt2.load_program(path)
+        return pt2.load_program(path, shapes=shapes)
 
 
 def _export(
@@ -287,14 +293,21 @@ def _spec(name: str, value: torch.Tensor) -> TensorSpec:
 def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: ExampleInputs) -> None:
     if example_inputs is None:
         return
-    if len(example_inputs) != len(specs):
-        raise PatcError(f"expected {len(specs)} example inputs, found {len(example_inputs)}")
     if isinstance(example_inputs, Mapping):
-        example_inputs = [example_inputs.get(spec.name) for spec in specs]
-    for spec, value in zip(specs, example_inputs, strict=True):
-        if not isinstance(value, torch.Tensor):
+        other = next((name for name in example_inputs if name not in [spec.name for spec in specs]), None)
+        if other is not None:
+            raise PatcError(f"expected example inputs {', '.join(map(str, specs))}, found '{other}'")
+        pairs = [(spec, example_inputs[spec.name]) for spec in specs if spec.name in example_inputs]
+    elif len(example_inputs) != len(specs):
+        raise PatcError(f"expected {len(specs)} example inputs, found {len(example_inputs)}")
+    else:
+        pairs = list(zip(specs, example_inputs, strict=True))
+    for spec, value in pairs:
+        if not isinstance(value, (torch.Tensor, tuple)):
             raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")
-        found = TensorSpec(spec.name, tuple(value.shape), describe_dtype(value.dtype))
+        is_shape = isinstance(value, tuple)
+        dtype = spec.dtype if is_shape else describe_dtype(value.dtype)
+        found = TensorSpec(spec.name, value if is_shape else tuple(value.shape), dtype)
         if found != spec:
             raise PatcError(f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}")
 

@@ -127,7 +127,7 @@ def test_pads_that_go_around_axes_of_one_element(tmp_path: Path) -> None:
     assert np.array_equal(results(path, x)[0], np.pad(x, ((0, 0), (0, 0), (1, 3), (2, 9)), "wrap"))
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize("mode", ["CRD", "DCR"])
 def test_depth_becomes_space(channels: int, mode: str, tmp_path: Path) -> None:
     nodes = [helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode=mode)]
