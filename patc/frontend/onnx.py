@@ -25,6 +25,7 @@ from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_operand
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
 _CEILING_OPSET = 22  # the first one in which onnx leaves out windows that begin behind the input, as everybody else
+_PLACED_OPSET = 11  # the first one in which Resize says where elements lie: before, as in Upsample, at multiples
 # What torch-mlir does not lower, or onnx does not find the shape of, and ONNX defines by other operations.
 _FUNCTIONS = (
     "AffineGrid",
@@ -124,7 +125,13 @@ def _convert(graph: OnnxGraph) -> OnnxGraph:
         raise PatcError(f"{expected}, found {describe_nodes(scans)}", str(graph.path))
 
     def convert(model: Any) -> Any:
-        return version_converter.convert_version(shape_inference.infer_shapes(model, data_prop=True), target)
+        changed = version_converter.convert_version(shape_inference.infer_shapes(model, data_prop=True), target)
+        if graph.opset < _PLACED_OPSET:
+            for node in (node for node in changed.graph.node if node.op_type == "Resize"):
+                made = load_onnx().helper.make_attribute
+                node.attribute.append(made("coordinate_transformation_mode", "asymmetric"))
+                node.attribute.append(made("nearest_mode", "floor"))
+        return changed
 
     return _through(graph, convert, "convert")
 

@@ -305,9 +305,8 @@ def _require_shapes(specs: tuple[TensorSpec, ...], example_inputs: ExampleInputs
     for spec, value in pairs:
         if not isinstance(value, (torch.Tensor, tuple)):
             raise PatcError(f"expected input '{spec.name}' to be a tensor, found {type(value).__name__}")
-        is_shape = isinstance(value, tuple)
-        dtype = spec.dtype if is_shape else describe_dtype(value.dtype)
-        found = TensorSpec(spec.name, value if is_shape else tuple(value.shape), dtype)
+        shape, dtype = (value, spec.dtype) if isinstance(value, tuple) else (value.shape, describe_dtype(value.dtype))
+        found = TensorSpec(spec.name, tuple(shape), dtype)
         if found != spec:
             raise PatcError(f"expected input {spec} as exported, found {_describe_shape(found.shape)} {found.dtype}")
 
