@@ -26,6 +26,8 @@ from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.panels import transpose
 from patc.passes.kernels.tiling import Chunk
 
+_AHEAD = 12  # channels; a channel takes about as many cycles as a line needs from the second-level cache
+
 
 def places(rows: int, chunks: tuple[Chunk, ...]) -> list[tuple[int, int] | None]:
     """Return row and column of the output in each lane of a tile's chunks, row by row; None in lanes behind a row."""
@@ -96,6 +98,8 @@ class FilterLanes:
             first = b.add(packed, b.mul(channel, taps * block))
             if self._is_far:
                 weights.prefetch_next(loops, first, taps * block)
+            elif taps == 1:
+                self._prefetch(outputs, base, first)
             for tap in range(taps):
                 accumulators = self._one_tap(outputs, divmod(tap, width), (base, first, tap * block), accumulators)
             return accumulators
@@ -109,6 +113,14 @@ class FilterLanes:
             loops.store_tile(tile, rows, b.add(filter_, member))
 
         b.each(0, block, finish)
+
+    def _prefetch(self, outputs: list[tuple[int, int]], base: Index, weights: Index) -> None:
+        """Ask the second-level cache for what a later channel needs; the arguments are addresses in this one."""
+        b, source, block = self.loops.b, self.loops.source, self.loops.schedule.filters
+        for line in range(0, block, self.loops.kernel.line(self.weights.values.type)):
+            b.prefetch(self.weights.values, weights, _AHEAD * block + line)
+        for output in (outputs[0], outputs[-1]):
+            b.prefetch(source.memory, base, self._place(output, (0, 0)) + _AHEAD * source.layout.plane)
 
     def _first(self, filter_: Index, outputs: int) -> Vectors:
         """Return the accumulators: each output's vectors of filters, which begin with the bias."""
