@@ -98,6 +98,44 @@ class FkwAttr(WeightFormatAttr, name="fkw"):
         return None
 
 
+class BandsAttr(WeightFormatAttr, name="bands"):
+    """Bands of neighbouring filters of a linear layer, each with the columns in which any of them has a weight.
+
+    `#pattern.bands<16 : i64>`: R, the filters of a band, which divide F. With K columns in all the arrays are
+        values: K x R, of the input's element type.
+        index: K, i16 (i32 for 32768 inputs or more), ascending in each band.
+        offset: F / R + 1, i32.
+
+    Filters R * i .. R * i + R - 1 have the columns offset[i] .. offset[i + 1]; column k multiplies input `index[k]`.
+    """
+
+    rows: Any
+
+    @staticmethod
+    def of(rows: int) -> "BandsAttr":
+        return BandsAttr.get(i64(rows))
+
+    def array_names(self) -> tuple[str, ...]:
+        return ("values", "index", "offset")
+
+    def kernel_size(self) -> tuple[int, int]:
+        return 1, 1
+
+    def find_violation(self, op: Any) -> tuple[str, Any] | None:
+        rows, filters = self.rows.maybe_downcast(), op.result.type.shape[1]
+        if not isinstance(rows, ir.IntegerAttr) or rows.value < 1 or filters % rows.value:
+            return f"#pattern.bands of rows that divide {filters} filters", self
+        if op.input.type.rank != 2:
+            return "a linear layer for #pattern.bands", op.OPERATION_NAME
+        shapes = [list(value.type.shape) for value in op.arrays]
+        kept = (shapes[0] or [0])[0]
+        wanted = [[kept, rows.value], [kept], [filters // rows.value + 1]]
+        for name, shape, found in zip(self.array_names(), wanted, shapes, strict=True):
+            if found != shape:
+                return f"{name} of shape {shape}", found
+        return None
+
+
 class ClampAttr(PatternDialect.Attribute, name="clamp"):
     """An activation that limits values to [minimum, maximum]: `#pattern.clamp<0.0 : f32, 6.0 : f32>`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch_mlir import ir
@@ -12,6 +12,8 @@ from torch_mlir.dialects import linalg
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.gemm import Gemm as GpuGemm
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
+from patc.passes.algorithms.host.band_vector import BandVector
+from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
@@ -48,7 +50,7 @@ _EPILOGUE = {"bias": Access.WEIGHTS, "residual": Access.PACKED}
 class _Linear(OneType):
     """What fully connected layers have in common."""
 
-    host = (Gemv(), Gemm())
+    host: ClassVar[tuple[HostAlgorithm, ...]] = (Gemv(), Gemm())
     gpu = (GpuGemv(), GpuGemm())
 
     def window(self, op: Any) -> None:
@@ -96,8 +98,9 @@ class Linear(_Linear):
 
 
 class SparseLinear(_Linear):
-    """`pattern.sparse_linear`, which is computed dense."""
+    """`pattern.sparse_linear`; without an algorithm for its format it is computed dense."""
 
+    host = (BandVector(), Gemv(), Gemm())
     op = pattern.SparseLinearOp
     sparse = None
     raisers = ()
