@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_plugin_is_one_line(tmp_path: Path, group: str, cod
 
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     for code, said in (
-        ("raise ValueError('no')", "own.py:1: its code raised ValueError: no"),
+        ("raise ValueError('no')", "own.py:1: error: its code raised ValueError: no"),
         ("from patc.passes.pattern_encode import *\nclass Twice(PatternEncode): pass", "two of 'pattern-encode'"),
         (None, "own.py: error: expected a Python file, found no such file"),
     ):
