@@ -19,6 +19,7 @@ from patc.passes.cost.core import CoreModel
 from patc.passes.formats.layer_weights import read_arrays
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.host.band_vector import BandVector as Kernels
+from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.targets import Target
@@ -66,7 +67,8 @@ class BandVector(HostAlgorithm):
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             source, values, index, offset, made, epilogue = arguments
-            Kernels(Loops(kernel, made, epilogue, source), values, index, offset, chains).emit()
+            columns = Columns(kernel.b, schedule.lanes, values, index, offset, schedule.filters)
+            Kernels(Loops(kernel, made, epilogue, source), columns, chains).emit()
 
         site.call([site.source, *given, site.output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.schedules import Schedule
@@ -20,6 +21,8 @@ from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
 from patc.targets import Target
 
+_MOST_COLUMNS = 0.5  # of all, for which a list of those that have a weight is faster
+
 
 class Recurrent(HostAlgorithm):
     """Steps one after the other. Several threads have a direction each, or share the units and meet after each step."""
@@ -32,12 +35,15 @@ class Recurrent(HostAlgorithm):
         lanes = min(target.lanes, max(4, 1 << (s.units - 1).bit_length()))
         rows = min(s.sequences, max(1, (target.registers - s.gates - 2) // s.gates))
         layer = Layer.of(op, lanes, rows)
-        alone = s.directions * s.steps * _step_cycles(layer, model, s.directions)
+        products = _kept_products(op, layer, state)
+        alone = s.directions * s.steps * _step_cycles(layer, model, products, s.directions)
         ways = {1: alone}
         if s.directions > 1:
-            ways[min(threads, s.directions)] = s.steps * _step_cycles(layer, model, 1)
+            ways[min(threads, s.directions)] = s.steps * _step_cycles(layer, model, products, 1)
         elif not layer.has_stages:
-            ways[threads] = s.steps * (_step_cycles(layer, model, 1 / threads) / threads + model.costs.meeting_cycles)
+            ways[threads] = s.steps * (
+                _step_cycles(layer, model, products, 1 / threads) / threads + model.costs.meeting_cycles
+            )
         for parts, cycles in {**ways, 1: alone}.items():
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
@@ -57,11 +63,33 @@ class Recurrent(HostAlgorithm):
             _call(steps, memory, lambda k, seen: Recurrence(k, layer, seen).emit_steps(), layer.blocks, True)
 
 
-def _step_cycles(layer: Layer, model: CoreModel, share: float) -> float:
-    """Return the cycles of a step in one direction, of which a thread's weights are `share`."""
-    s = layer.sizes
-    products = sum(panels.blocks * panels.depth * len(panels.taken) for panels in layer.panels.values())
+def _is_sparse(panels: Panels, matrix: np.ndarray) -> bool:
+    """Return whether to go through the columns that have a weight: each takes a load of its place and of its element,
+    which all gates share where they go through all."""
+    return float(panels.columns(matrix).mean()) <= _MOST_COLUMNS
+
+
+def _kept_products(op: Any, layer: Layer, state: PassState) -> tuple[float, float]:
+    """Return the products of a step in one direction, in vectors, and the loads beside those of weights."""
+    products = loads = 0.0
+    for name, panels in layer.panels.items():
+        array = read_constant(op.projection if name == "projection" else op.weight, state)
+        whole = float(panels.blocks * panels.depth * len(panels.taken))
+        kept = 1.0 if array is None or not _is_sparse(panels, array) else float(panels.columns(array).mean())
+        products += whole * kept
+        loads += whole / len(panels.taken) if kept == 1.0 else 2 * whole * kept
+    return products, loads
+
+
+def _step_cycles(layer: Layer, model: CoreModel, kept: tuple[float, float], share: float) -> float:
+    """Return the cycles of a step in one direction, of which a thread's weights are `share`.
+
+    Args:
+        kept: see `_kept_products`.
+    """
+    s, (products, loads) = layer.sizes, kept
     computed = s.sequences * products * model.vector_cycles(layer.lanes) / model.costs.product_share
+    computed = max(computed, (products + s.sequences * loads) / model.costs.loads_per_cycle)
     size = 4 * layer.lanes * products
     if share * size <= model.costs.first_level_bytes:
         moved = 0.0
@@ -93,6 +121,10 @@ def _pack(site: HostSite, layer: Layer, memory: dict[str, ir.Value]) -> None:
         array = read_constant(value, site.state)
         if array is not None:
             role = f"{name}{layer.lanes}x{layer.sizes.directions}x{layer.sizes.gates}"
+            if _is_sparse(panels, array):
+                for part, packed in zip(("", ".index", ".offset"), panels.pack_columns(array), strict=True):
+                    memory[f"{name}{part}"] = site.constant(packed, value, f"{role}.columns{part}")
+                continue
             memory[name] = site.constant(panels.pack(array), value, role)
             continue
         memory[name] = site.memory.allocate(panels.size, site.element)

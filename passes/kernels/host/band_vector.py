@@ -16,6 +16,7 @@ from torch_mlir import ir
 
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.loops import Loops
 
 
@@ -28,16 +29,12 @@ class BandVector:
 
     Attributes:
         loops: source and output are N x C and N x F, each row a channel of one element high.
-        values: K x rows of a band, a stream through memory.
-        index: K, the column of each.
-        offset: the first column of each band, and K.
+        columns: of each band.
         chains: sums of one output in flight, of columns in turn.
     """
 
     loops: Loops
-    values: ir.Value
-    index: ir.Value
-    offset: ir.Value
+    columns: Columns
     chains: int
 
     @property
@@ -57,50 +54,20 @@ class BandVector:
         b, work, count = self._b, self.loops.kernel.work, self.loops.source.channels
 
         def one_band(number: ir.Value) -> None:
-            first, last = (b.load_index(self.offset, b.add(number, place)) for place in (0, 1))
-
             def some_rows(group: Index) -> None:
                 row = b.minimum(b.mul(group, self._rows), count - self._rows)
-                self._finish(row, b.mul(number, self.loops.schedule.filters), self._sums(row, first, last))
+                self._finish(row, b.mul(number, self.loops.schedule.filters), self._sums(row, number))
 
             b.repeat(ceil_div(count, self._rows), some_rows)
 
         b.each(work.first_filter, work.last_filter, one_band)
 
-    def _sums(self, row: Index, first: ir.Value, last: ir.Value) -> Vectors:
+    def _sums(self, row: Index, number: ir.Value) -> Vectors:
         """Return the sums of a band's columns, row by row."""
-        b, lanes, size = self._b, self.loops.schedule.lanes, self._rows * self._vectors
-        starts = [b.mul(b.add(row, member), self.loops.source.width) for member in range(self._rows)]
-        zeros = [b.splat(0.0, lanes, b.accumulator)] * size
-
-        def columns(place: Index, sums: Vectors, count: int) -> Vectors:
-            made: Vectors = []
-            for number in range(count):
-                made += self._column(b.add(place, number), starts, sums[number * size : (number + 1) * size])
-            return made
-
-        whole = b.mul(b.divide(b.subtract(last, first), self.chains)[0], self.chains)
-        middle = b.add(first, whole)
-        sums = b.loop(first, middle, zeros * self.chains, lambda k, sums: columns(k, sums, self.chains), self.chains)
-        total = sums[:size]
-        for chain in range(1, self.chains):
-            total = [b.plus(one, other) for one, other in zip(total, sums[chain * size :][:size], strict=True)]
-        return b.loop(middle, last, total, lambda k, sums: columns(k, sums, 1)) if self.chains > 1 else total
-
-    def _column(self, place: Index, starts: list[Index], sums: Vectors) -> Vectors:
-        """Add the products of one column to the sums of each row."""
-        b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
-        column, made = b.load_index(self.index, place), []
-        weights = [
-            b.convert(b.load(self.values, b.mul(place, filters), vector * lanes, lanes), b.accumulator)
-            for vector in range(self._vectors)
-        ]
-        for member, start in enumerate(starts):
-            given = b.convert(b.load_scalar(self.loops.source.memory, b.add(start, column)), b.accumulator)
-            factor = b.broadcast(given, lanes)
-            for vector, weight in enumerate(weights, member * self._vectors):
-                made.append(b.fma(factor, weight, sums[vector]))
-        return made
+        b, width = self._b, self.loops.source.width
+        rows = [b.mul(b.add(row, member), width) for member in range(self._rows)]
+        zeros = [b.splat(0.0, self.loops.schedule.lanes, b.accumulator)] * (self._rows * self._vectors)
+        return self.columns.sums(number, (self.loops.source.memory, rows), zeros, self.chains)
 
     def _finish(self, row: Index, filter_: Index, sums: Vectors) -> None:
         """Add the bias, let the residual join, apply the activation, and store."""

@@ -5,6 +5,8 @@ for each step:
     for some sequences:
       for k: sums of each gate += weight vector * element k of the state
       gates, new cell and hidden state
+
+Where weights are blocks, each gate goes through the k of its own in which its block has a weight.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch_mlir.dialects import arith
 from patc.dialects.attributes import Activation
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.recurrent_weights import Layer
@@ -63,7 +66,8 @@ class Recurrence:
     Attributes:
         memory: operands and results by their names; beside them "state", twice D x N x P elements of which the first
             half is the state before the first step; "candidate", "gated" and "update", D x N x H elements of stages,
-            where the layer has them.
+            where the layer has them. Weights whose name has an "index" and an "offset" beside it are columns of blocks,
+            see `Panels.pack_columns`.
     """
 
     kernel: Kernel
@@ -203,13 +207,17 @@ class Recurrence:
         """Return for each tile the sums of its gates, from given ones on, of the products with some panels."""
         b, lanes, panels, weight = self._b, self.layer.lanes, self.layer.panels[name], self.memory[name]
         gates, source = len(panels.taken), self.memory["state" if name == "weight" else "gated"]
-        sets = ceil_div(self.kernel.costs.sums_in_flight, gates * len(tiles))
-        unrolled = ceil_div(_UNROLLED, sets) * sets
-        base = b.mul(b.add(b.mul(tiles[0].step.direction, panels.blocks), block), panels.block)
         rows = [
             b.add(tile.step.old, b.mul(tile.row, panels.depth)) if name == "weight" else self._row(tile, panels.depth)
             for tile in tiles
         ]
+        number = b.add(b.mul(tiles[0].step.direction, panels.blocks), block)
+        if f"{name}.index" in self.memory:
+            columns = Columns(b, lanes, *(self.memory[f"{name}{part}"] for part in ("", ".index", ".offset")))
+            return self._sums_of_columns(columns, b.mul(number, gates), (source, rows), starts)
+        sets = ceil_div(self.kernel.costs.sums_in_flight, gates * len(tiles))
+        unrolled = ceil_div(_UNROLLED, sets) * sets
+        base = b.mul(number, panels.block)
 
         def some(turn: Index, sums: Vectors, count: int = unrolled) -> Vectors:
             sums, first = list(sums), b.mul(turn, unrolled)
@@ -234,6 +242,22 @@ class Recurrence:
             for number in range(len(first)):
                 sums[number] = b.plus(sums[number], sums[other * len(first) + number])
         return [sums[line * gates : (line + 1) * gates] for line in range(len(tiles))]
+
+    def _sums_of_columns(
+        self, columns: Columns, number: Index, given: tuple[ir.Value, list[Index]], starts: Sequence[Vectors]
+    ) -> list[Vectors]:
+        """Return what `_sums` does, of the columns of each gate in turn.
+
+        Args:
+            number: of the first gate's columns.
+            given: memory of the elements that they multiply, and where each tile's begin.
+        """
+        sets = ceil_div(self.kernel.costs.sums_in_flight, len(starts))
+        gates = [
+            columns.sums(self._b.add(number, gate), given, [start[gate] for start in starts], sets)
+            for gate in range(len(starts[0]))
+        ]
+        return [list(sums) for sums in zip(*gates, strict=True)]
 
     def _starts(self, tiles: Sequence[_Tile], gates: Sequence[int]) -> list[Vectors]:
         """Return the products with the layer's input, and the biases, of some gates."""

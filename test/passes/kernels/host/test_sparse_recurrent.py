@@ -1,0 +1,88 @@
+"""Recurrent layers of block-pruned weights: each gate goes through columns of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulated import compile_emulated, needs_arm
+from helpers import assert_close, raised_model, torch_results
+from torch import nn
+
+import patc
+from patc.passes.ir.constants import read_constant
+from patc.passes.ir.functions import walk_ops
+from patc.passes.kernels.host.recurrent_weights import Layer
+from patc.pruning import Block, Plan, prune_
+
+
+class Net(nn.Module):
+    """A recurrent layer, of whose results all are results."""
+
+    def __init__(self, kind: type[nn.RNNBase], units: int, rate: float = 6.0, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = kind(12, units, **options)
+        prune_(self, Plan([("layer.weight_ih*", Block(8), 3.0), ("layer.weight_hh*", Block(8), rate),
+                           ("layer.weight_hr*", Block(4), 3.0)]))  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x)
+
+
+NETS: dict[str, tuple[type[nn.RNNBase], int, dict[str, Any]]] = {
+    "lstm": (nn.LSTM, 48, {}),
+    "lstm of two directions": (nn.LSTM, 24, {"bidirectional": True}),
+    "lstm with a projection": (nn.LSTM, 32, {"proj_size": 20}),
+    "gru": (nn.GRU, 40, {"num_layers": 2}),
+    "rnn": (nn.RNN, 56, {"bias": False}),
+}
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("name", NETS)
+def test_results_are_those_of_pytorch(name: str, target: str) -> None:
+    kind, units, options = NETS[name]
+    for sequences in (1, 5):
+        net, x = Net(kind, units, **options).eval(), torch.randn(6, sequences, 12)
+        wanted = torch_results(net, (x,))
+        results = []
+        for threads in (1, 2):
+            compiled = patc.compile(net, (x,), target=target, threads=threads)
+            results.append([leaf.numpy() for leaf in torch.utils._pytree.tree_leaves(compiled(x))])
+            assert_close(results[-1], wanted)
+        for one, other in zip(*results, strict=True):
+            assert np.array_equal(one, other)
+
+
+@needs_arm
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_aarch64(kind: type[nn.RNNBase]) -> None:
+    net, x = Net(kind, 40).eval(), torch.randn(4, 1, 12)
+    module, state = raised_model(net, (x,))
+    assert_close(compile_emulated(module, state.parameters)(x.numpy()), torch_results(net, (x,)))
+
+
+def test_columns_are_those_with_a_weight() -> None:
+    net = Net(nn.LSTM, 48)
+    module, state = raised_model(net, (torch.randn(2, 1, 12),))
+    (op,) = [op for op in walk_ops(module) if op.OPERATION_NAME == "pattern.recurrent"]
+    matrix = read_constant(op.weight, state)
+    assert matrix is not None
+    panels = Layer.of(op, 16, 1).panels["weight"]
+    values, index, offset = panels.pack_columns(matrix)
+    kept = panels.columns(matrix)
+    assert kept.shape == (1, 3, 4, 48) and len(index) == kept.sum() == offset[-1] and values.size == 16 * len(index)
+    whole = np.zeros((12, 48, 16), np.float32)
+    owner = np.repeat(np.arange(12), np.diff(offset))
+    whole[owner, index] = values.reshape(-1, 16)
+    gates = matrix.reshape(4, 3, 16, 48).transpose(1, 0, 3, 2).reshape(12, 48, 16)
+    assert np.array_equal(whole, gates)
+
+
+def test_few_zeros_change_nothing() -> None:
+    net, x = Net(nn.GRU, 32, rate=1.2).eval(), torch.randn(3, 2, 12)
+    compiled = patc.compile(net, (x,), threads=1)
+    assert_close([leaf.numpy() for leaf in torch.utils._pytree.tree_leaves(compiled(x))], torch_results(net, (x,)))
