@@ -71,7 +71,7 @@ def call_with_packed(site: HostSite, write: Callable[[Loops, DenseWeights], None
         weights = DenseWeights(values, channels, filters // weight.groups)
         write(Loops(kernel, made, epilogue, given), weights)
 
-    site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block))
+    site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block), any_part=True)
 
 
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:

@@ -36,4 +36,4 @@ class Elementwise(HostAlgorithm):
             given, epilogue, made = arguments
             emit_elementwise(Loops(kernel, made, epilogue, given))
 
-        site.call([source, epilogue, output], emit, [1.0] * as_planes(output.shape)[1])
+        site.call([source, epilogue, output], emit, [1.0] * as_planes(output.shape)[1], any_part=True)

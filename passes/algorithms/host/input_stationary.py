@@ -73,7 +73,7 @@ class InputStationary(HostAlgorithm):
             held = ChannelMajorWeights(library, block, *arrays)
             input_stationary.InputStationary.of(Loops(kernel, made, epilogue, given), held).emit()
 
-        site.call([source, *weights, output, site.epilogue], emit, arrays.kept())
+        site.call([source, *weights, output, site.epilogue], emit, arrays.kept(), any_part=True)
 
 
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, entered: int) -> tuple[TileCost, int]:

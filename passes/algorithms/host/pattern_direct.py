@@ -54,7 +54,7 @@ class PatternDirect(HostAlgorithm):
             pattern_direct.PatternDirect(loops, SparseWeights(library, *arrays), in_parts).emit()
 
         kept = (fkw.pattern_offsets[:, -1] - fkw.pattern_offsets[:, 0] + len(library.masks)).astype(float)
-        site.call([source, *weights, output, site.epilogue], emit, list(kept))
+        site.call([source, *weights, output, site.epilogue], emit, list(kept), any_part=True)
 
 
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, sums: int) -> TileCost:

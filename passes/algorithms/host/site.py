@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
 from patc.passes.ir.windows import Window
-from patc.passes.kernels.builder import Builder
+from patc.passes.kernels.builder import Builder, Index
 from patc.passes.kernels.host.kernel import Epilogue, Kernel, Work
 from patc.targets import Target
 
@@ -44,6 +45,9 @@ class Argument(Protocol):
 
 
 Emit: TypeAlias = Callable[[Kernel, list[Any]], None]
+Part: TypeAlias = tuple[int, int, int, int]  # first tile, last tile, first filter, last filter; the last are behind it
+_NOTHING: Part = (0, 0, 0, 0)
+_UNEVEN = 1.05  # beyond it both tiles and filters are cut, which calls kernels three times
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class HostSite:
         *,
         is_small: bool = False,
         meets: bool = False,
+        any_part: bool = False,
     ) -> None:
         """Call a kernel for all parts of a layer.
 
@@ -172,6 +177,8 @@ class HostSite:
             costs: of each filter, or block of filters.
             is_small: compile it for little code rather than for little time.
             meets: whether threads, which divide filters, wait for each other after each row tile.
+            any_part: whether parts may be of some row tiles and of some filters; else they are of all tiles or of all
+                filters.
         """
         b, unbound = self.memory.builder, [_unbounded(memory) for each in arguments for memory in _memories(each)]
 
@@ -182,21 +189,26 @@ class HostSite:
 
         types = [memory.type for memory in unbound] + [b.index_type] * 4
         name = self.memory.kernels.add(self.schedule.algorithm, types, write, is_small=is_small)
-        parts = divide(self.schedule, self.tiles, costs)
-        if len(parts) == 1:
-            func.CallOp([], name, [*unbound, *(b.index(bound) for bound in parts[0])])
+        shares = divide(self.schedule, self.tiles, costs, any_part=any_part)
+        if len(shares) == 1:
+            func.CallOp([], name, [*unbound, *(b.index(bound) for bound in shares[0][0])])
             return
-        symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", np.array(parts, np.int32), inline=True)
+        pieces, table = len(shares[0]), np.array(shares, np.int32).reshape(-1, 4)
+        symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", table, inline=True)
         bounds = memref.GetGlobalOp(type_, symbol).result
 
         def share(tile: ir.Value | None) -> None:
-            loop = scf.ParallelOp([], [b.index(0)], [b.index(len(parts))], [b.index(1)], [])
+            loop = scf.ParallelOp([], [b.index(0)], [b.index(len(shares))], [b.index(1)], [])
             body = loop.regions[0].blocks.append(b.index_type)
-            with ir.InsertionPoint(body):
-                first = b.mul(body.arguments[0], 4)
-                part = [b.load_index(bounds, b.add(first, bound)) for bound in range(0 if tile is None else 2, 4)]
-                tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
+            tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
+
+            def call(piece: Index) -> None:
+                first = b.mul(b.add(b.mul(body.arguments[0], pieces), piece), 4)
+                part = [b.load_index(bounds, b.add(first, bound)) for bound in range(len(tiles), 4)]
                 func.CallOp([], name, [*unbound, *tiles, *part])
+
+            with ir.InsertionPoint(body):
+                b.repeat(pieces, call)
                 scf.ReduceOp([], 0)
 
         if meets:
@@ -215,19 +227,54 @@ def _unbounded(memory: ir.Value) -> ir.Value:
     return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 
-def divide(schedule: Schedule, tiles: tuple[int, int], costs: Sequence[float]) -> list[tuple[int, int, int, int]]:
-    """Return (first tile, last tile, first filter, last filter) of each thread's part, of nearly equal cost.
+def divide(
+    schedule: Schedule, tiles: tuple[int, int], costs: Sequence[float], *, any_part: bool = False
+) -> list[tuple[Part, ...]]:
+    """Return the parts of each thread, of nearly equal cost: equally many for each, of which some may be empty.
 
     Args:
         tiles: the first one, and the one after the last.
         costs: of each filter, or block of filters.
+        any_part: cut both tiles and filters where shares are uneven otherwise.
     """
     first, last = tiles
-    threads = schedule.threads
+    threads, by_rows = schedule.threads, schedule.split == "rows"
     if threads == 1:
-        return [(first, last, 0, len(costs))]
-    if schedule.split == "rows":
+        return [((first, last, 0, len(costs)),)]
+    if by_rows:
         cuts = [first + (last - first) * part // threads for part in range(threads + 1)]
-        return [(cuts[part], cuts[part + 1], 0, len(costs)) for part in range(threads)]
-    cuts = cut_evenly(list(costs), threads)
-    return [(first, last, cuts[part], cuts[part + 1]) for part in range(threads)]
+        shares: list[tuple[Part, ...]] = [((cuts[part], cuts[part + 1], 0, len(costs)),) for part in range(threads)]
+    else:
+        cuts = cut_evenly(list(costs), threads)
+        shares = [((first, last, cuts[part], cuts[part + 1]),) for part in range(threads)]
+    if not any_part or unevenness(shares, costs) <= _UNEVEN:
+        return shares
+    rows = [1.0] * (last - first)
+    if by_rows:
+        return [tuple((first + a, first + b, c, d) for a, b, c, d in each) for each in _cut_both(rows, costs, threads)]
+    return [tuple((first + a, first + b, c, d) for c, d, a, b in each) for each in _cut_both(costs, rows, threads)]
+
+
+def unevenness(shares: Sequence[Sequence[Part]], costs: Sequence[float]) -> float:
+    """Return the work of the thread that has most, in that of even shares."""
+    work = [sum((last - first) * sum(costs[low:high]) for first, last, low, high in parts) for parts in shares]
+    return max(work) * len(work) / max(sum(work), 1e-9)
+
+
+def _cut_both(outer: Sequence[float], inner: Sequence[float], threads: int) -> Iterator[tuple[Part, ...]]:
+    """Yield the parts of each thread, three ranges of outer and inner elements: the rest of an element, whole ones, and
+    the beginning of another one. What a pair of elements costs is the product of their costs."""
+    outside, inside = (np.concatenate([[0.0], np.cumsum(costs)]) for costs in (outer, inner))
+    points = [(0, 0)]
+    for thread in range(1, threads):
+        place = outside[-1] * thread / threads
+        whole = int(np.searchsorted(outside, place, "right")) - 1
+        rest = (place - outside[whole]) / max(outside[whole + 1] - outside[whole], 1e-9) * inside[-1]
+        points.append(max(points[-1], divmod(whole * len(inner) + int(np.argmin(np.abs(inside - rest))), len(inner))))
+    points.append((len(outer), 0))
+    for (begin, start), (end, stop) in itertools.pairwise(points):
+        if begin == end:
+            yield (begin, end + (stop > start), start, stop), _NOTHING, _NOTHING
+        else:
+            whole = begin + (start > 0)
+            yield (begin, whole, start, len(inner)), (whole, end, 0, len(inner)), (end, end + (stop > 0), 0, stop)

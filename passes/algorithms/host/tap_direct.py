@@ -60,7 +60,7 @@ class TapDirect(HostAlgorithm):
             loops = Loops(kernel, made, epilogue, given)
             tap_direct.TapDirect(loops, ScatteredWeights(*arrays), filters_first).emit()
 
-        site.call([source, *weights, output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))
+        site.call([source, *weights, output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0), any_part=True)
 
 
 def _scatter(fkw: Fkw, library: Library, site: HostSite) -> tuple[np.ndarray, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -36,13 +37,15 @@ def weights(*shape: int) -> np.ndarray:
     st.integers(1, 9),
     st.integers(1, 40),
     st.lists(st.integers(1, 50).map(float), min_size=1, max_size=40),
+    st.booleans(),
 )
 @settings(max_examples=300)
-def test_parts_cover_the_work_once(split: str, threads: int, tiles: int, costs: list[float]) -> None:
-    parts = divide(Schedule("pattern-direct", split=split, threads=threads), (0, tiles), costs)
-    assert len(parts) == threads
+def test_parts_cover_the_work_once(split: str, threads: int, tiles: int, costs: list[float], any_part: bool) -> None:
+    schedule = Schedule("pattern-direct", split=split, threads=threads)
+    shares = divide(schedule, (0, tiles), costs, any_part=any_part)
+    assert len(shares) == threads
     done = np.zeros((tiles, len(costs)), int)
-    for first_tile, last_tile, first_filter, last_filter in parts:
+    for first_tile, last_tile, first_filter, last_filter in itertools.chain(*shares):
         assert 0 <= first_tile <= last_tile <= tiles
         assert 0 <= first_filter <= last_filter <= len(costs)
         done[first_tile:last_tile, first_filter:last_filter] += 1
@@ -51,8 +54,8 @@ def test_parts_cover_the_work_once(split: str, threads: int, tiles: int, costs: 
 
 @given(st.integers(1, 9), st.integers(1, 40))
 def test_rows_are_divided_evenly(threads: int, tiles: int) -> None:
-    parts = divide(Schedule("pool", split="rows", threads=threads), (0, tiles), [1.0])
-    counts = [last - first for first, last, _, _ in parts]
+    shares = divide(Schedule("pool", split="rows", threads=threads), (0, tiles), [1.0])
+    counts = [last - first for ((first, last, _, _),) in shares]
     assert max(counts) - min(counts) <= 1
 
 
@@ -60,14 +63,14 @@ def test_rows_are_divided_evenly(threads: int, tiles: int) -> None:
 @settings(max_examples=200)
 def test_filters_are_divided_by_their_cost(threads: int, costs: list[float]) -> None:
     """No part is further from its share than one filter at each end could bring it."""
-    parts = divide(Schedule("pattern-direct", split="filters", threads=threads), (0, 1), costs)
+    shares = divide(Schedule("pattern-direct", split="filters", threads=threads), (0, 1), costs)
     share = sum(costs) / threads
-    for _, _, first, last in parts:
+    for ((_, _, first, last),) in shares:
         assert abs(sum(costs[first:last]) - share) <= max(costs)
 
 
 def test_one_thread_has_one_part() -> None:
-    assert divide(Schedule("gemv"), (2, 5), [1.0, 2.0]) == [(2, 5, 0, 2)]
+    assert divide(Schedule("gemv"), (2, 5), [1.0, 2.0]) == [((2, 5, 0, 2),)]
 
 
 # Packed weights
