@@ -102,7 +102,7 @@ def _spatial_pads(value: ir.Value, is_neutral: Callable[[float], bool]) -> list[
         return None
     low, high = list(pad.static_low), list(pad.static_high)
     body = pad.operation.regions[0].blocks[0]
-    fill = _float_constant(body.operations[len(body.operations) - 1].operands[0])
+    fill = float_constant(body.operations[len(body.operations) - 1].operands[0])
     is_spatial = len(low) == 4 and not any(low[:2] + high[:2]) and min(low + high) >= 0
     return low[2:] + high[2:] if is_spatial and fill is not None and is_neutral(fill) else None
 
@@ -168,7 +168,7 @@ def is_filled(value: ir.Value, holds: Callable[[float], bool]) -> bool:
     """Whether all elements of a tensor are one number for which `holds`."""
     owner = value.owner
     if _is_op(owner, "linalg.fill"):
-        number = _float_constant(owner.operands[0])
+        number = float_constant(owner.operands[0])
         return number is not None and holds(number)
     attr = owner.operation.attributes["value"] if _is_op(owner, "arith.constant") else None
     return isinstance(attr, ir.DenseElementsAttr) and attr.is_splat and holds(attr.get_splat_value().value)
@@ -219,7 +219,8 @@ def read_f32(value: ir.Value, state: PassState) -> np.ndarray | None:
     return read_constant(value, state) if isinstance(value.type.element_type, ir.F32Type) else None
 
 
-def _float_constant(value: ir.Value) -> float | None:
+def float_constant(value: ir.Value) -> float | None:
+    """Return the number that a scalar is, or None."""
     attr = value.owner.operation.attributes["value"] if _is_op(value.owner, "arith.constant") else None
     return attr.value if isinstance(attr, ir.FloatAttr) else None
 

@@ -18,6 +18,7 @@ from patc.passes.ir.bodies import is_elementwise
 from patc.passes.ir.functions import erase_dead
 from patc.passes.raising.linalg_layers import reshape_sources, tensor_like
 from patc.passes.raising.transposed import turn_weights
+from patc.passes.raising.volumes import lay_volumes
 
 # The dimensions of a tensor of rank 4 (planes) or 5 (planes of grouped channels) that make those of lines.
 _LINE = {4: [[0], [1], [2, 3]], 5: [[0], [1, 2], [3, 4]]}
@@ -25,9 +26,8 @@ _GROUPED = [[0], [1, 2], [3], [4]]
 
 
 def normalize_convolutions(block: ir.Block, state: PassState) -> None:
-    """Give transposed convolutions plain weights, and make 1-D ones 2-D."""
-    is_turned, is_laid = turn_weights(block, state), _lay_lines(block)
-    if is_turned or is_laid:
+    """Give transposed convolutions plain weights, and make 1-D and 3-D ones 2-D."""
+    if any([turn_weights(block, state), lay_volumes(block, state), _lay_lines(block)]):
         erase_dead(block)
 
 

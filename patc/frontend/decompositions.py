@@ -118,7 +118,7 @@ def _convolution(
         turned = weight.reshape(-1, 1, *weight.shape[2:]).flip(list(range(2, x.dim())))
         ones, zeros = [1] * len(strides), [0] * len(strides)
         return aten.convolution.default(x, turned, bias, ones, zeros, dilations, False, zeros, groups)
-    if len(strides) != 3:
+    if len(strides) != 3 or groups == 1:
         return NotImplemented
     is_column = list(weight.shape[3:]) == [1, 1] == list(strides[1:]) and not any(pads[1:])
     over = _over_columns if is_column else _over_planes
@@ -140,7 +140,7 @@ _Geometry = tuple[Sequence[int], Sequence[int], Sequence[int]]  # strides, pads 
 
 
 def _over_columns(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Geometry, groups: int) -> Any:
-    """Return a 3-D convolution whose taps differ in depth only: a plane of the 2-D one has a row for each depth."""
+    """Return a 3-D convolution of groups whose taps differ in depth only: planes of the 2-D one have a row a depth."""
     strides, pads, dilations = ([values[0], other] for values, other in zip(geometry, (1, 0, 1), strict=True))
     rows = x.reshape(*x.shape[:3], -1)
     y = aten.convolution.default(rows, weight.squeeze(-1), bias, strides, pads, dilations, False, [0, 0], groups)
@@ -148,7 +148,8 @@ def _over_columns(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _G
 
 
 def _over_planes(x: torch.Tensor, weight: torch.Tensor, bias: Any, geometry: _Geometry, groups: int) -> Any:
-    """Return a 3-D convolution as the sum of a 2-D one for each depth of its kernel, over all depths as images."""
+    """Return a grouped 3-D convolution as the sum of a 2-D one for each depth of its kernel, over all depths as images:
+    torch-mlir has none."""
     (stride, *strides), (pad, *pads), (dilation, *dilations) = geometry
     planes = aten.constant_pad_nd(x.transpose(1, 2), [0] * 6 + [pad] * 2)
     places = (planes.shape[1] - dilation * (weight.shape[2] - 1) - 1) // stride + 1

@@ -165,14 +165,28 @@ def random_volume(channels: int, size: int, choices: random.Random) -> nn.Module
     if choices.random() < 0.3:
         kernel[1:], stride[1:], padding[1:] = [1, 1], [1, 1], [0, 0]
     options = {"dilation": dilation, "groups": groups, "bias": choices.random() < 0.7}
-    layer = nn.Conv3d(channels, groups * choices.randint(1, 2), kernel, stride, padding, **options)
-    return nn.Sequential(layer, *choices.choice([[], [nn.ReLU()]]))
+    layer: nn.Module = nn.Conv3d(channels, groups * choices.randint(1, 2), kernel, stride, padding, **options)
+    if choices.random() < 0.2:
+        layer = nn.ConvTranspose3d(channels, 2, choices.randint(1, 3), choices.randint(1, 2))
+    pool = nn.MaxPool3d((2, 1, 3), (2, 1, 1), (1, 0, 1), ceil_mode=choices.random() < 0.5)
+    return nn.Sequential(layer, *choices.choice([[], [nn.ReLU()], [pool]]))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_volumes(seed: int) -> None:
     model, x = random_case(random_volume, 3, seed)
     assert_close([y.numpy() for y in patc.compile(model, (x,))(x)], torch_results(model, [x]))
+
+
+def test_volumes_become_planes() -> None:
+    """Those of files, too: what they have is linalg of three dimensions."""
+    model = nn.Sequential(nn.Conv3d(2, 3, 3, 2, (1, 0, 2)), nn.MaxPool3d(3, 2, 1), nn.Conv3d(3, 4, (3, 1, 1))).eval()
+    x = torch.randn(2, 2, 13, 9, 10)
+    module, state = raised_model(model, [x])
+    names = [op.operation.name for op in layer_ops(module)]
+    found = [name for name in names if name.startswith("pattern.")]
+    assert found == [*["pattern.conv2d"] * 3, *["pattern.max_pool2d"] * 2, "pattern.conv2d"]
+    assert_close(execute(module, state.parameters, [x.numpy()]), torch_results(model, [x]))
 
 
 def pruned(layer: nn.Module, entries: int, patterns: int = 6) -> nn.Module:

@@ -1,0 +1,209 @@
+"""3-D convolutions and maxima of linalg as 2-D ones, which become layers: the depths of a volume are images.
+
+A convolution is a sum of one over planes for each depth of its kernel; one whose taps differ in depth only is a single
+one over planes with a row for each depth. The maxima of boxes are maxima in depth of those of planes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import linalg, tensor
+
+from patc.passes.base import PassState
+from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.layers import reference
+from patc.passes.raising.linalg_layers import float_constant, is_filled, is_zero, read_f32, reshaped, tensor_like
+
+_SWAPPED = [0, 2, 1, 3, 4]  # channels and depths of a volume
+
+
+def lay_volumes(block: ir.Block, state: PassState) -> bool:
+    """Rewrite the 3-D convolutions and maxima of a function; return whether there are any.
+
+    The ops that are replaced stay, without users.
+    """
+    found = False
+    for op in [op.operation for op in block.operations]:
+        rule = _RULES.get(op.name)
+        if rule is None or len(op.results) != 1 or not _is_volume(op.results[0].type):
+            continue
+        with op.location, ir.InsertionPoint(op):
+            laid = rule(op, state)
+        if laid is not None:
+            op.result.replace_all_uses_with(laid)
+            found = True
+    return found
+
+
+def _is_volume(type_: ir.Type) -> bool:
+    is_tensor = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape and type_.rank == 5
+    return is_tensor and isinstance(type_.element_type, ir.F32Type)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A tensor with `fill`, if any, around depth, height and width: `low` in front, `high` behind."""
+
+    value: ir.Value
+    low: tuple[int, int, int] = (0, 0, 0)
+    high: tuple[int, int, int] = (0, 0, 0)
+    fill: ir.Value | None = None
+
+    @staticmethod
+    def read(padded: ir.Value) -> _Volume:
+        """Return what a tensor.pad, if there is one, puts a constant around."""
+        pad = None if isinstance(padded.owner, ir.Block) else padded.owner.opview
+        if not isinstance(pad, tensor.PadOp) or len(pad.operands) != 1:
+            return _Volume(padded)
+        body, low, high = pad.operation.regions[0].blocks[0], list(pad.static_low), list(pad.static_high)
+        if len(body.operations) != 1 or any(low[:2] + high[:2]) or min(low + high) < 0:
+            return _Volume(padded)
+        return _Volume(pad.operands[0], tuple(low[2:]), tuple(high[2:]), body.operations[0].operands[0])
+
+    def around(self, planes: ir.Value) -> ir.Value:
+        """Return planes of the volume with what is around their height and width."""
+        pads = *self.low[1:], *self.high[1:]
+        return planes if self.fill is None else reference.pad(planes, pads, self.fill)
+
+    def around_rows(self, planes: ir.Value) -> ir.Value:
+        """Return planes that have a row for each depth with what is around the depths."""
+        return planes if self.fill is None else reference.pad(planes, (self.low[0], 0, self.high[0], 0), self.fill)
+
+    def depths_first(self) -> ir.Value:
+        """Return depths, with what is around them, before channels."""
+        shape = [self.value.type.shape[axis] for axis in _SWAPPED]
+        swapped = _transposed(self.value, shape)
+        if self.fill is None or not (self.low[0] or self.high[0]):
+            return swapped
+        shape[1] += self.low[0] + self.high[0]
+        sides = ([0, pads[0], 0, 0, 0] for pads in (self.low, self.high))
+        made = tensor.PadOp(tensor_like(shape, swapped), swapped, [], [], *sides)
+        with ir.InsertionPoint(made.regions[0].blocks.append(*[ir.IndexType.get()] * 5)):
+            tensor.yield_(self.fill)
+        return made.result
+
+
+def _transposed(value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    empty = tensor.empty(list(shape), value.type.element_type)
+    return linalg.transpose(value, outs=[empty], permutation=_SWAPPED).results[0]
+
+
+def _three(op: ir.Operation, name: str) -> list[int]:
+    return np.broadcast_to(np.array(op.attributes[name]) if name in op.attributes else 1, 3).tolist()
+
+
+def _lay_convolution(op: ir.Operation, state: PassState) -> ir.Value | None:
+    """Return the result of a convolution."""
+    (padded, weight, _), volume = op.operands, _Volume.read(op.operands[0])
+    array, (stride, *strides), (dilation, *dilations) = (
+        read_f32(weight, state),
+        _three(op, "strides"),
+        _three(op, "dilations"),
+    )
+    if array is None or (volume.fill is not None and float_constant(volume.fill) != 0):
+        return None
+    batch, filters, depth, height, width = op.result.type.shape
+    taps, *kernel = weight.type.shape[2:]
+    if kernel == [1, 1] == strides and not any(volume.low[1:] + volume.high[1:]):
+        init = _init(op, [batch, filters, depth, height * width])
+        channels, given = volume.value.type.shape[1:3]
+        rows = reshaped(volume.value, tensor_like([batch, channels, given, height * width], padded))
+        part = _constant(array[..., 0], weight, "columns", state)
+        geometry = {"strides": [stride, 1], "dilations": [dilation, 1]}
+        result = linalg.conv_2d_nchw_fchw(volume.around_rows(rows), part, outs=[init], **geometry)
+        return reshaped(result, op.result.type)
+    planes, result = volume.depths_first(), _init(op, [batch * depth, filters, height, width])
+    for tap in range(taps):
+        shape = [batch, depth, *planes.type.shape[2:]]
+        places = [0, tap * dilation, 0, 0, 0], shape, [1, stride, 1, 1, 1]
+        images = tensor.extract_slice(tensor_like(shape, planes), planes, [], [], [], *places)
+        images = reshaped(images, tensor_like([batch * depth, *shape[2:]], planes))
+        part = _constant(array[:, :, tap], weight, f"depth{tap}", state)
+        geometry = {"strides": strides, "dilations": dilations}
+        result = linalg.conv_2d_nchw_fchw(volume.around(images), part, outs=[result], **geometry)
+    swapped = reshaped(result, tensor_like([batch, depth, filters, height, width], result))
+    return _transposed(swapped, list(op.result.type.shape))
+
+
+def _constant(array: np.ndarray, weight: ir.Value, part: str, state: PassState) -> ir.Value:
+    name = constant_name(weight)
+    return make_constant(np.ascontiguousarray(array), name and f"{name}.{part}", state)
+
+
+def _init(op: ir.Operation, shape: list[int]) -> ir.Value:
+    """Return what a convolution adds up to, as planes of a shape."""
+    init = op.operands[2]
+    empty = tensor.empty(shape, init.type.element_type)
+    maker = None if isinstance(init.owner, ir.Block) else init.owner.opview
+    if isinstance(maker, linalg.BroadcastOp) and list(maker.dimensions) == [0, 2, 3, 4]:
+        return linalg.broadcast(maker.operands[0], outs=[empty], dimensions=[0, 2, 3]).results[0]
+    if is_filled(init, is_zero):
+        return linalg.fill(reference.scalar(0.0, op), outs=[empty])
+    swaps = shape[0] != init.type.shape[0] or shape[2:] == list(init.type.shape)[3:]
+    given = _transposed(init, [init.type.shape[axis] for axis in _SWAPPED]) if swaps else init
+    return reshaped(given, empty.type)
+
+
+def _lay_maximum(op: ir.Operation, state: PassState) -> ir.Value | None:
+    """Return the largest elements of boxes, or None for another linalg.generic."""
+    read = _read_boxes(op)
+    init = None if isinstance(op.operands[-1].owner, ir.Block) else op.operands[-1].owner.opview
+    if read is None or not isinstance(init, linalg.FillOp):
+        return None
+    volume, (strides, dilations), kernel = _Volume.read(op.operands[0]), read, op.operands[1].type.shape
+    batch, channels, depth, *size = volume.value.type.shape
+    images, places = [batch, channels * depth], op.result.type.shape[2:]
+    planes = volume.around(reshaped(volume.value, tensor_like([*images, *size], volume.value)))
+
+    def pool(planes: ir.Value, shape: list[int], taps: list[int], steps: list[int], apart: list[int]) -> ir.Value:
+        first = linalg.fill(init.operands[0], outs=[tensor.empty(shape, planes.type.element_type)])
+        window = tensor.empty(taps, planes.type.element_type)
+        return linalg.pooling_nchw_max(planes, window, outs=[first], strides=steps, dilations=apart)
+
+    found = pool(planes, [*images, *places[1:]], kernel[1:], strides[1:], dilations[1:])
+    columns = math.prod(places[1:])
+    rows = volume.around_rows(reshaped(found, tensor_like([batch, channels, depth, columns], found)))
+    shape, last = [batch, channels, places[0], columns], ([values[0], 1] for values in (kernel, strides, dilations))
+    return reshaped(pool(rows, shape, *last), op.result.type)
+
+
+def _read_boxes(op: ir.Operation) -> tuple[list[int], list[int]] | None:
+    """Return strides and dilations of a linalg.generic that looks for the largest elements of boxes."""
+    maps = [attr.value for attr in op.attributes["indexing_maps"]]
+    if len(maps) != 3 or maps[0].n_dims != 8 or len(maps[0].results) != 5:
+        return None
+    dims = [ir.AffineExpr.get_dim(axis) for axis in range(8)]
+    body = [inner.operation for inner in op.regions[0].blocks[0].operations]
+    arguments = list(op.regions[0].blocks[0].arguments)
+    is_maximum = [inner.name for inner in body] == ["arith.maximumf", "linalg.yield"]
+    if not is_maximum or list(body[0].operands) not in (arguments[::2], arguments[::-2]):
+        return None
+    image, channel, *places = maps[0].results
+    if [image, channel, *maps[1].results] != [*dims[:2], *dims[5:]] or list(maps[2].results) != dims[:5]:
+        return None
+    strides, dilations = [], []
+    for axis, place in enumerate(places):
+        step, apart = (_factor(place, dim) for dim in (2 + axis, 5 + axis))
+        if place != dims[2 + axis] * step + dims[5 + axis] * apart:
+            return None
+        strides.append(step)
+        dilations.append(apart)
+    return strides, dilations
+
+
+def _factor(place: ir.AffineExpr, dim: int) -> int:
+    """Return what a place grows by with a loop."""
+    values = [ir.AffineExpr.get_constant(int(axis == dim)) for axis in range(8)]
+    return ir.AffineConstantExpr(place.compose(ir.AffineMap.get(0, 0, values))).value
+
+
+_RULES: dict[str, Any] = {
+    "linalg.conv_3d_ncdhw_fcdhw": _lay_convolution,
+    "linalg.generic": _lay_maximum,
+}
