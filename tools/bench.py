@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 
 _DESCRIPTION = """\
 Compile MODEL and time it beside PyTorch eager on the dense network, an .onnx file beside ONNX Runtime, in turns in the
-same run, for each number of threads. The machine's peak of multiply-adds and its memory bandwidth are measured in the
-same run, and outputs are checked against PyTorch in float64, or ONNX Runtime.
+same run, for each number of threads. A .patc file is timed alone. The machine's peak of multiply-adds and its memory
+bandwidth are measured in the same run, and outputs are checked against PyTorch in float64, or ONNX Runtime.
 
 What is timed is how long a call takes. With --throughput it is how many images all cores compute in a second, each
 with a model of its own and one thread.
@@ -51,19 +51,23 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         subparsers, "bench", "time a model beside PyTorch and other run times", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"a .pt2 or .onnx file, {arguments.BUILT_HELP}")
+    add("model", metavar="MODEL", help=f"a .pt2, .onnx or .patc file, {arguments.BUILT_HELP}")
     add("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     arguments.add_trust(parser)
     arguments.add_shapes(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
-    add("--threads", metavar="N,N", help="numbers of threads, one run each (1); of cores with --throughput (all)")
+    add(
+        "--threads",
+        metavar="N,N",
+        help="numbers of threads, one run each (1; of a .patc file, its own); of cores with --throughput (all)",
+    )
     add(
         "--throughput",
         action="store_true",
         help="images a second of models of one thread, one a core and all at once; the peers run in the same way",
     )
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
-    add("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
+    add("--tune", metavar="HOW", help=arguments.TUNE_HELP)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
     add("--peers", metavar="NAME,NAME", default="", help=_PEERS_HELP)
     add(
@@ -101,7 +105,7 @@ def _run_clock(args: argparse.Namespace) -> int:
         raise PatcError(f"expected --model-cycles together with --dtype {args.dtype}: this machine is timed with f32")
     options = _options(args)
     options.check()
-    arguments.check_options("host", tune=args.tune)
+    arguments.check_options("host", tune=options.tune)
     from patc.bench.results import wrong_entries
     from patc.bench.runner import run_bench
     from patc.tools.bench_tables import make_console, render
@@ -133,9 +137,12 @@ def _run_model(args: argparse.Namespace) -> int:
 
     machine = get_target(target)
     check_target(machine)
-    arguments.check_options(target, args.dtype, args.tune)
+    tune = args.tune or "cost"
+    arguments.check_options(target, args.dtype, tune)
     workload = _workload(args)
-    result = _with_status(lambda notify: model_cycles(workload, machine, args.tune, args.dtype, notify))
+    if workload.is_compiled:
+        raise PatcError("expected a model to compile together with --model-cycles, got a compiled one", args.model)
+    result = _with_status(lambda notify: model_cycles(workload, machine, tune, args.dtype, notify))
     make_console().print(render(result))
     if args.json is not None:
         _write(result, args.json)
@@ -145,13 +152,17 @@ def _run_model(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> Options:
     from patc.bench.runner import Options
 
+    workload = _workload(args)
+    for option in ("threads", "tune", "throughput"):
+        if workload.is_compiled and getattr(args, option):
+            raise PatcError(f"expected a model to compile together with --{option}, got a compiled one", args.model)
     return Options(
-        workload=_workload(args),
+        workload=workload,
         threads=_threads(args),
         repetitions=args.repetitions,
         peers=tuple(dict.fromkeys(_words(args.peers))),
         layers=args.layers,
-        tune=args.tune,
+        tune=args.tune or "cost",
         throughput=args.throughput,
     )
 
@@ -193,6 +204,10 @@ def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:
     values = {field.name: (getattr(spec, field.name), field.default) for field in fields(spec)}
     changed = {name: value for name, (value, default) in values.items() if value != default}
     return changed or {"connectivity": spec.connectivity}
+
+
+def _threads(args: argparse.Namespace) -> tuple[int, ...]:
+    return (1,) if args.threads is None else _numbers(args.threads, "--threads")
 
 
 def _words(text: str) -> list[str]:

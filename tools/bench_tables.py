@@ -99,7 +99,7 @@ def _speed_row(entry: Entry, run: Run, result: BenchResult) -> list[str]:
         median,
         between,
         "" if entry is run.patc else str(run.speedup(entry)),
-        f"{entry.error:.0e}",
+        "" if entry.error is None else f"{entry.error:.0e}",
     ]
 
 
@@ -204,7 +204,7 @@ def name_among(layer: LayerReport, layers: Sequence[LayerReport]) -> str:
 
 
 def _closing_lines(result: BenchResult) -> list[Text]:
-    lines = [_speedup_line(run, result.part) for run in result.runs]
+    lines = [_speedup_line(run, result.part) for run in result.runs if len(run.entries) > 1]
     first = result.runs[0]
     for run, ratio in result.scaling():
         more, fewer = count(run.threads, result.part), count(first.threads, result.part)

@@ -59,7 +59,7 @@ class Entry:
     kind: Kind
     version: str
     algorithm: str
-    error: float
+    error: float | None
     times: Times
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Run:
         peak: of as many cores.
         footprint_bytes: patc's weights and arena.
         weights, kept_weights: of all layers together.
-        entries: patc first, then the baseline, PyTorch eager on dense weights.
+        entries: patc first, then the baseline, PyTorch eager on dense weights; none beside a compiled file.
         layers: of patc's model; empty unless asked for.
     """
 
@@ -229,4 +229,4 @@ def count(number: int, noun: str) -> str:
 
 def wrong_entries(runs: Sequence[Run]) -> list[tuple[Run, Entry]]:
     """Return patc's results whose error is above the bound that it promises."""
-    return [(run, run.patc) for run in runs if not run.patc.error <= ERROR_BOUND]
+    return [(run, run.patc) for run in runs if run.patc.error is not None and not run.patc.error <= ERROR_BOUND]

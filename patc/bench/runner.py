@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
 from patc.compiler import compile_model
 from patc.diagnostics import PatcError
+from patc.loading import load
 from patc.runtime.model import CompiledModel, LayerTime
 from patc.targets import host
 from patc.versions import versions
@@ -95,12 +96,15 @@ def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
     """Measure what `options` ask for.
 
     Args:
+        options: a compiled file has a number of threads of its own.
         notify: told in a few words what is going on.
 
     Raises:
         PatcError: an option is out of range, the model cannot be read or compiled, or PyTorch fails on it.
     """
     options.check()
+    if options.workload.is_compiled:
+        options = replace(options, threads=(_load_compiled(options.workload.model).program.threads,))
     with tempfile.TemporaryDirectory(prefix="patc-bench-") as folder:
         bench = _Bench(options, Path(folder), notify)
         bench.prepare()
@@ -137,6 +141,11 @@ class _Bench:
 
     def prepare(self) -> None:
         """Write inputs and references, and export the network for the peers."""
+        if self._workload.is_compiled:
+            self._rivals: list[Rival] = []
+            reason = "needs a model, not what patc compiled"
+            self.missing += [Missing(find_peer(peer).name, None, None, reason) for peer in self._options.peers]
+            return
         import torch
 
         is_onnx = self._workload.is_onnx
@@ -213,9 +222,7 @@ class _Bench:
 
     def run(self, threads: int) -> Run:
         """Measure everything with one number of threads."""
-        each = 1 if self._options.throughput else threads
-        self._notify(f"compiling for {count(each, 'thread')}")
-        compiled = compile_model(self._model, self._tensors, threads=each, tune=self._options.tune)
+        compiled = self._compile(1 if self._options.throughput else threads)
         self._notify("measuring the machine's peak")
         before = measure_peak(threads)
         entries = self._time_all(compiled, threads)
@@ -229,9 +236,25 @@ class _Bench:
             footprint_bytes=footprint,
             weights=sum(layer.weights for layer in compiled.layers),
             kept_weights=sum(layer.kept_weights for layer in compiled.layers),
-            entries=tuple(entries),
+            entries=tuple(self._name_weights(compiled, entries)),
             layers=tuple(measure_layers(times, peak, machine.find_caches(), footprint, host().fma_lanes)),
         )
+
+    def _compile(self, threads: int) -> CompiledModel:
+        if self._workload.is_compiled:
+            compiled = _load_compiled(self._workload.model)
+            self._tensors = tuple(compiled.random_inputs())
+            return compiled
+        self._notify(f"compiling for {count(threads, 'thread')}")
+        return compile_model(self._model, self._tensors, threads=threads, tune=self._options.tune)
+
+    def _name_weights(self, compiled: CompiledModel, entries: list[Entry]) -> list[Entry]:
+        """Return the entries with what their weights are, where the model brings them: pruned ones have no dense
+        counterpart then."""
+        is_pruned = any(layer.kernels is not None or layer.kept_weights < layer.weights for layer in compiled.layers)
+        if self._workload.pruning is not None or not is_pruned:
+            return entries
+        return [replace(entry, kind="pruned") for entry in entries]
 
     def _time_all(self, compiled: CompiledModel, threads: int) -> list[Entry]:
         with ExitStack() as workers:
@@ -261,7 +284,9 @@ class _Bench:
 
     def _load_patc(self, compiled: CompiledModel, threads: int) -> _Loaded:
         kind = self._workload.measured_kind
-        error = relative_error(leaves(compiled(*self._tensors)), read_arrays(self._root / kind / REFERENCE))
+        error = None
+        if not self._workload.is_compiled:
+            error = relative_error(leaves(compiled(*self._tensors)), read_arrays(self._root / kind / REFERENCE))
         names = [layer.algorithm for layer in compiled.layers if layer.kept_weights]
         contestant: Contestant = _Compiled(compiled, self._tensors)
         if self._options.throughput:
@@ -307,7 +332,7 @@ class _Loaded:
     kind: Kind
     version: str
     algorithm: str
-    error: float
+    error: float | None
     contestant: Contestant
 
     def entry(self, times: Times) -> Entry:
@@ -323,6 +348,19 @@ class _Compiled:
 
     def run(self, calls: int) -> list[float]:
         return time_calls(lambda: self.model(*self.inputs), calls)
+
+
+def _load_compiled(path: str) -> CompiledModel:
+    """Return the model in a file, which is for the CPU of this machine.
+
+    Raises:
+        PatcError: it cannot be read, or is for another machine.
+    """
+    compiled = load(path)
+    if compiled.program.backend != "host":
+        expected = "expected a file for the CPU of this machine"
+        raise PatcError(f"{expected}, got one for {compiled.program.target}: patc run --profile measures it", path)
+    return compiled
 
 
 def _footprint(compiled: CompiledModel) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["dense", "pruned"]
 INPUT_SEED = 1
-FILE_SUFFIXES = (".pt2", ".onnx", ".mlir")
+FILE_SUFFIXES = (".pt2", ".onnx", ".mlir", ".patc")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Workload:
     """A network with a batch of inputs. It builds the same tensors in every process.
 
     Attributes:
-        model: what `patc.factories.build` takes, or the path of a .pt2 or .onnx file.
+        model: what `patc.factories.build` takes, or the path of a .pt2, .onnx or compiled file.
         weights: state dict file for a named model; None takes seeded weights.
         seed: of those.
         batch: images of a named model.
@@ -58,6 +58,11 @@ class Workload:
     def is_onnx(self) -> bool:
         """Whether the model is an .onnx file, which PyTorch does not run."""
         return Path(self.model).suffix.lower() == ".onnx"
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the model is a file of `patc compile`, which nothing else runs."""
+        return Path(self.model).suffix.lower() == ".patc"
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -97,8 +102,8 @@ class Workload:
         for option, given in options.items():
             if given:
                 raise PatcError(f"expected the name of a model together with {option}, got a file", self.model)
-        if Path(self.model).suffix.lower() not in (".pt2", ".onnx"):
-            raise PatcError("expected a .pt2 or .onnx file, which others run too", self.model)
+        if Path(self.model).suffix.lower() not in (".pt2", ".onnx", ".patc"):
+            raise PatcError("expected a .pt2 or .onnx file, which others run too, or a .patc file", self.model)
 
     def spec(self) -> PatternSpec:
         """Return what a named model is pruned to.

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 
+import patc
 from patc import models
 from patc.backends.host import available_threads
 from patc.bench import limits, machine, peers, timing
@@ -37,6 +38,7 @@ from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Schedule
 from patc.layers import LayerReport
+from patc.pruning import PatternSpec, prune_
 from patc.runtime.model import LayerTime
 from patc.tools.bench_tables import make_console, render
 from patc.tools.patc import main
@@ -612,6 +614,25 @@ def test_bench_measures_throughput_on_all_cores(
     assert values["throughput"] and values["images"] == 1 and values["runs"][0]["threads"] == available_threads()
 
 
+def test_a_compiled_file_is_timed_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All its weights count, and they are pruned though no option says so."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 64, 5)).eval()
+    prune_(net, PatternSpec(connectivity=4.0))
+    path, output = str(tmp_path / "net.patc"), tmp_path / "bench.json"
+    patc.compile(net, (torch.zeros(1, 16, 8, 8),), threads=1).save(path)
+    assert main(["bench", path, "--repetitions", "2", "--peers", "torch", "--json", str(output)]) == 0
+    text = capsys.readouterr().out
+    assert "missing: PyTorch eager: needs a model, not what patc compiled" in text and "as fast as" not in text
+    (run,) = json.loads(output.read_text())["runs"]
+    assert (run["threads"], run["weights"]) == (1, 16 * 16 * 9 + 16 * 64 * 5)
+    ((name, weights, error),) = ((item["name"], item["weights"], item["error"]) for item in run["contestants"])
+    assert (name, weights, error) == ("patc", "pruned", None)
+    for option in (["--threads", "1"], ["--tune", "cost"]):
+        assert main(["bench", path, *option]) == 1
+        assert f"expected a model to compile together with {option[0]}, got a compiled one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -630,7 +651,7 @@ def test_bench_measures_throughput_on_all_cores(
         ("resnet18 --compression 0.5", "expected compression to be a finite rate of at least 1, found 0.5"),
         ("resnet18 --json /no/such/folder/x.json", "expected a file in a folder that exists"),
         ("missing.pt2", "expected a .pt2 file, found no such file"),
-        ("net.mlir", "expected a .pt2 or .onnx file, which others run too"),
+        ("net.mlir", "expected a .pt2 or .onnx file, which others run too, or a .patc file"),
         ("net.onnx", "net.onnx: expected an .onnx file, found no such file"),
         ("net.pt2 --compression 8", "expected the name of a model together with pruning, got a file"),
         ("net.pt2 --batch 2", "expected the name of a model together with --batch, got a file"),
