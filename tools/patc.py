@@ -96,7 +96,19 @@ def _dispatch(argv: Sequence[str]) -> int:
     # Nothing may mix with the data.
     with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
         status: int = arguments.run(arguments)
+        if status == 0:
+            _name_random_weights(arguments)
     return status
+
+
+def _name_random_weights(arguments: argparse.Namespace) -> None:
+    """Say that a network of `patc.models` was not trained, unless it is to be quiet or was trained just now."""
+    from patc.tools.arguments import MODEL_NAMES
+
+    given = vars(arguments)
+    is_trained = given.get("weights") is not None or given.get("data") is not None
+    if given.get("model") in MODEL_NAMES and not is_trained and not given.get("quiet"):
+        print(f"the weights of {given['model']} are random ones: --weights FILE takes trained ones")
 
 
 if __name__ == "__main__":

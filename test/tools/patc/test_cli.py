@@ -509,7 +509,9 @@ def test_prunes_and_saves(capsys: pytest.CaptureFixture[str], tmp_path: Path, su
     text = run(capsys, "prune", "mobilenet_v2", "--pointwise", "groups", "--compression", "4", "-o", out)
     assert re.search(r"^features.18.0\b.*\bpointwise-groups\b.* 409600 ", text, re.MULTILINE)
     assert re.search(r"^all\b.*4\.00x *$", text, re.MULTILINE)
-    assert text.splitlines()[-1].startswith(f"{out}: ")
+    saved, source = text.splitlines()[-2:]
+    assert saved.startswith(f"{out}: ")
+    assert source == "the weights of mobilenet_v2 are random ones: --weights FILE takes trained ones"
     pruned = models.mobilenet_v2()
     pruning.prune_(pruned, pruning.PatternSpec.for_compression(4.0, pointwise="groups"))
     for name, tensor in models.mobilenet_v2(out).state_dict().items():
@@ -519,7 +521,7 @@ def test_prunes_and_saves(capsys: pytest.CaptureFixture[str], tmp_path: Path, su
 def test_says_that_nothing_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
     pointwise = ("--pointwise", "groups", "--filter-group", "2", "--library", "elog")
     text = run(capsys, "prune", "mobilenet_v2", "--connectivity", "2", *pointwise)
-    assert text.endswith("nothing saved: -o FILE saves the weights\n")
+    assert "\nnothing saved: -o FILE saves the weights\n" in text
     assert "connectivity 2.000" in text and "  58  .x./xxx/..." in text
 
 
