@@ -56,11 +56,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     arguments.add_trust(parser)
     arguments.add_shapes(parser)
     add("--batch", metavar="N", type=int, default=1, help="images a call of a named model (1)")
-    add(
-        "--threads",
-        metavar="N,N",
-        help="numbers of threads, one run each (1; of a .patc file, its own); of cores with --throughput (all)",
-    )
+    threads = "numbers of threads, one run each (1; a .patc file has its own); of cores with --throughput (all)"
+    add("--threads", metavar="N,N", help=threads)
     add(
         "--throughput",
         action="store_true",
@@ -204,10 +201,6 @@ def _pruning(spec: PatternSpec | None) -> dict[str, Any] | None:
     values = {field.name: (getattr(spec, field.name), field.default) for field in fields(spec)}
     changed = {name: value for name, (value, default) in values.items() if value != default}
     return changed or {"connectivity": spec.connectivity}
-
-
-def _threads(args: argparse.Namespace) -> tuple[int, ...]:
-    return (1,) if args.threads is None else _numbers(args.threads, "--threads")
 
 
 def _words(text: str) -> list[str]:

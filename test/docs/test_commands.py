@@ -30,6 +30,7 @@ from repository import ROOT, SUPPORT
 from patc import models, tuning
 from patc.bench import peak, runner
 from patc.pruning import data
+from patc.targets import host_features
 from patc.tools import patc as patc_tool
 from patc.tools import patc_opt
 
@@ -37,7 +38,14 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "exa
 TOOLS = {"patc": patc_tool.main, "patc-opt": patc_opt.main}
 # What installs and tests the project: `.ci/run` does.
 INSTALLING = ("pip", "pytest", "lit")
-OTHERS = ("python", "cc", "jq", "$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang")
+COMPILERS = ("cc", "g++", "./main", "echo")
+OTHERS = (
+    *COMPILERS,
+    "python",
+    "torchrun",
+    "jq",
+    "$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang",
+)
 PEAK = functools.cache(peak.measure_peak)  # of this machine: once for all pages
 _MARK = re.compile(r"<!-- not run: (?P<why>[^>]+) -->")
 # What stands for the reader's own nets, data and training in the code of pages.
@@ -149,7 +157,7 @@ def test_marks_are_needed() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
 def test_a_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in page.parent.glob("*.c"):
+    for file in (ROOT / "examples").glob("c*/*.c*"):
         shutil.copy(file, folder)
     namespace: dict[str, Any] = {}
     exec(READER + READERS.get(page.stem, ""), namespace)
@@ -173,8 +181,11 @@ def _run_command(block: Block, words: list[str], capsys: pytest.CaptureFixture[s
         run = subprocess.run([sys.executable, str(ROOT / path), *words[2:]], capture_output=True, text=True)
         assert run.returncode == 0, f"{block}: {run.stderr}"
         return
-    if name == "jq":
-        subprocess.run(words, check=shutil.which(name) is not None, capture_output=True)
+    if name == "jq" or name in COMPILERS:
+        can = shutil.which("g++" if name in COMPILERS else name) and "avx2" in host_features()
+        line = " ".join(word if word == "|" else shlex.quote(word) for word in words)
+        run = subprocess.run(line, shell=True, capture_output=True, text=True)
+        assert run.returncode == 0 or not can, f"{block}: {run.stderr}"
         return
     assert name in TOOLS, f"{block}: {name} is not known here: run it, or say why not in a mark"
     status = TOOLS[name](_here(words[1:]))

@@ -23,6 +23,15 @@ from documents import SmallNet
 def build():
     return SmallNet({classes}), torch.zeros({shape})
 """
+DATA = """\
+import torch
+from torch.utils.data import TensorDataset
+
+
+def open():
+    part = TensorDataset(torch.ones(20, 3, 32, 32), torch.arange(20) % 10)
+    return part, part
+"""
 CONV = """\
 func.func @main(%x: tensor<1x2x3x3xf32>) -> tensor<1x1x3x3xf32> {
   %w = arith.constant dense<[[[[1.0]], [[0.05]]]]> : tensor<1x2x1x1xf32>
@@ -68,11 +77,14 @@ def small_model(info: models.ModelInfo) -> models.ModelInfo:
 
 def write_files(folder: Path) -> None:
     """Write the files that pages speak of and that no command before writes."""
-    torch.save(SmallNet(CLASSES).state_dict(), folder / "resnet18.pth")
+    for name in ("resnet18", "mobilenet_v2"):
+        torch.save(SmallNet(CLASSES).state_dict(), folder / f"{name}.pth")
     torch.save({"epoch": 3, "model": SmallNet(10).state_dict()}, folder / "last.pt")
     for name, classes, shape in (("resnet18", CLASSES, models.IMAGENET_INPUT), ("net", 10, models.CIFAR_INPUT)):
         (folder / f"{name}.py").write_text(NETS.format(classes=classes, shape=shape))
-    Image.effect_noise((300, 240), 80).convert("RGB").save(folder / "cat.jpg")
+    for name in ("cat.jpg", "cat.ppm"):
+        Image.effect_noise((224, 224), 80).convert("RGB").save(folder / name)
+    (folder / "data.py").write_text(DATA)
     (folder / "imagenet.txt").write_text("".join(f"class {number}\n" for number in range(CLASSES)))
     (folder / "net.mlir").write_text(CONV)
     _write_onnx(folder / "detector.onnx", "y")
