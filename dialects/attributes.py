@@ -99,37 +99,42 @@ class FkwAttr(WeightFormatAttr, name="fkw"):
 
 
 class BandsAttr(WeightFormatAttr, name="bands"):
-    """Bands of neighbouring filters of a linear layer, each with the columns in which any of them has a weight.
+    """Bands of neighbouring filters, each with the columns in which any of them has a weight.
 
-    `#pattern.bands<16 : i64>`: R, the filters of a band, which divide F. With K columns in all the arrays are
+    `#pattern.bands<16 : i64, array<i64: 3, 3>>`: R, the filters of a band, which divide F, and the kernel's height and
+    width, 1 and 1 of a linear layer. With K columns in all the arrays are
         values: K x R, of the input's element type.
-        index: K, i16 (i32 for 32768 inputs or more), ascending in each band.
+        index: K, i16 (i32 for 32768 inputs of a filter or more), ascending in each band.
         offset: F / R + 1, i32.
+        reorder: F, i16 (i32 for 32768 filters or more).
 
-    Filters R * i .. R * i + R - 1 have the columns offset[i] .. offset[i + 1]; column k multiplies input `index[k]`.
+    Stored filters R * i .. R * i + R - 1 have the columns offset[i] .. offset[i + 1] and compute the output channels
+    that `reorder` names. Column k multiplies input channel index[k] / (KH * KW) at tap index[k] mod (KH * KW).
     """
 
     rows: Any
+    kernel: Any
 
     @staticmethod
-    def of(rows: int) -> "BandsAttr":
-        return BandsAttr.get(i64(rows))
+    def of(rows: int, kernel: tuple[int, int]) -> "BandsAttr":
+        return BandsAttr.get(i64(rows), i64_array(kernel))
 
     def array_names(self) -> tuple[str, ...]:
-        return ("values", "index", "offset")
+        return ("values", "index", "offset", "reorder")
 
     def kernel_size(self) -> tuple[int, int]:
-        return 1, 1
+        height, width = self.kernel.maybe_downcast()
+        return height, width
 
     def find_violation(self, op: Any) -> tuple[str, Any] | None:
-        rows, filters = self.rows.maybe_downcast(), op.result.type.shape[1]
+        rows, kernel, filters = self.rows.maybe_downcast(), self.kernel.maybe_downcast(), op.result.type.shape[1]
         if not isinstance(rows, ir.IntegerAttr) or rows.value < 1 or filters % rows.value:
             return f"#pattern.bands of rows that divide {filters} filters", self
-        if op.input.type.rank != 2:
-            return "a linear layer for #pattern.bands", op.OPERATION_NAME
+        if not isinstance(kernel, ir.DenseI64ArrayAttr) or len(kernel) != 2 or min(list(kernel)) < 1:
+            return "#pattern.bands of a kernel's height and width", self
         shapes = [list(value.type.shape) for value in op.arrays]
         kept = (shapes[0] or [0])[0]
-        wanted = [[kept, rows.value], [kept], [filters // rows.value + 1]]
+        wanted = [[kept, rows.value], [kept], [filters // rows.value + 1], [filters]]
         for name, shape, found in zip(self.array_names(), wanted, shapes, strict=True):
             if found != shape:
                 return f"{name} of shape {shape}", found

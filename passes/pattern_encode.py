@@ -23,16 +23,18 @@ from patc.passes.layers.registry import kind_of
 class PatternEncode(Pass):
     """Store the weights of pruned convolutions and linear layers as the arrays of a format.
 
-    The formats are those of `passes/formats/registry.py`, and each layer has the first that takes its weights:
-    convolutions FKW, linear layers bands.
+    The formats are those of `passes/formats/registry.py`, and each layer has the first that takes its weights. Linear
+    layers take bands, and convolutions whose zeros make bands and no few patterns; other convolutions take FKW.
 
     Bands are columns of 64, 32, 16, 8 or 4 neighbouring filters, as block pruning leaves them: the most filters that
-    store hardly more than fewer would. What has an element in one of a band's filters is stored for all of them.
+    store hardly more than fewer would. What has an element in one of a band's filters is stored for all of them; of a
+    convolution at most a quarter more than is not zero.
 
         %y = "pattern.linear"(%x, %w, %b) : (tensor<1x256xf32>, tensor<512x256xf32>, ...) -> ...
     ->
-        %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %b) {format = #pattern.bands<16 : i64>, ...}
-               : (tensor<1x256xf32>, tensor<1024x16xf32>, tensor<1024xi16>, tensor<33xi32>, ...) -> ...
+        %y = "pattern.sparse_linear"(%x, %values, %index, %offset, %reorder, %b)
+               {format = #pattern.bands<16 : i64, array<i64: 1, 1>>, ...}
+               : (tensor<1x256xf32>, tensor<1024x16xf32>, tensor<1024xi16>, tensor<33xi32>, tensor<512xi16>, ...) -> ...
 
     The pattern library of a layer is read from the zeros of its weights. All its patterns have as many entries as the
     fullest kernel, two or more. Masks of fewer entries that none of them covers are merged into further patterns, the

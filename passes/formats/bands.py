@@ -1,4 +1,4 @@
-"""Bands: columns of neighbouring filters, as block pruning leaves them in linear layers."""
+"""Bands: columns of neighbouring filters, as block pruning leaves them."""
 
 from __future__ import annotations
 
@@ -9,53 +9,72 @@ from typing import Any, ClassVar
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import BandsAttr
+from patc.dialects.attributes import MAX_TAPS, BandsAttr
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
+from patc.passes.formats.fkw import index_type, kernel_masks
+from patc.passes.formats.fkw_format import POINTWISE_DEPTH
 
 _ROWS = (64, 32, 16, 8, 4)  # of a band, the most that fit first: one load of an input serves all of them
 _MORE = 1.1  # weights that a band of more rows may store over one of fewer
+_MOST_PADDING = 1.25  # stored weights of a convolution over those that are not zero: above, it has no bands
 
 
 @dataclass(frozen=True)
 class BandsFormat(WeightFormat):
-    """Bands of `rows` neighbouring filters, each with the columns of the matrix in which any of them has a weight."""
+    """Bands of `rows` neighbouring filters, each with the columns of the matrix in which any of them has a weight.
+
+    Attributes:
+        kernel: height and width of a convolution's.
+    """
 
     rows: int
+    kernel: tuple[int, int] = (1, 1)
     attribute: ClassVar[type] = BandsAttr
 
     @classmethod
     def encode(cls, weight: np.ndarray, groups: int, options: EncodeOptions) -> tuple[BandsFormat, Arrays] | None:
-        if weight.ndim != 2:
+        if groups > 1:
             return None
-        stored = {rows: _stored(weight, rows) for rows in _ROWS if len(weight) % rows == 0}
-        if not stored or min(stored.values()) > (1 - options.min_sparsity) * weight.size:
+        matrix = weight.reshape(len(weight), -1)
+        stored = {rows: _stored(matrix, rows) for rows in _ROWS if len(matrix) % rows == 0}
+        if not stored or min(stored.values()) > (1 - options.min_sparsity) * matrix.size:
             return None
-        if not weight.any():
+        if not matrix.any():
             raise StaysDense("all weights are zero")
+        is_padded = min(stored.values()) > _MOST_PADDING * np.count_nonzero(matrix)
+        if weight.ndim > 2 and (is_padded or options.library or _has_patterns(weight, options)):
+            return None
         rows = next(rows for rows, count in stored.items() if count <= _MORE * min(stored.values()))
-        return cls(rows), _encode(weight, rows)
+        height, width = weight.shape[2:] or (1, 1)
+        return cls(rows, (height, width)), _encode(matrix, rows)
 
     @classmethod
     def from_attr(cls, attr: Any) -> BandsFormat:
-        return cls(ir.IntegerAttr(attr.rows.maybe_downcast()).value)
+        return cls(ir.IntegerAttr(attr.rows.maybe_downcast()).value, attr.kernel_size())
 
     def to_attr(self) -> ir.Attribute:
-        return BandsAttr.of(self.rows)
+        return BandsAttr.of(self.rows, self.kernel)
 
     def decode(self, arrays: Arrays, channels: int, groups: int = 1) -> np.ndarray:
-        values, index, offset = arrays
-        bands = len(offset) - 1
-        dense = np.zeros((bands, channels, self.rows), values.dtype)
-        dense[np.repeat(np.arange(bands), np.diff(offset)), index] = values
-        return dense.transpose(0, 2, 1).reshape(bands * self.rows, channels, 1, 1)
+        values, index, offset, reorder = arrays
+        bands, (height, width) = len(offset) - 1, self.kernel
+        stored = np.zeros((bands, channels * height * width, self.rows), values.dtype)
+        stored[np.repeat(np.arange(bands), np.diff(offset)), index] = values
+        dense = np.empty((bands * self.rows, channels, height, width), values.dtype)
+        dense[reorder] = stored.transpose(0, 2, 1).reshape(dense.shape)
+        return dense
 
     def find_violation(self, arrays: Arrays, channels: int, groups: int = 1) -> tuple[str, Any] | None:
-        _, index, offset = arrays
+        _, index, offset, reorder = arrays
+        channels *= self.kernel[0] * self.kernel[1]
         if offset[0] != 0 or (np.diff(offset) < 0).any() or offset[-1] != len(index):
             return f"offset to ascend from 0 to {len(index)}", offset.tolist()
         wrong = np.flatnonzero((index < 0) | (index >= channels))
         if wrong.size:
-            return f"index below {channels}, the inputs", int(index[wrong[0]])
+            return f"index below {channels}, the inputs of a filter", int(index[wrong[0]])
+        missing = np.setdiff1d(np.arange(len(reorder)), reorder)
+        if missing.size:
+            return "reorder to name every output channel", f"none that names {missing[0]}"
         owner = np.repeat(np.arange(len(offset) - 1), np.diff(offset)).astype(np.int64)
         steps = np.diff(owner * channels + index)
         if (steps <= 0).any():
@@ -70,23 +89,35 @@ class BandsFormat(WeightFormat):
         return False
 
     def order_filters(self, arrays: Arrays) -> np.ndarray:
-        return self.output_channels(arrays)
+        return np.arange(len(arrays[3]))
 
     def output_channels(self, arrays: Arrays) -> np.ndarray:
-        return np.arange((len(arrays[2]) - 1) * self.rows)
+        return arrays[3]
 
     def permute_filters(self, arrays: Arrays, order: np.ndarray, positions: np.ndarray) -> Arrays:
-        assert (positions == np.arange(len(positions))).all(), "the outputs of linear layers keep their places"
-        return arrays
+        assert (order == np.arange(len(order))).all(), "bands keep their places"
+        values, index, offset, reorder = arrays
+        return values, index, offset, positions[reorder].astype(reorder.dtype)
 
     def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
-        values, index, offset = arrays
+        values, index, offset, reorder = arrays
+        taps = self.kernel[0] * self.kernel[1]
         owner = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
-        order = np.lexsort((positions[index], owner))
-        return values[order], positions[index][order].astype(index.dtype), offset
+        moved = positions[index // taps].astype(index.dtype) * taps + index % taps
+        order = np.lexsort((moved, owner))
+        return values[order], moved[order], offset, reorder
 
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
         return (1.0,)
+
+
+def _has_patterns(weight: np.ndarray, options: EncodeOptions) -> bool:
+    """Return whether a convolution's kernels have few patterns, which share loads within a kernel: FKW's."""
+    channels, height, width = weight.shape[1:]
+    depth = POINTWISE_DEPTH if height * width == 1 else 1
+    if height * width > MAX_TAPS or channels < depth:
+        return False
+    return len(np.unique(kernel_masks(weight, depth))) <= options.max_patterns + 1
 
 
 def _stored(weight: np.ndarray, rows: int) -> int:
@@ -95,9 +126,10 @@ def _stored(weight: np.ndarray, rows: int) -> int:
 
 
 def _encode(weight: np.ndarray, rows: int) -> Arrays:
-    """Return the arrays of a weight of F x C: see `BandsAttr`."""
+    """Return the arrays of a matrix, filters x inputs of a filter: see `BandsAttr`."""
     bands = weight.reshape(-1, rows, weight.shape[1])
     owner, index = np.nonzero((bands != 0).any(1))
     offset = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(bands)))])
-    kind = np.int16 if weight.shape[1] <= np.iinfo(np.int16).max else np.int32
-    return np.ascontiguousarray(bands[owner, :, index]), index.astype(kind), offset.astype(np.int32)
+    reorder = np.arange(len(weight), dtype=index_type(len(weight)))
+    columns = index.astype(index_type(weight.shape[1]))
+    return np.ascontiguousarray(bands[owner, :, index]), columns, offset.astype(np.int32), reorder

@@ -147,10 +147,10 @@ def encode(weight: np.ndarray, masks: Sequence[int], groups: int = 1, depth: int
     channels = group_channels * groups
     return Fkw(
         values=np.where(held[:, None] >> taps & 1, values, weight.dtype.type(0)),
-        index=(channel + owner // (filters // groups) * group_channels).astype(_index_type(channels)),
+        index=(channel + owner // (filters // groups) * group_channels).astype(index_type(channels)),
         offset=_boundaries(pattern_offsets[:, -1]).astype(np.int32),
-        pattern_offsets=pattern_offsets.astype(_index_type(pattern_offsets[:, -1].max(initial=0))),
-        reorder=np.arange(filters, dtype=_index_type(filters)),
+        pattern_offsets=pattern_offsets.astype(index_type(pattern_offsets[:, -1].max(initial=0))),
+        reorder=np.arange(filters, dtype=index_type(filters)),
     )
 
 
@@ -302,6 +302,6 @@ def _boundaries(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((*counts.shape[:-1], 1), np.int64), sums], axis=-1)
 
 
-def _index_type(count: int) -> type[np.signedinteger[Any]]:
+def index_type(count: int) -> type[np.signedinteger[Any]]:
     """Return the type that numbers `count` things: int16, or int32 from 32768 on."""
     return np.int16 if count <= np.iinfo(np.int16).max else np.int32

@@ -13,6 +13,7 @@ from patc.dialects import pattern
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
 from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
+from patc.passes.algorithms.host.band_direct import BandDirect
 from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirect
 from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
@@ -125,7 +126,7 @@ class SparseConv2d(_Convolution):
     op = pattern.SparseConv2dOp
     sparse = None
     raisers = ()
-    host = (PatternDirect(), InputStationary(), TapDirect(), DenseDirect(), DepthwiseDirect(), Winograd())
+    host = (PatternDirect(), InputStationary(), TapDirect(), BandDirect(), DenseDirect(), DepthwiseDirect(), Winograd())
     gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:

@@ -60,8 +60,10 @@ class BandVector(HostAlgorithm):
 
     def emit(self, site: HostSite) -> None:
         op, schedule = site.op, site.schedule
-        arrays, names = read_arrays(op, site.state), op.format.array_names()
-        given = [site.constant(array, value, name) for array, value, name in zip(arrays, op.arrays, names, strict=True)]
+        *arrays, reorder = read_arrays(op, site.state)
+        assert (reorder == np.arange(len(reorder))).all(), "the outputs of linear layers keep their places"
+        names = op.format.array_names()
+        given = [site.constant(*each) for each in zip(arrays, op.arrays, names, strict=False)]
         sums = min(schedule.rows, op.input.type.shape[0]) * schedule.filters // schedule.lanes
         chains = max(1, min(8, ceil_div(site.costs.sums_in_flight, sums)))
 

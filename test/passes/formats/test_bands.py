@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated import compile_emulated, needs_arm
-from gpu import needs_device
+from emulated import MISSING, compile_emulated, needs_arm
+from gpu import WHY_NOT, needs_device
 from helpers import assert_close, raised_model, torch_results
+from networks import pattern_weight
 from torch import nn
 
 import patc
 from patc.passes.formats.bands import BandsFormat
 from patc.passes.formats.base import EncodeOptions, StaysDense
 from patc.passes.pattern_encode import PatternEncode
-from patc.pruning import Block, Plan, Unstructured, prune_
+from patc.passes.pattern_reorder import PatternReorder
+from patc.pruning import Block, Pattern, Plan, Unstructured, prune_
 
 
 def banded(filters: int, inputs: int, rows: int, keep: float, seed: int = 0) -> np.ndarray:
@@ -39,7 +41,8 @@ def encode(weight: np.ndarray) -> tuple[BandsFormat, Any]:
 def test_bands_hold_the_weights(filters: int, inputs: int, rows: int) -> None:
     weight = banded(filters, inputs, rows, 0.3)
     stored, arrays = encode(weight)
-    values, index, offset = arrays
+    values, index, offset, reorder = arrays
+    assert np.array_equal(reorder, np.arange(filters))
     assert stored.rows == rows and offset[1] == 0 and offset[-1] == len(index)
     assert np.array_equal(stored.decode(arrays, inputs)[:, :, 0, 0], weight)
     assert stored.kept_weights([array.shape for array in arrays]) == values.size
@@ -50,6 +53,9 @@ def test_bands_hold_the_weights(filters: int, inputs: int, rows: int) -> None:
     assert stored.find_violation(moved, inputs) is None
     again = stored.decode(moved, inputs)[:, :, 0, 0]
     assert np.array_equal(again[:, order], weight)
+    rows_order = np.random.default_rng(2).permutation(filters)
+    turned = stored.permute_filters(arrays, np.arange(filters), rows_order)
+    assert np.array_equal(stored.decode(turned, inputs)[rows_order, :, 0, 0], weight)
 
 
 def test_a_band_takes_as_many_rows_as_cost_nothing() -> None:
@@ -61,9 +67,9 @@ def test_a_band_takes_as_many_rows_as_cost_nothing() -> None:
 
 @pytest.mark.parametrize(
     "weight",
-    [np.ones((16, 8), np.float32), banded(128, 32, 8, 0.9), banded(18, 9, 3, 0.3), np.ones((16, 8, 1, 1), np.float32),
+    [np.ones((16, 8), np.float32), banded(128, 32, 8, 0.9), banded(18, 9, 3, 0.3), pattern_weight(np.random.default_rng(0), 16, 8, 0.9),
      np.random.default_rng(0).random((64, 64)).astype(np.float32) * (np.random.default_rng(1).random((64, 64)) < 0.5)],
-    ids=["full", "nearly full", "no rows divide", "a convolution", "single weights"],
+    ids=["full", "nearly full", "no rows divide", "few patterns", "single weights"],
 )  # fmt: skip
 def test_other_weights_stay_as_they_are(weight: np.ndarray) -> None:
     assert BandsFormat.encode(weight, 1, EncodeOptions()) is None
@@ -77,10 +83,17 @@ def test_no_weights_stay_dense() -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        (lambda values, index, offset: (values, index, offset[::-1].copy()), "offset to ascend from 0 to 9"),
-        (lambda values, index, offset: (values, index + 30, offset), "index below 33, the inputs"),
-        (lambda values, index, offset: (values, index - 33, offset), "index below 33, the inputs"),
-        (lambda values, index, offset: (values, index[::-1].copy(), offset), "index to ascend in each band"),
+        (
+            lambda values, index, offset, reorder: (values, index, offset[::-1].copy(), reorder),
+            "offset to ascend from 0 to 9",
+        ),
+        (lambda values, index, offset, reorder: (values, index + 30, offset, reorder), "index below 33, the inputs"),
+        (lambda values, index, offset, reorder: (values, index - 33, offset, reorder), "index below 33, the inputs"),
+        (
+            lambda values, index, offset, reorder: (values, index[::-1].copy(), offset, reorder),
+            "index to ascend in each band",
+        ),
+        (lambda values, index, offset, reorder: (values, index, offset, reorder // 2), "reorder to name every output"),
     ],
 )
 def test_damaged_arrays_are_found(change: Any, rule: str) -> None:
@@ -122,6 +135,49 @@ def test_results_are_those_of_pytorch(target: str, images: int, rows: int) -> No
         results.append(compiled(x))
         assert_close([results[-1].numpy()], wanted)
     assert torch.equal(*results)
+
+
+class Convolutions(nn.Module):
+    """Convolutions of bands, whose channels a residual of another order ties, of all that a window may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, stride=2, padding=1)
+        self.point, self.wide = nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 5, padding=2)
+        self.apart, self.last = nn.Conv2d(64, 24, 3, dilation=2), nn.Conv1d(24, 8, 5, stride=2)
+        prune_(self, Plan([("second", Block(8), 8.0), ("point", Block(16), 4.0), ("wide", Pattern(kernels="all"), 6.0),
+                           ("apart", Block(4), 6.0), ("last", Block(8), 4.0)]))  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        x = torch.relu(self.point(x) + self.wide(x))
+        return self.last(self.apart(x).flatten(2))
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+def test_convolutions(target: str) -> None:
+    net, x = Convolutions().eval(), torch.randn(2, 3, 27, 29)
+    results = []
+    for threads in (1, 2):
+        compiled = patc.compile(net, (x,), target=target, threads=threads)
+        used = [layer.schedule.algorithm for layer in compiled.layers if layer.op == "sparse_conv2d" and layer.schedule]
+        assert used.count("band-direct") >= 3
+        results.append(compiled(x))
+        assert_close([results[-1].numpy()], torch_results(net, (x,)))
+    assert torch.equal(*results)
+
+
+def test_convolutions_on_aarch64_and_in_halves() -> None:
+    net, x = Convolutions().eval(), torch.randn(1, 3, 15, 17)
+    module, state = raised_model(net, (x,))
+    for each in (PatternEncode(), PatternReorder()):
+        each.run(module, state)
+    if not MISSING:
+        assert_close(compile_emulated(module, state.parameters)(x.numpy()), torch_results(net, (x,)))
+    if not WHY_NOT:
+        compiled = patc.compile(net, (x,), target="spirv-vulkan")
+        assert_close([compiled(x).numpy()], torch_results(net, (x,)))
 
 
 @needs_arm

@@ -6,8 +6,9 @@
 // CHECK-DAG:     %[[VALUES:.*]] = arith.constant dense<{{\[\[}}1.{{.*}}, 2.{{.*}}, 3.{{.*}}, 4.{{.*}}], [5.{{.*}}, 0.{{.*}}, 7.{{.*}}, 8.{{.*}}], [9.{{.*}}, 9.{{.*}}, 9.{{.*}}, 9.{{.*}}]]> : tensor<3x4xf32>
 // CHECK-DAG:     %[[INDEX:.*]] = arith.constant dense<[2, 0, 3]> : tensor<3xi16>
 // CHECK-DAG:     %[[OFFSET:.*]] = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
-// CHECK:         "pattern.sparse_linear"(%{{.*}}, %[[VALUES]], %[[INDEX]], %[[OFFSET]])
-// CHECK-SAME:      format = #pattern.bands<4 : i64>
+// CHECK-DAG:     %[[REORDER:.*]] = arith.constant dense<[0, 1, 2, 3, 4, 5, 6, 7]> : tensor<8xi16>
+// CHECK:         "pattern.sparse_linear"(%{{.*}}, %[[VALUES]], %[[INDEX]], %[[OFFSET]], %[[REORDER]])
+// CHECK-SAME:      format = #pattern.bands<4 : i64, array<i64: 1, 1>>
 func.func @columns_of_neighbouring_filters(%x: tensor<2x4xf32>) -> tensor<2x8xf32> {
   %w = arith.constant dense<[
     [0., 0., 1., 0.], [0., 0., 2., 0.], [0., 0., 3., 0.], [0., 0., 4., 0.],
