@@ -1,15 +1,13 @@
-"""3-D convolutions and maxima of linalg as 2-D ones, which become layers: the depths of a volume are images.
+"""3-D convolutions of linalg as 2-D ones, which become layers: the depths of a volume are images.
 
 A convolution is a sum of one over planes for each depth of its kernel; one whose taps differ in depth only is a single
-one over planes with a row for each depth. The maxima of boxes are maxima in depth of those of planes.
+one over planes with a row for each depth. Pools stay: their loops are as fast as the copies to planes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch_mlir import ir
@@ -24,17 +22,16 @@ _SWAPPED = [0, 2, 1, 3, 4]  # channels and depths of a volume
 
 
 def lay_volumes(block: ir.Block, state: PassState) -> bool:
-    """Rewrite the 3-D convolutions and maxima of a function; return whether there are any.
+    """Rewrite the 3-D convolutions of a function; return whether there are any.
 
     The ops that are replaced stay, without users.
     """
     found = False
     for op in [op.operation for op in block.operations]:
-        rule = _RULES.get(op.name)
-        if rule is None or len(op.results) != 1 or not _is_volume(op.results[0].type):
+        if op.name != "linalg.conv_3d_ncdhw_fcdhw" or not _is_volume(op.result.type):
             continue
         with op.location, ir.InsertionPoint(op):
-            laid = rule(op, state)
+            laid = _lay_convolution(op, state)
         if laid is not None:
             op.result.replace_all_uses_with(laid)
             found = True
@@ -148,62 +145,3 @@ def _init(op: ir.Operation, shape: list[int]) -> ir.Value:
     swaps = shape[0] != init.type.shape[0] or shape[2:] == list(init.type.shape)[3:]
     given = _transposed(init, [init.type.shape[axis] for axis in _SWAPPED]) if swaps else init
     return reshaped(given, empty.type)
-
-
-def _lay_maximum(op: ir.Operation, state: PassState) -> ir.Value | None:
-    """Return the largest elements of boxes, or None for another linalg.generic."""
-    read = _read_boxes(op)
-    init = None if isinstance(op.operands[-1].owner, ir.Block) else op.operands[-1].owner.opview
-    if read is None or not isinstance(init, linalg.FillOp):
-        return None
-    volume, (strides, dilations), kernel = _Volume.read(op.operands[0]), read, op.operands[1].type.shape
-    batch, channels, depth, *size = volume.value.type.shape
-    images, places = [batch, channels * depth], op.result.type.shape[2:]
-    planes = volume.around(reshaped(volume.value, tensor_like([*images, *size], volume.value)))
-
-    def pool(planes: ir.Value, shape: list[int], taps: list[int], steps: list[int], apart: list[int]) -> ir.Value:
-        first = linalg.fill(init.operands[0], outs=[tensor.empty(shape, planes.type.element_type)])
-        window = tensor.empty(taps, planes.type.element_type)
-        return linalg.pooling_nchw_max(planes, window, outs=[first], strides=steps, dilations=apart)
-
-    found = pool(planes, [*images, *places[1:]], kernel[1:], strides[1:], dilations[1:])
-    columns = math.prod(places[1:])
-    rows = volume.around_rows(reshaped(found, tensor_like([batch, channels, depth, columns], found)))
-    shape, last = [batch, channels, places[0], columns], ([values[0], 1] for values in (kernel, strides, dilations))
-    return reshaped(pool(rows, shape, *last), op.result.type)
-
-
-def _read_boxes(op: ir.Operation) -> tuple[list[int], list[int]] | None:
-    """Return strides and dilations of a linalg.generic that looks for the largest elements of boxes."""
-    maps = [attr.value for attr in op.attributes["indexing_maps"]]
-    if len(maps) != 3 or maps[0].n_dims != 8 or len(maps[0].results) != 5:
-        return None
-    dims = [ir.AffineExpr.get_dim(axis) for axis in range(8)]
-    body = [inner.operation for inner in op.regions[0].blocks[0].operations]
-    arguments = list(op.regions[0].blocks[0].arguments)
-    is_maximum = [inner.name for inner in body] == ["arith.maximumf", "linalg.yield"]
-    if not is_maximum or list(body[0].operands) not in (arguments[::2], arguments[::-2]):
-        return None
-    image, channel, *places = maps[0].results
-    if [image, channel, *maps[1].results] != [*dims[:2], *dims[5:]] or list(maps[2].results) != dims[:5]:
-        return None
-    strides, dilations = [], []
-    for axis, place in enumerate(places):
-        step, apart = (_factor(place, dim) for dim in (2 + axis, 5 + axis))
-        if place != dims[2 + axis] * step + dims[5 + axis] * apart:
-            return None
-        strides.append(step)
-        dilations.append(apart)
-    return strides, dilations
-
-
-def _factor(place: ir.AffineExpr, dim: int) -> int:
-    """Return what a place grows by with a loop."""
-    values = [ir.AffineExpr.get_constant(int(axis == dim)) for axis in range(8)]
-    return ir.AffineConstantExpr(place.compose(ir.AffineMap.get(0, 0, values))).value
-
-
-_RULES: dict[str, Any] = {
-    "linalg.conv_3d_ncdhw_fcdhw": _lay_convolution,
-    "linalg.generic": _lay_maximum,
-}
