@@ -107,7 +107,8 @@ X86 = {
     # Intel, of Golden Cove in servers.
     "sapphirerapids": Cpu(16, 32, 4, 2, 2, 128, 6, 48, 2048, 12, 1.33, _SAPPHIRE_RAPIDS),
     "znver2": Cpu(8, 16, 5, 2, 2, 64, 6, 32, 512, 8, 2.0),  # AMD 56305: 32 bytes a cycle
-    "znver3": Cpu(8, 16, 4, 2, 2, 64, 6, 32, 512, 8, 2.0),  # AMD 56665; a line of the second level was measured
+    # AMD 56665; a line of the second level and what Winograd's transforms take were measured.
+    "znver3": Cpu(8, 16, 4, 2, 2, 64, 6, 32, 512, 8, 2.0, {"transform_operation": 2.0}),
     "znver4": Cpu(16, 16, 4, 2, 2, 64, 6, 32, 1024, 8, 1.3),  # AMD 57647; a line was fitted to tiles
     "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0),  # AMD 58455: 64 bytes a cycle
 }

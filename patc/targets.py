@@ -116,7 +116,7 @@ _X86 = "x86_64-unknown-linux-gnu"
 _V3_FEATURES = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 _V4_FEATURES = (*_V3_FEATURES, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 X86_LEVELS = {"x86-64-v3": (8, 16, _V3_FEATURES), "x86-64-v4": (16, 32, _V4_FEATURES)}  # lanes, registers, features
-DEFAULT_X86 = "znver4"  # whose costs a level has; they were measured
+DEFAULT_X86 = {"x86-64-v3": "znver3", "x86-64-v4": "znver4"}  # whose costs a level has; they were measured
 _NEWEST = (("sapphirerapids", "amx-tile"),)
 # CPUs that have the cores, or nearly, of one in the table.
 _ALIKE = {
@@ -129,7 +129,7 @@ _ALIKE = {
 }
 
 
-def x86(level: str, cpu: str = DEFAULT_X86) -> Target:
+def x86(level: str, cpu: str | None = None) -> Target:
     """Return the target of an instruction set, a key of `X86_LEVELS`; its costs are those of a CPU that has it.
 
     The name is `level`, with the CPU behind a colon where it is not the default one. The code runs on every CPU of the
@@ -139,9 +139,10 @@ def x86(level: str, cpu: str = DEFAULT_X86) -> Target:
         PatcError: no CPU of the level; the message lists those.
     """
     lanes, registers, features = X86_LEVELS[level]
+    cpu = cpu or DEFAULT_X86[level]
     row = _find_cpu(cpu, {name: row for name, row in X86.items() if row.lanes >= lanes}).narrowed(lanes)
     return Target(
-        level if cpu == DEFAULT_X86 else f"{level}:{cpu}",
+        level if cpu == DEFAULT_X86[level] else f"{level}:{cpu}",
         _X86,
         level,
         *(lanes, registers, row.fma_lanes, row.load_bytes, row.pipes, row.decoded),
@@ -278,7 +279,7 @@ def host_cpu() -> str:
         if feature in features:
             return newest
     name = _ALIKE.get(name, name)
-    return name if name in X86 else DEFAULT_X86
+    return name if name in X86 else DEFAULT_X86["x86-64-v4"]
 
 
 def is_aarch64_host() -> bool:

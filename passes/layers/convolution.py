@@ -19,6 +19,7 @@ from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
+from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.algorithms.host.tap_direct import TapDirect
 from patc.passes.algorithms.host.winograd import Winograd
 from patc.passes.base import PassState
@@ -126,7 +127,16 @@ class SparseConv2d(_Convolution):
     op = pattern.SparseConv2dOp
     sparse = None
     raisers = ()
-    host = (PatternDirect(), InputStationary(), TapDirect(), BandDirect(), DenseDirect(), DepthwiseDirect(), Winograd())
+    host = (
+        PatternDirect(),
+        PatternPacked(),
+        InputStationary(),
+        TapDirect(),
+        BandDirect(),
+        DenseDirect(),
+        DepthwiseDirect(),
+        Winograd(),
+    )
     gpu = (GpuPatternDirect(), GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:

@@ -11,6 +11,7 @@ from native import Retile
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import winograd
@@ -32,7 +33,11 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return replace(chosen, rows=choices.randint(1, 5), filters=choices.randint(1, min(shape[1], 9)))
     is_sparse = "format" in op.attributes
     if is_sparse:
-        chosen = replace(chosen, algorithm=choices.choice(["pattern-direct", "input-stationary", "dense-direct"]))
+        packed = ["pattern-packed"] if PatternPacked().applies(op) else []
+        known = ["pattern-direct", "input-stationary", "dense-direct", *packed]
+        chosen = replace(chosen, algorithm=choices.choice(known))
+        if chosen.algorithm == "pattern-packed":
+            return replace(chosen, rows=choices.randint(1, 20), columns=lanes, filters=1, sums=1)
     elif chosen.algorithm == "winograd":
         filters = block_of(op, choices.randint(1, 8))
         return replace(chosen, rows=choices.randint(1, 30), columns=lanes * choices.randint(1, 3), filters=filters)

@@ -15,6 +15,7 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
 from patc.dialects.schedules import Explanation, Schedule
+from patc.passes.algorithms.host.pattern_packed import Packing
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.kernels import tiling
@@ -67,6 +68,11 @@ def check_tile(op: Any, chosen: Schedule, target: Target) -> None:
         assert 1 <= chosen.filters <= channels
         assert vectors < target.registers  # a pattern's inputs; accumulators are in memory
         return
+    if chosen.algorithm == "pattern-packed":
+        strips = Packing.of(op, chosen, target.registers, target.core_costs()).strips
+        assert all(strip.rows <= target.registers // 2 for strip in strips)
+        assert all(strip.tiles * strip.height >= chosen.rows >= strip.height for strip in strips)
+        return
     if chosen.algorithm == "filter-lanes":
         outputs = chosen.rows * max(sum(chunk.valid for chunk in strip.chunks) for strip in found)
         assert chosen.filters <= channels and (outputs + 1) * chosen.filters // target.lanes < target.registers
@@ -104,7 +110,7 @@ def test_tiles_of_large_and_odd_planes_are_legal(target: str, channels: int, hei
     schedule(module, net, target)
     found = [chosen.algorithm for _, chosen in scheduled_ops(module)]
     sparse, dense, *others = [name for name in found if name != "elementwise"]
-    assert sparse in ("pattern-direct", "input-stationary", "dense-direct", "winograd")
+    assert sparse in ("pattern-direct", "pattern-packed", "input-stationary", "dense-direct", "winograd")
     assert dense in ("dense-direct", "filter-lanes", "winograd")
     strided, depthwise = others
     assert strided in ("dense-direct", "filter-lanes") and depthwise == "depthwise-direct"

@@ -28,6 +28,7 @@ from random_layers import (
     RandomNet,
     random_dense,
     random_elementwise,
+    random_fkw,
     random_linear,
     random_pool,
     random_sparse,
@@ -109,6 +110,33 @@ def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: rand
 @settings(REPRODUCIBLE, max_examples=40)
 def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
     check_random(random_dense(*case, choices), choices)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_packed_patterns(seed: int) -> None:
+    """Blocks of channels, strips that share vectors, windows wider than those, residuals, images and threads."""
+    choices, rng = random.Random(seed), np.random.default_rng(seed)
+    kernel = choices.choice([(3, 3), (3, 3), (1, 7), (5, 2)])
+    taps, entries = kernel[0] * kernel[1], choices.choice([2, 4])
+    masks = sorted({sum(1 << tap for tap in choices.sample(range(taps), entries)) for _ in range(6)})
+    filters, channels = choices.randint(2, 6), choices.choice([5, 40, 90])
+    net = Net((choices.randint(1, 2), channels, choices.randint(3, 17), choices.randint(4, 31)))
+    x = net.activate(net.input)
+    window = Window(kernel, pads=(1, 2, kernel[0], 1))
+    arrays = random_fkw(rng, filters, channels, len(masks), entries, 1, 2)
+    y = net.sparse_conv(x, arrays, kernel, masks, window, rng.standard_normal(filters), activation='"relu"')
+    arrays = random_fkw(rng, filters, channels, len(masks), entries, 1, 1)
+    z = net.sparse_conv(x, arrays, kernel, masks, window, None, y)
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if op.operation.name != "pattern.sparse_conv2d":
+            return chosen
+        lanes = choices.choice([8, 8, 16])
+        return replace(
+            chosen, algorithm="pattern-packed", rows=choices.randint(1, 17), columns=lanes, lanes=lanes, sums=1
+        )
+
+    check(net, [y, z], fenced=True, threads=choices.choice([1, 2]), retile=retile)
 
 
 @pytest.mark.parametrize("seed", range(10))
