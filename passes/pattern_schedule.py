@@ -2,12 +2,14 @@
 
 The choice minimises modelled cycles: multiply-adds (with the columns computed and thrown away), loads, cache lines, the
 cost of entering loops, and what threads cannot share evenly or have to fetch from each other. Where the state has
-something to measure with, it times the best candidates of the model, and the fastest is chosen.
+something to measure with, it times the best candidates of the model, and the fastest is chosen. Where rounding errors
+would grow too large in the layers behind, the first layers are computed more exactly, as far as that costs little.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,14 +20,18 @@ from torch_mlir import ir
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation
 from patc.integers import ceil_div
+from patc.numerics import Numerics
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.base import Pass, PassState
 from patc.passes.cost.candidate import Candidate, shortlist
 from patc.passes.cost.division import Divisible, divide_layers
 from patc.passes.cost.models import cost_model
+from patc.passes.cost.rounding import Rounding, sum_error, worth_more
+from patc.passes.ir.elements import numerics_of
 from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.division import FILTERS, ROWS, Division
 from patc.passes.layers.registry import kind_of
@@ -58,17 +64,19 @@ class PatternSchedule(Pass):
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target = target_of(module, self.target)
-        ops = [op for function in defined_functions(module) for op in top_level_ops(function)]
-        given = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-        layers = [_Unscheduled(op, kind, target, state, self.threads) for op, kind in given]
+        layers: list[_Unscheduled] = []
+        for function in defined_functions(module):
+            ops = [*top_level_ops(function)]
+            own = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
+            layers += _round_less([_Unscheduled(op, kind, target, state, self.threads) for op, kind in own], ops)
         left = [layer.op for layer in layers if not layer.ways]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
             raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
         for layer, (split, cycles) in zip(layers, _divide_layers(layers), strict=True):
             layer.schedule(split, cycles)
-        total = max(1, sum(op.attributes["cycles"].value for op, _ in given))
-        for op, _ in given:
+        total = max(1, sum(layer.op.attributes["cycles"].value for layer in layers))
+        for op in (layer.op for layer in layers):
             if words := ", ".join(describe_call(op)):
                 share = f"{op.attributes['cycles'].value / total:.0%} of the modelled cycles"
                 state.remark(op, f"computed as any linalg is, {share}: {words}")
@@ -83,6 +91,7 @@ class _Unscheduled:
     target: Target
     state: PassState
     threads: int
+    is_exact: bool = False
 
     def schedule(self, split: str, cycles: float) -> None:
         """Compute it in the best of the ways that divide it so, which takes so many cycles of all threads."""
@@ -136,6 +145,8 @@ class _Unscheduled:
     def _found(self) -> tuple[list[Candidate], list[Candidate], tuple[str, ...]]:
         """The candidates by rows, those of undivided rows, and why some are missing."""
         found, notes = self._without_objections(self._candidates(self.threads))
+        if self.is_exact:
+            notes = (*notes, "computed more exactly: rounding errors would grow in the layers behind")
         undivided = found
         if found and self.threads > 1 and is_flat(self.op):  # rows are cut in another way for several threads
             undivided = self._candidates(threads=1)
@@ -144,7 +155,8 @@ class _Unscheduled:
     @cached_property
     def _algorithms(self) -> dict[str, Algorithm[Any]]:
         """Those that apply, by name."""
-        return {each.name: each for each in self.kind.algorithms(self.target) if each.applies(self.op)}
+        found = {each.name: each for each in self.kind.algorithms(self.target) if each.applies(self.op)}
+        return {name: each for name, each in found.items() if not self.is_exact or each.rounding(self.op) <= 1.0}
 
     def _candidates(self, threads: int) -> list[Candidate]:
         """Return the ways to compute the layer, always in the same order."""
@@ -169,6 +181,24 @@ class _Unscheduled:
             found = [each for each in found if not reasons.get(self._algorithm(each))]
         return found, tuple(notes)
 
+    @property
+    def is_uneven(self) -> bool:
+        """Whether there are ways with larger rounding errors than others."""
+        return any(each.rounding(self.op) > 1.0 for each in self._algorithms.values())
+
+    @property
+    def cost(self) -> float:
+        """Cycles of the best way for a single thread."""
+        return min((candidate.cost for candidate in self._found[1]), default=0.0)
+
+    def rounding(self, growth: float, numerics: Numerics) -> Rounding:
+        """Return the errors of the best way for a single thread, which grow so, and what a more exact way costs."""
+        best = min(self._found[1], key=lambda candidate: candidate.cost)
+        products = self.kind.work(self.op).flops / 2 / math.prod(self.op.results[0].type.shape)
+        error = self._algorithm(best).rounding(self.op) * sum_error(products, numerics) * growth
+        exact = [each.cost for each in self._found[1] if self._algorithm(each).rounding(self.op) <= 1.0]
+        return Rounding(error, min(exact) - best.cost if exact and error else None)
+
     def _by_rows(self, candidate: Candidate) -> list[Candidate]:
         """Return a candidate divided by rows, if there are enough."""
         divided = _split(candidate, ROWS, self.threads)
@@ -189,6 +219,18 @@ class _Unscheduled:
     @cached_property
     def division(self) -> Division:
         return Division(self.op, self.kind, cost_model(self.target).costs, self.threads)
+
+
+def _round_less(layers: Sequence[_Unscheduled], ops: Sequence[Any]) -> list[_Unscheduled]:
+    """Let layers of a function whose errors grow too large be computed more exactly, where that costs little."""
+    uneven = [number for number, layer in enumerate(layers) if layer.is_uneven]
+    if not uneven:
+        return [*layers]
+    growth, numerics = amplifications(ops), numerics_of(layers[uneven[0]].op.results[0].type.element_type)
+    assert numerics is not None, "sums of integers are not rounded"
+    errors = [layers[number].rounding(growth[layers[number].op.operation], numerics) for number in uneven]
+    exact = {uneven[place] for place in worth_more(errors, sum(layer.cost for layer in layers), numerics)}
+    return [replace(layer, is_exact=number in exact) for number, layer in enumerate(layers)]
 
 
 def _divide_layers(layers: Sequence[_Unscheduled]) -> list[tuple[str, float]]:

@@ -60,6 +60,7 @@ class Numerics:
         storage: activations and weights in memory; what is computed becomes this, rounded to nearest.
         compute: what the factors of a product are, and the sums of convolutions.
         accumulator: sums of means and of fully connected layers, and all that the oracle of tests computes.
+        unit: how far rounding to `compute` moves a number at most, relative to it.
         longest_sum: products that a sum in `compute` takes before it goes to a total; None for any number.
         error_bound: what is promised of results, relative to the output's largest magnitude.
         features: extensions, any of which a CPU needs to compute so; none where every CPU does.
@@ -68,6 +69,7 @@ class Numerics:
     storage: ElementType
     compute: ElementType
     accumulator: ElementType
+    unit: float
     longest_sum: int | None
     error_bound: float
     features: tuple[str, ...]
@@ -80,8 +82,8 @@ class Numerics:
 NUMERICS = {
     numerics.name: numerics
     for numerics in (
-        Numerics(FLOAT32, FLOAT32, FLOAT32, None, 1e-4, ()),
+        Numerics(FLOAT32, FLOAT32, FLOAT32, 2.0**-24, None, 1e-4, ()),
         # Accumulators hold 11 bits: of a sum of many products most would be lost.
-        Numerics(FLOAT16, FLOAT16, FLOAT32, 256, 2e-2, ("fullfp16", "avx512fp16")),
+        Numerics(FLOAT16, FLOAT16, FLOAT32, 2.0**-11, 256, 2e-2, ("fullfp16", "avx512fp16")),
     )
 }

@@ -42,6 +42,10 @@ class Algorithm(abc.ABC, Generic[Site]):
         """
         return ""
 
+    def rounding(self, op: Any) -> float:
+        """Return the rounding errors of results, in those of sums of all products one after the other."""
+        return 1.0
+
     @abc.abstractmethod
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         """Yield the register tiles that are worth a thought, for an op that it applies to, always in the same order.

@@ -30,7 +30,7 @@ from patc.passes.kernels.host.winograd_bands import Bands, Plan
 from patc.passes.kernels.host.winograd_input import InputTransform
 from patc.passes.kernels.host.winograd_output import OutputTransform
 from patc.passes.kernels.host.winograd_products import Multiplication
-from patc.passes.kernels.host.winograd_transforms import TILE
+from patc.passes.kernels.host.winograd_transforms import TILE, amplification
 from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_row
 from patc.targets import Target
 
@@ -55,6 +55,10 @@ class Winograd(HostAlgorithm):
         if weight is None or not winograd.cancels(weight.array, op.strides[0]):
             return ""
         return "no winograd: filters cancel where channels are equal, and rounding errors would show"
+
+    def rounding(self, op: Any) -> float:
+        (kernel, _), stride = op.kernel_size, op.strides[0]
+        return stride * amplification(ceil_div(kernel, stride)) / kernel  # a sum of each phase and channel
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, (batch, filters, height, width) = core_model(op, target), op.result.type.shape

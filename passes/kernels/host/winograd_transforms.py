@@ -7,6 +7,7 @@ Neural Networks, CVPR 2016).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -35,13 +36,33 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
 
 def weight_matrix(taps: int) -> np.ndarray:
     """Return the matrix G, (taps + 3) x taps."""
+    rows = [*_by_points(taps)]
+    return np.array([*rows[:5], rows[-1], *rows[5:-1]])
+
+
+def _by_points(taps: int) -> np.ndarray:
+    """Return the rows of G in the order of points, and then that of infinity."""
     points = POINTS[: taps + 2]
     rows = []
     for point in points:
         scale = math.prod(point - other for other in points if other != point)
         rows.append([point**power / scale for power in range(taps)])
-    rows.insert(5, [0.0] * (taps - 1) + [1.0])
-    return np.array(rows)
+    return np.array([*rows, [0.0] * (taps - 1) + [1.0]])
+
+
+@functools.cache
+def amplification(taps: int) -> float:
+    """Return how much larger errors of products are in the outputs of a tile, relative to these, than in the products.
+
+    Root mean square over outputs, of random inputs and kernels: along an axis variances grow so.
+    """
+    points, grown = POINTS[: taps + 2], 0.0
+    last = 1.0 / TILE  # infinity is in the last output alone
+    for point, kernel in zip((*points, math.inf), np.square(_by_points(taps)).sum(1), strict=True):
+        others = [other for other in points if other != point]
+        outputs = last if point == math.inf else sum(point ** (2 * power) for power in range(TILE)) / TILE
+        grown += float(outputs * kernel * np.square(np.poly(others)).sum())
+    return grown / taps
 
 
 def transform_inputs(b: Builder, given: Vectors) -> Vectors:

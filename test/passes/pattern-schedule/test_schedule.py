@@ -18,6 +18,7 @@ from patc.dialects.schedules import Explanation, Schedule
 from patc.passes.algorithms.host.pattern_packed import Packing
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_layout import PatternLayout
@@ -269,3 +270,21 @@ def test_no_winograd_where_channels_cancel(kernel: int, stride: int, target: str
         notes = Explanation.from_attr(op.attributes["explanation"]).notes
         assert any("no winograd: filters cancel" in note for note in notes) == (weight is colours)
     assert found[0] != "winograd" and found[1:] == ["winograd", "winograd"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "is_mean", "algorithm"),
+    [(8, False, "winograd"), (50, False, "dense-direct"), (50, True, "winograd")],
+)
+def test_stems_of_deep_nets_round_less(layers: int, is_mean: bool, algorithm: str) -> None:
+    """Rounding errors grow in the layers behind, unless a mean over planes averages them."""
+    net, rng = Net((1, 3, 64, 64)), np.random.default_rng(0)
+    x = net.conv(net.input, rng.standard_normal((16, 3, 7, 7)), strides=(2, 2), pads=(3, 3, 3, 3))
+    for _ in range(layers):
+        x = net.conv(x, rng.standard_normal((128, x.shape[1], 1, 1)), pads=(0, 0, 0, 0))
+    module = net.build(net.window_pool("avg", x, Window((32, 32))) if is_mean else x)
+    schedule(module, net)
+    (op, chosen), *_ = [(op, chosen) for op, chosen in scheduled_ops(module) if op.operation.name == "pattern.conv2d"]
+    assert chosen.algorithm == algorithm
+    notes = Explanation.from_attr(op.attributes["explanation"]).notes
+    assert any("more exactly" in note for note in notes) == (algorithm == "dense-direct")
