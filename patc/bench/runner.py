@@ -142,17 +142,15 @@ class _Bench:
     def prepare(self) -> None:
         """Write inputs and references, and export the network for the peers."""
         if self._workload.is_compiled:
-            self._rivals: list[Rival] = []
-            reason = "needs a model, not what patc compiled"
-            self.missing += [Missing(find_peer(peer).name, None, None, reason) for peer in self._options.peers]
+            self._prepare_compiled()
             return
         import torch
 
         is_onnx = self._workload.is_onnx
         models = {} if is_onnx else {kind: self._workload.build(kind) for kind in self._workload.kinds}
         inputs = self._workload.make_inputs()
-        self._tensors = tuple(torch.from_numpy(array) for array in inputs)
-        self.images = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
+        self._tensors: tuple[Any, ...] = tuple(torch.from_numpy(array) for array in inputs)
+        self.images = _count_images(inputs)
         self._home.mkdir()
         write_arrays(self._root / INPUTS, inputs)
         for kind in self._workload.kinds:
@@ -168,7 +166,19 @@ class _Bench:
         refusals = {peer: self._refusal(peer) for peer in self._options.peers}
         wanted = [Rival(peer, kind) for peer in self._options.peers for kind in self._workload.kinds]
         others = [rival for rival in wanted if rival != self._baseline]
-        self._rivals = [self._baseline, *(rival for rival in others if self._export(rival, refusals[rival.peer]))]
+        self._rivals: list[Rival] = [
+            self._baseline,
+            *(rival for rival in others if self._export(rival, refusals[rival.peer])),
+        ]
+
+    def _prepare_compiled(self) -> None:
+        """Load the file, which nothing else runs."""
+        self._model = _load_compiled(self._workload.model)
+        self._tensors = tuple(self._model.random_inputs())
+        self.images = _count_images(self._tensors)
+        self._rivals = []
+        reason = "needs a model, not what patc compiled"
+        self.missing += [Missing(find_peer(peer).name, None, None, reason) for peer in self._options.peers]
 
     def _prepare_onnx(self, inputs: Sequence[np.ndarray]) -> None:
         """Write the file for the peers that read such files, and what ONNX Runtime computes as the reference."""
@@ -242,8 +252,7 @@ class _Bench:
 
     def _compile(self, threads: int) -> CompiledModel:
         if self._workload.is_compiled:
-            compiled = _load_compiled(self._workload.model)
-            self._tensors = tuple(compiled.random_inputs())
+            compiled: CompiledModel = self._model
             return compiled
         self._notify(f"compiling for {count(threads, 'thread')}")
         return compile_model(self._model, self._tensors, threads=threads, tune=self._options.tune)
@@ -348,6 +357,10 @@ class _Compiled:
 
     def run(self, calls: int) -> list[float]:
         return time_calls(lambda: self.model(*self.inputs), calls)
+
+
+def _count_images(inputs: Sequence[Any]) -> int:
+    return int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
 
 
 def _load_compiled(path: str) -> CompiledModel:
