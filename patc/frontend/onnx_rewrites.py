@@ -13,6 +13,7 @@ from patc.frontend.onnx_quantised import QUANTISED
 from patc.frontend.onnx_recurrent import RECURRENT
 from patc.frontend.onnx_resize import rewrite_resize
 from patc.frontend.onnx_sampling import SAMPLING
+from patc.frontend.onnx_windows import WINDOWS
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -61,20 +62,52 @@ def _gemm(writer: Writer, node: onnx.NodeProto) -> str | None:
     kinds = writer.kinds
     if alpha == 1 or writer.element(b) not in (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE):
         return None
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(b))
+    dtype = writer.dtype(b)
     scaled = writer.emit("Mul", b, writer.constant(np.array(alpha, dtype)))
     others = [attribute for attribute in node.attribute if attribute.name != "alpha"]
     return writer.emit("Gemm", a, scaled, *c, attributes=others)
 
 
 def _einsum(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Multiply scalars, of which torch-mlir takes all memory to name the axes."""
-    if attribute_of(node, "equation", b"").strip(b" ,->"):
-        return None
+    """Multiply scalars, of which torch-mlir takes all memory to name the axes, and name the axes of results: those that
+    come once, in the order of the alphabet."""
+    equation = attribute_of(node, "equation", b"").decode().replace(" ", "")
+    if equation.strip(",->"):
+        if "->" in equation:
+            return None
+        letters = equation.replace("...", "").replace(",", "")
+        once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        whole = f"{equation}->{'...' * ('...' in equation)}{''.join(once)}"
+        return writer.emit("Einsum", *node.input, equation=whole)
     result, *others = node.input
     for other in others:
         result = writer.emit("Mul", result, other)
     return result if others else writer.emit("Identity", result)
+
+
+def _matmul(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Give a vector that several matrices are multiplied with a second axis: torch-mlir has no lowering otherwise."""
+    a, b = node.input
+    if len(writer.sizes(b)) != 1 or len(writer.sizes(a)) < 3:
+        return None
+    column = writer.emit("Reshape", b, writer.constant(np.array([-1, 1], np.int64)))
+    shape = writer.constant(np.array(writer.sizes(node.output[0]), np.int64))
+    return writer.emit("Reshape", writer.emit("MatMul", a, column), shape)
+
+
+def _reverse_sequence(writer: Writer, node: onnx.NodeProto) -> str:
+    """Gather the first elements of each sequence from its end on, and the rest where it is."""
+    x, lengths = node.input
+    time, batch = attribute_of(node, "time_axis", 0), attribute_of(node, "batch_axis", 1)
+    shape = writer.sizes(x)
+    along = [shape[axis] if axis == time else 1 for axis in range(len(shape))]
+    across = [shape[axis] if axis == batch else 1 for axis in range(len(shape))]
+    steps = writer.constant(np.arange(shape[time]).reshape(along))
+    ends = writer.emit("Reshape", lengths, writer.constant(np.array(across, np.int64)))
+    mirrored = writer.emit("Sub", writer.emit("Sub", ends, writer.constant(np.array(1, np.int64))), steps)
+    places = writer.emit("Where", writer.emit("Less", steps, ends), mirrored, steps)
+    whole = writer.emit("Expand", places, writer.constant(np.array(shape, np.int64)))
+    return writer.emit("GatherElements", x, whole, axis=time)
 
 
 def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
@@ -82,7 +115,7 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     x, kind = node.input[0], f"ReduceL{attribute_of(node, 'p', 2)}"
     axes = writer.constant(np.array([attribute_of(node, "axis", -1)], np.int64))
     norm = writer.emit(kind, x, axes, keepdims=1)
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(x))
+    dtype = writer.dtype(x)
     zero, one = (writer.constant(np.array(value, dtype)) for value in (0, 1))
     return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
 
@@ -119,8 +152,7 @@ def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
     kept = [attribute for attribute in node.attribute if attribute.name not in ("ceil_mode", "pads")]
     pads = [*before.tolist(), *(after + beyond).tolist()]
     means = writer.emit("AveragePool", node.input[0], attributes=kept, pads=pads)
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(node.input[0]))
-    return writer.emit("Mul", means, writer.constant(scale.astype(dtype)))
+    return writer.emit("Mul", means, writer.constant(scale.astype(writer.dtype(node.input[0]))))
 
 
 def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
@@ -159,12 +191,15 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     **QUANTISED,
     **RECURRENT,
     **SAMPLING,
+    **WINDOWS,
     "AveragePool": _average_pool,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
     "Einsum": _einsum,
     "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
+    "MatMul": _matmul,
     "Pad": _pad,
     "Resize": rewrite_resize,
+    "ReverseSequence": _reverse_sequence,
 }

@@ -22,12 +22,8 @@ def _text(node: onnx.NodeProto, name: str, default: str) -> str:
     return str(attribute_of(node, name, default.encode()).decode())
 
 
-def _dtype(writer: Writer, name: str) -> Any:
-    return load_onnx().helper.tensor_dtype_to_np_dtype(writer.element(name))
-
-
 def _is_float(writer: Writer, name: str) -> bool:
-    return bool(_dtype(writer, name).kind == "f")
+    return bool(writer.dtype(name).kind == "f")
 
 
 def _constant(writer: Writer, node: onnx.NodeProto, place: int) -> np.ndarray | None:
@@ -58,7 +54,7 @@ def _dft(writer: Writer, node: onnx.NodeProto) -> str | None:
     order = [other for other in range(len(shape) - 1) if other != place] + [place, len(shape) - 1]
     turned = writer.emit("Transpose", x, perm=order)
     rest = [shape[other] for other in order[:-2]]
-    y = _product(writer, turned, rest, matrix.astype(_dtype(writer, x)))
+    y = _product(writer, turned, rest, matrix.astype(writer.dtype(x)))
     return writer.emit("Transpose", y, perm=[order.index(other) for other in range(len(shape))])
 
 
@@ -103,7 +99,7 @@ def _col2im(writer: Writer, node: onnx.NodeProto) -> str | None:
     reach = [dilations[i] * (kernel[i] - 1) + 1 for i in range(rank)]
     counts = [(sizes[i] + pads[i] + pads[i + rank] - reach[i]) // strides[i] + 1 for i in range(rank)]
     more = [sizes[i] - (counts[i] - 1) * strides[i] - reach[i] + pads[i] + pads[i + rank] for i in range(rank)]
-    weight = np.zeros((rows, 1, taps), _dtype(writer, x))
+    weight = np.zeros((rows, 1, taps), writer.dtype(x))
     weight[np.arange(rows), 0, np.arange(rows) % taps] = 1
     return writer.emit(
         "ConvTranspose",
@@ -120,7 +116,7 @@ def _grid_sample(writer: Writer, node: onnx.NodeProto) -> str | None:
     if not _is_float(writer, x) or writer.element(x) != writer.element(grid):
         return None
     count = math.prod(places[1:-1])
-    sampler = _Grid(writer, node, _dtype(writer, x))
+    sampler = _Grid(writer, node, writer.dtype(x))
     flat = writer.emit("Reshape", grid, sampler.shape(n, count, len(sizes)))
     taps = []
     for axis, size in enumerate(sizes):  # the grid has the last axis first

@@ -38,12 +38,16 @@ class Writer:
 
     def emit(self, kind: str, *inputs: str, attributes: Any = (), **values: Any) -> str:
         """Write a node and return its result."""
+        return self.emit_all(kind, 1, *inputs, attributes=attributes, **values)[0]
+
+    def emit_all(self, kind: str, count: int, *inputs: str, attributes: Any = (), **values: Any) -> tuple[str, ...]:
+        """Write a node of `count` results and return them."""
         self._count += 1
-        output = f"{self.name}/{kind}_{self._count}"
-        made = load_onnx().helper.make_node(kind, list(inputs), [output], name=self.name, **values)
+        outputs = tuple(f"{self.name}/{kind}_{self._count}" + f".{number}" * (number > 0) for number in range(count))
+        made = load_onnx().helper.make_node(kind, list(inputs), outputs, name=self.name, **values)
         made.attribute.extend(attributes)
         self.nodes.append(made)
-        return output
+        return outputs
 
     def emit_layer(self, operands: Sequence[str], layer: str, shapes: Sequence[Sequence[int]]) -> list[str]:
         """Write a recurrent layer of patc, see `patc.frontend.held`; return its results, which are f32."""
@@ -74,6 +78,10 @@ class Writer:
     def element(self, name: str) -> int:
         """Return the element type of a value of the graph."""
         return self.graph.types[name].element
+
+    def dtype(self, name: str) -> Any:
+        """Return numpy's element type of a value of the graph."""
+        return load_onnx().helper.tensor_dtype_to_np_dtype(self.element(name))
 
     def sizes(self, name: str) -> tuple[int, ...]:
         """Return the shape of a value of the graph."""

@@ -1,0 +1,102 @@
+"""Operations of .onnx files whose attributes torch-mlir lacks or reads in another way, against ONNX's own evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+import patc
+
+
+def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:
+    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
+
+
+def check(
+    nodes: Sequence[Any], given: dict[str, np.ndarray], constants: dict[str, np.ndarray], opset: int, path: Path
+) -> None:
+    """Compare all results of some nodes that nothing else reads."""
+    types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
+    read = {name for each in nodes for name in each.input}
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, types[name], array.shape) for name, array in given.items()],
+        [helper.make_value_info(name, onnx.TypeProto()) for each in nodes for name in each.output if name not in read],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    onnx.save(model, path)
+    found = patc.compile(path, threads=1)(*given.values())
+    wanted = ReferenceEvaluator(model).run(None, given)
+    for value, one, other in zip(graph.output, found, wanted, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), value.name
+        bound = 1e-2 if one.dtype == np.float16 else 1e-5
+        np.testing.assert_allclose(one, other, rtol=0, atol=bound * np.abs(other).max(), err_msg=value.name)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_windows_products_and_places(tmp_path: Path) -> None:
+    x, vector = random(2, 4, 6, 8), random(8)
+    nodes = [
+        node("ConvTranspose", "x w", "asymmetric", pads=[0, 1, 2, 1], strides=[2, 1], kernel_shape=[3, 3]),
+        node("ConvTranspose", "x w", "dilated", pads=[1, 0, 0, 2], dilations=[2, 1], kernel_shape=[3, 3]),
+        node("ConvTranspose", "x w", "upper", auto_pad="SAME_UPPER", strides=[2, 3], kernel_shape=[3, 3]),
+        node("ConvTranspose", "x wide", "lower", auto_pad="SAME_LOWER", strides=[2, 3], kernel_shape=[4, 4]),
+        node("MaxPool", "x", "largest places", strides=[2, 2], kernel_shape=[2, 2]),
+        node("Mul", "places three", "counted"),
+        node("MaxUnpool", "largest places", "unpooled", strides=[2, 2], kernel_shape=[2, 2]),
+        node("MatMul", "x vector", "rows"),
+        node("Einsum", "rows m", "implicit", equation="nch, hk"),
+        node("ReverseSequence", "vector3 lengths", "reversed", time_axis=0, batch_axis=1),
+    ]
+    constants = {"w": random(4, 3, 3, 3), "wide": random(4, 3, 4, 4), "m": random(6, 5)}
+    constants |= {"three": np.array(3), "lengths": np.array([1, 4, 2])}
+    check(nodes, {"x": x, "vector": vector, "vector3": random(4, 3, 2)}, constants, 18, tmp_path / "net.onnx")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_numbers_of_16_bits_blocks_and_half_precision(tmp_path: Path) -> None:
+    constants = {
+        "scale": np.float32(0.001),
+        "zero": np.array(3000, np.uint16),
+        "weights": np.random.default_rng(0).integers(-8, 8, (5, 6)).astype(np.int8),
+        "scales": np.abs(random(3, 6)) + 0.1,
+        "half": np.array(0.1, np.float16),
+    }
+    nodes = [
+        node("QuantizeLinear", "x scale zero", "q"),
+        node("DequantizeLinear", "q scale zero", "restored"),
+        node("DequantizeLinear", "weights scales", "w", axis=0, block_size=2),
+        node("MatMul", "x w", "product"),
+        node("DequantizeLinear", "bytes half", "halves"),
+    ]
+    given = {"x": random(3, 5), "bytes": np.arange(-8, 8, dtype=np.int8)}
+    check(nodes, given, constants, 21, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(9, "Upsample"), (10, "Resize")])
+def test_old_resizing_places_elements_at_multiples(opset: int, kind: str, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", "scales"], ["y"], mode="linear")],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array([1, 1, 1, 2], np.float32), "scales")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), tmp_path / "a.onnx"
+    )
+    found = patc.compile(tmp_path / "a.onnx", threads=1)(np.array([[[[0, 2, 3]]]], np.float32))
+    assert np.asarray(found).ravel().tolist() == [0, 1, 2, 2.5, 3, 3]
