@@ -118,8 +118,8 @@ def _along(writer: Writer, name: str, like: str, axis: int, block: int = 0) -> s
     if len(sizes) != 1 or rank < 2:
         return floats
     if not -rank <= axis < rank:
-        place = f"{writer.graph.path}: {writer.name}"
-        raise PatcError(f"expected an axis of a tensor of {rank} dimensions, found {axis}", place)
+        where = f"{writer.graph.path}: {writer.name}"
+        raise PatcError(f"expected an axis of a tensor of {rank} dimensions, found {axis}", where)
     form = [1] * rank
     form[axis] = sizes[0]
     return writer.emit("Reshape", floats, writer.constant(np.array(form, np.int64)))
