@@ -132,8 +132,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         small = documents.small_model(info)
         monkeypatch.setitem(models.MODELS, name, small)
         monkeypatch.setattr(models, name, small.build)
-    monkeypatch.setattr(data, "_GLYPHS", 64)
-    monkeypatch.setattr(tuning, "SECONDS", 0.01)
+    monkeypatch.setattr(data, "_glyphs", functools.partial(_few_glyphs, data._glyphs))
+    monkeypatch.setattr(tuning, "REPETITIONS", (1, 1))
     monkeypatch.setattr(peak, "measure_peak", PEAK)
     monkeypatch.setattr(runner, "measure_peak", PEAK)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -145,6 +145,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(threads)
+
+
+def _few_glyphs(make: Any, count: str, name: str, seed: int) -> Any:
+    return make("64", name, seed)
 
 
 def test_marks_are_needed() -> None:
