@@ -17,6 +17,7 @@ from torch_mlir.dialects import func
 
 from patc import __version__, codegen, passes
 from patc.bench.machine import this_machine
+from patc.bench.sharing import Watch
 from patc.diagnostics import Diagnostic, PatcError, layer_name
 from patc.dialects import pattern
 from patc.execution import compile_module
@@ -60,6 +61,7 @@ class Tuner:
         self._cache = TuningCache() if cache is None else cache
         self._notify = notify
         self._keeps = True
+        self._is_alone = True
 
     def __call__(self, op: Any, candidates: Sequence[Candidate], state: PassState) -> list[float]:
         """Return the seconds that an op takes with each of the candidates."""
@@ -72,7 +74,11 @@ class Tuner:
             known = None
         if known is None:
             self._notify(layer.name)
+            watch = Watch()
             known = time_candidates(layer, self._threads, self._target)
+            if self._is_alone and (warning := watch.warning()):
+                _remark(state, f"timing {layer.name}: {warning}", None)
+                self._is_alone = False
             self._store(key, known, state)
         return known
 

@@ -72,11 +72,13 @@ def _print_values(before: Any, after: Any) -> None:
 
 def _check(name: str) -> None:
     from patc.bench.machine import find_caches
+    from patc.bench.sharing import Watch
     from patc.calibration.check import check
     from patc.calibration.measure import measure_core
     from patc.targets import get_target, host
     from patc.tools.console import compilation_progress, describe_tile, make_console, make_table
 
+    watch = Watch()
     core = measure_core(host(), find_caches().level2)
     with compilation_progress() as report:
         found = check(get_target(name), core.clock_hz, notify=lambda layer: report(f"timing {layer}", 0, 1))
@@ -88,8 +90,8 @@ def _check(name: str) -> None:
         table.add_row(str(item.layer), chosen, *times, *ratios)
     make_console().print(table)
     print(summarize(found))
-    if core.is_shared:
-        print("others used the machine meanwhile: the times are not reliable")
+    if core.is_shared or watch.warning():
+        print(watch.warning() or "others used the machine meanwhile: times may be too long")
 
 
 def summarize(found: list[Checked]) -> str:
