@@ -151,7 +151,9 @@ class _Resize:
         exact = np.float32(self.exact[number])
         half = (x + np.float32(0.5)) / scale - np.float32(0.5)
         if self.places == "align_corners":
-            return x * (length - one) / (exact - one) if self.made[number] > 1 else x
+            # Enlarged, the last element lies at the end, as in PyTorch; cases of ONNX that shrink have it elsewhere.
+            last = np.float32(self.made[number]) if scale > 1 else exact
+            return x * (length - one) / (last - one) if self.made[number] > 1 else x
         if self.places == "asymmetric":
             return x / scale
         if self.places == "tf_half_pixel_for_nn":
