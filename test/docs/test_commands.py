@@ -202,6 +202,6 @@ def _here(words: list[str]) -> list[str]:
     nets have their usual size."""
     words = [str(ROOT / word) if word.startswith("examples/") else word for word in words]
     if words and words[0] == "bench":
-        words[1] = f"{words[1]}.py:build"
+        words[1] = f"{words[1]}.py:build" if words[1] in models.MODELS else words[1]
         words = ["1" if word == "1,2" else word for word in words]
     return words
