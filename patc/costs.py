@@ -41,9 +41,13 @@ class CoreCosts:
         fma_latency_cycles: from a multiply-add to one that needs its sum.
         sustained_fma: part of the multiply-adds that could start, that do in loops with loads and shifts.
         contention: part of the shorter one of multiply-adds and loads that does not hide behind the other.
+        panel_cycles: end of the loop over the products of a panel, and weights from the second-level cache, for each product.
+        copied_cycles: to copy a vector into a panel.
+        parked_cycles: to add a vector of sums to those that wait in a cache, or to take it from there.
         transform_operation: vector operation of Winograd's transforms, shuffles among them, in multiply-adds.
         sums_in_flight: multiply-adds that wait for each other at least, for a core to be busy.
         loads_per_cycle: vector loads that start in one cycle, however short the vectors.
+        crossing_loads: that start in the time of one that crosses a cache line.
         store_cycles: of one vector through the epilogue.
         product_cycles: to store a vector of Winograd's products, beside multiply-adds of others.
         wide_shift_cycles: what a shift of two full vectors takes from the multiply-adds.
@@ -70,6 +74,7 @@ class CoreCosts:
         spilled_bytes_per_cycle: of what does not stay in `shared_level_bytes`.
         planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
         stream_bytes_per_cycle: one stream from memory.
+        exposed_stream: part of such a stream of weights that no multiply-adds hide.
         remote_bytes_per_cycle: from the cache of another core, many lines in a row.
         remote_line_cycles: of one line from there.
         meeting_cycles: until all threads know that each of them has come.
@@ -91,9 +96,13 @@ class CoreCosts:
     fma_latency_cycles: float = 4.0
     sustained_fma: float = 1.0
     contention: float = 0.0
+    panel_cycles: float = 0.0
+    copied_cycles: float = 1.5
+    parked_cycles: float = 2.0
     transform_operation: float = 1.0
     sums_in_flight: int = 8
     loads_per_cycle: int = 2
+    crossing_loads: float = 2.0
     store_cycles: float = 2.0
     product_cycles: float = 1.0
     wide_shift_cycles: float = 0.15
@@ -119,6 +128,7 @@ class CoreCosts:
     spilled_bytes_per_cycle: float = 8.0
     planes_bytes_per_cycle: float = 2.5
     stream_bytes_per_cycle: float = 5.5
+    exposed_stream: float = 0.0
     remote_bytes_per_cycle: float = 4.0
     remote_line_cycles: float = 100.0
     meeting_cycles: float = 6000.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from patc.costs import CoreCosts
 
-KIB = 1024
+KIB, MIB = 1024, 1 << 20
 USABLE = 5, 8  # of the first-level cache: weights and outputs take the rest
 
 
@@ -83,15 +83,21 @@ class Cpu:
 _SAPPHIRE_RAPIDS = {
     "sustained_fma": 0.72,
     "contention": 0.15,
+    "panel_cycles": 1.0,
+    "parked_cycles": 3.0,
     "transform_operation": 5.0,
     "store_cycles": 0.35,
     "wide_shift_cycles": 0.18,
     "product_cycles": 0.77,
     "mispredicted_cycles": 12.0,
-    "first_level_bytes": 36 * KIB,
+    "first_level_bytes": 24 * KIB,
+    "second_level_bytes": MIB,  # of 2 MiB: the rest holds what layers before and after this one work on
+    "shared_level_bytes": 2 * MIB,
     "line_cycles": 1.7,
     "streamed_lines": 0.3,
     "stream_bytes_per_cycle": 5.0,
+    "exposed_stream": 1.0,
+    "prefetched_line_cycles": 6.0,
     "written_line_cycles": 3.0,
     "stationary_sums": 0.23,
     "stationary_ends_cycles": 21.0,

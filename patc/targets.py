@@ -260,9 +260,10 @@ def uncalibrated_host() -> Target:
         return replace(like, name="host", cpu="", **found)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise PatcError(f"expected an x86-64 or AArch64 host, found {platform.machine().lower()}")
-    for target in (X86_64_V4, X86_64_V3):
-        if features.issuperset(target.features):
-            return replace(target, name="host", cpu="", features=tuple(sorted(features)))
+    for level in reversed(X86_LEVELS):
+        if features.issuperset(X86_LEVELS[level][2]):
+            cpu = host_cpu() if X86[host_cpu()].lanes >= X86_LEVELS[level][0] else DEFAULT_X86
+            return replace(x86(level, cpu), name="host", cpu="", features=tuple(sorted(features)))
     raise PatcError("expected a CPU with AVX2 and FMA, found one without")
 
 

@@ -72,9 +72,9 @@ class CoreModel(abc.ABC):
         return max(1 / self.target.pipes, lanes / self.fma_lanes) / self.costs.sustained_fma
 
     def load_cycles(self, lanes: int, aligned: bool, element_bytes: int = 4) -> float:
-        """Return the cycles of one vector load; one that crosses a cache line counts twice."""
-        bytes_ = element_bytes * lanes
-        crossing = 1.0 if aligned else 1.0 + bytes_ / self.costs.line_bytes
+        """Return the cycles of one vector load, on average over where it starts if it is not aligned."""
+        bytes_, more = element_bytes * lanes, self.costs.crossing_loads - 1.0
+        crossing = 1.0 if aligned else 1.0 + more * bytes_ / self.costs.line_bytes
         start = min(1 / self.costs.loads_per_cycle, 1 / self.target.pipes)
         return max(start, bytes_ / self.target.load_bytes) * crossing
 

@@ -31,7 +31,8 @@ def winograd_cycles(layer: TiledLayer, model: CoreModel) -> float:
     weight_bytes = 4 * layer.positions * layer.summed * layer.filters
     streams = bands if weight_bytes > costs.shared_level_bytes else 1
     streamed = streams * weight_bytes / costs.stream_bytes_per_cycle
-    return transforms + math.hypot(bands * _product_cycles(layer, model), streamed)
+    hidden, waited = streamed * (1 - costs.exposed_stream), streamed * costs.exposed_stream
+    return transforms + math.hypot(bands * _product_cycles(layer, model), hidden) + waited
 
 
 def _transform_cycles(layer: TiledLayer, model: CoreModel) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from patc.targets import Target
 
 RUNS = 9  # of a probe, of which the fastest counts: nothing else makes a loop faster than it is
 SECONDS = 2e-3  # that a run takes, about
+BEHIND = 16  # times half of the second-level cache are behind it
+PLANES_APART = 257 * 256  # bytes: a row of each plane, and no two of them in the same sets of a cache
 SHARED = 0.1  # a larger `Bench.disturbance` is that of others
 
 Clock = Callable[[], float]
@@ -52,6 +55,25 @@ class Bench:
         while self._run(function, turns, size) < SECONDS / 4 and turns < 1 << 40:
             turns *= 4
         return min(self._run(function, turns, size) for _ in range(runs)) / turns / self._amounts[name]
+
+    def remote_seconds(self, name: str, size: int) -> float:
+        """Return the seconds of one unit of what a probe does with `size` bytes that another core has just written; 0
+        where the process cannot choose its core, or has one.
+        """
+        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if len(allowed) < 2:
+            return 0.0
+        turns, found = size // 256, []
+        try:
+            for _ in range(RUNS):
+                os.sched_setaffinity(0, allowed[:1])
+                self._run(self._functions["probe_writes"], turns, size)
+                os.sched_setaffinity(0, allowed[1:2])
+                self._run(self._functions[name], 1, size)
+                found.append(self._run(self._functions[name], turns, size))
+        finally:
+            os.sched_setaffinity(0, allowed)
+        return min(found) / turns / self._amounts[name]
 
     def disturbance(self, name: str) -> float:
         """Return by which part the median run of a probe takes longer than the fastest one: next to nothing on a core
@@ -102,10 +124,10 @@ def measure_core(target: Target, level2: int, bench: Bench | None = None) -> Cor
         bench: what measures; one of this machine's own by default.
     """
     lanes, size = target.lanes, 1 << (level2 // 2).bit_length() - 1
-    bench = bench or Bench(wanted(target), size)
+    bench = bench or Bench(wanted(target), BEHIND * size)
     cycle = bench.seconds("probe_clock")
-    multiply_adds, aligned, short = (
-        cycle / bench.seconds(f"probe_{name}") for name in ("multiply_adds", "aligned", "short")
+    multiply_adds, aligned, crossing, short = (
+        cycle / bench.seconds(f"probe_{name}") for name in ("multiply_adds", "aligned", "crossing", "short")
     )
     chain, line = (bench.seconds(f"probe_{name}", number) / cycle for name, number in (("chain", 0), ("lines", size)))
     latency, pipes = max(1, round(chain)), max(1, round(multiply_adds))
@@ -117,7 +139,14 @@ def measure_core(target: Target, level2: int, bench: Bench | None = None) -> Cor
         "load_bytes": max(1, round(aligned)) * 4 * lanes,
         "second_level_bytes": level2,
         "line_cycles": round(probes.LINE * line, 2),
+        "crossing_loads": round(max(1.0, aligned / crossing), 2),
+        "stream_bytes_per_cycle": round(cycle / bench.seconds("probe_lines", BEHIND * size), 2),
+        "planes_bytes_per_cycle": round(cycle / bench.seconds("probe_planes", BEHIND * size), 2),
     }
+    remote, row = (bench.remote_seconds(f"probe_{name}", size // 2) for name in ("lines", "planes"))
+    if remote and row:
+        values["remote_bytes_per_cycle"] = round(cycle / remote, 2)
+        values["remote_line_cycles"] = round(probes.LINE * row / cycle, 1)
     return Core(values, 1 / cycle, bench.disturbance("probe_clock") > SHARED)
 
 
@@ -129,6 +158,9 @@ def wanted(target: Target) -> list[Probe]:
         probes.multiply_adds(lanes, chains, "probe_multiply_adds"),
         probes.multiply_adds(lanes, 1, "probe_chain"),
         probes.loads(lanes, "probe_aligned"),
+        probes.loads(lanes, "probe_crossing", probes.LINE - 2 * lanes),
         probes.loads(4, "probe_short"),
-        probes.lines(lanes),
+        probes.lines(lanes, "probe_lines"),
+        probes.lines(lanes, "probe_planes", PLANES_APART),
+        probes.writes(lanes, "probe_writes"),
     ]

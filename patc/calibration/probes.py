@@ -85,26 +85,35 @@ def multiply_adds(lanes: int, chains: int, name: str) -> Probe:
     return Probe(name, _loop(name, body, phis, starts), chains * steps, declared)
 
 
-def loads(lanes: int, name: str) -> Probe:
-    """Return loads of vectors from the first-level cache, each from the start of a line; the amount is loads."""
+def loads(lanes: int, name: str, start: int = 0) -> Probe:
+    """Return loads of vectors from the first-level cache, each from byte `start` of a line; the amount is loads."""
     body = []
     for number in range(UNROLLED):
         body += [
-            f"%a{number} = getelementptr i8, ptr %data, i64 {LINE * number}",
+            f"%a{number} = getelementptr i8, ptr %data, i64 {LINE * number + start}",
             f"%v{number} = load volatile <{lanes} x float>, ptr %a{number}, align 4",
         ]
     return Probe(name, _loop(name, body), UNROLLED)
 
 
-def lines(lanes: int) -> Probe:
-    """Return loads of all of a buffer in order, over and over; its bytes, a power of two, are the second number. The
-    amount is bytes."""
+def lines(lanes: int, name: str, apart: int = 256) -> Probe:
+    """Return loads of all of a buffer, over and over: of 256 bytes in a row, and then of those `apart` bytes further
+    on, an odd multiple of 256. Its bytes, a power of two, are the second number. The amount is bytes."""
+    return _over_buffer(lanes, name, apart, f"load volatile <{lanes} x float>, ptr %a{{0}}, align 4")
+
+
+def writes(lanes: int, name: str) -> Probe:
+    """Return the same with stores of zeros, in order."""
+    return _over_buffer(lanes, name, 256, f"store volatile <{lanes} x float> zeroinitializer, ptr %a{{0}}, align 4")
+
+
+def _over_buffer(lanes: int, name: str, apart: int, access: str) -> Probe:
     before = "  %size.at = getelementptr i64, ptr %given, i64 1\n  %size = load i64, ptr %size.at\n"
-    body = ["%start = mul i64 %turn, 256", "%mask = sub i64 %size, 1", "%place = and i64 %start, %mask"]
+    body = [f"%start = mul i64 %turn, {apart}", "%mask = sub i64 %size, 1", "%place = and i64 %start, %mask"]
     for number in range(256 // (4 * lanes)):
         body += [
             f"%o{number} = add i64 %place, {4 * lanes * number}",
             f"%a{number} = getelementptr i8, ptr %data, i64 %o{number}",
-            f"%v{number} = load volatile <{lanes} x float>, ptr %a{number}, align 4",
+            (f"%v{number} = " if access.startswith("load") else "") + access.format(number),
         ]
-    return Probe("probe_lines", _loop("probe_lines", body, before=before), 256)
+    return Probe(name, _loop(name, body, before=before), 256)

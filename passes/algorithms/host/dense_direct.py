@@ -88,5 +88,5 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     filters_first = not layer.is_far(layer.inputs) or weights * layer.batch * ceil_div(layer.height, rows) > (
         layer.inputs * blocks
     )
-    streamed = layer.streamed(tile, weights, blocks, filters_first)
-    return TileCost(cycles, taps * block, channel.bound, blocks, streamed)
+    streamed = layer.streamed(tile, weights, blocks, filters_first, cycles)
+    return TileCost(cycles, taps * block, channel.bound, blocks, streamed=streamed)

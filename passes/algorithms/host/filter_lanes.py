@@ -22,7 +22,6 @@ from patc.passes.kernels.host import filter_lanes
 from patc.targets import Target
 
 _MOST_TAPS = 25  # that have code of their own
-_AGAIN = 2  # times that far weights cost as much as planes: the tiles of a block push them out of the caches
 _LEAST_LANES = 8  # of a vector: half of it is still one
 
 
@@ -79,13 +78,14 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     """Return what a tile of a block of filters costs."""
     model, geometry, costs, taps = layer.model, layer.geometry, layer.model.costs, math.prod(kernel)
     lanes, cycles, bound = layer.model.lanes, 0.0, ""
+    stays = 4 * geometry.channels * taps * vectors * lanes <= costs.first_level_bytes  # the weights of a block
+    lines = 0.0 if stays else taps * vectors * costs.line_cycles
     for strip in tile.strips:
         outputs = tile.rows * sum(chunk.valid for chunk in strip.chunks)
         parts = {
             "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes),
             "loads": taps * (outputs + vectors) / costs.loads_per_cycle,
         }
-        lines = taps * vectors * costs.line_cycles * costs.streamed_lines
         channel = math.hypot(*parts.values(), lines) + 1.0
         slots = tile.rows * sum(chunk.lanes for chunk in strip.chunks)
         shuffles = vectors * ceil_div(slots, lanes) * lanes * (lanes.bit_length() + 1)
@@ -95,7 +95,5 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
         bound = max(parts, key=lambda name: parts[name])
     blocks = ceil_div(layer.filters, vectors * lanes)
     weights = 4.0 * layer.filters * geometry.channels * taps
-    streamed = layer.streamed(tile, weights, blocks, filters_first=True)
-    if layer.is_far(weights):
-        streamed += _AGAIN * weights / costs.planes_bytes_per_cycle
-    return TileCost(cycles, taps * vectors * lanes, bound, blocks, streamed)
+    streamed = layer.streamed(tile, weights, blocks, True, cycles)
+    return TileCost(cycles, taps * vectors * lanes, bound, blocks, streamed=streamed)

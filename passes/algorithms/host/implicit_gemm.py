@@ -32,8 +32,6 @@ _LEAST_FILTERS = 32  # that share a copy
 _PIXELS = (96, 192, 384)  # outputs of a tile, about
 _MOST_RUNS = 48  # vectors of a tile that are copied: each has code of its own
 _BLOCKS = {2: (12, 14), 3: (4, 8), 4: (6,)}  # filters whose accumulators fill registers, by vectors of a panel
-_COPY_CYCLES = 1.5  # of one vector
-_PARKED_CYCLES = 2.0  # to add a vector to the parked sums
 
 
 class ImplicitGemm(HostAlgorithm):
@@ -119,10 +117,11 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
         for _, vectors in cuts.firsts():
             multiply = block * vectors * model.vector_cycles(lanes)
             loads = (block + vectors) / costs.loads_per_cycle
-            multiplied += products * max(multiply, loads, costs.fma_latency_cycles)
-            parked += depth.ranges * (block * vectors * _PARKED_CYCLES + costs.mispredicted_cycles / 2)
-        copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * _COPY_CYCLES
-        stored = tile.rows * len(strip.chunks) * (2 * costs.store_cycles)
+            product = max(model.beside(multiply, loads), costs.fma_latency_cycles) + costs.panel_cycles
+            multiplied += products * product
+            parked += depth.ranges * (block * vectors * costs.parked_cycles + costs.mispredicted_cycles / 2)
+        copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * costs.copied_cycles
+        stored = tile.rows * len(strip.chunks) * (costs.store_cycles + costs.parked_cycles)
         stored += layer.written_cycles(tile, strip)
         work = seen * (plan.blocks * (multiplied + parked) + copied) + plan.blocks * block * stored
         cycles += strip.count * work
@@ -130,8 +129,7 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
     streams = sum(strip.count for strip in tile.strips)
     if layer.is_far(weights):  # they are asked for in time
         cycles = math.hypot(cycles, seen * streams * weights / costs.stream_bytes_per_cycle)
-    again = plan.groups * layer.inputs / costs.stream_bytes_per_cycle if layer.is_far(layer.inputs) else 0.0
-    return TileCost(cycles, block * plan.vectors, "multiply-adds", streamed=again)
+    return TileCost(cycles, block * plan.vectors, "multiply-adds", streamed=plan.groups * layer.read_ahead)
 
 
 def _seen(layer: TiledConvolution, plan: Plan, window: Window, size: tuple[int, int]) -> float:

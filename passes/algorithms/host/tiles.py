@@ -81,6 +81,7 @@ class TiledConvolution:
         geometry: how the window meets the input.
         distant: tensors, of the result and a residual, that are behind the caches of a core.
         phases: of the result's layout.
+        given: bytes of the input, of all groups.
     """
 
     model: CoreModel
@@ -91,6 +92,7 @@ class TiledConvolution:
     geometry: Geometry
     distant: int
     phases: int
+    given: float
 
     @staticmethod
     def of(op: Any, target: Target, channels: int, threads: int) -> TiledConvolution:
@@ -99,8 +101,9 @@ class TiledConvolution:
         batch, filters = op.result.type.shape[:2]
         is_distant = size * batch * filters * layout.plane > model.costs.second_level_bytes
         distant = (1 if op.residual is None else 2) * is_distant
-        plane = kernel_plane(op, threads)
-        return TiledConvolution(model, batch, filters, *plane, _geometry(op, channels), distant, layout.phases)
+        plane, geometry = kernel_plane(op, threads), _geometry(op, channels)
+        given = float(batch * op.input.type.shape[1] * geometry.plane_bytes)
+        return TiledConvolution(model, batch, filters, *plane, geometry, distant, layout.phases, given)
 
     def tiles(self) -> Iterator[RegisterTile]:
         """Yield the tiles that are worth a thought."""
@@ -116,24 +119,34 @@ class TiledConvolution:
         """Bytes of all inputs of a group."""
         return float(self.batch * self.geometry.channels * self.geometry.plane_bytes)
 
+    @property
+    def read_ahead(self) -> float:
+        """Cycles in which the input comes from behind the second-level cache, asked for in time."""
+        costs = self.model.costs
+        return self.given / costs.line_bytes * costs.prefetched_line_cycles if self.is_far(self.given) else 0.0
+
     def is_far(self, size: float) -> bool:
         """Whether so many bytes may not stay in the second-level cache; see `Kernel.may_be_distant`."""
         return size > self.model.costs.second_level_bytes // 2
 
-    def streamed(self, tile: RegisterTile, weights: float, blocks: int, filters_first: bool) -> float:
-        """Return the cycles in which what does not stay near comes: inputs once, and again for each block of filters,
-        or weights again for each tile.
+    def streamed(self, tile: RegisterTile, weights: float, blocks: int, filters_first: bool, cycles: float) -> float:
+        """Return the cycles in which what does not stay near comes, beside multiply-adds: inputs once, or again for each
+        block of filters, or weights again for each tile.
 
         Args:
-            weights: bytes of all weights; `filters_first` ones are asked for in time.
+            weights: bytes of all weights; `filters_first` ones are read once.
+            cycles: of a row of tiles of one block of filters.
         """
         costs, are_far = self.model.costs, self.is_far(self.inputs)
-        once = self.inputs / costs.stream_bytes_per_cycle if are_far else 0.0
+        rows = self.batch * ceil_div(self.height, tile.rows)
+        first = rows * cycles * self.given / self.inputs  # each group's first block, while inputs come
+        once = math.hypot(first, self.read_ahead) - first
         if not self.is_far(weights):
             return once
         if filters_first:
-            return blocks * self.inputs / costs.planes_bytes_per_cycle if are_far else 0.0
-        tiles = self.batch * ceil_div(self.height, tile.rows) * sum(strip.count for strip in tile.strips)
+            again = blocks * self.inputs / costs.planes_bytes_per_cycle if are_far else 0.0
+            return again + weights / costs.stream_bytes_per_cycle
+        tiles = rows * sum(strip.count for strip in tile.strips)
         return once + tiles * weights / costs.planes_bytes_per_cycle
 
     def candidate(self, schedule: Schedule, tile: RegisterTile, cost: TileCost) -> Candidate:
