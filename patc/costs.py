@@ -41,7 +41,7 @@ class CoreCosts:
         fma_latency_cycles: from a multiply-add to one that needs its sum.
         sustained_fma: part of the multiply-adds that could start, that do in loops with loads and shifts.
         contention: part of the shorter one of multiply-adds and loads that does not hide behind the other.
-        panel_cycles: end of the loop over the products of a panel, and weights from the second-level cache, for each product.
+        panel_cycles: of each product of a panel beside its multiply-adds: end of the loop, and weights that come.
         copied_cycles: to copy a vector into a panel.
         parked_cycles: to add a vector of sums to those that wait in a cache, or to take it from there.
         transform_operation: vector operation of Winograd's transforms, shuffles among them, in multiply-adds.

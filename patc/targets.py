@@ -267,6 +267,12 @@ def uncalibrated_host() -> Target:
     raise PatcError("expected a CPU with AVX2 and FMA, found one without")
 
 
+def fitted_costs(target: Target) -> frozenset[str]:
+    """Return the names of the costs of this machine's target that were fitted to layers on a CPU of its kind."""
+    row = None if is_aarch64_host() else X86[host_cpu()].narrowed(target.lanes)
+    return frozenset() if row is None else frozenset(row.fitted)
+
+
 @functools.cache
 def host_cpu() -> str:
     """Return the name of the CPU whose row of `patc.cpus` is the nearest to this machine's."""

@@ -21,6 +21,8 @@ RUNS = 9  # of a probe, of which the fastest counts: nothing else makes a loop f
 SECONDS = 2e-3  # that a run takes, about
 BEHIND = 16  # times half of the second-level cache are behind it
 PLANES_APART = 257 * 256  # bytes: a row of each plane, and no two of them in the same sets of a cache
+# What layers reach of what loops find, on the core that both were measured on: rows are short, and waited for.
+PLANES_SHARE, REMOTE_LINES = 0.3, 2.0
 SHARED = 0.1  # a larger `Bench.disturbance` is that of others
 
 Clock = Callable[[], float]
@@ -141,12 +143,12 @@ def measure_core(target: Target, level2: int, bench: Bench | None = None) -> Cor
         "line_cycles": round(probes.LINE * line, 2),
         "crossing_loads": round(max(1.0, aligned / crossing), 2),
         "stream_bytes_per_cycle": round(cycle / bench.seconds("probe_lines", BEHIND * size), 2),
-        "planes_bytes_per_cycle": round(cycle / bench.seconds("probe_planes", BEHIND * size), 2),
+        "planes_bytes_per_cycle": round(PLANES_SHARE * cycle / bench.seconds("probe_planes", BEHIND * size), 2),
     }
     remote, row = (bench.remote_seconds(f"probe_{name}", size // 2) for name in ("lines", "planes"))
     if remote and row:
         values["remote_bytes_per_cycle"] = round(cycle / remote, 2)
-        values["remote_line_cycles"] = round(probes.LINE * row / cycle, 1)
+        values["remote_line_cycles"] = round(REMOTE_LINES * probes.LINE * row / cycle, 1)
     return Core(values, 1 / cycle, bench.disturbance("probe_clock") > SHARED)
 
 

@@ -96,4 +96,4 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     blocks = ceil_div(layer.filters, vectors * lanes)
     weights = 4.0 * layer.filters * geometry.channels * taps
     streamed = layer.streamed(tile, weights, blocks, True, cycles)
-    return TileCost(cycles, taps * vectors * lanes, bound, blocks, streamed=streamed)
+    return TileCost(cycles, taps * vectors * lanes // 2, bound, blocks, streamed=streamed)

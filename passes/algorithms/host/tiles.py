@@ -130,7 +130,7 @@ class TiledConvolution:
         return size > self.model.costs.second_level_bytes // 2
 
     def streamed(self, tile: RegisterTile, weights: float, blocks: int, filters_first: bool, cycles: float) -> float:
-        """Return the cycles in which what does not stay near comes, beside multiply-adds: inputs once, or again for each
+        """Return the cycles in which multiply-adds wait for what does not stay near: inputs once, or again for each
         block of filters, or weights again for each tile.
 
         Args:
