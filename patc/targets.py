@@ -262,7 +262,7 @@ def uncalibrated_host() -> Target:
         raise PatcError(f"expected an x86-64 or AArch64 host, found {platform.machine().lower()}")
     for level in reversed(X86_LEVELS):
         if features.issuperset(X86_LEVELS[level][2]):
-            cpu = host_cpu() if X86[host_cpu()].lanes >= X86_LEVELS[level][0] else DEFAULT_X86
+            cpu = host_cpu() if X86[host_cpu()].lanes >= X86_LEVELS[level][0] else DEFAULT_X86[level]
             return replace(x86(level, cpu), name="host", cpu="", features=tuple(sorted(features)))
     raise PatcError("expected a CPU with AVX2 and FMA, found one without")
 

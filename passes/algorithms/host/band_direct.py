@@ -90,5 +90,6 @@ def _cost(layer: TiledConvolution, tile: RegisterTile, sizes: tuple[int, int, in
         stores = layer.filters * (len(lanes) * model.costs.store_cycles + layer.written_cycles(tile, strip))
         cycles += strip.count * (products + loops + stores)
         kept += strip.count * products
-    streamed = layer.streamed(tile, 4.0 * columns * rows, ceil_div(layer.filters, block), False)
+    blocks = ceil_div(layer.filters, block)
+    streamed = layer.streamed(tile, 4.0 * columns * rows, blocks, False, cycles / blocks)
     return TileCost(cycles, block, "arithmetic", kept=kept, streamed=streamed)
