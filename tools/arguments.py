@@ -128,7 +128,12 @@ def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named 
     """Add the options that make a `PatternSpec`."""
     group = parser.add_argument_group(title)
     rate = group.add_mutually_exclusive_group()
-    rate.add_argument("--compression", metavar="R", type=float, help="all convolution weights / kept ones")
+    rate.add_argument(
+        "--compression",
+        metavar="R",
+        type=float,
+        help="all weights of convolutions, or of the layers of another scheme, / kept ones",
+    )
     rate.add_argument("--connectivity", metavar="C", type=float, help="all kernels / kept ones of each 3x3 layer")
     group.add_argument(
         "--library", metavar="NAME|MASKS", type=_library, help="pattern library (phase2), or its masks, as in 27,54,216"

@@ -248,7 +248,8 @@ def _save_histogram(histogram: dict[int, int], folder: Path) -> None:
 def _make_table(report: PruneReport) -> Table:
     from patc.tools.console import join_sizes, make_table
 
-    table = make_table(("layer", "weight", "pruned by", "kernels", "kept", "weights", "kept", "rate"), words=3)
+    units = "kernels" if report.library else "units"
+    table = make_table(("layer", "weight", "pruned by", units, "kept", "weights", "kept", "rate"), words=3)
     for layer in report.layers:
         rate = layer.weights / layer.kept_weights if layer.kept_weights else float("inf")
         numbers = (layer.kernels, layer.kept_kernels, layer.weights, layer.kept_weights)

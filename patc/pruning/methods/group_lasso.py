@@ -14,7 +14,7 @@ from patc.pruning.state import Masked
 
 @dataclass(frozen=True)
 class GroupLasso(Method):
-    """Penalises strength * sum over groups g of sqrt(size_g) |w_g| (Yuan and Lin, 2006), small and large ones alike.
+    """Penalises `strength * sum over g of sqrt(size_g) |w_g|`, large groups and small alike (Yuan and Lin, 2006).
 
     Attributes:
         iterations: expected calls of `Pruner.step`.

@@ -22,13 +22,13 @@ from patc.pruning.state import Masked
 
 @dataclass(frozen=True)
 class Reweighted(Method):
-    """Penalises sum over groups g of strength * |w_g|^power / (|v_g|^power + epsilon), v_g the weights when the factor
-    was renewed. Its buffers are `factors`, of each group, and `strength`.
+    """Penalises `strength * sum over g of |w_g|^power / (|v_g|^power + epsilon)`: groups g of weights w, which were v
+    when their factors were renewed. Its buffers are `factors`, of each group, and `strength`.
 
     Attributes:
         iterations: expected calls of `Pruner.step`.
         strength: of the whole penalty, above 0. The term of each group has a value of about one times it.
-        epsilon: in parts of the mean of |v_g|^power of the weight's groups, above 0: groups far below are driven down
+        epsilon: in parts of the mean of `|v_g|^power` of the weight's groups, above 0: groups far below are driven down
             alike.
         every: iterations between renewals.
         power: 2 or 1.
