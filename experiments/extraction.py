@@ -17,7 +17,8 @@ from patc.files import atomic_write
 from patc.pruning import ELOG, GAUSSIAN, PHASE2, PatternSpec, draw
 from patc.pruning.data import open_data
 from patc.pruning.plots import save_histogram
-from patc.pruning.train import Epoch, TrainReport, train
+from patc.pruning.run_log import Epoch
+from patc.pruning.train import TrainReport, train
 from patc.pruning.train_options import Phase, TrainOptions
 
 SHOWN = 12

@@ -33,8 +33,9 @@ from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
 from patc.pruning.checkpoint import read_checkpoint
 from patc.pruning.data import Data, normalise, open_data
+from patc.pruning.evaluation import evaluate
 from patc.pruning.plots import save_spreads
-from patc.pruning.train import evaluate, save_state
+from patc.pruning.train import save_state
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from patc.pruning import PruneReport
     from patc.pruning.data import Data
-    from patc.pruning.train import Epoch
+    from patc.pruning.run_log import Epoch
     from patc.pruning.train_options import Phase, TrainOptions
 
 _DESCRIPTION = """\
@@ -113,7 +113,8 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     from patc.files import check_folder
     from patc.pruning import Pruner
-    from patc.pruning.train import LAST, LOG, evaluate, make_run_folder, train
+    from patc.pruning.evaluation import evaluate
+    from patc.pruning.train import LAST, LOG, make_run_folder, train
     from patc.pruning.train_options import plan_phases
     from patc.tools.layer_times import modelled_times
 

@@ -27,18 +27,14 @@ from patc.files import atomic_write, make_folder
 from patc.pruning.checkpoint import (
     Fault,
     blamed,
-    check_dict,
-    check_histogram,
-    check_list,
     check_model,
-    check_number,
     check_optimizer,
     check_scaler,
-    describe,
     read_checkpoint,
 )
 from patc.pruning.chosen import describe_target, read_target
 from patc.pruning.data import Data, epoch_seed
+from patc.pruning.evaluation import call, evaluate, move
 from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.latency import LayerTime, choose_rates
 from patc.pruning.methods.admm import Admm
@@ -46,12 +42,10 @@ from patc.pruning.plan import Plan
 from patc.pruning.pruner import Pruner
 from patc.pruning.ranks import average, find_part, share_numbers, wait, wrap
 from patc.pruning.report import PruneReport
+from patc.pruning.run_log import COLUMNS, Epoch, check_extractor, check_identity, check_progress
 from patc.pruning.spec import PatternSpec
 from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases
 
-COLUMNS = (
-    "epoch", "phase", "learning_rate", "rho", "train_loss", "test_loss", "test_accuracy", "distance", "seconds",
-)  # fmt: skip
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 # Of `last.pt`.
 _FIELDS = (
@@ -63,25 +57,6 @@ _RATES = {
     "dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
 }  # fmt: skip
 _PRUNED = ("admm", "prune", "retrain")  # phases in which there is a pruner
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the log; see `COLUMNS`. `seconds` is all that may differ between equal runs.
-
-    Attributes:
-        distance: of the weights from their projection, see `Pruner.distance`; None outside of ADMM and other methods.
-    """
-
-    epoch: int
-    phase: str
-    learning_rate: float
-    rho: float | None
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
-    distance: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -147,22 +122,6 @@ def make_run_folder(folder: str | os.PathLike[str]) -> None:
             "expected a folder without a run; --resume goes on with it, --run-folder names another", str(folder)
         )
     make_folder(folder)
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Data, batch_size: int = 256) -> tuple[float, float]:
-    """Return cross entropy and accuracy (0 to 1) of a model on the test data, where its weights are."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    loss, right, count = 0.0, 0, 0
-    for inputs, labels in data.test.batches(batch_size):
-        scores = _call(model, data.prepare(_move(inputs, device))).float().cpu()
-        loss += float(nn.functional.cross_entropy(scores, labels, reduction="sum"))
-        right += int((scores.argmax(1) == labels).sum())
-        count += labels.numel()
-    model.train(was_training)
-    return loss / count, right / count
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
@@ -338,12 +297,12 @@ class _Run:
 
     def _train_step(self, computing: nn.Module, images: Any, labels: Tensor, criterion: nn.Module) -> Tensor:
         """Return the loss, without penalties."""
-        images, labels = (_move(part, self.device) for part in (images, labels))
+        images, labels = (move(part, self.device) for part in (images, labels))
         kind = self.device.type
         dtype = torch.float16 if kind == "cuda" else torch.bfloat16
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, dtype=dtype, enabled=self.options.amp):
-            loss = criterion(_call(computing, self.data.prepare(images)), labels)
+            loss = criterion(call(computing, self.data.prepare(images)), labels)
         whole = loss
         if self.pruner is not None:
             whole = loss + self.pruner.penalty()
@@ -417,8 +376,8 @@ class _Run:
         path = self.folder / LAST
         state = read_checkpoint(path, _FIELDS)
         with blamed(path):
-            self._check_identity(state)
-            phase, epoch = self._check_progress(state)
+            check_identity(state, self.identity, self.shapes)
+            phase, epoch = check_progress(state, self.phases)
             self._load_model(state, phase, epoch)
             self.optimizer = self._make_optimizer()
             if epoch < phase.first + phase.epochs:
@@ -430,40 +389,13 @@ class _Run:
         self.best, self.histograms = state["best"], list(state["histograms"])
         return epoch
 
-    def _check_identity(self, state: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another run."""
-        check_dict("identity", state["identity"])
-        for name, value in self.identity.items():
-            other = state["identity"].get(name)
-            if repr(other) != repr(value):
-                run, found = f"a run with {name.replace('_', ' ')} {value}", describe(other).strip("'")
-                raise PatcError(f"expected the checkpoint of {run}, found one with {found}")
-        if repr(state["shapes"]) != repr(self.shapes):
-            raise PatcError("expected the checkpoint of a model of the same weights, found another")
-
-    def _check_progress(self, state: dict[str, Any]) -> tuple[Phase, int]:
-        """Return the phase that wrote a checkpoint, whose state the model has, and the epochs until then."""
-        epoch: int = state["epoch"]
-        check_number("epoch", epoch, 1, self.phases[-1].first + self.phases[-1].epochs)
-        check_list("log", state["log"], epoch)
-        kinds = {
-            number: phase.kind for phase in self.phases for number in range(phase.first, phase.first + phase.epochs)
-        }
-        for number, line in enumerate(state["log"]):
-            _check_line(f"log.{number}", line, number, kinds[number])
-        check_number("best", state["best"], -1.0, 1.0)
-        check_list("histograms", state["histograms"])
-        for index, histogram in enumerate(state["histograms"]):
-            check_histogram(f"histograms.{index}", histogram)
-        return next(phase for phase in self.phases if phase.first < epoch <= phase.first + phase.epochs), epoch
-
     def _load_model(self, state: dict[str, Any], phase: Phase, epoch: int) -> None:
         """Bring the model into the state that the phase left it in."""
         if (state["extractor"] is not None) != (phase.kind == "extract"):
             raise Fault("extractor", f"that of the phase '{phase.kind}'", state["extractor"])
         if phase.kind == "extract":
             self.extractor = self._make_extractor()
-            _check_extractor(state["extractor"], self.extractor)
+            check_extractor(state["extractor"], self.extractor)
             self.extractor.load_state_dict(state["extractor"])
         # With the library that was extracted and the rates that were chosen.
         self.spec = read_target(state["spec"], self.spec)
@@ -490,45 +422,3 @@ class _Run:
         accuracy = evaluate(self.model, self.data)[1]
         self.model.to("cpu").eval()
         return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms))
-
-
-def _check_line(place: str, line: Any, number: int, phase: str) -> None:
-    """Require a line of the log."""
-    check_dict(place, line, COLUMNS)
-    if repr((line["epoch"], line["phase"])) != repr((number, phase)):
-        raise Fault(place, f"epoch {number} of phase '{phase}'", (line["epoch"], line["phase"]))
-    for name in COLUMNS[2:]:
-        if line[name] is not None or name not in ("rho", "distance"):
-            check_number(f"{place}.{name}", line[name], 0.0, 1.0 if name == "test_accuracy" else math.inf)
-
-
-def _check_extractor(state: Any, extractor: LibraryExtractor) -> None:
-    """Require the state of an extractor that started like this one."""
-    check_dict("extractor", state, ("library", "histograms"))
-    check_list("extractor.library", state["library"])
-    check_list("extractor.histograms", state["histograms"])
-    for index, histogram in enumerate(state["histograms"]):
-        check_histogram(f"extractor.histograms.{index}", histogram)
-    steps = len(state["histograms"])
-    if steps > len(extractor.sizes):
-        raise Fault("extractor.histograms", f"a list of at most {len(extractor.sizes)}", state["histograms"])
-    check_list("extractor.library", state["library"], extractor.sizes[steps - 1] if steps else len(extractor.library))
-    for mask in state["library"]:
-        if mask not in extractor.library or list(state["library"]).count(mask) > 1:
-            raise Fault("extractor.library", "different patterns of those that it started with", mask)
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    """Return tensors, or tuples, lists or dictionaries of them, on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: _move(item, device) for name, item in value.items()}
-    return type(value)(_move(item, device) for item in value) if isinstance(value, (tuple, list)) else value
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    """Call a model with a tensor, or with tuples' or dictionaries' items as its arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)

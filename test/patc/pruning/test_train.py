@@ -25,8 +25,10 @@ from patc.diagnostics import PatcError
 from patc.models import ModelInfo
 from patc.pruning import PHASE2, AdmmSchedule, PatternSpec, choose_rates, prune_
 from patc.pruning.data import Data, TensorSplit, denormalise, normalise, open_data
+from patc.pruning.evaluation import evaluate
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
-from patc.pruning.train import COLUMNS, evaluate, train
+from patc.pruning.run_log import COLUMNS
+from patc.pruning.train import train
 from patc.pruning.train_options import TrainOptions, plan_phases
 
 pytestmark = pytest.mark.usefixtures("one_thread")
