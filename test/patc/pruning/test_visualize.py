@@ -100,8 +100,10 @@ def test_draws_all_pictures(capsys: pytest.CaptureFixture[str], model: nn.Module
 
     text = run(capsys, "report", "resnet18_cifar", "--connectivity", "2", "--visualize", tmp_path / "out")
     names = ["kernels-dense", "patterns-dense", "kernels-pruned", "patterns-pruned", "attributions"]
-    assert text.splitlines() == [str(tmp_path / "out" / f"{name}.png") for name in names]
-    for line in text.splitlines():
+    *pictures, said = text.splitlines()
+    assert pictures == [str(tmp_path / "out" / f"{name}.png") for name in names]
+    assert said.startswith("the weights of resnet18_cifar are random ones")
+    for line in pictures:
         with Image.open(line) as picture:
             assert picture.width > 100 and len(picture.convert("L").getcolors()) > 3
 
