@@ -31,6 +31,7 @@ def export(model: torch.nn.Module, x: torch.Tensor, road: int | str, folder: Pat
     if road == "pt2":
         torch.export.save(torch.export.export(model, (x,)), path)
     elif road == "dynamo":
+        pytest.importorskip("onnxscript", reason="the newer exporter needs onnxscript: pip install 'patc[bench]'")
         torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
     else:
         torch.onnx.export(model, (x,), path, dynamo=False, opset_version=road)
