@@ -25,6 +25,7 @@ from typing import Any
 import documents
 import pytest
 import torch
+from registries import forget_registrations
 from repository import ROOT, SUPPORT
 
 from patc import models, tuning
@@ -139,6 +140,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(SUPPORT)]))
     monkeypatch.chdir(tmp_path)
+    forget_registrations(monkeypatch)
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {min(cores)})
     torch.set_num_threads(1)

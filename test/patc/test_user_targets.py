@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from registries import forget_registrations
 from torch import nn
 
 import patc
@@ -46,8 +47,7 @@ def net() -> nn.Module:
 @pytest.fixture
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what a test registers."""
-    for module, name in ((targets, "_registered"), (models, "_models"), (families, "_families")):
-        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    forget_registrations(monkeypatch)
     yield
 
 
