@@ -42,6 +42,13 @@ class WeightFormatAttr(PatternDialect.Attribute):
             op: has as many arrays as `array_names`, and channels in dimension 1 of its input and of its result.
         """
 
+    def find_wrong_shape(self, op: Any, wanted: Sequence[list[int]]) -> tuple[str, Any] | None:
+        """Return the first array of an op that has another shape than is wanted, and its shape."""
+        for name, shape, value in zip(self.array_names(), wanted, op.arrays, strict=True):
+            if (found := list(value.type.shape)) != shape:
+                return f"{name} of shape {shape}", found
+        return None
+
 
 class FkwAttr(WeightFormatAttr, name="fkw"):
     """FKW (PatDNN): the kernels that are left, each with the entries of one of a few patterns.
@@ -84,15 +91,14 @@ class FkwAttr(WeightFormatAttr, name="fkw"):
         if len(sizes) not in (2, 3) or min(sizes) < 1 or math.prod(sizes) > MAX_TAPS:
             return f"2 or 3 kernel sizes of 1 or more, at most {MAX_TAPS} taps in all", sizes
         library = Library.from_attr(self)
-        return library.find_violation() or self._find_wrong_shape(op, library)
+        return library.find_violation() or self._find_misfit(op, library)
 
-    def _find_wrong_shape(self, op: Any, library: "Library") -> tuple[str, Any] | None:
-        shapes = [list(value.type.shape) for value in op.arrays]
-        channels, filters, kept = op.input.type.shape[1], op.result.type.shape[1], (shapes[0] or [0])[0]
+    def _find_misfit(self, op: Any, library: "Library") -> tuple[str, Any] | None:
+        channels, filters = op.input.type.shape[1], op.result.type.shape[1]
+        kept = (list(op.arrays[0].type.shape) or [0])[0]
         wanted = [[kept, library.entries], [kept], [filters + 1], [filters, len(library.masks) + 1], [filters]]
-        for name, shape, found in zip(self.array_names(), wanted, shapes, strict=True):
-            if found != shape:
-                return f"{name} of shape {shape}", found
+        if wrong := self.find_wrong_shape(op, wanted):
+            return wrong
         if library.depth > channels:
             return f"a library of depth {channels} or less, the input channels", library.depth
         return None
@@ -132,13 +138,8 @@ class BandsAttr(WeightFormatAttr, name="bands"):
             return f"#pattern.bands of rows that divide {filters} filters", self
         if not isinstance(kernel, ir.DenseI64ArrayAttr) or len(kernel) != 2 or min(list(kernel)) < 1:
             return "#pattern.bands of a kernel's height and width", self
-        shapes = [list(value.type.shape) for value in op.arrays]
-        kept = (shapes[0] or [0])[0]
-        wanted = [[kept, rows.value], [kept], [filters // rows.value + 1], [filters]]
-        for name, shape, found in zip(self.array_names(), wanted, shapes, strict=True):
-            if found != shape:
-                return f"{name} of shape {shape}", found
-        return None
+        kept = (list(op.arrays[0].type.shape) or [0])[0]
+        return self.find_wrong_shape(op, [[kept, rows.value], [kept], [filters // rows.value + 1], [filters]])
 
 
 class ClampAttr(PatternDialect.Attribute, name="clamp"):

@@ -230,7 +230,8 @@ def _round_less(layers: Sequence[_Unscheduled], ops: Sequence[Any]) -> list[_Uns
     assert numerics is not None, "sums of integers are not rounded"
     errors = [layers[number].rounding(growth[layers[number].op.operation], numerics) for number in uneven]
     exact = {uneven[place] for place in worth_more(errors, sum(layer.cost for layer in layers), numerics)}
-    return [replace(layer, is_exact=number in exact) for number, layer in enumerate(layers)]
+    # The others keep the candidates that they have found.
+    return [replace(layer, is_exact=True) if number in exact else layer for number, layer in enumerate(layers)]
 
 
 def _divide_layers(layers: Sequence[_Unscheduled]) -> list[tuple[str, float]]:

@@ -59,7 +59,7 @@ class BandsFormat(WeightFormat):
         values, index, offset, reorder = arrays
         bands, (height, width) = len(offset) - 1, self.kernel
         stored = np.zeros((bands, channels * height * width, self.rows), values.dtype)
-        stored[np.repeat(np.arange(bands), np.diff(offset)), index] = values
+        stored[_owners(offset), index] = values
         dense = np.empty((bands * self.rows, channels, height, width), values.dtype)
         dense[reorder] = stored.transpose(0, 2, 1).reshape(dense.shape)
         return dense
@@ -75,8 +75,7 @@ class BandsFormat(WeightFormat):
         missing = np.setdiff1d(np.arange(len(reorder)), reorder)
         if missing.size:
             return "reorder to name every output channel", f"none that names {missing[0]}"
-        owner = np.repeat(np.arange(len(offset) - 1), np.diff(offset)).astype(np.int64)
-        steps = np.diff(owner * channels + index)
+        steps = np.diff(_owners(offset) * channels + index)
         if (steps <= 0).any():
             return "index to ascend in each band", int(index[1:][steps <= 0][0])
         return None
@@ -102,9 +101,8 @@ class BandsFormat(WeightFormat):
     def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
         values, index, offset, reorder = arrays
         taps = self.kernel[0] * self.kernel[1]
-        owner = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
         moved = positions[index // taps].astype(index.dtype) * taps + index % taps
-        order = np.lexsort((moved, owner))
+        order = np.lexsort((moved, _owners(offset)))
         return values[order], moved[order], offset, reorder
 
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
@@ -118,6 +116,11 @@ def _has_patterns(weight: np.ndarray, options: EncodeOptions) -> bool:
     if height * width > MAX_TAPS or channels < depth:
         return False
     return len(np.unique(kernel_masks(weight, depth))) <= options.max_patterns + 1
+
+
+def _owners(offset: np.ndarray) -> np.ndarray:
+    """Return the band of each column."""
+    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
 
 
 def _stored(weight: np.ndarray, rows: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patc.integers import ceil_div
 from patc.passes.formats.fkw import Fkw
 
 
@@ -43,7 +44,7 @@ def by_blocks(fkw: Fkw, channels: int, block: int, shapes: Sequence[int]) -> Blo
         shapes: the number of the shape of each pattern.
     """
     owner, pattern = fkw.owners()
-    blocks, kinds = -(-channels // block), max(shapes) + 1
+    blocks, kinds = ceil_div(channels, block), max(shapes) + 1
     index = fkw.index.astype(np.int64)
     cell = (index // block * len(fkw.reorder) + owner) * kinds + np.array(shapes)[pattern]
     order = np.lexsort((index, cell))

@@ -69,7 +69,7 @@ class BandVector(HostAlgorithm):
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             source, values, index, offset, made, epilogue = arguments
-            columns = Columns(kernel.b, schedule.lanes, values, index, offset, schedule.filters)
+            columns = Columns(kernel.b, schedule.lanes, values, index, offset, schedule.filters // schedule.lanes)
             Kernels(Loops(kernel, made, epilogue, source), columns, chains).emit()
 
         site.call([site.source, *given, site.output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))

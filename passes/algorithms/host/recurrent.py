@@ -63,10 +63,11 @@ class Recurrent(HostAlgorithm):
             _call(steps, memory, lambda k, seen: Recurrence(k, layer, seen).emit_steps(), layer.blocks, True)
 
 
-def _is_sparse(panels: Panels, matrix: np.ndarray) -> bool:
-    """Return whether to go through the columns that have a weight: each takes a load of its place and of its element,
-    which all gates share where they go through all."""
-    return float(panels.columns(matrix).mean()) <= _MOST_COLUMNS
+def _kept_part(panels: Panels, matrix: np.ndarray) -> float:
+    """Return the part of the columns to go through: those that have a weight, or 1.0. In a list each takes a load of
+    its place and of its element, which all gates share where they go through all."""
+    kept = float(panels.columns(matrix).mean())
+    return kept if kept <= _MOST_COLUMNS else 1.0
 
 
 def _kept_products(op: Any, layer: Layer, state: PassState) -> tuple[float, float]:
@@ -75,7 +76,7 @@ def _kept_products(op: Any, layer: Layer, state: PassState) -> tuple[float, floa
     for name, panels in layer.panels.items():
         array = read_constant(op.projection if name == "projection" else op.weight, state)
         whole = float(panels.blocks * panels.depth * len(panels.taken))
-        kept = 1.0 if array is None or not _is_sparse(panels, array) else float(panels.columns(array).mean())
+        kept = 1.0 if array is None else _kept_part(panels, array)
         products += whole * kept
         loads += whole / len(panels.taken) if kept == 1.0 else 2 * whole * kept
     return products, loads
@@ -121,7 +122,7 @@ def _pack(site: HostSite, layer: Layer, memory: dict[str, ir.Value]) -> None:
         array = read_constant(value, site.state)
         if array is not None:
             role = f"{name}{layer.lanes}x{layer.sizes.directions}x{layer.sizes.gates}"
-            if _is_sparse(panels, array):
+            if _kept_part(panels, array) < 1.0:
                 for part, packed in zip(("", ".index", ".offset"), panels.pack_columns(array), strict=True):
                     memory[f"{name}{part}"] = site.constant(packed, value, f"{role}.columns{part}")
                 continue

@@ -1,4 +1,4 @@
-"""Tap-direct sparse convolution; see `passes/kernels/host/tap_direct.py`."""
+"""Tap-direct sparse convolution: bands of one filter; see `passes/kernels/host/band_direct.py`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.fkw import Fkw
 from patc.passes.formats.layer_weights import groups_of, read_fkw
-from patc.passes.kernels.host import tap_direct
 from patc.passes.kernels.host.accumulators import longest_part
+from patc.passes.kernels.host.band_direct import BandDirect, BandWeights
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops, place_of
-from patc.passes.kernels.host.tap_direct import ScatteredWeights
 from patc.targets import Target
 
 
@@ -58,7 +57,7 @@ class TapDirect(HostAlgorithm):
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, *arrays, made, epilogue = arguments
             loops = Loops(kernel, made, epilogue, given)
-            tap_direct.TapDirect(loops, ScatteredWeights(*arrays), filters_first).emit()
+            BandDirect(loops, BandWeights(1, *arrays), filters_first).emit()
 
         site.call([source, *weights, output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0), any_part=True)
 

@@ -1,4 +1,4 @@
-"""Convolutions whose weights are bands: a column's input is loaded once for all filters of a band.
+"""Convolutions whose weights are bands: a column's input is loaded once for all filters of a band, which may be one.
 
 for tile of `rows` x `columns` outputs:
   for some filters of a band:
@@ -7,6 +7,8 @@ for tile of `rows` x `columns` outputs:
       vectors = input at the column's place
       for filter: accumulators += its weight * vectors
     store activation(accumulators + residual)
+
+One loop serves weights at any taps, so that zeros need no pattern; taps share no loads.
 """
 
 from __future__ import annotations
@@ -41,14 +43,19 @@ class BandWeights:
 
 @dataclass(frozen=True)
 class BandDirect:
-    """The loops; `schedule.filters` filters, which divide a band, share the input vectors."""
+    """The loops; `schedule.filters` filters, which divide a band, share the input vectors.
+
+    Attributes:
+        filters_first: go through the planes one after the other, where a filter reads a single channel.
+    """
 
     loops: Loops
     weights: BandWeights
+    filters_first: bool = False
 
     def emit(self) -> None:
         """Emit all loops."""
-        self.loops.for_work(self._some_filters)
+        self.loops.for_work(self._some_filters, filters_first=self.filters_first)
 
     def _some_filters(self, tile: Tile, number: ir.Value) -> None:
         b, weights, loops, block = self.loops.b, self.weights, self.loops, self.loops.schedule.filters

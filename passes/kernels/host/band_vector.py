@@ -45,10 +45,6 @@ class BandVector:
     def _rows(self) -> int:
         return min(self.loops.schedule.rows, self.loops.source.channels)
 
-    @property
-    def _vectors(self) -> int:
-        return self.loops.schedule.filters // self.loops.schedule.lanes
-
     def emit(self) -> None:
         """Emit all loops."""
         b, work, count = self._b, self.loops.kernel.work, self.loops.source.channels
@@ -66,19 +62,19 @@ class BandVector:
         """Return the sums of a band's columns, row by row."""
         b, width = self._b, self.loops.source.width
         rows = [b.mul(b.add(row, member), width) for member in range(self._rows)]
-        zeros = [b.splat(0.0, self.loops.schedule.lanes, b.accumulator)] * (self._rows * self._vectors)
+        zeros = [b.splat(0.0, self.loops.schedule.lanes, b.accumulator)] * (self._rows * self.columns.vectors)
         return self.columns.sums(number, (self.loops.source.memory, rows), zeros, self.chains)
 
     def _finish(self, row: Index, filter_: Index, sums: Vectors) -> None:
         """Add the bias, let the residual join, apply the activation, and store."""
         b, epilogue, output, lanes = self._b, self.loops.epilogue, self.loops.output, self.loops.schedule.lanes
-        for vector in range(self._vectors):
+        for vector in range(self.columns.vectors):
             first = b.add(filter_, vector * lanes)
             bias = None if epilogue.bias is None else b.convert(b.load(epilogue.bias, first, 0, lanes), b.accumulator)
             tables = range(len(epilogue.activation.arrays))
             constants = [b.load(epilogue.table, first, number * output.width, lanes) for number in tables]
             for member in range(self._rows):
-                value = sums[member * self._vectors + vector]
+                value = sums[member * self.columns.vectors + vector]
                 value = value if bias is None else b.plus(value, bias)
                 address, residual = b.add(b.mul(b.add(row, member), output.width), first), epilogue.residual
                 joined = None if residual is None else b.load(residual.memory, address, 0, lanes)

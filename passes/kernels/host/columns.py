@@ -14,10 +14,10 @@ class Columns:
     """Lists of columns in memory.
 
     Attributes:
-        size: weights of a column; several vectors where it is a multiple of `lanes`.
-        values: [column][weight], a stream through memory.
+        values: [column][vector][lane], a stream through memory.
         index: the element of the input that each multiplies.
         offset: the first column of each list, and their number.
+        vectors: of a column.
     """
 
     b: Builder
@@ -25,11 +25,7 @@ class Columns:
     values: ir.Value
     index: ir.Value
     offset: ir.Value
-    size: int = 0
-
-    @property
-    def _vectors(self) -> int:
-        return max(1, self.size // self.lanes)
+    vectors: int = 1
 
     def sums(self, number: Index, given: tuple[ir.Value, list[Index]], starts: Vectors, chains: int) -> Vectors:
         """Return the sums of a list's products with each row, a column's vectors each, from given ones on.
@@ -59,13 +55,13 @@ class Columns:
         """Add the products of one column to the sums of each row."""
         b, lanes, made = self.b, self.lanes, []
         memory, rows = given
-        element, first = b.load_index(self.index, place), b.mul(place, self._vectors * lanes)
+        element, first = b.load_index(self.index, place), b.mul(place, self.vectors * lanes)
         weights = [
             b.convert(b.load(self.values, first, vector * lanes, lanes), b.accumulator)
-            for vector in range(self._vectors)
+            for vector in range(self.vectors)
         ]
         for number, row in enumerate(rows):
             factor = b.broadcast(b.convert(b.load_scalar(memory, b.add(row, element)), b.accumulator), lanes)
-            for vector, weight in enumerate(weights, number * self._vectors):
+            for vector, weight in enumerate(weights, number * self.vectors):
                 made.append(b.fma(factor, weight, sums[vector]))
         return made

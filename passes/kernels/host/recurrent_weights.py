@@ -101,17 +101,20 @@ class Panels:
 
     def columns(self, matrix: np.ndarray) -> np.ndarray:
         """Return which elements each block of a gate multiplies by a weight: bool, [direction][block][gate][depth]."""
-        panels = self.pack(matrix).reshape(-1, self.blocks, self.depth, len(self.taken), self.layer.lanes)
-        return (panels != 0).any(-1).transpose(0, 1, 3, 2)
+        return (self._by_gate(matrix) != 0).any(-1)
 
     def pack_columns(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the columns that have a weight, in the order of `columns`: their weights, [column][lane]; the element
         that each multiplies; and the first of each direction, block and gate, and their number."""
-        kept = self.columns(matrix)
-        panels = self.pack(matrix).reshape(-1, self.blocks, self.depth, len(self.taken), self.layer.lanes)
-        values = panels.transpose(0, 1, 3, 2, 4)[kept]
+        panels = self._by_gate(matrix)
+        kept = (panels != 0).any(-1)
         offset = np.concatenate([[0], np.cumsum(kept.sum(-1).ravel())])
-        return values.ravel(), np.nonzero(kept)[-1].astype(np.int32), offset.astype(np.int32)
+        return panels[kept].ravel(), np.nonzero(kept)[-1].astype(np.int32), offset.astype(np.int32)
+
+    def _by_gate(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the panels as [direction][block][gate][depth][lane]."""
+        panels = self.pack(matrix).reshape(-1, self.blocks, self.depth, len(self.taken), self.layer.lanes)
+        return panels.transpose(0, 1, 3, 2, 4)
 
     def emit(self, b: Builder, source: ir.Value, packed: ir.Value) -> None:
         """Write the loops that pack a matrix in memory; what stands for units that there are not does not matter."""

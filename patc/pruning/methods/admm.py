@@ -71,7 +71,7 @@ class Admm(Method):
     schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
 
     @property
-    def iterations(self) -> int:  # type: ignore[override]
+    def iterations(self) -> int:
         return self.schedule.iterations
 
     def over(self, iterations: int) -> Admm:

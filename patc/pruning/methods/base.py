@@ -18,7 +18,10 @@ class Method(ABC):
     """Drives weights into their sets, an iteration at a time; an iteration is what lies between two calls of
     `Pruner.step`, an epoch say. What it remembers of a weight are buffers of its `Masked`."""
 
-    iterations: int
+    @property
+    @abstractmethod
+    def iterations(self) -> int:
+        """Expected calls of `Pruner.step`."""
 
     def buffers(self, weight: Tensor) -> dict[str, Tensor]:
         """Return what is remembered of a weight, before the first `update`."""
@@ -34,6 +37,7 @@ class Method(ABC):
 
     def over(self, iterations: int) -> Method:
         """Return the method for so many iterations."""
+        # Methods are dataclasses, of which all but ADMM have this field.
         return replace(self, iterations=iterations)  # type: ignore[type-var]
 
     def rho(self, iteration: int) -> float | None:
