@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from glyphs import PRESETS, make_parser
+from glyphs import PRESETS
+from trials import make_parser
 
 from patc.files import atomic_write
 from patc.pruning import ELOG, GAUSSIAN, PHASE2, PatternSpec, draw
@@ -64,7 +65,7 @@ Of {total} kernels {eight:.1%} select one of the eight most selected patterns, o
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "extraction-run")
+    parser = make_parser(__doc__, "extraction-run", PRESETS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

