@@ -31,6 +31,7 @@ from trials import (
     load_or_train,
     make_parser,
     make_table,
+    save_plot,
 )
 
 from patc import models
@@ -39,7 +40,6 @@ from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
 from patc.pruning.data import Data, normalise, open_data
 from patc.pruning.evaluation import evaluate
-from patc.pruning.plots import save_spreads
 
 
 @dataclass(frozen=True)
@@ -268,8 +268,7 @@ def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: in
 def write_report(results: list[dict], preset: Preset, name: str, docs: Path) -> None:
     """Write the table and the plot of what was measured."""
     described = {method: words for method, (words, _) in methods(0).items()}
-    rows, values = make_table(results, described, "accuracy")
-    labels = [row.split("|")[1].strip() + "\n" + row.split("|")[2].strip() for row in rows]
+    table = make_table(results, described, "accuracy")
     seeds = len({run["seed"] for run in results})
     text = f"""\
 # Patterns on rendered letters
@@ -282,7 +281,7 @@ beside the dense training.
 
 | method | convolution weights | accuracy | spread | against dense | each seed |
 | --- | --- | --- | --- | --- | --- |
-{chr(10).join(rows)}
+{chr(10).join(row for row, _ in table.values())}
 
 Unstructured pruning keeps as many weights in each layer as the pattern net of the same rate does, wherever they are
 largest. The random control draws its patterns anew for each seed, from those that are not in phase 2.
@@ -290,7 +289,7 @@ largest. The random control draws its patterns anew for each seed, from those th
 ![Accuracy of each method](glyphs.png)
 """
     docs.mkdir(parents=True, exist_ok=True)
-    save_spreads(docs / "glyphs.png", labels, values, "test accuracy, percent")
+    save_plot(docs / "glyphs.png", table, "test accuracy, percent")
     atomic_write(docs / "glyphs.md", text)
     print(f"{docs / 'glyphs.md'}: {len(results)} runs")
 

@@ -35,12 +35,12 @@ from trials import (
     load_or_train,
     make_parser,
     make_table,
+    save_plot,
 )
 
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning import Admm, AdmmSchedule, Block, Magnitude, Plan, Pruner, Reweighted, Unstructured
-from patc.pruning.plots import save_spreads
 
 PAD, START, END = 0, 1, 2
 SPECIAL = 3
@@ -280,13 +280,9 @@ def narrow(units: int, rate: float) -> int:
 
 def write_report(results: list[Run], preset: Preset, name: str, docs: Path) -> None:
     """Write the table and the plot of what was measured."""
-    rows, values = make_table(results, METHODS, "phoneme_errors")
-    words, _ = make_table(results, METHODS, "word_errors")
-    shown = [
-        row.rsplit("|", 2)[0] + "| " + other.split("|")[3].strip() + " |"
-        for row, other in zip(rows, words, strict=True)
-    ]
-    labels = [row.split("|")[1].strip().replace(", ", "\n") + "\n" + row.split("|")[2].strip() for row in rows]
+    table = make_table(results, METHODS, "phoneme_errors")
+    words = make_table(results, METHODS, "word_errors")
+    rows = [f"{row} {words[method][0].split('|')[3].strip()} |" for method, (row, _) in table.items()]
     seeds = len({run["seed"] for run in results})
     trained = f"{preset.words}" if preset.words else "all other"
     text = f"""\
@@ -299,9 +295,9 @@ edits to the nearest way to say the word over its phonemes (stress counts), gree
 to prune the recurrent weights. Written by `python experiments/phonemes.py --preset {name}`:
 {describe_machines(results)}.
 
-| method | recurrent weights | phoneme errors | spread | against dense | word errors |
-| --- | --- | --- | --- | --- | --- |
-{chr(10).join(shown)}
+| method | recurrent weights | phoneme errors | spread | against dense | each seed | word errors |
+| --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
 
 The spread is the sample standard deviation over seeds. Random blocks are drawn anew for each seed and train for the
 epochs of both halves with the weights that they keep. The small dense nets have fewer units.
@@ -309,7 +305,7 @@ epochs of both halves with the weights that they keep. The small dense nets have
 ![Phoneme errors of each method](phonemes.png)
 """
     docs.mkdir(parents=True, exist_ok=True)
-    save_spreads(docs / "phonemes.png", labels, values, "phoneme errors, percent")
+    save_plot(docs / "phonemes.png", table, "phoneme errors, percent")
     atomic_write(docs / "phonemes.md", text)
     print(f"{docs / 'phonemes.md'}: {len(results)} runs")
 

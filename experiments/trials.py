@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from patc.diagnostics import PatcError
 from patc.files import atomic_write
 from patc.pruning.checkpoint import read_checkpoint
+from patc.pruning.plots import save_spreads
 from patc.pruning.train import save_state
 
 Run = dict[str, Any]
@@ -122,10 +123,8 @@ def describe_machines(results: Sequence[Run]) -> str:
     return f"PyTorch {torch.__version__}, {platform.machine()}, {machines}, {hours:.1f} hours"
 
 
-def make_table(
-    results: Sequence[Run], described: Mapping[str, str], figure: str
-) -> tuple[list[str], list[list[float]]]:
-    """Return rows of a table, a method each, and the values that they are of, in percent.
+def make_table(results: Sequence[Run], described: Mapping[str, str], figure: str) -> dict[str, tuple[str, list[float]]]:
+    """Return a row of a table for each method that has runs, and the values that it is of, in percent.
 
     The columns are method, weights over kept ones, mean, sample standard deviation, difference to "dense" by seed, and
     the values of all seeds.
@@ -135,7 +134,7 @@ def make_table(
         described: words for each method, in the order of rows.
         figure: the key of what is compared.
     """
-    rows, values = [], []
+    table = {}
     dense = {run["seed"]: run[figure] for run in results if run["method"] == "dense"}
     for method, words in described.items():
         runs = [run for run in results if run["method"] == method]
@@ -147,6 +146,12 @@ def make_table(
         rate = statistics.mean(run["weights"] / run["kept_weights"] for run in runs)
         change = f"{statistics.mean(differences):+.2f}" if differences else ""
         each = ", ".join(f"{percent:.2f}" for percent in percents)
-        rows.append(f"| {words} | {rate:.2f}x | {statistics.mean(percents):.2f} | {spread:.2f} | {change} | {each} |")
-        values.append(percents)
-    return rows, values
+        row = f"| {words} | {rate:.2f}x | {statistics.mean(percents):.2f} | {spread:.2f} | {change} | {each} |"
+        table[method] = row, percents
+    return table
+
+
+def save_plot(path: Path, table: Mapping[str, tuple[str, list[float]]], unit: str) -> None:
+    """Draw the values of a table, each method by its words and rate."""
+    labels = ["\n".join(cell.strip() for cell in row.split("|")[1:3]).replace(", ", "\n") for row, _ in table.values()]
+    save_spreads(path, labels, [values for _, values in table.values()], unit)

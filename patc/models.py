@@ -71,7 +71,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet of four stages; `cifar` replaces the 7x7 stem and its pooling by a 3x3 of stride 1."""
+    """A ResNet of four stages, the first of `width` filters; `cifar` replaces the 7x7 stem and its pooling by a 3x3 of
+    stride 1."""
 
     def __init__(
         self,
@@ -79,21 +80,22 @@ class ResNet(nn.Module):
         depths: Sequence[int],
         num_classes: int,
         cifar: bool = False,
+        width: int = 64,
     ) -> None:
         super().__init__()
         if cifar:
-            self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         else:
-            self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _resnet_stage(block, 64, 64, depths[0], 1)
-        self.layer2 = _resnet_stage(block, 64 * block.expansion, 128, depths[1], 2)
-        self.layer3 = _resnet_stage(block, 128 * block.expansion, 256, depths[2], 2)
-        self.layer4 = _resnet_stage(block, 256 * block.expansion, 512, depths[3], 2)
+        self.layer1 = _resnet_stage(block, width, width, depths[0], 1)
+        self.layer2 = _resnet_stage(block, width * block.expansion, 2 * width, depths[1], 2)
+        self.layer3 = _resnet_stage(block, 2 * width * block.expansion, 4 * width, depths[2], 2)
+        self.layer4 = _resnet_stage(block, 4 * width * block.expansion, 8 * width, depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        self.fc = nn.Linear(8 * width * block.expansion, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

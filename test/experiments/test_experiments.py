@@ -58,3 +58,10 @@ def test_phonemes_prune_all_nets_alike(tmp_path: Path) -> None:
     assert rates == ["1.00"] + ["4.00"] * 5 + ["8.00"] * 3 + ["8.46"]
     runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert all(0 < run["phoneme_errors"] < 10 and 0 < run["word_errors"] <= 1 for run in runs)
+
+
+def test_schemes_keep_the_same_number_of_weights(tmp_path: Path) -> None:
+    run("schemes", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "schemes.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert rates == ["1.00"] + ["8.00"] * 16
