@@ -133,7 +133,7 @@ def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
 
 def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
     """Average what windows see of the padded input alone: torch-mlir divides by the whole window where `ceil_mode` lets
-    it reach beyond."""
+    it reach beyond, and counts no pads where it is dilated and they are not the same on both sides."""
     if not attribute_of(node, "count_include_pad", 0) or attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
         return None
     kernel = np.array(attribute_of(node, "kernel_shape", []))
@@ -143,15 +143,19 @@ def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
     padded = np.array(writer.sizes(node.input[0])[2:]) + before + after
     results = np.array(writer.sizes(node.output[0])[2:])
     beyond = np.maximum((results - 1) * strides + (kernel - 1) * dilations + 1 - padded, 0)
-    if not beyond.any():
+    padded_apart = (dilations > 1).any() and (before != after + beyond).any()
+    if not beyond.any() and not padded_apart:
         return None
     scale = np.ones((1, 1), np.float64)
     for axis, count in enumerate(results):
         taps = np.arange(count)[:, None] * strides[axis] + np.arange(kernel[axis]) * dilations[axis]
         scale = scale[..., None] * (kernel[axis] / (taps < padded[axis]).sum(1))
     kept = [attribute for attribute in node.attribute if attribute.name not in ("ceil_mode", "pads")]
-    pads = [*before.tolist(), *(after + beyond).tolist()]
-    means = writer.emit("AveragePool", node.input[0], attributes=kept, pads=pads)
+    x, pads = node.input[0], np.concatenate([before, after + beyond])
+    if padded_apart:
+        around = np.pad(pads.reshape(2, -1), ((0, 0), (2, 0)))
+        x, pads = writer.emit("Pad", x, writer.constant(around.reshape(-1))), np.zeros_like(pads)
+    means = writer.emit("AveragePool", x, attributes=kept, pads=pads.tolist())
     return writer.emit("Mul", means, writer.constant(scale.astype(writer.dtype(node.input[0]))))
 
 

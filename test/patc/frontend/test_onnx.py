@@ -148,6 +148,21 @@ def test_windows_that_reach_beyond_the_pads(counts_pads: bool, tmp_path: Path) -
     assert_close(results(path, x), [pool(torch.from_numpy(x)).numpy()], 1e-6)
 
 
+@pytest.mark.parametrize("pads", [[0, 0, 1, 1], [1, 0, 0, 2], [0, 0, 0, 0]])
+def test_dilated_means_count_the_pads_of_one_side(pads: list[int], tmp_path: Path) -> None:
+    x = random(1, 1, 14, 13)
+    sizes = {"kernel_shape": [5, 4], "strides": [3, 3], "dilations": [2, 2], "pads": pads}
+    node = helper.make_node("AveragePool", ["x"], ["y"], ceil_mode=1, count_include_pad=1, **sizes)
+    path = save([node], [("x", FLOAT, list(x.shape))], ["y"], tmp_path / "net.onnx", opset=19)
+    found = results(path, x)[0][0, 0]
+    padded = np.pad(x[0, 0], ((pads[0], pads[2]), (pads[1], pads[3])))
+    wanted = [
+        [padded[3 * row : 3 * row + 9 : 2, 3 * column : 3 * column + 7 : 2].mean() for column in range(found.shape[1])]
+        for row in range(found.shape[0])
+    ]
+    assert_close([found], [np.array(wanted)], 1e-6)
+
+
 def test_zeros_of_a_pruned_model_are_found(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
