@@ -9,8 +9,11 @@ import numpy as np
 
 from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
+from patc.frontend.onnx_places import PLACES
+from patc.frontend.onnx_products import PRODUCTS
 from patc.frontend.onnx_quantised import QUANTISED
 from patc.frontend.onnx_recurrent import RECURRENT
+from patc.frontend.onnx_regions import REGIONS
 from patc.frontend.onnx_resize import rewrite_resize
 from patc.frontend.onnx_sampling import SAMPLING
 from patc.frontend.onnx_windows import WINDOWS
@@ -53,61 +56,6 @@ def _cast(writer: Writer, node: onnx.NodeProto) -> str | None:
     if source not in (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE) or target != kinds.UINT8:
         return None
     return writer.emit("Cast", writer.emit("Cast", node.input[0], to=kinds.INT32), to=target)
-
-
-def _gemm(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Scale the second factor, which torch-mlir forgets to do where nothing is added."""
-    a, b, *c = node.input
-    alpha = attribute_of(node, "alpha", 1.0)
-    kinds = writer.kinds
-    if alpha == 1 or writer.element(b) not in (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE):
-        return None
-    dtype = writer.dtype(b)
-    scaled = writer.emit("Mul", b, writer.constant(np.array(alpha, dtype)))
-    others = [attribute for attribute in node.attribute if attribute.name != "alpha"]
-    return writer.emit("Gemm", a, scaled, *c, attributes=others)
-
-
-def _einsum(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Multiply scalars, of which torch-mlir takes all memory to name the axes, and name the axes of results: those that
-    come once, in the order of the alphabet."""
-    equation = attribute_of(node, "equation", b"").decode().replace(" ", "")
-    if equation.strip(",->"):
-        if "->" in equation:
-            return None
-        letters = equation.replace("...", "").replace(",", "")
-        once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
-        whole = f"{equation}->{'...' * ('...' in equation)}{''.join(once)}"
-        return writer.emit("Einsum", *node.input, equation=whole)
-    result, *others = node.input
-    for other in others:
-        result = writer.emit("Mul", result, other)
-    return result if others else writer.emit("Identity", result)
-
-
-def _matmul(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Give a vector that several matrices are multiplied with a second axis: torch-mlir has no lowering otherwise."""
-    a, b = node.input
-    if len(writer.sizes(b)) != 1 or len(writer.sizes(a)) < 3:
-        return None
-    column = writer.emit("Reshape", b, writer.constant(np.array([-1, 1], np.int64)))
-    shape = writer.constant(np.array(writer.sizes(node.output[0]), np.int64))
-    return writer.emit("Reshape", writer.emit("MatMul", a, column), shape)
-
-
-def _reverse_sequence(writer: Writer, node: onnx.NodeProto) -> str:
-    """Gather the first elements of each sequence from its end on, and the rest where it is."""
-    x, lengths = node.input
-    time, batch = attribute_of(node, "time_axis", 0), attribute_of(node, "batch_axis", 1)
-    shape = writer.sizes(x)
-    along = [shape[axis] if axis == time else 1 for axis in range(len(shape))]
-    across = [shape[axis] if axis == batch else 1 for axis in range(len(shape))]
-    steps = writer.constant(np.arange(shape[time]).reshape(along))
-    ends = writer.emit("Reshape", lengths, writer.constant(np.array(across, np.int64)))
-    mirrored = writer.emit("Sub", writer.emit("Sub", ends, writer.constant(np.array(1, np.int64))), steps)
-    places = writer.emit("Where", writer.emit("Less", steps, ends), mirrored, steps)
-    whole = writer.emit("Expand", places, writer.constant(np.array(shape, np.int64)))
-    return writer.emit("GatherElements", x, whole, axis=time)
 
 
 def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
@@ -159,51 +107,17 @@ def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("Mul", means, writer.constant(scale.astype(writer.dtype(node.input[0]))))
 
 
-def _pad(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Cut where pads are negative: torch-mlir reads beyond the end of what it pads then. What goes around is joined, of
-    which torch-mlir finds no end where an axis has one element."""
-    x, pads, *rest = node.input
-    if attribute_of(node, "mode", b"constant") == b"wrap":
-        return _wrap(writer, node)
-    known = writer.graph.constants.get(pads)
-    axes = writer.graph.constants.get(rest[1]) if len(rest) > 1 and rest[1] else np.arange(len(writer.sizes(x)))
-    if known is None or axes is None or known.min(initial=0) >= 0:
-        return None
-    before, after = np.minimum(known, 0).reshape(2, -1)
-    ends = np.array(writer.sizes(x), np.int64)[axes] + after
-    cut = writer.emit("Slice", x, *map(writer.constant, (-before, ends, axes)))
-    return writer.emit("Pad", cut, writer.constant(np.maximum(known, 0)), *rest, attributes=node.attribute)
-
-
-def _wrap(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Gather along each axis what lies there and, beyond its ends, what lies at the other one."""
-    x, pads, *rest = node.input
-    known, sizes = writer.graph.constants.get(pads), writer.sizes(x)
-    axes = writer.graph.constants.get(rest[1]) if len(rest) > 1 and rest[1] else np.arange(len(sizes))
-    if known is None or axes is None:
-        return None
-    result = x
-    for axis, before, after in zip(axes.tolist(), *known.reshape(2, -1).tolist(), strict=True):
-        size = sizes[axis]
-        if before or after:
-            places = writer.constant(np.arange(-before, size + after, dtype=np.int64) % size)
-            result = writer.emit("Gather", result, places, axis=axis)
-    return result if result != x else writer.emit("Identity", x)
-
-
 _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
+    **PLACES,
+    **PRODUCTS,
     **QUANTISED,
     **RECURRENT,
+    **REGIONS,
     **SAMPLING,
     **WINDOWS,
     "AveragePool": _average_pool,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
-    "Einsum": _einsum,
-    "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
-    "MatMul": _matmul,
-    "Pad": _pad,
     "Resize": rewrite_resize,
-    "ReverseSequence": _reverse_sequence,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_writer import Writer, attribute_of
 
 if TYPE_CHECKING:
@@ -14,9 +16,35 @@ if TYPE_CHECKING:
 
 
 def _transposed(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Cut the result where pads are not the same at both ends: torch-mlir has no such transposed convolutions."""
+    """Cut the result where pads are not the same at both ends, and join groups of one channel: torch-mlir has no such
+    transposed convolutions."""
+    joined = _join_groups(writer, node)
+    cut = _cut_result(writer, joined or node, writer.sizes(node.input[1])[2:])
+    plain = writer.emit("ConvTranspose", *joined.input, attributes=joined.attribute) if joined and not cut else None
+    return cut or plain
+
+
+def _join_groups(writer: Writer, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return a transposed convolution whose groups are several of those of one channel each, with zeros between."""
+    channels, filters, *kernel = writer.sizes(node.input[1])
+    if not 1 < channels == attribute_of(node, "group", 1):
+        return None
+    x, weight, *bias = node.input
+    count = next(size for size in range(2, channels + 1) if channels % size == 0)
+    shapes = ([channels, 1, filters, *kernel], [channels, count * filters, *kernel])
+    single, joint = (writer.constant(np.array(shape, np.int64)) for shape in shapes)
+    own = np.arange(channels)[:, None] % count == np.arange(count)
+    is_own = writer.constant(own.reshape(channels, count, 1, *[1] * len(kernel)))
+    zero = writer.constant(np.zeros((), writer.dtype(weight)))
+    wide = writer.emit("Where", is_own, writer.emit("Reshape", weight, single), zero)
+    inputs = [x, writer.emit("Reshape", wide, joint), *bias]
+    joined = load_onnx().helper.make_node("ConvTranspose", inputs, list(node.output), group=channels // count)
+    joined.attribute.extend(attribute for attribute in node.attribute if attribute.name != "group")
+    return joined
+
+
+def _cut_result(writer: Writer, node: onnx.NodeProto, kernel: Sequence[int]) -> str | None:
     sizes, wanted = (writer.sizes(name)[2:] for name in (node.input[0], node.output[0]))
-    kernel = writer.sizes(node.input[1])[2:]
     ones = [1] * len(sizes)
     strides, dilations = (attribute_of(node, name, ones) for name in ("strides", "dilations"))
     pads = list(attribute_of(node, "pads", [0, 0] * len(sizes)))
@@ -39,11 +67,19 @@ def _transposed(writer: Writer, node: onnx.NodeProto) -> str | None:
 
 
 def _max_pool(writer: Writer, node: onnx.NodeProto) -> tuple[str, str] | None:
-    """Count places from the start of the tensor: torch-mlir counts them from that of each plane."""
-    if len(node.output) < 2 or not node.output[1] or attribute_of(node, "storage_order", 0):
-        return None
+    """Count places from the start of the tensor, and along columns where these lie together: torch-mlir counts them
+    from that of each plane, and along rows."""
+    is_turned = bool(attribute_of(node, "storage_order", 0))
     n, channels, *sizes = writer.sizes(node.input[0])
-    y, places = writer.emit_all("MaxPool", 2, *node.input, attributes=node.attribute)
+    if len(node.output) < 2 or not node.output[1] or (is_turned and len(sizes) != 2):
+        return None
+    kept = [attribute for attribute in node.attribute if attribute.name != "storage_order"]
+    y, places = writer.emit_all("MaxPool", 2, *node.input, attributes=kept)
+    if is_turned:
+        height, width = (writer.constant(np.array(size, np.int64)) for size in sizes)
+        row = writer.emit("Div", places, width)
+        column = writer.emit("Sub", places, writer.emit("Mul", row, width))
+        places = writer.emit("Add", writer.emit("Mul", column, height), row)
     planes = np.arange(n * channels, dtype=np.int64) * np.prod(sizes, dtype=np.int64)
     return y, writer.emit("Add", places, writer.constant(planes.reshape(n, channels, *[1] * len(sizes))))
 
@@ -58,8 +94,33 @@ def _max_unpool(writer: Writer, node: onnx.NodeProto) -> str:
     return writer.emit("Reshape", y, writer.constant(np.array(shape, np.int64)))
 
 
+def _lp_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Take the root of the sums of powers, which are averages: torch-mlir has no pads that it finds itself, nor
+    dilations."""
+    x, p = node.input[0], attribute_of(node, "p", 2)
+    auto = attribute_of(node, "auto_pad", b"NOTSET")
+    kernel = np.array(attribute_of(node, "kernel_shape", []))
+    strides, dilations = (np.array(attribute_of(node, name, np.ones_like(kernel))) for name in ("strides", "dilations"))
+    if auto == b"NOTSET" and (dilations == 1).all() and not attribute_of(node, "ceil_mode", 0):
+        return None
+    sizes, results = (np.array(writer.sizes(name)[2:]) for name in (x, node.output[0]))
+    reached = (results - 1) * strides + (kernel - 1) * dilations + 1
+    before = np.array(attribute_of(node, "pads", [0] * 2 * len(kernel)))[: len(kernel)]
+    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        before = (np.maximum(reached - sizes, 0) + (auto == b"SAME_LOWER")) // 2
+    pads = [0, 0, *before, 0, 0, *np.maximum(reached - sizes - before, 0)]
+    dtype = writer.dtype(x)
+    count, power, root = (writer.constant(np.array(value, dtype)) for value in (math.prod(kernel), p, 1 / p))
+    powers = writer.emit("Mul", x, x) if p == 2 else writer.emit("Pow", writer.emit("Abs", x), power)
+    padded = writer.emit("Pad", powers, writer.constant(np.array(pads, np.int64)))
+    given = {"kernel_shape": kernel.tolist(), "strides": strides.tolist(), "dilations": dilations.tolist()}
+    sums = writer.emit("Mul", writer.emit("AveragePool", padded, **given), count)
+    return writer.emit("Sqrt", sums) if p == 2 else writer.emit("Pow", sums, root)
+
+
 WINDOWS: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
     "ConvTranspose": _transposed,
+    "LpPool": _lp_pool,
     "MaxPool": _max_pool,
     "MaxUnpool": _max_unpool,
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patc.frontend.onnx_files import load_onnx
-from patc.frontend.onnx_graph import OnnxGraph
+from patc.frontend.onnx_graph import OnnxGraph, ValueType
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +67,8 @@ class Writer:
         """Return the name of a constant."""
         self._count += 1
         name = f"{self.name}/constant_{self._count}"
-        self.graph.constants[name] = np.asarray(value)
+        array = self.graph.constants[name] = np.asarray(value)
+        self.graph.types[name] = ValueType(load_onnx().helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         return name
 
     def cast(self, name: str, element: int) -> str:

@@ -54,16 +54,43 @@ def test_windows_products_and_places(tmp_path: Path) -> None:
         node("ConvTranspose", "x w", "dilated", pads=[1, 0, 0, 2], dilations=[2, 1], kernel_shape=[3, 3]),
         node("ConvTranspose", "x w", "upper", auto_pad="SAME_UPPER", strides=[2, 3], kernel_shape=[3, 3]),
         node("ConvTranspose", "x wide", "lower", auto_pad="SAME_LOWER", strides=[2, 3], kernel_shape=[4, 4]),
+        node("ConvTranspose", "x single", "depthwise", group=4, pads=[1, 0, 0, 1], strides=[2, 1], kernel_shape=[3, 3]),
+        node("LpPool", "x", "norms", auto_pad="SAME_UPPER", kernel_shape=[3, 2], strides=[2, 2], p=3),
         node("MaxPool", "x", "largest places", strides=[2, 2], kernel_shape=[2, 2]),
         node("Mul", "places three", "counted"),
         node("MaxUnpool", "largest places", "unpooled", strides=[2, 2], kernel_shape=[2, 2]),
         node("MatMul", "x vector", "rows"),
+        node("MatMul", "short x", "columns"),
+        node("Slice", "x starts ends axes steps", "backwards"),
         node("Einsum", "rows m", "implicit", equation="nch, hk"),
         node("ReverseSequence", "vector3 lengths", "reversed", time_axis=0, batch_axis=1),
     ]
-    constants = {"w": random(4, 3, 3, 3), "wide": random(4, 3, 4, 4), "m": random(6, 5)}
+    constants = {"w": random(4, 3, 3, 3), "wide": random(4, 3, 4, 4), "m": random(6, 5), "single": random(4, 1, 3, 3)}
+    constants |= {"short": random(6), "starts": np.array([-1, 1]), "ends": np.array([-9, 4]), "axes": np.array([3, 1])}
+    constants |= {"steps": np.array([-2, 2])}
     constants |= {"three": np.array(3), "lengths": np.array([1, 4, 2])}
     check(nodes, {"x": x, "vector": vector, "vector3": random(4, 3, 2)}, constants, 18, tmp_path / "net.onnx")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_regions_deformed_taps_determinants_and_least_elements(tmp_path: Path) -> None:
+    taps = {"kernel_shape": [3, 2], "strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 1, 2]}
+    bins = {"output_height": 3, "output_width": 2, "sampling_ratio": 2, "spatial_scale": 0.5}
+    nodes = [
+        node("DeformConv", "x w offset bias mask", "deformed", group=2, offset_group=2, **taps),
+        node("RoiAlign", "x regions images", "means", **bins),
+        node("RoiAlign", "x regions images", "largest", mode="max", **bins),
+        node("RoiAlign", "x regions images", "old", coordinate_transformation_mode="output_half_pixel", **bins),
+        node("Det", "matrices", "determinants"),
+        node("ScatterElements", "matrices places updates", "least", axis=-1, reduction="min"),
+    ]
+    matrices = random(2, 4, 4)
+    matrices[0, 0, 0] = 0
+    given = {"x": random(2, 4, 6, 7), "offset": 2 * random(2, 24, 3, 7), "mask": random(2, 12, 3, 7)}
+    given |= {"regions": np.array([[0, 0, 9, 11], [-6, -4, 20, 7], [5, 2, 5.2, 18]], np.float32), "matrices": matrices}
+    constants = {"w": random(6, 2, 3, 2), "bias": random(6), "images": np.array([0, 1, 1])}
+    constants |= {"places": np.array([[[0, -1, 2, 2]], [[3, 3, 3, 3]]]), "updates": random(2, 1, 4)}
+    check(nodes, given, constants, 20, tmp_path / "net.onnx")
 
 
 @pytest.mark.usefixtures("one_thread")
