@@ -296,16 +296,16 @@ def is_aarch64_host() -> bool:
 
 @functools.cache
 def host_features() -> frozenset[str]:
-    """Return the names of the instruction set extensions of this machine, as LLVM spells them."""
+    """Return the names of the instruction set extensions of this machine, as LLVM spells them; asks no LLVM."""
     with loading():
-        import llvmlite.binding as llvm
+        from patc.runtime.cpu_features import aarch64_features, x86_features
 
-    found = {name for name, present in llvm.get_host_cpu_features().items() if present}
-    if is_aarch64_host():
-        found.add("neon")
-        if platform.system() == "Darwin":  # where LLVM does not ask; every Mac of this architecture has these
-            found.update(_V8_2)
-    return frozenset(found)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return x86_features()
+    if not is_aarch64_host():
+        return frozenset()
+    # Every Mac of this architecture has the latter.
+    return frozenset({"neon", *aarch64_features(), *(_V8_2 if platform.system() == "Darwin" else ())})
 
 
 def with_cpu(name: str, cpu: str) -> Target:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from patc.bench.object_file import ObjectFile, read_object
 from patc.diagnostics import PatcError
+from patc.runtime.image import ObjectFile, read_object
+from patc.runtime.object_code import AARCH64
 from patc.runtime.program import ENTRY, Program
 
 INSTALL = "pip install 'patc[arm]'"
@@ -57,7 +58,7 @@ class Emulator:
     def __init__(self, code: bytes) -> None:
         self._unicorn = import_arm("unicorn")
         self._registers = importlib.import_module("unicorn.arm64_const")
-        self.object: ObjectFile = read_object(code)
+        self.object: ObjectFile = read_object(code, AARCH64)
         unicorn = self._unicorn
         self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
         self.engine.ctl_set_cpu_model(self._registers.UC_CPU_ARM64_MAX)

@@ -161,17 +161,6 @@ def relocations(image: bytes, found: Sequence[Section]) -> list[Relocation]:
     ]
 
 
-def raise_alignment(image: bytes, least: int) -> bytes:
-    """Return a file whose sections ask for addresses that are multiples of `least` at least."""
-    count, (table,) = len(sections(image)), struct.unpack_from("<Q", image, 40)
-    changed = bytearray(image)
-    for start in range(table, table + count * _SECTION.size, _SECTION.size):
-        row = list(_SECTION.unpack_from(image, start))
-        row[8] = max(row[8], least)
-        _SECTION.pack_into(changed, start, *row)
-    return bytes(changed)
-
-
 def fill_section(image: bytes, name: str, data: bytes | memoryview) -> bytes:
     """Return an ELF file with `data` in place of the bytes of the section called `name`, which has that size.
 

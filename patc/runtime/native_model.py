@@ -13,7 +13,7 @@ from patc.diagnostics import Diagnostic, PatcError
 from patc.runtime.memory import aligned_bytes, is_resident
 from patc.runtime.model import CompiledModel
 from patc.runtime.native import NativeFunction
-from patc.runtime.object_code import HAS_ELF_OBJECTS, INTERFACE, read_constant
+from patc.runtime.object_code import INTERFACE, read_constant
 from patc.runtime.program import ENTRY, Program
 
 
@@ -40,7 +40,7 @@ class NativeModel(CompiledModel):
         missing = _missing_features(program.features)
         if missing:
             raise PatcError(_describe_missing(missing, program.target))
-        if HAS_ELF_OBJECTS and read_constant(program.code, INTERFACE) != stated:
+        if read_constant(program.code, INTERFACE) != stated:
             raise ValueError("its code was compiled for another description, or for other weights")
 
     def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Object files before they are linked: LLVM's linker trusts what it is given, so nothing else reaches it.
+"""Object files before they are linked: the linker trusts what it is given, so nothing else reaches it.
 
 What instructions do is not checked, and cannot be: an object file is a program.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from collections.abc import Collection, Sequence
 
 from patc.runtime import elf
@@ -25,8 +24,7 @@ LIBRARY_FUNCTIONS = frozenset(["memcpy", "memmove", "memset", *_MATH.split(), *(
 _RELOCATABLE = 1
 _LARGEST_ALIGNMENT = 4096
 _NAME = re.compile("[!-~]+")
-_VECTOR_ALIGNMENT = 64
-# What the process gets; of others, such as .eh_frame, the linker and the C library take the content on trust.
+# What the process gets; of others, such as .eh_frame, unwinders take the content on trust.
 _ALLOCATED_NAME = re.compile(r"\.(l?text|l?rodata|l?bss)(\..*)?")
 _LARGEST_ZEROS = 1 << 20  # bytes of sections without content
 _TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
@@ -38,14 +36,13 @@ _NO_TYPE, _OBJECT, _FUNCTION, _SECTION, _FILE = 0, 1, 2, 3, 4  # types of symbol
 # calls on AArch64, for which the linker makes bridges.
 _WORDS = (261, *range(263, 270), 275, 277, 278, *range(282, 287), 299, 311, 312)
 _RELOCATIONS = {X86_64: {1: 8, 24: 8}, AARCH64: {257: 8, 260: 8, **dict.fromkeys(_WORDS, 4)}}
-_MACHINES = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
-# On other systems LLVM writes other files, which are not read here.
-HAS_ELF_OBJECTS = sys.platform not in ("darwin", "win32")
+MACHINES = {X86_64: "x86-64", AARCH64: "AArch64"}
+_NAMES = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
 
 
 def machine_number(name: str) -> int:
     """Return the number that ELF has for what `platform.machine()` returns; 0 for another machine."""
-    return _MACHINES.get(name.lower(), 0)
+    return _NAMES.get(name.lower(), 0)
 
 
 def check_object(code: bytes, machine: int, entry: str, outside: Collection[str] = ()) -> None:
@@ -75,11 +72,6 @@ def check_object(code: bytes, machine: int, entry: str, outside: Collection[str]
     function = _find(symbols, entry)
     executable = function.type == _FUNCTION and sections[function.section].flags & elf.EXECUTABLE
     require(bool(executable) and function.value < sections[function.section].size, f"a function '{entry}'")
-
-
-def with_aligned_sections(code: bytes) -> bytes:
-    """Return an object file that passed `check_object` with sections of at least the alignment that vectors need."""
-    return elf.raise_alignment(code, _VECTOR_ALIGNMENT)
 
 
 def read_constant(code: bytes, name: str) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
 
 from patc import targets
 from patc.diagnostics import PatcError
+from patc.runtime import cpu_features
 from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, TARGETS, get_target
 
 
@@ -63,22 +65,22 @@ def another_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("system", "cpu", "found", "features", "like"),
     [
-        ("Linux", "cortex-x1", {"fp-armv8": True, "neon": True, "fullfp16": True}, ("fullfp16", "neon"), "cortex-x1"),
-        ("Linux", "cortex-a710", {"neon": True}, ("neon",), "cortex-a76"),
-        ("Darwin", "apple-m1", {}, ("dotprod", "fullfp16", "neon"), "apple-m1"),
+        ("Linux", "cortex-x1", "fp asimd fphp asimdhp", ("fullfp16", "neon"), "cortex-x1"),
+        ("Linux", "cortex-a710", "fp asimd", ("neon",), "cortex-a76"),
+        ("Darwin", "apple-m1", "", ("dotprod", "fullfp16", "neon"), "apple-m1"),
     ],
 )
 def test_aarch64_hosts_use_neon(
     another_machine: pytest.MonkeyPatch,
     system: str,
     cpu: str,
-    found: dict[str, bool],
+    found: str,
     features: tuple[str, ...],
     like: str,
 ) -> None:
     another_machine.setattr(platform, "machine", lambda: "arm64" if system == "Darwin" else "aarch64")
     another_machine.setattr(platform, "system", lambda: system)
-    another_machine.setattr(llvm, "get_host_cpu_features", lambda: found)
+    another_machine.setattr(Path, "read_text", lambda path: f"processor\t: 0\nFeatures\t: {found}\n")
     another_machine.setattr(llvm, "get_host_cpu_name", lambda: cpu)
     triple = "arm64-apple-darwin24.0.0" if system == "Darwin" else "aarch64-unknown-linux-gnu"
     another_machine.setattr(llvm, "get_process_triple", lambda: triple)
@@ -96,6 +98,6 @@ def test_other_machines_are_no_hosts(another_machine: pytest.MonkeyPatch) -> Non
 
 def test_x86_hosts_need_avx2(another_machine: pytest.MonkeyPatch) -> None:
     another_machine.setattr(platform, "machine", lambda: "x86_64")
-    another_machine.setattr(llvm, "get_host_cpu_features", lambda: {"sse2": True})
+    another_machine.setattr(cpu_features, "decode", lambda *_: ["sse2"])
     with pytest.raises(PatcError, match="expected a CPU with AVX2 and FMA, found one without"):
         get_target("host")

@@ -20,10 +20,11 @@ from torch import nn
 
 from patc.bench.emulator import PAGE, EmulatedProgram, Emulator, run_program
 from patc.bench.execution import trace_layers
-from patc.bench.object_file import read_object
 from patc.codegen import llvm_objects
 from patc.compiler import compile_model
 from patc.diagnostics import PatcError
+from patc.runtime.image import read_object
+from patc.runtime.object_code import AARCH64
 from patc.runtime.program import Program
 from patc.targets import get_target
 
@@ -105,31 +106,31 @@ def test_memory_lasts_from_call_to_call() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: b"#!/bin/sh\n", "expected a relocatable AArch64 ELF file, found something else"),
+        (lambda data: b"#!/bin/sh\n", "expected a relocatable ELF file for AArch64, found something else"),
         (
             lambda data: data[:18] + b"\x3e\0" + data[20:],
-            "expected a relocatable AArch64 ELF file, found something else",
+            "expected a relocatable ELF file for AArch64, found something else",
         ),
-        (lambda data: data[:-8], "expected a relocatable AArch64 ELF file, found a damaged one"),
-        (lambda data: data[:8], "expected a relocatable AArch64 ELF file, found a damaged one"),
+        (lambda data: data[:-8], "expected a relocatable ELF file for AArch64, found a damaged one"),
+        (lambda data: data[:8], "expected a relocatable ELF file for AArch64, found a damaged one"),
     ],
     ids=["text", "x86-64", "cut off", "cut off early"],
 )
 def test_other_files_are_refused(change: Callable[[bytes], bytes], message: str) -> None:
     with pytest.raises(PatcError, match=f"^{message}$"):
-        read_object(change(assemble(DATA)))
+        read_object(change(assemble(DATA)), AARCH64)
 
 
 def test_unknown_relocations_are_refused() -> None:
     code = assemble("declare void @f()  define void @g() { call void @f()  ret void }")
     kind = code.index(struct.pack("<QI", 0, 282))  # at offset 0 of the code a JUMP26, for the call at its end
-    found = read_object(code[: kind + 8] + struct.pack("<I", 1031) + code[kind + 12 :])
+    found = read_object(code[: kind + 8] + struct.pack("<I", 1031) + code[kind + 12 :], AARCH64)
     with pytest.raises(PatcError, match=r"^expected relocations that patc's code has, found number 1031$"):
         found.load(0x1000, {"f": 0x2000}, 0)
 
 
 def test_targets_out_of_reach_are_refused() -> None:
-    found = read_object(assemble("declare void @f()  define void @g() { call void @f()  ret void }"))
+    found = read_object(assemble("declare void @f()  define void @g() { call void @f()  ret void }"), AARCH64)
     assert found.undefined == ("f",)
     with pytest.raises(PatcError, match=r"^expected the target of relocation 28[23] within reach, found it \d+ away$"):
         found.load(0x1000, {"f": 1 << 40}, 0)

@@ -17,10 +17,11 @@ from patc.bench.cycles import CycleModel
 from patc.bench.emulator import EmulatedProgram
 from patc.bench.execution import trace_layers
 from patc.bench.instructions import Decoder, Instruction
-from patc.bench.object_file import read_object
 from patc.compiler import compile_model
 from patc.pruning import PatternSpec, prune_
+from patc.runtime.image import read_object
 from patc.runtime.model import CompiledModel
+from patc.runtime.object_code import AARCH64
 from patc.targets import AARCH64_CPUS
 
 BY_ELEMENT = re.compile(r"fmla v\d+\.(4s, v\d+\.4s, v\d+\.s|8h, v\d+\.8h, v\d+\.h)\[\d\]")
@@ -32,7 +33,7 @@ def loops(code: bytes) -> Iterator[list[Instruction]]:
     """Yield the bodies of the loops over kept kernels, branch included: innermost ones that multiply and load the
     kernel's 16-bit channel."""
     decoder = Decoder()
-    for section in read_object(code).sections:
+    for section in read_object(code, AARCH64).sections:
         found = decoder.decode(bytes(section.data))
         for end, instruction in enumerate(found):
             target = re.search(r"#(0x[0-9a-f]+)$", instruction.text)

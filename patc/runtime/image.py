@@ -1,6 +1,7 @@
-"""Relocatable ELF objects for AArch64, as `patc.compile` makes them: what they hold, and placing them in memory.
+"""Relocatable ELF objects, as `patc.compile` makes them: what they hold, and what they are in memory.
 
-Numbers and formulas of relocations are those of "ELF for the Arm 64-bit Architecture".
+Numbers and formulas of relocations are those of the "System V Application Binary Interface" for AMD64 and of "ELF for
+the Arm 64-bit Architecture".
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 
 from patc.diagnostics import PatcError
 from patc.runtime import elf
+from patc.runtime.code_pages import LARGEST_PAGE
+from patc.runtime.object_code import MACHINES
 
-_RELOCATABLE, _AARCH64 = 1, 183
+_RELOCATABLE = 1
 _FUNCTION = 2  # type of symbols
 _PAGE = 0xFFF
+_VECTOR_ALIGNMENT = 64
+_ABSOLUTE, _RELATIVE = (1, 257), (24, 260)  # R_X86_64_64 and _PC64, R_AARCH64_ABS64 and _PREL64: 64 bits
 
 # Relocations of the instructions that hold the low bits of an address: by how many bits the offset is scaled.
 _LOW_BITS = {277: 0, 278: 0, 284: 1, 285: 2, 286: 3, 299: 4, 312: 3}
@@ -29,11 +34,13 @@ class Section:
         offset: from the start of the image, in bytes.
         data: its bytes before relocation.
         is_code: whether it holds instructions.
+        is_writable: whether the code writes to it.
     """
 
     offset: int
     data: bytes
     is_code: bool
+    is_writable: bool
 
 
 @dataclass(frozen=True)
@@ -112,18 +119,18 @@ class ObjectFile:
         return outside.get(symbol.name, 0) if symbol.offset is None else base + symbol.offset
 
 
-def read_object(data: bytes) -> ObjectFile:
-    """Return what is in an object file.
+def read_object(data: bytes, machine: int) -> ObjectFile:
+    """Return what is in an object file for the machine of a number, see `patc.runtime.object_code`.
 
     Raises:
-        PatcError: it is no relocatable AArch64 ELF file.
+        PatcError: it is no relocatable ELF file for that machine.
     """
-    expected = "expected a relocatable AArch64 ELF file"
+    expected = f"expected a relocatable ELF file for {MACHINES[machine]}"
     if not data.startswith(elf.MAGIC):
         raise PatcError(f"{expected}, found something else")
     try:
         header = elf.read_header(data)
-        if (header.type, header.machine) != (_RELOCATABLE, _AARCH64):
+        if (header.type, header.machine) != (_RELOCATABLE, machine):
             raise PatcError(f"{expected}, found something else")
         return _read(data)
     except (IndexError, ValueError):
@@ -133,14 +140,17 @@ def read_object(data: bytes) -> ObjectFile:
 def _read(data: bytes) -> ObjectFile:
     headers = elf.sections(data)
     offsets: dict[int, int] = {}
-    sections, end = [], 0
+    sections: list[Section] = []
+    end = 0
     for number, header in enumerate(headers):
         if header.flags & elf.ALLOCATED:
-            end += -end % max(header.alignment, 1)
+            rights = bool(header.flags & elf.EXECUTABLE), bool(header.flags & elf.WRITABLE)
+            changes = bool(sections) and rights != (sections[-1].is_code, sections[-1].is_writable)
+            end += -end % max(header.alignment, LARGEST_PAGE if changes else _VECTOR_ALIGNMENT)
             offsets[number] = end
             stored = data[header.offset : header.offset + header.size]
             content = bytes(header.size) if header.type == elf.NO_BITS else stored
-            sections.append(Section(end, content, bool(header.flags & elf.EXECUTABLE)))
+            sections.append(Section(end, content, *rights))
             end += header.size
     relocations = [
         Relocation(offsets[found.section] + found.offset, found.kind, found.symbol, found.addend)
@@ -162,13 +172,11 @@ def _symbol(symbol: elf.Symbol, offsets: Mapping[int, int]) -> Symbol:
 def _relocate(image: bytearray, relocation: Relocation, place: int, target: int, entry: int) -> None:
     """Write what one relocation asks for, at address `place`."""
     kind, offset = relocation.kind, relocation.offset
+    if kind in (*_ABSOLUTE, *_RELATIVE):
+        value = target if kind in _ABSOLUTE else target - place
+        struct.pack_into("<Q", image, offset, value & 0xFFFFFFFFFFFFFFFF)
+        return
     (word,) = struct.unpack_from("<I", image, offset)
-    if kind == 257:  # ABS64
-        struct.pack_into("<Q", image, offset, target & 0xFFFFFFFFFFFFFFFF)
-        return
-    if kind == 260:  # PREL64
-        struct.pack_into("<q", image, offset, target - place)
-        return
     if kind == 261:  # PREL32
         word = _signed(target - place, 32, relocation)
     elif kind in (275, 311):  # ADR_PREL_PG_HI21, ADR_GOT_PAGE
