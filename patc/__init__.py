@@ -48,11 +48,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'patc' has no attribute '{name}'")
     from patc.locks import loading
 
+    module, attribute = _HOMES.get(name, (f"patc.{name}", ""))
     with loading():
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            words = f"patc.{name} needs the package '{error.name}', which patc-runtime goes without: pip install patc"
+            raise ImportError(words) from error
         if name in _MODULES:
-            return importlib.import_module(f"patc.{name}")
-        module, attribute = _HOMES[name]
-        globals()[name] = getattr(importlib.import_module(module), attribute)
+            return found
+        globals()[name] = getattr(found, attribute)
     return globals()[name]
 
 

@@ -69,7 +69,9 @@ def _load() -> ctypes.CDLL:
             continue
         if all(hasattr(library, symbol) for symbol in _LIBRARY):
             return library
-    raise PatcError("expected an OpenMP runtime, found none: pip install intel-openmp, or install libomp")
+    raise PatcError(
+        "expected an OpenMP runtime, found none: pip install intel-openmp, install libomp, or compile for one thread"
+    )
 
 
 def _candidates() -> Iterator[tuple[str, int]]:
