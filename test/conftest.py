@@ -10,6 +10,9 @@ import pytest
 
 # What a command line compiled before must not hide what it does now; test_code_cache.py tests the cache.
 os.environ["PATC_NO_CACHE"] = "1"
+# Several processes of tests have a CPU each; two threads of PyTorch in each would wait for each other.
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="module")
