@@ -192,7 +192,7 @@ class ScheduleAttr(PatternDialect.Attribute, name="schedule"):
 class ExplanationAttr(PatternDialect.Attribute, name="explanation"):
     """Why a layer is computed so: `#pattern.explanation<{bound = "multiply-adds", considered = 211 : i64, ...}>`.
 
-    The fields are those of `patc.dialects.schedules.Explanation`.
+    The fields are those of `patc.dialects.schedules.Choice`.
     """
 
     fields: Any

@@ -11,9 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from torch_mlir import ir
 
 from patc.dialects.attributes import ExplanationAttr, ScheduleAttr, i64
-from patc.dialects.schedules import AnyRecord, Explanation, Schedule
+from patc.dialects.schedules import AnyRecord, Choice, Schedule
 
-_RECORDS: dict[type, Any] = {Schedule: ScheduleAttr, Explanation: ExplanationAttr}
+_RECORDS: dict[type, Any] = {Schedule: ScheduleAttr, Choice: ExplanationAttr}
 
 
 def encode_record(record: Any) -> ir.Attribute:

@@ -5,7 +5,7 @@ Only the conversions to attributes need MLIR, so that reports of compiled models
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 AnyRecord = TypeVar("AnyRecord", bound="_Record")
@@ -104,6 +104,29 @@ class Explanation(_Record):
     alternatives: tuple[Alternative, ...]
     notes: tuple[str, ...] = ()
     sharing: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice(Explanation):
+    """An explanation in the IR, beside a schedule that may be changed there.
+
+    Attributes:
+        chosen: the schedule that is explained; None where it is that of the first alternative.
+    """
+
+    chosen: Schedule | None = None
+
+    @classmethod
+    def of(cls, explanation: Explanation, chosen: Schedule) -> Choice:
+        """Return why a schedule was chosen."""
+        is_first = any(item.schedule == chosen for item in explanation.alternatives[:1])
+        return cls(**vars(explanation), chosen=None if is_first else chosen)
+
+    def explain(self, schedule: Schedule) -> Explanation | None:
+        """Return why a layer has this schedule; None if it is not the one that was chosen."""
+        known = self.chosen or next((item.schedule for item in self.alternatives), None)
+        names = (field.name for field in fields(Explanation))
+        return Explanation(**{name: getattr(self, name) for name in names}) if schedule == known else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Alternative, Explanation
+from patc.dialects.schedules import Alternative, Choice, Explanation
 from patc.integers import ceil_div
 from patc.numerics import Numerics
 from patc.passes.algorithms.base import Algorithm
@@ -259,7 +259,7 @@ def set_schedule(op: Any, chosen: Candidate, explanation: Explanation | None) ->
     op.attributes["schedule"] = chosen.schedule.to_attr()
     op.attributes["cycles"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), round(chosen.cycles))
     if explanation is not None:
-        op.attributes["explanation"] = explanation.to_attr()
+        op.attributes["explanation"] = Choice.of(explanation, chosen.schedule).to_attr()
 
 
 def _explain(best: Candidate, considered: int, alone: Sequence[Candidate]) -> Explanation:

@@ -32,10 +32,12 @@ _OPEN_FILES = re.compile(r"/dev/fd|/proc/\d+(/task/\d+)?/fd")
 
 def cache_folder(name: str) -> Path:
     """Return the folder `patc`/`name` in the one that the user keeps such things in."""
-    given, home = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~")
-    # A relative one is to be ignored, says the specification; a user without a home has "~".
-    base = given if os.path.isabs(given) else os.path.join(home if home != "~" else tempfile.gettempdir(), ".cache")
-    return Path(base) / "patc" / name
+    from platformdirs import user_cache_path
+
+    try:
+        return user_cache_path("patc", appauthor=False) / name
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / ".cache" / "patc" / name
 
 
 # -- Before anything takes time ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from patc.dialects.schedules import Explanation, KeptKernels, Schedule
+from patc.dialects.schedules import Choice, Explanation, KeptKernels, Schedule
 from patc.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class LayerReport:
         kernel: height and width of the window, (1, 1) where there is none.
         strides: vertical and horizontal.
         schedule: how it is computed.
-        explanation: why, by `pattern-schedule`; None where the schedule was given.
+        explanation: why, by `pattern-schedule`; None where the schedule was given, or changed in the IR.
         weights: weights of the dense layer.
         kept_weights: weights that are multiplied.
         flops: two for each kept weight and output place.
         moved_bytes: input, output and weights, each once.
-        predicted_cycles: of one thread, by the cost model.
+        predicted_cycles: of one thread, by the cost model; 0 where the schedule was given, or changed in the IR.
         reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
         kernels: what pruning left of its weights; None where these are dense.
         remarks: what passes remarked about its weights, as why they stay dense.
@@ -145,7 +145,10 @@ def _report(op: Any, state: PassState) -> LayerReport:
     stands_for = describe_call(op)
     name = "generic" if stands_for else op.operation.name.removeprefix("pattern.")
     window, work = kind.window(op), kind.work(op)
-    explanation = read_record(op, Explanation) if "explanation" in op.attributes else None
+    schedule = read_record(op, Schedule)
+    explanation = read_record(op, Choice).explain(schedule) if "explanation" in op.attributes else None
+    # Cycles are those of the schedule that was chosen.
+    is_changed = "explanation" in op.attributes and explanation is None
     if explanation is not None and stands_for:
         explanation = replace(explanation, notes=(*explanation.notes, f"computes {', '.join(stands_for)}"))
     return LayerReport(
@@ -155,13 +158,13 @@ def _report(op: Any, state: PassState) -> LayerReport:
         shape=tuple(op.results[0].type.shape),
         kernel=(1, 1) if window is None else window.kernel,
         strides=(1, 1) if window is None else window.strides,
-        schedule=read_record(op, Schedule),
+        schedule=schedule,
         explanation=explanation,
         weights=work.weights,
         kept_weights=work.kept_weights,
         flops=work.flops,
         moved_bytes=_moved_bytes(op),
-        predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes else 0,
+        predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes and not is_changed else 0,
         kernels=_kept_kernels(op, state),
     )
 

@@ -156,10 +156,15 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     group.add_argument("--tune", metavar="HOW", help=TUNE_HELP)
     group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
     group.add_argument("--dynamic-batch", action="store_true", help=BATCH_HELP)
+    add_save_ir(group)
+    group.add_argument("--no-cache", action="store_true", help="compile, whether the same was compiled before or not")
+
+
+def add_save_ir(group: Any) -> None:
+    """Add --save-ir to a parser or a group of it."""
     group.add_argument(
         "--save-ir", metavar="DIR", type=ir_folder, help="write the IR after each pass into a folder, without weights"
     )
-    group.add_argument("--no-cache", action="store_true", help="compile, whether the same was compiled before or not")
 
 
 def is_compiled_file(model: str) -> bool:

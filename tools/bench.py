@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add("--repetitions", metavar="N", type=int, default=40, help="counted calls of each contestant (40)")
     add("--tune", metavar="HOW", help=arguments.TUNE_HELP)
+    arguments.add_save_ir(parser)
     add("--layers", action="store_true", help="add a table of the layers, each beside its limit")
     add("--peers", metavar="NAME,NAME", default="", help=_PEERS_HELP)
     add(
@@ -139,7 +140,7 @@ def _run_model(args: argparse.Namespace) -> int:
     workload = _workload(args)
     if workload.is_compiled:
         raise PatcError("expected a model to compile together with --model-cycles, got a compiled one", args.model)
-    result = _with_status(lambda notify: model_cycles(workload, machine, tune, args.dtype, notify))
+    result = _with_status(lambda notify: model_cycles(workload, machine, tune, args.dtype, notify, args.save_ir))
     make_console().print(render(result))
     if args.json is not None:
         _write(result, args.json)
@@ -150,9 +151,12 @@ def _options(args: argparse.Namespace) -> Options:
     from patc.bench.runner import Options
 
     workload = _workload(args)
-    for option in ("threads", "tune", "throughput"):
+    for option in ("threads", "tune", "throughput", "save_ir"):
         if workload.is_compiled and getattr(args, option):
-            raise PatcError(f"expected a model to compile together with --{option}, got a compiled one", args.model)
+            raise PatcError(
+                f"expected a model to compile together with --{option.replace('_', '-')}, got a compiled one",
+                args.model,
+            )
     return Options(
         workload=workload,
         threads=_threads(args),
@@ -161,6 +165,7 @@ def _options(args: argparse.Namespace) -> Options:
         layers=args.layers,
         tune=args.tune or "cost",
         throughput=args.throughput,
+        save_ir=args.save_ir,
     )
 
 

@@ -113,11 +113,6 @@ def describe_tile(schedule: Schedule) -> str:
     return join_sizes((schedule.rows, schedule.columns, *([schedule.filters] if schedule.filters > 1 else [])))
 
 
-def describe_division(schedule: Schedule) -> str:
-    """Return the tile and how it is divided, as in `1x16x4 by rows`."""
-    return describe_tile(schedule) + (f" by {schedule.split}" if schedule.threads > 1 else "")
-
-
 def describe_schedule(schedule: Schedule) -> str:
     """Return all of a schedule, as in `pattern-direct, 4x48, lanes 16, 2 sums, 2 threads by rows`."""
     words = [schedule.algorithm, f"{schedule.rows}x{schedule.columns}", f"lanes {schedule.lanes}"]

@@ -49,6 +49,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--compression", metavar="R", type=float, default=8.0, help="all convolution weights / kept ones (8)"
     )
     parser.add_argument("--threads", metavar="N", type=int, help="threads, for PyTorch too (all cores)")
+    arguments.add_save_ir(parser)
     return parser
 
 
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     with _step(console, "prepare") as notes:
         demo = _prepare(args, threads, notes)
     with _step(console, "compile") as notes:
-        compiled = _compile(demo, notes)
+        compiled = _compile(demo, args.save_ir, notes)
     with _step(console, "check") as notes:
         is_right = _check(demo, compiled, notes)
     with _step(console, "measure") as notes:
@@ -139,12 +140,12 @@ def _prepare(args: argparse.Namespace, threads: int, notes: list[str]) -> _Demo:
     return _Demo(dense, pruned, torch.from_numpy(picture), threads)
 
 
-def _compile(demo: _Demo, notes: list[str]) -> CompiledModel:
+def _compile(demo: _Demo, save_ir: str | None, notes: list[str]) -> CompiledModel:
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
 
     with compilation_progress() as report:
-        compiled = compile_model(demo.pruned, (demo.x,), threads=demo.threads, report=report)
+        compiled = compile_model(demo.pruned, (demo.x,), threads=demo.threads, report=report, save_ir=save_ir)
     sparse = sum(layer.op == "sparse_conv2d" for layer in compiled.layers)
     size = compiled.program.weights.nbytes
     dense = sum(4 * parameter.numel() for parameter in demo.dense.parameters())
@@ -214,14 +215,14 @@ def _race(demo: _Demo, compiled: CompiledModel) -> tuple[Times, Times]:
 def _make_table(layers: Sequence[MeasuredLayer], peak: Peak) -> Table:
     from patc.tools import console
 
-    titles = ("layer", "computes", "schedule", "kept weights", "ms", "speed", "of peak")
+    titles = ("layer", "computes", "algorithm", "kept weights", "ms", "speed", "of peak")
     table = console.make_table(titles, words=3)
     for item in layers:
         speed, share = _describe_speed(item, peak)
         table.add_row(
             item.layer.name,
             console.describe_op(item.layer),
-            console.describe_division(item.layer.schedule),
+            item.layer.algorithm,
             console.describe_kept(item.layer),
             f"{item.seconds * 1e3:.3f}",
             speed,
@@ -242,9 +243,7 @@ def _print_legend(console: Console, demo: _Demo, peak: Peak) -> None:
 
     peak_speed = f"{peak.gflops:.0f} GFLOP/s that multiply-adds alone reach with {plural(demo.threads, 'thread')}"
     console.print(
-        "\nschedule: rows x columns x filters of a tile in registers, and what the threads divide.\n"
-        f"speed: of kept weights only, beside the {peak_speed};\n"
-        "GB/s where caches or memory are the limit.",
+        f"\nspeed: of kept weights only, beside the {peak_speed};\nGB/s where caches or memory are the limit.",
         style="dim",
         soft_wrap=True,
     )

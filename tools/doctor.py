@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {name:14s} {found.get(name, 'missing: pip install patc')}")
     for name, extra, purpose in _OPTIONAL:
         print(f"  {name:14s} {found.get(name, f'missing: pip install patc[{extra}], for {purpose}')}")
-    print(f"\ncaches in {cache_folder('').parent / 'patc'}; --clear-caches removes them")
+    print(f"\ncaches in {cache_folder('')}; --clear-caches removes them")
     for name, purpose in _CACHES.items():
         print(f"  {name:14s} {_describe_size(cache_folder(name))}: {purpose}")
     return 0 if found.keys() >= {*_REQUIRED} else 1

@@ -25,11 +25,14 @@ COMMANDS = (
     "verify",
 )
 
+SHELLS = ("bash", "zsh", "tcsh")
+
 _EPILOG = """\
 examples:
   patc demo                                            see what patc does, on this machine
   patc compile resnet18 --compression 8 -o net.patc    prune and compile a network
   patc run net.patc --image cat.jpg                    run it
+  eval "$(patc --print-completion bash)"               complete commands and options with the tab key
 """
 
 
@@ -68,6 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the versions of patc and of what it is built on")
+    parser.add_argument(
+        "--print-completion", metavar="SHELL", choices=SHELLS, help=f"print completions for {' or '.join(SHELLS)}"
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name in COMMANDS:
         command = importlib.import_module(f"patc.tools.{name}")
@@ -86,6 +92,9 @@ def _dispatch(argv: Sequence[str]) -> int:
     if arguments.version:
         print(describe_version())
         return 0
+    if arguments.print_completion is not None:
+        print(_completion(parser, arguments.print_completion))
+        return 0
     if arguments.command is None:
         parser.print_help()
         return 0
@@ -99,6 +108,30 @@ def _dispatch(argv: Sequence[str]) -> int:
         if status == 0:
             _name_random_weights(arguments)
     return status
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return a script that completes commands, options, and names of files and networks in a shell."""
+    import shtab
+
+    from patc.tools.arguments import MODEL_NAMES
+
+    models = f"{{ compgen -W '{' '.join(MODEL_NAMES)}' -- $1; compgen -f -- $1; }}"
+    model = {**shtab.FILE, "bash": "_patc_model"}
+    found = [parser]
+    while found:
+        for action in found.pop()._actions:
+            if isinstance(action.choices, dict):
+                found += action.choices.values()
+                continue
+            words = str(action.metavar or "")
+            if words.startswith("MODEL"):
+                action.complete = model  # type: ignore[attr-defined] # read by shtab
+            elif words.startswith(("FILE", "DIR")):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    preamble = {"bash": f"_patc_model() {models}\n"}
+    script: str = shtab.complete(parser, shell, preamble=preamble)  # type: ignore[arg-type] # it takes one for each shell
+    return script
 
 
 def _name_random_weights(arguments: argparse.Namespace) -> None:

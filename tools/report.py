@@ -162,7 +162,7 @@ def _cells(item: ReportedLayer) -> list[str]:
     kept = describe_kept(layer) and f"{describe_kept(layer)} weights"
     cells = [layer.name, describe_op(layer), join_sizes(layer.shape), kept]
     if item.seconds is None:
-        return [*cells, f"{shorten(layer.predicted_cycles)} cycles"]
+        return [*cells, f"{shorten(layer.predicted_cycles)} cycles" if layer.predicted_cycles else "not modelled"]
     limit = "" if item.share_of_limit is None else f"{item.share_of_limit:.0%} of {item.limit_bound}"
     return [*cells, format_time(item.seconds), f"{item.share:.1%}", format_time(item.modelled_seconds), limit]
 

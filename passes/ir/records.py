@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from patc.dialects.schedules import AnyRecord
+from patc.dialects.schedules import AnyRecord, Choice, Schedule
 from patc.passes.base import fail
+
+_NAMES: dict[type, str] = {Schedule: "schedule", Choice: "explanation"}
 
 
 def read_record(op: Any, kind: type[AnyRecord]) -> AnyRecord:
-    """Return the `Schedule` or the `Explanation` of an op that has one.
+    """Return the `Schedule` of an op that has one, or the `Choice` of one with an explanation.
 
     Raises:
         PatcError: the attribute is none that `pattern-schedule` writes. Verifiers do not look into it: ops are verified
             often.
     """
-    name = kind.__name__.lower()
+    name = _NAMES[kind]
     attr = op.operation.attributes[name]
     try:
         return kind.from_attr(attr)

@@ -171,11 +171,12 @@ def model_cycles(
     tune: str = "cost",
     dtype: str = "f32",
     notify: Callable[[str], None] = lambda _: None,
+    save_ir: str | None = None,
 ) -> CycleResult:
     """Compile a network for an AArch64 target, run it in an emulator and model its cycles.
 
     Args:
-        tune, dtype: see `patc.compile`.
+        tune, dtype, save_ir: see `patc.compile`.
         notify: told in a few words what is going on.
 
     Raises:
@@ -191,7 +192,7 @@ def model_cycles(
     notify(f"compiling for {target.name}")
     tensors = tuple(torch.from_numpy(array) for array in inputs)
     source = workload.model if workload.is_file else model
-    compiled = compile_model(source, tensors, target=target.name, threads=1, tune=tune, dtype=dtype)
+    compiled = compile_model(source, tensors, target=target.name, threads=1, tune=tune, dtype=dtype, save_ir=save_ir)
     notify("running it in an emulator")
     program = EmulatedProgram(compiled.program)
     outputs, traces = trace_layers(program, inputs, len(compiled.layers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -47,6 +48,7 @@ class Options:
         layers: measure every layer too.
         tune: see `patc.compile`.
         throughput: measure models of one thread, one a core and all at the same time, instead of one model.
+        save_ir: see `patc.compile`; several numbers of threads have folders in it.
     """
 
     workload: Workload
@@ -56,6 +58,7 @@ class Options:
     layers: bool = False
     tune: str = "cost"
     throughput: bool = False
+    save_ir: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be measured, before anything takes time.
@@ -255,7 +258,11 @@ class _Bench:
             compiled: CompiledModel = self._model
             return compiled
         self._notify(f"compiling for {count(threads, 'thread')}")
-        return compile_model(self._model, self._tensors, threads=threads, tune=self._options.tune)
+        options = self._options
+        folder = options.save_ir
+        if folder is not None and len(options.threads) > 1 and not options.throughput:
+            folder = os.path.join(folder, f"threads-{threads}")
+        return compile_model(self._model, self._tensors, threads=threads, tune=options.tune, save_ir=folder)
 
     def _name_weights(self, compiled: CompiledModel, entries: list[Entry]) -> list[Entry]:
         """Return the entries with what their weights are, where the model brings them: pruned ones have no dense

@@ -13,11 +13,11 @@ from torch_mlir import ir
 import patc
 from patc import pruning
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Alternative, Explanation, Schedule
+from patc.dialects.schedules import Alternative, Choice, Explanation, Schedule
 from patc.layers import collect_layers
 from patc.passes.base import PassState
 from patc.runtime.description import describe, parse
-from patc.tools.console import describe_division, describe_explanation, describe_schedule
+from patc.tools.console import describe_explanation, describe_schedule
 
 DIRECT = Schedule("pattern-direct", 4, 48, sums=2, split="rows", threads=2)
 WINOGRAD = Schedule("winograd", 8, 6, filters=4)
@@ -58,14 +58,13 @@ def test_explanations_in_words(explanation: Explanation | None, words: str) -> N
 def test_schedules_in_words() -> None:
     assert describe_schedule(DIRECT) == "pattern-direct, 4x48, lanes 16, 2 sums, 2 threads by rows"
     assert describe_schedule(WINOGRAD) == "winograd, 8x6, lanes 16, 4 filters"
-    assert [describe_division(schedule) for schedule in (DIRECT, WINOGRAD)] == ["4x48 by rows", "8x6x4"]
 
 
 @pytest.mark.parametrize("explanation", [MODELLED, MEASURED])
 def test_attributes_hold_all_of_an_explanation(explanation: Explanation) -> None:
     with CONTEXT, ir.Location.unknown():
-        attr = ir.Attribute.parse(str(explanation.to_attr()))
-        assert Explanation.from_attr(attr) == explanation
+        attr = ir.Attribute.parse(str(Choice.of(explanation, DIRECT).to_attr()))
+        assert Choice.from_attr(attr).explain(DIRECT) == explanation
 
 
 @pytest.mark.parametrize(
@@ -83,10 +82,10 @@ def test_attributes_hold_all_of_an_explanation(explanation: Explanation) -> None
 )
 def test_other_attributes_are_none(old: str, new: str) -> None:
     with CONTEXT, ir.Location.unknown():
-        text = str(MODELLED.to_attr())
+        text = str(Choice.of(MODELLED, DIRECT).to_attr())
         assert old in text
         with pytest.raises(ValueError):
-            Explanation.from_attr(ir.Attribute.parse(text.replace(old, new, 1)))
+            Choice.from_attr(ir.Attribute.parse(text.replace(old, new, 1)))
 
 
 def test_explanations_that_are_none_are_refused_at_their_op() -> None:
@@ -182,3 +181,27 @@ def test_programs_tell_where_activations_are(target: str) -> None:
 def test_all_of_it_is_saved(branches: patc.CompiledModel) -> None:
     program = parse(describe(branches.program))
     assert (program.layers, program.buffers) == (branches.program.layers, branches.program.buffers)
+
+
+def test_a_changed_schedule_is_not_explained_by_the_old_reason() -> None:
+    changed = replace(DIRECT, rows=DIRECT.rows + 1)
+    assert Choice.of(MODELLED, DIRECT).explain(changed) is None
+    # Where several threads divide the work, the schedule is none of the alternatives, which are for one.
+    choice = Choice.of(MODELLED, changed)
+    assert choice.explain(changed) == MODELLED and choice.explain(DIRECT) is None
+
+
+def test_layers_with_a_changed_schedule_have_no_reason_and_no_cycles() -> None:
+    with CONTEXT, ir.Location.unknown():
+        explanation = Choice.of(MODELLED, DIRECT).to_attr()
+        layer = """ = "pattern.activate"({0}) {{activation = "relu", cycles = 100 : i64, schedule = {1},
+            explanation = {2}}} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>"""
+        module = ir.Module.parse(f"""
+func.func @main(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {{
+  %y {layer.format("%x", DIRECT.to_attr(), explanation)}
+  %z {layer.format("%y", WINOGRAD.to_attr(), explanation)}
+  return %z : tensor<1x2x8x8xf32>
+}}""")
+        layers = collect_layers(module, PassState())
+    assert [layer.explanation for layer in layers] == [MODELLED, None]
+    assert [layer.predicted_cycles for layer in layers] == [100, 0]

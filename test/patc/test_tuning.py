@@ -21,7 +21,7 @@ import patc
 from patc import pruning, tuning
 from patc.compiler import find_measure, host_pipeline, lower_model
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Explanation, Schedule
+from patc.dialects.schedules import Choice, Schedule
 from patc.layers import LayerReport
 from patc.options import make_options
 from patc.passes import pattern_schedule
@@ -101,8 +101,8 @@ def scheduled(net: Net, result: Value, clock: Clock, threads: int = 1) -> list[t
     return list(scheduled_ops(module))
 
 
-def explanation_of(op: Any) -> Explanation:
-    return Explanation.from_attr(op.attributes["explanation"])
+def explanation_of(op: Any) -> Choice:
+    return Choice.from_attr(op.attributes["explanation"])
 
 
 def sparse_net() -> tuple[Net, Value]:

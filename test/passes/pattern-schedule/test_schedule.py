@@ -14,7 +14,7 @@ from torch_mlir import ir
 
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
-from patc.dialects.schedules import Explanation, Schedule
+from patc.dialects.schedules import Choice, Schedule
 from patc.passes.algorithms.host.pattern_packed import Packing
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of
@@ -131,7 +131,7 @@ def test_every_layer_says_how_and_why(case: tuple[Network, ir.Module, np.ndarray
         if op.operation.name.removeprefix("pattern.") in SCHEDULED:
             assert all(name in op.attributes for name in ("schedule", "explanation", "cycles"))
             assert op.attributes["cycles"].value >= 0
-            explanation = Explanation.from_attr(op.attributes["explanation"])
+            explanation = Choice.from_attr(op.attributes["explanation"])
             assert explanation.bound and explanation.alternatives[0].ratio == 1.0
             ratios = [alternative.ratio for alternative in explanation.alternatives]
             assert ratios == sorted(ratios) and len(ratios) <= explanation.considered
@@ -267,7 +267,7 @@ def test_no_winograd_where_channels_cancel(kernel: int, stride: int, target: str
         schedule(module, net, target)
         op, chosen = list(scheduled_ops(module))[-1]
         found.append(chosen.algorithm)
-        notes = Explanation.from_attr(op.attributes["explanation"]).notes
+        notes = Choice.from_attr(op.attributes["explanation"]).notes
         assert any("no winograd: filters cancel" in note for note in notes) == (weight is colours)
     assert found[0] != "winograd" and found[1:] == ["winograd", "winograd"]
 
@@ -286,5 +286,5 @@ def test_stems_of_deep_nets_round_less(layers: int, is_mean: bool, algorithm: st
     schedule(module, net)
     (op, chosen), *_ = [(op, chosen) for op, chosen in scheduled_ops(module) if op.operation.name == "pattern.conv2d"]
     assert chosen.algorithm == algorithm
-    notes = Explanation.from_attr(op.attributes["explanation"]).notes
+    notes = Choice.from_attr(op.attributes["explanation"]).notes
     assert any("more exactly" in note for note in notes) == (algorithm == "dense-direct")

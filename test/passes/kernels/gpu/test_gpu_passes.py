@@ -15,7 +15,7 @@ from native import main_body
 from networks import LIBRARY, Network, pattern_weight
 from torch_mlir import ir
 
-from patc.dialects.schedules import Explanation, Schedule
+from patc.dialects.schedules import Choice, Schedule
 from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -137,7 +137,7 @@ def test_weighs_pattern_loops_against_dense_ones() -> None:
     for keep in (0.3, 1.0):
         layer = conv(keep, 28)
         assert layer.schedule.algorithm == "pattern-direct"
-        alternatives = Explanation.from_attr(layer.op.attributes["explanation"]).alternatives
+        alternatives = Choice.from_attr(layer.op.attributes["explanation"]).alternatives
         ratios += [item.ratio for item in alternatives if item.schedule.algorithm == "dense-direct"]
     assert ratios[0] > 2 * ratios[1] > 2
 
