@@ -84,13 +84,16 @@ def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> 
 
 
 def _require_static(graph: OnnxGraph) -> None:
-    """Refuse random numbers, and values that are no tensors of static shape, or larger than any memory: at the first
-    nodes that make them."""
+    """Refuse random numbers, loops that inputs stop, and values that are no tensors of static shape, or larger than any
+    memory: at the first nodes that make them."""
     drawing = [node for node in graph.nodes if node.op_type in RANDOM]
     if drawing:
         listed = describe_nodes(drawing)
         raise PatcError(f"model draws random numbers, which patc cannot compile: {listed}", str(graph.path))
     for node in graph.nodes:
+        if node.op_type == "Loop":
+            expected = "expected Loop to run as often as constants say, found one that inputs stop"
+            raise PatcError(expected, f"{graph.path}: {node.name}")
         for name in filter(None, node.output):
             type_ = graph.types.get(name, ValueType(0, None))
             if not type_.element or not type_.is_static:

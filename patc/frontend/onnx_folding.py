@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patc.diagnostics import PatcError
-from patc.frontend.onnx_files import all_graphs, load_onnx
+from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph, unique, value_type
+from patc.frontend.onnx_loops import copy_body, rename, unroll
+from patc.frontend.onnx_sequences import Sequences
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +61,7 @@ class _Folding:
     def __init__(self, graph: OnnxGraph) -> None:
         self._graph = graph
         self._room = max(_LEAST_ROOM, _ROOM * sum(array.nbytes for array in graph.constants.values()))
+        self._sequences = Sequences(graph)
         self._names: dict[str, str] = {}  # of values that are others
 
     def run(self) -> bool:
@@ -80,8 +83,12 @@ class _Folding:
     def _fold(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return what a node becomes."""
         constants = self._graph.constants
+        if not node.domain and node.op_type in ("Loop", "Scan"):
+            return unroll(self._graph, node)
         if node.domain or node.op_type in _KEPT:
             return [node]
+        if (found := self._sequences.fold(node)) is not None:
+            return found
         if node.op_type in ("Identity", "Dropout") and self._is_identity(node):
             if node.output[0] in self._graph.outputs:
                 return [node] if node.op_type == "Identity" else [_identity(node)]
@@ -144,19 +151,10 @@ class _Folding:
         if branch is None or len(branch.output) != len(outputs):
             expected = f"expected If with a {attribute} of {len(outputs)} outputs"
             raise PatcError(f"{expected}, found another", f"{self._graph.path}: {node.name}")
-        results = [value.name for value in branch.output]
-        made = [output for inner in branch.node for output in inner.output if output]
-        taken = self._graph.taken()
-        names = {output: unique(f"{node.name}/{output}", taken) for output in made}
-        for result, output in zip(results, outputs, strict=True):
-            if result in names and result not in self._graph.outputs:
-                names[result] = output
-        for inner in branch.node:
-            rename(inner, names)
-            inner.output[:] = [names.get(output, output) for output in inner.output]
+        nodes, results = copy_body(branch, {}, node.name, self._graph.taken())
         make = load_onnx().helper.make_node
-        pairs = [(names.get(result, result), output) for result, output in zip(results, outputs, strict=True)]
-        return [*branch.node, *(make("Identity", [one], [other], name=other) for one, other in pairs if one != other)]
+        pairs = zip(results, outputs, strict=True)
+        return [*nodes, *(make("Identity", [one], [other], name=other) for one, other in pairs)]
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         """Compute a node of constants; return whether that went well."""
@@ -207,15 +205,3 @@ def _run(node: onnx.NodeProto, inputs: dict[str, np.ndarray], graph: OnnxGraph) 
 
 def _identity(node: onnx.NodeProto) -> onnx.NodeProto:
     return load_onnx().helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
-
-
-def rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    """Let a node, and what is inside, read other values."""
-    inside = list(all_graphs(node))
-    for owner in (node, *(inner for graph in inside for inner in graph.node)):
-        for index, name in enumerate(owner.input):
-            if name in names:
-                owner.input[index] = names[name]
-    for graph in inside:
-        for value in graph.output:
-            value.name = names.get(value.name, value.name)

@@ -159,7 +159,8 @@ def make_graph(model: onnx.ModelProto, path: Path) -> OnnxGraph:
     model.graph.input.extend(inputs)
     del model.graph.value_info[:]
     for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")  # some files have wrong ones
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")  # some files have wrong ones
     _take_constants(model.graph, graph, {}, graph.taken())
     _copy_outputs(graph)
     return graph

@@ -34,10 +34,8 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
         PatcError: there is no such input, its shape is another one, or sizes stay unknown; those are listed.
     """
     place, inputs = str(graph.path), list(graph.model.graph.input)
-    for value in inputs:
-        if not value.type.HasField("tensor_type"):
-            found = value.type.WhichOneof("value") or "nothing"
-            raise PatcError(f"expected inputs to be tensors, found '{value.name}', a {found}", place)
+    _require_tensors("inputs", inputs, place)
+    _require_tensors("outputs", [value for value in graph.model.graph.output if value.type.WhichOneof("value")], place)
     shapes = _by_name(inputs, given, place)
     for name in shapes:
         names = [value.name for value in inputs]
@@ -57,6 +55,13 @@ def set_input_shapes(graph: OnnxGraph, given: Mapping[str, Any] | Sequence[Any] 
         listed = ", ".join(map(_describe, unknown))
         advice = f"--shape {value.name}={example}"
         raise PatcError(f"expected inputs of known shapes, found {listed}; give them as in {advice}", place)
+
+
+def _require_tensors(role: str, values: Sequence[onnx.ValueInfoProto], place: str) -> None:
+    for value in values:
+        if not value.type.HasField("tensor_type"):
+            kind = (value.type.WhichOneof("value") or "none").removesuffix("_type")
+            raise PatcError(f"expected {role} to be tensors, found '{value.name}' of type {kind}", place)
 
 
 def require_operands(graph: OnnxGraph) -> None:

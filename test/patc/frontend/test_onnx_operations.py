@@ -127,3 +127,72 @@ def test_old_resizing_places_elements_at_multiples(opset: int, kind: str, tmp_pa
     )
     found = patc.compile(tmp_path / "a.onnx", threads=1)(np.array([[[[0, 2, 3]]]], np.float32))
     assert np.asarray(found).ravel().tolist() == [0, 1, 2, 2.5, 3, 3]
+
+
+LOOPS = """
+<ir_version: 8, opset_import: ["" : 17]>
+graph (float[2, 3] x) => (total, steps, sums, backwards, joined, part)
+<int64 zero = {0}, int64 one = {1}, int64 four = {4}, int64 many = {9223372036854775807}, bool yes = {1}, float half = {0.5}>
+{
+    count, total, steps = Loop (many, yes, one, x) <body = counted (int64 i, bool go, int64 n, float[2, 3] a)
+        => (bool more, int64 m, b, c) {
+        m = Add (n, n)
+        inner = Loop (i, , a) <body = nested (int64 j, bool on, float[2, 3] e) => (bool on_too, f) {
+            on_too = Identity (yes)
+            k = Cast <to = 1> (j)
+            g = Mul (e, half)
+            f = Add (g, k)
+        }>
+        b = Add (inner, x)
+        c = ReduceSum <keepdims = 0> (b)
+        more = Less (m, four)
+    }>
+    sums, backwards = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1],
+        scan_output_axes = [1], scan_output_directions = [1], body = scanned (float[2] s, float[2] column)
+        => (float[2] t, float[2] u) {
+        t = Add (s, column)
+        u = Mul (t, half)
+    }> (first, x)
+    first = Gather <axis = 1> (x, zero)
+    none = SequenceEmpty ()
+    parts = SplitToSequence <axis = 1> (x, one)
+    length = SequenceLength (parts)
+    filled = Loop (length, yes, none) <body = filling (int64 p, bool still, seq(float[2, 1]) q)
+        => (bool always, seq(float[2, 1]) r) {
+        always = Identity (still)
+        element = SequenceAt (parts, p)
+        r = SequenceInsert (q, element, zero)
+    }>
+    joined = ConcatFromSequence <axis = 0, new_axis = 1> (filled)
+    part = SequenceAt (filled, one)
+}
+"""
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_loops_of_known_lengths_and_their_sequences(tmp_path: Path) -> None:
+    model, x = onnx.parser.parse_model(LOOPS), random(2, 3)
+    onnx.save(model, tmp_path / "loops.onnx")
+    found = patc.compile(tmp_path / "loops.onnx", threads=1)(x)
+    first, second = x + x, (x + x) * 0.5 + x
+    sums = [x[:, 0] + x[:, 2], x[:, 0] + x[:, 2] + x[:, 1], x[:, 0] + x.sum(1)]
+    steps = [first.sum(), second.sum()]
+    wanted = [second, steps, sums[-1], np.stack(sums[::-1], 1) / 2, x.T[::-1, :, None], x[:, 1:2]]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [("n", "A: expected Loop to run as often as constants say"), ("many", "A: expected a Loop of at most 16384 op")],
+)
+def test_loops_that_are_not_written_out(count: str, line: str, tmp_path: Path) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> graph (float[2] x, int64 n) => (y)
+    <int64 many = {{9223372036854775807}}, bool yes = {{1}}> {{
+    [A] y = Loop ({count}, yes, x) <body = body (int64 i, bool go, float[2] a) => (bool on, b) {{
+        on = Identity (go)
+        b = Add (a, a)
+    }}> }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "loop.onnx")
+    with pytest.raises(patc.PatcError, match=line):
+        patc.compile(tmp_path / "loop.onnx", threads=1)
