@@ -151,7 +151,7 @@ class _Folding:
         if branch is None or len(branch.output) != len(outputs):
             expected = f"expected If with a {attribute} of {len(outputs)} outputs"
             raise PatcError(f"{expected}, found another", f"{self._graph.path}: {node.name}")
-        nodes, results = copy_body(branch, {}, node.name, self._graph.taken())
+        nodes, results = copy_body(branch, {}, f"{node.name}/{attribute}", self._graph.taken())
         make = load_onnx().helper.make_node
         pairs = zip(results, outputs, strict=True)
         return [*nodes, *(make("Identity", [one], [other], name=other) for one, other in pairs)]
