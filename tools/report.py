@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from patc.explain.report import Advice, ModelReport, Net, Report, ReportedLayer
+    from patc.runtime.model import CompiledModel
 
 _SHOWN_ADVICE = 5
 
@@ -29,6 +30,7 @@ examples:
   patc report resnet18.patc -o report.html
   patc report net.onnx --measure -o report.html -o report.json
   patc report before.patc after.patc --measure -o report.html
+  patc report yesterday.json net.onnx --measure
 """
 
 
@@ -37,7 +39,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = arguments.add_command(
         subparsers, "report", "say how each layer is computed, why, and what would be faster", _DESCRIPTION, _EPILOG
     )
-    arguments.add_model(parser, f"a file of patc compile, {arguments.MODEL_HELP}")
+    arguments.add_model(parser, f"a file of patc compile, a report (.json), {arguments.MODEL_HELP}")
     parser.add_argument("other", metavar="MODEL2", nargs="?", help="another one, to compare; options apply to both")
     parser.add_argument(
         "-o",
@@ -81,10 +83,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> Report:
     from patc.explain.build import make_report
+    from patc.explain.saved import read_report
     from patc.tools.run import open_model
 
+    def open_side(name: str) -> CompiledModel | Report:
+        side = argparse.Namespace(**{**vars(args), "model": name})
+        if Path(name).suffix.lower() != ".json":
+            return open_model(side)
+        if len(names) == 1:  # otherwise options are the other side's
+            arguments.refuse_compilation(side)
+        return read_report(name)
+
     names = [name for name in (args.model, args.other) if name is not None]
-    models = [(name, open_model(argparse.Namespace(**{**vars(args), "model": name}))) for name in names]
+    models = [(name, open_side(name)) for name in names]
     return make_report(models, peaks=bool(args.output) or args.measure, measure=args.measure)
 
 

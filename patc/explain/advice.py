@@ -20,7 +20,7 @@ LEAST_SHARE = 0.005  # of the net's time, for an advice to be worth a line
 _FEWER = 0.25  # part of the kept kernels that a further step of pruning takes away
 _UNEVEN = 1.04  # time of all threads beside even shares, from which on it is worth a word
 _UNEXPECTED = 1.5  # measured over modelled time, from which on the model is wrong about a layer
-_MOST_TAPS = 63  # of kernels with patterns
+_FEWEST_TAPS, _MOST_TAPS = 4, 63  # of kernels with patterns
 _LEAST_CHANNELS = 16  # of a layer that is worth pruning
 _PRUNED = 8.0  # compression of layers that are not pruned yet; 2.25 of it by patterns
 _SPARSE_RATE = 0.85  # multiply-adds of loops over kept kernels, beside those of dense loops
@@ -107,20 +107,22 @@ def _prune_all_further(found: list[Advice]) -> Iterator[Advice]:
 
 
 def _prune(item: ReportedLayer) -> Iterator[_Saving]:
-    """Patterns and fewer kernels for a dense convolution."""
+    """Patterns and fewer kernels for a dense convolution, or blocks of weights for one of 1x1."""
     layer, chosen = item.layer, _find_chosen(item)
     taps = math.prod(layer.kernel)
-    if layer.op != "conv2d" or chosen is None or not 4 <= taps <= _MOST_TAPS or layer.explanation is None:
+    is_known = taps == 1 or _FEWEST_TAPS <= taps <= _MOST_TAPS
+    if layer.op != "conv2d" or chosen is None or not is_known or layer.explanation is None:
         return
     filters = layer.shape[1]
     dense = [each for each in layer.explanation.alternatives if each.schedule.algorithm == "dense-direct"]
     if not dense or filters < _LEAST_CHANNELS or layer.weights < filters * taps * _LEAST_CHANNELS:
         return
+    what = "patterns and connectivity of" if taps > 1 else f"blocks (--scheme block --layers {layer.name}) of"
     pruned = dense[0].cycles / _PRUNED / _SPARSE_RATE
     why = [remark.partition("stays dense: ")[2] for remark in layer.remarks if "stays dense: " in remark]
     unpruned = not why or why[0].startswith("kernels keep up to")
     reason = "Not pruned." if unpruned else f"Its zeros are not used: {why[0]}."
-    text = f"{reason} Estimated for patterns and connectivity of {_PRUNED:g}x in all."
+    text = f"{reason} Estimated for {what} {_PRUNED:g}x in all."
     yield _Saving("prune", 1 - pruned / max(chosen.cycles, 1), text)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patc import __version__
+from patc.diagnostics import PatcError
 from patc.explain.advice import advise
 from patc.explain.compare import pair_layers
 from patc.explain.report import ModelReport, Net, Report, ReportedLayer
@@ -16,13 +18,16 @@ from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program
 
 if TYPE_CHECKING:
+    from patc.bench.machine import Machine
     from patc.bench.peak import Peak
 
 REPETITIONS = 20
 
 
-def make_report(models: Sequence[tuple[str, CompiledModel]], peaks: bool = False, measure: bool = False) -> Report:
-    """Return the report of compiled models.
+def make_report(
+    models: Sequence[tuple[str, CompiledModel | Report]], peaks: bool = False, measure: bool = False
+) -> Report:
+    """Return the report of compiled models, or of reports of one model that were made before.
 
     Args:
         models: one or two, with the names that the user knows them by.
@@ -30,14 +35,28 @@ def make_report(models: Sequence[tuple[str, CompiledModel]], peaks: bool = False
         measure: whether to run the models and time their layers.
 
     Raises:
-        PatcError: a model cannot be run here.
+        PatcError: a model cannot be run here, or a report is of two models.
     """
     from patc.bench.machine import this_machine
 
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    reports = tuple(_report(name, compiled, peaks, measure) for name, compiled in models)
+    saved = [model for _, model in models if isinstance(model, Report)]
+    machine = saved[0].machine if len(saved) == len(models) else this_machine()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") and len(saved) < len(models) else None
+    loads = [each for each in (load, *(item.load for item in saved)) if each is not None]
+    reports = tuple(
+        _take(name, model, machine) if isinstance(model, Report) else _report(name, model, peaks, measure)
+        for name, model in models
+    )
     pairs = pair_layers(reports[0].nets[0], reports[1].nets[0]) if len(reports) == 2 else ()
-    return Report(__version__, this_machine(), load, reports, pairs)
+    return Report(__version__, machine, max(loads, default=None), reports, pairs)
+
+
+def _take(name: str, saved: Report, machine: Machine) -> ModelReport:
+    """Return the model of a report that was made before; its name says where, if that was another machine."""
+    if len(saved.models) != 1:
+        raise PatcError(f"expected a report of one model, got one of {len(saved.models)}", name)
+    place = "" if saved.machine == machine else f", on {saved.machine.cpu}"
+    return replace(saved.models[0], name=f"{saved.models[0].name} ({Path(name).name}{place})")
 
 
 def _report(name: str, compiled: CompiledModel, peaks: bool, measure: bool) -> ModelReport:

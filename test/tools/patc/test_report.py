@@ -15,11 +15,13 @@ from torch import nn
 
 import patc
 from patc import pruning
+from patc.diagnostics import PatcError
 from patc.dialects.schedules import Alternative, Explanation, KeptKernels, Schedule
 from patc.explain.advice import advise
 from patc.explain.build import make_report
 from patc.explain.compare import pair_layers
 from patc.explain.report import Net, Report, ReportedLayer
+from patc.explain.saved import read_report
 from patc.layers import LayerReport
 from patc.tools.patc import main
 from patc.tools.report_page import ROW, draw_graph, render
@@ -88,6 +90,47 @@ def test_json_is_what_the_schema_says(measure: bool, compiled: patc.CompiledMode
     jsonschema.validate(json.loads(json.dumps(found.to_json())), schema)
 
 
+def test_data_is_read_again(compiled: patc.CompiledModel, tmp_path: Path) -> None:
+    path = tmp_path / "before.json"
+    first = make_report([("one.patc", compiled)])
+    path.write_text(json.dumps(first.to_json()))
+    assert read_report(path) == first
+    both = make_report([("before.json", read_report(path)), ("two.patc", compiled)])
+    assert [model.name for model in both.models] == ["one.patc (before.json)", "two.patc"]
+    assert both.pairs and not any(pair.cycles for pair in both.pairs)
+    path.write_text(json.dumps(both.to_json()))
+    with pytest.raises(PatcError, match="expected a report of one model, got one of 2"):
+        make_report([("both.json", read_report(path))])
+    other = replace(first, machine=replace(first.machine, cpu="another"))
+    assert make_report([("a.json", other), ("b", compiled)]).models[0].name == "one.patc (a.json, on another)"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (["format"], 2, "expected format 1"),
+        (["models", 0, "threads"], "two", 'models[0].threads: expected an integer from .*, found "two"'),
+        (["models", 0, "nets", 0, "layers", 0, "layer", "reads"], [3], "expected it to read from layers before it"),
+        (["models", 0, "nets", 0, "inputs", 0, "dtype"], "f9", "expected a tensor of float64, "),
+        (["models", 0, "nets", 0, "cycles"], None, "models[0].nets[0].cycles: expected a number, found null"),
+        (["load"], [[[]]], "load: expected a number"),
+        (["version"], "\x1b[1m", "version: expected a line of at most"),
+    ],
+)
+def test_other_data_is_refused_in_one_line(
+    place: list[Any], value: Any, words: str, compiled: patc.CompiledModel, tmp_path: Path
+) -> None:
+    data = json.loads(json.dumps(make_report([("one.patc", compiled)]).to_json()))
+    part = data
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(PatcError, match=words.replace("[", r"\[")) as caught:
+        read_report(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
 def test_times_limits_and_shares(report: Report) -> None:
     (first, second) = report.models
     (found,) = first.nets
@@ -123,6 +166,16 @@ def test_fewer_kernels_save_what_kernels_cost() -> None:
     share, text = advice_on(reported(layer()))["prune-further"]
     assert share == pytest.approx(0.25 * 0.8)
     assert text == "A quarter fewer kept kernels, 8.0x to 10.7x."
+
+
+def test_layers_of_1x1_are_pruned_by_blocks() -> None:
+    ways = (Alternative(Schedule("dense-direct"), 6800, 1.0),)
+    given = layer(
+        op="conv2d", kernel=(1, 1), schedule=ways[0].schedule, explanation=Explanation("memory", 9, ways), kernels=None
+    )
+    share, text = advice_on(reported(given))["prune"]
+    assert share == pytest.approx(1 - 1 / 6.8)
+    assert text == "Not pruned. Estimated for blocks (--scheme block --layers conv) of 8x in all."
 
 
 def test_dense_algorithms_say_from_where_patterns_win() -> None:
