@@ -116,7 +116,7 @@ class Library:
         net, *others = (entry.code.decode() for entry in self.program.entries)
         symbols = [entry_symbol(number) for number in range(1, len(others) + 1)]
         runtime = team(self.target, self.interface.threads) if self.interface.threads > 1 else ""
-        text = llvm_objects.link_texts(f"{net}\n{entry_points(self.interface)}", others, symbols, runtime)
+        text = llvm_objects.link_texts(f"{net}\n{entry_points(self.interface, self.target)}", others, symbols, runtime)
         return llvm_objects.optimize(text, self.target, self.interface.functions)
 
 

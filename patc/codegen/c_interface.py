@@ -25,6 +25,7 @@ STATUSES = (
     ("ERROR_NO_WEIGHTS", 3, "the weights are not set"),
     ("ERROR_WRONG_WEIGHTS", 4, "these are not the weights of this library, or they are damaged"),
     ("ERROR_BATCH", 5, "the batch is 0, or no multiple of the images that are computed at once"),
+    ("ERROR_CPU", 6, "the processor, or its system, lacks instructions that the library is made of"),
 )
 UNKNOWN_STATUS = "unknown error"
 _BLOCK = 1 << 20  # words whose checksum is taken at once

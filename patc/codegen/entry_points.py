@@ -16,7 +16,9 @@ from patc.codegen.c_interface import (
     Entry,
     Interface,
 )
+from patc.codegen.cpu_check import ANY_CPU, cpu_check
 from patc.runtime.program import ENTRY
+from patc.targets import Target
 
 _STATUS = {name: value for name, value, _ in STATUSES}
 
@@ -26,12 +28,15 @@ def weights_section(interface: Interface) -> str:
     return f".rodata.{interface.name}.weights"
 
 
-def entry_points(interface: Interface) -> str:
-    """Return the definitions of `interface.functions`."""
-    runs = [_run(interface, entry) for entry in interface.entries]
-    parts = [*_declarations(interface), _weights(interface), *runs, _workspace_bytes(interface), _error(interface)]
+def entry_points(interface: Interface, target: Target) -> str:
+    """Return the definitions of `interface.functions`, all of which any CPU of the target's architecture runs."""
+    check = cpu_check(target)
+    kept = ANY_CPU if check else ""
+    runs = [_run(interface, entry, kept) for entry in interface.entries]
+    parts = [*_declarations(interface), _weights(interface), check, *runs]
+    parts += [_workspace_bytes(interface, kept), _error(interface, kept)]
     if not interface.embedded:
-        parts.append(_set_weights(interface))
+        parts.append(_set_weights(interface, kept))
     return "\n".join(parts)
 
 
@@ -63,16 +68,23 @@ def _weights(interface: Interface) -> str:
     )
 
 
-def _run(interface: Interface, entry: Entry) -> str:
+def _run(interface: Interface, entry: Entry, kept: str) -> str:
+    """Return the function of an entry.
+
+    Args:
+        kept: attributes that keep it to what any CPU has; where it is not empty, the CPU is asked whether it fits.
+    """
     sizes = {f"%input{i}": info.element.bytes for i, info in enumerate(entry.inputs)}
     sizes |= {f"%output{i}": info.element.bytes for i, info in enumerate(entry.outputs)}
     tensors = list(sizes)
     arguments = [*tensors, "%workspace"]
     batch = "i64 %batch, " if entry.dynamic_batch else ""
+    asked = "  %fit = call i1 @cpu.fits()\n  br i1 %fit, label %usable, label %unfit\nusable:\n" if kept else ""
+    unfit = f"unfit:\n  ret i32 {_STATUS['ERROR_CPU']}\n" if kept else ""
     return f"""\
-define i32 @{interface.name}_run{entry.suffix}({batch}{_pointers(arguments)}) {{
+define i32 @{interface.name}_run{entry.suffix}({batch}{_pointers(arguments)}) {kept} {{
 start:
-{_check_null(arguments)}
+{asked}{_check_null(arguments)}
 aligned:
 {_misalignment({**sizes, "%workspace": WORKSPACE_ALIGNMENT}, "low")}
   %crooked = icmp ne i64 %low, 0
@@ -88,7 +100,7 @@ alignment:
   ret i32 {_STATUS["ERROR_ALIGNMENT"]}
 unset:
   ret i32 {_STATUS["ERROR_NO_WEIGHTS"]}
-}}
+{unfit}}}
 """
 
 
@@ -163,9 +175,9 @@ def _load_weights(interface: Interface) -> str:
   br i1 %none, label %unset, label %compute"""
 
 
-def _set_weights(interface: Interface) -> str:
+def _set_weights(interface: Interface, kept: str) -> str:
     return f"""\
-define i32 @{interface.name}_set_weights(ptr %data, i64 %bytes) {{
+define i32 @{interface.name}_set_weights(ptr %data, i64 %bytes) {kept} {{
 start:
 {_check_null(["%data"])}
 aligned:
@@ -204,21 +216,21 @@ wrong:
 """
 
 
-def _workspace_bytes(interface: Interface) -> str:
+def _workspace_bytes(interface: Interface, kept: str) -> str:
     return f"""\
-define i64 @{interface.name}_workspace_bytes() {{
+define i64 @{interface.name}_workspace_bytes() {kept} {{
   ret i64 {interface.workspace_bytes}
 }}
 """
 
 
-def _error(interface: Interface) -> str:
+def _error(interface: Interface, kept: str) -> str:
     name = interface.name
     texts = [(value, text) for _, value, text in STATUSES]
     lines = [_string(f"{name}.text.{value}", text) for value, text in texts]
     lines.append(_string(f"{name}.text.unknown", UNKNOWN_STATUS))
     cases = " ".join(f"i32 {value}, label %case{value}" for value, _ in texts)
-    lines += [f"define ptr @{name}_error(i32 %status) {{", f"  switch i32 %status, label %unknown [ {cases} ]"]
+    lines += [f"define ptr @{name}_error(i32 %status) {kept} {{", f"  switch i32 %status, label %unknown [ {cases} ]"]
     for value, _ in texts:
         lines += [f"case{value}:", f"  ret ptr @{name}.text.{value}"]
     return "\n".join([*lines, "unknown:", f"  ret ptr @{name}.text.unknown", "}", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import platform
 import re
@@ -19,11 +20,11 @@ from libraries import defined_symbols, error_against, read_elf, small_net, undef
 from repository import ROOT, SUPPORT
 from torch import nn
 
-from patc.codegen import link
+from patc.codegen import cpu_check, link, llvm_objects
 from patc.codegen.team import FUNCTIONS
 from patc.diagnostics import PatcError
 from patc.library import Library, compile_library
-from patc.targets import X86_64_V3, X86_64_V4, host
+from patc.targets import X86_64_V3, X86_64_V4, host, host_features
 
 IS_X86 = platform.machine() == "x86_64"
 LEVELS = [*(["x86-64-v3", "x86-64-v4"] if IS_X86 else []), "host"]
@@ -120,6 +121,40 @@ def test_the_server_answers_with_two_nets(tmp_path: Path) -> None:
         f"resnet18 {tmp_path / 'none.ppm'}: cannot open the picture",
         f"vgg16 {picture}: expected resnet18 or mobilenet_v2, got vgg16",
     ]
+
+
+@needs_compilers
+@pytest.mark.skipif(not IS_X86, reason="needs an x86-64 machine")
+def test_a_cpu_without_its_instructions_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = [level for level in LEVELS if not runs(level)]
+    if not lacking:
+        monkeypatch.setitem(cpu_check._BITS, (1, 0, 2), {"avx2": 16})  # a bit that no CPU sets
+    model, (x,) = small_net()
+    library = compile_library(model, (x,), name="net", target=(lacking or ["x86-64-v3"])[0])
+    functions = ctypes.CDLL(str(library.write(tmp_path)[0]))
+    functions.net_error.restype = ctypes.c_char_p
+    statuses = [functions.net_run(None, None, None) for _ in range(2)]
+    assert statuses == [6, 6]
+    assert functions.net_error(6) == b"the processor, or its system, lacks instructions that the library is made of"
+
+
+@needs_compilers
+@pytest.mark.skipif(not IS_X86, reason="needs an x86-64 machine")
+def test_a_cpu_is_asked_for_each_feature(tmp_path: Path) -> None:
+    known = sorted({name for bits in cpu_check._BITS.values() for name in bits} - {"osxsave"})
+    assert {*X86_64_V3.features, *X86_64_V4.features} <= set(known)
+    text = "".join(
+        re.sub(r"@cpu\.(\w+)", rf"@cpu{number}.\1", cpu_check.cpu_check(replace(X86_64_V3, features=(name,))))
+        + f"define i32 @ask{number}() {{\n  %fits = call i1 @cpu{number}.fits()\n"
+        "  %answer = zext i1 %fits to i32\n  ret i32 %answer\n}\n"
+        for number, name in enumerate(known)
+    )
+    names = [f"ask{number}" for number in range(len(known))]
+    code = llvm_objects.emit_object(llvm_objects.optimize(text, X86_64_V3, names), X86_64_V3)
+    (tmp_path / "asked.so").write_bytes(link.link_shared(code, "asked.so", X86_64_V3))
+    library = ctypes.CDLL(str(tmp_path / "asked.so"))
+    found = {feature for name, feature in zip(names, known, strict=True) if getattr(library, name)()}
+    assert found == host_features() & set(known)
 
 
 # -- What a library offers and needs ---------------------------------------------------------------------

@@ -299,7 +299,7 @@ def test_a_net_without_weights_and_arena() -> None:
     interface = c_interface.describe_interface(program, "none", "none", target.cpu, embed=False)
     assert interface.functions == ("none_run", "none_workspace_bytes", "none_error")
     net = "define void @main(ptr %0, ptr %1, ptr %2) {\n  store i64 1, ptr %2\n  ret void\n}"
-    functions = entry_points(interface)
+    functions = entry_points(interface, target)
     assert "call void @main(ptr %input0, ptr %output0, ptr %stamps)" in functions
     module = llvm_objects.optimize(f"{net}\n{functions}", target, interface.functions)
     assert defined_symbols(llvm_objects.emit_object(module, target)) == set(interface.functions)
