@@ -295,6 +295,16 @@ def is_aarch64_host() -> bool:
 
 
 @functools.cache
+def require_runnable(target: Target) -> None:
+    """Refuse a target whose code this machine does not run.
+
+    Raises:
+        PatcError: it is of another backend, or its code needs what this CPU lacks.
+    """
+    if target.backend != "host" or not host_features().issuperset(target.features):
+        raise PatcError(f"expected a target whose code this machine runs, got '{target.name}'")
+
+
 def host_features() -> frozenset[str]:
     """Return the names of the instruction set extensions of this machine, as LLVM spells them; asks no LLVM."""
     with loading():

@@ -55,7 +55,7 @@ def _header(result: BenchResult) -> Text:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
         f"{describe_workload(result.workload)}: {weights}, {run.footprint_bytes / MIB:.1f} MiB touched a call",
-        f"on {describe_machine(result.machine)}",
+        f"on {describe_machine(result.machine)}{'' if result.target == 'host' else f', code for {result.target}'}",
         f"with {versions}",
     ]
     return Text("\n".join(lines))

@@ -11,6 +11,7 @@ from patc.tools import arguments
 
 if TYPE_CHECKING:
     from patc.calibration.check import Checked
+    from patc.dialects.schedules import Schedule
 
 _DESCRIPTION = """\
 Measure what schedules depend on: multiply-adds and loads a cycle, their latency, the second-level cache, and what of it
@@ -76,22 +77,31 @@ def _check(name: str) -> None:
     from patc.calibration.check import check
     from patc.calibration.measure import measure_core
     from patc.targets import get_target, host
-    from patc.tools.console import compilation_progress, describe_tile, make_console, make_table
+    from patc.tools.console import compilation_progress, make_console, make_table
 
     watch = Watch()
     core = measure_core(host(), find_caches().level2)
     with compilation_progress() as report:
         found = check(get_target(name), core.clock_hz, notify=lambda layer: report(f"timing {layer}", 0, 1))
-    table = make_table(("layer", "chosen", "modelled us", "measured us", "ratio", "over best"), 2)
+    table = make_table(("layer", "schedule", "model us", "us", "ratio", "best us"), 2)
     for item in found:
-        times = f"{1e6 * item.modelled:.0f}", f"{1e6 * item.measured:.0f}"
-        chosen = f"{item.chosen.algorithm} {describe_tile(item.chosen)}"
-        ratios = f"{item.modelled / item.measured:.2f}", f"{item.measured / item.least:.2f}"
-        table.add_row(str(item.layer), chosen, *times, *ratios)
+        times = (f"{1e6 * seconds:.0f}" for seconds in (item.modelled, item.measured))
+        ratio, best = f"{item.modelled / item.measured:.2f}", f"{1e6 * item.least:.0f}"
+        table.add_row(str(item.layer), _describe(item.chosen), *times, ratio, best)
     make_console().print(table)
+    slow = sorted((item for item in found if not item.is_close), key=lambda item: item.least / item.measured)
+    for item in slow:
+        by = item.measured / item.least - 1
+        print(f"{item.layer}: {_describe(item.chosen)} takes {by:.0%} more than {_describe(item.best)}")
     print(summarize(found))
     if core.is_shared or watch.warning():
         print(watch.warning() or "others used the machine meanwhile: times may be too long")
+
+
+def _describe(schedule: Schedule) -> str:
+    from patc.tools.console import describe_tile
+
+    return f"{schedule.algorithm} {describe_tile(schedule)}"
 
 
 def summarize(found: list[Checked]) -> str:

@@ -87,15 +87,18 @@ class _Sizes:
     memory: int
 
 
-def measure_peak(threads: int = 1) -> Peak:
+def measure_peak(threads: int = 1, target: Target | None = None) -> Peak:
     """Measure the peak of `threads` cores; takes about a second.
+
+    Args:
+        target: whose code does it; that of this machine by default.
 
     Raises:
         PatcError: `threads` is below 1, or the machine is none that patc generates code for.
     """
     if threads < 1:
         raise PatcError(f"expected threads of 1 or more, got {threads}")
-    target, caches = host_target(), find_caches()
+    target, caches = target or host_target(), find_caches()
     sizes = _choose_sizes(caches, threads, target)
     code = _compile(target, sizes)
     buffers = [_filled(sizes.memory) for _ in range(threads)]

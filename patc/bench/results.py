@@ -167,6 +167,7 @@ class BenchResult:
         versions: of the packages that matter.
         runs: one for each number of threads.
         missing: rivals that could not be measured.
+        target: whose code patc's is.
     """
 
     workload: Workload
@@ -177,6 +178,7 @@ class BenchResult:
     versions: dict[str, str]
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
+    target: str = "host"
 
     @property
     def part(self) -> str:
@@ -204,6 +206,7 @@ class BenchResult:
         return {
             "format": FORMAT,
             "workload": asdict(self.workload),
+            "target": self.target,
             "throughput": self.throughput,
             "images": self.images,
             "repetitions": self.repetitions,

@@ -29,7 +29,7 @@ from patc.compiler import compile_model
 from patc.diagnostics import PatcError
 from patc.loading import load
 from patc.runtime.model import CompiledModel, LayerTime
-from patc.targets import host
+from patc.targets import get_target, require_runnable
 from patc.versions import versions
 
 # Packages whose versions explain a result, beside those of the peers.
@@ -49,6 +49,7 @@ class Options:
         tune: see `patc.compile`.
         throughput: measure models of one thread, one a core and all at the same time, instead of one model.
         save_ir: see `patc.compile`; several numbers of threads have folders in it.
+        target: whose code is measured. The peers that can be are kept to what its CPUs have.
     """
 
     workload: Workload
@@ -59,6 +60,7 @@ class Options:
     tune: str = "cost"
     throughput: bool = False
     save_ir: str | None = None
+    target: str = "host"
 
     def check(self) -> None:
         """Refuse what cannot be measured, before anything takes time.
@@ -77,6 +79,7 @@ class Options:
         for name in self.peers:
             find_peer(name)
         self.workload.check()
+        require_runnable(get_target(self.target))
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def run_bench(options: Options, notify: Notify = lambda _: None) -> BenchResult:
         versions=versions([*PACKAGES, *(find_peer(name).distribution for name in options.peers)]),
         runs=runs,
         missing=tuple(bench.missing),
+        target=options.target,
     )
 
 
@@ -237,11 +241,12 @@ class _Bench:
         """Measure everything with one number of threads."""
         compiled = self._compile(1 if self._options.throughput else threads)
         self._notify("measuring the machine's peak")
-        before = measure_peak(threads)
+        target = get_target(self._options.target)
+        before = measure_peak(threads, target)
         entries = self._time_all(compiled, threads)
         self._notify("timing the layers")
         times = self._profile(compiled) if self._options.layers else []
-        peak = before.best(measure_peak(threads))
+        peak = before.best(measure_peak(threads, target))
         footprint = _footprint(compiled)
         return Run(
             threads=threads,
@@ -250,7 +255,7 @@ class _Bench:
             weights=sum(layer.weights for layer in compiled.layers),
             kept_weights=sum(layer.kept_weights for layer in compiled.layers),
             entries=tuple(self._name_weights(compiled, entries)),
-            layers=tuple(measure_layers(times, peak, machine.find_caches(), footprint, host().fma_lanes)),
+            layers=tuple(measure_layers(times, peak, machine.find_caches(), footprint, target.fma_lanes)),
         )
 
     def _compile(self, threads: int) -> CompiledModel:
@@ -262,7 +267,8 @@ class _Bench:
         folder = options.save_ir
         if folder is not None and len(options.threads) > 1 and not options.throughput:
             folder = os.path.join(folder, f"threads-{threads}")
-        return compile_model(self._model, self._tensors, threads=threads, tune=options.tune, save_ir=folder)
+        given = {"tune": options.tune, "target": options.target, "save_ir": folder}
+        return compile_model(self._model, self._tensors, threads=threads, **given)
 
     def _name_weights(self, compiled: CompiledModel, entries: list[Entry]) -> list[Entry]:
         """Return the entries with what their weights are, where the model brings them: pruned ones have no dense
@@ -318,7 +324,14 @@ class _Bench:
             answer = worker.request(do="load", threads=each, **self._request(rival))
             loaded.append(RemoteContestant(worker))
         contestant = Together(loaded) if throughput else loaded[0]
+        if not self._is_kept(rival):
+            answer["algorithm"] += ", with all that the CPU has"
         return _Loaded(rival, rival.name, rival.kind, **answer, contestant=contestant)
+
+    def _is_kept(self, rival: Rival) -> bool:
+        """Return whether the rival uses no more of the CPU than patc's code does."""
+        kept = self._options.target.partition(":")[0]
+        return kept == "host" or kept in find_peer(rival.peer).kept_to
 
     def _drop(self, rival: Rival, error: PatcError, threads: int) -> None:
         """Note a rival that failed, and do not try it again; the baseline has to work."""
@@ -328,7 +341,7 @@ class _Bench:
         self.missing.append(Missing(rival.name, rival.kind, threads, str(error)))
 
     def _worker(self, rival: Rival, python: Path | None, threads: int = 1, core: int | None = None) -> Worker:
-        environment = {"OMP_NUM_THREADS": str(threads), **find_peer(rival.peer).environment}
+        environment = find_peer(rival.peer).variables(self._options.target, threads)
         return Worker(rival.name, self._home, environment, python, core)
 
     def _request(self, rival: Rival) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from typing import Any
 
 from patc.calibration.held_out import LAYERS, HeldOut, build
 from patc.compiler import host_pipeline, lower_model
-from patc.diagnostics import PatcError
 from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.targets import Target, host_features
+from patc.targets import Target, require_runnable
 from patc.tuning import isolate, time_candidates
 
 CLOSE = 1.05  # times the best that was measured
@@ -61,8 +60,7 @@ def check(
     Raises:
         PatcError: this machine does not run code for the target.
     """
-    if target.backend != "host" or not host_features().issuperset(target.features):
-        raise PatcError(f"expected a target whose code this machine runs, got '{target.name}'")
+    require_runnable(target)
     found: list[list[tuple[Candidate, float]]] = []
 
     def measure(op: Any, candidates: Sequence[Candidate], state: PassState) -> list[float]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+ONEDNN_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 Exporter = Callable[["nn.Module", Sequence[np.ndarray], Path], None]
 
 
@@ -36,6 +37,7 @@ class Peer(ABC):
         exporter: writes the network to a folder in the form that `load` reads; None for a peer that needs no files.
             It runs in a process that has torch; the process that measures has not.
         environment: variables of its process.
+        kept_to: further ones by the x86-64 level that they keep it to, on a CPU that has more.
         own: the Python environment that it runs in, where its packages cannot be installed beside patc's.
         folder: where the exporter wrote.
         workload: what is measured.
@@ -46,6 +48,7 @@ class Peer(ABC):
     modules: ClassVar[tuple[str, ...]]
     exporter: ClassVar[Exporter | None] = None
     environment: ClassVar[dict[str, str]] = {}
+    kept_to: ClassVar[dict[str, dict[str, str]]] = {}
     own: ClassVar[Environment | None] = None
 
     def __init__(self, workload: Workload, folder: Path) -> None:
@@ -56,6 +59,15 @@ class Peer(ABC):
     def missing_modules(cls) -> list[str]:
         """Return those of `modules` that are not installed."""
         return [name for name in cls.modules if importlib.util.find_spec(name) is None]
+
+    @classmethod
+    def variables(cls, target: str, threads: int) -> dict[str, str]:
+        """Return what its process finds in its environment.
+
+        Args:
+            target: whose code it is measured beside.
+        """
+        return {"OMP_NUM_THREADS": str(threads), **cls.environment, **cls.kept_to.get(target.partition(":")[0], {})}
 
     @classmethod
     def refusal(cls, workload: Workload) -> str | None:

@@ -41,6 +41,7 @@ class DeepSparse(Peer):
     modules: ClassVar[tuple[str, ...]] = ("torch", "onnx")
     exporter: ClassVar[Exporter | None] = staticmethod(export_old_onnx)
     environment: ClassVar[dict[str, str]] = {"NM_DISABLE_ANALYTICS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    kept_to: ClassVar[dict[str, dict[str, str]]] = {"x86-64-v3": {"NM_ARCH": "avx2"}}
     own: ClassVar[Environment | None] = Environment(
         name="deepsparse-1.8.0",
         # 1.9.0 is empty: it only says that there is nothing any more.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.bench.peers.base import Exporter, Peer, describe_kernels, export_onnx
+from patc.bench.peers.base import ONEDNN_AVX2, Exporter, Peer, describe_kernels, export_onnx
 from patc.bench.workload import Kind
 
 
@@ -21,6 +21,7 @@ class OpenVino(Peer):
     name: ClassVar[str] = "OpenVINO"
     distribution: ClassVar[str] = "openvino"
     modules: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
+    kept_to: ClassVar[dict[str, dict[str, str]]] = {"x86-64-v3": ONEDNN_AVX2}
     exporter: ClassVar[Exporter | None] = staticmethod(export_onnx)
 
     def load(self, threads: int, inputs: Sequence[np.ndarray], kind: Kind) -> None:

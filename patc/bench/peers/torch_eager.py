@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.bench.peers.base import Peer, captured_output, describe_kernels
+from patc.bench.peers.base import ONEDNN_AVX2, Peer, captured_output, describe_kernels
 from patc.bench.workload import Kind, leaves
 
 # What torch calls where it does not use oneDNN; a 1x1 window needs no im2col.
@@ -24,6 +24,9 @@ class TorchEager(Peer):
     name: ClassVar[str] = "PyTorch eager"
     distribution: ClassVar[str] = "torch"
     modules: ClassVar[tuple[str, ...]] = ("torch",)
+    kept_to: ClassVar[dict[str, dict[str, str]]] = {
+        "x86-64-v3": {**ONEDNN_AVX2, "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    }
 
     def load(self, threads: int, inputs: Sequence[np.ndarray], kind: Kind) -> None:
         import torch

@@ -6,6 +6,7 @@ Nothing here asserts how fast anything is.
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -603,6 +604,19 @@ def test_bench_prints_and_writes_everything(
     assert values["missing"][0]["name"] == "Absent"
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 machine")
+def test_bench_times_code_of_a_level(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bench.json"
+    arguments = ["--target", "x86-64-v3:haswell", "--repetitions", "1", "--layers", "--json", str(output)]
+    assert main(["bench", str(tiny_model), *arguments]) == 0
+    assert ", code for x86-64-v3:haswell" in " ".join(capsys.readouterr().out.split())
+    values = json.loads(output.read_text())
+    assert values["target"] == "x86-64-v3:haswell" and values["runs"][0]["peak"]["lanes"] == 8
+    torch_eager, onnx_runtime = map(peers.find_peer, ("torch", "onnxruntime"))
+    assert torch_eager.variables(values["target"], 2)["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert onnx_runtime.variables(values["target"], 2) == {"OMP_NUM_THREADS": "2"} == torch_eager.variables("host", 2)
+
+
 def test_bench_measures_throughput_on_all_cores(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -628,7 +642,7 @@ def test_a_compiled_file_is_timed_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert (run["threads"], run["weights"]) == (1, 16 * 16 * 9 + 16 * 64 * 5)
     ((name, weights, error),) = ((item["name"], item["weights"], item["error"]) for item in run["contestants"])
     assert (name, weights, error) == ("patc", "pruned", None)
-    for option in (["--threads", "1"], ["--tune", "cost"]):
+    for option in (["--threads", "1"], ["--tune", "cost"], ["--target", "x86-64-v3"]):
         assert main(["bench", path, *option]) == 1
         assert f"expected a model to compile together with {option[0]}, got a compiled one" in capsys.readouterr().err
 

@@ -1,0 +1,201 @@
+"""Pruned nets and their dense counterparts beside the rivals of `patc bench`, all in one run: that of docs/speed.md.
+
+    python experiments/rivals.py prepare --folder F                  # compiles and exports; once
+    python experiments/rivals.py measure --folder F --threads 1      # and again with --threads 2
+    python experiments/rivals.py table --folder F
+
+`--target x86-64-v3` compiles for CPUs with AVX2 and keeps the rivals to it that can be; the others are measured as they
+are, and are not in the ratios. Names of nets restrict a step to these. What was measured stays in the folder until it
+is measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from speed import Compiled
+
+import patc
+from patc.bench.environments import find_interpreter, make_interpreter
+from patc.bench.machine import this_machine
+from patc.bench.peers import PEERS, find_peer
+from patc.bench.remote import RemoteContestant, Worker
+from patc.bench.sharing import Watch
+from patc.bench.timing import Times, take_turns
+from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
+from patc.bench.workload import Workload, leaves, reference, relative_error
+from patc.diagnostics import PatcError
+from patc.versions import versions
+
+COMPRESSIONS = {"resnet18": 8.0, "resnet50": 5.8, "vgg16": 12.0, "mobilenet_v2": 2.25}
+SPARSE = ("deepsparse", "mnn")  # rivals that skip zero weights
+OURS = ("patc pruned", "patc dense")
+
+
+def workload_of(name: str) -> Workload:
+    return Workload(name, pruning={"compression": COMPRESSIONS[name]})
+
+
+def contestants(rivals: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each rival with the kind of weights that it runs on."""
+    return [(peer, kind) for peer in rivals for kind in ("dense", "pruned") if kind == "dense" or peer in SPARSE]
+
+
+def prepare(name: str, root: Path, args: argparse.Namespace) -> None:
+    """Write inputs, what has to come out, models for the rivals and, for each number of threads, compiled ones; what
+    is there stays, but for the compiled ones."""
+    import torch
+
+    workload = workload_of(name)
+    inputs = workload.make_inputs()
+    tensors = tuple(torch.from_numpy(array) for array in inputs)
+    root.mkdir(parents=True, exist_ok=True)
+    write_arrays(root / INPUTS, inputs)
+    for kind in workload.kinds:
+        model, folder = workload.build(kind), root / kind
+        folder.mkdir(exist_ok=True)
+        for threads in args.threads:
+            compiled = patc.compile(model, tensors, threads=threads, target=args.target)
+            compiled.save(folder / f"{args.target}-{threads}.patc")
+        if not (folder / REFERENCE).exists():
+            write_arrays(folder / REFERENCE, reference(model, inputs))
+        for peer in [peer for peer, wanted in contestants(args.rivals) if wanted == kind]:
+            exporter = find_peer(peer).exporter
+            done = folder / f"{getattr(exporter, '__name__', '')}.done"
+            if exporter is not None and not done.exists() and export(workload, peer, kind, root):
+                done.touch()
+
+
+def export(workload: Workload, peer: str, kind: str, root: Path) -> bool:
+    """Write the files of a rival; return whether it can do it."""
+    own = find_peer(peer).own
+    python = make_interpreter(own) if own is not None and own.has_torch else None
+    try:
+        with Worker(peer, root, {"OMP_NUM_THREADS": "2"}, python) as worker:
+            worker.request(do="export", peer=peer, kind=kind, workload=asdict(workload), folder=str(root))
+    except PatcError as error:
+        print(f"{root.name}, {kind}: {error}", flush=True)
+        return False
+    return True
+
+
+def measure(name: str, root: Path, target: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Time all contestants in turns for about so many seconds; return medians and errors by name."""
+    import torch
+
+    workload, watch = workload_of(name), Watch()
+    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
+    found: dict[str, Any] = {}
+    timed: list[Any] = []
+    with ExitStack() as stack:
+        for kind in ("pruned", "dense"):
+            model = patc.load(root / kind / f"{target}-{threads}.patc")
+            wanted = read_arrays(root / kind / REFERENCE)
+            found[f"patc {kind}"] = {"error": relative_error(leaves(model(*inputs)), wanted), "kept": True}
+            timed.append(Compiled(model, inputs))
+        for peer, kind in contestants(args.rivals):
+            rival = find_peer(peer)
+            python = find_interpreter(rival.own) if rival.own is not None else None
+            worker = stack.enter_context(Worker(peer, root, rival.variables(target, threads), python))
+            try:
+                request = {"peer": peer, "kind": kind, "workload": asdict(workload), "folder": str(root)}
+                answer = worker.request(do="load", threads=threads, **request)
+            except PatcError as error:
+                print(f"{name}, {kind}: {error}", file=sys.stderr)
+                continue
+            is_kept = target == "host" or target in rival.kept_to
+            found[f"{peer} {kind}"] = {
+                "error": answer["error"],
+                "kept": is_kept,
+                "algorithm": answer["algorithm"],
+                "version": answer["version"],
+            }
+            timed.append(RemoteContestant(worker))
+        once = sum(float(np.median(contestant.run(2))) for contestant in timed)
+        repetitions = int(np.clip(args.seconds / once * 4 / 5, 8, 100))
+        for key, times in zip(found, take_turns(timed, repetitions), strict=True):
+            assert isinstance(times, Times), times
+            low, high = times.quartiles
+            found[key] |= {"median": times.median, "low": low, "high": high}
+    return {"contestants": found, "others": watch.others()}
+
+
+def fastest(found: dict[str, Any], kind: str) -> tuple[str, float]:
+    """Return the fastest rival on a kind of weights, and its seconds."""
+    times = {key: entry["median"] for key, entry in found.items() if entry["kept"] and key not in OURS}
+    key = min((key for key in times if key.endswith(kind)), key=times.__getitem__)
+    return key.partition(" ")[0], times[key]
+
+
+HEAD = """\
+Machine: {machine}; patc's code for {target}. {versions}.
+
+| net | threads | patc pruned | patc dense | fastest dense rival | fastest sparse one | over dense | over sparse | \
+dense over dense |
+| --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: |
+"""
+
+
+def make_table(names: Sequence[str], folder: Path, target: str) -> str:
+    """Return what was measured as Markdown; below it the time of each contestant."""
+    rows, all_of_them, known = [], [], {}
+    for name in names:
+        for threads in (1, 2):
+            file = folder / name / f"{target}-{threads}.json"
+            if not file.exists():
+                continue
+            found = json.loads(file.read_text())["contestants"]
+            pruned, dense = (found[key]["median"] for key in OURS)
+            (one, dense_rival), (other, sparse_rival) = fastest(found, "dense"), fastest(found, "pruned")
+            times = f"{1e3 * pruned:.2f} | {1e3 * dense:.2f} | {one} {1e3 * dense_rival:.2f} | {other}"
+            ratios = f"{dense_rival / pruned:.2f} | {sparse_rival / pruned:.2f} | {dense_rival / dense:.2f}"
+            row = f"| {name} {COMPRESSIONS[name]:g}x | {threads} | {times} {1e3 * sparse_rival:.2f} | {ratios} |\n"
+            rows.append(row)
+            each = (
+                f"{key}{'' if entry['kept'] else ' (all of the CPU)'} {1e3 * entry['median']:.2f}"
+                for key, entry in found.items()
+            )
+            worst = max(entry["error"] for key, entry in found.items() if key in OURS)
+            all_of_them.append(f"- {name}, {threads}: {', '.join(each)}; patc's error {worst:.1e}\n")
+            known |= {key.partition(" ")[0]: entry["version"] for key, entry in found.items() if "version" in entry}
+    machine = this_machine()
+    words = f"{machine.cpu}, {machine.cores} cores, {machine.caches}"
+    text = ", ".join(f"{name} {version}" for name, version in {**versions(()), **known}.items())
+    return HEAD.format(machine=words, target=target, versions=text) + "".join([*rows, "\n", *all_of_them])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("prepare", "measure", "table"))
+    parser.add_argument("nets", nargs="*", default=[])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
+    parser.add_argument("--rivals", nargs="+", default=list(PEERS))
+    parser.add_argument("--seconds", type=float, default=15.0, help="to measure a net, about")
+    args = parser.parse_intermixed_args()
+    names = args.nets or list(COMPRESSIONS)
+    if args.step == "table":
+        print(make_table(names, args.folder, args.target), end="")
+    for name in names if args.step == "prepare" else ():
+        started = time.perf_counter()
+        prepare(name, args.folder / name, args)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    for name in names if args.step == "measure" else ():
+        for threads in args.threads:
+            found = measure(name, args.folder / name, args.target, threads, args)
+            (args.folder / name / f"{args.target}-{threads}.json").write_text(json.dumps(found, indent=1))
+            print(name, threads, f"others {found['others']:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
