@@ -267,8 +267,14 @@ class _Bench:
         folder = options.save_ir
         if folder is not None and len(options.threads) > 1 and not options.throughput:
             folder = os.path.join(folder, f"threads-{threads}")
-        given = {"tune": options.tune, "target": options.target, "save_ir": folder}
-        return compile_model(self._model, self._tensors, threads=threads, **given)
+        return compile_model(
+            self._model,
+            self._tensors,
+            threads=threads,
+            tune=options.tune,
+            target=options.target,
+            save_ir=folder,
+        )
 
     def _name_weights(self, compiled: CompiledModel, entries: list[Entry]) -> list[Entry]:
         """Return the entries with what their weights are, where the model brings them: pruned ones have no dense

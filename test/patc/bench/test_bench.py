@@ -612,9 +612,9 @@ def test_bench_times_code_of_a_level(tiny_model: Path, tmp_path: Path, capsys: p
     assert ", code for x86-64-v3:haswell" in " ".join(capsys.readouterr().out.split())
     values = json.loads(output.read_text())
     assert values["target"] == "x86-64-v3:haswell" and values["runs"][0]["peak"]["lanes"] == 8
-    torch_eager, onnx_runtime = map(peers.find_peer, ("torch", "onnxruntime"))
+    torch_eager = peers.find_peer("torch")
     assert torch_eager.variables(values["target"], 2)["ATEN_CPU_CAPABILITY"] == "avx2"
-    assert onnx_runtime.variables(values["target"], 2) == {"OMP_NUM_THREADS": "2"} == torch_eager.variables("host", 2)
+    assert torch_eager.variables("host", 2) == {"OMP_NUM_THREADS": "2"}
 
 
 def test_bench_measures_throughput_on_all_cores(
