@@ -7,12 +7,12 @@ are rewritten; the algorithm that an op's schedule names writes its kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects import func, memref
+from torch_mlir.dialects import arith, func, memref
 
 from patc.dialects.attributes import Layout
 from patc.passes.algorithms.base import find_algorithm
@@ -20,6 +20,7 @@ from patc.passes.algorithms.host.buffers import count_elements, flat_type
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.streams import Stream, StreamEmission
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import (
@@ -39,6 +40,7 @@ from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import find_parts, is_view
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
+from patc.passes.layers.streams import find_streams
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,15 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
 
     store_time(0)
     done = 0
+    streams = {stream.layers[0][1].operation: stream for stream in find_streams(function, memory.kernels.target)}
+    streamed = [op.operation for stream in streams.values() for _, op, _ in stream.layers]
     for op in top_level_ops(function):
         kind = kind_of(op)
-        if kind is not None:
+        if op.operation in streams:
+            done += _compute_stream(streams[op.operation], memory, ticks, done, store_time)
+        elif op.operation in streamed:
+            continue
+        elif kind is not None:
             _compute(op, kind, memory)
             done += 1
             store_time(done)
@@ -155,6 +163,29 @@ def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:
     _require_halo(op)
     with op.location:
         algorithm.emit(HostSite(op, schedule, memory))
+
+
+def _compute_stream(
+    stream: Stream, memory: Memory, ticks: ir.Value, done: int, store_time: Callable[[int], None]
+) -> int:
+    """Compute layers band by band, and return how many they are. Their times are sums, as if one had followed the
+    other."""
+    for _, op, _ in stream.layers:
+        kind = kind_of(op)
+        assert kind is not None, "what is streamed is a layer"
+        kind.check_elements(op)
+        _require_halo(op)
+    with stream.layers[0][1].location:
+        spent = StreamEmission(stream, memory).emit()
+    count = len(stream.layers)
+    for number in range(1, count + 1):
+        store_time(done + number)
+    b = memory.builder
+    now = memref.LoadOp(ticks, [b.index(done)]).result
+    for number in range(count - 1):
+        now = arith.AddIOp(now, memref.LoadOp(spent, [b.index(number)]).result).result
+        b.store(now, ticks, done + 1 + number, 0)
+    return count
 
 
 def _require_halo(op: Any) -> None:

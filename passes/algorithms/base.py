@@ -24,12 +24,14 @@ class Algorithm(abc.ABC, Generic[Site]):
         is_divided: whether `pattern-schedule` divides candidates among threads; those for GPUs come divided.
         has_row_tiles: whether threads may divide the rows of planes; else they divide filters.
         has_stages: whether threads that divide filters wait for each other in each row tile, beside the layer's end.
+        runs_in_bands: whether one kernel computes any row tiles of the layer, from the rows that their windows read.
     """
 
     name: ClassVar[str]
     is_divided: ClassVar[bool] = True
     has_row_tiles: ClassVar[bool] = True
     has_stages: ClassVar[bool] = False
+    runs_in_bands: ClassVar[bool] = False
 
     def applies(self, op: Any) -> bool:
         """Return whether it can compute an op of the kinds that have it."""

@@ -29,6 +29,7 @@ class BandDirect(HostAlgorithm):
     """Columns of neighbouring filters, whose inputs are loaded once for all of them."""
 
     name: ClassVar[str] = "band-direct"
+    runs_in_bands: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, BandsAttr):

@@ -39,12 +39,14 @@ class Buffer:
 
     Attributes:
         planes: from one image to the next where the tensor lies in one of more channels, else None.
+        end: where a plane ends, behind `layout.plane` where memory holds some rows of it; None where that is the end.
     """
 
     memory: ir.Value
     shape: tuple[int, ...]
     layout: Layout | None
     planes: int | None = None
+    end: int | None = None
 
     @staticmethod
     def of(value: ir.Value, memory: ir.Value, planes: int | None = None) -> Buffer:
@@ -60,7 +62,8 @@ class Buffer:
         """Return the tensor as a kernel sees it through the next of its arguments."""
         images, channels, height, width = as_planes(self.shape)
         layout = self.layout or Layout.packed(height, width)
-        return Tensor(next(arguments), images, channels, height, width, layout, self.planes or channels)
+        end = self.end or layout.plane
+        return Tensor(next(arguments), images, channels, height, width, layout, self.planes or channels, end)
 
     def flat(self, rows: int) -> Buffer:
         """Return the tensor with each plane, whose rows follow each other, as other rows."""

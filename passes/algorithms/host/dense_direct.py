@@ -28,6 +28,7 @@ class DenseDirect(HostAlgorithm):
     """Filters x outputs of a tile in registers; sparse weights are decoded."""
 
     name: ClassVar[str] = "dense-direct"
+    runs_in_bands: ClassVar[bool] = True
     is_depthwise: ClassVar[bool] = False
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:

@@ -22,6 +22,7 @@ class Elementwise(HostAlgorithm):
     """Elements of one or two tensors in the order in which they lie in memory."""
 
     name: ClassVar[str] = "elementwise"
+    runs_in_bands: ClassVar[bool] = True
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)

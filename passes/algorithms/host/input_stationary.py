@@ -35,6 +35,7 @@ class InputStationary(HostAlgorithm):
     """The inputs of a pattern stay in registers."""
 
     name: ClassVar[str] = "input-stationary"
+    runs_in_bands: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or Library.from_attr(op.format).entries == 1:

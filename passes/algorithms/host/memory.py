@@ -25,12 +25,14 @@ class Memory:
         builder: of the function.
         kernels: that it calls.
         parts: tensors that lie in the memory of others.
+        rings: where tensors are, of which memory holds some rows.
     """
 
     def __init__(self, block: ir.Block, kernels: KernelFunctions, parts: Mapping[ir.Value, Part]) -> None:
         self.builder = Builder(block)
         self.kernels = kernels
         self.parts = parts
+        self.rings: dict[ir.Value, Buffer] = {}
         self._roots: dict[ir.Value, ir.Value] = {}
         self._block = block
         self._buffers: dict[ir.Value, Buffer] = {}
@@ -58,7 +60,10 @@ class Memory:
         return self._outputs.get(value)
 
     def result(self, value: ir.Value) -> Buffer:
-        """Return the buffer of a result: what was reserved, a part of another tensor's, or a new allocation."""
+        """Return the buffer of a result: a ring, what was reserved, a part of another tensor's, or a new allocation."""
+        if value in self.rings:
+            self._buffers[value] = self.rings[value]
+            return self._buffers[value]
         memory = self._part(value) if value in self.parts else self.reserved(value)
         if memory is None:
             elements = count_elements(value.type.shape, layout_of(value)) + slack(value)

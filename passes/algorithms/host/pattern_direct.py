@@ -26,6 +26,7 @@ class PatternDirect(HostAlgorithm):
     """Accumulators of a tile stay in registers."""
 
     name: ClassVar[str] = "pattern-direct"
+    runs_in_bands: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         return isinstance(op.format, FkwAttr)

@@ -40,6 +40,7 @@ class PatternPacked(HostAlgorithm):
     """Packed inputs stay in the first-level cache, accumulators in registers."""
 
     name: ClassVar[str] = "pattern-packed"
+    runs_in_bands: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or is_flat(op):

@@ -26,6 +26,7 @@ class _Pool(HostAlgorithm):
     """A window slides over planes."""
 
     name: ClassVar[str] = "pool"
+    runs_in_bands: ClassVar[bool] = True
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)

@@ -180,15 +180,8 @@ class HostSite:
             any_part: whether parts may be of some row tiles and of some filters; else they are of all tiles or of all
                 filters.
         """
-        b, unbound = self.memory.builder, [_unbounded(memory) for each in arguments for memory in _memories(each)]
-
-        def write(block: ir.Block) -> None:
-            given = iter(block.arguments)
-            seen = [next(given) if isinstance(each, ir.Value) else each.inside(given) for each in arguments]
-            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window, self.costs), seen)
-
-        types = [memory.type for memory in unbound] + [b.index_type] * 4
-        name = self.memory.kernels.add(self.schedule.algorithm, types, write, is_small=is_small)
+        name, memories = self._kernel(arguments, emit, is_small=is_small)
+        b, unbound = self.memory.builder, [unbounded(memory) for memory in memories]
         shares = divide(self.schedule, self.tiles, costs, any_part=any_part)
         if len(shares) == 1:
             func.CallOp([], name, [*unbound, *(b.index(bound) for bound in shares[0][0])])
@@ -216,15 +209,33 @@ class HostSite:
         else:
             share(None)
 
+    def _kernel(
+        self, arguments: Sequence[Argument | ir.Value], emit: Emit, *, is_small: bool = False
+    ) -> tuple[str, list[ir.Value]]:
+        """Return the name of a kernel, and what it is called with but for its part of the layer."""
+        memories = [memory for each in arguments for memory in _memories(each)]
+
+        def write(block: ir.Block) -> None:
+            given = iter(block.arguments)
+            seen = [next(given) if isinstance(each, ir.Value) else each.inside(given) for each in arguments]
+            emit(Kernel(Builder(block, self.element), Work(*given), self.schedule, self.window, self.costs), seen)
+
+        types = [unbounded_type(memory) for memory in memories] + [self.memory.builder.index_type] * 4
+        return self.memory.kernels.add(self.schedule.algorithm, types, write, is_small=is_small), memories
+
 
 def _memories(argument: Argument | ir.Value) -> list[ir.Value]:
     return [argument] if isinstance(argument, ir.Value) else argument.memories
 
 
-def _unbounded(memory: ir.Value) -> ir.Value:
+def unbounded_type(memory: ir.Value) -> ir.MemRefType:
+    """Return the type of a memref as kernels see it."""
+    return flat_type(UNBOUNDED, memory.type.element_type)
+
+
+def unbounded(memory: ir.Value) -> ir.Value:
     """Return a memref as kernels see it."""
-    kind = flat_type(UNBOUNDED, memory.type.element_type)
-    return memref.ReinterpretCastOp(kind, memory, [], [], [], [0], [UNBOUNDED], [1]).result
+    return memref.ReinterpretCastOp(unbounded_type(memory), memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 
 def divide(

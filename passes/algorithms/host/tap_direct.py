@@ -30,6 +30,7 @@ class TapDirect(HostAlgorithm):
     """Kept weights one by one, where there are no patterns or each filter has one kernel."""
 
     name: ClassVar[str] = "tap-direct"
+    runs_in_bands: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or (Library.from_attr(op.format).entries > 1 and groups_of(op) == 1):

@@ -22,6 +22,7 @@ class Tensor:
 
     Attributes:
         planes: from one image to the next: its channels, or those of the tensor that it lies in.
+        end: where a plane ends, counted from its first element; behind `layout.plane` where memory holds some rows.
     """
 
     memory: ir.Value
@@ -31,6 +32,7 @@ class Tensor:
     width: int
     layout: Layout
     planes: int
+    end: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -159,4 +161,4 @@ def fill_top(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
 def fill_bottom(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
     """Fill the halo rows below a plane, and what rounds the plane up."""
     start = (tensor.layout.top + tensor.height) * tensor.layout.pitch
-    b.fill(fill_value(tensor.layout), tensor.memory, plane, start, tensor.layout.plane, lanes)
+    b.fill(fill_value(tensor.layout), tensor.memory, plane, start, tensor.end, lanes)
