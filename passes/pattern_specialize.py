@@ -50,7 +50,8 @@ class PatternSpecialize(Pass):
     Requires: ops with schedules (`pattern-schedule`) and constant weights.
     Ensures: no pattern op is left. `@main(inputs..., outputs..., timestamps)` works on flat memrefs; it allocates
         one buffer a tensor, or for all that a concatenation joins (see `pattern-plan-memory`), and calls one kernel a
-        layer, in `scf.parallel` over the parts of a layer that is divided among threads.
+        layer, in `scf.parallel` over the parts of a layer that is divided among threads. Layers on large planes run
+        band by band: an `scf.for` over bands calls the kernels of each, and what lies between them is in rings of rows.
 
         %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{rows = 4, columns = 64, ...}>}
       becomes

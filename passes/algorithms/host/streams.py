@@ -26,6 +26,7 @@ from patc.passes.algorithms.host.site import Argument, Emit, HostSite, divide, u
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import CLOCK
 from patc.passes.kernels.builder import Builder, Index
+from patc.passes.kernels.host.moves import emit_move
 
 _LINE = 64  # bytes: planes of a ring are an odd number of cache lines apart, so that they share no set of a cache
 
@@ -252,9 +253,14 @@ class _Band:
         """Move the rows that the next band reads to the front of their ring."""
         b, layout = self.b, held.layout
         start, count = (b.mul(self._of_ring(place, item), layout.pitch) for item in (1, 2))
-        lanes = self.whole.stream.layers[0][2].lanes
-        name = _add_move(self.whole.memory, held, lanes)
-        memory, threads = unbounded(held.buffer.memory), self.whole.threads
+        lanes, ring, threads = self.whole.stream.layers[0][2].lanes, held.buffer.memory, self.whole.threads
+
+        def write(block: ir.Block) -> None:
+            emit_move(Builder(block, ring.type.element_type), block.arguments, layout.plane, lanes)
+
+        types = [unbounded_type(ring), *[b.index_type] * 4]
+        name = self.whole.memory.kernels.add("ring-move", types, write)
+        memory = unbounded(ring)
 
         def part(thread: Index) -> None:
             ends = [b.divide(b.mul(b.add(thread, side), held.channels), threads)[0] for side in (0, 1)]
@@ -277,33 +283,3 @@ class _Band:
 
 def _rows(op: Any, schedule: Schedule) -> int:
     return min(schedule.rows, op.result.type.shape[2])
-
-
-def _add_move(memory: Memory, held: _Held, lanes: int) -> str:
-    """Return the name of a kernel that moves `count` elements of each plane from `start` to the front; the two places
-    may overlap."""
-
-    def write(block: ir.Block) -> None:
-        ring, start, count, first, last = block.arguments
-        b = Builder(block, held.buffer.memory.type.element_type)
-        whole, rest = b.divide(count, lanes)
-
-        def one_plane(channel: ir.Value) -> None:
-            to = b.mul(channel, held.layout.plane)
-            source = b.add(to, start)
-
-            def one_vector(number: ir.Value) -> None:
-                step = b.mul(number, lanes)
-                b.store(b.load(ring, b.add(source, step), 0, lanes), ring, b.add(to, step), 0)
-
-            def one_element(number: ir.Value) -> None:
-                step = b.add(b.mul(whole, lanes), number)
-                b.store(b.load_scalar(ring, b.add(source, step)), ring, b.add(to, step), 0)
-
-            b.each(0, whole, one_vector)
-            b.each(0, rest, one_element)
-
-        b.each(first, last, one_plane)
-
-    types = [unbounded_type(held.buffer.memory), *[memory.builder.index_type] * 4]
-    return memory.kernels.add("ring-move", types, write)
