@@ -36,13 +36,18 @@ from patc.bench.workload import Workload, leaves, reference, relative_error
 from patc.diagnostics import PatcError
 from patc.versions import versions
 
-COMPRESSIONS = {"resnet18": 8.0, "resnet50": 5.8, "vgg16": 12.0, "mobilenet_v2": 2.25}
+PRUNING: dict[str, dict[str, Any]] = {
+    "resnet18": {"compression": 8.0},
+    "resnet50": {"compression": 5.8, "pointwise": "groups"},
+    "vgg16": {"compression": 12.0},
+    "mobilenet_v2": {"compression": 2.25, "pointwise": "groups"},
+}
 SPARSE = ("deepsparse", "mnn")  # rivals that skip zero weights
 OURS = ("patc pruned", "patc dense")
 
 
 def workload_of(name: str) -> Workload:
-    return Workload(name, pruning={"compression": COMPRESSIONS[name]})
+    return Workload(name, pruning=PRUNING[name])
 
 
 def contestants(rivals: Sequence[str]) -> list[tuple[str, str]]:
@@ -158,7 +163,8 @@ def make_table(names: Sequence[str], folder: Path, target: str) -> str:
             (one, dense_rival), (other, sparse_rival) = fastest(found, "dense"), fastest(found, "pruned")
             times = f"{1e3 * pruned:.2f} | {1e3 * dense:.2f} | {one} {1e3 * dense_rival:.2f} | {other}"
             ratios = f"{dense_rival / pruned:.2f} | {sparse_rival / pruned:.2f} | {dense_rival / dense:.2f}"
-            row = f"| {name} {COMPRESSIONS[name]:g}x | {threads} | {times} {1e3 * sparse_rival:.2f} | {ratios} |\n"
+            rate = PRUNING[name]["compression"]
+            row = f"| {name} {rate:g}x | {threads} | {times} {1e3 * sparse_rival:.2f} | {ratios} |\n"
             rows.append(row)
             each = (
                 f"{key}{'' if entry['kept'] else ' (all of the CPU)'} {1e3 * entry['median']:.2f}"
@@ -183,7 +189,7 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="+", default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=15.0, help="to measure a net, about")
     args = parser.parse_intermixed_args()
-    names = args.nets or list(COMPRESSIONS)
+    names = args.nets or list(PRUNING)
     if args.step == "table":
         print(make_table(names, args.folder, args.target), end="")
     for name in names if args.step == "prepare" else ():

@@ -75,12 +75,16 @@ class Cpu:
         return replace(found, **self.fitted)  # type: ignore[arg-type]
 
 
-# Widths, latencies and caches: the optimization reference manual of Intel (248966, a chapter a core; sustained bytes a
-# cycle from the second level), the software optimization guides of AMD for families 17h, 19h and 1Ah (56305, 56665,
-# 57647, 58455) and of Arm for each Cortex, its reference manuals for the in-order ones, and Apple's CPU optimization
-# guide. Remarks beside a row say what is from elsewhere. Looked up again, in what others measured: caches and widths of
-# Golden Cove, Gracemont, Sapphire Rapids (Chips and Cheese, "A Peek at Sapphire Rapids") and Zen 5 (the same, "Zen 5 on
-# Desktop"); the latencies of the others, and lines from the second level but those said to be measured, were not.
+# Sources, which rows name in short:
+#   Intel    optimization reference manual (248966), chapter of the core: ports, latencies, caches, sustained bytes a
+#            cycle from the second level
+#   AMD N    software optimization guide N, and its spreadsheet of latencies
+#   Arm      software optimization guide of the core: FMLA from sum to sum, loads; "manual": technical reference manual
+#   Apple    CPU optimization guide; of Firestorm also D. Johnson's measurements, which later cores are taken to be like
+#   C&C      Chips and Cheese: "Popping the Hood on Golden Cove", "A Peek at Sapphire Rapids", "Zen 5 on Desktop"
+# Looked up again in November 2026: what is marked C&C; dispatch and loads of Zen 4, as LLVM's model cites AMD 57647;
+# decoders, pipes and loads of the Cortex-A76 (AnandTech, "Cortex A76 unveiled"). Not so the other rows, nor any line
+# from the second level. LLVM's model of the Cortex-A53 gives four lanes two cycles, where the row has one.
 # Fitted to 37 layers of ResNet's and MobileNet's shapes with up to 16 schedules each, then to all layers of ResNet-18
 # and MobileNetV2 within their nets, where the caches hold other layers' data too; one core of two, November 2026.
 _SAPPHIRE_RAPIDS = {
@@ -109,34 +113,34 @@ _SAPPHIRE_RAPIDS = {
     "stationary_ends_cycles": 21.0,
 }
 X86 = {
-    "haswell": Cpu(8, 16, 5, 2, 2, 64, 4, 32, 256, 8, 2.5),  # Intel, of Haswell and Broadwell: 25 bytes a cycle
-    "skylake": Cpu(8, 16, 4, 2, 2, 64, 4, 32, 256, 8, 2.2),  # Intel, of the client: 29 bytes a cycle
-    "skylake-avx512": Cpu(16, 32, 4, 2, 2, 128, 4, 32, 1024, 8, 1.33),  # Intel, of the server: 48 bytes a cycle
+    "haswell": Cpu(8, 16, 5, 2, 2, 64, 4, 32, 256, 8, 2.5),  # Intel, 4th generation: 25 bytes a cycle
+    "skylake": Cpu(8, 16, 4, 2, 2, 64, 4, 32, 256, 8, 2.2),  # Intel, client: 29 bytes a cycle
+    "skylake-avx512": Cpu(16, 32, 4, 2, 2, 128, 4, 32, 1024, 8, 1.33),  # Intel, server: 48 bytes a cycle
     "icelake-client": Cpu(16, 16, 4, 2, 2, 128, 5, 48, 512, 12, 1.33),  # Intel; one of two pipes is 512 bits wide
-    "icelake-server": Cpu(16, 32, 4, 2, 2, 128, 5, 48, 1280, 12, 1.33),  # Intel
-    "alderlake": Cpu(8, 16, 4, 2, 3, 96, 6, 48, 1280, 12, 1.33),  # Intel, of Golden Cove, the P core
-    "gracemont": Cpu(8, 8, 6, 2, 2, 32, 5, 32, 512, 8, 2.0),  # Intel, of Gracemont, the E core: four share 2 MiB
-    # Intel, of Golden Cove in servers.
+    "icelake-server": Cpu(16, 32, 4, 2, 2, 128, 5, 48, 1280, 12, 1.33),  # Intel, Sunny Cove of servers
+    "alderlake": Cpu(8, 16, 4, 2, 3, 96, 6, 48, 1280, 12, 1.33),  # Intel, Golden Cove, the P core; C&C
+    "gracemont": Cpu(8, 8, 6, 2, 2, 32, 5, 32, 512, 8, 2.0),  # Intel, Gracemont, the E core: four share 2 MiB
+    # Intel, Golden Cove of servers; C&C.
     "sapphirerapids": Cpu(16, 32, 4, 2, 2, 128, 6, 48, 2048, 12, 1.33, _SAPPHIRE_RAPIDS),
     "znver2": Cpu(8, 16, 5, 2, 2, 64, 6, 32, 512, 8, 2.0),  # AMD 56305: 32 bytes a cycle
     # AMD 56665; a line of the second level and what Winograd's transforms take were measured.
     "znver3": Cpu(8, 16, 4, 2, 2, 64, 6, 32, 512, 8, 2.0, {"transform_operation": 2.0}),
     "znver4": Cpu(16, 16, 4, 2, 2, 64, 6, 32, 1024, 8, 1.3),  # AMD 57647; a line was fitted to tiles
-    "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0),  # AMD 58455: 64 bytes a cycle
+    "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0),  # AMD 58455: 64 bytes a cycle; C&C
 }
 AARCH64 = {
-    "cortex-a53": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm; four share 512 KiB
-    "cortex-a55": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm
-    "cortex-a72": Cpu(4, 4, 3, 1, 1, 16, 3, 32, 256, 2, 4.0),  # Arm; four share 1 MiB
-    "cortex-a76": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 512, 4, 2.0),  # Arm
-    "cortex-a78": Cpu(4, 8, 2, 2, 3, 48, 4, 64, 512, 4, 2.0),  # Arm
-    "neoverse-n1": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 1024, 4, 2.0),  # Arm
-    "cortex-x1": Cpu(4, 16, 2, 4, 3, 48, 5, 64, 1024, 4, 1.0),  # Arm
+    "cortex-a53": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm (manual); four share 512 KiB
+    "cortex-a55": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm: Q form one a cycle
+    "cortex-a72": Cpu(4, 4, 3, 1, 1, 16, 3, 32, 256, 2, 4.0),  # Arm: 3 from sum to sum; four share 1 MiB
+    "cortex-a76": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 512, 4, 2.0),  # Arm: 2 from sum to sum
+    "cortex-a78": Cpu(4, 8, 2, 2, 3, 48, 4, 64, 512, 4, 2.0),  # Arm: three loads
+    "neoverse-n1": Cpu(4, 8, 2, 2, 2, 32, 4, 64, 1024, 4, 2.0),  # Arm, as the Cortex-A76
+    "cortex-x1": Cpu(4, 16, 2, 4, 3, 48, 5, 64, 1024, 4, 1.0),  # Arm: four pipes, three loads
     "cortex-x2": Cpu(4, 16, 2, 4, 3, 48, 5, 64, 1024, 4, 1.0),  # Arm
     "cortex-x3": Cpu(4, 16, 2, 4, 3, 48, 6, 64, 1024, 4, 1.0),  # Arm
-    "cortex-x4": Cpu(4, 16, 2, 4, 3, 48, 10, 64, 2048, 4, 1.0),  # Arm
-    "apple-m1": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 3072, 8, 2.0),  # Apple; D. Johnson's measurements of Firestorm
-    "apple-m2": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 4096, 8, 2.0),  # Apple
+    "cortex-x4": Cpu(4, 16, 2, 4, 3, 48, 10, 64, 2048, 4, 1.0),  # Arm: ten a cycle
+    "apple-m1": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 3072, 8, 2.0),  # Apple, Firestorm; a fourth of 12 MiB
+    "apple-m2": Cpu(4, 16, 4, 4, 3, 48, 8, 128, 4096, 8, 2.0),  # Apple, Avalanche; a fourth of 16 MiB
     "apple-m3": Cpu(4, 16, 4, 4, 3, 48, 9, 128, 4096, 8, 2.0),  # Apple
     "apple-m4": Cpu(4, 16, 4, 4, 3, 48, 10, 128, 4096, 8, 2.0),  # Apple
 }
