@@ -41,10 +41,15 @@ ELEMENT_TYPES = {
         ElementType("int32", "i32", "int32_t"),
         ElementType("int16", "i16", "int16_t"),
         ElementType("int8", "i8", "int8_t"),
+        ElementType("uint64", "i64", "uint64_t"),
+        ElementType("uint32", "i32", "uint32_t"),
+        ElementType("uint16", "i16", "uint16_t"),
         ElementType("uint8", "i8", "uint8_t"),
         ElementType("bool", "i1", "uint8_t"),
     )
 }
+# Those of tensors of torch that patc compiles: torch computes with no others.
+TORCH_TYPES = tuple(name for name in ELEMENT_TYPES if name not in ("uint64", "uint32", "uint16"))
 FLOAT32 = ELEMENT_TYPES["float32"]
 FLOAT16 = ELEMENT_TYPES["float16"]
 # By MLIR's name, where an integer of which nothing else is known has a sign.

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from patc.diagnostics import PatcError
-from patc.numerics import ELEMENT_TYPES
+from patc.numerics import TORCH_TYPES
 
 # Other modules compute the same in both modes, so that only these need to be right below the root.
 _BY_MODE = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd)
@@ -156,8 +156,8 @@ def require_known(what: str, dtype: str) -> None:
     Raises:
         PatcError: it is refused.
     """
-    if dtype not in ELEMENT_TYPES:
-        raise PatcError(f"expected {what} to be one of {', '.join(ELEMENT_TYPES)}, found {dtype}")
+    if dtype not in TORCH_TYPES:
+        raise PatcError(f"expected {what} to be one of {', '.join(TORCH_TYPES)}, found {dtype}")
 
 
 def describe_dtype(dtype: torch.dtype) -> str:

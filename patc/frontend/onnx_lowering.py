@@ -18,6 +18,7 @@ from patc.frontend.onnx_files import captured_names, describe_nodes, load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_quantised import QUANTISED
 from patc.frontend.onnx_recurrent import RECURRENT
+from patc.frontend.onnx_unsigned import sign_integers
 from patc.frontend.onnx_writer import attribute_of
 from patc.numerics import ELEMENT_TYPES
 from patc.parameters import ParameterStore
@@ -26,6 +27,7 @@ from patc.runtime.program import TensorInfo
 if TYPE_CHECKING:
     import onnx
 
+_TORCH_INT16 = 2  # of its scalar types
 _PASSES = ("torch-onnx-to-torch-backend-pipeline", TO_LINALG)
 
 # Operands that torch-mlir needs the values of.
@@ -83,6 +85,7 @@ def lower_graph(graph: OnnxGraph, context: ir.Context) -> OnnxModel:
     """Lower a graph of static shapes to linalg."""
     inputs = [_tensor_info(graph, value.name, "input") for value in graph.model.graph.input]
     outputs = [_tensor_info(graph, name, "output") for name in graph.outputs]
+    sign_integers(graph)
     parameters = _parameters(graph)
     try:
         if any(_is_wrong(graph, node) for node in graph.nodes):
@@ -115,10 +118,34 @@ def _lower(model: onnx.ModelProto, context: ir.Context) -> ir.Module:
         importer.import_all()
     except Exception as error:  # of the importer, about types and attributes that it does not read
         raise PatcError(f"torch-mlir cannot import the model: {first_line(error)}") from error
+    _cast_to_short(module)
     held = hold_layers(module)
     run_torch_passes(module, _PASSES)
     release_layers(module, held)
     return module
+
+
+def _cast_to_short(module: ir.Module) -> None:
+    """Write casts to integers of 16 bits as torch's: torch-mlir does not know ONNX's."""
+    for op in list(module.body.operations[0].entry_block.operations):
+        if op.operation.name != "torch.operator" or op.attributes["name"].value != "onnx.Cast":
+            continue
+        if op.attributes["torch.onnx.to"].value != load_onnx().TensorProto.INT16:
+            continue
+        with module.context, op.location, ir.InsertionPoint(op):
+            number = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _TORCH_INT16)
+            to = _constant("int", {"value": number})
+            no = _constant("bool", {"value": ir.BoolAttr.get(False)})
+            operands = [op.operands[0], to, no, no, _constant("none", {})]
+            cast = ir.Operation.create("torch.aten.to.dtype", [op.results[0].type], operands)
+        op.results[0].replace_all_uses_with(cast.result)
+        op.operation.erase()
+
+
+def _constant(kind: str, attributes: dict[str, ir.Attribute]) -> ir.Value:
+    return ir.Operation.create(
+        f"torch.constant.{kind}", [ir.Type.parse(f"!torch.{kind}")], attributes=attributes
+    ).result
 
 
 def _find_refused(graph: OnnxGraph) -> list[onnx.NodeProto]:

@@ -19,7 +19,7 @@ from torch.fx import Node
 from patc.frontend.modules import describe_dtype
 from patc.frontend.source import describe_place, layer_path, node_location, operation_name, source_place
 from patc.frontend.unsupported import UnsupportedOperations
-from patc.numerics import ELEMENT_TYPES
+from patc.numerics import TORCH_TYPES
 
 aten = torch.ops.aten
 _MARK = "patc.call"
@@ -160,7 +160,7 @@ def _check_result(node: Node) -> str | None:
 
 
 def _describe_fault(value: torch.Tensor) -> str | None:
-    if describe_dtype(value.dtype) not in ELEMENT_TYPES:
+    if describe_dtype(value.dtype) not in TORCH_TYPES:
         return f"{describe_dtype(value.dtype)} result"
     is_static = all(isinstance(size, int) for size in value.shape)
     return None if is_static else "a shape that depends on values"

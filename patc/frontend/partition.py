@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.fx.passes.split_module import split_module
 
 from patc.frontend.modules import describe_dtype
-from patc.numerics import ELEMENT_TYPES
+from patc.numerics import TORCH_TYPES
 
 EAGER = "eager_"
 
@@ -98,7 +98,7 @@ def _tensors_of(node: fx.Node) -> Iterator[Tensor]:
 
 
 def _is_known(value: Tensor) -> bool:
-    return describe_dtype(value.dtype) in ELEMENT_TYPES
+    return describe_dtype(value.dtype) in TORCH_TYPES
 
 
 def _storage(node: fx.Node) -> int:

@@ -29,7 +29,7 @@ from patc.frontend import import_model
 from patc.frontend import torch as frontend
 from patc.frontend.rewrites import _Values
 from patc.frontend.torch import ImportedModel, TensorSpec
-from patc.numerics import ELEMENT_TYPES
+from patc.numerics import TORCH_TYPES
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
 
@@ -410,7 +410,7 @@ def test_inputs_that_are_not_of_the_weights_element_type(kind: torch.dtype) -> N
 
 
 def test_inputs_of_unknown_element_types() -> None:
-    expected = f"expected input 'input' to be one of {', '.join(ELEMENT_TYPES)}, found complex64"
+    expected = f"expected input 'input' to be one of {', '.join(TORCH_TYPES)}, found complex64"
     assert error_of(conv(), IMAGE.to(torch.complex64)) == expected
 
 

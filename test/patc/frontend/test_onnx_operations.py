@@ -38,6 +38,9 @@ def check(
     wanted = ReferenceEvaluator(model).run(None, given)
     for value, one, other in zip(graph.output, found, wanted, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype), value.name
+        if one.dtype.kind in "biu":
+            np.testing.assert_array_equal(one, other, err_msg=value.name)
+            continue
         bound = 1e-2 if one.dtype == np.float16 else 1e-5
         np.testing.assert_allclose(one, other, rtol=0, atol=bound * np.abs(other).max(), err_msg=value.name)
 
@@ -127,6 +130,35 @@ def test_old_resizing_places_elements_at_multiples(opset: int, kind: str, tmp_pa
     )
     found = patc.compile(tmp_path / "a.onnx", threads=1)(np.array([[[[0, 2, 3]]]], np.float32))
     assert np.asarray(found).ravel().tolist() == [0, 1, 2, 2.5, 3, 3]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_integers_without_a_sign(dtype: str, tmp_path: Path) -> None:
+    generator, most = np.random.default_rng(0), np.iinfo(dtype).max
+    a, b = (generator.integers(most // 4, most, (4, 6), dtype, endpoint=True) for _ in range(2))
+    element, floating = helper.np_dtype_to_tensor_dtype(a.dtype), dtype != "uint64"
+    nodes = [
+        node("Add", "a b", "sum"),
+        node("Mul", "sum b", "product"),
+        node("BitwiseNot", "product", "bits"),
+        node("Less", "product a", "less"),
+        node("Max", "product c", "largest"),
+        node("Where", "less a c", "chosen"),
+        node("TopK", "bits k", "first places"),
+        node("Clip", "product c", "clipped"),
+        node("Cast", "long", "cast", to=element),
+        node("Concat", "cast bits", "joined", axis=0),
+        *[node(kind, "product b", kind.lower()) for kind in ("Div", "Mod") if floating],
+        *[node("Cast", "bits", "number", to=TensorProto.DOUBLE)] * floating,
+    ]
+    constants = {"c": np.full(6, most // 2 + 9, dtype), "k": np.array([2])}
+    check(
+        nodes, {"a": a, "b": b, "long": np.array([[-1, 1, 5, 70000, 1 << 40, 9]])}, constants, 18, tmp_path / "a.onnx"
+    )
+    if not floating:
+        with pytest.raises(patc.PatcError, match="cannot compile for uint64: Div x1"):
+            check([node("Div", "a b", "y")], {"a": a, "b": b}, {}, 18, tmp_path / "b.onnx")
 
 
 LOOPS = """
