@@ -20,9 +20,7 @@ def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
 
 
 def is_global_pool(op: Any) -> bool:
-    """Whether an average pooling is the mean of whole planes."""
-    if "divisor" in op.attributes:
-        return False
+    """Whether an average pooling makes one number of each plane."""
     return list(op.kernel) == list(op.input.type.shape[2:]) and not any(op.pads)
 
 

@@ -78,6 +78,15 @@ class Window:
         """Whether the window reads every element once and nothing else."""
         return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
+    def along(self, axis: int) -> Window:
+        """Return the window of one row (axis 1) or column (0) that does to its axis what this one does."""
+
+        def only(values: Sequence[int], other: int) -> tuple[int, int]:
+            return (values[0], other) if axis == 0 else (other, values[1])
+
+        before, after = only(self.pads[:2], 0), only(self.pads[2:], 0)
+        return Window(only(self.kernel, 1), only(self.strides, 1), (*before, *after), only(self.dilations, 1))
+
     def _positions(self, size: int, axis: int) -> int:
         return self._unread(size, 1, axis) // self.strides[axis] + 1
 

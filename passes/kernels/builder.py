@@ -273,6 +273,17 @@ class Builder:
         fast = ir.Attribute.parse("#arith.fastmath<reassoc>") if is_float(value) else None
         return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
+    def largest_lane(self, value: ir.Value) -> ir.Value:
+        """Return the largest of a vector's elements, NaN where one is."""
+        kind = "maximumf" if is_float(value) else "maxsi"
+        return vector.ReductionOp(element_type(value), ir.Attribute.parse(f"#vector.kind<{kind}>"), value).result
+
+    def from_lanes(self, values: Vectors) -> ir.Value:
+        """Return the vector of some scalars; a single one as it is."""
+        if len(values) == 1:
+            return values[0]
+        return vector.FromElementsOp(ir.VectorType.get([len(values)], values[0].type), values).result
+
     def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return max(a, b), NaN where either is; of two zeros it may be any."""
         if not is_float(a):

@@ -25,14 +25,19 @@ from patc.passes.raising.linalg_layers import (
     window_attributes,
 )
 
+LARGE = 64  # loads of vectors that go into the results of a vector of windows
+
 
 def raise_max_pool(op: Any, state: PassState) -> ir.Value | None:
     """Return the pool of maxima of windows, or None; the input where a window is one element."""
     source, window = pool_window(op, is_lowest)
     if source is None or window is None or window.is_identity:
         return source
-    kernel, geometry = i64_array(window.kernel), window_attributes(window)
-    return MaxPool2dOp(input=source, result=op.result.type, kernel=kernel, **geometry).result
+    for each in _apart(window, source):
+        result = tensor_like([*source.type.shape[:2], *each.result_size(source.type.shape[2:])], source)
+        kernel, geometry = i64_array(each.kernel), window_attributes(each)
+        source = MaxPool2dOp(input=source, result=result, kernel=kernel, **geometry).result
+    return source
 
 
 def raise_undivided_sum(op: Any, state: PassState) -> ir.Value | None:
@@ -62,19 +67,41 @@ def raise_average(op: Any, state: PassState) -> ir.Value | None:
     return activate(average, meaning.activation)
 
 
+def _apart(window: Window, source: ir.Value) -> list[Window]:
+    """Return a window down columns and one along rows that layers can reduce by one after the other, instead of one
+    with many taps; a list of itself where it has few, or is the whole plane."""
+    loads = math.prod(window.kernel) * (window.strides[1] if window.strides[1] > 2 else 1)
+    if min(window.kernel) == 1 or loads <= LARGE or window == Window(tuple(source.type.shape[2:])):
+        return [window]
+    return [window.along(0), window.along(1)]
+
+
 def _build_average(source: ir.Value, window: Window, divisor: dict[str, ir.Attribute]) -> ir.Value:
     """Build average pooling; `divisor` holds the attributes that say what is counted."""
-    optional = {name: divisor[name] for name in divisor if name != "count_include_pad"}
-    average = AvgPool2dOp(
-        input=source,
-        result=tensor_like([*source.type.shape[:2], *window.result_size(source.type.shape[2:])], source),
-        kernel=i64_array(window.kernel),
-        count_include_pad=divisor["count_include_pad"],
-        **window_attributes(window),
-    )
-    for name, attribute in optional.items():
-        average.operation.attributes[name] = attribute
-    return average.result
+    parts = _apart(window, source)
+    for axis, each in enumerate(parts):
+        average = AvgPool2dOp(
+            input=source,
+            result=tensor_like([*source.type.shape[:2], *each.result_size(source.type.shape[2:])], source),
+            kernel=i64_array(each.kernel),
+            count_include_pad=divisor["count_include_pad"],
+            **window_attributes(each),
+        )
+        for name, attribute in (_of_axis(divisor, axis) if len(parts) > 1 else divisor).items():
+            average.operation.attributes[name] = attribute
+        source = average.result
+    return source
+
+
+def _of_axis(divisor: dict[str, ir.Attribute], axis: int) -> dict[str, ir.Attribute]:
+    """Return the attributes for the part of a window along an axis: the last part divides by a number."""
+    found = dict(divisor)
+    if "divisor" in found and axis == 0:
+        found["divisor"] = f32(1.0)
+    if "uncounted_pads" in found:
+        uncounted = list(found["uncounted_pads"])
+        found["uncounted_pads"] = i64_array([uncounted[0], 0] if axis == 0 else [0, uncounted[1]])
+    return found
 
 
 def _read_divisor(divisor: np.ndarray, window: Window, size: Sequence[int]) -> dict[str, ir.Attribute] | None:

@@ -12,6 +12,7 @@ from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_planes import shared_sum_candidate
 from patc.passes.cost.models import cost_model
+from patc.passes.ir import windows
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.kernels.gpu import pooling
 from patc.passes.kernels.gpu.kernel import LANES
@@ -34,5 +35,6 @@ class GlobalPool(GpuAlgorithm):
         source, output = layer.source, layer.output
         if not source.is_aligned and not source.layout.is_packed(source.height, source.width):
             raise fail(site.op, f"a packed input, or rows of {LANES}-element vectors", site.op.input.type)
-        emit = functools.partial(pooling.global_pool, layer=layer)
+        scale = 1.0 / float(windows.average_divisors(site.op)[0, 0])
+        emit = functools.partial(pooling.global_pool, layer=layer, scale=scale)
         site.launch((1, output.channels, output.images), emit)

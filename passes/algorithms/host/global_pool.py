@@ -11,6 +11,7 @@ from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
+from patc.passes.ir import windows
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -32,8 +33,10 @@ class GlobalPool(HostAlgorithm):
         yield memory_bound(model, Schedule(self.name, 1, 1, model.lanes), moved_bytes(op))
 
     def emit(self, site: HostSite) -> None:
+        scale = 1.0 / float(windows.average_divisors(site.op)[0, 0])
+
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, made, epilogue = arguments
-            emit_global_pool(Loops(kernel, made, epilogue, given))
+            emit_global_pool(Loops(kernel, made, epilogue, given), scale)
 
         site.call([site.source, site.output, site.epilogue], emit, [1.0] * site.output.shape[1])

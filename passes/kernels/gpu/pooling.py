@@ -67,16 +67,16 @@ def _scaled(k: Kernel, place: Place, scale: float | GpuTensor, totals: Vectors) 
     return [k.times(total, factor) for total, factor in zip(totals, factors, strict=True)]
 
 
-def global_pool(k: Kernel, layer: GpuLayer) -> None:
-    """Emit the mean over whole planes, summed in f32: a workgroup for each. Where rows are aligned, the halo between
-    them is zero and is summed as well."""
+def global_pool(k: Kernel, layer: GpuLayer, scale: float) -> None:
+    """Emit the sums of whole planes, in f32, times `scale`: a workgroup for each. Where rows are aligned, the halo
+    between them is zero and is summed as well."""
     source, threads = layer.source, layer.schedule.threads
     view, target = View(k, source), Output(k, layer.output, 1)
     image, channel = k.group("z"), k.group("y")
     plane = view.channel(image, channel)
     lanes = LANES if source.is_aligned else 1
     count = k.number(source.height * source.layout.pitch // lanes)
-    factor = k.real(1.0 / (source.height * source.width))
+    factor = k.real(scale)
 
     def add(position: ir.Value, sums: Vectors) -> Vectors:
         value = k.load_scalar(view.memory, k.add(plane, position))

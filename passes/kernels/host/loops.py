@@ -104,6 +104,12 @@ class Loops(Ends):
         first = place_of(tap, row, self.window, layout) + chunk.column * step
         return first, first + step * chunk.lanes - 1
 
+    def first_place(self, row: int) -> int:
+        """Return where, counted from the tile's base, the window of a row's first output begins in a layout of one
+        phase."""
+        column = self._input_column((0, 0, 0))
+        return place_of((0, 0, 0), row, self.window, self.source.layout) + column % self.window.strides[1]
+
     def prefetch_next(self, tile: Tile, base: Index) -> None:
         """Ask for what a window of one element reads of a channel in the next tile, if it may be far away: behind the
         caches of this core, or in those of another; `base` is the tile's, in the channel."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch_mlir import ir
 
 from patc.passes.kernels import tiling
-from patc.passes.kernels.builder import Index, Vectors
+from patc.passes.kernels.builder import Index, Vectors, element_type
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows
 from patc.passes.kernels.tiling import Chunk
 from patc.passes.kernels.values import apply_activation, fill_value
+
+UNROLLED_TAPS = 64  # of a window; those of a larger one are loops
 
 
 def _emit_planes(loops: Loops, compute: Callable[[Tile, Index], list[Vectors]]) -> None:
@@ -36,11 +39,14 @@ def emit_pool(loops: Loops, *, maximum: bool, scale: ir.Value | float = 1.0) -> 
 
     def scaled(tile: Tile, row: int, chunk: Chunk, value: ir.Value) -> ir.Value:
         if maximum or scale == 1.0:
-            return value
+            return b.convert(value, b.element)
+        type_ = element_type(value)
         if isinstance(scale, float):
-            return b.times(value, b.splat(scale, chunk.lanes))
-        place = b.add(b.mul(tile.row, covered), tile.column)
-        return b.times(value, b.load(scale, place, row * covered + chunk.column, chunk.lanes))
+            factor = b.splat(scale, chunk.lanes, type_)
+        else:
+            place = b.add(b.mul(tile.row, covered), tile.column)
+            factor = b.convert(b.load(scale, place, row * covered + chunk.column, chunk.lanes), type_)
+        return b.convert(b.times(value, factor), b.element)
 
     _emit_planes(loops, compute)
 
@@ -58,8 +64,11 @@ class _Windows:
     _rows: dict[tuple[int, Chunk], ir.Value] = field(default_factory=dict)
 
     def reduce(self, row: int, chunk: Chunk) -> ir.Value:
-        """Return the largest element, or the sum, of each window of a chunk of output row `row`."""
+        """Return the largest element, or the sum, of each window of a chunk of output row `row`; of large windows in
+        the type of long sums."""
         window, needed = self.loops.window, []
+        if math.prod(window.kernel) > UNROLLED_TAPS:
+            return self._reduce_large(row, chunk)
         for dy in range(window.kernel[0]):
             key = (row * window.strides[0] + dy * window.dilations[0], chunk)
             if key not in self._rows:
@@ -68,6 +77,62 @@ class _Windows:
                 self._rows[key] = self._combine(vectors)
             needed.append(self._rows[key])
         return self._combine(needed)
+
+    def _reduce_large(self, row: int, chunk: Chunk) -> ir.Value:
+        """Go through the rows of a window, and through taps of a row that are a stride apart, by loops."""
+        b, window, layout = self.loops.b, self.loops.window, self.loops.source.layout
+        (height, width), stride = window.kernel, window.strides[1]
+        down, right = window.dilations[0] * layout.pitch, window.dilations[1] * stride // layout.phases
+
+        def taps(base: Index, count: int) -> Vectors:
+            vectors = [self.loops.input_vector(base, row, (0, 0, dx), chunk) for dx in range(count)]
+            return vectors if self.maximum else [b.convert(vector, b.accumulator) for vector in vectors]
+
+        def one_row(base: Index) -> ir.Value:
+            if self._lies_apart:
+                return b.from_lanes([self._reduce_run(base, row, chunk, lane) for lane in range(chunk.lanes)])
+            whole = width // stride
+
+            def one_stride(step: Index, totals: Vectors) -> Vectors:
+                return [self._combine([totals[0], *taps(b.add(base, b.mul(step, right)), stride)])]
+
+            first = self._combine(taps(base, min(stride, width)))
+            total = b.loop(1, whole, [first], one_stride)[0] if whole > 1 else first
+            rest = taps(b.add(base, whole * right), width % stride) if whole else []
+            return self._combine([total, *rest])
+
+        def next_row(dy: Index, totals: Vectors) -> Vectors:
+            return [self._combine([totals[0], one_row(b.add(self.base, b.mul(dy, down)))])]
+
+        first = one_row(self.base)
+        return b.loop(1, height, [first], next_row)[0] if height > 1 else first
+
+    @property
+    def _lies_apart(self) -> bool:
+        """Whether taps in a row fill vectors, and to pick those of neighbouring windows from vectors would take more
+        instructions than to add up the lanes of each."""
+        window, lanes = self.loops.window, self.loops.schedule.lanes
+        return window.strides[1] > 4 and window.dilations[1] == 1 and window.kernel[1] >= lanes
+
+    def _reduce_run(self, base: Index, row: int, chunk: Chunk, lane: int) -> ir.Value:
+        """Reduce the taps in one row of the window of one output."""
+        b, window, memory, lanes = self.loops.b, self.loops.window, self.loops.source.memory, self.loops.schedule.lanes
+        first = self.loops.first_place(row) + (chunk.column + lane) * window.strides[1]
+        whole, rest = divmod(window.kernel[1], lanes)
+
+        def vector(step: Index) -> ir.Value:
+            loaded = b.load(memory, b.add(base, b.mul(step, lanes)), first, lanes)
+            return loaded if self.maximum else b.convert(loaded, b.accumulator)
+
+        total = vector(0)
+        if whole > 1:
+            total = b.loop(1, whole, [total], lambda step, totals: [self._combine([totals[0], vector(step)])])[0]
+        last = first + whole * lanes
+        if rest and self.maximum:
+            total = b.maximum(total, b.load(memory, base, last + rest - lanes, lanes))
+        elif rest:
+            total = b.plus(total, b.convert(b.load_masked(memory, base, last, lanes, rest), b.accumulator))
+        return b.largest_lane(total) if self.maximum else b.sum_lanes(total)
 
     def _combine(self, vectors: Vectors) -> ir.Value:
         return functools.reduce(self.loops.b.maximum if self.maximum else self.loops.b.plus, vectors)
@@ -84,14 +149,15 @@ def emit_elementwise(loops: Loops) -> None:
     _emit_planes(loops, compute)
 
 
-def emit_global_pool(loops: Loops) -> None:
-    """Emit the mean over whole planes, summed in f32. The halo within the rows is zero, so rows are summed with it."""
+def emit_global_pool(loops: Loops, scale: float) -> None:
+    """Emit the sums of whole planes, in f32, times `scale`. The halo within the rows is zero, so rows are summed with
+    it."""
     b, source, output, work = loops.b, loops.source, loops.output, loops.kernel.work
 
     def one_channel(image: Index, channel: Index) -> None:
         base = b.add(b.mul(image, source.image), b.mul(channel, source.layout.plane))
         total = _sum_of_plane(loops, base)
-        mean = b.times(b.sum_lanes(total), b.scalar(1.0 / (source.height * source.width), b.accumulator))
+        mean = b.times(b.sum_lanes(total), b.scalar(scale, b.accumulator))
         constants = loops.epilogue.constants(b, channel, output.channels)
         mean = apply_activation(b, mean, loops.epilogue.activation, constants)
         plane = b.add(b.mul(image, output.image), b.mul(channel, output.layout.plane))

@@ -81,6 +81,24 @@ def test_random_pools_on_a_gpu(seed: int) -> None:
     assert_close([y.numpy() for y in found], torch_results(model, [x]))
 
 
+LARGE = [nn.AvgPool2d((20, 9), (7, 6), (3, 4), ceil_mode=True).eval(), nn.MaxPool2d((9, 40), (2, 9), (4, 3)).eval()]
+
+
+@pytest.mark.parametrize("pool", LARGE, ids=str)
+@pytest.mark.parametrize("target", ["x86-64-v3", pytest.param("spirv-vulkan", marks=needs_device)])
+def test_large_windows_on_other_targets(pool: nn.Module, target: str) -> None:
+    x = torch.randn(1, 3, 41, 60, generator=torch.Generator().manual_seed(1)) - 3
+    assert_close([patc.compile(pool, (x,), target=target)(x).numpy()], torch_results(pool, [x]))
+
+
+@pytest.mark.parametrize("pool", LARGE, ids=str)
+def test_large_windows_are_two_layers(pool: nn.Module) -> None:
+    x = torch.randn(1, 2, 41, 60, generator=torch.Generator().manual_seed(2))
+    module, state = raised_model(pool, [x])
+    assert len(layer_ops(module)) == 2
+    assert_close(execute(module, state.parameters, [x.numpy()]), torch_results(pool, [x]))
+
+
 # name: pool, height and width, attributes that it is raised with
 CASES: dict[str, tuple[nn.Module, tuple[int, int], str]] = {
     "picks every second": (nn.AvgPool2d(1, 2), (5, 5), "kernel = array<i64: 1, 1>"),

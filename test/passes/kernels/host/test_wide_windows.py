@@ -1,4 +1,7 @@
-"""Windows of more than 64 taps, which are loops over a few columns, with whatever stride, dilation and pad."""
+"""Windows of more than 64 taps, which are loops over a few columns, with whatever stride, dilation and pad.
+
+Pools of large windows are two, down columns and along rows.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,15 @@ CASES = [
     (nn.Conv1d(8, 8, 87, 1, 43, groups=8), (1, 8, 100)),
     (nn.Conv2d(2, 4, (9, 13), 2, 3), (1, 2, 30, 40)),
     (nn.Conv2d(2, 3, (65, 1), 1, 0, (2, 1)), (1, 2, 140, 9)),
+    (nn.AvgPool2d(32), (1, 3, 64, 64)),
+    (nn.AvgPool2d((15, 31), 3, (7, 15), count_include_pad=False, ceil_mode=True), (1, 2, 40, 71)),
+    (nn.AvgPool2d((12, 13), 2, (5, 6), ceil_mode=True, divisor_override=7), (2, 2, 40, 41)),
+    (nn.AvgPool2d(200, 1, 100), (1, 1, 5, 5)),
+    (nn.AvgPool1d(100, 17), (1, 3, 300)),
+    (nn.MaxPool2d(13, 1, 6), (1, 3, 13, 13)),
+    (nn.MaxPool2d(9, 2, 4, dilation=2), (1, 2, 40, 40)),
+    (nn.MaxPool2d((2, 45), (1, 9)), (1, 2, 7, 120)),
+    (nn.MaxPool1d(131, 3), (1, 2, 1000)),
 ]
 
 
