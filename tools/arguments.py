@@ -124,7 +124,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-pickle", action="store_true", help=TRUST_HELP)
 
 
-def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models") -> None:
+def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models and .pt2 files") -> None:
     """Add the options that make a `PatternSpec`."""
     group = parser.add_argument_group(title)
     rate = group.add_mutually_exclusive_group()
@@ -201,13 +201,14 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
     spec = pattern_spec(arguments)
     name = arguments.model
     if Path(name).suffix.lower() in MODEL_SUFFIXES:
-        for option in ("weights", "input_shape", *PRUNING):
+        is_program = Path(name).suffix.lower() == ".pt2"
+        for option in ("weights", "input_shape", *(() if is_program else PRUNING)):
             if getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
         shapes = read_shapes(arguments)
-        model = _open_file(Path(name), arguments.trust_pickle)
-        return LoadedModel(Path(name).name, model, shapes[0] if shapes else None, None, shapes[1:])
+        model, report = _open_file(Path(name), arguments.trust_pickle, spec)
+        return LoadedModel(Path(name).name, model, shapes[0] if shapes else None, report, shapes[1:])
     if Path(name).exists():
         raise PatcError(f"expected a .pt2, .onnx or .mlir file, got {_describe_file(name)}", name)
     if name not in MODEL_NAMES and not is_factory(name):
@@ -342,13 +343,15 @@ def check_library_folder(path: str, files: Sequence[str] = ()) -> None:
     check_folder(path, files, what)
 
 
-def _open_file(path: Path, trust_pickle: bool) -> Any:
-    """Return a model file as `patc.compile` takes it: its path, or the program that unpickling gives."""
-    if not trust_pickle or path.suffix.lower() != ".pt2":
-        return path
+def _open_file(path: Path, trust_pickle: bool, spec: PatternSpec | None) -> tuple[Any, PruneReport | None]:
+    """Return a model file as `patc.compile` takes it, its path or a program, and what pruning did to it."""
+    if path.suffix.lower() != ".pt2" or (spec is None and not trust_pickle):
+        return path, None
     from patc.frontend.pt2 import load_program
+    from patc.pruning.exported import prune_program_
 
-    return load_program(path, trust_pickle=True)
+    program = load_program(path, trust_pickle=trust_pickle)
+    return program, None if spec is None else prune_program_(program, spec)
 
 
 def _describe_file(name: str) -> str:

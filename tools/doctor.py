@@ -27,7 +27,10 @@ _OPTIONAL = (
     ("onnxruntime", "bench", "a rival of patc bench"),
     ("openvino", "bench", "a rival of patc bench"),
 )
-_REQUIRED = ("torch", "torch-mlir", "numpy", "llvmlite", "safetensors", "xxhash", "rich", "pillow")
+_REQUIRED = (
+    *("torch", "torch-mlir", "numpy", "ml_dtypes", "llvmlite", "safetensors", "xxhash"),
+    *("rich", "pillow", "jinja2", "platformdirs", "shtab"),
+)
 # What is in the cache folder, by the names of folders there.
 _CACHES = {
     "code": "models compiled before, of which the last ones used stay: 2 GB",

@@ -9,24 +9,32 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import io
 import os
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError
 from patc.tools import arguments
-from patc.tools.prune_options import add_target, add_training, check, make_options, make_target
+from patc.tools.prune_options import PROGRAM, add_target, add_training, check, make_options, make_target
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
+    from torch.export import ExportedProgram
 
     from patc.pruning import PruneReport
     from patc.pruning.data import Data
     from patc.pruning.run_log import Epoch
     from patc.pruning.train_options import Phase, TrainOptions
+
+SILENCE = 10.0  # seconds without a line
+MOST_WEIGHTS = 1000  # for each item to train on, from which on a smaller net is the better choice
+SMALL = "examples/small/net.py:build"
 
 _DESCRIPTION = """\
 Give every 3x3 kernel of MODEL the pattern that keeps the most of it, and remove the weakest kernels; or prune any layer
@@ -40,6 +48,7 @@ examples:
   patc prune vgg16_cifar --data glyphs --dense-epochs 8 --extract 8 --compression 8 -o pruned.safetensors
   patc prune net.py:build --data data.py:open --scheme block --method reweighted --compression 4 -o pruned.safetensors
   torchrun --nproc-per-node=2 -m patc.tools.patc prune resnet18_cifar --data glyphs --compression 8 -o out.safetensors
+  patc prune net.pt2 --compression 4 -o pruned.pt2
   patc compile resnet18 --weights pruned.safetensors -o resnet18.patc
 """
 
@@ -49,14 +58,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = arguments.add_command(
         subparsers, "prune", "prune a network, with or without training, and save its weights", _DESCRIPTION, _EPILOG
     )
-    parser.add_argument("model", metavar="MODEL", help=arguments.BUILT_HELP)
+    parser.add_argument("model", metavar="MODEL", help=f"a .pt2 file, {arguments.BUILT_HELP}")
     parser.add_argument("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         type=arguments.output_path,
-        help="save the state dict: .safetensors or .pth; - for standard output",
+        help="save the state dict (.safetensors or .pth; - for standard output), or the program of a .pt2 file (.pt2)",
     )
     arguments.add_trust(parser)
     arguments.add_pruning(parser, "what to prune to")
@@ -73,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
         PatcError: an argument is wrong, the rate is out of reach, data cannot be read, or a file cannot be written.
     """
     check(args)
+    if Path(args.model).suffix.lower() == PROGRAM:
+        _finish(args, *_prune_program(args))
+        return 0
     if args.data is None:
         _finish(args, *_prune(args))
         return 0
@@ -86,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _finish(args: argparse.Namespace, report: PruneReport, model: nn.Module) -> None:
+def _finish(args: argparse.Namespace, report: PruneReport, model: nn.Module | ExportedProgram) -> None:
     from patc.tools.console import describe_bytes
 
     _print_report(report, args.speedup)
@@ -108,6 +120,14 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
         times = modelled_times(tuple(built.with_shape(args.input_shape, args.model).tensors[0].shape), model, spec)
         spec = pruning.choose_rates(model, spec, times, args.speedup)
     return pruning.prune_(model, spec), model
+
+
+def _prune_program(args: argparse.Namespace) -> tuple[PruneReport, ExportedProgram]:
+    from patc.frontend.pt2 import load_program
+    from patc.pruning.exported import prune_program_
+
+    program = load_program(args.model, trust_pickle=args.trust_pickle)
+    return prune_program_(program, make_target(args)), program
 
 
 def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
@@ -132,6 +152,10 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     print(f"{data.name}: {size}" + ("" if data.classes is None else f", {data.classes} classes"), flush=True)
     if args.weights is not None and not args.resume:
         print(f"{args.weights}: test accuracy {evaluate(model.to(options.find_device()), data)[1]:.2%}", flush=True)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if weights > MOST_WEIGHTS * len(data.train):
+        words = f"{args.model} has {weights / 1e6:.1f} million weights, {weights // len(data.train):,} for each of them"
+        print(f"{words}: a small net learns more of so few, such as {SMALL}", flush=True)
     epochs = sum(phase.epochs for phase in plan_phases(options))
     with _progress(epochs, options) as (tell, tell_step):
         times = None if data.shape is None else functools.partial(modelled_times, (1, *data.shape))
@@ -175,6 +199,26 @@ def _open_training(args: argparse.Namespace, seed: int) -> tuple[nn.Module, Data
     return built.model, data
 
 
+@dataclass
+class _Steps:
+    """Prints how far an epoch is where nothing was printed for a while.
+
+    Attributes:
+        epochs: of the whole run.
+        last: when something was printed, by `time.monotonic`.
+    """
+
+    epochs: int
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, phase: Phase, epoch: int, step: int, steps: int) -> None:
+        if step == steps:  # its line follows
+            self.last = time.monotonic()
+        elif time.monotonic() - self.last >= SILENCE:
+            self.last = time.monotonic()
+            print(f"epoch {epoch + 1}/{self.epochs} {phase.kind:8s} step {step} of {steps}", flush=True)
+
+
 @contextlib.contextmanager
 def _progress(epochs: int, options: TrainOptions) -> Iterator[tuple[Any, Any]]:
     """Print a line an epoch, and on a terminal show how far training is."""
@@ -191,7 +235,7 @@ def _progress(epochs: int, options: TrainOptions) -> Iterator[tuple[Any, Any]]:
 
     console = make_console()
     if not console.is_terminal:
-        yield (lambda phase, epoch: print(line(phase, epoch), flush=True)), lambda *_: None
+        yield (lambda phase, epoch: print(line(phase, epoch), flush=True)), _Steps(epochs)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -264,13 +308,19 @@ def _make_table(report: PruneReport) -> Table:
     return table
 
 
-def _save(model: nn.Module, path: str) -> int:
-    """Write the state dict as torchvision's checkpoints are; return its size in bytes."""
+def _save(model: nn.Module | ExportedProgram, path: str) -> int:
+    """Write the state dict as torchvision's checkpoints are, or a program whole; return the size in bytes."""
     from patc.files import atomic_write, is_stream
     from patc.pruning.train import state_bytes
 
-    state = model.state_dict()
-    if Path(path).suffix == ".safetensors" or is_stream(path):
+    state = model.state_dict() if callable(model.state_dict) else model.state_dict
+    if Path(path).suffix == PROGRAM:
+        import torch
+
+        stream = io.BytesIO()
+        torch.export.save(model, stream)
+        data = stream.getvalue()
+    elif Path(path).suffix == ".safetensors" or is_stream(path):
         from safetensors.torch import save
 
         data = save({name: tensor.contiguous() for name, tensor in state.items()})

@@ -26,6 +26,7 @@ _SCHEMES = ("pattern", "block", "unstructured", "filters")
 _METHODS = ("admm", "reweighted", "group-lasso", "magnitude")
 
 SUFFIXES = (".safetensors", ".pth")
+PROGRAM = ".pt2"
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -108,16 +109,27 @@ def check(args: argparse.Namespace) -> None:
     if args.extract_from is not None and args.extract is None:
         raise PatcError("expected --extract together with --extract-from, got none")
     _check_scheme(args)
+    suffix = Path(args.model).suffix.lower()
     if args.output is not None:
-        arguments.check_output(args.output, SUFFIXES)
-    if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES:
-        raise PatcError("expected the name of a model, got a file: prune it in Python and export it", args.model)
+        arguments.check_output(args.output, (*SUFFIXES, *([PROGRAM] if suffix == PROGRAM else ())))
+    if suffix in arguments.MODEL_SUFFIXES:
+        _check_file(args, suffix)
     if args.data is None:
         needing = (name for name in _TRAINING if name != "speedup")
         found = _given(args, (*needing, *_PENALTY, "method", "strength", "run_folder", "resume"))
         if found:
             option = next(iter(found)).replace("_", "-")
             raise PatcError(f"expected --data together with --{option}, got none")
+
+
+def _check_file(args: argparse.Namespace, suffix: str) -> None:
+    """Refuse a file but a program of `torch.export`, which can be pruned in one shot."""
+    if suffix != PROGRAM:
+        raise PatcError(f"expected a .pt2 file, or the name of a model, got a {suffix} file", args.model)
+    found = _given(args, ("data", "weights", "speedup", "input_shape"))
+    if found:
+        option = next(iter(found)).replace("_", "-")
+        raise PatcError(f"expected the name of a model together with --{option}, got a program", args.model)
 
 
 def _check_scheme(args: argparse.Namespace) -> None:
