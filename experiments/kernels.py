@@ -2,10 +2,12 @@
 
     python experiments/kernels.py prepare --folder F      # compile; once
     python experiments/kernels.py measure --folder F      # the peak and all layers in turns, one thread
+    python experiments/kernels.py loads                   # what loads leave of the peak
 
 Each call of a program computes every layer of a group once, so that caches and branch predictors are as in a net.
 A share is that of multiply-adds on kept weights and real pixels; the peak is that of a loop of multiply-adds in
 registers of the target's width, run between the calls. Targets and groups after the folder restrict a step to these.
+The loads of the last step are from the first-level cache and nothing waits for them: no loop with as many does better.
 """
 
 from __future__ import annotations
@@ -70,6 +72,23 @@ def measure(folder: Path, targets: Sequence[str], groups: Sequence[str]) -> None
                 print(f"  {layer!s:44} {median * 1e6:8.1f} us {share:6.1%}  {tile}")
 
 
+def loads(targets: Sequence[str]) -> None:
+    for name in targets:
+        lanes, chains = get_target(name).lanes, 24 if get_target(name).registers == 32 else 12
+        kinds = {"alone": (0, 0)}
+        for part in (4, 3, 2, 1):
+            kinds[f"1/{part} aligned"] = chains // part, 0
+            kinds[f"1/{part} crossing"] = chains // part, probes.LINE - 2 * lanes
+        wanted = [
+            probes.multiply_adds(lanes, chains, f"probe_{number}", *kind) for number, kind in enumerate(kinds.values())
+        ]
+        bench = Bench(wanted, 0)
+        seconds = [bench.seconds(probe.name) for probe in wanted]
+        print(f"{name}: {lanes} lanes, loads for each multiply-add, share of the peak")
+        for kind, time in zip(kinds, seconds, strict=True):
+            print(f"  {kind:14} {seconds[0] / time:6.1%}")
+
+
 def profile(model: CompiledModel):
     times = model.profile(*model.random_inputs(), repetitions=CALLS)
     return [time for time in times if "conv2d" in time.layer.op]
@@ -83,13 +102,18 @@ def peak(target: Target) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("prepare", "measure"))
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("step", choices=("prepare", "measure", "loads"))
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("only", nargs="*", help=f"of {', '.join((*TARGETS, *GROUPS))}")
     args = parser.parse_intermixed_args()
     targets = [name for name in TARGETS if name in args.only] or TARGETS
     groups = [name for name in GROUPS if name in args.only] or list(GROUPS)
-    {"prepare": prepare, "measure": measure}[args.step](args.folder, targets, groups)
+    if args.step == "loads":
+        loads(targets)
+    elif args.folder is None:
+        parser.error(f"{args.step}: expected --folder")
+    else:
+        {"prepare": prepare, "measure": measure}[args.step](args.folder, targets, groups)
 
 
 if __name__ == "__main__":

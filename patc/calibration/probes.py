@@ -65,8 +65,13 @@ def clock() -> Probe:
     return Probe("probe_clock", _loop("probe_clock", body, [("i64", "%y0", "1", f"%y{UNROLLED}")]), OPERATIONS)
 
 
-def multiply_adds(lanes: int, chains: int, name: str) -> Probe:
-    """Return chains of multiply-adds of vectors; the amount is multiply-add instructions."""
+def multiply_adds(lanes: int, chains: int, name: str, beside: int = 0, start: int = 0) -> Probe:
+    """Return chains of multiply-adds of vectors; the amount is multiply-add instructions.
+
+    Args:
+        beside: loads of such vectors from the first-level cache in a turn, that nothing waits for.
+        start: byte of a line at which these begin.
+    """
     vector = f"<{lanes} x float>"
     starts = "".join(
         f"  %a{chain} = getelementptr i8, ptr %data, i64 {4 * lanes * chain}\n"
@@ -80,6 +85,11 @@ def multiply_adds(lanes: int, chains: int, name: str) -> Probe:
             f"{vector} %s{chains}, {vector} %s{chains + 1})"
             for chain in range(chains)
         ]
+    for number in reversed(range(beside)):
+        load = [f"%l{number} = getelementptr i8, ptr %data, i64 {LINE * (number % UNROLLED) + start}"]
+        load += [f"%v{number} = load volatile {vector}, ptr %l{number}, align 4"]
+        place = number * chains * steps // beside
+        body[place:place] = load
     phis = [(vector, f"%x{chain}.0", f"%s{chain}", f"%x{chain}.{steps}") for chain in range(chains)]
     declared = f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})\n"
     return Probe(name, _loop(name, body, phis, starts), chains * steps, declared)
