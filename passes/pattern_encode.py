@@ -52,7 +52,7 @@ class PatternEncode(Pass):
     where that is too few. The rest takes patterns that are there already where these leave no more to do.
 
     A layer stays dense, and a remark says why, when its weights are not constant, are all zero, or do not
-    fit. 1x1 and depthwise convolutions that are not sparse stay dense without a remark.
+    fit. Linear layers, 1x1 and depthwise convolutions that are not sparse stay dense without a remark.
 
         %y = "pattern.conv2d"(%x, %w, %b) {groups = 1, ...} : (..., tensor<64x64x3x3xf32>, ...) -> ...
     ->
@@ -149,6 +149,9 @@ class PatternEncode(Pass):
                 return encoded
         if reasons:
             raise reasons[0]
+        zeros = float((weight == 0).mean())
+        if zeros >= self.min_sparsity:
+            raise StaysDense(f"{zeros:.0%} of its weights are zero, but make too few columns of bands or patterns")
         return None
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Alternative, Choice, Explanation
+from patc.dialects.schedules import Alternative, Choice, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.numerics import Numerics
 from patc.passes.algorithms.base import Algorithm
@@ -45,7 +45,8 @@ class PatternSchedule(Pass):
     Requires: pattern ops with layouts (`pattern-layout`).
     Ensures: every pattern op that computes has the attributes `schedule`, `cycles` (modelled, of one thread) and
         `explanation`: how the best tile of each algorithm compares, or with `tune="measure"` of `patc.compile` what
-        was measured. A remark names what an outlined function computes, and its share of the modelled cycles.
+        was measured. A remark names what an outlined function computes, and its share of the modelled cycles; another
+        one a layer whose weights have zeros that are multiplied all the same, and why.
 
         "pattern.sparse_conv2d"(...) {...}
       becomes
@@ -104,6 +105,18 @@ class _Unscheduled:
                 best = min(candidate.cost for candidate in undivided)
                 explanation = replace(explanation, sharing=cycles / max(best, 1e-9))
         set_schedule(self.op, self.ways[split], replace(explanation, notes=notes))
+        if why := self._unused_zeros(self.ways[split].schedule, explanation):
+            self.state.remark(self.op, f"its zeros are not used: {why}")
+
+    def _unused_zeros(self, chosen: Schedule, explanation: Explanation) -> str:
+        """Return why the layer is computed dense in spite of its weights' zeros; "" where it is not."""
+        algorithm = self._algorithms[chosen.algorithm]
+        if "format" not in self.op.attributes or algorithm.skips_zeros:
+            return algorithm.unused_zeros(self.op, chosen, self.state)
+        ways = explanation.alternatives
+        if not any(self._algorithms[each.schedule.algorithm].skips_zeros for each in ways):
+            return f"{self.target.name} has no loops for {self.op.format}, they are decoded"
+        return f"dense is faster ({', '.join(f'{each.schedule.algorithm} {_amount(each)}' for each in ways)})"
 
     @cached_property
     def ways(self) -> dict[str, Candidate]:
@@ -292,6 +305,10 @@ def _rank_algorithms(found: Sequence[Candidate]) -> tuple[Alternative, ...]:
 def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -> Alternative:
     kept = None if candidate.kept_cycles is None else round(candidate.kept_cycles)
     return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds, kept)
+
+
+def _amount(way: Alternative) -> str:
+    return f"{way.cycles:,} cycles" if way.seconds is None else f"{1e6 * way.seconds:.1f} us"
 
 
 def _same_sums(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:

@@ -25,6 +25,7 @@ class Algorithm(abc.ABC, Generic[Site]):
         has_row_tiles: whether threads may divide the rows of planes; else they divide filters.
         has_stages: whether threads that divide filters wait for each other in each row tile, beside the layer's end.
         runs_in_bands: whether one kernel computes any row tiles of the layer, from the rows that their windows read.
+        skips_zeros: whether it computes what a weight format stores as it is, and does not decode it to dense.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,7 @@ class Algorithm(abc.ABC, Generic[Site]):
     has_row_tiles: ClassVar[bool] = True
     has_stages: ClassVar[bool] = False
     runs_in_bands: ClassVar[bool] = False
+    skips_zeros: ClassVar[bool] = False
 
     def applies(self, op: Any) -> bool:
         """Return whether it can compute an op of the kinds that have it."""
@@ -41,6 +43,11 @@ class Algorithm(abc.ABC, Generic[Site]):
         """Return why the layer's weights forbid the algorithm, as reports say it; "" if they do not.
 
         Asked only of what may be chosen: the answer may take a look at all weights.
+        """
+        return ""
+
+    def unused_zeros(self, op: Any, schedule: Schedule, state: PassState) -> str:
+        """Return why zeros of weights that no format stores are multiplied, of what makes use of some; "" if none are.
         """
         return ""
 

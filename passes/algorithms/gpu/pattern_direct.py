@@ -28,6 +28,7 @@ class PatternDirect(GpuAlgorithm):
     """Goes through the kept kernels of each filter, pattern by pattern."""
 
     name = "pattern-direct"
+    skips_zeros = True
 
     def applies(self, op: Any) -> bool:
         return isinstance(op.format, FkwAttr)

@@ -30,6 +30,7 @@ class BandDirect(HostAlgorithm):
 
     name: ClassVar[str] = "band-direct"
     runs_in_bands: ClassVar[bool] = True
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, BandsAttr):

@@ -29,6 +29,7 @@ class BandVector(HostAlgorithm):
     """Columns of neighbouring filters times elements of the input: zeros are neither stored nor computed."""
 
     name: ClassVar[str] = "band-vector"
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         return "format" in op.attributes and isinstance(op.format, BandsAttr)

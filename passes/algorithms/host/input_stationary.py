@@ -36,6 +36,7 @@ class InputStationary(HostAlgorithm):
 
     name: ClassVar[str] = "input-stationary"
     runs_in_bands: ClassVar[bool] = True
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or Library.from_attr(op.format).entries == 1:

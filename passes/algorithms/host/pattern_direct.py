@@ -27,6 +27,7 @@ class PatternDirect(HostAlgorithm):
 
     name: ClassVar[str] = "pattern-direct"
     runs_in_bands: ClassVar[bool] = True
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         return isinstance(op.format, FkwAttr)

@@ -41,6 +41,7 @@ class PatternPacked(HostAlgorithm):
 
     name: ClassVar[str] = "pattern-packed"
     runs_in_bands: ClassVar[bool] = True
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or is_flat(op):

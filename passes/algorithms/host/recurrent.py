@@ -22,6 +22,7 @@ from patc.passes.kernels.host.recurrent_weights import Layer, Panels
 from patc.targets import Target
 
 _MOST_COLUMNS = 0.5  # of all, for which a list of those that have a weight is faster
+_LEAST_ZEROS = 0.3  # part of a matrix that is worth a remark
 
 
 class Recurrent(HostAlgorithm):
@@ -47,6 +48,15 @@ class Recurrent(HostAlgorithm):
         for parts, cycles in {**ways, 1: alone}.items():
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
+
+    def unused_zeros(self, op: Any, schedule: Schedule, state: PassState) -> str:
+        lanes = schedule.lanes
+        for name, panels in Layer.of(op, lanes, schedule.rows).panels.items():
+            array = read_constant(op.projection if name == "projection" else op.weight, state)
+            if array is not None and np.mean(array == 0) >= _LEAST_ZEROS and _kept_part(panels, array) == 1.0:
+                kept = float(panels.columns(array).mean())
+                return f"{kept:.0%} of the columns of {lanes} units have a weight, at most {_MOST_COLUMNS:.0%} expected"
+        return ""
 
     def emit(self, site: HostSite) -> None:
         op, s, threads = site.op, site.op.sizes, site.schedule.threads

@@ -31,6 +31,7 @@ class TapDirect(HostAlgorithm):
 
     name: ClassVar[str] = "tap-direct"
     runs_in_bands: ClassVar[bool] = True
+    skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         if not isinstance(op.format, FkwAttr) or (Library.from_attr(op.format).entries > 1 and groups_of(op) == 1):
