@@ -16,6 +16,7 @@ PASS_NAMES = (
     "pattern-fold-batch-norm",
     "pattern-raise",
     "pattern-outline",
+    "pattern-shrink",
     "pattern-encode",
     "pattern-reorder",
     "pattern-demote",

@@ -25,6 +25,7 @@ _STEPS = {
     "pattern-promote": "widening numbers of half precision",
     "pattern-fold-batch-norm": "folding batch norms",
     "pattern-raise": "finding layers",
+    "pattern-shrink": "removing channels without a purpose",
     "pattern-encode": "finding patterns in the zeros",
     "pattern-reorder": "sorting filters and kernels",
     "pattern-layout": "laying out activations",

@@ -47,8 +47,7 @@ class Algorithm(abc.ABC, Generic[Site]):
         return ""
 
     def unused_zeros(self, op: Any, schedule: Schedule, state: PassState) -> str:
-        """Return why zeros of weights that no format stores are multiplied, of what makes use of some; "" if none are.
-        """
+        """Return why it multiplies zeros of weights that no format stores; "" if it does not, or always does."""
         return ""
 
     def rounding(self, op: Any) -> float:

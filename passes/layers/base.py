@@ -19,7 +19,9 @@ from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
+from patc.passes.ir.constants import read_constant
 from patc.passes.ir.windows import Window
+from patc.passes.layers.flow import Flow
 from patc.targets import Target
 
 
@@ -204,6 +206,10 @@ class LayerKind(abc.ABC):
             PatcError: the constants of the op are not valid.
         """
 
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        """Return what the op does with channels, or None where all of them have to stay."""
+        return None
+
     @abc.abstractmethod
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         """Let an op's constants follow a new order of the channels of its tensors.
@@ -264,6 +270,34 @@ class OneType(LayerKind):
     converts = packs = keeps_types = False
     fill = "zero"
     rereads = False
+
+
+def flow_of(op: Any, **known: Any) -> Flow | None:
+    """Return the flow of a layer of f32.
+
+    Args:
+        known: further attributes of `Flow`.
+    """
+    if any(str(value.type.element_type) != "f32" for value in (op.operands[0], op.result)):
+        return None
+    residual = op.rhs if hasattr(op, "rhs") else getattr(op, "residual", None)
+    joins = bool(joined_channels(residual, op.result))
+    return Flow(op, residual if joins else None, None if joins else residual, **known)
+
+
+def weighted_flow(op: Any, is_mixed: bool, keeps_numbers: bool, state: PassState) -> Flow | None:
+    """Return the flow of a layer with weights, unless these or the bias are no constants of f32.
+
+    Args:
+        is_mixed: whether all channels of the input meet in each of the result.
+        keeps_numbers: see `Flow`.
+    """
+    weight, bias = (None if value is None else read_constant(value, state) for value in (op.weight, op.bias))
+    if weight is None or weight.dtype != np.float32 or (bias is None) != (op.bias is None):
+        return None
+    factors = weight.astype(np.float64).reshape(*weight.shape[:2], -1)
+    added = None if bias is None else bias.astype(np.float64)
+    return flow_of(op, is_mixed=is_mixed, factors=factors, bias=added, keeps_numbers=keeps_numbers)
 
 
 class WithoutWeights(LayerKind):

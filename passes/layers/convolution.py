@@ -44,7 +44,9 @@ from patc.passes.layers.base import (
     operand_number,
     permute_activation,
     sign_of_activation,
+    weighted_flow,
 )
+from patc.passes.layers.flow import Flow
 from patc.passes.layers.sparse import (
     are_constant,
     array_accesses,
@@ -98,6 +100,11 @@ class Conv2d(_Convolution):
             return fix_all(op)
         tied = [op.input] if _is_depthwise(op) else []
         return Channels(tied=(op.result, *joined_channels(op.residual, op.result), *tied))
+
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        if op.groups.value > 1 and not _is_depthwise(op):
+            return None
+        return weighted_flow(op, is_mixed=op.groups.value == 1, keeps_numbers=not any(op.pads), state=state)
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         weight = read_constant(op.weight, state)

@@ -19,10 +19,12 @@ from patc.passes.layers.base import (
     Raiser,
     Sign,
     WithoutWeights,
+    flow_of,
     joined_channels,
     list_operands,
     sign_of_activation,
 )
+from patc.passes.layers.flow import Flow
 from patc.passes.raising import sums
 
 
@@ -37,6 +39,9 @@ class _Elementwise(WithoutWeights, OneType):
 
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(*op.operands, op.result))
+
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        return flow_of(op)
 
 
 class _Binary(_Elementwise):

@@ -33,7 +33,9 @@ from patc.passes.layers.base import (
     list_operands,
     operand_number,
     sign_of_activation,
+    weighted_flow,
 )
+from patc.passes.layers.flow import Flow
 from patc.passes.layers.sparse import (
     are_constant,
     array_accesses,
@@ -81,6 +83,9 @@ class Linear(_Linear):
         if read_constant(op.weight, state) is None:
             return fix_all(op)
         return Channels(fixed=(op.result, *joined_channels(op.residual, op.result)))
+
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        return weighted_flow(op, is_mixed=True, keeps_numbers=True, state=state)
 
     def permute(self, op: Any, permutation: Permutation, state: PassState) -> None:
         weight, order = read_constant(op.weight, state), permutation.of(op.input)

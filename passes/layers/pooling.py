@@ -29,9 +29,11 @@ from patc.passes.layers.base import (
     Raiser,
     Sign,
     WithoutWeights,
+    flow_of,
     list_operands,
     sign_of_activation,
 )
+from patc.passes.layers.flow import Flow
 from patc.passes.raising import pools
 
 
@@ -69,6 +71,9 @@ class MaxPool2d(_Pool):
         # A window on padding alone gives minus infinity.
         return Sign.AS_INPUT if self.window(op).always_meets(op.input.type.shape[2:]) else Sign.ANY
 
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        return flow_of(op) if self.window(op).always_meets(op.input.type.shape[2:]) else None
+
     def reference(self, op: Any, state: PassState) -> ir.Value:
         return reference.activate(op, _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op)), state)
 
@@ -93,6 +98,10 @@ class AvgPool2d(_Pool):
             return sign_of_activation(op)
         divides_by_less = "divisor" in op.attributes and op.attributes["divisor"].value < 0
         return Sign.ANY if divides_by_less else Sign.AS_INPUT
+
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        divides_by_all = not any(op.pads) and "divisor" not in op.attributes
+        return flow_of(op, keeps_numbers=divides_by_all)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         total = _pool(op, linalg.pooling_nchw_sum, reference.scalar(0.0, op))

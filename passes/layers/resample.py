@@ -22,10 +22,12 @@ from patc.passes.layers.base import (
     Operand,
     Sign,
     WithoutWeights,
+    flow_of,
     joined_channels,
     list_operands,
     sign_of_activation,
 )
+from patc.passes.layers.flow import Flow
 
 
 class Resample(WithoutWeights, OneType):
@@ -56,6 +58,9 @@ class Resample(WithoutWeights, OneType):
     def sign(self, op: Any) -> Sign:
         is_copy = op.row_weights is None and op.column_weights is None and op.residual is None
         return Sign.AS_INPUT if is_copy and Activation.of(op) == Activation() else sign_of_activation(op)
+
+    def flow(self, op: Any, state: PassState) -> Flow | None:
+        return flow_of(op, keeps_numbers=False)
 
     def channels(self, op: Any, state: PassState) -> Channels:
         return Channels(tied=(op.input, *joined_channels(op.residual, op.result), op.result))
