@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patc.loading import load
     from patc.pipeline import Pipeline
     from patc.runtime.model import CompiledModel
+    from patc.runtime.stream import Stream
     from patc.targets import Target
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "CompiledModel": ("patc.runtime.model", "CompiledModel"),
     "PatcError": ("patc.diagnostics", "PatcError"),
     "Pipeline": ("patc.pipeline", "Pipeline"),
+    "Stream": ("patc.runtime.stream", "Stream"),
     "Target": ("patc.targets", "Target"),
     "compile": ("patc.compiler", "compile_model"),
     "load": ("patc.loading", "load"),
@@ -40,7 +42,18 @@ _HOMES = {
 }
 _MODULES = ("models", "pruning")
 
-__all__ = ["CompiledModel", "PatcError", "Pipeline", "Target", "compile", "load", "models", "pruning", "run_module"]
+__all__ = [
+    "CompiledModel",
+    "PatcError",
+    "Pipeline",
+    "Stream",
+    "Target",
+    "compile",
+    "load",
+    "models",
+    "pruning",
+    "run_module",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from torch_mlir import ir
 from patc.backends.base import Backend, Options
 from patc.backends.registry import find_backend
 from patc.context import make_context
-from patc.diagnostics import Diagnostic
+from patc.diagnostics import Diagnostic, PatcError
 from patc.failures import explained
 from patc.frontend import ExampleInputs
 from patc.frontend.shapes import entry_inputs, with_blocks
@@ -52,6 +52,7 @@ def compile_model(
     tune: str = "cost",
     dtype: str = "f32",
     dynamic_batch: bool = False,
+    streaming: bool = False,
     shapes: Sequence[Any] = (),
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
@@ -84,6 +85,10 @@ def compile_model(
             where that is one, and code for one; a call divides its batch among them. The model is run to see that it
             takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch; of an
             .onnx file that leaves the batch open what was compiled is run, or the same for this machine.
+        streaming: whether recurrent layers begin with states that are inputs, behind the model's own: "rnn_hidden" for
+            a layer "rnn", and "rnn_cell" of an LSTM. The model returns what it does, and a dictionary of the states
+            after the last step; `patc.Stream` keeps them between calls. For a torch.nn.Module whose recurrent layers go
+            one way and begin with no state of its own; the example inputs are those of a call, of one step or more.
         shapes: further shapes of inputs to compile for, as (1, 3, 320, 320), or for several inputs {"x": (1, 8, 64),
             "mask": (1, 8)} or a tuple of shapes. A call takes the code for the shapes of its inputs; weights that all
             of it reads in the same order are there once.
@@ -97,6 +102,8 @@ def compile_model(
         InternalError: a fault of patc, with the folder to report it with.
     """
     options = make_options(target, threads, dtype, tune)
+    if streaming:
+        model, example_inputs = take_states(model, example_inputs, dynamic_batch)
 
     def program_of(folder: Any, report: Report | None) -> tuple[Program, list[Diagnostic]]:
         instruments = SaveIr.into(folder)
@@ -106,6 +113,15 @@ def compile_model(
     with explained(call, lambda folder: program_of(folder, None)):
         program, diagnostics = program_of(save_ir, report)
     return find_backend(program.backend).load(program, diagnostics)
+
+
+def take_states(model: Any, example_inputs: ExampleInputs, dynamic_batch: bool) -> tuple[Any, ExampleInputs]:
+    """Return a module that takes and returns the states of its recurrent layers; see `compile_model`."""
+    if dynamic_batch:
+        raise PatcError("expected streaming or dynamic_batch, got both: states are of one batch")
+    from patc.frontend.streaming import stepwise
+
+    return stepwise(model, example_inputs)
 
 
 @compiling()

@@ -32,7 +32,7 @@ from patc.codegen.c_interface import (
 )
 from patc.codegen.entry_points import entry_points, weights_section
 from patc.codegen.team import FUNCTIONS, team, with_fixed_arguments
-from patc.compiler import Report, compile_program
+from patc.compiler import Report, compile_program, take_states
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.frontend import ExampleInputs
@@ -131,6 +131,7 @@ def compile_library(
     dtype: str = "f32",
     weights: str = "embed",
     dynamic_batch: bool = False,
+    streaming: bool = False,
     shapes: Sequence[Any] = (),
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
@@ -138,7 +139,7 @@ def compile_library(
     """Compile a model to a library for C.
 
     Args:
-        model, example_inputs, tune, dtype, shapes, report, save_ir: as for `patc.compile`.
+        model, example_inputs, tune, dtype, streaming, shapes, report, save_ir: as for `patc.compile`.
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux" or "aarch64-android"; where it is not the default
             one, the CPU that schedules are chosen for behind a colon, as in "aarch64-linux:cortex-a55".
@@ -154,6 +155,8 @@ def compile_library(
     require_library(options.target)
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
+    if streaming:
+        model, example_inputs = take_states(model, example_inputs, dynamic_batch)
     backend = _LibraryBackend()
     instruments = SaveIr.into(save_ir)
     program, diagnostics = compile_program(

@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         raise PatcError(f"expected --emit so or obj together with --weights {place}, got {args.emit}")
     if args.dynamic_batch and (write is _emit_spirv or args.emit.startswith(MLIR_PREFIX)):
         raise PatcError(f"expected --emit patc, so, obj, asm or llvm together with --dynamic-batch, got {args.emit}")
+    if args.streaming and (write is _emit_spirv or args.emit.startswith(MLIR_PREFIX)):
+        raise PatcError(f"expected --emit patc, so, obj, asm or llvm together with --streaming, got {args.emit}")
     if write is not None:
         _check_target(args)
         write(args, place)
@@ -143,6 +145,7 @@ def _compile(
             tune=tune,
             dtype=dtype,
             dynamic_batch=args.dynamic_batch,
+            streaming=args.streaming,
             shapes=loaded.shapes,
             report=report,
             save_ir=args.save_ir,
@@ -243,6 +246,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             dtype=dtype,
             weights="file" if is_text else place or "embed",
             dynamic_batch=args.dynamic_batch,
+            streaming=args.streaming,
             shapes=loaded.shapes,
             report=report,
             save_ir=args.save_ir,

@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_threads(args.threads)
     folder = args.output or f"debug-{Path(args.model.partition(':')[0]).stem}"
     arguments.ir_folder(folder)
+    if args.streaming:
+        raise PatcError("expected no --streaming: one call is debugged, got it", args.model)
     if args.dynamic_batch:
         raise PatcError("expected no --dynamic-batch: one batch is debugged, got it", args.model)
     from patc.debugging.numbers import Fault
