@@ -64,10 +64,12 @@ class CoreCosts:
         way_bytes: by which such lines lie apart.
         second_level_bytes: of the second-level cache.
         shared_level_bytes: of the last-level cache that stay from one stage of a layer to the next.
+        memory_bytes: a tensor of more comes from memory.
         line_cycles: of one cache line from the second-level cache.
         streamed_lines: part of these that is waited for where planes are read in order: the core fetches those ahead.
         distant_line_cycles: of one cache line from behind the second-level cache.
         prefetched_line_cycles: the same, asked for in time.
+        place_cycles: more for each stretch of neighbouring lines that comes from memory.
         written_line_cycles: the same, to be written (or to be added to what is written).
         memory_bytes_per_cycle: of a layer that computes next to nothing.
         outlined_bytes_per_cycle: of the loops of outlined functions, which do little more than load and store.
@@ -118,10 +120,12 @@ class CoreCosts:
     way_bytes: int = 4096
     second_level_bytes: int = 1 << 20
     shared_level_bytes: int = 4 << 20
+    memory_bytes: int = 8 << 20
     line_cycles: float = 1.3
     streamed_lines: float = 0.5
     distant_line_cycles: float = 38.0
     prefetched_line_cycles: float = 4.0
+    place_cycles: float = 0.0
     written_line_cycles: float = 8.0
     memory_bytes_per_cycle: float = 6.0
     outlined_bytes_per_cycle: float = 4.0

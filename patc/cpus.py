@@ -105,6 +105,7 @@ _SAPPHIRE_RAPIDS = {
     "stream_bytes_per_cycle": 5.0,
     "exposed_stream": 1.0,
     "prefetched_line_cycles": 6.0,
+    "place_cycles": 90.0,
     "written_line_cycles": 3.0,
     "planes_bytes_per_cycle": 2.5,
     "remote_bytes_per_cycle": 4.0,

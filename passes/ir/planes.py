@@ -10,6 +10,9 @@ from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 
+_LEAST_ROW = 64  # elements of a row that a flat plane is cut into: those of shorter ones fill vectors badly
+_UNEVEN = 1.05  # rows of the part that has most, in those of even shares
+
 
 def as_planes(shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Return a shape as images, channels, height and width; of another rank, each row is a channel."""
@@ -35,13 +38,16 @@ def is_flat(op: Any) -> bool:
 
 
 def kernel_plane(op: Any, parts: int = 1) -> tuple[int, int]:
-    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or one row for
-    each of so many parts that threads have."""
+    """Return height and width of a layer's result as its kernel sees them: a flat plane is a single row, or rows that
+    so many parts, which threads have, get nearly equally many of."""
     height, width = op.result.type.shape[2:]
     if not is_flat(op):
         return height, width
-    rows = parts if height * width % parts == 0 else 1
-    return rows, height * width // rows
+    size = height * width
+    for rows in range(1 if parts == 1 else parts, size // _LEAST_ROW + 1):
+        if size % rows == 0 and ceil_div(rows, parts) * parts <= _UNEVEN * rows:
+            return rows, size // rows
+    return (1, size) if size % parts else (parts, size // parts)
 
 
 def row_tiles(op: Any, schedule: Schedule) -> int:

@@ -193,9 +193,9 @@ class Builder:
             address, value = self.index(self.add(base, offset)), self.convert(value, element_type(memory))
             vector.MaskedStoreOp(memory, [address], self.mask(valid, lanes), value)
 
-    def prefetch(self, memory: ir.Value, base: Index, offset: int, *, write: bool = False) -> None:
-        """Ask for the cache line at base + offset, to read it or to write it."""
-        memref.PrefetchOp(memory, [self.index(self.add(base, offset))], write, 3, True)
+    def prefetch(self, memory: ir.Value, base: Index, offset: int, *, write: bool = False, level: int = 1) -> None:
+        """Ask a cache, the first or the second one, for the line at base + offset, to read it or to write it."""
+        memref.PrefetchOp(memory, [self.index(self.add(base, offset))], write, 4 - level, True)
 
     def fill(self, value: float, memory: ir.Value, base: Index, start: int, end: int, lanes: int) -> None:
         """Store `value` to the elements start .. end - 1 after `base`."""

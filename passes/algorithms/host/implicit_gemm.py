@@ -129,7 +129,7 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
     streams = sum(strip.count for strip in tile.strips)
     if layer.is_far(weights):  # they are asked for in time
         cycles = math.hypot(cycles, seen * streams * weights / costs.stream_bytes_per_cycle)
-    return TileCost(cycles, block * plan.vectors, "multiply-adds", streamed=plan.groups * layer.read_ahead)
+    return TileCost(cycles, block * plan.vectors, "multiply-adds", streamed=plan.groups * layer.read_ahead(tile))
 
 
 def _seen(layer: TiledConvolution, plan: Plan, window: Window, size: tuple[int, int]) -> float:

@@ -119,11 +119,18 @@ class TiledConvolution:
         """Bytes of all inputs of a group."""
         return float(self.batch * self.geometry.channels * self.geometry.plane_bytes)
 
-    @property
-    def read_ahead(self) -> float:
-        """Cycles in which the input comes from behind the second-level cache, asked for in time."""
+    def read_ahead(self, tile: RegisterTile) -> float:
+        """Return the cycles in which the input comes from behind the second-level cache, asked for in time. From memory
+        it comes the faster the more of a plane a tile reads in one place."""
         costs = self.model.costs
-        return self.given / costs.line_bytes * costs.prefetched_line_cycles if self.is_far(self.given) else 0.0
+        if not self.is_far(self.given):
+            return 0.0
+        cycles = self.given / costs.line_bytes * costs.prefetched_line_cycles
+        if self.given <= costs.memory_bytes:
+            return cycles
+        places = 1 if tile.columns >= self.width else tile.rows * sum(strip.count for strip in tile.strips)
+        planes = self.given / self.geometry.plane_bytes
+        return cycles + planes * ceil_div(self.height, tile.rows) * places * costs.place_cycles
 
     def is_far(self, size: float) -> bool:
         """Whether so many bytes may not stay in the second-level cache; see `Kernel.may_be_distant`."""
@@ -140,7 +147,7 @@ class TiledConvolution:
         costs, are_far = self.model.costs, self.is_far(self.inputs)
         rows = self.batch * ceil_div(self.height, tile.rows)
         first = rows * cycles * self.given / self.inputs  # each group's first block, while inputs come
-        once = math.hypot(first, self.read_ahead) - first
+        once = math.hypot(first, self.read_ahead(tile)) - first
         if not self.is_far(weights):
             return once
         if filters_first:

@@ -21,7 +21,7 @@ from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.accumulators import join, longest_part, zeros_like
 from patc.passes.kernels.host.kernel import Tile
-from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.loops import Loops, Turn
 
 _MOST_TAPS = 64  # of a window whose taps all have code of their own
 _COLUMNS = 8  # of a larger one that have code: times its stride, so that all turns read alike
@@ -77,6 +77,13 @@ class DenseDirect:
         inputs = source.bytes * ceil_div(output.channels, self._block)
         return kernel.may_be_distant(size) and (not kernel.may_be_distant(source.bytes) or size * rows > inputs)
 
+    @property
+    def _blocks_in_turn(self) -> int:
+        """Blocks of filters that a thread computes of a tile one after the other, on the same inputs; at least."""
+        schedule = self.loops.schedule
+        blocks = ceil_div(self.weights.filters, self._block)
+        return max(1, blocks // schedule.threads) if schedule.split == "filters" else blocks
+
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
         base = loops.base(tile)
@@ -88,20 +95,21 @@ class DenseDirect:
         for member in range(block):
             loops.prefetch_ends(tile, b.add(filter_, member))
             accumulators += loops.first_accumulators(tile, b.add(filter_, member))
-        accumulators = self._all_channels(tile, plane, packed, accumulators)
+        accumulators = self._all_channels(tile, plane, (packed, number), accumulators)
         area = tile.rows * len(tile.chunks)
         for member in range(block):
             own = accumulators[member * area : (member + 1) * area]
             loops.store_tile(tile, tile.by_row(own), b.add(filter_, member))
 
-    def _all_channels(self, tile: Tile, plane: Index, packed: Index, accumulators: Vectors) -> Vectors:
+    def _all_channels(self, tile: Tile, plane: Index, block: tuple[Index, Index], accumulators: Vectors) -> Vectors:
         """Add all products.
 
         Args:
             plane: address of the tile in the first channel.
-            packed: address of the block's weights.
+            block: address of the block's weights, and its number.
         """
-        b, channels = self.loops.b, self.weights.channels
+        b, channels, (packed, number) = self.loops.b, self.weights.channels, block
+        turn = Turn(number, self._blocks_in_turn)
         longest = longest_part(b.element, channels * self._taps)
         part = channels if longest is None else max(1, longest // self._taps)  # channels of a part of a long sum
 
@@ -111,7 +119,7 @@ class DenseDirect:
             if self._is_far:
                 self.weights.prefetch_next(self.loops, weights, self._taps * self._block)
             elif self._taps == 1:
-                self.loops.prefetch_next(tile, base)
+                self.loops.prefetch_next(tile, base, turn)
             return self._one_channel(tile, base, weights, accumulators)
 
         def some_channels(number: Index, totals: Vectors) -> Vectors:

@@ -13,7 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.implicit_gemm import Plan, runs
 from patc.passes.kernels.host.kernel import Tile
-from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.loops import Loops, Turn
 from patc.passes.kernels.host.panels import Cuts
 
 
@@ -196,28 +196,37 @@ class _Group:
         Args:
             number: of the range, of which the first one begins the sums; None if they have begun.
         """
-        b = self.layer.loops.b
+        b, plan = self.layer.loops.b, self.layer.plan
+        parts = plan.schedule.threads if plan.schedule.split == "filters" else 1
+        group = max(1, plan.group // parts)  # blocks at least
         for first, last, vectors, _ in self._cuts.kinds():
 
             def one_panel(place: ir.Value, vectors: int = vectors) -> None:
                 panel = _Panel(self._cuts.units_before(b, place, vectors), vectors)
 
                 def one_block(block: ir.Value) -> None:
-                    sums = self._one_block(panel, block, (start, count))
+                    own = b.add(b.mul(place, group), b.subtract(block, b.index(self.blocks[0])))
+                    sums = self._one_block(panel, block, (start, count), Turn(own, self._cuts.count * group))
                     self._park(panel, block, sums, number)
 
                 b.each(*self.blocks, one_block)
 
             b.each(first, last, one_panel)
 
-    def _one_block(self, panel: _Panel, number: ir.Value, depth: tuple[Index, Index]) -> Vectors:
-        """Return the sums of a block's products with a panel; `depth` is the first product, and how many they are."""
+    def _one_block(self, panel: _Panel, number: ir.Value, depth: tuple[Index, Index], share: Turn) -> Vectors:
+        """Return the sums of a block's products with a panel; `depth` is the first product, and how many they are.
+
+        Args:
+            share: of what is done beside the products of a tile.
+        """
         layer, b = self.layer, self.layer.loops.b
         plan, memory, vectors = layer.plan, layer.memory, panel.vectors
         lanes, block = plan.schedule.lanes, plan.schedule.filters
         start = b.add(layer.own, b.mul(panel.before, lanes * plan.depth.longest))
         products = plan.depth.channels * plan.depth.taps
         packed = b.mul(b.add(b.mul(number, products), depth[0]), block)
+
+        base = layer.loops.base(self.tile)
 
         def one_product(turn: ir.Value, sums: Vectors) -> Vectors:
             sums, at, weights = (
@@ -227,6 +236,9 @@ class _Group:
             )
             if layer.is_far:
                 b.prefetch(layer.weights, weights, products * block)  # of the next block: they have come by its turn
+            elif plan.depth.taps == 1:
+                channel = b.add(base, b.mul(b.add(depth[0], turn), layer.loops.source.layout.plane))
+                layer.loops.prefetch_next(self.tile, channel, share)
             seen = [b.load(memory, at, vector * lanes, lanes) for vector in range(vectors)]
             for member in range(block):
                 weight = b.broadcast(b.load_scalar(layer.weights, b.add(weights, member)), lanes)

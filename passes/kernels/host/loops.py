@@ -28,6 +28,23 @@ from patc.passes.kernels.tiling import Chunk
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A turn of a loop whose turns share some work: number `number` of at least `count`."""
+
+    number: Index
+    count: int
+
+    def places(self, b: Builder, size: int) -> list[Index]:
+        """Return which of `size` pieces are this turn's."""
+        own = ceil_div(size, self.count)
+        if own == size:
+            return list(range(size))
+        turns = ceil_div(size, own)
+        first = b.mul(b.divide(self.number, turns)[1], own)
+        return [b.minimum(b.add(first, place), size - 1) for place in range(own)]
+
+
+@dataclass(frozen=True)
 class Loops(Ends):
     """A layer in its kernel function: the loops over its tiles, what these read and what they write.
 
@@ -110,9 +127,10 @@ class Loops(Ends):
         column = self._input_column((0, 0, 0))
         return place_of((0, 0, 0), row, self.window, self.source.layout) + column % self.window.strides[1]
 
-    def prefetch_next(self, tile: Tile, base: Index) -> None:
-        """Ask for what a window of one element reads of a channel in the next tile, if it may be far away: behind the
-        caches of this core, or in those of another; `base` is the tile's, in the channel."""
+    def prefetch_next(self, tile: Tile, base: Index, turn: Turn) -> None:
+        """Ask for a part of what a window of one element reads of a channel in the next tile, if it may be far away:
+        behind the caches of this core, or in those of another; `base` is the tile's, in the channel. All turns together
+        ask for all."""
         source = self.source
         if self.schedule.threads == 1 and not self.kernel.may_be_distant(source.bytes):
             return
@@ -120,9 +138,12 @@ class Loops(Ends):
         (first, _), (_, last) = rows[0][0], rows[0][-1]
         ends_row = self.schedule.columns >= self.output.width
         step = tile.rows * source.layout.pitch * self.window.strides[0] if ends_row else last + 1 - first
-        for chunks in rows:
-            for place in range(chunks[0][0], chunks[-1][1] + 1, self.kernel.line(source.memory.type)):
-                self.b.prefetch(source.memory, base, place + step)
+        line = self.kernel.line(source.memory.type)
+        lines = ceil_div(last + 1 - first, line)
+        for place in turn.places(self.b, tile.rows * lines):
+            row, column = self.b.divide(place, lines)
+            at = self.b.add(self.b.mul(row, source.layout.pitch * self.window.strides[0]), self.b.mul(column, line))
+            self.b.prefetch(source.memory, self.b.add(base, at), first + step, level=2)
 
     def _input_column(self, tap: Tap) -> int:
         return input_column(tap, self.window, self.source.layout)
