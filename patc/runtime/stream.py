@@ -11,14 +11,13 @@ from patc.runtime.model import CompiledModel
 
 
 class Stream:
-    """Calls of a model with the states of the call before; the first one begins with zeros.
+    """Calls of a model with the states of the call before; the first one begins with zeros. Several streams may share a
+    model::
 
         stream = patc.Stream(model)
         for frame in frames:
             y = stream(frame)
         stream.reset()
-
-    Several streams may share a model.
 
     Args:
         model: compiled with `streaming=True`.

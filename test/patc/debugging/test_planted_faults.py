@@ -3,6 +3,10 @@ show the fault alone."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +156,22 @@ PLANTS = {
 }
 
 
+def show_alone(name: str, folder: str) -> tuple[int, str]:
+    """Run `patc debug` on a reproducer in a process of its own, in which the fault is planted, too."""
+    code = f"""\
+import sys
+import pytest, test_planted_faults
+from patc.tools.patc import main
+test_planted_faults.PLANTS[{name!r}][0](pytest.MonkeyPatch())
+sys.exit(main(["debug", {folder!r}]))
+"""
+    places = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return run.returncode, run.stdout + run.stderr
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_the_pass_and_the_layer_are_found_and_shown_alone(
     name: str, source: Source, options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -165,6 +185,9 @@ def test_the_pass_and_the_layer_are_found_and_shown_alone(
         assert isinstance(fault, Fault)
         folders.write(folder, fault.what, fault.suspect, fault.trial, fault.inputs)
         assert folders.replay(folder).error > 1e-4
+    if name != "pattern-parallelize":  # what turns do not write may be right where memory is new
+        status, printed = show_alone(name, folder)
+        assert status == 1 and re.search(r"^ *off: 1e-0\d is allowed$", printed, re.MULTILINE), printed
     assert fault.suspect.names == (name,) and any(layer in str(fault.layer) for layer in layers), fault.layer
     assert fault.layers <= 2
     is_layers = fault.suspect.base.step == "pattern-outline"  # whose sizes can shrink
