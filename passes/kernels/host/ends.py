@@ -47,23 +47,25 @@ class Ends:
         return row * tile.rows
 
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
-        """Ask for the lines that `store_tile` will write of the next tile and for those of the residual, if they may be
-        far away: behind the caches of this core, or in those of another. The second-level cache gets them: it has room
-        for more lines under way than the first, and for those of a tile."""
+        """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away. What
+        another core may have is asked of it for this tile; what may be behind the caches of this core, for the next
+        tile and by the second-level cache, which has room for more lines under way than the first, and for a tile's."""
         b, residual = self.b, self.epilogue.residual
         read = [] if residual is None or residual.shape != self.output.shape else [residual]
         for tensor in (self.output, *read):
-            if self.schedule.threads == 1 and not self.kernel.may_be_distant(tensor.bytes):
+            is_distant = self.kernel.may_be_distant(tensor.bytes)
+            if self.schedule.threads == 1 and not is_distant:
                 continue
             layout = tensor.layout
             base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
             last = tile.chunks[-1]
             ends_row = self.schedule.columns >= self.output.width
-            step = tile.rows * layout.pitch if ends_row else last.column + last.lanes
+            step = (tile.rows * layout.pitch if ends_row else last.column + last.lanes) if is_distant else 0
+            how = {"level": 2} if is_distant else {"write": tensor is self.output}
             for row in range(tile.rows):
                 start = (row + layout.top) * layout.pitch + layout.left + step
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
-                    b.prefetch(tensor.memory, base, start + column, level=2)
+                    b.prefetch(tensor.memory, base, start + column, **how)
 
     def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index, end: int | None = None) -> None:
         """Do what `store_rows` does; the last strip of a row writes the halo as well.

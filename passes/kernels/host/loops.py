@@ -132,7 +132,8 @@ class Loops(Ends):
         behind the caches of this core, or in those of another; `base` is the tile's, in the channel. All turns together
         ask for all."""
         source = self.source
-        if self.schedule.threads == 1 and not self.kernel.may_be_distant(source.bytes):
+        is_distant = self.kernel.may_be_distant(source.bytes)
+        if self.schedule.threads == 1 and not is_distant:
             return
         rows = [[self.input_range(row, (0, 0, 0), chunk) for chunk in tile.chunks] for row in range(tile.rows)]
         (first, _), (_, last) = rows[0][0], rows[0][-1]
@@ -143,7 +144,7 @@ class Loops(Ends):
         for place in turn.places(self.b, tile.rows * lines):
             row, column = self.b.divide(place, lines)
             at = self.b.add(self.b.mul(row, source.layout.pitch * self.window.strides[0]), self.b.mul(column, line))
-            self.b.prefetch(source.memory, self.b.add(base, at), first + step, level=2)
+            self.b.prefetch(source.memory, self.b.add(base, at), first + step, level=2 if is_distant else 1)
 
     def _input_column(self, tap: Tap) -> int:
         return input_column(tap, self.window, self.source.layout)
