@@ -75,7 +75,7 @@ class _Channels:
         for op in ops:
             kind = kind_of(op)
             flow = None if kind is None else kind.flow(op, state)
-            if flow is not None:
+            if flow is not None and _have_channels(flow):
                 self.flows[op.operation] = flow
                 self.constants[op.result] = flow.constants(self.known)
             elif _is_moved(op):
@@ -178,6 +178,11 @@ def _substitute(held: np.ndarray) -> int:
 
 def _folds_into_bias(flow: Flow) -> bool:
     return flow.keeps_numbers and flow.bias is not None
+
+
+def _have_channels(flow: Flow) -> bool:
+    """Whether the tensors of a layer have channels at all: those of nets of numbers and lists have none."""
+    return all(value.type.rank > 1 for value in (flow.op.operands[0], *flow.tied))
 
 
 def _is_moved(op: Any) -> bool:

@@ -305,6 +305,7 @@ def require_runnable(target: Target) -> None:
         raise PatcError(f"expected a target whose code this machine runs, got '{target.name}'")
 
 
+@functools.cache
 def host_features() -> frozenset[str]:
     """Return the names of the instruction set extensions of this machine, as LLVM spells them; asks no LLVM."""
     with loading():

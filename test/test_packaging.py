@@ -73,10 +73,10 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     install, test = re.findall(r"^    (pip install .*)$", README, re.MULTILINE)
     assert install == "pip install -e . && patc demo"
-    assert test == "pip install -e '.[test]' && pytest"
+    assert test == "pip install -e '.[test]' && pytest -n auto"
     assert "pip install --quiet -e .\n" in script
     assert "pip install --quiet -e '.[test,arm]'\n" in script
-    assert script.rstrip().endswith("\npytest")
+    assert script.rstrip().endswith("\npytest -n auto")
 
 
 @pytest.mark.parametrize("command", commands("patc"))

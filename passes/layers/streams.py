@@ -64,7 +64,7 @@ class _Run:
     def _reads(self, op: Any, kind: LayerKind) -> tuple[Read, ...] | None:
         """Return what an op reads of the run, or None where it is not rows that follow those of the result."""
         made = {layer.result: number for number, (_, layer, _) in enumerate(self.layers)}
-        if self.layers and op.operands[0] not in made:
+        if self.layers and (not len(op.operands) or op.operands[0] not in made):
             return None
         found = []
         for operand in kind.operands(op):

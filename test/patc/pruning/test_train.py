@@ -571,7 +571,12 @@ def test_every_kind_of_layer_is_encoded() -> None:
     ]  # fmt: skip
     x = torch.randn(1, 3, 12, 12)
     compiled = patc.compile(model, (x,), threads=1)
-    assert [layer.op for layer in compiled.layers if "conv" in layer.op] == ["sparse_conv2d"] * 5
+    # The 1x1 layer loses inputs as a whole, and what is left of it is dense.
+    assert [layer.op for layer in compiled.layers if "conv" in layer.op] == [
+        *["sparse_conv2d"] * 3,
+        "conv2d",
+        "sparse_conv2d",
+    ]
     with torch.no_grad():
         wanted = model(x)
     assert (compiled(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
