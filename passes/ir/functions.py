@@ -140,6 +140,13 @@ def erase_dead(block: ir.Block) -> None:
             op.erase()
 
 
+def _truthy(value: Any) -> Any:
+    """Return a value that builders of ops do not take for a missing one: they do a false `ir.BoolAttr`."""
+    if isinstance(value, ir.BoolAttr):
+        return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(value.value))
+    return value
+
+
 def rebuild(layer: Any, op: type | None = None, **changes: Any) -> Any:
     """Replace a pattern op by one at the insertion point that has other operands or attributes.
 
@@ -148,7 +155,7 @@ def rebuild(layer: Any, op: type | None = None, **changes: Any) -> Any:
         changes: fields of the new op.
     """
     made, own = op or type(layer), _fields(type(layer))
-    kept = {name: getattr(layer, name) for name in own if name in _fields(made)}
+    kept = {name: _truthy(getattr(layer, name)) for name in own if name in _fields(made)}
     rebuilt = made(**{**kept, "result": layer.result.type, **changes}, loc=layer.location)
     for name in layer.attributes:  # what others noted about the layer
         if name not in own and name not in rebuilt.attributes:
