@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from patc.runtime.code_pages import EXECUTABLE, Pages
@@ -15,6 +15,7 @@ from patc.runtime.code_pages import EXECUTABLE, Pages
 # What the system has to save of a thread for an extension, as bits of XCR0; no bits where XSAVE itself is enough.
 _XSAVE, _AVX, _AVX512, _AMX, _APX = 0, 0x6, 0xE6, 0x60000, 0x80000
 _EAX, _EBX, _ECX, _EDX = range(4)
+Place = tuple[int, int, int]  # leaf, sub-leaf, register
 # Leaf, sub-leaf, register, what has to be saved (None: nothing): names by their bits.
 _Row = tuple[int, int, int, "int | None", str]
 ROWS: tuple[_Row, ...] = (
@@ -55,7 +56,7 @@ ROWS: tuple[_Row, ...] = (
     (0x80000008, 0, _EBX, None, "clzero:0 rdpru:4 wbnoinvd:9"),
 )
 _AVX10 = 19  # bit of leaf 7.1's EDX; leaf 0x24 has the version
-_OSXSAVE = 27  # bit of leaf 1's ECX
+OSXSAVE: tuple[Place, int] = ((1, 0, _ECX), 27)  # place and bit: a program may ask what the system saves
 _CPUID = (
     "53 49 89 d0 89 f8 89 f1 0f a2 41 89 00 41 89 58 04 41 89 48 08 41 89 50 0c 5b c3"  # (leaf, sub-leaf, registers)
 )
@@ -97,7 +98,8 @@ def decode(read: Callable[[int, int], Registers], state: Callable[[], int]) -> I
         state: the low half of XCR0; is called where the CPU has it.
     """
     last = {0: read(0, 0)[_EAX], 0x80000000: read(0x80000000, 0)[_EAX]}
-    saves = state() if read(1, 0)[_ECX] >> _OSXSAVE & 1 else None
+    (leaf, sub, register), bit = OSXSAVE
+    saves = state() if read(leaf, sub)[register] >> bit & 1 else None
 
     def bits(leaf: int, sub: int, register: int) -> int:
         return read(leaf, sub)[register] if leaf <= last[leaf & 0x80000000] else 0
@@ -108,10 +110,26 @@ def decode(read: Callable[[int, int], Registers], state: Callable[[], int]) -> I
         if leaf == 7 and sub > bits(7, 0, _EAX):
             continue
         value = bits(leaf, sub, register)
-        yield from (name for name, _, bit in (item.partition(":") for item in names.split()) if value >> int(bit) & 1)
+        yield from (name for name, bit in _bits(names) if value >> bit & 1)
     if bits(7, 0, _EAX) >= 1 and bits(7, 1, _EDX) >> _AVX10 & 1 and saves is not None and saves & _AVX512 == _AVX512:
         version = bits(0x24, 0, _EBX) & 0xFF
         yield from (f"avx10.{number}" for number in (1, 2) if version >= number)
+
+
+def find_bits(features: Collection[str]) -> tuple[dict[Place, int], int]:
+    """Return where CPUID has the bits of extensions, as a mask for each place, and what the system has to save."""
+    masks, saved = dict[Place, int](), 0
+    for leaf, sub, register, needed, names in ROWS:
+        wanted = [1 << bit for name, bit in _bits(names) if name in features]
+        if wanted:
+            masks[leaf, sub, register] = masks.get((leaf, sub, register), 0) | sum(wanted)
+            saved |= needed or 0
+    return masks, saved
+
+
+def _bits(names: str) -> list[tuple[str, int]]:
+    """Return the names of a row and their bits."""
+    return [(name, int(bit)) for name, _, bit in (item.partition(":") for item in names.split())]
 
 
 def aarch64_features() -> frozenset[str]:
