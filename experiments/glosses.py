@@ -12,6 +12,7 @@ the linear layers and the projections of attention, half to retrain what is left
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import zlib
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 from trials import (
     KeepAll,
     Run,
-    add_seeds,
     count_weights,
     describe_machines,
     do_runs,
@@ -32,11 +32,12 @@ from trials import (
     load_or_train,
     make_parser,
     make_table,
-    save_plot,
+    prune_and_retrain,
+    read_seeds,
+    save_report,
 )
 
 from patc.diagnostics import PatcError
-from patc.files import atomic_write
 from patc.pruning import Admm, AdmmSchedule, Block, Magnitude, Plan, Pruner, Reweighted, Unstructured
 from patc.pruning.methods.base import Method
 from patc.pruning.schemes import Scheme
@@ -218,21 +219,14 @@ The spread is the sample standard deviation over seeds.
 
 ![Accuracy of each method](glosses.png)
 """
-    docs.mkdir(parents=True, exist_ok=True)
-    save_plot(docs / "glosses.png", table, "test accuracy, percent")
-    atomic_write(docs / "glosses.md", text)
-    print(f"{docs / 'glosses.md'}: {len(results)} runs")
+    save_report(docs, "glosses", text, table, "test accuracy, percent")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "glosses-runs", PRESETS)
-    add_seeds(parser)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
+    args, device = read_seeds(make_parser(__doc__, "glosses-runs", PRESETS))
+    preset = PRESETS[args.preset]
     train, test, checksum = open_glosses(preset)
     task: dict[str, object] = {**asdict(preset), "checksum": checksum}
-    middle, whole = preset.dense_epochs + preset.epochs // 2, preset.dense_epochs + preset.epochs
 
     def run(name: str, seed: int) -> Run:
         torch.manual_seed(seed)
@@ -241,19 +235,15 @@ def main() -> None:
         def fit(model: Classifier, pruner: Pruner | KeepAll, epochs: range, rates: tuple[float, float]) -> None:
             train_epochs(model, train, pruner, epochs, rates, preset.batch_size, seed)
 
-        file, first = args.out / f"{args.preset}-dense-{seed}.pth", range(preset.dense_epochs)
-        load_or_train(file, task, dense, lambda: fit(dense, KeepAll(), first, (LEARNING_RATE, FINE_RATE)))
+        first, rates = range(preset.dense_epochs), (LEARNING_RATE, FINE_RATE)
+        load_or_train(args, task, seed, dense, lambda: fit(dense, KeepAll(), first, rates))
         model = copy.deepcopy(dense)
         pruner = make_pruner(model, name, preset.epochs // 2)
-        pruner.prepare()
-        fit(model, pruner, range(preset.dense_epochs, middle), (FINE_RATE, FINE_RATE))
-        pruner.harden()
-        fit(model, pruner, range(middle, whole), (FINE_RATE, 0.0))
-        pruner.finalize()
+        prune_and_retrain(pruner, preset.dense_epochs, preset.epochs, FINE_RATE, functools.partial(fit, model))
         return {"accuracy": test_accuracy(model, test), **count_weights(model.pruned_weights())}
 
     def describe(found: Run) -> str:
-        return f"{found['weights'] / found['kept_weights']:5.2f}x accuracy {found['accuracy']:.2%}"
+        return f"accuracy {found['accuracy']:.2%}"
 
     results = do_runs(args, task, list(describe_methods()), run, describe)
     if results:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from trials import (
     KeepAll,
     Run,
-    add_seeds,
     count_weights,
     describe_machines,
     do_runs,
@@ -31,12 +30,13 @@ from trials import (
     load_or_train,
     make_parser,
     make_table,
-    save_plot,
+    prune_and_retrain,
+    read_seeds,
+    save_report,
 )
 
 from patc import models
 from patc.diagnostics import PatcError
-from patc.files import atomic_write
 from patc.pruning import PHASE2, AdmmSchedule, PatternPruner, PatternSpec, candidates, prune_
 from patc.pruning.data import Data, normalise, open_data
 from patc.pruning.evaluation import evaluate
@@ -105,6 +105,7 @@ class Method(Protocol):
     def penalty(self) -> Tensor: ...
     def step(self) -> None: ...
     def harden(self) -> None: ...
+    def finalize(self) -> None: ...
 
 
 class Magnitude:
@@ -148,6 +149,9 @@ class Magnitude:
             mask = largest(weight, target)
             weight.masked_fill_(~mask, 0.0)
             weight.register_hook(lambda grad, mask=mask: torch.where(mask, grad, 0.0))
+
+    def finalize(self) -> None:
+        """Weights are plain parameters already."""
 
     @torch.no_grad()
     def _project(self, first: bool = False) -> None:
@@ -242,17 +246,17 @@ def run_method(preset: Preset, data: Data, dense: nn.Module, name: str, seed: in
     half = preset.epochs // 2
     schedule = AdmmSchedule(iterations=half, rho=0.02, growth=2.0, most_rho=0.5, ramp=0.5)
     method = methods(seed)[name][1](model, schedule)
-    method.prepare()
-    first = range(preset.dense_epochs, preset.dense_epochs + half)
-    train_epochs(model, data, method, first, (FINE_RATE, FINE_RATE), preset.batch_size, seed, steps_method=True)
-    before = evaluate(model, data)[1]
-    distance = method.distance() if isinstance(method, PatternPruner) else None
-    method.harden()
-    hardened = evaluate(model, data)[1]
-    second = range(first.stop, preset.dense_epochs + preset.epochs)
-    train_epochs(model, data, method, second, (FINE_RATE, 0.0), preset.batch_size, seed)
-    if isinstance(method, PatternPruner):
-        method.finalize()
+
+    def fit(method: Method, epochs: range, rates: tuple[float, float]) -> None:
+        is_first = epochs.start == preset.dense_epochs
+        train_epochs(model, data, method, epochs, rates, preset.batch_size, seed, steps_method=is_first)
+
+    def look() -> tuple[float, float | None]:
+        return evaluate(model, data)[1], method.distance() if isinstance(method, PatternPruner) else None
+
+    (before, distance), (hardened, _) = prune_and_retrain(
+        method, preset.dense_epochs, preset.epochs, FINE_RATE, fit, look
+    )
     loss, accuracy = evaluate(model, data)
     return {
         "accuracy": accuracy,
@@ -288,18 +292,12 @@ largest. The random control draws its patterns anew for each seed, from those th
 
 ![Accuracy of each method](glyphs.png)
 """
-    docs.mkdir(parents=True, exist_ok=True)
-    save_plot(docs / "glyphs.png", table, "test accuracy, percent")
-    atomic_write(docs / "glyphs.md", text)
-    print(f"{docs / 'glyphs.md'}: {len(results)} runs")
+    save_report(docs, "glyphs", text, table, "test accuracy, percent")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "glyphs-runs", PRESETS)
-    add_seeds(parser)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
+    args, device = read_seeds(make_parser(__doc__, "glyphs-runs", PRESETS))
+    preset = PRESETS[args.preset]
     # The letters are the same for all seeds, as a real data set would be.
     data = open_data(f"glyphs:{preset.images}", 32)
     task = describe_task(preset, data)
@@ -308,14 +306,15 @@ def main() -> None:
         dense = preset.net(data.classes, seed).to(device)
         rates = (LEARNING_RATE, 0.0)
         epochs = range(preset.dense_epochs)
-        file = args.out / f"{args.preset}-dense-{seed}.pth"
-        load_or_train(
-            file, task, dense, lambda: train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
-        )
+
+        def train() -> None:
+            train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
+
+        load_or_train(args, task, seed, dense, train)
         return run_method(preset, data, dense, name, seed)
 
     def describe(found: Run) -> str:
-        return f"{found['weights'] / found['kept_weights']:5.2f}x accuracy {found['accuracy']:.2%}"
+        return f"accuracy {found['accuracy']:.2%}"
 
     results = do_runs(args, task, list(methods(0)), run, describe)
     if results:

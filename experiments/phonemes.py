@@ -13,6 +13,7 @@ as many recurrent weights as a pruned one keeps, train from scratch for as many 
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.metadata
 import random
 import re
@@ -27,7 +28,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from trials import (
     KeepAll,
     Run,
-    add_seeds,
     count_weights,
     describe_machines,
     do_runs,
@@ -35,11 +35,12 @@ from trials import (
     load_or_train,
     make_parser,
     make_table,
-    save_plot,
+    prune_and_retrain,
+    read_seeds,
+    save_report,
 )
 
 from patc.diagnostics import PatcError
-from patc.files import atomic_write
 from patc.pruning import Admm, AdmmSchedule, Block, Magnitude, Plan, Pruner, Reweighted, Unstructured
 
 PAD, START, END = 0, 1, 2
@@ -253,7 +254,10 @@ def make_pruner(model: Speller, name: str, iterations: int, seed: int) -> Pruner
     plan = Plan([("*coder.weight_*", scheme, float(rate.removesuffix("x")))])
     if kind == "random":
         keep_random_blocks(model, plan, seed)
-        return Pruner(model, plan, Magnitude(iterations=1, ramp=0.0))
+        pruner = Pruner(model, plan, Magnitude(iterations=1, ramp=0.0))
+        pruner.prepare()
+        pruner.harden()  # from the first epoch on
+        return pruner
     if kind == "reweighted":
         return Pruner(model, plan, Reweighted(iterations=iterations, strength=1e-4, power=1))
     return Pruner(model, plan, Admm(AdmmSchedule(iterations=iterations, rho=0.005, growth=2.0, most_rho=0.5, ramp=0.5)))
@@ -304,18 +308,12 @@ epochs of both halves with the weights that they keep. The small dense nets have
 
 ![Phoneme errors of each method](phonemes.png)
 """
-    docs.mkdir(parents=True, exist_ok=True)
-    save_plot(docs / "phonemes.png", table, "phoneme errors, percent")
-    atomic_write(docs / "phonemes.md", text)
-    print(f"{docs / 'phonemes.md'}: {len(results)} runs")
+    save_report(docs, "phonemes", text, table, "phoneme errors, percent")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "phonemes-runs", PRESETS)
-    add_seeds(parser)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
+    args, device = read_seeds(make_parser(__doc__, "phonemes-runs", PRESETS))
+    preset = PRESETS[args.preset]
     train, test, letters, phonemes, checksum = open_words(preset)
     task: dict[str, object] = {**asdict(preset), "checksum": checksum}
 
@@ -335,26 +333,18 @@ def main() -> None:
             model = make(narrow(preset.units, float(name.removeprefix("small-").removesuffix("x"))), seed)
             fit(model, seed, KeepAll(), range(whole), (LEARNING_RATE, 0.0))
         else:
-            file = args.out / f"{args.preset}-dense-{seed}.pth"
-            first = range(preset.dense_epochs)
-            load_or_train(file, task, dense, lambda: fit(dense, seed, KeepAll(), first, (LEARNING_RATE, FINE_RATE)))
+            first, rates = range(preset.dense_epochs), (LEARNING_RATE, FINE_RATE)
+            load_or_train(args, task, seed, dense, lambda: fit(dense, seed, KeepAll(), first, rates))
             model = copy.deepcopy(dense)
-            middle = preset.dense_epochs + preset.epochs // 2
             pruner = make_pruner(model, name, preset.epochs // 2, seed)
-            pruner.prepare()
-            if name.startswith("random"):
-                pruner.harden()
-            fit(model, seed, pruner, range(preset.dense_epochs, middle), (FINE_RATE, FINE_RATE))
-            pruner.harden()
-            fit(model, seed, pruner, range(middle, whole), (FINE_RATE, 0.0))
-            pruner.finalize()
+            again = functools.partial(fit, model, seed)
+            prune_and_retrain(pruner, preset.dense_epochs, preset.epochs, FINE_RATE, again)
         errors, wrong = test_errors(model, test)
         kept = count_weights(model.recurrent_weights())["kept_weights"]
         return {"phoneme_errors": errors, "word_errors": wrong, "weights": weights, "kept_weights": kept}
 
     def describe(found: Run) -> str:
-        rate = found["weights"] / found["kept_weights"]
-        return f"{rate:5.2f}x errors of phonemes {found['phoneme_errors']:.2%}, of words {found['word_errors']:.2%}"
+        return f"errors of phonemes {found['phoneme_errors']:.2%}, of words {found['word_errors']:.2%}"
 
     results = do_runs(args, task, list(METHODS), run, describe)
     if results:

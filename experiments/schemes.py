@@ -23,17 +23,17 @@ from torch import nn
 from trials import (
     KeepAll,
     Run,
-    add_seeds,
     count_weights,
     describe_machines,
     do_runs,
     load_or_train,
     make_parser,
     make_table,
-    save_plot,
+    prune_and_retrain,
+    read_seeds,
+    save_report,
 )
 
-from patc.files import atomic_write
 from patc.models import BasicBlock, ResNet
 from patc.pruning import (
     Admm,
@@ -107,19 +107,20 @@ def do_run(preset: Preset, data: Data, dense: nn.Module, name: str, seed: int) -
     """Prune and retrain a copy of the dense net; return the figures of the run."""
     started = time.process_time()
     model = copy.deepcopy(dense)
-    half = preset.epochs // 2
-    pruner = make_pruner(model, name, half)
-    pruner.prepare()
-    first = range(preset.dense_epochs, preset.dense_epochs + half)
-    train_epochs(model, data, pruner, first, (FINE_RATE, FINE_RATE), preset.batch_size, seed, steps_method=True)
-    distance = pruner.distance() if isinstance(pruner, Pruner) else 0.0
-    pruner.harden()
-    masked = evaluate(model, data)[1]
-    second = range(first.stop, preset.dense_epochs + preset.epochs)
-    train_epochs(model, data, pruner, second, (FINE_RATE, 0.0), preset.batch_size, seed)
-    pruner.finalize()
+    pruner = make_pruner(model, name, preset.epochs // 2)
+
+    def fit(pruner: Pruner | KeepAll, epochs: range, rates: tuple[float, float]) -> None:
+        train_epochs(model, data, pruner, epochs, rates, preset.batch_size, seed, steps_method=True)
+
+    def look() -> tuple[float, float]:
+        return evaluate(model, data)[1], pruner.distance() if isinstance(pruner, Pruner) else 0.0
+
+    (before, distance), (masked, _) = prune_and_retrain(
+        pruner, preset.dense_epochs, preset.epochs, FINE_RATE, fit, look
+    )
     return {
         "accuracy": evaluate(model, data)[1],
+        "accuracy_before_masks": before,
         "accuracy_with_masks": masked,
         "distance_before_masks": distance,
         "cpu_seconds": time.process_time() - started,
@@ -156,32 +157,27 @@ The spread is the sample standard deviation over seeds. Strengths are the same f
 
 ![Accuracy of each scheme and method](schemes.png)
 """
-    docs.mkdir(parents=True, exist_ok=True)
-    save_plot(docs / "schemes.png", table, "test accuracy, percent")
-    atomic_write(docs / "schemes.md", text)
-    print(f"{docs / 'schemes.md'}: {len(results)} runs")
+    save_report(docs, "schemes", text, table, "test accuracy, percent")
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "schemes-runs", PRESETS)
-    add_seeds(parser)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    preset, device = PRESETS[args.preset], "cuda" if torch.cuda.is_available() else "cpu"
+    args, device = read_seeds(make_parser(__doc__, "schemes-runs", PRESETS))
+    preset = PRESETS[args.preset]
     data = open_data(f"glyphs:{preset.images}", 32)
     task = describe_task(preset, data)
 
     def run(name: str, seed: int) -> Run:
         dense = preset.net(data.classes, seed).to(device)
         epochs, rates = range(preset.dense_epochs), (LEARNING_RATE, 0.0)
-        file = args.out / f"{args.preset}-dense-{seed}.pth"
-        load_or_train(
-            file, task, dense, lambda: train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
-        )
+
+        def train() -> None:
+            train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
+
+        load_or_train(args, task, seed, dense, train)
         return do_run(preset, data, dense, name, seed)
 
     def describe(found: Run) -> str:
-        return f"{found['weights'] / found['kept_weights']:5.2f}x accuracy {found['accuracy']:.2%}"
+        return f"accuracy {found['accuracy']:.2%}"
 
     results = do_runs(args, task, list(describe_methods()), run, describe)
     if results:

@@ -22,6 +22,8 @@ from patc.pruning.plots import save_spreads
 from patc.pruning.train import save_state
 
 Run = dict[str, Any]
+# Trains a net with a pruner of it for some epochs; the learning rate goes from one number to another.
+Fit = Callable[[Any, range, tuple[float, float]], None]
 
 
 class KeepAll:
@@ -46,10 +48,13 @@ def make_parser(description: str | None, out: str, presets: Iterable[str]) -> ar
     return parser
 
 
-def add_seeds(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an experiment of several seeds."""
+def read_seeds(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, str]:
+    """Return the options of an experiment of several seeds, which PyTorch has the threads of, and its device."""
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    return args, "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def require_task(task: Mapping[str, object], found: object, path: Path) -> None:
@@ -68,11 +73,11 @@ def do_runs(
     """Return the runs of all methods and seeds: from their files, or done and written.
 
     Args:
-        args: of `make_parser` and `add_seeds`.
+        args: of `read_seeds`.
         task: what runs have to share to be compared.
         methods: their names.
-        run: trains a method with a seed and returns its figures.
-        describe: the figures of a run in words.
+        run: trains a method with a seed and returns its figures, `weights` and `kept_weights` among them.
+        describe: the other figures of a run in words.
     """
     args.out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -90,12 +95,17 @@ def do_runs(
                 atomic_write(path, json.dumps(whole, indent=1))
             results.append(json.loads(path.read_text()))
             require_task(task, results[-1].get("task"), path)
-            print(f"seed {seed} {name:20s} {describe(results[-1])}, {results[-1]['seconds']:.0f} s", flush=True)
+            kept = results[-1]["weights"] / results[-1]["kept_weights"]
+            words = f"{kept:5.2f}x {describe(results[-1])}, {results[-1]['seconds']:.0f} s"
+            print(f"seed {seed} {name:20s} {words}", flush=True)
     return results
 
 
-def load_or_train(path: Path, task: Mapping[str, object], model: nn.Module, train: Callable[[], None]) -> None:
-    """Give a model the weights of a file, or train it and write the file."""
+def load_or_train(
+    args: argparse.Namespace, task: Mapping[str, object], seed: int, model: nn.Module, train: Callable[[], None]
+) -> None:
+    """Give the dense net of a seed the weights of its file, or train it and write the file."""
+    path = args.out / f"{args.preset}-dense-{seed}.pth"
     if path.is_file():
         state = read_checkpoint(path, ("task",))
         require_task(task, state["task"], path)
@@ -103,6 +113,27 @@ def load_or_train(path: Path, task: Mapping[str, object], model: nn.Module, trai
         return
     train()
     save_state(path, {"task": task, "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()}})
+
+
+def prune_and_retrain(
+    pruner: Any, first: int, epochs: int, rate: float, fit: Fit, look: Callable[[], Any] = lambda: None
+) -> tuple[Any, Any]:
+    """Prune for half of the epochs and retrain for the other half, with a learning rate that falls to zero in that;
+    return what `look` finds between the two, before and after masks are in force.
+
+    Args:
+        pruner: a `Pruner`, or what offers the same calls.
+        first: epoch.
+    """
+    middle = first + epochs // 2
+    pruner.prepare()
+    fit(pruner, range(first, middle), (rate, rate))
+    before = look()
+    pruner.harden()
+    after = look()
+    fit(pruner, range(middle, first + epochs), (rate, 0.0))
+    pruner.finalize()
+    return before, after
 
 
 def learning_rate(rates: tuple[float, float], done: float) -> float:
@@ -151,7 +182,11 @@ def make_table(results: Sequence[Run], described: Mapping[str, str], figure: str
     return table
 
 
-def save_plot(path: Path, table: Mapping[str, tuple[str, list[float]]], unit: str) -> None:
-    """Draw the values of a table, each method by its words and rate."""
+def save_report(docs: Path, name: str, text: str, table: Mapping[str, tuple[str, list[float]]], unit: str) -> None:
+    """Write a page, and a plot of the values of its table, each method by its words and rate."""
+    docs.mkdir(parents=True, exist_ok=True)
     labels = ["\n".join(cell.strip() for cell in row.split("|")[1:3]).replace(", ", "\n") for row, _ in table.values()]
-    save_spreads(path, labels, [values for _, values in table.values()], unit)
+    save_spreads(docs / f"{name}.png", labels, [values for _, values in table.values()], unit)
+    atomic_write(docs / f"{name}.md", text)
+    runs = sum(len(values) for _, values in table.values())
+    print(f"{docs / name}.md: {runs} runs")
