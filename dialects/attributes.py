@@ -223,6 +223,11 @@ def i64(value: int) -> ir.Attribute:
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
 
 
+def i1(value: bool) -> ir.Attribute:
+    """Return a boolean attribute; the op builders take a false `ir.BoolAttr`, being falsy, for a missing one."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(value))
+
+
 def f32(value: float) -> ir.Attribute:
     """Return an f32 attribute."""
     return ir.FloatAttr.get(ir.F32Type.get(), value)

@@ -10,6 +10,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import bufferization, func
 from torch_mlir.dialects.ext import partition_fields
 
+from patc.dialects.attributes import i1
+
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
 RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")  # of row-major tensors: nothing moves
@@ -140,13 +142,6 @@ def erase_dead(block: ir.Block) -> None:
             op.erase()
 
 
-def _truthy(value: Any) -> Any:
-    """Return a value that builders of ops do not take for a missing one: they do a false `ir.BoolAttr`."""
-    if isinstance(value, ir.BoolAttr):
-        return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(value.value))
-    return value
-
-
 def rebuild(layer: Any, op: type | None = None, **changes: Any) -> Any:
     """Replace a pattern op by one at the insertion point that has other operands or attributes.
 
@@ -155,7 +150,8 @@ def rebuild(layer: Any, op: type | None = None, **changes: Any) -> Any:
         changes: fields of the new op.
     """
     made, own = op or type(layer), _fields(type(layer))
-    kept = {name: _truthy(getattr(layer, name)) for name in own if name in _fields(made)}
+    kept = {name: getattr(layer, name) for name in own if name in _fields(made)}
+    kept |= {name: i1(value.value) for name, value in kept.items() if isinstance(value, ir.BoolAttr)}
     rebuilt = made(**{**kept, "result": layer.result.type, **changes}, loc=layer.location)
     for name in layer.attributes:  # what others noted about the layer
         if name not in own and name not in rebuilt.attributes:

@@ -28,16 +28,17 @@ _MOST_MOVED = 0.5  # rows that are moved, of those of a tensor
 
 def find_streams(function: Any, target: Target) -> list[Stream]:
     """Return the streams of a function's scheduled layers: as long as may be, one behind the other."""
-    size, found, run = target.core_costs().shared_level_bytes, list[Stream](), _Run()
+    size, found, run, ready = target.core_costs().shared_level_bytes, list[Stream](), _Run(), list[Stream]()
     for op in top_level_ops(function):
         if op.operation.name in CONSTANTS:
             continue
         longer = run.with_layer(op)
-        if longer is None or (run.layers and not longer.stream(size)):
-            found += run.stream(size)
-            longer = _Run().with_layer(op)
-        run = longer or _Run()
-    return found + run.stream(size)
+        streams = [] if longer is None else longer.stream(size)
+        if longer is None or (run.layers and not streams):
+            found += ready
+            longer, streams = _Run().with_layer(op), []
+        run, ready = longer or _Run(), streams
+    return found + ready
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import f32, i64_array
+from patc.dialects.attributes import f32, i1, i64_array
 from patc.dialects.pattern import AvgPool2dOp, MaxPool2dOp
 from patc.passes.base import PassState
 from patc.passes.ir.windows import Window
@@ -108,23 +108,18 @@ def _read_divisor(divisor: np.ndarray, window: Window, size: Sequence[int]) -> d
     """Return the attributes of the average pooling that divides by `divisor`, which is of any shape that broadcasts to
     the positions of the window, or None."""
     if np.allclose(divisor, math.prod(window.kernel)):
-        return {"count_include_pad": _bool_attr(True)}
+        return {"count_include_pad": i1(True)}
     if _same_everywhere(divisor, window.taps_inside(size)):
-        return {"count_include_pad": _bool_attr(False)}
+        return {"count_include_pad": i1(False)}
     _, _, bottom, right = window.pads
     for uncounted in itertools.product(range(bottom + 1), range(right + 1)):
         if _same_everywhere(divisor, window.divisors(size, uncounted)):
-            return {"count_include_pad": _bool_attr(True), "uncounted_pads": i64_array(uncounted)}
+            return {"count_include_pad": i1(True), "uncounted_pads": i64_array(uncounted)}
     return _divided_by(float(divisor.flat[0])) if np.all(divisor == divisor.flat[0]) else None
 
 
 def _divided_by(number: float) -> dict[str, ir.Attribute]:
-    return {"count_include_pad": _bool_attr(True), "divisor": f32(number)}
-
-
-def _bool_attr(value: bool) -> ir.Attribute:
-    """Return an i1 attribute; the op builders take a false `ir.BoolAttr`, being falsy, for a missing one."""
-    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(value))
+    return {"count_include_pad": i1(True), "divisor": f32(number)}
 
 
 def _same_everywhere(divisor: np.ndarray, counts: np.ndarray) -> bool:

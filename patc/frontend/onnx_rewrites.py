@@ -79,38 +79,6 @@ def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
     return writer.emit("Reshape", moved, writer.constant(np.array([n, left, height * size, width * size], np.int64)))
 
 
-def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Average what windows see of the padded input alone, or of the input alone. Where `ceil_mode` lets windows reach
-    beyond, torch-mlir divides by all of each, and moves those that count no pads; it counts none where windows are
-    dilated and pads are not the same on both sides."""
-    if attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
-        return None
-    counts_pads = bool(attribute_of(node, "count_include_pad", 0))
-    kernel = np.array(attribute_of(node, "kernel_shape", []))
-    ones = np.ones_like(kernel)
-    strides, dilations = (np.array(attribute_of(node, name, ones)) for name in ("strides", "dilations"))
-    before, after = np.array(attribute_of(node, "pads", [0, 0] * len(kernel))).reshape(2, -1)
-    padded = np.array(writer.sizes(node.input[0])[2:]) + before + after
-    results = np.array(writer.sizes(node.output[0])[2:])
-    beyond = np.maximum((results - 1) * strides + (kernel - 1) * dilations + 1 - padded, 0)
-    padded_apart = counts_pads and (dilations > 1).any() and (before != after + beyond).any()
-    if not beyond.any() and not padded_apart:
-        return None
-    kept = [attribute for attribute in node.attribute if attribute.name not in ("ceil_mode", "pads")]
-    x, pads = node.input[0], np.concatenate([before, after + beyond])
-    if padded_apart:
-        around = np.pad(pads.reshape(2, -1), ((0, 0), (2, 0)))
-        x, pads = writer.emit("Pad", x, writer.constant(around.reshape(-1))), np.zeros_like(pads)
-    means = writer.emit("AveragePool", x, attributes=kept, pads=pads.tolist())
-    if not counts_pads:
-        return means
-    scale = np.ones((1, 1), np.float64)
-    for axis, count in enumerate(results):
-        taps = np.arange(count)[:, None] * strides[axis] + np.arange(kernel[axis]) * dilations[axis]
-        scale = scale[..., None] * (kernel[axis] / (taps < padded[axis]).sum(1))
-    return writer.emit("Mul", means, writer.constant(scale.astype(writer.dtype(node.input[0]))))
-
-
 _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
     **PLACES,
     **PRODUCTS,
@@ -119,7 +87,6 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     **REGIONS,
     **SAMPLING,
     **WINDOWS,
-    "AveragePool": _average_pool,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
     "LpNormalization": _lp_normalization,

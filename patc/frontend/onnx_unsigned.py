@@ -46,7 +46,7 @@ def sign_integers(graph: OnnxGraph) -> None:
     Raises:
         PatcError: operations are not known for integers of 64 bits without a sign; all are listed.
     """
-    unsigned = {kind for pair in _types() for kind in pair[:1]}
+    unsigned = {kind for kind, *_ in _types()}
     if any(type_.element in unsigned for type_ in graph.types.values()):
         _Signing(graph).run()
 

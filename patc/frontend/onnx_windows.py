@@ -66,6 +66,43 @@ def _cut_result(writer: Writer, node: onnx.NodeProto, kernel: Sequence[int]) -> 
     return writer.emit("Slice", y, *(writer.constant(np.array(part, np.int64)) for part in (first, ends, axes)))
 
 
+def _window(writer: Writer, node: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the kernel, strides and dilations of a pool, and what all its windows reach from the first one's start."""
+    kernel = np.array(attribute_of(node, "kernel_shape", []))
+    strides, dilations = (np.array(attribute_of(node, name, np.ones_like(kernel))) for name in ("strides", "dilations"))
+    results = np.array(writer.sizes(node.output[0])[2:])
+    return kernel, strides, dilations, (results - 1) * strides + (kernel - 1) * dilations + 1
+
+
+def _average_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Average what windows see of the padded input alone, or of the input alone. Where `ceil_mode` lets windows reach
+    beyond, torch-mlir divides by all of each, and moves those that count no pads; it counts none where windows are
+    dilated and pads are not the same on both sides."""
+    if attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
+        return None
+    counts_pads = bool(attribute_of(node, "count_include_pad", 0))
+    kernel, strides, dilations, reached = _window(writer, node)
+    before, after = np.array(attribute_of(node, "pads", [0, 0] * len(kernel))).reshape(2, -1)
+    padded = np.array(writer.sizes(node.input[0])[2:]) + before + after
+    beyond = np.maximum(reached - padded, 0)
+    padded_apart = counts_pads and (dilations > 1).any() and (before != after + beyond).any()
+    if not beyond.any() and not padded_apart:
+        return None
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("ceil_mode", "pads")]
+    x, pads = node.input[0], np.concatenate([before, after + beyond])
+    if padded_apart:
+        around = np.pad(pads.reshape(2, -1), ((0, 0), (2, 0)))
+        x, pads = writer.emit("Pad", x, writer.constant(around.reshape(-1))), np.zeros_like(pads)
+    means = writer.emit("AveragePool", x, attributes=kept, pads=pads.tolist())
+    if not counts_pads:
+        return means
+    scale = np.ones((1, 1), np.float64)
+    for axis, count in enumerate(writer.sizes(node.output[0])[2:]):
+        taps = np.arange(count)[:, None] * strides[axis] + np.arange(kernel[axis]) * dilations[axis]
+        scale = scale[..., None] * (kernel[axis] / (taps < padded[axis]).sum(1))
+    return writer.emit("Mul", means, writer.constant(scale.astype(writer.dtype(node.input[0]))))
+
+
 def _max_pool(writer: Writer, node: onnx.NodeProto) -> tuple[str, str] | None:
     """Count places from the start of the tensor, and along columns where these lie together: torch-mlir counts them
     from that of each plane, and along rows."""
@@ -99,12 +136,10 @@ def _lp_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
     dilations."""
     x, p = node.input[0], attribute_of(node, "p", 2)
     auto = attribute_of(node, "auto_pad", b"NOTSET")
-    kernel = np.array(attribute_of(node, "kernel_shape", []))
-    strides, dilations = (np.array(attribute_of(node, name, np.ones_like(kernel))) for name in ("strides", "dilations"))
+    kernel, strides, dilations, reached = _window(writer, node)
     if auto == b"NOTSET" and (dilations == 1).all() and not attribute_of(node, "ceil_mode", 0):
         return None
-    sizes, results = (np.array(writer.sizes(name)[2:]) for name in (x, node.output[0]))
-    reached = (results - 1) * strides + (kernel - 1) * dilations + 1
+    sizes = np.array(writer.sizes(x)[2:])
     before = np.array(attribute_of(node, "pads", [0] * 2 * len(kernel)))[: len(kernel)]
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
         before = (np.maximum(reached - sizes, 0) + (auto == b"SAME_LOWER")) // 2
@@ -119,6 +154,7 @@ def _lp_pool(writer: Writer, node: onnx.NodeProto) -> str | None:
 
 
 WINDOWS: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | None]] = {
+    "AveragePool": _average_pool,
     "ConvTranspose": _transposed,
     "LpPool": _lp_pool,
     "MaxPool": _max_pool,

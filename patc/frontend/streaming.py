@@ -32,7 +32,7 @@ def stepwise(model: Any, example_inputs: ExampleInputs) -> tuple[nn.Module, dict
         raise PatcError("expected example inputs together with streaming, found none")
     positional, named = check_inputs(model, example_inputs)
     check_module(model)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.RNNBase)}
+    layers = _recurrent_layers(model)
     if not layers:
         raise PatcError("expected a model with an nn.LSTM, nn.GRU or nn.RNN together with streaming, found none")
     both = [name or type(layer).__name__ for name, layer in layers.items() if layer.bidirectional]
@@ -62,7 +62,7 @@ class _Stepwise(nn.Module):
 
     def forward(self, **given: Tensor) -> tuple[Any, dict[str, Tensor]]:
         made: dict[str, Tensor] = {}
-        layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, nn.RNNBase)}
+        layers = _recurrent_layers(self.model)
         handles = []
         for name, layer in layers.items():
             handles.append(layer.register_forward_pre_hook(_begin(name, given), with_kwargs=True))
@@ -74,6 +74,10 @@ class _Stepwise(nn.Module):
             for handle in handles:
                 handle.remove()
         return result, made
+
+
+def _recurrent_layers(model: nn.Module) -> dict[str, nn.RNNBase]:
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.RNNBase)}
 
 
 def _state_names(name: str, layer: nn.Module) -> list[str]:

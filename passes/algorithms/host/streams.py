@@ -203,8 +203,7 @@ class _Band:
         views = {held.buffer.memory: self._view(place, held) for place, held in enumerate(self.whole.held.values())}
         for number, call in enumerate(self.whole.calls):
             arguments = [views.get(memory) or unbounded(memory) for memory in call.memories]
-            _, op, schedule = layers[number]
-            self._compute(number, arguments, schedule, ceil_div(op.result.type.shape[2], _rows(op, schedule)))
+            self._compute(number, arguments, layers[number][2])
         for place, held in enumerate(self.whole.held.values()):
             self._move(place, held)
 
@@ -221,9 +220,10 @@ class _Band:
         shift = b.mul(lost, -element_bytes(held.buffer.memory.type))
         return memref.ViewOp(unbounded_type(held.buffer.memory), held.root, b.index(shift), []).result
 
-    def _compute(self, number: int, arguments: Sequence[ir.Value], schedule: Schedule, tiles: int) -> None:
-        """Call the kernel of a layer, of so many tiles an image, for all threads."""
+    def _compute(self, number: int, arguments: Sequence[ir.Value], schedule: Schedule) -> None:
+        """Call the kernel of a layer for all threads."""
         b, call = self.b, self.whole.calls[number]
+        _, tiles = self.whole.stream.plan.tiles[-1][number]  # of an image
         before = b.mul(self.image, tiles)
         first, last = (b.add(self._number(2 * number + side), before) for side in (0, 1))
         count, blocks = schedule.threads, len(call.costs)
@@ -279,7 +279,3 @@ class _Band:
         with ir.InsertionPoint(block):
             body(block.arguments[0])
             scf.ReduceOp([], 0)
-
-
-def _rows(op: Any, schedule: Schedule) -> int:
-    return min(schedule.rows, op.result.type.shape[2])

@@ -61,11 +61,11 @@ class Ends:
             last = tile.chunks[-1]
             ends_row = self.schedule.columns >= self.output.width
             step = (tile.rows * layout.pitch if ends_row else last.column + last.lanes) if is_distant else 0
-            how = {"level": 2} if is_distant else {"write": tensor is self.output}
+            is_written = tensor is self.output and not is_distant
             for row in range(tile.rows):
                 start = (row + layout.top) * layout.pitch + layout.left + step
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
-                    b.prefetch(tensor.memory, base, start + column, **how)
+                    b.prefetch(tensor.memory, base, start + column, write=is_written, level=2 if is_distant else 1)
 
     def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index, end: int | None = None) -> None:
         """Do what `store_rows` does; the last strip of a row writes the halo as well.

@@ -135,8 +135,8 @@ class Loops(Ends):
         is_distant = self.kernel.may_be_distant(source.bytes)
         if self.schedule.threads == 1 and not is_distant:
             return
-        rows = [[self.input_range(row, (0, 0, 0), chunk) for chunk in tile.chunks] for row in range(tile.rows)]
-        (first, _), (_, last) = rows[0][0], rows[0][-1]
+        first, _ = self.input_range(0, (0, 0, 0), tile.chunks[0])
+        _, last = self.input_range(0, (0, 0, 0), tile.chunks[-1])
         ends_row = self.schedule.columns >= self.output.width
         step = tile.rows * source.layout.pitch * self.window.strides[0] if ends_row else last + 1 - first
         line = self.kernel.line(source.memory.type)
