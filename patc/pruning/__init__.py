@@ -25,7 +25,7 @@ from patc.pruning.libraries import (
 )
 from patc.pruning.plan import Plan
 from patc.pruning.report import LayerReport, PruneReport
-from patc.pruning.schemes import Block, Filters, Pattern, Unstructured
+from patc.pruning.schemes import Block, Both, Filters, Levels, Pattern, Unstructured
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from patc.pruning.methods.group_lasso import GroupLasso
     from patc.pruning.methods.magnitude import Magnitude
     from patc.pruning.methods.reweighted import Reweighted
+    from patc.pruning.progressive import Progressive, Stage
     from patc.pruning.prune import prune_, resolve
     from patc.pruning.pruner import PatternPruner, Pruner
     from patc.pruning.selection import select_libraries
@@ -51,18 +52,22 @@ __all__ = [
     "Admm",
     "AdmmSchedule",
     "Block",
+    "Both",
     "Filters",
     "GroupLasso",
     "LayerReport",
+    "Levels",
     "LibraryExtractor",
     "Magnitude",
     "Pattern",
     "PatternPruner",
     "PatternSpec",
     "Plan",
+    "Progressive",
     "PruneReport",
     "Pruner",
     "Reweighted",
+    "Stage",
     "Unstructured",
     "Window",
     "candidates",
@@ -84,8 +89,10 @@ _LAZY = {
     "LibraryExtractor": "extraction",
     "Magnitude": "methods.magnitude",
     "PatternPruner": "pruner",
+    "Progressive": "progressive",
     "Pruner": "pruner",
     "Reweighted": "methods.reweighted",
+    "Stage": "progressive",
     "choose_rates": "latency",
     "prune_": "prune",
     "resolve": "prune",

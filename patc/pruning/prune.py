@@ -28,7 +28,8 @@ def prune_(model: nn.Module, target: PatternSpec | Plan) -> PruneReport:
     A `Plan` says which layers get which scheme. Of a `PatternSpec`, prunable are 3x3 convolutions with groups=1, 1x1
     ones if its `pointwise` is "groups", depthwise ones if `depthwise` is "pattern" and 5x5 ones if `library_5x5` is
     given. The first convolution of the model, in the order of its modules, follows `first_layer`. All others stay
-    dense. Kept weights keep their bits, the others become +0. Equal magnitudes are decided for the earlier pattern of
+    dense. Kept weights keep their bits unless
+    they are put on levels, the others become +0. Equal magnitudes are decided for the earlier pattern of
     the library and for the earlier kernel in the order (filter, input channel), so equal weights always give equal
     results.
 
@@ -47,9 +48,7 @@ def prune_(model: nn.Module, target: PatternSpec | Plan) -> PruneReport:
     keep = kept_units(constraints, budget)
     for constraint in constraints:
         if constraint.units:
-            mask = constraint.mask(constraint.weight, keep[constraint.name])
-            # Filled, not multiplied: a product would leave negative zeros.
-            constraint.weight.masked_fill_(~mask, 0.0)
+            constraint.weight.copy_(constraint.nearest(constraint.weight, keep[constraint.name]))
     return report_of(target, budget, constraints, keep)
 
 

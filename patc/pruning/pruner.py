@@ -8,7 +8,7 @@
             ...                                   # any optimizer, with or without AMP
         pruner.step()                             # once an iteration: projection, dual update, new factors
     pruner.harden()                               # weights outside of the masks become zero and stay zero
-    ...                                           # retrain the others
+    ...                                           # retrain the others; step() renews scales of levels
     report = pruner.finalize()                    # plain weights again
 
 `PatternPruner(model, spec, schedule)` is the same with the patterns of a `PatternSpec` and ADMM.
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
+from patc.pruning.constraints.base import Constraint
 from patc.pruning.methods.admm import Admm, AdmmSchedule
 from patc.pruning.methods.base import Method
 from patc.pruning.plan import Plan
@@ -52,17 +53,26 @@ class Pruner:
         model: pruned in place.
         target: what to prune to.
         method: how weights are driven there; `Admm()` by default.
+        within: masks by the names of weights, those of another pruner: what is outside of them stays zero. To go on
+            from a checkpoint of a pruner that had some, an empty one will do.
 
     Raises:
         PatcError: as for `prune_`.
     """
 
-    def __init__(self, model: nn.Module, target: Plan | PatternSpec, method: Method | None = None) -> None:
-        self.model, self.target = model, target
+    def __init__(
+        self,
+        model: nn.Module,
+        target: Plan | PatternSpec,
+        method: Method | None = None,
+        within: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.model, self.target, self.within = model, target, within
         self.method = method or Admm()
         self._constraints, budget = target.constrain(model)
         self.budget = solve_compression(self._constraints, budget)
         self._pruned = [constraint for constraint in self._constraints if constraint.units]
+        self.masks: dict[str, Tensor] = {}  # of weights by name, once it is finalized
 
     @property
     def iteration(self) -> int:
@@ -106,7 +116,8 @@ class Pruner:
         share(keep)  # a global budget depends on the weights
         for constraint, units in zip(self._pruned, keep.tolist(), strict=True):
             weight = constraint.weight
-            state = Masked(weight, units, number, self.method.buffers(weight))
+            buffers = self.method.buffers(weight)
+            state = Masked(weight, units, number, buffers, constraint.grid, self._allowed(constraint))
             attach(constraint.site, state)
             with torch.no_grad():
                 self.method.update(constraint, state)
@@ -128,7 +139,7 @@ class Pruner:
     def step(self) -> None:
         """End an iteration: what the method remembers is found anew from the weights.
 
-        After `harden` it does nothing.
+        After `harden` the scales of levels are, and nothing else.
 
         Raises:
             PatcError: a weight is not finite.
@@ -136,13 +147,16 @@ class Pruner:
         self._check()
         for place, constraint in enumerate(self._pruned):
             state = self._state(place)
-            if not state.hardened:
-                state.iteration += 1
-                self.method.update(constraint, state)
+            if state.hardened:
+                state.fit_scales(constraint.weight)
+                continue
+            state.iteration += 1
+            self.method.update(constraint, state)
 
     @torch.no_grad()
     def harden(self) -> None:
-        """Choose for good what stays: the other weights become +0 and stay so. A second call does nothing.
+        """Choose for good what stays: the other weights become +0 and stay so, and those that stay are computed with as
+        the levels next to them, if there are levels. A second call does nothing.
 
         Raises:
             PatcError: a weight is not finite; nothing is changed then.
@@ -152,10 +166,10 @@ class Pruner:
             state = self._state(place)
             if state.hardened:
                 continue
-            state.mask.copy_(constraint.mask(constraint.weight, state.keep))
-            share(state.mask)
+            state.set_mask(constraint.mask(constraint.weight, state.keep))
             state.hardened = True
             constraint.weight.masked_fill_(~state.mask, 0.0)
+            state.fit_scales(constraint.weight)
 
     @torch.no_grad()
     def finalize(self) -> PruneReport:
@@ -167,6 +181,7 @@ class Pruner:
             PatcError: a weight is not finite.
         """
         self.harden()
+        self.masks = {constraint.name: self._state(place).mask for place, constraint in enumerate(self._pruned)}
         kept = {constraint.name: self._state(place).keep for place, constraint in enumerate(self._pruned)}
         for constraint in self._pruned:
             detach(constraint.site)
@@ -179,8 +194,7 @@ class Pruner:
         apart, whole = 0.0, 0.0
         for place, constraint in enumerate(self._pruned):
             state, weight = self._state(place), constraint.weight
-            hardened = state.hardened
-            target = torch.where(state.mask, weight, 0.0) if hardened else self.method.nearest(constraint, state)
+            target = state(weight) if state.hardened else self.method.nearest(constraint, state)
             apart += float((weight - target).double().square().sum())
             whole += float(weight.double().square().sum())
         return math.sqrt(apart / whole) if whole else 0.0
@@ -206,6 +220,12 @@ class Pruner:
             if (found, steps, masked) != (number, iteration, int(hardened)) or not 0 < keep <= constraint.units:
                 wanted = [number, f"1 to {constraint.units}", iteration, int(hardened)]
                 raise PatcError(f"expected '{name}' to be {wanted}, found {[found, keep, steps, masked]}")
+
+    def _allowed(self, constraint: Constraint) -> Tensor | None:
+        if self.within is None:
+            return None
+        mask = self.within.get(constraint.name)
+        return torch.ones_like(constraint.weight, dtype=torch.bool) if mask is None else mask
 
     def _check(self) -> None:
         for constraint in self._pruned:

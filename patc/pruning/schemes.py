@@ -142,6 +142,71 @@ class Filters:
         return _refuse_turned_groups(site) or TileConstraint(site, "filters", 1, site.size // site.filters)
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Weights that are whole multiples q of a scale, one scale a filter: all of a weight, or what a structure of zeros
+    leaves (`Both`).
+
+    The scale and q of a filter are those of least squares.
+
+    Attributes:
+        bits: 8 to 1: q goes from -(2^(bits-1) - 1) to 2^(bits-1) - 1; of one bit it is -1 or 1.
+
+    Raises:
+        PatcError: the bits are out of their range.
+    """
+
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
+            raise PatcError(f"expected levels of 1 to 8 bits, found {self.bits!r}")
+
+    @property
+    def kind(self) -> str:
+        """Words for reports."""
+        return f"{self.bits} bit{'s' if self.bits > 1 else ''}"
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.levels import LevelConstraint, Whole
+        from patc.pruning.levels import Grid
+
+        return LevelConstraint(site, self.kind, Whole(site), Grid(self.bits, int(site.is_turned)))
+
+
+@dataclass(frozen=True)
+class Both:
+    """A structure of zeros, and levels of what stays.
+
+    Attributes:
+        structure: of zeros.
+        levels: of the weights that it keeps.
+
+    Raises:
+        PatcError: the structure is no structure of zeros, or the levels are none.
+    """
+
+    structure: Scheme
+    levels: Levels
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.levels, Levels):
+            raise PatcError(f"expected levels as in Both(Block(8), Levels(4)), found {self.levels!r}")
+        if isinstance(self.structure, (Levels, Both)) or not hasattr(self.structure, "constrain"):
+            raise PatcError(f"expected a structure as in Both(Block(8), Levels(4)), found {self.structure!r}")
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.levels import LevelConstraint
+        from patc.pruning.levels import Grid
+
+        found = self.structure.constrain(site)
+        if isinstance(found, str):
+            return found
+        return LevelConstraint(
+            site, f"{found.kind}, {self.levels.kind}", found, Grid(self.levels.bits, int(site.is_turned))
+        )
+
+
 def _refuse_turned_groups(site: Site) -> str:
     groups = getattr(site.module, "groups", 1)
     return f"one group of a transposed convolution, found {groups}" if site.is_turned and groups > 1 else ""

@@ -10,16 +10,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from patc.diagnostics import PatcError
+from patc.pruning.levels import Grid
+from patc.pruning.ranks import share
 from patc.pruning.sites import Site
 
 
 class Masked(nn.Module):
     """The weight where the mask is set, zero elsewhere.
 
-    The mask is all ones until something is masked. Everything that the training needs is in the state dict.
+    The mask is all it may be until something is masked. Once it is in force for good, weights are on levels, if there
+    are any. Everything that the training needs is in the state dict.
 
     Attributes:
         mask: bool.
+        allowed: what the mask may have (bool), where something limits it.
+        scales: of the levels (filters,). Each pass takes those of least squares for the q that these give, so that
+            scales follow the weights.
         keep: units that stay in the end.
         spec: a number that tells what is pruned to from others.
         iteration: calls of `Pruner.step` so far.
@@ -27,16 +33,47 @@ class Masked(nn.Module):
     """
 
     mask: Tensor
+    allowed: Tensor
+    scales: Tensor
 
-    def __init__(self, weight: Tensor, keep: int, spec: int, buffers: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        keep: int,
+        spec: int,
+        buffers: Mapping[str, Tensor],
+        grid: Grid | None = None,
+        allowed: Tensor | None = None,
+    ) -> None:
         super().__init__()
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool, requires_grad=False))
+        self.is_limited = allowed is not None
+        if allowed is not None:
+            self.register_buffer("allowed", allowed.clone())
+            self.mask.copy_(allowed)
+        if grid is not None:
+            self.register_buffer("scales", weight.new_ones(weight.shape[grid.axis]))
+        self.grid = grid
         self.keep, self.spec, self.iteration, self.hardened = keep, spec, 0, False
 
     def forward(self, weight: Tensor) -> Tensor:
-        return torch.where(self.mask, weight, 0.0)
+        if self.grid is None or not self.hardened:
+            return torch.where(self.mask, weight, 0.0)
+        scales = self.grid.refit(weight.detach(), self.mask, self.scales)
+        return self.grid.round(weight, self.mask, scales)
+
+    def set_mask(self, mask: Tensor) -> None:
+        """Mask all else, and what is not allowed."""
+        self.mask.copy_(mask & self.allowed if self.is_limited else mask)
+        share(self.mask)
+
+    def fit_scales(self, weight: Tensor) -> None:
+        """Set the scales of the nearest levels."""
+        if self.grid is not None:
+            self.scales.copy_(self.grid.fit(weight, self.mask))
+            share(self.scales)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patc.pruning.levels import Grid
 from patc.pruning.report import LayerReport
 from patc.pruning.sites import Site
 
@@ -55,6 +56,11 @@ class Constraint(ABC):
         """Whether units can be removed."""
         return True
 
+    @property
+    def grid(self) -> Grid | None:
+        """The levels that kept weights are on, if they are not free."""
+        return None
+
     @abstractmethod
     def scores(self, weight: Tensor) -> Tensor:
         """Return the squared norm that stays with each unit: float64 (units,)."""
@@ -65,6 +71,10 @@ class Constraint(ABC):
 
         Units that are zero anyway never are among them. Ties are decided for the earlier unit.
         """
+
+    def nearest(self, weight: Tensor, keep: int) -> Tensor:
+        """Return the nearest point of at most `keep` units; what is not kept is +0."""
+        return torch.where(self.mask(weight, keep), weight, 0.0)
 
     @abstractmethod
     def group_squares(self, weight: Tensor) -> tuple[Tensor, Tensor]:

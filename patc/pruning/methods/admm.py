@@ -88,7 +88,7 @@ class Admm(Method):
         schedule, iteration = self.schedule, state.iteration
         moved = constraint.weight + state.dual
         keep = schedule.kept_at(iteration, constraint.units, state.keep)
-        target = torch.where(constraint.mask(moved, keep), moved, 0.0)
+        target = constraint.nearest(moved, keep)
         # U is the multiplier over rho: where rho grows, U shrinks.
         factor = schedule.rho_at(iteration - 1) / schedule.rho_at(iteration) if iteration else 0.0
         state.dual.copy_((moved - target) * factor)

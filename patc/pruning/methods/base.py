@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from patc.diagnostics import PatcError
@@ -46,8 +45,7 @@ class Method(ABC):
 
     def nearest(self, constraint: Constraint, state: Masked) -> Tensor:
         """Return the point of the set that a weight is driven to."""
-        weight = constraint.weight
-        return torch.where(constraint.mask(weight, state.keep), weight, 0.0)
+        return constraint.nearest(constraint.weight, state.keep)
 
 
 @dataclass(frozen=True)

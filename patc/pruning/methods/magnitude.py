@@ -8,7 +8,6 @@ from torch import Tensor
 
 from patc.pruning.constraints.base import Constraint
 from patc.pruning.methods.base import Method, Ramp
-from patc.pruning.ranks import share
 from patc.pruning.state import Masked
 
 
@@ -33,8 +32,7 @@ class Magnitude(Method):
 
     def update(self, constraint: Constraint, state: Masked) -> None:
         keep = Ramp(self.iterations, self.ramp).kept_at(state.iteration, constraint.units, state.keep)
-        state.mask.copy_(constraint.mask(constraint.weight, keep))
-        share(state.mask)
+        state.set_mask(constraint.mask(constraint.weight, keep))
 
     def penalty(self, constraint: Constraint, state: Masked) -> Tensor | None:
         return None
