@@ -121,6 +121,22 @@ class Block:
 
 
 @dataclass(frozen=True)
+class KernelBlocks:
+    """Kernels that are unions of 2x2 blocks, none to four of them: 0, 4, 6 or 7, 8 or 9 weights of a 3x3 kernel.
+
+    A rate counts 4 weights a block, as int8 kernels compute it, though blocks share weights where they overlap.
+    Convolutions with 3x3 kernels, of any groups.
+    """
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.kernel_blocks import KernelBlockConstraint
+
+        if site.role != "conv" or site.is_turned or site.shape[2:] != (3, 3):
+            return "a convolution with 3x3 kernels, not a transposed one"
+        return KernelBlockConstraint(site, "kernel-blocks")
+
+
+@dataclass(frozen=True)
 class Unstructured:
     """Single weights."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.pruning import Block, Filters, Pattern, PatternSpec, Plan, Unstructured, prune_
+from patc.pruning import Block, Filters, KernelBlocks, Pattern, PatternSpec, Plan, Unstructured, prune_
 from patc.pruning.constraints.base import Constraint
 from patc.pruning.schemes import Scheme
 from patc.pruning.sites import Site, find_sites
@@ -110,6 +110,64 @@ def test_crossed_blocks_keep_nearly_what_brute_force_keeps(seed: int) -> None:
         assert kept_norm(weight, mask) >= 0.93 * best_crossing(blocks, int(each.sum()))
 
 
+def best_unions(squares: np.ndarray) -> list[float]:
+    """Return the largest norm that so many 2x2 blocks of all kernels (kernels, 9) hold, 0 to all of them."""
+    blocks = [np.array([mask >> tap & 1 for tap in range(9)], bool) for mask in (27, 54, 216, 432)]
+    best = [0.0]
+    for kernel in squares:
+        held = [0.0] * 5
+        for chosen in itertools.product((False, True), repeat=4):
+            union = np.zeros(9, bool)
+            for block in itertools.compress(blocks, chosen):
+                union |= block
+            held[sum(chosen)] = max(held[sum(chosen)], float(kernel[union].sum()))
+        best = [
+            max(best[units - own] + held[own] for own in range(5) if 0 <= units - own < len(best))
+            for units in range(len(best) + 4)
+        ]
+    return best
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_unions_of_blocks_keep_what_brute_force_keeps(seed: int) -> None:
+    torch.manual_seed(seed)
+    module = nn.Conv2d(2, 3, 3)
+    constraint, weight = constraint_of(KernelBlocks(), module), module.weight.detach()
+    if seed % 3 == 1:
+        weight.copy_(torch.randn(weight.shape) ** 5)
+    elif seed % 3 == 2:
+        weight.copy_(torch.randint(-2, 3, weight.shape))  # many equal ones
+    wanted = best_unions(weight.double().square().reshape(-1, 9).numpy())
+    assert (constraint.units, constraint.unit_weights) == (24, 4) and len(wanted) == 25
+    for keep in range(1, 25):
+        pruned = torch.where(constraint.mask(weight, keep), weight, 0.0)
+        assert float(pruned.double().square().sum()) == pytest.approx(wanted[keep], rel=1e-12)
+        assert constraint.violation(pruned, keep) is None and constraint.count(pruned) <= keep
+    assert seed % 3 == 2 or constraint.violation(weight, 23) == "24 of at most 23 units"
+
+
+@pytest.mark.parametrize(
+    ("taps", "blocks"), [((), 0), ((4,), 1), ((0, 4), 1), ((0, 8), 2), ((1, 7), 2), ((3, 5, 1), 2), ((0, 2, 8), 3),
+                         ((0, 2, 6, 8), 4), (tuple(range(9)), 4)],
+)  # fmt: skip
+def test_kernels_count_the_fewest_blocks_that_hold_them(taps: tuple[int, ...], blocks: int) -> None:
+    module = nn.Conv2d(1, 1, 3)
+    with torch.no_grad():
+        module.weight.zero_().view(-1)[list(taps)] = 0.1
+    constraint = constraint_of(KernelBlocks(), module)
+    assert constraint.count(module.weight) == blocks
+    assert torch.equal(torch.where(constraint.mask(module.weight, blocks), module.weight, 0.0), module.weight)
+
+
+def test_rates_of_kernel_blocks_count_their_entries() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16))
+    report = prune_(model, Plan([("*", KernelBlocks(), 4.0)]))
+    assert [layer.kept_kernels for layer in report.layers] == [8 * 16 * 9 // 16, 9]
+    assert report.compression == pytest.approx(4.0) and report.layers[0].kind == "kernel-blocks"
+    assert int(model[0].weight.count_nonzero()) <= report.layers[0].kept_weights
+
+
 def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
     lstm = nn.LSTM(6, 8)
     assert [site.gates for site in find_sites(lstm)] == [4, 4]
@@ -124,6 +182,9 @@ def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
         (Block(2, 3, "rows"), nn.Linear(4, 8), "inputs that 3 columns of a block divide, found 4"),
         (Block(2), nn.ConvTranspose2d(4, 4, 2, groups=2), "one group of a transposed convolution, found 2"),
         (Filters(), nn.GRU(4, 4), "a convolution or a linear layer, whose outputs are no state"),
+        (KernelBlocks(), nn.Conv2d(4, 8, 5), "a convolution with 3x3 kernels, not a transposed one"),
+        (KernelBlocks(), nn.ConvTranspose2d(4, 8, 3), "a convolution with 3x3 kernels, not a transposed one"),
+        (KernelBlocks(), nn.Linear(4, 9), "a convolution with 3x3 kernels, not a transposed one"),
         (Pattern(), nn.Linear(4, 8), "a convolution (3x3, groups=1)"),
         (Pattern(), nn.Conv2d(4, 8, 5), "a convolution (3x3, groups=1)"),
     ],
@@ -171,6 +232,12 @@ def test_groups_hold_what_goes_together() -> None:
     assert squares.sum().isclose(2 * module.weight.square().sum()) and sizes.tolist() == [3] * 8 + [2] * 12
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 3, 3)
+    squares, sizes = constraint_of(KernelBlocks(), conv).group_squares(conv.weight)
+    assert torch.allclose(
+        squares[4:8],
+        torch.stack([conv.weight[0, 1, y : y + 2, x : x + 2].square().sum() for y in (0, 1) for x in (0, 1)]),
+    )
+    assert sizes.tolist() == [4] * 24
     constraint = constraint_of(Pattern(), conv)
     squares, sizes = constraint.group_squares(conv.weight)
     kept = torch.where(constraint.mask(conv.weight, 6), conv.weight, 0.0).square().sum((2, 3)).flatten()
