@@ -96,6 +96,11 @@ class Target:
         name = self.triple.partition("-")[0]
         return {"arm64": "aarch64"}.get(name, name)
 
+    @property
+    def pipe_lanes(self) -> int:
+        """f32 elements that one multiply-add multiplies in the time of fewer."""
+        return max(1, self.fma_lanes // self.pipes)
+
     def core_costs(self) -> CoreCosts:
         """Return the costs of a CPU.
 

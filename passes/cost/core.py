@@ -33,13 +33,13 @@ class StationaryCost:
         kernel: of one kept kernel.
         cell: of one pattern of one input channel, beside its kernels and the loop over them.
         filter: of one filter, beside its kernels.
-        inputs: vectors that stay in registers.
+        registers: that inputs, and what goes with them, take.
     """
 
     kernel: float
     cell: float
     filter: float
-    inputs: int
+    registers: int
 
 
 class CoreModel(abc.ABC):
@@ -49,7 +49,7 @@ class CoreModel(abc.ABC):
         element_bytes: of the tensors.
 
     Attributes:
-        lanes, fma_lanes: of the target, counted in elements of the tensors: of f16 a register holds twice as many.
+        lanes, fma_lanes, pipe_lanes: of the target, in elements of the tensors: of f16 a register holds twice as many.
         registers: of the target.
         costs: of the target.
 
@@ -60,6 +60,7 @@ class CoreModel(abc.ABC):
     def __init__(self, target: Target, element_bytes: int = 4) -> None:
         self.target, self.costs = target, target.core_costs()
         self.lanes, self.fma_lanes = target.lanes * 4 // element_bytes, target.fma_lanes * 4 // element_bytes
+        self.pipe_lanes = target.pipe_lanes * 4 // element_bytes
         self.registers = target.registers
         # Kept for each model, as models live as long as the process.
         self.sparse_kernel_cost = functools.lru_cache(CACHED)(self._sparse_kernel_cost)
@@ -97,15 +98,6 @@ class CoreModel(abc.ABC):
         columns = chunks[-1].column + chunks[-1].lanes
         lines = element_bytes * columns / self.costs.line_bytes + phases
         return rows * lines * self.costs.written_line_cycles
-
-    @abc.abstractmethod
-    def stationary_registers(self, entries: int, widths: int) -> int:
-        """Return the registers that input-stationary loops need beside their inputs.
-
-        Args:
-            entries: of a pattern.
-            widths: different vector lengths of a strip.
-        """
 
     @abc.abstractmethod
     def _stationary_cost(

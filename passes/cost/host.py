@@ -17,27 +17,28 @@ from patc.passes.kernels.tiling import Chunk
 class HostModel(CoreModel):
     """Models a core that broadcasts weights from memory, and loads and stores beside its multiply-adds."""
 
-    def stationary_registers(self, entries: int, widths: int) -> int:
-        return entries * widths  # a kernel's weights, for each vector length; accumulators come and go
-
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
     ) -> StationaryCost:
         """Fitted to 110 tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%."""
         costs, size = self.costs, geometry.element_bytes
-        packs = tiling.packs(rows, chunks, self.lanes)
+        packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes)
+        packs = packing.packs
         multiply = len(taps) * sum(self.vector_cycles(pack.lanes) for pack in packs)
         sums = sum(self.load_cycles(pack.lanes, True, size) for pack in packs)
         sums += (len(taps) + 1) / costs.loads_per_cycle
         needed = geometry.needed(taps, rows)
-        loads, shifts = self._loads_and_shifts(needed, chunks, geometry)
-        vectors = rows * len(chunks)
-        packed = len(taps) * (vectors - len(packs))
+        loads, shifts = self._loads_and_shifts(needed, packing.chunks, geometry)
+        vectors = rows * len(packing.chunks)
+        shared = {position for pack in packs for _, position in pack.pieces if len(pack.pieces) > 1}
+        inputs = len(taps) * sum(pack.pieces[0][1] in shared for pack in packs)
+        inputs += len(needed) * (len(packing.chunks) - len(shared))
         return StationaryCost(
             kernel=costs.stationary_fma * multiply + costs.stationary_sums * sums,
-            cell=costs.stationary_inputs * (loads + shifts) + packed,
+            cell=costs.stationary_inputs * (loads + shifts) + len(taps) * (vectors - len(packs)),
             filter=costs.stationary_ends_cycles * vectors,
-            inputs=len(taps) * len(packs) if packed else len(needed) * len(chunks),
+            # A kernel's weights for each vector length; accumulators come and go.
+            registers=inputs + len(taps) * len({pack.lanes for pack in packs}),
         )
 
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

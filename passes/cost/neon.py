@@ -17,9 +17,6 @@ from patc.passes.kernels.tiling import Chunk
 class NeonModel(CoreModel):
     """Models a core that multiplies by an element of a vector of weights, and has store pipes that multiply."""
 
-    def stationary_registers(self, entries: int, widths: int) -> int:
-        return 5  # one for the weights, and four for accumulators on their way
-
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
     ) -> StationaryCost:
@@ -31,7 +28,8 @@ class NeonModel(CoreModel):
             kernel=max(multiply * self.vector_cycles(self.lanes), self._issued(multiply)) + self.costs.kernel_cycles,
             cell=loads,
             filter=self.costs.stationary_ends_cycles * vectors,
-            inputs=len(taps) * vectors,
+            # One for the weights, and four for accumulators on their way.
+            registers=len(taps) * vectors + 5,
         )
 
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

@@ -70,22 +70,53 @@ def vectors(columns: int, lanes: int) -> int:
 
 @dataclass(frozen=True)
 class Pack:
-    """Chunks of several rows, (row, number of the chunk), in one vector: with fewer lanes than half a register holds a
-    multiply-add takes as long as with half of them."""
+    """Chunks of several rows, (row, number of the chunk), in one vector."""
 
     lanes: int
     pieces: tuple[tuple[int, int], ...]
 
 
-def packs(rows: int, chunks: Sequence[Chunk], lanes: int) -> list[Pack]:
-    """Put the chunks of a tile into vectors of up to `lanes` elements: wide ones alone, the narrowest together."""
+@dataclass(frozen=True)
+class Packing:
+    """How the rows of a tile share vectors: its chunks anew, and the vectors."""
+
+    chunks: tuple[Chunk, ...]
+    packs: tuple[Pack, ...]
+
+    @property
+    def lanes(self) -> int:
+        """Of all vectors."""
+        return sum(pack.lanes for pack in self.packs)
+
+
+def packing(rows: int, chunks: tuple[Chunk, ...], lanes: int, pipe_lanes: int) -> Packing:
+    """Put the chunks of a tile into as few vectors of up to `lanes` elements as can be. A last chunk of which a quarter
+    is empty is cut in two where that makes fewer.
+
+    Args:
+        pipe_lanes: that one multiply-add multiplies in the time of fewer.
+    """
+    ways = (Packing(cut, _packs(rows, cut, lanes, pipe_lanes)) for cut in (chunks, _cut_last(chunks)))
+    return min(ways, key=lambda way: sum(max(pack.lanes, pipe_lanes) for pack in way.packs))
+
+
+def _cut_last(chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
+    *others, last = chunks
+    half, quarter = last.lanes // 2, last.lanes // 4
+    if quarter < NARROWEST or not half < last.valid <= half + quarter:
+        return chunks
+    return (*others, Chunk(last.column, half, half), Chunk(last.column + half, quarter, last.valid - half))
+
+
+def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int) -> tuple[Pack, ...]:
+    """Put wide chunks alone, the narrowest together, and others that would leave a part of a pipe empty."""
     found = []
     for number, chunk in enumerate(chunks):
-        most = lanes // chunk.lanes if chunk.lanes == NARROWEST else 1
+        most = lanes // chunk.lanes if chunk.lanes < max(pipe_lanes, 2 * NARROWEST) else 1
         for first in range(0, rows, most):
             pieces = tuple((row, number) for row in range(first, min(first + most, rows)))
             room = 1
             while room < len(pieces):
                 room *= 2
             found.append(Pack(chunk.lanes * room, pieces))
-    return found
+    return tuple(found)

@@ -14,7 +14,7 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.channel_major import by_channel
@@ -53,9 +53,8 @@ class InputStationary(HostAlgorithm):
                 continue
             area = tile.rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in tile.strips)
             blocks = ceil_div(layer.filters * area, max(1, layer.model.costs.second_level_bytes // CACHE_PER_SUM))
-            cost, inputs = _cost(layer, patterns, tile, blocks * channels)
-            others = layer.model.stationary_registers(patterns.entries, tile.widths)
-            if inputs + others <= registers or tile.vectors == 1:
+            cost, taken = _cost(layer, patterns, tile, blocks * channels)
+            if taken <= registers or tile.vectors == 1:
                 block = ceil_div(layer.filters, blocks)
                 schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
                 yield layer.candidate(schedule, tile, cost)
@@ -68,24 +67,25 @@ class InputStationary(HostAlgorithm):
             blocks = ceil_div(blocks, schedule.threads) * schedule.threads
         arrays = by_channel(read_fkw(op, site.state), blocks)
         weights = [site.constant(getattr(arrays, role), op.array("values"), f"{role}{blocks}") for role in ROLES]
+        pipe_lanes = core_model(op, site.target).pipe_lanes
         block = ceil_div(arrays.block, 64) * 64  # the same for layers that are alike, so that they share a kernel
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, *arrays, made, epilogue = arguments
             held = ChannelMajorWeights(library, block, *arrays)
-            input_stationary.InputStationary.of(Loops(kernel, made, epilogue, given), held).emit()
+            input_stationary.InputStationary.of(Loops(kernel, made, epilogue, given), held, pipe_lanes).emit()
 
         site.call([source, *weights, output, site.epilogue], emit, arrays.kept(), any_part=True)
 
 
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, entered: int) -> tuple[TileCost, int]:
-    """Return what a tile costs, and the vectors of inputs that stay in registers.
+    """Return what a tile costs, and the registers that it takes.
 
     Args:
         entered: channels of all blocks of filters.
     """
     model, geometry, taps, rows = layer.model, layer.geometry, patterns.taps, tile.rows
-    cycles, kept, inputs = 0.0, 0.0, 0
+    cycles, kept, taken = 0.0, 0.0, 0
     for strip in tile.strips:
         costs = [model.stationary_cost(shape, rows, strip.chunks, geometry) for shape in taps]
         kernels = sum(count * cost.kernel for count, cost in zip(patterns.counts, costs, strict=True))
@@ -95,8 +95,8 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, enter
         ends = layer.filters * (costs[0].filter + layer.written_cycles(tile, strip))
         cycles += strip.count * (kernels + entered * (loops + inputs_loaded) + ends + distant)
         kept += strip.count * kernels
-        inputs = max(inputs, *(cost.inputs for cost in costs))
-    return TileCost(cycles, patterns.instructions, "multiply-adds", kept=kept), inputs
+        taken = max(taken, *(cost.registers for cost in costs))
+    return TileCost(cycles, patterns.instructions, "multiply-adds", kept=kept), taken
 
 
 def _channels_read(op: Any, state: PassState) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch_mlir import ir
 
@@ -30,6 +30,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.rows import written
 from patc.passes.kernels.tiling import Pack
 
 
@@ -58,26 +59,33 @@ class InputStationary:
     """The loops; work is divided by row tiles and blocks of filters.
 
     Attributes:
+        pipe_lanes: elements that one multiply-add multiplies in the time of fewer.
         scratch: accumulators of a block, `size` elements a filter.
+        end: columns of a row that are written, see `written`.
         channels: how many any kernel reads.
     """
 
     loops: Loops
     weights: ChannelMajorWeights
+    pipe_lanes: int
     scratch: ir.Value
     size: int
+    end: int
     channels: ir.Value
 
     @staticmethod
-    def of(loops: Loops, weights: ChannelMajorWeights) -> InputStationary:
+    def of(loops: Loops, weights: ChannelMajorWeights, pipe_lanes: int) -> InputStationary:
         b, output, schedule = loops.b, loops.output, loops.schedule
         rows = min(schedule.rows, output.height)
         strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
         # One filter's accumulators begin with a cache line.
         line = loops.kernel.line(b.element)
-        size = max(_elements(tiling.packs(rows, strip.chunks, schedule.lanes), line) for strip in strips)
+        packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes) for strip in strips]
+        size = max(ceil_div(packing.lanes, line) * line for packing in packings)
         scratch = b.scratch(weights.block * size)
-        return InputStationary(loops, weights, scratch, size, b.load_index(weights.count, 0))
+        last, lanes = strips[-1], sum(chunk.lanes for chunk in packings[-1].chunks)
+        end = written(output, last.start + (last.count - 1) * last.columns + lanes)
+        return InputStationary(loops, weights, pipe_lanes, scratch, size, end, b.load_index(weights.count, 0))
 
     def emit(self) -> None:
         """Emit all loops."""
@@ -86,9 +94,10 @@ class InputStationary:
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         b, firsts = self.loops.b, self.weights.firsts
         base = self.loops.base(tile)
+        packing = tiling.packing(tile.rows, tile.chunks, self.loops.schedule.lanes, self.pipe_lanes)
         first = b.load_index(firsts, number)
         count = b.subtract(b.load_index(firsts, b.add(number, 1)), first)
-        block = _Block(self, tile, base, number, first)
+        block = _Block(self, replace(tile, chunks=packing.chunks), packing.packs, base, number, first)
         b.each(0, count, block.start)
         b.each(0, self.channels, block.add_channel)
         b.each(0, count, block.finish)
@@ -99,6 +108,7 @@ class _Block:
     """A block of filters on one tile.
 
     Attributes:
+        packs: vectors of the tile.
         base: address of the tile in channel 0 of the input.
         number: of the block.
         first: stored filter of the block.
@@ -106,6 +116,7 @@ class _Block:
 
     whole: InputStationary
     tile: Tile
+    packs: tuple[Pack, ...]
     base: Index
     number: ir.Value
     first: ir.Value
@@ -122,17 +133,13 @@ class _Block:
     def _b(self) -> Builder:
         return self.loops.b
 
-    @property
-    def _packs(self) -> list[Pack]:
-        return tiling.packs(self.tile.rows, self.tile.chunks, self.loops.schedule.lanes)
-
     def start(self, member: ir.Value) -> None:
         """Let the accumulators of a filter be its bias."""
         b, bias = self._b, self.loops.epilogue.bias
         channel = b.load_index(self.weights.reorder, b.add(self.first, member))
         self.loops.prefetch_ends(self.tile, channel)
         scalar = b.load_scalar(bias, channel) if bias is not None else None
-        for pack, place in _places(self._packs):
+        for pack, place in _places(self.packs):
             value = b.splat(0.0, pack.lanes) if scalar is None else b.broadcast(scalar, pack.lanes)
             b.store(value, self.whole.scratch, b.mul(member, self.whole.size), place)
 
@@ -159,13 +166,13 @@ class _Block:
         b, tile = self._b, self.tile
         channel = b.load_index(self.weights.reorder, b.add(self.first, member))
         rows: list[Vectors] = [[] for _ in range(tile.rows)]
-        for pack, place in _places(self._packs):
+        for pack, place in _places(self.packs):
             value = b.load(self.whole.scratch, b.mul(member, self.whole.size), place, pack.lanes)
             for number, (row, position) in enumerate(pack.pieces):
                 lanes = tile.chunks[position].lanes
                 part = value if lanes == pack.lanes else b.slice(value, number * lanes, lanes)
                 rows[row].append(part)
-        self.loops.store_tile(tile, rows, channel)
+        self.loops.store_tile(tile, rows, channel, self.whole.end)
 
     def _load_inputs(self, base: Index, taps: Sequence[Tap]) -> list[Vectors]:
         """Load what each tap contributes to each vector of accumulators; vectors that several taps read are loaded
@@ -180,7 +187,7 @@ class _Block:
             return made[key]
 
         return [
-            [self._b.concatenate([piece(tap, *place) for place in pack.pieces], pack.lanes) for pack in self._packs]
+            [self._b.concatenate([piece(tap, *place) for place in pack.pieces], pack.lanes) for pack in self.packs]
             for tap in taps
         ]
 
@@ -190,7 +197,7 @@ class _Block:
         own = b.mul(b.load_index(self.weights.place, kernel), self.whole.size)
         first = b.mul(kernel, len(inputs))
         scalars = [b.load_scalar(self.weights.values, b.add(first, tap)) for tap in range(len(inputs))]
-        for number, (pack, place) in enumerate(_places(self._packs)):
+        for number, (pack, place) in enumerate(_places(self.packs)):
             total = b.load(self.whole.scratch, own, place, pack.lanes)
             for scalar, vectors in zip(scalars, inputs, strict=True):
                 total = b.fma(b.broadcast(scalar, pack.lanes), vectors[number], total)
@@ -210,15 +217,9 @@ class _Block:
 
 
 def _places(packs: Sequence[Pack]) -> list[tuple[Pack, int]]:
-    """Return where each vector lies among a filter's accumulators: wide ones first, so that they stay aligned."""
-    places = []
-    offset = 0
-    for pack in packs:
-        places.append((pack, offset))
+    """Return where each vector lies among a filter's accumulators: behind all wider ones, so that it is aligned."""
+    places, offset = {}, 0
+    for pack in sorted(packs, key=lambda pack: -pack.lanes):
+        places[pack.pieces] = offset
         offset += pack.lanes
-    return places
-
-
-def _elements(packs: Sequence[Pack], line: int) -> int:
-    """Return the elements of one filter's accumulators, whole cache lines."""
-    return ceil_div(sum(pack.lanes for pack in packs), line) * line
+    return [(pack, places[pack.pieces]) for pack in packs]

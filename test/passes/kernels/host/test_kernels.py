@@ -41,6 +41,7 @@ from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import pieces
+from patc.targets import get_target, host_features
 
 # Rows, strips and vectors
 
@@ -70,6 +71,34 @@ def test_strips_cover_a_row_once(width: int, columns: int, lanes: int) -> None:
     assert width <= tiling.covered_by(strips) < width + lanes
     assert tiling.covered(width, lanes) == tiling.covered_by(tiling.strips(width, width, lanes))
     assert tiling.vectors(columns, lanes) == len(tiling.cut(columns, lanes))
+
+
+@given(st.integers(1, 16), st.integers(1, 70), LANES, st.sampled_from([4, 8, 16]))
+def test_rows_of_a_tile_share_vectors(rows: int, columns: int, lanes: int, pipe_lanes: int) -> None:
+    chunks = tiling.cut(columns, lanes)
+    packing = tiling.packing(rows, chunks, lanes, pipe_lanes)
+    pieces = [piece for pack in packing.packs for piece in pack.pieces]
+    assert sorted(pieces) == [(row, number) for row in range(rows) for number in range(len(packing.chunks))]
+    assert sum(chunk.valid for chunk in packing.chunks) == columns
+    for pack in packing.packs:
+        (width,) = {packing.chunks[number].lanes for _, number in pack.pieces}
+        assert len(pack.pieces) * width <= pack.lanes <= lanes
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "pipe_lanes", "lanes"),
+    [
+        (7, 7, 16, [16, 16, 16, 8]),
+        (7, 7, 8, [8] * 7),
+        (4, 28, 16, [16] * 7),  # 8 and 4 columns instead of 12 in a vector of 16
+        (1, 28, 16, [16, 16]),
+        (2, 56, 16, [16] * 7),
+        (7, 14, 16, [16] * 7),
+    ],
+)
+def test_no_part_of_a_pipe_stays_empty(rows: int, columns: int, pipe_lanes: int, lanes: list[int]) -> None:
+    packs = tiling.packing(rows, tiling.cut(columns, 16), 16, pipe_lanes).packs
+    assert [pack.lanes for pack in packs] == lanes
 
 
 @given(st.integers(0, 300), LANES)
@@ -110,6 +139,29 @@ def test_sparse_convolutions(case: tuple[Window, tuple[int, int]], choices: rand
 @settings(REPRODUCIBLE, max_examples=40)
 def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: random.Random) -> None:
     check_random(random_dense(*case, choices), choices)
+
+
+@pytest.mark.parametrize(("width", "rows"), [(7, 7), (12, 3), (28, 4), (9, 5), (23, 2)])
+def test_rows_share_vectors_where_inputs_stay(width: int, rows: int) -> None:
+    """Results with a halo, a residual and even and odd columns apart; pipes of 16 and of 8 lanes."""
+    choices, rng = random.Random(width), np.random.default_rng(width)
+    masks = [0b000011011, 0b110110000, 0b010011010, 0b101000101]
+    net = Net((1, 6, 9, width))
+    x = net.activate(net.input)
+    window = Window((3, 3), pads=(1, 1, 1, 1))
+    y = net.sparse_conv(x, random_fkw(rng, 5, 6, 4, 4, 1, 2), (3, 3), masks, window, rng.standard_normal(5))
+    z = net.sparse_conv(y, random_fkw(rng, 5, 5, 4, 4, 1, 1), (3, 3), masks, window, None, y)
+    strided = Window((3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+    last = net.sparse_conv(z, random_fkw(rng, 4, 5, 4, 4, 1, 1), (3, 3), masks, strided, None)
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if op.operation.name != "pattern.sparse_conv2d":
+            return chosen
+        return replace(chosen, algorithm="input-stationary", rows=rows, columns=width, lanes=16, sums=1, filters=3)
+
+    for name in ("x86-64-v3", "x86-64-v4", "x86-64-v4:znver5"):
+        if host_features().issuperset(get_target(name).features):
+            check(net, [y, last], target=name, threads=choices.choice([1, 2]), retile=retile)
 
 
 @pytest.mark.parametrize("seed", range(8))
