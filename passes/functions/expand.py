@@ -29,7 +29,7 @@ def expand(root: ir.Operation) -> None:
     found: list[ir.Operation] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name in _EXPANSIONS or _is_brain(op):
+        if op.name in _EXPANSIONS or _cast_of(op):
             found.append(op)
         return ir.WalkResult.ADVANCE
 
@@ -47,8 +47,8 @@ def _replace(op: ir.Operation, value: ir.Value) -> None:
 def _expanded(op: ir.Operation) -> ir.Value:
     """Return what an op computes, in f32 whatever its type is; f64 keeps its range for remainders only."""
     kind = op.results[0].type
-    if op.name in _BRAIN:
-        return _BRAIN[op.name](op.operands[0], kind)
+    if cast := _cast_of(op):
+        return cast(op.operands[0], kind)
     if op.name == "arith.remf":
         return _remainder(Arithmetic(kind), *op.operands)
     a = Arithmetic(ir.F32Type.get())
@@ -56,11 +56,16 @@ def _expanded(op: ir.Operation) -> ir.Value:
     return Arithmetic(kind).convert(_EXPANSIONS[op.name](a, *given))
 
 
-def _is_brain(op: ir.Operation) -> bool:
-    """Whether an op casts from or to bf16, which LLVM would call a library for."""
-    return op.name in _BRAIN and isinstance(
-        (op.operands if op.name == "arith.extf" else op.results)[0].type, ir.BF16Type
-    )
+def _cast_of(op: ir.Operation) -> Callable[[ir.Value, ir.Type], ir.Value] | None:
+    """Return what makes instructions of a cast that LLVM would call a library for on some CPUs."""
+    if op.name == "arith.extf" and isinstance(op.operands[0].type, ir.BF16Type):
+        return _from_brain
+    if op.name != "arith.truncf":
+        return None
+    given, kind = op.operands[0].type, op.results[0].type
+    if isinstance(kind, ir.BF16Type):
+        return _to_brain
+    return _to_half if isinstance(given, ir.F64Type) and isinstance(kind, ir.F16Type) else None
 
 
 def _from_brain(x: ir.Value, kind: ir.Type) -> ir.Value:
@@ -80,6 +85,11 @@ def _to_brain(x: ir.Value, kind: ir.Type) -> ir.Value:
     quiet = arith.OrIOp(bits, a.integer(1 << 22)).result
     kept = arith.ShRUIOp(a.select("uno", single, single, quiet, rounded), a.integer(16)).result
     return arith.BitcastOp(kind, arith.TruncIOp(half, kept).result).result
+
+
+def _to_half(x: ir.Value, kind: ir.Type) -> ir.Value:
+    """Rounded to f32 first, as PyTorch does."""
+    return Arithmetic(kind).convert(Arithmetic(ir.F32Type.get()).convert(x))
 
 
 def _remainder(a: Arithmetic, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -118,5 +128,4 @@ _FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "sin": trigonometry.sin,
     "tan": trigonometry.tan,
 }
-_BRAIN = {"arith.extf": _from_brain, "arith.truncf": _to_brain}
 _EXPANSIONS = {"arith.remf": _remainder} | {f"math.{name}": function for name, function in _FUNCTIONS.items()}

@@ -221,10 +221,13 @@ class Builder:
 
     def convert(self, value: ir.Value, element: ir.Type) -> ir.Value:
         """Return a vector or a scalar in another type: rounded to nearest where that is of fewer bits and floating
-        point; numbers that become integers have to fit and lose their fraction."""
+        point, f64 to f32 before f16 as PyTorch does; numbers that become integers have to fit and lose their fraction.
+        """
         given = element_type(value)
         if given == element:
             return value
+        if isinstance(given, ir.F64Type) and isinstance(element, ir.F16Type):  # no x86 CPU without AVX512-FP16 does
+            value, given = self.convert(value, ir.F32Type.get()), ir.F32Type.get()
         is_vector = isinstance(value.type, ir.VectorType)
         type_ = ir.VectorType.get(value.type.shape, element) if is_vector else element
         return _conversion(given, element)(type_, value).result

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gpu import needs_device
+from half import HALF
 from torch import nn
 from torch_mlir import ir
 
@@ -393,11 +394,17 @@ NETS = {
     "lookup": (Lookup, (torch.tensor([[0, 9, 3], [1, 1, 7]]),)),
     "classes": (Classes, (examples()[0],)),
     "pixels": (Pixels, (torch.arange(108).remainder(256).mul(5).to(torch.uint8).reshape(1, 3, 6, 6),)),
-    "chosen": (Chosen, (torch.tensor([[1.5, -2, 1e4]], dtype=torch.float64), torch.tensor([True, False, True]))),
+    "chosen": (
+        Chosen,
+        (
+            torch.tensor([[1.5, -2, 1e4, 1 + 2**-11 + 2**-40]], dtype=torch.float64),
+            torch.tensor([True, False, True, False]),
+        ),
+    ),
 }
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("dtype", ["f32", HALF])
 @pytest.mark.parametrize("name", list(NETS))
 def test_nets_of_other_types(name: str, dtype: str) -> None:
     torch.manual_seed(0)

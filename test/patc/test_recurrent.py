@@ -12,6 +12,7 @@ import torch
 from compilers import check_compiled, compile_reference
 from emulated import compile_emulated, needs_arm
 from gpu import needs_device
+from half import needs_half
 from helpers import assert_close, layer_ops, raised_model, torch_results
 from native import compile_native
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ def test_steps(steps: int, threads: int) -> None:
     assert_close(found, torch_results(model, [x]))
 
 
+@needs_half
 def test_half_precision() -> None:
     """The layer stays in f32."""
     model, x = nn.Sequential(nn.Conv1d(8, 8, 3), nn.GRU(6, 9)).eval(), torch.randn(1, 8, 8)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from half import HALF
 from helpers import assert_close, torch_results
 from networks import pattern_weight
 from rows_format import RowsAttr, RowsFormat
@@ -69,7 +70,7 @@ def test_a_format_from_outside_goes_through_the_passes(stage: str) -> None:
 
 
 @pytest.mark.usefixtures("rows_format")
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("dtype", ["f32", HALF])
 def test_its_layers_are_computed_dense(dtype: str) -> None:
     model, x = Net().eval(), torch.randn(2, 4, 6, 7)
     compiled = patc.compile(model, (x,), threads=1, dtype=dtype)

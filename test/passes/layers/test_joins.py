@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from compilers import COMPILERS
+from half import needs_half
 from helpers import assert_close, layer_ops, raised_model, torch_results
 from torch import Tensor, nn
 from torch.nn import functional
@@ -51,7 +52,7 @@ def test_combinations(compiler: Callable[..., Any]) -> None:
     assert_close(compiler(module, state.parameters)(*(each.numpy() for each in x)), torch_results(model, x))
 
 
-@pytest.mark.parametrize("dtype, bound", [("f32", 1e-5), ("f16", 2e-2)])
+@pytest.mark.parametrize("dtype, bound", [("f32", 1e-5), pytest.param("f16", 2e-2, marks=needs_half)])
 def test_threads_and_half_precision(dtype: str, bound: float) -> None:
     model, x = Joins().eval(), [torch.randn(images, 8, 3, 11) for images in (2, 1)]
     compiled = patc.compile(model, tuple(x), threads=2, dtype=dtype)
