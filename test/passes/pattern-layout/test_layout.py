@@ -166,8 +166,10 @@ def test_a_value_is_moved_only_where_its_users_differ(case: tuple[Network, ir.Mo
 
 
 def _moves(op: Any) -> bool:
-    """Whether an op is a relayout, and no copy to where a concatenation lies."""
-    return op.operation.name == "pattern.relayout" and not any(is_view(use.owner.opview) for use in op.result.uses)
+    """Whether an op is a relayout, and no copy to where a concatenation lies or from there."""
+    if op.operation.name != "pattern.relayout":
+        return False
+    return not any(is_view(use.owner.opview) for value in (op.input, op.result) for use in value.uses)
 
 
 @given(networks())
