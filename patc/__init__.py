@@ -40,7 +40,7 @@ _HOMES = {
     "load": ("patc.loading", "load"),
     "run_module": ("patc.execution", "run_module"),
 }
-_MODULES = ("models", "pruning")
+_MODULES = ("crossbar", "models", "pruning")
 
 __all__ = [
     "CompiledModel",
@@ -49,6 +49,7 @@ __all__ = [
     "Stream",
     "Target",
     "compile",
+    "crossbar",
     "load",
     "models",
     "pruning",

@@ -25,7 +25,7 @@ from patc.pruning.libraries import (
 )
 from patc.pruning.plan import Plan
 from patc.pruning.report import LayerReport, PruneReport
-from patc.pruning.schemes import Block, Both, Filters, KernelBlocks, Levels, Pattern, Unstructured
+from patc.pruning.schemes import Block, Both, Crossbar, Filters, KernelBlocks, Levels, Pattern, Unstructured
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
@@ -55,6 +55,7 @@ __all__ = [
     "AdmmSchedule",
     "Block",
     "Both",
+    "Crossbar",
     "Filters",
     "GroupLasso",
     "KernelBlocks",

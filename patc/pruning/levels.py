@@ -74,16 +74,17 @@ class Grid:
         levels = _Round.apply(weight, scales.reshape(self._shape(weight)), self.most, self.bits == 1)
         return torch.where(mask, levels, 0.0)
 
-    def count_others(self, weight: Tensor) -> int:
-        """Return how many filters are not on levels, whatever their scale; of one bit, whose zeros are no levels,
-        zeros do not count."""
+    def find(self, weight: Tensor) -> Tensor:
+        """Return the largest scale of each filter whose multiples its weights are: (filters,) float64; 1 of a filter of
+        zeros, 0 where there is none."""
         sizes = self._rows(weight.detach().double().abs())
-        largest = sizes.amax(1, keepdim=True)
-        found = largest[:, 0] == 0
+        largest = sizes.amax(1)
+        scales = torch.where(largest == 0, 1.0, 0.0)
         for steps in range(1, self.most + 1):
-            multiples = sizes * (steps / largest.clamp_min(1e-300))
-            found |= ((multiples - multiples.round()).abs() <= 1e-4).all(1)
-        return int((~found).sum())
+            multiples = sizes * (steps / largest.clamp_min(1e-300))[:, None]
+            fits = ((multiples - multiples.round()).abs() <= 1e-4).all(1)
+            scales = torch.where(fits & (scales == 0), largest / steps, scales)
+        return scales
 
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor.movedim(self.axis, 0).flatten(1)

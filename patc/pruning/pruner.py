@@ -35,7 +35,7 @@ from patc.pruning.rates import kept_units, solve_compression
 from patc.pruning.report import PruneReport
 from patc.pruning.sites import check_finite, check_weight
 from patc.pruning.spec import PatternSpec
-from patc.pruning.state import Masked, attach, detach, find_state
+from patc.pruning.state import Masked, attach, check_alone, detach, find_state
 
 
 class Pruner:
@@ -178,9 +178,11 @@ class Pruner:
         The parameters stay the same objects, so that optimizers keep working; but nothing masks them any more.
 
         Raises:
-            PatcError: a weight is not finite.
+            PatcError: a weight is not finite, or something else computes it too.
         """
         self.harden()
+        for constraint in self._pruned:
+            check_alone(constraint.site)
         self.masks = {constraint.name: self._state(place).mask for place, constraint in enumerate(self._pruned)}
         kept = {constraint.name: self._state(place).keep for place, constraint in enumerate(self._pruned)}
         for constraint in self._pruned:

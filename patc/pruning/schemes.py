@@ -159,6 +159,39 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Crossbar:
+    """Columns or rows of the tiles of a crossbar: inputs are a tile's rows, outputs its columns.
+
+    Convolutions of one group and linear layers. Inputs are in the order of the weight's memory, channel by channel;
+    where a layer has more than a tile, its tiles differ by one row or column at most.
+
+    Attributes:
+        size: most rows and columns of a tile.
+        remove: "columns" removes what an output reads of the inputs of a tile, "rows" what the outputs of a tile read
+            of an input.
+
+    Raises:
+        PatcError: a value is out of its range.
+    """
+
+    size: int = 128
+    remove: Literal["columns", "rows"] = "columns"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise PatcError(f"expected a crossbar of 1 or more rows and columns, found {self.size!r}")
+        if self.remove not in ("columns", "rows"):
+            raise PatcError(f"expected remove to be columns or rows, found {self.remove!r}")
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.crossbars import CrossbarConstraint
+
+        if site.role not in ("conv", "linear") or site.is_turned or getattr(site.module, "groups", 1) > 1:
+            return "a convolution of one group, not a transposed one, or a linear layer"
+        return CrossbarConstraint(site, "crossbar", self.size, self.remove == "columns")
+
+
+@dataclass(frozen=True)
 class Levels:
     """Weights that are whole multiples q of a scale, one scale a filter: all of a weight, or what a structure of zeros
     leaves (`Both`).

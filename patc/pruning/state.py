@@ -105,6 +105,17 @@ def attach(site: Site, state: Masked) -> None:
         type(site.module)._flat_weights = property(_flat_weights, _keep_flat_weights)
 
 
+def check_alone(site: Site) -> None:
+    """Refuse a weight that something behind its mask computes anew: it would stay in the plain one.
+
+    Raises:
+        PatcError: as said.
+    """
+    if len(site.module.parametrizations[site.parameter]) > 1:
+        expected = "expected a weight that only the pruner computes, found another parametrization behind it"
+        raise PatcError(f"{expected}: finalize that first", site.name)
+
+
 def detach(site: Site) -> None:
     """Make a plain parameter of a weight again, masked as it is."""
     parametrize.remove_parametrizations(site.module, site.parameter, leave_parametrized=True)

@@ -98,7 +98,7 @@ class LevelConstraint(Constraint):
     def violation(self, weight: Tensor, keep: int) -> str | None:
         if found := self.structure.violation(weight, keep):
             return found
-        others = self.levels.count_others(weight)
+        others = int((self.levels.find(weight) == 0).sum())
         return f"{others} filters whose weights are on no levels of {self.levels.bits} bits" if others else None
 
     def report(self, keep: int) -> LayerReport:

@@ -1,0 +1,51 @@
+"""Devices of a mapping as aihwkit has them: loaded with it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from aihwkit.inference.converter.conductance import SinglePairConductanceConverter
+from aihwkit.inference.noise.base import BaseNoiseModel
+from torch import Tensor
+
+
+class FixedRange(SinglePairConductanceConverter):
+    """Pairs of devices of which a weight of 1 has the largest conductance, whatever other weights a tile has."""
+
+    @torch.no_grad()
+    def convert_to_conductances(self, weights: Tensor) -> tuple[list[Tensor], dict[str, Any]]:
+        span = self.g_max - self.g_min
+        found = [(sign * weights).clamp(0.0, 1.0) * span + self.g_min for sign in (1.0, -1.0)]
+        return found, {"scale_ratio": span}
+
+
+class Mapped(BaseNoiseModel):
+    """The noise of another model, with none where a tile's row or column has no weights: there are no devices."""
+
+    def __init__(self, noise: BaseNoiseModel, converter: FixedRange) -> None:
+        super().__init__(converter)
+        self.noise = copy.deepcopy(noise)
+        self.noise.g_converter = converter
+
+    @torch.no_grad()
+    def apply_noise(self, weights: Tensor, t_inference: float) -> Tensor:
+        return _where_devices_are(weights, self.noise.apply_noise(weights, t_inference))
+
+    @torch.no_grad()
+    def apply_programming_noise(self, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        noisy, drift = self.noise.apply_programming_noise(weights)
+        return _where_devices_are(weights, noisy), drift
+
+    @torch.no_grad()
+    def apply_drift_noise(
+        self, weights: Tensor, drift_noise_parameters: list[Tensor | None], t_inference: float
+    ) -> Tensor:
+        noisy = self.noise.apply_drift_noise(weights, drift_noise_parameters, t_inference)
+        return _where_devices_are(weights, noisy)
+
+
+def _where_devices_are(weights: Tensor, noisy: Tensor) -> Tensor:
+    there = weights != 0
+    return torch.where(there.any(0, keepdim=True) & there.any(1, keepdim=True), noisy, 0.0)
