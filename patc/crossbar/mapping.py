@@ -82,7 +82,7 @@ class CrossbarMap:
         return _sum(layer.dense for layer in self.layers)
 
     def __str__(self) -> str:
-        rows = [("layer", "outputs x inputs", "tiles", "of", "columns", "of", "pairs", "of")]
+        rows: list[tuple[str, ...]] = [("layer", "outputs x inputs", "tiles", "of", "columns", "of", "pairs", "of")]
         for layer in self.layers:
             rows.append((layer.name or "(the model)", "x".join(map(str, layer.positive.shape)), *_pair(layer)))
         rows.append(("total", "", *_pair(self)))
