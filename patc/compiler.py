@@ -64,11 +64,12 @@ def compile_model(
     remark in `CompiledModel.diagnostics`. Equal models and options give equal code.
 
     Args:
-        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2, .onnx or .mlir
-            file; an .mlir file has a function @main on tensors of static shape, of torch, linalg or pattern ops.
+        model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2, .onnx, .mlir
+            or .param file; an .mlir file has a function @main on tensors of static shape, of torch, linalg or pattern
+            ops, a .param file is of ncnn, with its .bin file beside it.
         example_inputs: tensors of the shapes and element types to compile for, in order or by name; needed for a
-            torch.nn.Module, and for an .onnx file that leaves sizes of its inputs open: tensors or arrays in its order,
-            or shapes by the names of inputs, as in {"x": (1, 3, 640, 640)}.
+            torch.nn.Module, and for an .onnx or .param file that leaves sizes of its inputs open: tensors or arrays in
+            its order, or shapes by the names of inputs, as in {"x": (1, 3, 640, 640)}.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
             `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
             libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.

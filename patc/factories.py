@@ -3,6 +3,7 @@
 resnet18                    patc.models
 net.py:build                the function `build` of a file
 torchvision.models:resnet50 a function of an installed module
+net.param                   a file of ncnn
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def build(name: str, weights: Weights | None = None, seed: int = 0) -> Built:
     from patc import models
     from patc.checkpoints import load_checkpoint, read_checkpoint
 
+    if name.lower().endswith(".param"):
+        return _build_ncnn(Path(name), weights)
     if not is_factory(name):
         return Built(models.build(name, weights, seed), (torch.zeros(models.find(name).input_shape),))
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +91,16 @@ def build(name: str, weights: Weights | None = None, seed: int = 0) -> Built:
         load_checkpoint(built.model, read_checkpoint(weights))
     built.model.eval()
     return built
+
+
+def _build_ncnn(path: Path, weights: Weights | None) -> Built:
+    from patc.checkpoints import load_checkpoint, read_checkpoint
+    from patc.frontend.ncnn import has_shapes, load_net, net_inputs
+
+    net = load_net(path)
+    if weights is not None:
+        load_checkpoint(net, read_checkpoint(weights))
+    return Built(net, tuple(net_inputs(net).values()) if has_shapes(net) else None)
 
 
 def call(name: str, code: str = "the model's code") -> Any:

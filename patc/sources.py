@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_mlir import ir
 
@@ -19,6 +19,9 @@ from patc.numerics import MLIR_TYPES
 from patc.parameters import ParameterStore
 from patc.passes.ir.modules import read_signature
 from patc.runtime.program import ENTRY, TensorInfo
+
+if TYPE_CHECKING:
+    from patc.frontend.torch import ImportedModel
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,19 @@ def import_source(model: Any, example_inputs: ExampleInputs, context: ir.Context
         source = read(Path(model), example_inputs, context)
         _require_elements(source)
         return source
-    imported = import_model(model, example_inputs, context)
-    source = Source(
+    source = _torch_source(import_model(model, example_inputs, context))
+    _require_elements(source)
+    return source
+
+
+def _torch_source(imported: ImportedModel) -> Source:
+    return Source(
         imported.module,
         imported.parameters,
         tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.inputs),
         tuple(TensorInfo(spec.name, spec.shape, spec.dtype) for spec in imported.outputs),
         describe_structure(imported.structure, imported.constants),
     )
-    _require_elements(source)
-    return source
 
 
 def _require_elements(source: Source) -> None:
@@ -115,8 +121,17 @@ def _read_onnx(path: Path, example_inputs: ExampleInputs, context: ir.Context) -
     return replace(source, inputs=found.inputs, outputs=found.outputs)
 
 
+def _read_ncnn(path: Path, example_inputs: ExampleInputs, context: ir.Context) -> Source:
+    from patc.frontend.ncnn import load_ncnn, output_names
+
+    net, inputs = load_ncnn(path, None if example_inputs is None else shapes_of(example_inputs))
+    source = _torch_source(import_model(net, inputs, context))
+    names = zip(source.outputs, output_names(net), strict=True)
+    return replace(source, outputs=tuple(replace(info, name=name) for info, name in names))
+
+
 # What reads a file, by the end of its name; torch's are left to the front end for torch.
-_READERS = {".mlir": _read_mlir, ".onnx": _read_onnx}
+_READERS = {".mlir": _read_mlir, ".onnx": _read_onnx, ".param": _read_ncnn}
 
 
 def _tensor_info(name: str, type_: ir.Type, main: Any) -> TensorInfo:

@@ -102,6 +102,10 @@ def _reference(model: Any) -> Callable[[np.ndarray], Any] | None:
     """Return a model as PyTorch runs it; None where it does not."""
     import torch
 
+    if isinstance(model, Path) and model.suffix.lower() == arguments.NCNN:
+        from patc.frontend.ncnn import load_net
+
+        model = load_net(model)
     if isinstance(model, Path):
         if model.suffix.lower() != ".pt2":
             return None

@@ -23,11 +23,12 @@ if TYPE_CHECKING:  # `--help` must not load torch
 
 # The keys of `patc.models.MODELS`, without loading torch.
 MODEL_NAMES = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet18_cifar", "vgg16_cifar")
-MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx")
+MODEL_SUFFIXES = (".pt2", ".mlir", ".onnx", ".param")
+NCNN = ".param"
 LIBRARY_SUFFIXES = (".so", ".o", ".a", ".h")
 MOST_ELEMENTS = 2**40  # whose bytes can still be counted
 BUILT_HELP = f"FILE.py:FUNCTION or MODULE:FUNCTION, or one of {', '.join(MODEL_NAMES)}"
-MODEL_HELP = f"a .pt2, .onnx or .mlir file, {BUILT_HELP}"
+MODEL_HELP = f"a .pt2, .onnx, .mlir or .param (ncnn) file, {BUILT_HELP}"
 WEIGHTS_HELP = "state dict or checkpoint of training: .pth, .pt or .safetensors (seeded weights)"
 TRUST_HELP = "read files of torch by unpickling, which runs any code that they hold: only for files you made"
 SHAPE_HELP = (
@@ -125,7 +126,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-pickle", action="store_true", help=TRUST_HELP)
 
 
-def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models and .pt2 files") -> None:
+def add_pruning(parser: argparse.ArgumentParser, title: str = "pruning of named models, .pt2 and .param files") -> None:
     """Add the options that make a `PatternSpec`."""
     group = parser.add_argument_group(title)
     rate = group.add_mutually_exclusive_group()
@@ -203,16 +204,19 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
     spec = pattern_spec(arguments)
     name = arguments.model
     if Path(name).suffix.lower() in MODEL_SUFFIXES:
-        is_program = Path(name).suffix.lower() == ".pt2"
-        for option in ("weights", "input_shape", *(() if is_program else PRUNING)):
+        suffix = Path(name).suffix.lower()
+        taken = {".pt2": PRUNING, NCNN: (*PRUNING, "weights")}.get(suffix, ())
+        for option in {*PRUNING, "weights", "input_shape"}.difference(taken):
             if getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
         shapes = read_shapes(arguments)
+        if suffix == NCNN and (spec is not None or arguments.weights is not None):
+            return _build_ncnn(arguments, spec, shapes)
         model, report = _open_file(Path(name), arguments.trust_pickle, spec)
         return LoadedModel(Path(name).name, model, shapes[0] if shapes else None, report, shapes[1:])
     if Path(name).exists():
-        raise PatcError(f"expected a .pt2, .onnx or .mlir file, got {_describe_file(name)}", name)
+        raise PatcError(f"expected a .pt2, .onnx, .mlir or .param file, got {_describe_file(name)}", name)
     if name not in MODEL_NAMES and not is_factory(name):
         raise PatcError(f"expected {MODEL_HELP}; got '{name}'{nearest(name, MODEL_NAMES)}")
     shapes = read_shapes(arguments)
@@ -354,6 +358,20 @@ def _open_file(path: Path, trust_pickle: bool, spec: PatternSpec | None) -> tupl
 
     program = load_program(path, trust_pickle=trust_pickle)
     return program, None if spec is None else prune_program_(program, spec)
+
+
+def _build_ncnn(
+    arguments: argparse.Namespace, spec: PatternSpec | None, shapes: Sequence[dict[str, tuple[int, ...]]]
+) -> LoadedModel:
+    """Return a net of ncnn as a module, with other weights or pruned."""
+    from patc import pruning
+    from patc.factories import build
+    from patc.frontend.ncnn import net_inputs
+
+    model: Any = build(arguments.model, read_weights(arguments.weights, arguments.trust_pickle)).model
+    inputs = net_inputs(model, shapes[0] if shapes else None)
+    report = pruning.prune_(model, spec) if spec is not None else None
+    return LoadedModel(Path(arguments.model).name, model, inputs, report, shapes[1:])
 
 
 def _describe_file(name: str) -> str:

@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         subparsers, "bench", "time a model beside PyTorch and other run times", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"a .pt2, .onnx or .patc file, {arguments.BUILT_HELP}")
+    add("model", metavar="MODEL", help=f"a .pt2, .onnx, .param (ncnn) or .patc file, {arguments.BUILT_HELP}")
     add("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     arguments.add_trust(parser)
     arguments.add_shapes(parser)
@@ -198,8 +198,8 @@ def _workload(args: argparse.Namespace) -> Workload:
 
 def _one_shape(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
     shapes = arguments.read_shapes(args)
-    if shapes and not args.model.lower().endswith(".onnx"):
-        raise PatcError("expected an .onnx file together with --shape, got another model", args.model)
+    if shapes and not args.model.lower().endswith((".onnx", arguments.NCNN)):
+        raise PatcError("expected an .onnx or .param file together with --shape, got another model", args.model)
     if len(shapes) > 1:
         raise PatcError("expected --shape once for each input, got several: shapes are timed one by one", args.model)
     return shapes[0] if shapes else None

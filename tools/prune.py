@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = arguments.add_command(
         subparsers, "prune", "prune a network, with or without training, and save its weights", _DESCRIPTION, _EPILOG
     )
-    parser.add_argument("model", metavar="MODEL", help=f"a .pt2 file, {arguments.BUILT_HELP}")
+    parser.add_argument("model", metavar="MODEL", help=f"a .pt2 or .param (ncnn) file, {arguments.BUILT_HELP}")
     parser.add_argument("--weights", metavar="FILE", help=arguments.WEIGHTS_HELP)
     parser.add_argument(
         "-o",

@@ -112,7 +112,7 @@ def check(args: argparse.Namespace) -> None:
     suffix = Path(args.model).suffix.lower()
     if args.output is not None:
         arguments.check_output(args.output, (*SUFFIXES, *([PROGRAM] if suffix == PROGRAM else ())))
-    if suffix in arguments.MODEL_SUFFIXES:
+    if suffix in arguments.MODEL_SUFFIXES and suffix != arguments.NCNN:
         _check_file(args, suffix)
     if args.data is None:
         needing = (name for name in _TRAINING if name != "speedup")
@@ -125,7 +125,7 @@ def check(args: argparse.Namespace) -> None:
 def _check_file(args: argparse.Namespace, suffix: str) -> None:
     """Refuse a file but a program of `torch.export`, which can be pruned in one shot."""
     if suffix != PROGRAM:
-        raise PatcError(f"expected a .pt2 file, or the name of a model, got a {suffix} file", args.model)
+        raise PatcError(f"expected a .pt2 or .param file, or the name of a model, got a {suffix} file", args.model)
     found = _given(args, ("data", "weights", "speedup", "input_shape"))
     if found:
         option = next(iter(found)).replace("_", "-")

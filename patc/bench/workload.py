@@ -32,13 +32,13 @@ class Workload:
     """A network with a batch of inputs. It builds the same tensors in every process.
 
     Attributes:
-        model: what `patc.factories.build` takes, or the path of a .pt2, .onnx or compiled file.
+        model: what `patc.factories.build` takes, also a .param file, or the path of a .pt2, .onnx or compiled file.
         weights: state dict file for a named model; None takes seeded weights.
         seed: of those.
         batch: images of a named model.
         pruning: fields of the `PatternSpec` of a named model; None leaves the weights as they are.
         trust_pickle: files are read by unpickling, which runs code that they hold.
-        shapes: of inputs of an .onnx file, by their names, where the file leaves them open.
+        shapes: of inputs of an .onnx or .param file, by their names, where the file leaves them open.
     """
 
     model: str
@@ -52,7 +52,13 @@ class Workload:
     @property
     def is_file(self) -> bool:
         """Whether the model comes from a file."""
-        return Path(self.model).suffix.lower() in FILE_SUFFIXES or (os.sep in self.model and not is_factory(self.model))
+        is_path = os.sep in self.model and not is_factory(self.model)
+        return not self.is_ncnn and (Path(self.model).suffix.lower() in FILE_SUFFIXES or is_path)
+
+    @property
+    def is_ncnn(self) -> bool:
+        """Whether the model is a .param file, which becomes a module of torch."""
+        return Path(self.model).suffix.lower() == ".param"
 
     @property
     def is_onnx(self) -> bool:
@@ -77,7 +83,7 @@ class Workload:
     def absolute(self) -> Workload:
         """Return the workload with paths that hold in any folder."""
         place = self.model.rpartition(":")[0] if is_factory(self.model) else self.model
-        model = os.path.abspath(self.model) if self.is_file or place.endswith(".py") else self.model
+        model = os.path.abspath(self.model) if self.is_file or self.is_ncnn or place.endswith(".py") else self.model
         return replace(self, model=model, weights=self.weights and os.path.abspath(self.weights))
 
     def check(self) -> None:
@@ -140,7 +146,7 @@ class Workload:
             return [shape for _, shape in self._onnx_inputs()]
         if self.is_file:
             return _program_shapes(self._load_program(), self.model)
-        if not is_factory(self.model):
+        if not is_factory(self.model) and not self.is_ncnn:
             from patc.models import MODELS
 
             return [(self.batch, *MODELS[self.model].input_shape[1:])]
@@ -156,7 +162,13 @@ class Workload:
         from patc.factories import build
 
         weights = None if self.weights is None else read_checkpoint(self.weights, self.trust_pickle)
-        return build(self.model, weights, self.seed)
+        built = build(self.model, weights, self.seed)
+        if not self.is_ncnn or self.shapes is None:
+            return built
+        from patc.frontend.ncnn import net_inputs
+
+        shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
+        return replace(built, inputs=tuple(net_inputs(built.model, shapes).values()))
 
     def write_onnx(self, path: Path) -> None:
         """Write the .onnx file again, with the shapes that are measured.

@@ -30,7 +30,7 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
 
     Args:
         model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported so that any batch
-            goes through, or of an .onnx file that leaves the batch open.
+            goes through, or of an .onnx file that leaves the batch open, or of a .param file of ncnn.
         example_inputs: as for `patc.compile`, each with images along its first dimension.
 
     Raises:
@@ -46,13 +46,19 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
         if shapes:
             return model, shapes
         model = load_program(file)
+    if file is not None and file.suffix.lower() == ".param":
+        from patc.frontend.ncnn import load_ncnn
+
+        model, example_inputs = load_ncnn(file, None if example_inputs is None else shapes_of(example_inputs))
     if isinstance(model, ExportedProgram):
         if example_inputs is None:
             example_inputs = model.example_inputs[0] if model.example_inputs else _made_inputs(model)
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
         found = type(model).__name__ if file is None else f"a {file.suffix} file"
-        expected = "expected a torch.nn.Module, an exported program or an .onnx file together with dynamic_batch"
+        expected = (
+            "expected a torch.nn.Module, an exported program, an .onnx or a .param file together with dynamic_batch"
+        )
         raise PatcError(f"{expected}, got {found}")
     if example_inputs is None:
         raise PatcError("expected example inputs together with dynamic_batch, found none")

@@ -10,14 +10,16 @@ import torch
 from torch_mlir import ir
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d{1,9})\b')
+_OWN_LAYERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ncnn_")
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 # A .pt2 file may have been exported on another machine, where torch is in another place.
 _TORCH_ELSEWHERE = re.compile(r"[/\\](site|dist)-packages[/\\]torch[/\\]")
 
 
 def is_torch_file(path: str) -> bool:
-    """Return whether a Python file belongs to torch, not to the user."""
-    generated = path.startswith("<eval_with_key>")
+    """Return whether a Python file belongs to torch, or is the code of layers that a front end makes of a file, and not
+    the user's."""
+    generated = path.startswith("<eval_with_key>") or path.startswith(_OWN_LAYERS)
     return generated or path.startswith(_TORCH_FOLDER) or _TORCH_ELSEWHERE.search(path) is not None
 
 
