@@ -115,16 +115,21 @@ def compile_arguments(
     """Compile the model that the arguments describe, with progress on a terminal."""
     tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_options(args.target, dtype, tune)
-    key = None if loaded is not None else _cache_key(args)
+    key = None if loaded is not None else cache_key(args)
+    return kept(key, lambda: _compile(args, tune, dtype, quiet, loaded))
+
+
+def kept(key: str | None, make: Callable[[], CompiledModel]) -> CompiledModel:
+    """Return the model that the cache has for a key, or what `make` returns, which it then has; None is never kept."""
     if key is None:
-        return _compile(args, tune, dtype, quiet, loaded)
+        return make()
     from patc.code_cache import CodeCache
 
     cache = CodeCache()
     found = cache.load(key)
     if found is None:
         with cache.storing(key) as made:
-            found = _compile(args, tune, dtype, quiet)
+            found = make()
             made.append(found)
     return found
 
@@ -152,9 +157,13 @@ def _compile(
         )
 
 
-def _cache_key(args: argparse.Namespace) -> str | None:
+def cache_key(args: argparse.Namespace, **others: Any) -> str | None:
     """Return the key of the cache for what is to be compiled; None where it is not to be kept, as what code builds that
-    may read anything."""
+    may read anything.
+
+    Args:
+        others: what else decides about it.
+    """
     from patc.code_cache import is_disabled, make_key
 
     is_named = args.model in arguments.MODEL_NAMES
@@ -165,7 +174,9 @@ def _cache_key(args: argparse.Namespace) -> str | None:
 
     given = {name: getattr(args, name) for name in (*arguments.DECIDING, "trust_pickle")}
     model = args.model if is_named else os.path.abspath(args.model)
-    return make_key({**given, "model": model, "target": get_target(args.target), "cores": available_threads()})
+    return make_key(
+        {**given, **others, "model": model, "target": get_target(args.target), "cores": available_threads()}
+    )
 
 
 def _default_format(target: str, output: str) -> str:

@@ -14,6 +14,8 @@ from patc.diagnostics import PatcError
 from patc.picture_files import open_picture
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from patc.runtime.model import CompiledModel
 
 # What torchvision's ImageNet networks were trained with: red, green, blue.
@@ -120,6 +122,23 @@ def _check_shape(shape: Sequence[int]) -> None:
 
 def _read(path: str, width: int, height: int) -> np.ndarray:
     """Return a picture of the size as numbers from 0 to 1, with the colours last."""
+    from PIL import Image
+
+    picture = read_picture(path).convert("RGB")
+    scale = max(width / picture.width, height / picture.height) / CROP
+    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    picture = picture.crop((left, top, left + width, top + height))
+    return np.asarray(picture, np.float32) / 255
+
+
+def read_picture(path: str) -> Image.Image:
+    """Return the picture in a file, upright.
+
+    Raises:
+        PatcError: the file is missing or no picture.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -127,15 +146,9 @@ def _read(path: str, width: int, height: int) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_picture(path) as file:
-                picture = ImageOps.exif_transpose(file).convert("RGB")
+                return ImageOps.exif_transpose(file)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise PatcError("expected a picture, found another format or damaged data", path) from None
-    scale = max(width / picture.width, height / picture.height) / CROP
-    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    picture = picture.crop((left, top, left + width, top + height))
-    return np.asarray(picture, np.float32) / 255
 
 
 def _normalize(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:

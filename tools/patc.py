@@ -14,6 +14,7 @@ COMMANDS = (
     "compile",
     "run",
     "accuracy",
+    "upscale",
     "report",
     "prune",
     "bench",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ncnn_nets import write_upscaler
 from PIL import Image
 from torch import nn
 
@@ -89,6 +90,7 @@ def write_files(folder: Path) -> None:
     (folder / "net.mlir").write_text(CONV)
     _write_onnx(folder / "detector.onnx", "y")
     _write_onnx(folder / "net.onnx", 8)
+    write_upscaler(folder, "upscale")
     np.savez(folder / "x.npz", x=np.ones((1, 3, 16, 16), np.float32))
     _write_cifar(folder / "cifar-10-batches-bin")
     for part in ("train", "val"):

@@ -24,13 +24,38 @@ def plain(values: np.ndarray) -> bytes:
     return values.astype("<f4").tobytes()
 
 
-def write_net(folder: Path, lines: Sequence[str], weights: bytes = b"") -> Path:
-    """Write `net.param` and `net.bin`, and return the path of the first."""
+def write_net(folder: Path, lines: Sequence[str], weights: bytes = b"", name: str = "net") -> Path:
+    """Write `NAME.param` and `NAME.bin`, and return the path of the first."""
     blobs = {word for line in lines for word in line.split()[4 : 4 + sum(map(int, line.split()[2:4]))]}
-    path = folder / "net.param"
+    path = folder / f"{name}.param"
     path.write_text("\n".join(["7767517", f"{len(lines)} {len(blobs)}", *lines, ""]))
     path.with_suffix(".bin").write_bytes(weights)
     return path
+
+
+def write_upscaler(folder: Path, name: str = "net", pads: int = 1) -> Path:
+    """Write a net that doubles pictures: two convolutions with random weights, pixels from channels, and what resizing
+    makes of the picture.
+
+    Args:
+        pads: of the convolutions; without them the output lacks a border.
+    """
+    generator = np.random.default_rng(5)
+    first, second = (generator.normal(0, 0.1, size).astype(np.float32) for size in ((8, 3, 3, 3), (12, 8, 3, 3)))
+    lines = [
+        "Input in 0 1 data",
+        "Split split 1 2 data a b",
+        f"Convolution first 1 1 a c 0=8 1=3 4={pads} 5=1 6=216 9=1",
+        f"Convolution second 1 1 c d 0=12 1=3 4={pads} 5=1 6=864",
+        "PixelShuffle up 1 1 d e 0=2",
+        "Interp resize 1 1 b f 0=2 1=2.0 2=2.0",
+        "BinaryOp sum 2 1 e f output",
+    ]
+    if not pads:
+        lines[5:] = ["ReLU end 1 1 e output"]
+        lines[1:3] = ["Convolution first 1 1 data c 0=8 1=3 5=1 6=216 9=1"]
+    bias = np.full(12, 0.1, np.float32)
+    return write_net(folder, lines, tagged(first) + plain(bias[:8]) + tagged(second) + plain(bias), name)
 
 
 def run_ncnn(path: Path, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
