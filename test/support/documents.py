@@ -91,6 +91,8 @@ def write_files(folder: Path) -> None:
     _write_onnx(folder / "detector.onnx", "y")
     _write_onnx(folder / "net.onnx", 8)
     write_upscaler(folder, "upscale")
+    Image.new("RGB", (48, 40), "teal").save(folder / "small.png")
+    (folder / "frames.raw").write_bytes(bytes(3 * 32 * 24 * 2))
     np.savez(folder / "x.npz", x=np.ones((1, 3, 16, 16), np.float32))
     _write_cifar(folder / "cifar-10-batches-bin")
     for part in ("train", "val"):
