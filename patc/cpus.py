@@ -113,6 +113,23 @@ _SAPPHIRE_RAPIDS = {
     "stationary_sums": 0.23,
     "stationary_ends_cycles": 21.0,
 }
+# Fitted to 57 layers of ResNet's, VGG's and MobileNet's shapes, dense and with patterns, with up to 12 schedules each, on
+# one core of an EPYC (family 26, model 2), nothing else running, November 2026.
+_ZEN_5 = {
+    "contention": 0.05,
+    "parked_cycles": 3.0,
+    "transform_operation": 2.0,
+    "store_cycles": 0.3,
+    "loop_entry_cycles": 1.0,
+    "mispredicted_cycles": 20.0,
+    "distant_line_cycles": 6.0,
+    "prefetched_line_cycles": 0.7,
+    "written_line_cycles": 0.7,
+    "planes_bytes_per_cycle": 16.0,
+    "stream_bytes_per_cycle": 24.0,
+    "stationary_inputs": 0.05,
+    "stationary_ends_cycles": 6.0,
+}
 X86 = {
     "haswell": Cpu(8, 16, 5, 2, 2, 64, 4, 32, 256, 8, 2.5),  # Intel, 4th generation: 25 bytes a cycle
     "skylake": Cpu(8, 16, 4, 2, 2, 64, 4, 32, 256, 8, 2.2),  # Intel, client: 29 bytes a cycle
@@ -127,7 +144,7 @@ X86 = {
     # AMD 56665; a line of the second level and what Winograd's transforms take were measured.
     "znver3": Cpu(8, 16, 4, 2, 2, 64, 6, 32, 512, 8, 2.0, {"transform_operation": 2.0}),
     "znver4": Cpu(16, 16, 4, 2, 2, 64, 6, 32, 1024, 8, 1.3),  # AMD 57647; a line was fitted to tiles
-    "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0),  # AMD 58455: 64 bytes a cycle; C&C
+    "znver5": Cpu(16, 32, 4, 2, 2, 128, 8, 48, 1024, 12, 1.0, _ZEN_5),  # AMD 58455: 64 bytes a cycle; C&C
 }
 AARCH64 = {
     "cortex-a53": Cpu(4, 4, 4, 1, 1, 8, 2, 32, 128, 4, 4.0),  # Arm (manual); four share 512 KiB
