@@ -89,6 +89,7 @@ class CoreCosts:
         stationary_fma: input-stationary: part of the cycles that multiply-adds would take alone; the rest overlaps.
         stationary_sums: part of the cycles of the loads of accumulators and weights.
         stationary_inputs: part of the cycles of the loads of a pattern's inputs.
+        stationary_packs: to put one more row into a vector of a pattern's inputs.
         stationary_ends_cycles: one vector of accumulators from its bias to the output.
 
     Raises:
@@ -145,6 +146,7 @@ class CoreCosts:
     stationary_fma: float = 0.92
     stationary_sums: float = 0.35
     stationary_inputs: float = 0.06
+    stationary_packs: float = 1.0
     stationary_ends_cycles: float = 11.0
 
     def __post_init__(self) -> None:

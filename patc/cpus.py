@@ -113,7 +113,7 @@ _SAPPHIRE_RAPIDS = {
     "stationary_sums": 0.23,
     "stationary_ends_cycles": 21.0,
 }
-# Fitted to 57 layers of ResNet's, VGG's and MobileNet's shapes, dense and with patterns, with up to 12 schedules each, on
+# Fitted to 57 layers of ResNet's, VGG's and MobileNet's shapes, dense and with patterns, with up to 12 schedules each,
 # one core of an EPYC (family 26, model 2), nothing else running, November 2026.
 _ZEN_5 = {
     "contention": 0.05,
@@ -128,6 +128,7 @@ _ZEN_5 = {
     "planes_bytes_per_cycle": 16.0,
     "stream_bytes_per_cycle": 24.0,
     "stationary_inputs": 0.05,
+    "stationary_packs": 0.25,
     "stationary_ends_cycles": 6.0,
 }
 X86 = {

@@ -33,9 +33,10 @@ class HostModel(CoreModel):
         shared = {position for pack in packs for _, position in pack.pieces if len(pack.pieces) > 1}
         inputs = len(taps) * sum(pack.pieces[0][1] in shared for pack in packs)
         inputs += len(needed) * (len(packing.chunks) - len(shared))
+        packed = costs.stationary_packs * len(taps) * (vectors - len(packs))
         return StationaryCost(
             kernel=costs.stationary_fma * multiply + costs.stationary_sums * sums,
-            cell=costs.stationary_inputs * (loads + shifts) + len(taps) * (vectors - len(packs)),
+            cell=costs.stationary_inputs * (loads + shifts) + packed,
             filter=costs.stationary_ends_cycles * vectors,
             # A kernel's weights for each vector length; accumulators come and go.
             registers=inputs + len(taps) * len({pack.lanes for pack in packs}),
