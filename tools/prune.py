@@ -48,6 +48,7 @@ examples:
   patc prune vgg16_cifar --data glyphs --dense-epochs 8 --extract 8 --compression 8 -o pruned.safetensors
   patc prune net.py:build --data data.py:open --scheme block --method reweighted --compression 4 -o pruned.safetensors
   torchrun --nproc-per-node=2 -m patc.tools.patc prune resnet18_cifar --data glyphs --compression 8 -o out.safetensors
+  patc prune net.py:build --data data.py:open --scheme kernel-blocks --compression 8 --bits 8 -o pruned.safetensors
   patc prune net.pt2 --compression 4 -o pruned.pt2
   patc compile resnet18 --weights pruned.safetensors -o resnet18.patc
 """

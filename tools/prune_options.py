@@ -13,6 +13,7 @@ from patc.tools import arguments
 if TYPE_CHECKING:
     from patc.pruning import PatternSpec, Plan
     from patc.pruning.methods.base import Method
+    from patc.pruning.schemes import Scheme
     from patc.pruning.train_options import TrainOptions
 
 # The options of training, with what they are in `TrainOptions` and `AdmmSchedule`.
@@ -22,7 +23,9 @@ _TRAINING = (
 )  # fmt: skip
 _PENALTY = ("rho", "growth", "most_rho", "ramp")
 _PATTERN = ("library", "pointwise", "filter_group", "depthwise", "library_5x5", "first_layer", "kernels", "share")
-_SCHEMES = ("pattern", "block", "unstructured", "filters")
+# Of these `Pattern`, which a plan gives layers, knows nothing.
+_SPEC = ("library_5x5", "first_layer", "extract")
+_SCHEMES = ("pattern", "block", "kernel-blocks", "unstructured", "filters")
 _METHODS = ("admm", "reweighted", "group-lasso", "magnitude")
 
 SUFFIXES = (".safetensors", ".pth")
@@ -35,6 +38,12 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scheme", metavar="S", choices=_SCHEMES, help=f"{', '.join(_SCHEMES)} (pattern)")
     group.add_argument("--block", metavar="RxC", type=_block, help="rows of a block, or rows and columns (8)")
     group.add_argument("--remove", metavar="WHAT", help="of blocks: columns, rows, both or block (columns)")
+    group.add_argument(
+        "--bits",
+        metavar="B",
+        type=int,
+        help="levels of all weights that can be pruned, 8 to 1 bits, beside the zeros or alone; rates count them all",
+    )
     group.add_argument("--layers", metavar="NAMES", help="layers of another scheme, as in 'encoder.*' (all)")
     group.add_argument("--depthwise", metavar="HOW", help="depthwise convolutions: dense or pattern (dense)")
     group.add_argument("--library-5x5", metavar="NAME", help="pattern library of 5x5 convolutions (they stay dense)")
@@ -98,8 +107,8 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         PatcError: the first thing that does not.
     """
-    if args.compression is None and args.connectivity is None and args.speedup is None:
-        raise PatcError("expected --compression or --connectivity, got neither")
+    if _has_no_rate(args) and args.bits is None:
+        raise PatcError("expected --compression, --connectivity or --bits, got none")
     if args.speedup is not None and not (args.compression is None and args.connectivity is None):
         raise PatcError("expected --speedup without --compression and --connectivity, got both")
     if args.speedup is not None and (args.rate or args.allocation):
@@ -135,6 +144,13 @@ def _check_file(args: argparse.Namespace, suffix: str) -> None:
 def _check_scheme(args: argparse.Namespace) -> None:
     """Refuse options of another scheme or method."""
     scheme, method = args.scheme or "pattern", args.method or "admm"
+    if _has_no_rate(args):
+        found = _given(args, ("scheme", *_PATTERN, "extract", "block", "remove", "layers", "rate"))
+        if found or args.balanced:
+            option = next(iter(found), "balanced").replace("_", "-")
+            raise PatcError(f"expected --compression or --connectivity together with --{option}, got --bits alone")
+    elif args.bits is not None and scheme == "pattern" and (found := _given(args, _SPEC)):
+        raise PatcError(f"expected no --{next(iter(found)).replace('_', '-')} together with --bits, got both")
     options = {"pattern": (*_PATTERN, "extract"), "block": ("block", "remove")}
     for of, names in options.items():
         found = _given(args, names) if of != scheme else {}
@@ -159,16 +175,38 @@ def make_target(args: argparse.Namespace) -> PatternSpec | Plan:
     Raises:
         PatcError: a value is out of its range.
     """
-    from patc.pruning import Block, Filters, PatternSpec, Plan, Unstructured
+    from patc.pruning import Both, Levels, PatternSpec, Plan
 
     rates = tuple(args.rate or ())
-    if args.scheme in (None, "pattern"):
+    if args.bits is None and args.scheme in (None, "pattern"):
         fields = _given(args, (*_PATTERN, "compression", "connectivity", "allocation"))
         return PatternSpec(**fields, balanced=args.balanced, rates=rates)
-    block = _given(args, ("remove",)) | dict(zip(("rows", "columns"), args.block or (), strict=False))
-    scheme = {"block": lambda: Block(**block), "unstructured": Unstructured, "filters": Filters}[args.scheme]()
+    if _has_no_rate(args):
+        return Plan([("*", Levels(args.bits))])
+    names, scheme = args.layers or "*", _make_scheme(args)
+    entries: list[tuple[str, Scheme]] = [(names, scheme)]
+    if args.bits is not None:
+        entries = [(names, Both(scheme, Levels(args.bits))), ("*", Levels(args.bits))]
     fields = _given(args, ("compression", "allocation"))
-    return Plan([(args.layers or "*", scheme)], **fields, rates=rates, rate=args.connectivity)
+    return Plan(entries, **fields, rates=rates, rate=args.connectivity)
+
+
+def _make_scheme(args: argparse.Namespace) -> Scheme:
+    from patc.pruning import Block, Filters, KernelBlocks, Pattern, Unstructured
+
+    block = _given(args, ("remove",)) | dict(zip(("rows", "columns"), args.block or (), strict=False))
+    pattern = _given(args, tuple(name for name in _PATTERN if name not in _SPEC))
+    return {
+        "pattern": lambda: Pattern(**pattern, balanced=args.balanced),
+        "block": lambda: Block(**block),
+        "kernel-blocks": KernelBlocks,
+        "unstructured": Unstructured,
+        "filters": Filters,
+    }[args.scheme or "pattern"]()
+
+
+def _has_no_rate(args: argparse.Namespace) -> bool:
+    return args.compression is None and args.connectivity is None and args.speedup is None
 
 
 def make_options(args: argparse.Namespace) -> TrainOptions:

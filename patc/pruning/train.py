@@ -337,7 +337,7 @@ class _Run:
         return PatcError(f"{expected}, found {found}: a lower learning rate may help; {left}")
 
     def _end_epoch(self, phase: Phase, epoch: int) -> None:
-        if phase.kind in ("admm", "prune"):
+        if phase.kind in _PRUNED:
             assert self.pruner is not None
             self.pruner.step()
         elif phase.kind == "extract":

@@ -83,7 +83,7 @@ def test_own_nets_train_to_blocks(capsys: pytest.CaptureFixture[str], code: Path
     text = run(capsys, *words("--scheme", "block", "--block", "8", "--method", "reweighted", "--compression", "4",
                               "-o", "out.safetensors"))  # fmt: skip
     assert "own.py:open_data: 128 items to train on, 64 to test with\n" in text
-    assert re.findall(r"^epoch \d/5 (\w+)", text, re.MULTILINE) == ["dense", "dense", "prune", "prune", "retrain"]
+    assert re.findall(r"^epoch \d/5 (\w+) +loss", text, re.MULTILINE) == ["dense", "dense", "prune", "prune", "retrain"]
     state = load_file("out.safetensors")
     for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"):
         bands = (state[name] != 0).reshape(-1, 8, 16)
@@ -105,6 +105,22 @@ def test_methods_resume(capsys: pytest.CaptureFixture[str], code: Path, method: 
     assert all(torch.equal(first[name], second[name]) for name in first)
     message = fail(capsys, *[word if word != method else "reweighted" for word in options], "--resume")
     assert "expected the checkpoint of a run with method Reweighted" in message
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_bits_are_of_all_weights(capsys: pytest.CaptureFixture[str], code: Path, bits: int) -> None:
+    options = words("--scheme", "block", "--layers", "rnn.*", "--compression", "2", "--bits", str(bits), "-o", "a.pth")
+    text = run(capsys, *options)
+    assert len(re.findall(rf" block, {bits} bits? ", text)) == 2 and f"8x16    {bits} bit" in text
+    state = torch.load("a.pth", weights_only=True)
+    for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"):
+        sizes = [row[row != 0].abs().unique().numel() for row in state[name]]
+        assert 0 < max(sizes) <= max(1, 2 ** (bits - 1) - 1)
+    assert bool((state["head.weight"] != 0).all()) or bits > 1
+    alone = words("--bits", str(bits), "--run-folder", "alone")
+    assert "block" not in run(capsys, *alone)
+    message = fail(capsys, *alone, "--scheme", "block")
+    assert "expected --compression or --connectivity together with --scheme, got --bits alone" in message
 
 
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
@@ -168,6 +184,10 @@ def test_bad_data_is_one_line(capsys: pytest.CaptureFixture[str], code: Path, na
         ("--scheme block --method reweighted --rho 1", "expected --method admm together with --rho, got reweighted"),
         ("--scheme block --strength 1", "expected --method reweighted or group-lasso together with --strength, got admm"),
         ("--scheme block --method magnitude --ramp 2", "expected ramp to be from 0 to 1, found 2.0"),
+        ("--scheme block --bits 9", "expected levels of 1 to 8 bits, found 9"),
+        ("--bits 4 --first-layer dense", "expected no --first-layer together with --bits, got both"),
+        ("--bits 4 --extract 8", "expected no --extract together with --bits, got both"),
+        ("--scheme kernel-blocks", "expected a convolution with 3x3 kernels, not a transposed one"),
     ],
 )  # fmt: skip
 def test_bad_options_are_one_line(capsys: pytest.CaptureFixture[str], code: Path, more: str, message: str) -> None:

@@ -600,7 +600,7 @@ def test_resumes_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--data glyphs", "expected --compression or --connectivity, got neither"),
+        ("--data glyphs", "expected --compression, --connectivity or --bits, got none"),
         ("--connectivity 2 --data glyphs --library elog --extract 4", "expected --library or --extract, got both"),
         ("--connectivity 2 --resume", "expected --data together with --resume, got none"),
         ("--connectivity 2 --admm-epochs 3", "expected --data together with --admm-epochs, got none"),

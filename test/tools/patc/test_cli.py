@@ -264,7 +264,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("run scorer.patc --output y.txt", r"y.txt: expected a file named .npy or .npz, got '.txt'"),
         ("run two.patc --output y.npy", "y.npy: expected a .npz file for the 2 outputs of this model"),
         ("report none.patc", "none.patc: expected a compiled model, found no such file"),
-        ("prune vgg16_cifar", "expected --compression or --connectivity, got neither"),
+        ("prune vgg16_cifar", "expected --compression, --connectivity or --bits, got none"),
         ("prune vgg16_cifar --compression 8 --connectivity 2", "argument --connectivity: not allowed with argument --compression"),
         ("prune mobilenet_v2 --compression 8", "expected a compression from 1.000 to 1.000, which is what this model reaches; found 8"),
         ("prune vgg16_cifar --compression 8 -o x.npz", r"x.npz: expected a file named .safetensors or .pth, got '.npz'"),
