@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,13 +197,14 @@ def _make_scheme(args: argparse.Namespace) -> Scheme:
 
     block = _given(args, ("remove",)) | dict(zip(("rows", "columns"), args.block or (), strict=False))
     pattern = _given(args, tuple(name for name in _PATTERN if name not in _SPEC))
-    return {
+    makers: dict[str, Callable[[], Scheme]] = {
         "pattern": lambda: Pattern(**pattern, balanced=args.balanced),
         "block": lambda: Block(**block),
         "kernel-blocks": KernelBlocks,
         "unstructured": Unstructured,
         "filters": Filters,
-    }[args.scheme or "pattern"]()
+    }
+    return makers[args.scheme or "pattern"]()
 
 
 def _has_no_rate(args: argparse.Namespace) -> bool:
