@@ -21,7 +21,8 @@ def largest_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -
 
 def error_of(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest error of an output, of its largest magnitude."""
-    one, other = found.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN whose bits signal, as in memory that nothing was written to
+        one, other = found.astype(np.float64), expected.astype(np.float64)
     if one.shape != other.shape:
         return math.inf
     finite = np.isfinite(other)

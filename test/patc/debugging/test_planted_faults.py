@@ -1,5 +1,5 @@
-"""Faults are planted in passes, one a pass: `patc debug` has to name the pass and the layer, and what it writes has to
-show the fault alone."""
+"""Faults are planted in passes, one a pass and target: `patc debug` has to name the pass and the layer, and what it
+writes has to show the fault alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emulated import needs_arm
+from gpu import needs_device
 from torch import nn
 from torch_mlir import ir
 from torch_mlir.dialects import math, scf
 
+from patc.backends.aarch64 import AArch64Backend
 from patc.backends.base import Options
 from patc.context import make_context
 from patc.debugging import folders
@@ -58,9 +62,8 @@ def source() -> Source:
     return import_source(net, (torch.zeros(1, 3, 5, 17),), make_context())
 
 
-@pytest.fixture(scope="module")
-def options() -> Options:
-    return make_options("host", 2)
+def options_for(target: str) -> Options:
+    return make_options(target, 2 if target == "host" else None)
 
 
 def after(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[ir.Module], None]) -> None:
@@ -126,13 +129,24 @@ def forget_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SparseConv2d, "permute", planted)
 
 
-def swap_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    def change(module: ir.Module) -> None:
-        for op in ops(module, "math.fma")[:1]:
-            first, _, last = list(op.operands)
-            op.operands[0], op.operands[2] = last, first
+def swap_factors(module: ir.Module, name: str = "math.fma") -> None:
+    for op in ops(module, name)[:1]:
+        first, _, last = list(op.operands)
+        op.operands[0], op.operands[2] = last, first
 
-    after(monkeypatch, "pattern-vectorize", change)
+
+def swap_factors_after(pass_name: str, op_name: str = "math.fma") -> Plant:
+    return lambda monkeypatch: after(monkeypatch, pass_name, lambda module: swap_factors(module, op_name))
+
+
+def swap_factors_in_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    emit = AArch64Backend.emit
+
+    def planted(self: AArch64Backend, module: ir.Module, target: Any) -> bytes:
+        swap_factors(module)
+        return emit(self, module, target)
+
+    monkeypatch.setattr(AArch64Backend, "emit", planted)
 
 
 def share_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,15 +159,44 @@ def skip_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pattern_parallelize, "scf", loops)
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Where a fault is, and what has to be found.
+
+    Attributes:
+        layers: of which one is named.
+        names: the steps that are named; those of GPUs cannot be told apart, since only a device runs them.
+    """
+
+    plant: Plant
+    layers: set[str]
+    names: tuple[str, ...]
+    target: str = "host"
+
+
+FILE = Path(__file__).name
+GPU_STEPS = ("pattern-map-to-gpu", "pattern-to-spirv", "code generation")
 PLANTS = {
-    "pattern-raise": (forget_activation, {Path(__file__).name}),
-    "pattern-outline": (other_function, {Path(__file__).name}),
-    "pattern-encode": (lose_weight, {"a"}),
-    "pattern-reorder": (forget_inputs, {"b", "c"}),
-    "pattern-vectorize": (swap_factors, {"a"}),
-    "pattern-plan-memory": (share_all_memory, {"a", "b"}),
-    "pattern-parallelize": (skip_turns, {"a"}),
+    "raise": Planted(forget_activation, {FILE}, ("pattern-raise",)),
+    "outline": Planted(other_function, {FILE}, ("pattern-outline",)),
+    "encode": Planted(lose_weight, {"a"}, ("pattern-encode",)),
+    "reorder": Planted(forget_inputs, {"b", "c"}, ("pattern-reorder",)),
+    "vectorize": Planted(swap_factors_after("pattern-vectorize"), {"a"}, ("pattern-vectorize",)),
+    "plan-memory": Planted(share_all_memory, {"a", "b"}, ("pattern-plan-memory",)),
+    "parallelize": Planted(skip_turns, {"a"}, ("pattern-parallelize",)),
+    "aarch64-encode": Planted(lose_weight, {"a"}, ("pattern-encode",), "aarch64-linux"),
+    "aarch64-vectorize": Planted(
+        swap_factors_after("pattern-vectorize"), {"a"}, ("pattern-vectorize",), "aarch64-linux"
+    ),
+    "aarch64-code": Planted(swap_factors_in_code, {"a"}, ("code generation",), "aarch64-linux"),
+    "vulkan-reorder": Planted(forget_inputs, {"b", "c"}, ("pattern-reorder",), "spirv-vulkan"),
+    "vulkan-map-to-gpu": Planted(swap_factors_after("pattern-map-to-gpu"), {"a"}, GPU_STEPS, "spirv-vulkan"),
+    "vulkan-to-spirv": Planted(
+        swap_factors_after("pattern-to-spirv", "spirv.GL.Fma"), {"a"}, GPU_STEPS, "spirv-vulkan"
+    ),
 }
+MARKS = {"aarch64-linux": [needs_arm], "spirv-vulkan": [needs_device]}
+CASES = [pytest.param(name, marks=MARKS.get(planted.target, ())) for name, planted in PLANTS.items()]
 
 
 def show_alone(name: str, folder: str) -> tuple[int, str]:
@@ -162,7 +205,7 @@ def show_alone(name: str, folder: str) -> tuple[int, str]:
 import sys
 import pytest, test_planted_faults
 from patc.tools.patc import main
-test_planted_faults.PLANTS[{name!r}][0](pytest.MonkeyPatch())
+test_planted_faults.PLANTS[{name!r}].plant(pytest.MonkeyPatch())
 sys.exit(main(["debug", {folder!r}]))
 """
     places = [str(Path(__file__).parent), *sys.path]
@@ -172,30 +215,33 @@ sys.exit(main(["debug", {folder!r}]))
     return run.returncode, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize("name", CASES)
 def test_the_pass_and_the_layer_are_found_and_shown_alone(
-    name: str, source: Source, options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plant, layers = PLANTS[name]
+    wanted = PLANTS[name]
+    options = options_for(wanted.target)
     inputs = random_arrays(source.inputs, 0)
     folder = str(tmp_path / "case")
     with monkeypatch.context() as planted:
-        plant(planted)
+        wanted.plant(planted)
         fault = debug(source, options, inputs, None, lambda step: None, MOST_TRIES)
         assert isinstance(fault, Fault)
         folders.write(folder, fault.what, fault.suspect, fault.trial, fault.inputs)
         assert folders.replay(folder).error > 1e-4
-    if name != "pattern-parallelize":  # what turns do not write may be right where memory is new
+    if name != "parallelize":  # what turns do not write may be right where memory is new
         status, printed = show_alone(name, folder)
         assert status == 1 and re.search(r"^ *off: 1e-0\d is allowed$", printed, re.MULTILINE), printed
-    assert fault.suspect.names == (name,) and any(layer in str(fault.layer) for layer in layers), fault.layer
+    assert fault.suspect.names == wanted.names
+    assert any(layer in str(fault.layer) for layer in wanted.layers), fault.layer
     assert fault.layers <= 2
     is_layers = fault.suspect.base.step == "pattern-outline"  # whose sizes can shrink
     assert not is_layers or sum(array.size for array in fault.inputs) < inputs[0].size
     assert folders.is_reproducer(folder) and folders.replay(folder).error <= 1e-4  # without the fault
 
 
-def test_right_numbers_are_said_to_be_right(source: Source, options: Options) -> None:
-    found = debug(source, options, random_arrays(source.inputs, 0), None, lambda step: None)
+@pytest.mark.parametrize("target", ["host", *(pytest.param(target, marks=marks) for target, marks in MARKS.items())])
+def test_right_numbers_are_said_to_be_right(target: str, source: Source) -> None:
+    found = debug(source, options_for(target), random_arrays(source.inputs, 0), None, lambda step: None)
     assert isinstance(found, Right) and found.error <= 1e-5
     assert max(error for _, error in found.layers) <= 1e-5 and {"a", "b", "c"} <= {name for name, _ in found.layers}
