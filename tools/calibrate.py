@@ -7,6 +7,7 @@ import statistics
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from patc.diagnostics import PatcError
 from patc.tools import arguments
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--check", action="store_true", help="time layers, and say how far the model is off; a minute or two"
     )
     parser.add_argument("--target", metavar="T", default="host", help="with --check: whose code to time (host)")
+    arguments.add_save_ir(parser)
     return parser
 
 
@@ -39,8 +41,10 @@ def run(args: argparse.Namespace) -> int:
         PatcError: a target whose code this machine does not run, or the values cannot be kept.
     """
     if args.check:
-        _check(args.target)
+        _check(args.target, args.save_ir)
         return 0
+    if args.save_ir is not None:
+        raise PatcError("expected --check, for which layers are compiled, together with --save-ir, got none")
     from patc.bench.machine import cpu_name
     from patc.calibration.layers import calibrate
     from patc.calibration.store import calibration_file, load, store
@@ -71,18 +75,20 @@ def _print_values(before: Any, after: Any) -> None:
     make_console().print(table)
 
 
-def _check(name: str) -> None:
+def _check(name: str, save_ir: str | None) -> None:
     from patc.bench.machine import find_caches
     from patc.bench.sharing import Watch
     from patc.calibration.check import check
     from patc.calibration.measure import measure_core
+    from patc.instruments import SaveIr
     from patc.targets import get_target, host
     from patc.tools.console import compilation_progress, make_console, make_table
 
     watch = Watch()
     core = measure_core(host(), find_caches().level2)
     with compilation_progress() as report:
-        found = check(get_target(name), core.clock_hz, notify=lambda layer: report(f"timing {layer}", 0, 1))
+        instruments = SaveIr.into(save_ir)
+        found = check(get_target(name), core.clock_hz, lambda layer: report(f"timing {layer}", 0, 1), instruments)
     table = make_table(("layer", "schedule", "model us", "us", "ratio", "best us"), 2)
     for item in found:
         times = (f"{1e6 * seconds:.0f}" for seconds in (item.modelled, item.measured))

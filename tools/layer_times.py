@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def modelled_times(
-    shape: tuple[int, ...], model: nn.Module, target: PatternSpec | Plan
+    shape: tuple[int, ...], model: nn.Module, target: PatternSpec | Plan, save_ir: str | None = None
 ) -> Callable[[str, float], float]:
     """Return a function of a weight's name and a rate of its units that gives cycles of one thread on this machine.
 
@@ -22,6 +23,7 @@ def modelled_times(
     Args:
         shape: of the input, N, C, H, W.
         target: its rates are replaced.
+        save_ir: a folder for the IR after each pass, in a folder for each rate.
 
     Raises:
         PatcError: the model cannot be pruned, imported or scheduled.
@@ -30,6 +32,7 @@ def modelled_times(
 
     from patc import pruning
     from patc.compiler import host_pipeline, lower_model
+    from patc.instruments import SaveIr
     from patc.layers import collect_layers
 
     pipeline = host_pipeline("host", threads=1).until("schedule")
@@ -39,7 +42,9 @@ def modelled_times(
         if rate not in known:
             pruned = copy.deepcopy(model).cpu().eval()
             pruning.prune_(pruned, target.with_rates({}, rate))
-            module, state = lower_model(pruned, (torch.zeros(shape),), pipeline)
+            folder = None if save_ir is None else os.path.join(save_ir, f"rate-{rate:g}")
+            instruments = SaveIr.into(folder)
+            module, state = lower_model(pruned, (torch.zeros(shape),), pipeline, instruments=instruments)
             known[rate] = {report.name: float(report.predicted_cycles) for report in collect_layers(module, state)}
         # A layer that the compiler removed costs nothing.
         return known[rate].get(layer, 0.0)

@@ -73,6 +73,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_target(parser)
     add_training(parser)
     arguments.add_input_shape(parser)
+    arguments.add_save_ir(parser)
     return parser
 
 
@@ -118,7 +119,8 @@ def _prune(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     built, spec = build(args.model, arguments.read_weights(args.weights, args.trust_pickle)), make_target(args)
     model = built.model
     if args.speedup is not None:
-        times = modelled_times(tuple(built.with_shape(args.input_shape, args.model).tensors[0].shape), model, spec)
+        shape = tuple(built.with_shape(args.input_shape, args.model).tensors[0].shape)
+        times = modelled_times(shape, model, spec, args.save_ir)
         spec = pruning.choose_rates(model, spec, times, args.speedup)
     return pruning.prune_(model, spec), model
 
@@ -159,7 +161,8 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
         print(f"{words}: a small net learns more of so few, such as {SMALL}", flush=True)
     epochs = sum(phase.epochs for phase in plan_phases(options))
     with _progress(epochs, options) as (tell, tell_step):
-        times = None if data.shape is None else functools.partial(modelled_times, (1, *data.shape))
+        shape = None if data.shape is None else (1, *data.shape)
+        times = None if shape is None else functools.partial(modelled_times, shape, save_ir=args.save_ir)
         report = train(model, data, spec, options, folder, bool(args.resume), tell, tell_step, times)
     for histogram in report.histograms:
         print(f"\nkernels that select each of {len(histogram)} patterns:")

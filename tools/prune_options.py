@@ -114,6 +114,8 @@ def check(args: argparse.Namespace) -> None:
         raise PatcError("expected --speedup without --compression and --connectivity, got both")
     if args.speedup is not None and (args.rate or args.allocation):
         raise PatcError("expected --speedup to choose all rates, got --rate or --allocation too")
+    if args.save_ir is not None and args.speedup is None:
+        raise PatcError("expected --speedup, for which the model is compiled, together with --save-ir, got none")
     if args.library is not None and args.extract is not None:
         raise PatcError("expected --library or --extract, got both")
     if args.extract_from is not None and args.extract is None:

@@ -9,6 +9,7 @@ from typing import Any
 from patc.calibration.held_out import LAYERS, HeldOut, build
 from patc.compiler import host_pipeline, lower_model
 from patc.dialects.schedules import Schedule
+from patc.instruments import Instrument
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.targets import Target, require_runnable
@@ -48,7 +49,11 @@ class Checked:
 
 
 def check(
-    target: Target, clock_hz: float, layers: Sequence[HeldOut] = LAYERS, notify: Callable[[str], None] = lambda _: None
+    target: Target,
+    clock_hz: float,
+    notify: Callable[[str], None] = lambda _: None,
+    instruments: Sequence[Instrument] = (),
+    layers: Sequence[HeldOut] = LAYERS,
 ) -> list[Checked]:
     """Measure each layer as the schedules that are best by the model compute it, on one core.
 
@@ -56,6 +61,7 @@ def check(
         target: whose code this machine runs.
         clock_hz: cycles of a core in a second.
         notify: called with each layer before it is measured.
+        instruments: told about the passes.
 
     Raises:
         PatcError: this machine does not run code for the target.
@@ -71,7 +77,7 @@ def check(
 
     module, inputs = build(layers)
     pipeline = host_pipeline(target, 1).until("schedule")
-    lower_model(module, inputs, pipeline, measure)
+    lower_model(module, inputs, pipeline, measure, instruments)
     return [_judge(layer, ways, clock_hz) for layer, ways in zip(layers, found, strict=True)]
 
 

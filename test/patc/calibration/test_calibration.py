@@ -131,4 +131,4 @@ def test_a_target_of_another_architecture_cannot_be_checked() -> None:
     from patc.calibration.check import check
 
     with pytest.raises(PatcError, match="expected a target whose code this machine runs, got 'spirv-vulkan'"):
-        check(get_target("spirv-vulkan"), 1e9, LAYERS[:1])
+        check(get_target("spirv-vulkan"), 1e9, layers=LAYERS[:1])

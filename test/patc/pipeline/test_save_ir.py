@@ -69,3 +69,24 @@ def test_commands_write_the_same(folder: Path, tmp_path: Path, capsys: pytest.Ca
         assert path.read_text() == (tmp_path / "run" / path.name).read_text()
     (tmp_path / "file").write_text("")
     assert "file: expected a folder" in fail(capsys, "run", folder / "net.pt2", "--save-ir", tmp_path / "file")
+
+
+def test_pruning_to_a_speedup_writes_each_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = "torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 16, 3))"
+    source = f"import torch\n\n\ndef build():\n    return {layers}, torch.zeros(1, 3, 12, 12)\n"
+    (tmp_path / "net.py").write_text(source)
+    model = f"{tmp_path}/net.py:build"
+    run(capsys, "prune", model, "--speedup", "1.2", "--save-ir", tmp_path / "ir")
+    folders = sorted((tmp_path / "ir").iterdir())
+    assert len(folders) > 1 and all(re.fullmatch(r"rate-[\d.]+", folder.name) for folder in folders)
+    assert all((folder / "00-import.mlir").exists() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("prune resnet18_cifar --compression 2", "--speedup"), ("calibrate --renew", "--check")]
+)
+def test_commands_that_compile_nothing_say_so(
+    words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"expected {said}" in fail(capsys, *words.split(), "--save-ir", tmp_path / "ir")
+    assert not (tmp_path / "ir").exists()
