@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 import patc
 from patc import PatcError
+from patc.dialects.schedules import Schedule
 
 HIDDEN = {"lstm": 21, "gru": 16, "rnn": 9, "projected": 20}
 
@@ -101,6 +103,19 @@ def test_steps(steps: int, threads: int) -> None:
     names = [op.operation.name for op in layer_ops(module) if op.operation.name.startswith("pattern.")]
     assert names == ["pattern.linear", "pattern.recurrent"]
     found = compile_native(module, state.parameters, threads=threads)(x.numpy())
+    assert_close(found, torch_results(model, [x]))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_units_of_one_direction_are_shared_by_threads(kind: type[nn.RNNBase]) -> None:
+    """Which meet after each step, whether the model of this machine would choose it or not."""
+
+    def shared(op: Any, chosen: Schedule) -> Schedule:
+        return replace(chosen, threads=3) if op.operation.name == "pattern.recurrent" else chosen
+
+    model, x = kind(8, 40).eval(), torch.randn(5, 1, 8)
+    module, state = raised_model(model, [x])
+    found = compile_native(module, state.parameters, threads=3, retile=shared)(x.numpy())
     assert_close(found, torch_results(model, [x]))
 
 

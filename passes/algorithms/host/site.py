@@ -191,9 +191,9 @@ class HostSite:
         bounds = memref.GetGlobalOp(type_, symbol).result
 
         def share(tile: ir.Value | None) -> None:
+            tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
             loop = scf.ParallelOp([], [b.index(0)], [b.index(len(shares))], [b.index(1)], [])
             body = loop.regions[0].blocks.append(b.index_type)
-            tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
 
             def call(piece: Index) -> None:
                 first = b.mul(b.add(b.mul(body.arguments[0], pieces), piece), 4)
