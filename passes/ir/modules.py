@@ -6,6 +6,8 @@ from typing import Any
 
 from torch_mlir import ir
 
+from patc.diagnostics import PatcError
+
 SIGNATURES = "pattern.signatures"  # of a module: the types of its functions on tensors, by name
 
 
@@ -22,15 +24,28 @@ def clone_module(module: ir.Module) -> ir.Module:
 
 def keep_signature(module: ir.Module, function: Any) -> None:
     """Let the module say how a function on tensors is called, before its arguments become flat memory."""
-    attributes = module.operation.attributes
-    known = {item.name: item.attr for item in attributes[SIGNATURES]} if SIGNATURES in attributes else {}
+    known = {item.name: item.attr for item in _signatures(module)}
     known[function.attributes["sym_name"].value] = function.attributes["function_type"]
-    attributes[SIGNATURES] = ir.DictAttr.get(known, context=module.context)
+    module.operation.attributes[SIGNATURES] = ir.DictAttr.get(known, context=module.context)
 
 
 def read_signature(module: ir.Module, function: Any) -> ir.FunctionType:
-    """Return the type of a function, that on tensors where it had one."""
-    attributes, name = module.operation.attributes, function.attributes["sym_name"].value
-    if SIGNATURES in attributes and name in attributes[SIGNATURES]:
-        return ir.FunctionType(attributes[SIGNATURES][name].value)
-    return ir.FunctionType(function.attributes["function_type"].value)
+    """Return the type of a function, that on tensors where it had one.
+
+    Raises:
+        PatcError: what the module says of it is no type of a function.
+    """
+    known, name = _signatures(module), function.attributes["sym_name"].value
+    type_ = known[name] if name in known else function.attributes["function_type"]
+    if not isinstance(type_, ir.TypeAttr) or not isinstance(type_.value, ir.FunctionType):
+        raise PatcError(f"expected {SIGNATURES} of the module to be types of functions, got {type_}", function.location)
+    return type_.value
+
+
+def _signatures(module: ir.Module) -> ir.DictAttr:
+    attributes = module.operation.attributes
+    known = attributes[SIGNATURES] if SIGNATURES in attributes else ir.DictAttr.get({}, context=module.context)
+    if not isinstance(known, ir.DictAttr):
+        place = module.operation.location
+        raise PatcError(f"expected {SIGNATURES} of the module to be a dictionary, got {known}", place)
+    return known

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch_mlir import ir
@@ -24,7 +25,7 @@ from patc.passes.ir.bodies import (
     spread_operand,
     used_arguments,
 )
-from patc.passes.ir.constants import read_constant
+from patc.passes.ir.constants import CONSTANTS, read_constant
 
 
 class NotConstant(Exception):
@@ -37,6 +38,39 @@ def evaluate(value: ir.Value, state: PassState) -> np.ndarray:
     Raises:
         NotConstant: the value depends on an argument, or on an op that is not evaluated.
     """
+    if not _is_of_constants(value):
+        raise NotConstant
+    return _compute(value, state)
+
+
+def _is_of_constants(value: ir.Value) -> bool:
+    """Return whether nothing but constants, and ops that are evaluated, leads to a value.
+
+    A value of a deep net may have a thousand ops before it, all of which are evaluated but for the first: what is not
+    constant is looked for from the nearest on, and without recursion.
+    """
+    queue, seen = deque([value]), {value}
+    while queue:
+        owner = queue.popleft().owner
+        if isinstance(owner, ir.Block):
+            return False
+        operation = owner.operation
+        if operation.name in CONSTANTS:
+            continue
+        if operation.name not in _TENSOR_OPS:
+            return False
+        read = [operation.operands[place] for place in _read_operands(operation)]
+        queue.extend(each for each in read if each not in seen)
+        seen.update(read)
+    return True
+
+
+def _read_operands(operation: ir.Operation) -> Sequence[int]:
+    """Return which operands an op of `_TENSOR_OPS` is computed from."""
+    return used_arguments(operation) if operation.name == "linalg.generic" else (0,)
+
+
+def _compute(value: ir.Value, state: PassState) -> np.ndarray:
     array = read_constant(value, state)
     if array is not None:
         return array.astype(np.float64)
@@ -83,7 +117,13 @@ def evaluate_operand(operation: ir.Operation, place: int, state: PassState) -> n
     Raises:
         NotConstant: it is none, or cannot be laid so.
     """
-    spread = spread_operand(operation, place, evaluate(operation.operands[place], state))
+    if not _is_of_constants(operation.operands[place]):
+        raise NotConstant
+    return _spread(operation, place, state)
+
+
+def _spread(operation: ir.Operation, place: int, state: PassState) -> np.ndarray:
+    spread = spread_operand(operation, place, _compute(operation.operands[place], state))
     if spread is None:
         raise NotConstant
     return spread
@@ -100,7 +140,7 @@ def _shape(operation: ir.Operation) -> tuple[int, ...]:
 
 
 def _evaluate_reshape(operation: ir.Operation, state: PassState) -> np.ndarray:
-    return evaluate(operation.operands[0], state).reshape(_shape(operation))
+    return _compute(operation.operands[0], state).reshape(_shape(operation))
 
 
 def _evaluate_fill(operation: ir.Operation, state: PassState) -> np.ndarray:
@@ -108,19 +148,19 @@ def _evaluate_fill(operation: ir.Operation, state: PassState) -> np.ndarray:
 
 
 def _evaluate_broadcast(operation: ir.Operation, state: PassState) -> np.ndarray:
-    array = evaluate(operation.operands[0], state)
+    array = _compute(operation.operands[0], state)
     added = tuple(operation.attributes["dimensions"])
     return np.broadcast_to(np.expand_dims(array, added), _shape(operation))
 
 
 def _evaluate_transpose(operation: ir.Operation, state: PassState) -> np.ndarray:
-    return evaluate(operation.operands[0], state).transpose(tuple(operation.attributes["permutation"]))
+    return _compute(operation.operands[0], state).transpose(tuple(operation.attributes["permutation"]))
 
 
 def _evaluate_generic(operation: ir.Operation, state: PassState) -> np.ndarray:
     if not is_elementwise(operation):
         raise NotConstant
-    arguments = {place: evaluate_operand(operation, place, state) for place in used_arguments(operation)}
+    arguments = {place: _spread(operation, place, state) for place in used_arguments(operation)}
     result = _CONSTANTS.run(operation, arguments)
     if result is None:
         raise NotConstant

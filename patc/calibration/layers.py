@@ -29,6 +29,6 @@ def calibrate(target: Target) -> Calibration:
     if "sustained_fma" in fitted:
         return Calibration(core.values, core.is_shared)
     found = Calibration({**core.values, "sustained_fma": 1.0}, core.is_shared)
-    checked = check(found.apply(target), core.clock_hz, LAYERS)
+    checked = check(found.apply(target), core.clock_hz, layers=LAYERS)
     share = statistics.median(item.modelled / item.measured for item in checked)
     return Calibration({**core.values, "sustained_fma": round(min(1.0, share), 2)}, core.is_shared)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
+from patc.diagnostics import PatcError
 from patc.layers import unnamed_layers
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
+from patc.passes.ir.elements import element_bytes, numpy_type
 from patc.passes.ir.functions import defined_functions
 from patc.runtime.object_code import INTERFACE
 from patc.runtime.program import ENTRY, Program
@@ -23,19 +25,37 @@ def find_main(module: ir.Module) -> Any:
 
 
 def complete_program(module: ir.Module, state: PassState, program: Program) -> Program:
-    """Return what the last pass made of a model for a CPU; see `patc.backends.base.Backend.complete`."""
-    arguments = ir.FunctionType(find_main(module).attributes["function_type"].value).inputs
+    """Return what the last pass made of a model for a CPU; see `patc.backends.base.Backend.complete`.
+
+    Raises:
+        PatcError: @main does not take what the passes for CPUs let it take.
+    """
+    main = find_main(module)
+    arguments = ir.FunctionType(main.attributes["function_type"].value).inputs
+    tensors = (*program.inputs, *program.outputs)
+    sizes = [memory_bytes(argument) for argument in arguments]
+    if len(sizes) <= len(tensors) or None in sizes or sizes[: len(tensors)] != [info.nbytes for info in tensors]:
+        taken = f"the memory of {len(program.inputs)} inputs and {len(program.outputs)} outputs, and of time stamps"
+        found = ", ".join(map(str, arguments)) or "nothing"
+        raise PatcError(f"expected @{ENTRY} to take {taken}, got {found}", main.location)
     # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
     # model that needs neither has none.
-    memories = arguments[len(program.inputs) + len(program.outputs) + 1 :]
+    memories = arguments[len(tensors) + 1 :]
     if not program.layers:
-        stamps = ir.MemRefType(arguments[len(program.inputs) + len(program.outputs)]).shape[0]
+        stamps = ir.MemRefType(arguments[len(tensors)]).shape[0]
         program = replace(program, layers=unnamed_layers(stamps - 1))
     program = replace(program, buffers=state.buffers)
     if memories:
         arena_bytes = ir.MemRefType(memories[0]).shape[0]
         program = replace(program, weights=state.parameters[WEIGHTS], arena_bytes=arena_bytes)
     return program
+
+
+def memory_bytes(type_: ir.Type) -> int | None:
+    """Return the size of a memref of one dimension, of elements as tensors have them; None for another type."""
+    if not isinstance(type_, ir.MemRefType) or type_.rank != 1 or not type_.has_static_shape:
+        return None
+    return None if numpy_type(type_) is None else type_.shape[0] * element_bytes(type_)
 
 
 def state_interface(module: ir.Module, stated: bytes) -> None:

@@ -10,29 +10,42 @@ from torch_mlir import ir
 from torch_mlir.dialects import gpu
 from torch_mlir.passmanager import PassManager
 
-from patc.codegen.program import find_main
+from patc.codegen.program import find_main, memory_bytes
 from patc.diagnostics import PatcError
 from patc.layers import unnamed_layers
 from patc.passes.algorithms.gpu.launches import CONTINUES
-from patc.passes.base import PassState
+from patc.passes.base import PassState, fail
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.functions import top_level_ops
 from patc.passes.pattern_map_to_gpu import INPUTS, OUTPUTS, WINDOWS
 from patc.passes.pattern_to_spirv import shared_bytes, spirv_name, target_environment
 from patc.runtime.gpu_code import Dispatch, GpuCode, GpuKernel
-from patc.runtime.program import Program
+from patc.runtime.program import ENTRY, Program
 
 
 def complete_gpu_program(module: ir.Module, state: PassState, program: Program) -> Program:
-    """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.complete`."""
+    """Return the program of a module of launches and SPIR-V modules; see `patc.backends.base.Backend.complete`.
+
+    Raises:
+        PatcError: @main computes nothing, or is not what `pattern-map-to-gpu` makes.
+    """
     main = find_main(module)
-    arena = main.regions[0].blocks[0].arguments[0].type
+    arguments = ir.FunctionType(main.attributes["function_type"].value).inputs
+    sizes = [size for argument in arguments if (size := memory_bytes(argument)) is not None]
+    if len(sizes) != 2 or len(arguments) != 2:
+        found = ", ".join(map(str, arguments)) or "nothing"
+        raise PatcError(f"expected @{ENTRY} to take an arena and weights, got {found}", main.location)
+    for name, infos in ((INPUTS, program.inputs), (OUTPUTS, program.outputs)):
+        starts = _numbers(main, name)
+        inside = (0 <= start <= sizes[0] - info.nbytes for start, info in zip(starts, infos, strict=False))
+        if len(starts) != len(infos) or not all(inside):
+            raise fail(main, f"{name} to be places of {len(infos)} tensors in the arena", starts)
     launches = _launches(main)
     if not launches:  # kernels say what an artefact is of
         raise PatcError("expected a model that computes something, got one without layers")
     layers = program.layers or unnamed_layers(sum(CONTINUES not in op.attributes for op in launches))
-    memory = {"arena_bytes": arena.shape[0], "buffers": state.buffers}
-    return replace(program, weights=state.parameters[WEIGHTS], layers=layers, **memory)
+    weights = state.parameters[WEIGHTS]
+    return replace(program, weights=weights, layers=layers, arena_bytes=sizes[0], buffers=state.buffers)
 
 
 def _launches(main: Any) -> list[Any]:
@@ -44,7 +57,9 @@ def generate_code(module: ir.Module) -> GpuCode:
     main = find_main(module)
     launches = _launches(main)
     whole = main.regions[0].blocks[0].arguments[1].type.shape[0]
-    numbers = list(main.attributes[WINDOWS]) if WINDOWS in main.attributes else [0, whole]
+    numbers = _numbers(main, WINDOWS) or [0, whole]
+    if len(numbers) % 2:
+        raise fail(main, f"{WINDOWS} to be starts and sizes", numbers)
     windows = dict(zip(numbers[::2], numbers[1::2], strict=True))
     layers = itertools.accumulate(int(CONTINUES not in op.attributes) for op in launches)
     dispatches = tuple(_dispatch(op, layer - 1, [*windows]) for op, layer in zip(launches, layers, strict=True))
@@ -57,36 +72,56 @@ def generate_code(module: ir.Module) -> GpuCode:
     converted = {
         op.attributes["sym_name"].value: op for op in module.body.operations if op.operation.name == "spirv.module"
     }
+    for name, kernel in kernels.items():
+        if spirv_name(name) not in converted:
+            raise fail(kernel, f"spirv.module @{spirv_name(name)} beside it (run pattern-to-spirv first)", "none")
     sources = {name: converted[spirv_name(name)] for name in kernels}
     return GpuCode(
         tuple(_kernel(name, kernels[name], sources[name]) for name in kernels),
         dispatches,
-        tuple(main.attributes[INPUTS]),
-        tuple(main.attributes[OUTPUTS]),
+        tuple(_numbers(main, INPUTS)),
+        tuple(_numbers(main, OUTPUTS)),
         tuple(windows.items()),
         serialize(module.context, sources),
     )
 
 
+def _numbers(op: Any, name: str) -> list[int]:
+    """Return the elements of an attribute, an array of i64; none where it is missing."""
+    attribute = op.attributes[name] if name in op.attributes else ir.DenseI64ArrayAttr.get([])
+    if not isinstance(attribute, ir.DenseI64ArrayAttr):
+        raise fail(op, f"{name} to be an array<i64>", attribute)
+    return list(attribute)
+
+
 def _dispatch(op: Any, layer: int, windows: list[int]) -> Dispatch:
     kernel = next(iter(op.attributes["kernel"].value))
-    groups = (_constant(op.gridSizeX), _constant(op.gridSizeY), _constant(op.gridSizeZ))
+    groups = (_constant(op, op.gridSizeX), _constant(op, op.gridSizeY), _constant(op, op.gridSizeZ))
     numbers = [value for value in op.kernelOperands if isinstance(value.type, ir.IndexType)]
     views = [value.owner for value in op.kernelOperands if isinstance(value.type, ir.MemRefType)]
-    shifts = [_constant(view.operands[1]) for view in views]  # those of the arena are 0
-    return Dispatch(kernel, groups, tuple(map(_constant, numbers)), layer, windows.index(max(shifts, default=0)))
+    if any(isinstance(view, ir.Block) or view.name != "memref.view" for view in views):
+        raise fail(op, "memory to be memref.view of the function's arguments", "other memory")
+    shift = max((_constant(op, view.operands[1]) for view in views), default=0)  # those of the arena are 0
+    if shift not in windows:
+        raise fail(op, f"weights from one of {windows} on", shift)
+    return Dispatch(kernel, groups, tuple(_constant(op, value) for value in numbers), layer, windows.index(shift))
 
 
-def _constant(value: ir.Value) -> int:
+def _constant(launch: Any, value: ir.Value) -> int:
+    if isinstance(value.owner, ir.Block) or value.owner.name != "arith.constant":
+        raise fail(launch, "workgroups and numbers to be constants", value.type)
     number: int = value.owner.attributes["value"].value
     return number
 
 
 def _kernel(name: str, module: Any, converted: Any) -> GpuKernel:
-    function = next(op for op in module.regions[0].blocks[0].operations if op.operation.name == "gpu.func")
+    functions = [op for op in module.regions[0].blocks[0].operations if op.operation.name == "gpu.func"]
+    if len(functions) != 1 or "known_block_size" not in functions[0].attributes:
+        raise fail(module, "one gpu.func with known_block_size", f"{len(functions)} functions")
+    function = functions[0]
     numbers = [part for part in function.attributes["function_type"].value.inputs if isinstance(part, ir.IndexType)]
     capabilities, extensions = target_environment(str(module))
-    needed = str(converted.attributes["vce_triple"])
+    needed = str(converted.attributes["vce_triple"]) if "vce_triple" in converted.attributes else ""
     return GpuKernel(
         name,
         next(iter(function.attributes["known_block_size"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,18 @@ def test_what_is_not_constant(body: str) -> None:
 def test_arithmetic_that_is_not_evaluated(body: str) -> None:
     with pytest.raises(NotConstant):
         scalar(body)
+
+
+def test_what_a_deep_net_computes_is_no_constant() -> None:
+    """However many ops lead back to its inputs, and whichever operand goes there."""
+    add = """
+      %{new} = linalg.generic {{indexing_maps = [#map, #map, #map], iterator_types = ["parallel"]}}
+          ins(%{old}, %a : tensor<3xf32>, tensor<3xf32>) outs(%e : tensor<3xf32>) {{
+      ^bb0(%one: f32, %other: f32, %out: f32):
+        %sum = arith.addf %one, %other : f32
+        linalg.yield %sum : f32
+      }} -> tensor<3xf32>"""
+    names = ["x", *(f"v{number}" for number in range(1500)), "y"]
+    body = "".join(add.format(old=old, new=new) for old, new in pairwise(names))
+    with pytest.raises(NotConstant):
+        compute(body, "tensor<3xf32>")
