@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from patc.explain.report import Advice, ModelReport, Net, Report, ReportedLayer
+    from patc.explain.report import Advice, ModelReport, Net, Pair, Report, ReportedLayer
     from patc.runtime.model import CompiledModel
 
 _SHOWN_ADVICE = 5
@@ -198,6 +198,14 @@ def describe_saving(advice: Advice) -> str:
     return f"{'at most' if advice.is_bound else 'about'} {amount}"
 
 
+def describe_change(pair: Pair) -> str:
+    """Return what a layer takes more in the second net, in milliseconds or cycles; "same" for less than a microsecond
+    or a cycle."""
+    if pair.seconds is None:
+        return f"{pair.cycles:+,.0f}" if abs(pair.cycles) >= 1 else "same"
+    return f"{pair.seconds * 1e3:+.3g}" if abs(pair.seconds) >= 1e-6 else "same"
+
+
 def _print_pairs(console: Console, report: Report) -> None:
     """Print the layers of two models side by side."""
     from patc.tools.console import describe_op, format_time, make_table
@@ -211,8 +219,7 @@ def _print_pairs(console: Console, report: Report) -> None:
         items = [None if number is None else net.layers[number] for net, number in zip(nets, numbers, strict=True)]
         known = next(item.layer for item in items if item is not None)
         times = ["" if item is None else format_time(item.time, item.cycles) for item in items]
-        change = f"{pair.cycles:+,.0f}" if pair.seconds is None else f"{pair.seconds * 1e3:+.3g}"
-        table.add_row(known.name, describe_op(known), *times, change)
+        table.add_row(known.name, describe_op(known), *times, describe_change(pair))
     console.print()
     console.print(table)
     console.print("together: " + ", ".join(format_time(net.time, net.cycles) for net in nets), markup=False)

@@ -22,7 +22,7 @@ from patc.tools.console import (
     plural,
     shorten,
 )
-from patc.tools.report import describe_saving
+from patc.tools.report import describe_change, describe_saving
 
 ROW, LANE = 28, 14  # pixels of a layer and of an edge in the graph
 _MOST_LANES = 16
@@ -39,6 +39,7 @@ def render(report: Report) -> str:
     )
     page.filters.update(
         bytes=describe_bytes,
+        change=describe_change,
         describe_op=describe_op,
         explain=describe_explanation,
         kept=describe_kept,

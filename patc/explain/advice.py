@@ -23,7 +23,9 @@ _UNEXPECTED = 1.5  # measured over modelled time, from which on the model is wro
 _FEWEST_TAPS, _MOST_TAPS = 4, 63  # of kernels with patterns
 _LEAST_CHANNELS = 16  # of a layer that is worth pruning
 _PRUNED = 8.0  # compression of layers that are not pruned yet; 2.25 of it by patterns
-_SPARSE_RATE = 0.85  # multiply-adds of loops over kept kernels, beside those of dense loops
+# Multiply-adds of loops over kept weights, beside those of dense loops.
+_SPARSE_RATE = {"conv2d": 0.85, "linear": 0.55}
+_SPLIT = "implicit-gemm"  # of layers with strides it is a way only where no layer with other strides reads their input
 _HALF = ("avx512fp16", "fullfp16")  # features of CPUs that compute in half precision
 _FLOAT_BYTES = 4
 
@@ -46,7 +48,7 @@ def advise(net: Net, threads: int, features: tuple[str, ...]) -> tuple[Advice, .
         features: of the CPU that the code is for.
     """
     found = [advice for number in range(len(net.layers)) for advice in _about_layer(net, number, threads, features)]
-    found += [*_prune_all_further(found), *_fewer_threads(net, threads)]
+    found += [*_together(found), *_fewer_threads(net, threads)]
     kept = [advice for advice in found if advice.saves_share >= LEAST_SHARE]
     return tuple(sorted(kept, key=lambda advice: -advice.saves_share))
 
@@ -96,29 +98,33 @@ def _prune_further(item: ReportedLayer) -> Iterator[_Saving]:
     yield _Saving("prune-further", 1 - twice / chosen.cycles, text)
 
 
-def _prune_all_further(found: list[Advice]) -> Iterator[Advice]:
-    """The same for all layers whose kept kernels are multiplied."""
-    each = [advice for advice in found if advice.kind == "prune-further"]
-    if len(each) > 1:
-        seconds = [advice.saves_seconds for advice in each if advice.saves_seconds is not None]
-        total = sum(seconds) if len(seconds) == len(each) else None
-        text = f"All of what is said below of pruning {len(each)} layers further, together."
-        yield Advice("prune-further", None, text, sum(advice.saves_share for advice in each), total, False)
+def _together(found: list[Advice]) -> Iterator[Advice]:
+    """What all layers save together that are to be pruned, or to be pruned further."""
+    for kind, what in (("prune", ""), ("prune-further", " further")):
+        each = [advice for advice in found if advice.kind == kind]
+        if len(each) > 1:
+            seconds = [advice.saves_seconds for advice in each if advice.saves_seconds is not None]
+            total = sum(seconds) if len(seconds) == len(each) else None
+            text = f"All of what is said below of pruning {len(each)} layers{what}, together."
+            yield Advice(kind, None, text, sum(advice.saves_share for advice in each), total, False)
 
 
 def _prune(item: ReportedLayer) -> Iterator[_Saving]:
-    """Patterns and fewer kernels for a dense convolution, or blocks of weights for one of 1x1."""
+    """Patterns and fewer kernels for a dense convolution, or blocks of weights for one of 1x1 or a linear layer."""
     layer, chosen = item.layer, _find_chosen(item)
     taps = math.prod(layer.kernel)
     is_known = taps == 1 or _FEWEST_TAPS <= taps <= _MOST_TAPS
-    if layer.op != "conv2d" or chosen is None or not is_known or layer.explanation is None:
+    if layer.op not in _SPARSE_RATE or chosen is None or not is_known or layer.explanation is None:
         return
     filters = layer.shape[1]
-    dense = [each for each in layer.explanation.alternatives if each.schedule.algorithm == "dense-direct"]
+    ways = {each.schedule.algorithm: each.cycles for each in reversed(layer.explanation.alternatives)}
+    dense = ways.get("dense-direct") if layer.op == "conv2d" else chosen.cycles
     if not dense or filters < _LEAST_CHANNELS or layer.weights < filters * taps * _LEAST_CHANNELS:
         return
+    if taps == 1 and max(layer.strides) > 1 and _SPLIT not in ways:  # nor is there one for blocks
+        return
     what = "patterns and connectivity of" if taps > 1 else f"blocks (--scheme block --layers {layer.name}) of"
-    pruned = dense[0].cycles / _PRUNED / _SPARSE_RATE
+    pruned = dense / _PRUNED / _SPARSE_RATE[layer.op]
     why = [remark.partition("stays dense: ")[2] for remark in layer.remarks if "stays dense: " in remark]
     unpruned = not why or why[0].startswith("kernels keep up to")
     reason = "Not pruned." if unpruned else f"Its zeros are not used: {why[0]}."
@@ -136,7 +142,7 @@ def _share_evenly(item: ReportedLayer, threads: int) -> Iterator[_Saving]:
         return
     places = "x".join(map(str, item.layer.shape[2:] or item.layer.shape[1:]))
     text = (
-        f"{threads} threads share {places} badly: {sharing:.2f} of the time of even shares. Other sizes of images, or "
+        f"{threads} threads share {places} badly: {sharing:.2f} of the time of even shares. Other sizes of inputs, or "
         "several at once, divide better."
     )
     yield _Saving("threads", 1 - 1 / sharing, text, is_bound=True)

@@ -178,6 +178,24 @@ def test_layers_of_1x1_are_pruned_by_blocks() -> None:
     assert text == "Not pruned. Estimated for blocks (--scheme block --layers conv) of 8x in all."
 
 
+def test_strided_layers_of_1x1_whose_input_is_not_split_are_not_advised_blocks() -> None:
+    ways = (Alternative(Schedule("dense-direct"), 6800, 1.0),)
+    given = layer(op="conv2d", kernel=(1, 1), strides=(2, 2), kernels=None, schedule=ways[0].schedule)
+    assert "prune" not in advice_on(reported(replace(given, explanation=Explanation("memory", 9, ways))))
+    split = (*ways, Alternative(Schedule("implicit-gemm"), 7000, 1.1))
+    assert "prune" in advice_on(reported(replace(given, explanation=Explanation("memory", 9, split))))
+
+
+def test_linear_layers_are_pruned_by_blocks_and_all_layers_together() -> None:
+    ways = (Alternative(Schedule("gemm"), 5500, 1.0), Alternative(Schedule("gemv"), 8000, 1.5))
+    given = reported(layer(op="linear", kernel=(1, 1), shape=(64, 192), kernels=None, schedule=ways[0].schedule))
+    given = replace(given, layer=replace(given.layer, explanation=Explanation("memory", 9, ways)))
+    one, other, both = sorted(advise(net(given, given), 1, ()), key=lambda advice: advice.saves_share)
+    assert one.saves_share == other.saves_share == pytest.approx((1 - 1 / 4.4) / 2) and "blocks" in one.text
+    assert both.text == "All of what is said below of pruning 2 layers, together."
+    assert both.layer is None and both.saves_share == pytest.approx(2 * one.saves_share)
+
+
 def test_dense_algorithms_say_from_where_patterns_win() -> None:
     ways = (Alternative(WINOGRAD, 600, 1.0), Alternative(DIRECT, 1000, 1.7, kept_cycles=800))
     given = layer(schedule=WINOGRAD, explanation=Explanation("multiply-adds", 9, ways))
