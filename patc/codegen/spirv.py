@@ -88,7 +88,9 @@ def generate_code(module: ir.Module) -> GpuCode:
 
 def _numbers(op: Any, name: str) -> list[int]:
     """Return the elements of an attribute, an array of i64; none where it is missing."""
-    attribute = op.attributes[name] if name in op.attributes else ir.DenseI64ArrayAttr.get([])
+    if name not in op.attributes:
+        return []
+    attribute = op.attributes[name]
     if not isinstance(attribute, ir.DenseI64ArrayAttr):
         raise fail(op, f"{name} to be an array<i64>", attribute)
     return list(attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from patc.backends import registry
 from patc.backends.host import HostBackend
 from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
+from patc.execution import compile_module
 from patc.mlir_files import write_module
 from patc.passes.ir.modules import clone_module
 from patc.runtime.native_model import NativeModel
@@ -100,6 +102,60 @@ def test_errors_are_one_line(net: Net, x: torch.Tensor) -> None:
 
 class ToyBackend(HostBackend):
     name = "toy"
+
+
+@pytest.mark.parametrize(
+    ("target", "old", "new", "words"),
+    [
+        (
+            "host",
+            "memref<144xf32>",
+            "memref<145xf32>",
+            "expected @main to take the memory of 1 inputs and 2 outputs",
+        ),
+        (
+            "host",
+            "pattern.signatures = {main = ",
+            "pattern.signatures = {main = 1 : i64, other = ",
+            "to be types of functions",
+        ),
+        (
+            "host",
+            "pattern.signatures = {",
+            "pattern.signatures = 3 : i64, pattern.other = {",
+            "to be a dictionary, got 3",
+        ),
+        (
+            "spirv-vulkan",
+            "pattern.inputs = array<i64: ",
+            "pattern.inputs = array<i64: 1000000000, ",
+            "to be places of 1 tensors",
+        ),
+        (
+            "spirv-vulkan",
+            "pattern.outputs = array<i64: ",
+            "pattern.outputs = array<i32: ",
+            "pattern.outputs to be an array<i64>",
+        ),
+        (
+            "spirv-vulkan",
+            "pattern.inputs = ",
+            "pattern.windows = array<i64: 1>, pattern.inputs = ",
+            "to be starts and sizes, got [1]",
+        ),
+        ("spirv-vulkan", "spirv.module @__spv__", "spirv.module @other", "expected spirv.module @__spv__"),
+    ],
+)
+def test_ir_behind_all_passes_is_checked(
+    target: str, old: str, new: str, words: str, net: Net, x: torch.Tensor
+) -> None:
+    """What is edited there goes to no other pass, and what code is called with is not trusted."""
+    pipeline = host_pipeline(target, 1)
+    module, state = lower_model(net, (x,), pipeline)
+    text = str(module)
+    assert old in text
+    with pytest.raises(PatcError, match=re.escape(words)):
+        compile_module(text.replace(old, new), state.parameters, target=target, stage=pipeline.stages[-1])
 
 
 def test_a_backend_of_another_package(
