@@ -152,7 +152,8 @@ class Upscaler:
                 made = self._run(tile.transpose(2, 0, 1)[None])
                 top, left = (scale * span.start for span in (row, column))
                 part = made[0, :, row.first - top : row.last - top, column.first - left : column.last - left]
-                result[row.first : row.last, column.first : column.last] = part.transpose(1, 2, 0)
+                for channel in range(_CHANNELS):  # numpy takes five times as long for all at once
+                    result[row.first : row.last, column.first : column.last, channel] = part[channel]
         return result
 
     def _with_border(self, frame: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -81,6 +82,23 @@ def test_a_stream_that_ends_within_a_frame(net: Path) -> None:
     assert len(result.stdout) == 48 * 40 * 3
     expected = b"patc: error: expected frames of 1440 bytes, got 7 at the end, behind frame 1\n"
     assert result.stderr.endswith(expected)
+
+
+def test_a_reader_that_has_seen_enough(net: Path) -> None:
+    command = [sys.executable, "-m", "patc.tools.patc", "upscale", str(net), "-", "-", "--size", "24x20"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(bytes(24 * 20 * 3))
+        process.stdin.flush()
+        assert len(process.stdout.read(48 * 40 * 3)) == 48 * 40 * 3
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(2000):  # more than pipes hold
+                process.stdin.write(bytes(24 * 20 * 3))
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize(
