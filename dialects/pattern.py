@@ -10,6 +10,10 @@ attribute `join`, one of "subtract", "subtract_from", "multiply" and "divide", i
 `patc.dialects.joins`. With the unit attribute `joins_last` it joins what the activation gives. `activation` is "none",
 "relu", `#pattern.clamp<minimum, maximum>` or `#pattern.activation<name, [constants]>`; `pads` is
 [top, left, bottom, right].
+
+Activations may be quantised, tensors of `!pattern.quantised`: then a layer computes the same function of the real
+numbers, in the arithmetic of docs/int8.md. Its weights are i8, with an attribute `scales` of one f32 a filter, and its
+bias is i32, in units of the input's scale times the filter's; the result is quantised or f32.
 """
 
 from typing import Any, Optional
@@ -28,6 +32,7 @@ from patc.dialects.attributes import (
     ScheduleAttr,
     WeightFormatAttr,
 )
+from patc.dialects.quantised import QuantisedType
 from patc.dialects.recurrent import RecurrentOp
 from patc.dialects.rules import (
     Tensor,
@@ -42,6 +47,7 @@ from patc.dialects.rules import (
     verify_format,
     verify_integers,
     verify_pool,
+    verify_quantised,
     verify_ranks,
     verify_residual,
     verify_same_shape,
@@ -94,6 +100,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         pads: array<i64: top, left, bottom, right>, zeros around the input.
         groups: i64.
         activation: "none", "relu", #pattern.clamp or #pattern.activation.
+        scales: array<f32: F>, of the weights where the input is quantised; see above.
 
     Example:
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
@@ -105,7 +112,7 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         'pattern.conv2d' op expected input channels to equal groups x weight channels, got <c> and <g> x <k>
         'pattern.conv2d' op expected 'groups' of 1 or more, got <value>
         'pattern.conv2d' op expected filters to be a multiple of groups, got <f> and <g>
-        and the rules of every convolution, see `verify_convolution`.
+        and the rules of every convolution, see `verify_convolution`, and of what is quantised, see `verify_quantised`.
     """
 
     input: Operand[Tensor]
@@ -136,6 +143,8 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         if not rule(self, len(weight) == 4, "weight of rank 4", f"rank {len(weight)}"):
             return False
         if not verify_convolution(self, filters=weight[0], kernel=(weight[2], weight[3])):
+            return False
+        if not verify_quantised(self, weight[0]):
             return False
         groups, channels = integer(self.groups), self.input.type.shape[1]
         return (
@@ -255,7 +264,8 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
 class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
     """A fully connected layer: y = activation(input . weight^T + bias + residual).
 
-    Operands: input N x C, weight F x C, bias F, residual N x F. Attributes: activation, and those of the residual.
+    Operands: input N x C, weight F x C, bias F, residual N x F. Attributes: activation, those of the residual, and
+    scales as in `pattern.conv2d`.
 
     Verifier:
         'pattern.linear' op expected result of shape [<N>, <F>], got <shape>
@@ -283,7 +293,8 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         result = list(self.result.type.shape)
         if not rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
             return False
-        return verify_bias(self, weight[0]) and verify_residual(self) and verify_activation(self)
+        own = verify_bias(self, weight[0]) and verify_quantised(self, weight[0])
+        return own and verify_residual(self) and verify_activation(self)
 
 
 class SparseLinearOp(_SparseOp, name="sparse_linear", traits=[Pure]):
@@ -520,7 +531,8 @@ class ResampleOp(PatternDialect.Operation, name="resample", traits=[Pure]):
 
 
 class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
-    """The same elements in another layout, or of another floating-point type; rounded where that is narrower.
+    """The same elements in another layout, or of another floating-point or quantised type; rounded where that is
+    narrower.
 
     A type without `#pattern.layout` is row-major.
 
@@ -553,6 +565,7 @@ __all__ = [
     "MultiplyOp",
     "ParameterOp",
     "PatternDialect",
+    "QuantisedType",
     "RecurrentOp",
     "RelayoutOp",
     "ResampleOp",

@@ -10,6 +10,7 @@ from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import ActivationAttr, ClampAttr, ExplanationAttr, ScheduleAttr, WeightFormatAttr
 from patc.dialects.joins import FUNCTIONS
+from patc.dialects.quantised import Quantisation, QuantisedType
 
 Tensor = ir.RankedTensorType
 
@@ -174,6 +175,35 @@ def verify_convolution(op: Any, filters: int, kernel: tuple[int, int]) -> bool:
     return verify_residual(op) and verify_activation(op)
 
 
+def verify_quantised(op: Any, filters: int) -> bool:
+    """Check the weights, their scales and the bias of a layer on quantised activations.
+
+    Verifier:
+        op expected 'scales', one a filter, together with a quantised input, got <value>
+        op expected 'scales' to be array<f32> of <F> values above 0, got <value>
+        op expected a residual that is quantised as the result is, got <type>
+        op expected weights of i8, got <type>
+        op expected a bias of i32, got <type>
+    """
+    attr = op.attributes.get("scales", None)
+    is_quantised = Quantisation.of(op.input.type) is not None
+    if not rule(op, (attr is None) != is_quantised, "'scales', one a filter, together with a quantised input", attr):
+        return False
+    if attr is None:
+        return True
+    fits = isinstance(attr, ir.DenseF32ArrayAttr) and len(attr) == filters and all(0 < s < math.inf for s in attr)
+    if not rule(op, fits, f"'scales' to be array<f32> of {filters} values above 0", attr):
+        return False
+    is_made = Quantisation.of(op.result.type) is not None
+    joins = op.residual is None or (Quantisation.of(op.residual.type) is not None) == is_made
+    if not rule(op, joins, "a residual that is quantised as the result is", op.residual and op.residual.type):
+        return False
+    is_byte = str(op.weight.type.element_type) == "i8"
+    if not rule(op, is_byte, "weights of i8", op.weight.type):
+        return False
+    return op.bias is None or rule(op, str(op.bias.type.element_type) == "i32", "a bias of i32", op.bias.type)
+
+
 def verify_residual(op: Any) -> bool:
     """Check the residual of a layer, where it has one, and how it joins the result."""
     if op.residual is None:
@@ -218,6 +248,10 @@ def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
         for value in [*op.operands, *op.results]:
             static = isinstance(value.type, Tensor) and value.type.has_static_shape
             if not rule(op, static, "ranked tensors of static shape", value.type):
+                return False
+            element = value.type.element_type
+            violation = element.find_violation() if isinstance(element, QuantisedType) else None
+            if violation is not None and not rule(op, False, violation, element):
                 return False
         return _verify_schedule(op) and verify(op)
 

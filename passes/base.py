@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # `patc-opt --help` builds its text from passes without loadi
 # Returns the seconds that an op takes on this machine with each of some candidates.
 Measure: TypeAlias = "Callable[[Any, Sequence[Candidate], PassState], Sequence[float]]"
 
+# Writes the ranges of a module's tensors, as `pattern-quantize` reads them.
+Calibrate: TypeAlias = "Callable[[ir.Module, PassState], None]"
+
 AnyPass = TypeVar("AnyPass", bound="Pass")
 
 _TYPE_WORDS = {int: "an integer", bool: "true or false", float: "a number", str: "text", tuple: "integers"}
@@ -40,6 +43,7 @@ class PassState:
         parameters: the arrays behind `pattern.parameter` ops.
         diagnostics: warnings and remarks so far, in the order of emission.
         measure: what to choose schedules by; None for the cost model.
+        calibrate: what finds the ranges of activations, for layers to be quantised; None for those in the module.
         pool: what the constants of all modules that share them become.
         buffers: where activations are, as soon as memory is planned.
     """
@@ -49,6 +53,7 @@ class PassState:
     measure: Measure | None = None
     pool: WeightPool = field(default_factory=WeightPool)
     buffers: tuple[Buffer, ...] = ()
+    calibrate: Calibrate | None = None
 
     def clone(self) -> PassState:
         """Return a state of its own with the same arrays, which no pass changes in place."""

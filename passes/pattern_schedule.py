@@ -168,7 +168,7 @@ class _Unscheduled:
     @cached_property
     def _algorithms(self) -> dict[str, Algorithm[Any]]:
         """Those that apply, by name."""
-        found = {each.name: each for each in self.kind.algorithms(self.target) if each.applies(self.op)}
+        found = {each.name: each for each in self.kind.algorithms(self.target, self.op) if each.applies(self.op)}
         return {name: each for name, each in found.items() if not self.is_exact or each.rounding(self.op) <= 1.0}
 
     def _candidates(self, threads: int) -> list[Candidate]:

@@ -160,7 +160,7 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
 def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:
     """Let the algorithm of an op's schedule write its kernels and the calls of them."""
     kind.check_elements(op)
-    algorithm, schedule = find_algorithm(op, kind.host)
+    algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
     _require_halo(op)
     with op.location:
         algorithm.emit(HostSite(op, schedule, memory))

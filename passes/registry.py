@@ -19,6 +19,7 @@ PASS_NAMES = (
     "pattern-shrink",
     "pattern-encode",
     "pattern-reorder",
+    "pattern-quantize",
     "pattern-demote",
     "pattern-layout",
     "pattern-schedule",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from patc.execution import run_module
     from patc.loading import load
     from patc.pipeline import Pipeline
+    from patc.quantisation.quantize import quantize
     from patc.runtime.model import CompiledModel
     from patc.runtime.stream import Stream
     from patc.targets import Target
@@ -38,6 +39,7 @@ _HOMES = {
     "Target": ("patc.targets", "Target"),
     "compile": ("patc.compiler", "compile_model"),
     "load": ("patc.loading", "load"),
+    "quantize": ("patc.quantisation.quantize", "quantize"),
     "run_module": ("patc.execution", "run_module"),
 }
 _MODULES = ("crossbar", "models", "pruning")
@@ -53,6 +55,7 @@ __all__ = [
     "load",
     "models",
     "pruning",
+    "quantize",
     "run_module",
 ]
 

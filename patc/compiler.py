@@ -22,13 +22,13 @@ from patc.instruments import Instrument, Progress, SaveIr
 from patc.layers import CollectLayers, LayerReport, collect_layers
 from patc.locks import compiling
 from patc.options import make_options
-from patc.passes.base import Measure, PassState
+from patc.passes.base import Calibrate, Measure, PassState
 from patc.passes.ir.arena import WeightPool
 from patc.pipeline import Pipeline
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
 from patc.runtime.model import CompiledModel
-from patc.runtime.program import Program
+from patc.runtime.program import Program, TensorInfo
 from patc.sources import Source, import_source
 from patc.targets import Target, get_target
 
@@ -135,12 +135,14 @@ def compile_program(
     dynamic_batch: bool = False,
     shapes: Sequence[Any] = (),
     instruments: Sequence[Instrument] = (),
+    calibrate: Callable[[Sequence[TensorInfo]], Calibrate] | None = None,
 ) -> tuple[Program, list[Diagnostic]]:
     """Compile a model to a program, and return it with what the passes remarked. See `compile_model`.
 
     Args:
         backend: None for that of the target.
         instruments: what to tell about the import, as a pass called "import", and about each pass.
+        calibrate: returns what finds the ranges of activations, of a model with such inputs; see `PassState`.
     """
     backend = backend or find_backend(options.target.backend)
     if dynamic_batch:
@@ -167,6 +169,7 @@ def compile_program(
         tell("import", 0)
         source = replace(_import(model, inputs, context, instruments), dynamic_batch=dynamic_batch)
         state = PassState(source.parameters, measure=measure, pool=pool)
+        state.calibrate = None if calibrate is None else calibrate(source.inputs)
         layers = run_passes(pipeline, source.module, state, [progress, *instruments])
         known = lowered[-1].program.weights.nbytes if lowered else 0
         lowered.append(lower_source(source, state, layers, options, backend, known))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ class LayerReport:
         predicted_cycles: of one thread, by the cost model; 0 where the schedule was given, or changed in the IR.
         reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
         kernels: what pruning left of its weights; None where these are dense.
+        dtype: what its products are of, "f32", "f16" or "i8".
         remarks: what passes remarked about its weights, as why they stay dense.
     """
 
@@ -55,6 +55,7 @@ class LayerReport:
     reads: tuple[int, ...] = ()
     kernels: KeptKernels | None = None
     remarks: tuple[str, ...] = ()
+    dtype: str = "f32"
 
     @property
     def algorithm(self) -> str:
@@ -166,7 +167,14 @@ def _report(op: Any, state: PassState) -> LayerReport:
         moved_bytes=_moved_bytes(op),
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes and not is_changed else 0,
         kernels=_kept_kernels(op, state),
+        dtype=_dtype(op),
     )
+
+
+def _dtype(op: Any) -> str:
+    from patc.passes.ir.quantised import is_quantised
+
+    return "i8" if is_quantised(op) else str(op.results[0].type.element_type)
 
 
 def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
@@ -180,7 +188,6 @@ def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
 
 
 def _moved_bytes(op: Any) -> int:
-    from patc.passes.ir.elements import element_bytes
+    from patc.passes.ir.elements import stored_bytes
 
-    types = [value.type for value in (*op.operands, *op.results)]
-    return sum(element_bytes(type_) * math.prod(type_.shape) for type_ in types)
+    return sum(stored_bytes(value.type) for value in (*op.operands, *op.results))

@@ -52,6 +52,7 @@ ELEMENT_TYPES = {
 TORCH_TYPES = tuple(name for name in ELEMENT_TYPES if name not in ("uint64", "uint32", "uint16"))
 FLOAT32 = ELEMENT_TYPES["float32"]
 FLOAT16 = ELEMENT_TYPES["float16"]
+INT32 = ELEMENT_TYPES["int32"]
 # By MLIR's name, where an integer of which nothing else is known has a sign.
 MLIR_TYPES = {type_.mlir: type_ for type_ in ELEMENT_TYPES.values() if not type_.dtype.startswith("u")}
 

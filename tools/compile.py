@@ -301,7 +301,7 @@ def _emit_spirv(args: argparse.Namespace, place: str | None) -> None:
     compiled = compile_arguments(args, quiet=args.quiet)
     files = write_spirv(compiled.program, args.output)
     if not args.quiet:
-        _print_diagnostics(compiled.diagnostics)
+        print_diagnostics(compiled.diagnostics)
         _print_line(files[-2:], compiled.program, f"{len(files) - 2} kernels", time.perf_counter() - start)
 
 
@@ -326,13 +326,13 @@ def _emit_mlir(args: argparse.Namespace) -> None:
     module, state = lower_model(loaded.model, loaded.example_inputs, pipeline, find_measure(options), instruments)
     lost = write_module(module, state.parameters, args.output)
     if not args.quiet:
-        _print_diagnostics(state.diagnostics)
+        print_diagnostics(state.diagnostics)
         if lost:
             were, them = ("was", "it") if len(lost) == 1 else ("were", "them")
             print(f"remark: {plural(len(lost), 'parameter')} {were} not written; -o FILE writes {them}")
 
 
-def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
+def print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
     """Print each line once, as the parts of a transposed convolution say the same, and what is said of many layers with
     the first of them alone."""
     said: dict[str, list[str]] = {}
@@ -346,7 +346,7 @@ def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
 def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None:
     from patc.tools.console import plural
 
-    _print_diagnostics(compiled.diagnostics)
+    print_diagnostics(compiled.diagnostics)
     program = compiled.program
     where = f"target {program.target}, {plural(program.threads, 'thread')}"
     _print_line([Path(output)], program, where, seconds)
@@ -355,7 +355,7 @@ def _print_summary(output: str, compiled: CompiledModel, seconds: float) -> None
 def _print_library(files: Sequence[Path], library: Library, seconds: float) -> None:
     from patc.tools.console import describe_bytes, plural
 
-    _print_diagnostics(library.diagnostics)
+    print_diagnostics(library.diagnostics)
     interface = library.interface
     workspace = f"workspace {describe_bytes(interface.workspace_bytes)}"
     threads = plural(interface.threads, "thread")

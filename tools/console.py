@@ -28,6 +28,7 @@ _STEPS = {
     "pattern-shrink": "removing channels without a purpose",
     "pattern-encode": "finding patterns in the zeros",
     "pattern-reorder": "sorting filters and kernels",
+    "pattern-quantize": "quantising layers",
     "pattern-layout": "laying out activations",
     "pattern-schedule": "choosing schedules",
     "pattern-specialize": "writing loops for each pattern",

@@ -17,6 +17,7 @@ COMMANDS = (
     "upscale",
     "report",
     "prune",
+    "quantize",
     "bench",
     "debug",
     "calibrate",

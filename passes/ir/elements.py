@@ -1,21 +1,42 @@
-"""Element types of tensors and memrefs, see `patc.numerics`."""
+"""Element types of tensors and memrefs, see `patc.numerics`.
+
+Quantised planes lie in memory as words of four bytes, the same place of four channels: an element in memory is such a
+word, and planes are those of words. Rows of quantised numbers (of a linear layer) are words of neighbours.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it
 import numpy as np
 from torch_mlir import ir
 
+from patc.dialects.quantised import Quantisation
 from patc.integers import ceil_div
-from patc.numerics import ELEMENT_TYPES, MLIR_TYPES, NUMERICS, ElementType, Numerics
+from patc.numerics import ELEMENT_TYPES, FLOAT32, INT32, MLIR_TYPES, NUMERICS, ElementType, Numerics
 from patc.targets import Target
+
+WORD = 4  # quantised numbers of an element in memory
 
 
 def element_bytes(type_: ir.Type) -> int:
-    """Return the bytes of one element; `type_` is an element type, or a tensor, vector or memref of it."""
-    return ceil_div(_element(type_).width, 8)
+    """Return the bytes of one element in memory; `type_` is an element type, or a tensor, vector or memref of it."""
+    return ceil_div(memory_type(type_).width, 8)
+
+
+def memory_type(type_: ir.Type) -> Any:
+    """Return the type of elements in memory, `type_` as in `element_bytes`: i32 for words of quantised numbers."""
+    return _element(type_) if Quantisation.of(type_) is None else ir.IntegerType.get_signless(8 * WORD, type_.context)
+
+
+def memory_shape(type_: ir.RankedTensorType) -> tuple[int, ...]:
+    """Return the shape of a tensor in elements in memory: of quantised ones, four channels make one."""
+    images, *others = type_.shape
+    if Quantisation.of(type_) is None:
+        return tuple(type_.shape)
+    return images, ceil_div(others[0], WORD), *others[1:]
 
 
 def _element(type_: ir.Type) -> Any:
@@ -40,8 +61,9 @@ def with_element(type_: ir.RankedTensorType, element: ir.Type) -> ir.RankedTenso
 
 
 def compute_type(type_: ir.Type) -> ir.Type:
-    """Return what elements are loaded as, `type_` as in `element_bytes`: themselves where patc has no kernels."""
-    known = numerics_of(type_)
+    """Return what elements are loaded as, `type_` as in `element_bytes`: themselves where patc has no kernels. What
+    words stand for is computed in f32."""
+    known = NUMERICS[FLOAT32.mlir] if Quantisation.of(type_) is not None else numerics_of(type_)
     return _element(type_) if known is None or known.compute == known.storage else mlir_type(known.compute)
 
 
@@ -61,7 +83,14 @@ def largest(type_: ir.Type) -> float:
 def accumulator_type(type_: ir.Type) -> ir.Type:
     """Return what sums of elements are made in, `type_` as in `element_bytes`: themselves where patc has no kernels."""
     known = numerics_of(type_)
+    if Quantisation.of(type_) is not None:
+        return mlir_type(INT32)
     return _element(type_) if known is None else mlir_type(known.accumulator)
+
+
+def stored_bytes(type_: ir.RankedTensorType) -> int:
+    """Return the bytes of a tensor without halo or gaps."""
+    return element_bytes(type_) * math.prod(memory_shape(type_))
 
 
 def numerics_of(type_: ir.Type) -> Numerics | None:

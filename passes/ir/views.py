@@ -9,6 +9,7 @@ from typing import Any
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
+from patc.dialects.quantised import Quantisation
 from patc.passes.base import fail
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import RESHAPES
@@ -33,7 +34,8 @@ def is_view(op: Any) -> bool:
 
 
 def _are_planes(type_: ir.Type) -> bool:
-    return type_.rank == 4 and type_.has_static_shape and isinstance(type_.element_type, ir.FloatType)
+    is_number = isinstance(type_.element_type, ir.FloatType) or Quantisation.of(type_) is not None
+    return type_.rank == 4 and type_.has_static_shape and is_number
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Builder:
         stored = self.f32 if element is None else element
         self.element, self.accumulator = compute_type(stored), accumulator_type(stored)
         self.index_type = ir.IndexType.get()
+        self.i8, self.i16, self.i32 = (ir.IntegerType.get_signless(bits) for bits in (8, 16, 32))
 
     # Constants ------------------------------------------------------------------------------------
 
@@ -269,6 +270,37 @@ class Builder:
     def times(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a * b."""
         return (arith.MulFOp if is_float(a) else arith.MulIOp)(a, b).result
+
+    def minus(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a - b."""
+        return (arith.SubFOp if is_float(a) else arith.SubIOp)(a, b).result
+
+    def bitcast(self, value: ir.Value, element: ir.Type) -> ir.Value:
+        """Return the bits of a vector as a vector of other elements."""
+        if element_type(value) == element:
+            return value
+        lanes = lanes_of(value) * element_type(value).width // element.width
+        return vector.BitCastOp(ir.VectorType.get([lanes], element), value).result
+
+    def shift_left(self, value: ir.Value, bits: int) -> ir.Value:
+        """Return integers times a power of two."""
+        return arith.ShLIOp(value, self._amount(value, bits)).result if bits else value
+
+    def shift_right(self, value: ir.Value, bits: int, *, signed: bool) -> ir.Value:
+        """Return integers without their last bits, filled up with their sign or with zeros."""
+        shift = arith.ShRSIOp if signed else arith.ShRUIOp
+        return shift(value, self._amount(value, bits)).result if bits else value
+
+    def bits_and(self, value: ir.Value, mask: int) -> ir.Value:
+        """Return the bits of integers that a mask has."""
+        return arith.AndIOp(value, self._amount(value, mask)).result
+
+    def bits_or(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return the bits of either."""
+        return arith.OrIOp(a, b).result
+
+    def _amount(self, value: ir.Value, number: int) -> ir.Value:
+        return self.splat(number, lanes_of(value), element_type(value))
 
     def sum_lanes(self, value: ir.Value) -> ir.Value:
         """Return the sum of a vector's elements, in any order."""

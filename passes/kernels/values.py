@@ -9,6 +9,7 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
 from patc.dialects.joins import Join
+from patc.dialects.quantised import Quantisation
 from patc.passes.activations.base import ActivationKind
 from patc.passes.activations.formulas import InKernels, Term
 from patc.passes.activations.registry import kind_of
@@ -19,9 +20,16 @@ from patc.passes.kernels.builder import Builder, element_type, lanes_of
 LOWEST = float("-inf")
 
 
-def fill_value(layout: Layout) -> float:
-    """What the halo holds."""
-    return LOWEST if layout.fill == "lowest" else 0.0
+def fill_value(layout: Layout, quantisation: Quantisation | None = None) -> float:
+    """What the halo holds; a word where numbers are quantised."""
+    if quantisation is None:
+        return LOWEST if layout.fill == "lowest" else 0.0
+    return word_of(quantisation.lowest if layout.fill == "lowest" else quantisation.zero_point)
+
+
+def word_of(byte: int) -> int:
+    """Return the word, as an integer with a sign, that holds a byte four times."""
+    return int.from_bytes(bytes([byte & 255] * 4), "little", signed=True)
 
 
 def apply_activation(b: Builder, value: ir.Value, activation: Activation, arrays: Sequence[ir.Value] = ()) -> ir.Value:

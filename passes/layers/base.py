@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import read_constant
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.windows import Window
 from patc.passes.layers.flow import Flow
 from patc.targets import Target
@@ -160,6 +161,8 @@ class LayerKind(abc.ABC):
             `groups`; None for layers that have none.
         raisers: what `pattern-raise` makes the op of.
         host, gpu: how CPUs and GPUs compute it, in the order in which candidates are listed.
+        keeps_scale: whether a quantised result has the integers of the input, which stand for the same.
+        quantised: how CPUs compute it where any of its tensors is quantised; none for layers that cannot be.
     """
 
     op: ClassVar[type]
@@ -173,14 +176,44 @@ class LayerKind(abc.ABC):
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[GpuAlgorithm, ...]]
+    keeps_scale: ClassVar[bool] = False
+    quantised: ClassVar[tuple[HostAlgorithm, ...]] = ()
 
-    def algorithms(self, target: Target) -> tuple[Algorithm[Any], ...]:
-        """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road."""
-        return self.gpu if target.algorithms == "gpu" else self.host
+    def algorithms(self, target: Target, op: Any = None) -> tuple[Algorithm[Any], ...]:
+        """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road.
+
+        Args:
+            op: the layer, which may be quantised; None for any that is not.
+        """
+        if target.algorithms == "gpu":
+            return () if op is not None and is_quantised(op) else self.gpu
+        return self.host if op is None else self.host_algorithms(op)
+
+    def host_algorithms(self, op: Any) -> tuple[HostAlgorithm, ...]:
+        """Return how CPUs compute an op."""
+        return self.quantised if is_quantised(op) else self.host
 
     def claims(self, op: Any) -> bool:
         """Return whether an op of the class is a layer."""
         return True
+
+    def can_quantise(self, op: Any, state: PassState) -> bool:
+        """Return whether an op on f32 has algorithms for quantised tensors in the place of its own."""
+        return any(algorithm.applies(op) for algorithm in self.quantised)
+
+    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
+        """Build the same layer on quantised tensors at the insertion point, and return its result.
+
+        Args:
+            op: one that `can_quantise`; it stays.
+            given: its activations, quantised, by the numbers of the operands.
+            result: type of the result.
+        """
+        made = op.operation.clone()
+        for number, value in given.items():
+            made.operands[number] = value
+        made.results[0].set_type(result)
+        return made.results[0]
 
     @abc.abstractmethod
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -251,6 +284,8 @@ class LayerKind(abc.ABC):
         Raises:
             PatcError: the result, or an operand, has such a type.
         """
+        if is_quantised(op) and self.quantised:
+            return  # the verifier of the op saw to it
         result = op.result.type.element_type
         if str(result) not in self.elements:
             raise fail(op, f"{' or '.join(self.elements)} tensors", op.result.type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
 from patc.dialects import pattern
+from patc.dialects.attributes import i64
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
 from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
 from patc.passes.algorithms.host.band_direct import BandDirect
+from patc.passes.algorithms.host.block_words import BlockWords
 from patc.passes.algorithms.host.dense_direct import DenseDirect, DepthwiseDirect
+from patc.passes.algorithms.host.dots import DotDirect, DotLanes
 from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
 from patc.passes.algorithms.host.input_stationary import InputStationary
@@ -26,8 +30,9 @@ from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of, read_arrays
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.windows import Window
-from patc.passes.layers import reference
+from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
     Channels,
@@ -47,6 +52,7 @@ from patc.passes.layers.base import (
     weighted_flow,
 )
 from patc.passes.layers.flow import Flow
+from patc.passes.layers.quantised import joins_simply, with_integers
 from patc.passes.layers.sparse import (
     are_constant,
     array_accesses,
@@ -72,6 +78,13 @@ class _Convolution(OneType):
     def sign(self, op: Any) -> Sign:
         return sign_of_activation(op)
 
+    def can_quantise(self, op: Any, state: PassState) -> bool:
+        return super().can_quantise(op, state) and joins_simply(op, state)
+
+    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
+        window = {name: op.attributes[name] for name in ("strides", "pads", "dilations")}
+        return with_integers(op, pattern.Conv2dOp, given, result, state, groups=i64(groups_of(op)), **window)
+
 
 class Conv2d(_Convolution):
     """`pattern.conv2d`."""
@@ -84,6 +97,7 @@ class Conv2d(_Convolution):
         Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
     )
     host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), ImplicitGemm(), Winograd())
+    quantised = (DotDirect(), DotLanes(), BlockWords())
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -96,7 +110,8 @@ class Conv2d(_Convolution):
         return list_operands(op, accesses, shared=("input",) if op.groups.value == 1 else ())
 
     def channels(self, op: Any, state: PassState) -> Channels:
-        if not are_constant([op.weight, op.bias], state) or not (op.groups.value == 1 or _is_depthwise(op)):
+        is_known = are_constant([op.weight, op.bias], state) and not is_quantised(op)
+        if not is_known or not (op.groups.value == 1 or _is_depthwise(op)):
             return fix_all(op)
         tied = [op.input] if _is_depthwise(op) else []
         return Channels(tied=(op.result, *joined_channels(op.residual, op.result), *tied))
@@ -118,6 +133,8 @@ class Conv2d(_Convolution):
         _permute_epilogue(op, permutation, state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
+        if is_quantised(op):
+            return quantised_reference.convolve(op, state)
         return _convolve(op, op.weight, op.groups.value, state)
 
     def work(self, op: Any) -> Work:
@@ -134,6 +151,7 @@ class SparseConv2d(_Convolution):
     op = pattern.SparseConv2dOp
     sparse = None
     raisers = ()
+    quantised = Conv2d.quantised
     host = (
         PatternDirect(),
         PatternPacked(),

@@ -5,7 +5,6 @@ Cycles are those of all threads together, as those of a layer on one core are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from patc.costs import CoreCosts
 from patc.dialects.attributes import Layout
 from patc.integers import ceil_div
 from patc.passes.cost.division import Read
-from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.elements import element_bytes, memory_shape, stored_bytes
 from patc.passes.ir.planes import as_planes
 from patc.passes.layers.base import LayerKind, Operand
 
@@ -84,7 +83,7 @@ class Division:
 
     def _border_lines(self, type_: ir.Type, rows: float = 0.0) -> float:
         """Return the lines of a tensor on the other side of a border between threads' rows, or half on it."""
-        images, channels, height, width = as_planes(type_.shape)
+        images, channels, height, width = as_planes(memory_shape(type_))
         pitch = Layout.of(type_).pitch if type_.rank == 4 else width
         size, line = element_bytes(type_), self.costs.line_bytes
         cut = 0.0 if size * pitch % line == 0 else 0.5
@@ -112,4 +111,4 @@ def _writers(value: ir.Value, layers: Mapping[Any, int]) -> Iterator[tuple[int, 
 
 
 def _bytes(type_: ir.Type) -> float:
-    return float(element_bytes(type_) * math.prod(type_.shape))
+    return float(stored_bytes(type_))

@@ -9,8 +9,10 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
 from patc.passes.algorithms.host.elementwise import Elementwise
+from patc.passes.algorithms.host.words import WordElements
 from patc.passes.base import PassState
-from patc.passes.layers import reference
+from patc.passes.ir.quantised import is_quantised
+from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
     Channels,
@@ -61,6 +63,8 @@ class _Binary(_Elementwise):
         return sign_of_activation(op)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
+        if is_quantised(op):
+            return quantised_reference.add(op, state)
         return reference.finish(op, reference.widen(op.lhs), op.rhs, state)
 
 
@@ -68,6 +72,7 @@ class Add(_Binary):
     """`pattern.add`."""
 
     op = pattern.AddOp
+    quantised = (WordElements(),)
     raisers = (Raiser("linalg.generic", sums.raise_add), Raiser("linalg.generic", sums.raise_binary))
 
 
@@ -114,6 +119,7 @@ class Relayout(_Elementwise):
     converts = True
     raisers = ()
     host = (Elementwise(),)
+    quantised = (WordElements(),)
     gpu = (GpuElementwise(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -123,4 +129,4 @@ class Relayout(_Elementwise):
         return Sign.AS_INPUT
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return op.input
+        return quantised_reference.add(op, state) if is_quantised(op) else op.input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,13 @@ from patc.passes.algorithms.gpu.gemm import Gemm as GpuGemm
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
 from patc.passes.algorithms.host.band_vector import BandVector
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.dots import DotRows
 from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
-from patc.passes.layers import reference
+from patc.passes.ir.quantised import is_quantised
+from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
     Channels,
@@ -36,6 +39,7 @@ from patc.passes.layers.base import (
     weighted_flow,
 )
 from patc.passes.layers.flow import Flow
+from patc.passes.layers.quantised import joins_simply, with_integers
 from patc.passes.layers.sparse import (
     are_constant,
     array_accesses,
@@ -67,6 +71,12 @@ class _Linear(OneType):
     def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
         return ()
 
+    def can_quantise(self, op: Any, state: PassState) -> bool:
+        return super().can_quantise(op, state) and joins_simply(op, state)
+
+    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
+        return with_integers(op, pattern.LinearOp, given, result, state)
+
 
 class Linear(_Linear):
     """`pattern.linear`."""
@@ -74,13 +84,14 @@ class Linear(_Linear):
     op = pattern.LinearOp
     sparse = pattern.SparseLinearOp
     raisers = (Raiser("linalg.matmul", products.raise_matmul),)
+    quantised = (DotRows(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, **_EPILOGUE}
         return list_operands(op, accesses, shared=("input",))
 
     def channels(self, op: Any, state: PassState) -> Channels:
-        if read_constant(op.weight, state) is None:
+        if read_constant(op.weight, state) is None or is_quantised(op):
             return fix_all(op)
         return Channels(fixed=(op.result, *joined_channels(op.residual, op.result)))
 
@@ -95,7 +106,7 @@ class Linear(_Linear):
         replace_constant(op, operand_number(op, "weight"), columns.reshape(weight.shape), state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return _multiply(op, op.weight, state)
+        return quantised_reference.multiply(op, state) if is_quantised(op) else _multiply(op, op.weight, state)
 
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
@@ -109,6 +120,7 @@ class SparseLinear(_Linear):
     op = pattern.SparseLinearOp
     sparse = None
     raisers = ()
+    quantised = Linear.quantised
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, **array_accesses(op), **_EPILOGUE}

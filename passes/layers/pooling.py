@@ -16,11 +16,13 @@ from patc.passes.algorithms.gpu.pool import AveragePool as GpuAveragePool
 from patc.passes.algorithms.gpu.pool import MaxPool as GpuMaxPool
 from patc.passes.algorithms.host.global_pool import GlobalPool
 from patc.passes.algorithms.host.pool import AveragePool, MaxPool
+from patc.passes.algorithms.host.word_pools import AveragePoolWords, GlobalPoolWords, MaxPoolWords
 from patc.passes.base import PassState
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.planes import is_global_pool
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.windows import Window, average_divisors
-from patc.passes.layers import reference
+from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
     Channels,
@@ -60,6 +62,8 @@ class MaxPool2d(_Pool):
     fill = "lowest"
     raisers = (Raiser("linalg.pooling_nchw_max", pools.raise_max_pool),)
     host = (MaxPool(),)
+    quantised = (MaxPoolWords(),)
+    keeps_scale = True
     gpu = (GpuMaxPool(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -75,6 +79,8 @@ class MaxPool2d(_Pool):
         return flow_of(op) if self.window(op).always_meets(op.input.type.shape[2:]) else None
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
+        if is_quantised(op):
+            return quantised_reference.largest(op)
         return reference.activate(op, _pool(op, linalg.pooling_nchw_max, reference.scalar(-np.inf, op)), state)
 
 
@@ -88,6 +94,7 @@ class AvgPool2d(_Pool):
         Raiser("linalg.pooling_nchw_sum", pools.raise_undivided_sum, is_late=True),
     )
     host = (AveragePool(), GlobalPool())
+    quantised = (AveragePoolWords(), GlobalPoolWords())
     gpu = (GpuAveragePool(), GpuGlobalPool())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -104,6 +111,8 @@ class AvgPool2d(_Pool):
         return flow_of(op, keeps_numbers=divides_by_all)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
+        if is_quantised(op):
+            return quantised_reference.mean(op, state)
         total = _pool(op, linalg.pooling_nchw_sum, reference.scalar(0.0, op))
         divisors = average_divisors(op)
         if np.all(divisors == divisors[0, 0]):

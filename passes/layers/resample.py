@@ -11,10 +11,12 @@ from torch_mlir.dialects import arith, linalg, tensor
 from patc.dialects import pattern
 from patc.dialects.attributes import Activation
 from patc.passes.algorithms.host.resample import Resample as HostResample
+from patc.passes.algorithms.host.resample import ResampleWords
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.constants import make_constant
-from patc.passes.layers import reference
+from patc.passes.ir.quantised import is_quantised
+from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
     Channels,
@@ -36,6 +38,8 @@ class Resample(WithoutWeights, OneType):
     op = pattern.ResampleOp
     raisers = ()
     host = (HostResample(),)
+    quantised = (ResampleWords(),)
+    keeps_scale = True
     gpu = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -66,7 +70,8 @@ class Resample(WithoutWeights, OneType):
         return Channels(tied=(op.input, *joined_channels(op.residual, op.result), op.result))
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        source = reference.widen(op.input)
+        is_copied = is_quantised(op)
+        source = quantised_reference.as_floats(op.input) if is_copied else reference.widen(op.input)
         taps: list[list[ir.Value]] = []
         for name, weights in (("rows", "row_weights"), ("columns", "column_weights")):
             places = require_array(op, getattr(op, name), name, state).astype(np.int64)
@@ -79,7 +84,10 @@ class Resample(WithoutWeights, OneType):
                     for each in pair
                 ]
             )
-        return reference.finish(op, _gather(op, source, *taps), op.residual, state)
+        made = _gather(op, source, *taps)
+        return (
+            quantised_reference.from_floats(op, made) if is_copied else reference.finish(op, made, op.residual, state)
+        )
 
 
 def _gather(op: Any, source: ir.Value, rows: list[ir.Value], columns: list[ir.Value]) -> ir.Value:
@@ -91,7 +99,7 @@ def _gather(op: Any, source: ir.Value, rows: list[ir.Value], columns: list[ir.Va
     made = linalg.GenericOp(
         [type_],
         [*rows, *columns],
-        [reference.empty(shape, op)],
+        [tensor.empty(shape, element)],
         ir.ArrayAttr.get([ir.AffineMapAttr.get(map_) for map_ in (*maps, identity)]),
         ir.ArrayAttr.get([ir.Attribute.parse("#linalg.iterator_type<parallel>")] * 4),
     )

@@ -53,7 +53,7 @@ class _Run:
         kind = kind_of(op)
         if kind is None or len(op.results) > 1 or op.results[0].type.rank != 4 or is_flat(op):
             return None
-        algorithm, schedule = find_algorithm(op, kind.host)
+        algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
         reads = self._reads(op, kind)
         if not algorithm.runs_in_bands or reads is None:
             return None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
-from patc.passes.ir.elements import element_bytes
+from patc.dialects.quantised import Quantisation
+from patc.passes.ir.elements import element_bytes, memory_shape
 from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.host.rows import Tensor
 
@@ -22,7 +23,8 @@ def flat_type(elements: int, element: ir.Type) -> ir.MemRefType:
 
 
 def count_elements(shape: Sequence[int], layout: Layout | None) -> int:
-    """Return the elements of a tensor in memory, without slack; `layout` is None for a row-major one."""
+    """Return the elements of a tensor of such a shape in memory, without slack; `layout` is None for a row-major
+    one."""
     return math.prod(shape) if layout is None else shape[0] * shape[1] * layout.plane
 
 
@@ -40,6 +42,7 @@ class Buffer:
     Attributes:
         planes: from one image to the next where the tensor lies in one of more channels, else None.
         end: where a plane ends, behind `layout.plane` where memory holds some rows of it; None where that is the end.
+        quantisation: what its numbers stand for; None for those that stand for themselves.
     """
 
     memory: ir.Value
@@ -47,11 +50,13 @@ class Buffer:
     layout: Layout | None
     planes: int | None = None
     end: int | None = None
+    quantisation: Quantisation | None = None
 
     @staticmethod
     def of(value: ir.Value, memory: ir.Value, planes: int | None = None) -> Buffer:
         """Return a tensor value as it lies in some memory."""
-        return Buffer(memory, tuple(value.type.shape), layout_of(value), planes)
+        quantisation = Quantisation.of(value.type)
+        return Buffer(memory, memory_shape(value.type), layout_of(value), planes, quantisation=quantisation)
 
     @property
     def memories(self) -> list[ir.Value]:
@@ -63,14 +68,16 @@ class Buffer:
         images, channels, height, width = as_planes(self.shape)
         layout = self.layout or Layout.packed(height, width)
         end = self.end or layout.plane
-        return Tensor(next(arguments), images, channels, height, width, layout, self.planes or channels, end)
+        planes = self.planes or channels
+        return Tensor(next(arguments), images, channels, height, width, layout, planes, end, self.quantisation)
 
     def flat(self, rows: int) -> Buffer:
         """Return the tensor with each plane, whose rows follow each other, as other rows."""
         images, channels, height, width = self.shape
         plane = (self.layout or Layout.packed(height, width)).plane
         columns = height * width // rows
-        return Buffer(self.memory, (images, channels, rows, columns), Layout(row=columns, plane=plane), self.planes)
+        shape, layout = (images, channels, rows, columns), Layout(row=columns, plane=plane)
+        return Buffer(self.memory, shape, layout, self.planes, quantisation=self.quantisation)
 
 
 def layout_of(value: ir.Value) -> Layout | None:

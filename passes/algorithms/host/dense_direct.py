@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
@@ -36,15 +36,9 @@ class DenseDirect(HostAlgorithm):
         if (channels == filters == groups) != self.is_depthwise:
             return
         layer = TiledConvolution.of(op, target, channels // groups, threads)
-        lanes, registers, group = layer.model.lanes, layer.model.registers, filters // groups
-        kernel = op.kernel_size
+        group = filters // groups
         blocks = [size for size in BLOCKS if size <= group and (groups == 1 or group % size == 0)]
-        for tile in layer.tiles():
-            for block in blocks:
-                # Beside the accumulators: the input vectors of one tap and a weight.
-                if (block + 1) * tile.vectors + tile.widths <= registers or tile.vectors * block == 1:
-                    schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
-                    yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
+        yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks)
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(op.result.type.shape[1], schedule.filters)
@@ -73,6 +67,19 @@ def call_with_packed(site: HostSite, write: Callable[[Loops, DenseWeights], None
         write(Loops(kernel, made, epilogue, given), weights)
 
     site.call([source, packed, output, site.epilogue], emit, [1.0] * ceil_div(filters, block), any_part=True)
+
+
+def candidates_of_blocks(
+    name: str, layer: TiledConvolution, kernel: tuple[int, int], blocks: Sequence[int]
+) -> Iterator[Candidate]:
+    """Yield the register tiles of a layer with blocks of so many filters."""
+    lanes, registers = layer.model.lanes, layer.model.registers
+    for tile in layer.tiles():
+        for block in blocks:
+            # Beside the accumulators: the input vectors of one tap and a weight.
+            if (block + 1) * tile.vectors + tile.widths <= registers or tile.vectors * block == 1:
+                schedule = Schedule(name, tile.rows, tile.columns, lanes, block)
+                yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
 
 
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:

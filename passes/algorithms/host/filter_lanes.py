@@ -21,8 +21,8 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.host import filter_lanes
 from patc.targets import Target
 
-_MOST_TAPS = 25  # that have code of their own
-_LEAST_LANES = 8  # of a vector: half of it is still one
+MOST_TAPS = 25  # that have code of their own
+LEAST_LANES = 8  # of a vector: half of it is still one
 
 
 class FilterLanes(HostAlgorithm):
@@ -31,31 +31,39 @@ class FilterLanes(HostAlgorithm):
     name: ClassVar[str] = "filter-lanes"
 
     def applies(self, op: Any) -> bool:
-        if element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > _MOST_TAPS:
+        if element_bytes(op.result.type) != 4 or math.prod(op.kernel_size) > MOST_TAPS:
             return False
-        fills_a_vector = op.result.type.shape[1] // groups_of(op) >= _LEAST_LANES
+        fills_a_vector = op.result.type.shape[1] // groups_of(op) >= LEAST_LANES
         return fills_a_vector and op.strides[1] % Layout.of(op.input.type).phases == 0
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         channels, filters, groups = op.input.type.shape[1], op.result.type.shape[1], groups_of(op)
-        layer, group = TiledConvolution.of(op, target, channels // groups, threads), filters // groups
-        lanes, registers, kernel = layer.model.lanes, layer.model.registers, op.kernel_size
-        if lanes < _LEAST_LANES:
-            return
-        for vectors in (1, 2, 3, 4):
-            block = vectors * lanes
-            if block > group or (groups > 1 and group % block):
-                continue
-            most = (registers - vectors - 1) // vectors  # outputs of a tile
-            for tile in _tiles(layer, lanes // 2, most):
-                schedule = Schedule(self.name, tile.rows, tile.columns, lanes // 2, block)
-                yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
+        layer = TiledConvolution.of(op, target, channels // groups, threads)
+        yield from candidates_of_vectors(self.name, layer, op.kernel_size, (filters, groups))
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(op.result.type.shape[1], schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: filter_lanes.FilterLanes.of(loops, weights).emit())
+
+
+def candidates_of_vectors(
+    name: str, layer: TiledConvolution, kernel: tuple[int, int], size: tuple[int, int]
+) -> Iterator[Candidate]:
+    """Yield the register tiles of a layer; `size` is its filters and groups."""
+    filters, groups = size
+    lanes, registers, group = layer.model.lanes, layer.model.registers, filters // groups
+    if lanes < LEAST_LANES:
+        return
+    for vectors in (1, 2, 3, 4):
+        block = vectors * lanes
+        if block > group or (groups > 1 and group % block):
+            continue
+        most = (registers - vectors - 1) // vectors  # outputs of a tile
+        for tile in _tiles(layer, lanes // 2, most):
+            schedule = Schedule(name, tile.rows, tile.columns, lanes // 2, block)
+            yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
 
 
 def _tiles(layer: TiledConvolution, lanes: int, most: int) -> Iterator[RegisterTile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch_mlir import ir
@@ -13,7 +14,7 @@ from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_typ
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import constant_name, read_constant
-from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.elements import WORD, element_bytes, memory_shape, memory_type
 from patc.passes.ir.views import Part
 from patc.passes.kernels.builder import Builder
 
@@ -49,7 +50,7 @@ class Memory:
 
     def reshape(self, source: ir.Value, result: ir.Value) -> None:
         """Let a row-major tensor be in the memory of another one."""
-        self._buffers[result] = Buffer(self.buffer(source).memory, tuple(result.type.shape), None)
+        self._buffers[result] = replace(Buffer.of(result, self.buffer(source).memory), layout=None)
 
     def reserve(self, value: ir.Value, memory: ir.Value) -> None:
         """Say where a tensor will be made."""
@@ -66,22 +67,24 @@ class Memory:
             return self._buffers[value]
         memory = self._part(value) if value in self.parts else self.reserved(value)
         if memory is None:
-            elements = count_elements(value.type.shape, layout_of(value)) + slack(value)
-            memory = self.allocate(elements, value.type.element_type)
-        planes = self.parts[value].root.type.shape[1] if value in self.parts else None
+            elements = count_elements(memory_shape(value.type), layout_of(value)) + slack(value)
+            memory = self.allocate(elements, memory_type(value.type))
+        planes = memory_shape(self.parts[value].root.type)[1] if value in self.parts else None
         self._buffers[value] = Buffer.of(value, memory, planes)
         return self._buffers[value]
 
     def _part(self, value: ir.Value) -> ir.Value:
         """Return the memory of a tensor that lies in another one's."""
-        part, element = self.parts[value], value.type.element_type
+        part, element = self.parts[value], memory_type(value.type)
         if part.root not in self._roots:
             room = max(slack(other) for other, place in self.parts.items() if place.root == part.root)
-            size = count_elements(part.root.type.shape, layout_of(part.root)) + room
+            size = count_elements(memory_shape(part.root.type), layout_of(part.root)) + room
             self._roots[part.root] = self.allocate(size * element_bytes(element), ir.IntegerType.get_signless(8))
-        start = self.builder.index(part.channel * Layout.of(value.type).plane * element_bytes(element))
-        images, channels = value.type.shape[:2]
-        planes = (images - 1) * part.root.type.shape[1] + channels
+        # Channels of words are joined and cut in whole words.
+        channel = part.channel if element == value.type.element_type else part.channel // WORD
+        start = self.builder.index(channel * Layout.of(value.type).plane * element_bytes(element))
+        images, channels = memory_shape(value.type)[:2]
+        planes = (images - 1) * memory_shape(part.root.type)[1] + channels
         type_ = flat_type(planes * Layout.of(value.type).plane, element)
         return memref.ViewOp(type_, self._roots[part.root], start, []).result
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -56,6 +57,14 @@ class Resample(HostAlgorithm):
             resampling.Resampling(loops, rows, columns, table, row_weights, column_weights).emit()
 
         site.call([site.source, site.epilogue, output, *tables], emit, [1.0] * output.shape[1])
+
+
+class ResampleWords(Resample):
+    """The same of words, which are copied: there is one tap without a weight along either axis."""
+
+    def applies(self, op: Any) -> bool:
+        weights = op.row_weights, op.column_weights, op.residual
+        return all(each is None for each in weights) and Activation.of(op) == Activation()
 
 
 def _axis(site: HostSite, name: str, weights: str) -> Axis:

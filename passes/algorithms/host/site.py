@@ -22,7 +22,7 @@ from patc.passes.algorithms.host.memory import Memory
 from patc.passes.base import PassState
 from patc.passes.formats.channel_major import cut_evenly
 from patc.passes.formats.layer_weights import require_array
-from patc.passes.ir.elements import numpy_type
+from patc.passes.ir.elements import compute_type, memory_type, numpy_type
 from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder, Index
@@ -111,8 +111,8 @@ class HostSite:
 
     @property
     def element(self) -> ir.Type:
-        """Element type of the first result."""
-        return self.op.results[0].type.element_type
+        """Element type of the first result in memory."""
+        return memory_type(self.op.results[0].type)
 
     @cached_property
     def window(self) -> Window:
@@ -136,11 +136,16 @@ class HostSite:
         Raises:
             PatcError: a bias that is not constant.
         """
-        bias, residual = getattr(self.op, "bias", None), getattr(self.op, "residual", None)
-        stored = None if bias is None else self.constant(require_array(self.op, bias, "bias", self.state), bias, "")
+        bias = getattr(self.op, "bias", None)
+        array = None if bias is None else require_array(self.op, bias, "bias", self.state)
+        return self.epilogue_with(None if array is None else self.constant(array, bias, ""))
+
+    def epilogue_with(self, stored: ir.Value | None) -> StoredEpilogue:
+        """Return the epilogue with another bias, which is in memory."""
+        residual = getattr(self.op, "residual", None)
         activation, table = Activation.of(self.op), None
         if activation.arrays:
-            array = np.array(activation.arrays, numpy_type(self.element)).ravel()
+            array = np.array(activation.arrays, numpy_type(compute_type(self.op.result.type))).ravel()
             table = self.constant(array, self.op.result, "activation")
         joined = None if residual is None else self.buffer(residual)
         return StoredEpilogue(stored, joined, activation, table, Join.of(self.op))

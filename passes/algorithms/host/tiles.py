@@ -14,7 +14,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry
 from patc.passes.cost.models import cost_model
-from patc.passes.ir.elements import compute_type, element_bytes
+from patc.passes.ir.elements import compute_type, element_bytes, memory_shape, stored_bytes
 from patc.passes.ir.planes import as_planes, is_flat, kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Strip
@@ -99,10 +99,10 @@ class TiledConvolution:
         """Return a layer whose filters read so many channels each, and whose rows so many threads divide."""
         model, layout, size = core_model(op, target), Layout.of(op.result.type), element_bytes(op.result.type)
         batch, filters = op.result.type.shape[:2]
-        is_distant = size * batch * filters * layout.plane > model.costs.second_level_bytes
+        is_distant = size * batch * memory_shape(op.result.type)[1] * layout.plane > model.costs.second_level_bytes
         distant = (1 if op.residual is None else 2) * is_distant
         plane, geometry = kernel_plane(op, threads), _geometry(op, channels)
-        given = float(batch * op.input.type.shape[1] * geometry.plane_bytes)
+        given = float(batch * memory_shape(op.input.type)[1] * geometry.plane_bytes)
         return TiledConvolution(model, batch, filters, *plane, geometry, distant, layout.phases, given)
 
     def tiles(self) -> Iterator[RegisterTile]:
@@ -204,7 +204,7 @@ def memory_bound(model: CoreModel, schedule: Schedule, moved_bytes: float) -> Ca
 def moved_bytes(op: Any) -> float:
     """Return the bytes of all tensors of a layer."""
     tensors = [value.type for value in (*op.operands, op.result)]
-    return float(sum(element_bytes(type_) * math.prod(type_.shape) for type_ in tensors))
+    return float(sum(map(stored_bytes, tensors)))
 
 
 def plane_schedule(op: Any, algorithm: str, lanes: int, vectors: int) -> Schedule:

@@ -72,9 +72,9 @@ class DenseDirect:
         """Whether weights are read once, for all tiles: of weights and inputs, those stay in cache that would take
         longer to come again."""
         kernel, source, output, weights = self.loops.kernel, self.loops.source, self.loops.output, self.weights
-        size = element_bytes(weights.values.type) * weights.channels * self._taps * output.channels
+        size = element_bytes(weights.values.type) * weights.channels * self._taps * self.loops.channels
         rows = output.images * ceil_div(output.height, self.loops.schedule.rows)
-        inputs = source.bytes * ceil_div(output.channels, self._block)
+        inputs = source.bytes * ceil_div(self.loops.channels, self._block)
         return kernel.may_be_distant(size) and (not kernel.may_be_distant(source.bytes) or size * rows > inputs)
 
     @property
@@ -87,8 +87,8 @@ class DenseDirect:
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
         base = loops.base(tile)
-        filter_ = b.minimum(b.mul(number, block), loops.output.channels - block)
-        group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.output.channels else 0
+        filter_ = b.minimum(b.mul(number, block), loops.channels - block)
+        group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.channels else 0
         plane = b.add(base, b.mul(group, weights.channels * loops.source.layout.plane))
         packed = b.mul(number, weights.channels * self._taps * block)
         accumulators: Vectors = []
@@ -97,9 +97,10 @@ class DenseDirect:
             accumulators += loops.first_accumulators(tile, b.add(filter_, member))
         accumulators = self._all_channels(tile, plane, (packed, number), accumulators)
         area = tile.rows * len(tile.chunks)
-        for member in range(block):
-            own = accumulators[member * area : (member + 1) * area]
-            loops.store_tile(tile, tile.by_row(own), b.add(filter_, member))
+        for first in range(0, block, loops.group):
+            members = range(first, first + loops.group)
+            own = [tile.by_row(accumulators[member * area : (member + 1) * area]) for member in members]
+            loops.store_group(tile, own, b.add(filter_, first))
 
     def _all_channels(self, tile: Tile, plane: Index, block: tuple[Index, Index], accumulators: Vectors) -> Vectors:
         """Add all products.
@@ -185,5 +186,5 @@ class DenseDirect:
                 scalar = b.load_scalar(self.weights.values, b.add(weights, number * block + member))
                 for place, vector in enumerate(vectors, member * area):
                     weight = b.broadcast(scalar, vector.type.shape[0])
-                    accumulators[place] = b.fma(weight, vector, accumulators[place])
+                    accumulators[place] = loops.product(weight, vector, accumulators[place])
         return accumulators

@@ -37,6 +37,16 @@ class Ends:
     def schedule(self) -> Schedule:
         return self.kernel.schedule
 
+    @property
+    def channels(self) -> int:
+        """Channels of the result."""
+        return self.output.channels
+
+    @property
+    def group(self) -> int:
+        """Neighbouring channels that are stored together."""
+        return 1
+
     def first_accumulators(self, tile: Tile, channel: Index) -> Vectors:
         """Return the accumulators of one channel, row by row: its bias in every lane."""
         b, bias = self.b, self.epilogue.bias
@@ -66,6 +76,11 @@ class Ends:
                 start = (row + layout.top) * layout.pitch + layout.left + step
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
                     b.prefetch(tensor.memory, base, start + column, write=is_written, level=2 if is_distant else 1)
+
+    def store_group(self, tile: Tile, group: list[list[Vectors]], channel: Index) -> None:
+        """Store the rows x chunks of accumulators of as many channels as are stored together; see `store_tile`."""
+        for rows in group:
+            self.store_tile(tile, rows, channel)
 
     def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index, end: int | None = None) -> None:
         """Do what `store_rows` does; the last strip of a row writes the halo as well.

@@ -77,7 +77,7 @@ class FilterLanes:
     def _is_far(self) -> bool:
         """Whether no cache near the core holds the weights: then they are read once, for all tiles. Else the inputs of
         a tile stay for all filters."""
-        return self.loops.kernel.may_be_distant(4 * self.weights.channels * self._taps * self.loops.output.channels)
+        return self.loops.kernel.may_be_distant(4 * self.weights.channels * self._taps * self.loops.channels)
 
     def emit(self) -> None:
         """Emit all loops."""
@@ -86,8 +86,8 @@ class FilterLanes:
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self.loops.schedule.filters
         taps, width = self._taps, loops.window.kernel[1]
-        filter_ = b.minimum(b.mul(number, block), loops.output.channels - block)
-        group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.output.channels else 0
+        filter_ = b.minimum(b.mul(number, block), loops.channels - block)
+        group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.channels else 0
         plane = b.add(loops.base(tile), b.mul(group, weights.channels * loops.source.layout.plane))
         packed = b.mul(number, weights.channels * taps * block)
         found = places(tile.rows, tile.chunks)
@@ -107,12 +107,12 @@ class FilterLanes:
         sums = b.loop(0, weights.channels, self._first(filter_, len(outputs)), one_channel)
         self._transpose(found, sums)
 
-        def finish(member: ir.Value) -> None:
-            vectors = iter(self._loaded(tile, member))
-            rows = [[next(vectors) for _ in tile.chunks] for _ in range(tile.rows)]
-            loops.store_tile(tile, rows, b.add(filter_, member))
+        def finish(number: ir.Value) -> None:
+            first = b.mul(number, loops.group)
+            group = [tile.by_row(self._loaded(tile, b.add(first, member))) for member in range(loops.group)]
+            loops.store_group(tile, group, b.add(filter_, first))
 
-        b.each(0, block, finish)
+        b.each(0, block // loops.group, finish)
 
     def _prefetch(self, outputs: list[tuple[int, int]], base: Index, weights: Index) -> None:
         """Ask the second-level cache for what a later channel needs; the arguments are addresses in this one."""
@@ -148,7 +148,7 @@ class FilterLanes:
             scalar = b.load_scalar(self.loops.source.memory, b.add(base, self._place(output, tap)))
             factor = b.broadcast(scalar, lanes)
             for vector, weight in enumerate(vectors, number * self._vectors):
-                made.append(b.fma(factor, weight, accumulators[vector]))
+                made.append(self.loops.product(factor, weight, accumulators[vector]))
         return made
 
     def _place(self, output: tuple[int, int], tap: tuple[int, int]) -> int:
@@ -170,7 +170,7 @@ class FilterLanes:
                 for member, value in enumerate(transpose(b, filled[start : start + lanes]), vector * lanes):
                     b.store(value, self.scratch, member * self.size, start)
 
-    def _loaded(self, tile: Tile, member: ir.Value) -> Vectors:
+    def _loaded(self, tile: Tile, member: Index) -> Vectors:
         b, start, loaded = self.loops.b, 0, []
         for _ in range(tile.rows):
             for chunk in tile.chunks:

@@ -99,6 +99,10 @@ class Loops(Ends):
 
         b.each(self.kernel.work.first_tile, self.kernel.work.last_tile, one_row_tile)
 
+    def product(self, one: ir.Value, many: ir.Value, total: ir.Value) -> ir.Value:
+        """Return sums with the products of a weight, or an input, in all lanes and of a vector of the other sort."""
+        return self.b.fma(one, many, total)
+
     def base(self, tile: Tile) -> Index:
         """Address of the first element that a tile reads, in channel 0."""
         return tile.base(self.b, self.source, self.window.strides)

@@ -15,7 +15,7 @@ from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows
 from patc.passes.kernels.tiling import Chunk
-from patc.passes.kernels.values import apply_activation, fill_value
+from patc.passes.kernels.values import apply_activation
 
 UNROLLED_TAPS = 64  # of a window; those of a larger one are loops
 
@@ -175,7 +175,7 @@ def _store_pixel(loops: Loops, value: ir.Value, plane: Index) -> None:
     layout = tensor.layout
     if not layout.is_packed(1, 1):
         line = loops.kernel.line(tensor.memory.type)
-        b.fill(fill_value(layout), tensor.memory, plane, 0, layout.plane, line)
+        b.fill(tensor.fill, tensor.memory, plane, 0, layout.plane, line)
     b.store(value, tensor.memory, plane, tensor.pixel)
 
 

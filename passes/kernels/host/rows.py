@@ -9,6 +9,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Layout
+from patc.dialects.quantised import Quantisation
 from patc.integers import ceil_div
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.builder import Builder, Index, Vectors
@@ -23,6 +24,7 @@ class Tensor:
     Attributes:
         planes: from one image to the next: its channels, or those of the tensor that it lies in.
         end: where a plane ends, counted from its first element; behind `layout.plane` where memory holds some rows.
+        quantisation: what its numbers stand for; then elements are words, and channels are those of words.
     """
 
     memory: ir.Value
@@ -33,6 +35,12 @@ class Tensor:
     layout: Layout
     planes: int
     end: int
+    quantisation: Quantisation | None = None
+
+    @property
+    def fill(self) -> float:
+        """What the halo holds."""
+        return fill_value(self.layout, self.quantisation)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -104,7 +112,7 @@ class Rows:
         b, memory, layout = self.b, self.tensor.memory, self.tensor.layout
         cut_off = chunk.valid < chunk.lanes and not _has_room(layout, self.tensor.width + chunk.lanes - chunk.valid)
         if chunk.valid < chunk.lanes and not cut_off:
-            fill = b.splat(fill_value(layout), chunk.lanes)
+            fill = b.splat(self.tensor.fill, chunk.lanes)
             value = arith.SelectOp(b.mask(chunk.valid, chunk.lanes), value, fill).result
         start = self._start(row)
         if layout.phases == 1:
@@ -124,8 +132,8 @@ class Rows:
             start = self._start(row) + phase * layout.row
             first = ceil_div(layout.left - phase, layout.phases)
             last = min(layout.row, ceil_div(end - phase, layout.phases))
-            b.fill(fill_value(layout), memory, self.base, start, start + max(first, 0), lanes)
-            b.fill(fill_value(layout), memory, self.base, start + last, start + layout.row, lanes)
+            b.fill(self.tensor.fill, memory, self.base, start, start + max(first, 0), lanes)
+            b.fill(self.tensor.fill, memory, self.base, start + last, start + layout.row, lanes)
 
     def _start(self, row: int) -> int:
         """Return where a row starts, with its halo."""
@@ -155,10 +163,10 @@ def _phases(layout: Layout, chunk: Chunk) -> list[int]:
 
 def fill_top(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
     """Fill the halo rows above a plane."""
-    b.fill(fill_value(tensor.layout), tensor.memory, plane, 0, tensor.layout.top * tensor.layout.pitch, lanes)
+    b.fill(tensor.fill, tensor.memory, plane, 0, tensor.layout.top * tensor.layout.pitch, lanes)
 
 
 def fill_bottom(b: Builder, tensor: Tensor, plane: Index, lanes: int) -> None:
     """Fill the halo rows below a plane, and what rounds the plane up."""
     start = (tensor.layout.top + tensor.height) * tensor.layout.pitch
-    b.fill(fill_value(tensor.layout), tensor.memory, plane, start, tensor.end, lanes)
+    b.fill(tensor.fill, tensor.memory, plane, start, tensor.end, lanes)

@@ -1,0 +1,233 @@
+"""Layers with dense weights on quantised activations: the loops of floats, with dot products of words for products.
+
+A word is the same place of four channels, so that a layer has a quarter of its channels.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import zlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation, Layout
+from patc.dialects.quantised import Quantisation
+from patc.dialects.schedules import Schedule
+from patc.integers import ceil_div
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.dense_direct import BLOCKS, candidates_of_blocks
+from patc.passes.algorithms.host.filter_lanes import LEAST_LANES, MOST_TAPS, candidates_of_vectors
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memory_bound
+from patc.passes.base import PassState
+from patc.passes.cost.candidate import Candidate
+from patc.passes.formats.layer_weights import groups_of, require_array
+from patc.passes.ir.elements import WORD
+from patc.passes.ir.quantised import operand_factor, sum_factors
+from patc.passes.kernels.dots import dots_of
+from patc.passes.kernels.host import dense_direct, dot_rows, filter_lanes
+from patc.passes.kernels.host.dense_direct import DenseWeights
+from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.quantised import QuantisedLoops
+from patc.passes.kernels.host.weights import pack_filters
+from patc.targets import Target
+
+
+class _Dots(HostAlgorithm):
+    """What these convolutions have in common.
+
+    Attributes:
+        filters_are_lanes: whether the lanes of sums are filters, or places.
+    """
+
+    filters_are_lanes: ClassVar[bool]
+
+    def applies(self, op: Any) -> bool:
+        groups = groups_of(op)
+        whole = not any(tensor.type.shape[1] // groups % WORD for tensor in (op.input, op.result))
+        return groups == 1 or whole or _is_depthwise(op)
+
+    def filter_blocks(self, op: Any, schedule: Schedule) -> int:
+        return ceil_div(padded_filters(op), schedule.filters)
+
+    def emit(self, site: HostSite) -> None:
+        op, block = site.op, site.schedule.filters
+        filters, groups = padded_filters(op), _groups(op)
+        weight = require_array(op, op.weight, "weight", site.state)
+        words = as_words(_in_words(weight) if _is_depthwise(op) else weight)
+        packed = _pad(words, filters)
+        values = site.constant(pack_filters(packed, block), op.weight, f"words{block}")
+        sums, factors = sums_and_factors(site, filters)
+        residual = residual_factor(op)
+        epilogue, dots = site.epilogue_with(sums), dots_of(site.target)
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, weights, scale, made, epilogue = arguments
+            loops = QuantisedLoops(
+                kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes
+            )
+            self._write(loops, DenseWeights(weights, words.shape[1], filters // groups))
+
+        parts = [1.0] * ceil_div(filters, block)
+        site.call([site.source, values, factors, site.output, epilogue], emit, parts, any_part=True)
+
+    @abc.abstractmethod
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
+        """Write the kernel."""
+
+
+class DotDirect(_Dots):
+    """Filters x outputs of a tile in registers, places in the lanes."""
+
+    name: ClassVar[str] = "dot-direct"
+    filters_are_lanes = False
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        groups, filters = _groups(op), padded_filters(op)
+        layer, group, unit = layer_of(op, target, threads), filters // groups, _unit(op)
+        blocks = [size for size in BLOCKS if size <= group and size % unit == 0 and (groups == 1 or group % size == 0)]
+        yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks)
+
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
+        dense_direct.DenseDirect(loops, weights).emit()
+
+
+class DotLanes(_Dots):
+    """Outputs of a tile in registers, filters in the lanes."""
+
+    name: ClassVar[str] = "dot-lanes"
+    filters_are_lanes = True
+
+    def applies(self, op: Any) -> bool:
+        if not super().applies(op) or math.prod(op.kernel_size) > MOST_TAPS:
+            return False
+        fills_a_vector = padded_filters(op) // _groups(op) >= LEAST_LANES
+        return fills_a_vector and op.strides[1] % Layout.of(op.input.type).phases == 0
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        layer = layer_of(op, target, threads)
+        yield from candidates_of_vectors(self.name, layer, op.kernel_size, (padded_filters(op), _groups(op)))
+
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
+        filter_lanes.FilterLanes.of(loops, weights).emit()
+
+
+def layer_of(op: Any, target: Target, threads: int) -> TiledConvolution:
+    """Return a layer as its tiles are costed: with the words that each filter reads for channels."""
+    words = 1 if _is_depthwise(op) else op.input.type.shape[1] // WORD // groups_of(op)
+    words = ceil_div(op.input.type.shape[1], WORD) if groups_of(op) == 1 else words
+    return TiledConvolution.of(op, target, words, threads)
+
+
+def _is_depthwise(op: Any) -> bool:
+    """Whether each filter has one channel of its own, and four of them read one word."""
+    groups = groups_of(op)
+    return bool(groups > 1 and op.input.type.shape[1] == op.result.type.shape[1] == groups and groups % WORD == 0)
+
+
+def _groups(op: Any) -> int:
+    """Return the groups of filters that read words of their own."""
+    return ceil_div(groups_of(op), WORD) if _is_depthwise(op) else groups_of(op)
+
+
+def _in_words(weight: np.ndarray) -> np.ndarray:
+    """Return F x 1 x KH x KW weights of a depthwise convolution as F x 4 x ..., zeros for the other channels of the
+    word."""
+    words = np.zeros((len(weight), WORD, *weight.shape[2:]), weight.dtype)
+    filters = np.arange(len(weight))
+    words[filters, filters % WORD] = weight[:, 0]
+    return words
+
+
+def _unit(op: Any) -> int:
+    """Return how many filters are stored together."""
+    return 1 if Quantisation.of(op.result.type) is None else WORD
+
+
+def padded_filters(op: Any) -> int:
+    """Return the filters that are computed: there may be some without weights, to fill words of the result."""
+    return ceil_div(op.result.type.shape[1], _unit(op)) * _unit(op)
+
+
+def _pad(array: np.ndarray, size: int) -> np.ndarray:
+    """Return an array with zeros behind its first dimension."""
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def as_words(weight: np.ndarray) -> np.ndarray:
+    """Return F x C x ... weights of i8 as F x words x ... of i32: four neighbouring channels are one."""
+    channels = ceil_div(weight.shape[1], WORD) * WORD
+    padded = _pad(weight.swapaxes(0, 1), channels).swapaxes(0, 1)
+    fours = padded.reshape(len(weight), channels // WORD, WORD, *weight.shape[2:])
+    words: np.ndarray = np.ascontiguousarray(np.moveaxis(fours, 2, -1)).view("<i4")[..., 0]
+    return words
+
+
+def sums_and_factors(site: HostSite, filters: int) -> list[ir.Value]:
+    """Return what the sums of a layer begin with, and what they are multiplied with, in memory; zeros behind them."""
+    arrays = {"sums": first_sums(site.op, site.state), "factors": sum_factors(site.op)}
+    # Layers may share weights that have inputs of different scales.
+    return [
+        site.constant(array, site.op.weight, f"{role}.{zlib.crc32(array.tobytes()):x}")
+        for role, array in ((role, _pad(array, filters)) for role, array in arrays.items())
+    ]
+
+
+def residual_factor(op: Any) -> float:
+    """Return what a quantised residual is multiplied with; 0 where there is none."""
+    is_quantised = op.residual is not None and Quantisation.of(op.residual.type) is not None
+    return float(operand_factor(op, op.residual)) if is_quantised else 0.0
+
+
+def first_sums(op: Any, state: PassState) -> np.ndarray:
+    """Return what the sums of a layer begin with, F of i32: bias, less all weights times the zero point."""
+    given, weight = Quantisation.of(op.input.type), require_array(op, op.weight, "weight", state)
+    assert given is not None, "a layer with scales has a quantised input"
+    bias = 0 if op.bias is None else require_array(op, op.bias, "bias", state).astype(np.int64)
+    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    first: np.ndarray = (bias - given.zero_point * sums).astype(np.int32)
+    return first
+
+
+class DotRows(HostAlgorithm):
+    """Fully connected layers."""
+
+    name: ClassVar[str] = "dot-rows"
+
+    def applies(self, op: Any) -> bool:
+        return op.residual is None and not Activation.of(op).arrays
+
+    def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
+        model, images, filters = core_model(op, target), op.input.type.shape[0], padded_filters(op)
+        lanes = next((size for size in (model.lanes, model.lanes // 2, 4) if 4 <= size <= filters), 4)
+        vectors = max(1, min(4, filters // lanes))
+        rows = min(images, max(1, (model.registers - vectors - 1) // (vectors + 1)))
+        schedule = Schedule(self.name, rows, 1, lanes, vectors * lanes)
+        words = ceil_div(op.input.type.shape[1], WORD)
+        streamed = memory_bound(model, schedule, 4.0 * words * filters)
+        computed = images * words * ceil_div(filters, lanes) * model.vector_cycles(lanes)
+        yield max(streamed, Candidate(schedule, computed, computed, "arithmetic"), key=lambda each: each.cycles)
+
+    def filter_blocks(self, op: Any, schedule: Schedule) -> int:
+        return ceil_div(padded_filters(op), schedule.filters)
+
+    def emit(self, site: HostSite) -> None:
+        op, block, dots = site.op, site.schedule.filters, dots_of(site.target)
+        filters = max(padded_filters(op), block)
+        words = _pad(as_words(require_array(op, op.weight, "weight", site.state)), filters)
+        values = site.constant(pack_filters(words[:, :, None], block), op.weight, f"words{block}")
+        sums, factors = sums_and_factors(site, filters)
+        epilogue, results = site.epilogue_with(sums), op.result.type.shape[1]
+
+        def emit(kernel: Kernel, arguments: list[Any]) -> None:
+            given, weights, scale, made, epilogue = arguments
+            loops = Loops(kernel, made, epilogue, given)
+            dot_rows.DotRows(loops, dots, weights, scale, results).emit()
+
+        parts = [1.0] * ceil_div(filters, block)
+        site.call([site.source, values, factors, site.output, epilogue], emit, parts)

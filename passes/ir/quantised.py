@@ -1,0 +1,117 @@
+"""The numbers of layers on quantised activations, which kernels and the reference share: docs/int8.md says what for.
+
+All are computed in float32, in the order that is written here: results are equal on all machines, bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patc.dialects.attributes import Activation
+from patc.dialects.quantised import Quantisation
+from patc.passes.ir import windows
+
+_LARGEST_BIAS = 2.0**30  # beside it sums of products stay within i32
+_LEAST_SCALE = 2.0**-60
+_LIMITS = ("none", "relu", "clamp")
+
+
+def is_quantised(op: Any) -> bool:
+    """Return whether any tensor of an op is quantised."""
+    return any(Quantisation.of(value.type) is not None for value in (*op.operands, *op.results))
+
+
+def only_limits(activation: Activation) -> bool:
+    """Return whether an activation does nothing beyond what the ends of the integers do."""
+    return activation.kind in _LIMITS and not activation.arrays
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a sum of real numbers becomes a quantised result.
+
+    Attributes:
+        result: what the integers stand for.
+        unit: of the numbers that are added up: the result's scale, or 1 where an activation computes with them.
+        lowest, highest: where the result ends, as integers without the zero point.
+    """
+
+    result: Quantisation
+    unit: np.float32
+    lowest: int
+    highest: int
+
+    @staticmethod
+    def of(result: Quantisation, activation: Activation) -> Rounding:
+        ends: tuple[Any, ...] = (-math.inf, math.inf)
+        if only_limits(activation):
+            ends = {"relu": (0.0, math.inf), "clamp": activation.constants}.get(activation.kind, ends)
+        low, high = (result.integer(float(end)) - result.zero_point for end in ends)
+        unit = np.float32(result.scale) if only_limits(activation) else np.float32(1.0)
+        return Rounding(result, unit, min(low, high), high)
+
+    @property
+    def last_factor(self) -> np.float32:
+        """What an activation is multiplied with to be in units of the result's scale."""
+        return self.unit / np.float32(self.result.scale)
+
+
+def unit_of(op: Any) -> np.float32:
+    """Return the unit of what a layer adds up: 1 where its result is no quantised one."""
+    result = Quantisation.of(op.result.type)
+    return np.float32(1.0) if result is None else Rounding.of(result, Activation.of(op)).unit
+
+
+def sum_factors(op: Any) -> np.ndarray:
+    """Return what the sums of a layer with weights are multiplied with, one f32 a filter."""
+    given = Quantisation.of(op.input.type)
+    assert given is not None, "a layer with scales has a quantised input"
+    scales = np.array(list(op.attributes["scales"]), np.float32)
+    factors: np.ndarray = (np.float32(given.scale) * scales) / unit_of(op)
+    return factors
+
+
+def operand_factor(op: Any, value: Any) -> np.float32:
+    """Return what a quantised operand, without its zero point, is multiplied with."""
+    given = Quantisation.of(value.type)
+    assert given is not None, "others have no factor"
+    return np.float32(given.scale) / unit_of(op)
+
+
+def mean_factor(op: Any) -> np.float32:
+    """Return what the sums of an average pooling, which have one divisor, are multiplied with."""
+    divisor = np.float32(windows.average_divisors(op)[0, 0])
+    return operand_factor(op, op.input) / divisor
+
+
+@dataclass(frozen=True)
+class IntegerWeights:
+    """The weights of a layer as integers.
+
+    Attributes:
+        weight: i8, of -127 to 127, in the shape of the weights.
+        scales: an f32 for each filter.
+        bias: an i32 for each filter, in units of the input's scale times the filter's; None where there is none.
+    """
+
+    weight: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray | None
+
+    @staticmethod
+    def of(weight: np.ndarray, bias: np.ndarray | None, given: Quantisation) -> IntegerWeights:
+        """Return weights, F x ..., and a bias rounded to nearest, for an input."""
+        rows = weight.reshape(len(weight), -1).astype(np.float64)
+        scales = np.abs(rows).max(axis=1) / 127.0
+        if bias is not None:  # that of a filter of nearly nothing would not fit
+            scales = np.maximum(scales, np.abs(bias.astype(np.float64)) / (given.scale * _LARGEST_BIAS))
+        scales = np.maximum(scales, _LEAST_SCALE).astype(np.float32)
+        integers = np.clip(np.rint(rows / scales[:, None]), -127, 127).astype(np.int8)
+        added = None
+        if bias is not None:
+            added = np.rint(bias.astype(np.float64) / (np.float64(given.scale) * scales)).astype(np.int32)
+        return IntegerWeights(integers.reshape(weight.shape), scales, added)

@@ -1,0 +1,97 @@
+"""Dot products of four bytes a lane, as the instruction sets have them: sum + w0 x0 + w1 x1 + w2 x2 + w3 x3 in i32.
+
+Activations and weights are words, vectors of i32 whose bytes are the four numbers; weights have a sign. All ways are
+exact and give equal sums.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+from torch_mlir import ir
+from torch_mlir.dialects import llvm
+
+from patc.passes.kernels.builder import Builder, lanes_of
+from patc.targets import Target
+
+
+class Dots(abc.ABC):
+    """One way to compute dot products.
+
+    Attributes:
+        signed: whether activations have a sign; they are 0 to 255 else.
+    """
+
+    signed: ClassVar[bool]
+
+    @abc.abstractmethod
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        """Return the sums with the products of a vector of activations and one of weights."""
+
+
+class Vnni(Dots):
+    """`vpdpbusd` of AVX512-VNNI and AVX-VNNI."""
+
+    signed = False
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        bits, bytes_ = 32 * lanes_of(total), [bytes_of(b, value) for value in (data, weights)]
+        return intrinsic(f"llvm.x86.avx512.vpdpbusd.{bits}", total.type, total, *bytes_)
+
+
+class Pairs(Dots):
+    """`vpmaddwd` of AVX2: even and odd bytes as pairs of 16 bits."""
+
+    signed = False
+    _NAMES: ClassVar = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        name, halves = f"llvm.x86.{self._NAMES[lanes_of(total)]}", b.i16
+        even, odd = (b.bitcast(value, halves) for value in (data, weights))
+        pairs = (
+            (b.bits_and(even, 255), b.shift_right(b.shift_left(odd, 8), 8, signed=True)),
+            (b.shift_right(even, 8, signed=False), b.shift_right(odd, 8, signed=True)),
+        )
+        for numbers, factors in pairs:
+            total = b.plus(total, intrinsic(name, total.type, numbers, factors))
+        return total
+
+
+class Sdot(Dots):
+    """`sdot` of AArch64's dot product extension."""
+
+    signed = True
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        bytes_ = [bytes_of(b, value) for value in (data, weights)]
+        return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, total, *bytes_)
+
+
+class Plain(Dots):
+    """Multiplications of 32 bits, for what has none of the others."""
+
+    signed = True
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        for place in range(4):
+            factors = (b.shift_right(b.shift_left(word, 24 - 8 * place), 24, signed=True) for word in (data, weights))
+            total = b.plus(total, b.times(*factors))
+        return total
+
+
+def dots_of(target: Target) -> Dots:
+    """Return how a CPU computes dot products best."""
+    if target.architecture == "x86_64":
+        return Vnni() if {"avx512vnni", "avxvnni"} & set(target.features) else Pairs()
+    return Sdot() if "dotprod" in target.features else Plain()
+
+
+def bytes_of(b: Builder, words: ir.Value) -> ir.Value:
+    """Return words as a vector of bytes."""
+    return b.bitcast(words, b.i8)
+
+
+def intrinsic(name: str, type_: ir.Type, *operands: ir.Value) -> ir.Value:
+    """Return the result of an LLVM intrinsic."""
+    return llvm.call_intrinsic(type_, ir.StringAttr.get(name), operands, [], [])

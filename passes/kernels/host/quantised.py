@@ -1,0 +1,97 @@
+"""The loops of layers on quantised numbers: those of floats, on words of four channels.
+
+A product is a dot product of four bytes, and what a tile's sums become is the arithmetic of docs/int8.md:
+
+    y = round(float(sum) * factor + float(residual - its zero point) * its factor), limited, + zero point
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.attributes import Activation
+from patc.passes.ir.elements import WORD
+from patc.passes.ir.quantised import Rounding, only_limits
+from patc.passes.kernels.builder import Index, Vectors
+from patc.passes.kernels.dots import Dots
+from patc.passes.kernels.host.ends import Ends, Residual
+from patc.passes.kernels.host.kernel import Epilogue, Tile
+from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.words import Packing, unpack
+from patc.passes.kernels.values import apply_activation
+
+
+@dataclass(frozen=True)
+class QuantisedLoops(Loops):
+    """Loops over tiles whose sums are integers.
+
+    Attributes:
+        dots: how products are made.
+        factors: of the sums, an f32 for each channel of the result.
+        residual_factor: of the residual, if it is quantised.
+        results: channels of the result.
+        filters_are_lanes: whether the lanes of sums are channels, or places.
+    """
+
+    dots: Dots
+    factors: ir.Value
+    residual_factor: float
+    results: int
+    filters_are_lanes: bool
+
+    @property
+    def channels(self) -> int:
+        return self.results
+
+    @property
+    def group(self) -> int:
+        return 1 if self.output.quantisation is None else WORD
+
+    def product(self, one: ir.Value, many: ir.Value, total: ir.Value) -> ir.Value:
+        data, weights = (one, many) if self.filters_are_lanes else (many, one)
+        return self.dots.add(self.b, total, data, weights)
+
+    def prefetch_ends(self, tile: Tile, channel: Index) -> None:
+        """Ask for nothing: there are four times fewer lines than of floats."""
+
+    def store_group(self, tile: Tile, group: list[list[Vectors]], channel: Index) -> None:
+        made = [
+            [[self._scaled(value, self.b.add(channel, member)) for value in row] for row in rows]
+            for member, rows in enumerate(group)
+        ]
+        quantisation = self.output.quantisation
+        if quantisation is None:
+            self.store_tile(tile, made[0], channel)
+            return
+        b, plane = self.b, self.b.divide(channel, WORD)[0]
+        residual, rounding = Residual.of(self, tile, plane), Rounding.of(quantisation, self.epilogue.activation)
+        constants = [self.epilogue.constants(b, b.add(channel, member), self.results) for member in range(WORD)]
+        words: list[Vectors] = []
+        for row in range(tile.rows):
+            words.append([])
+            for place, chunk in enumerate(tile.chunks):
+                values = [rows[row][place] for rows in made]
+                if residual is not None:
+                    values = self._joined(values, residual.load(row, chunk))
+                if not only_limits(self.epilogue.activation):
+                    values = [self._activated(*each, rounding) for each in zip(values, constants, strict=True)]
+                words[-1].append(Packing(rounding).pack(b, values))
+        Ends(self.kernel, self.output, Epilogue(None, None, Activation())).store_tile(tile, words, plane)
+
+    def _joined(self, values: Vectors, words: ir.Value) -> Vectors:
+        """Return the sums of four channels with a residual."""
+        b, tensor = self.b, self.epilogue.residual
+        assert tensor is not None and tensor.quantisation is not None, "its words are given"
+        factor = b.splat(self.residual_factor, words.type.shape[0], b.f32)
+        own = unpack(b, words, tensor.quantisation)
+        return [b.plus(value, b.times(other, factor)) for value, other in zip(values, own, strict=True)]
+
+    def _activated(self, value: ir.Value, constants: Vectors, rounding: Rounding) -> ir.Value:
+        made = apply_activation(self.b, value, self.epilogue.activation, constants)
+        return self.b.times(made, self.b.splat(float(rounding.last_factor), value.type.shape[0], self.b.f32))
+
+    def _scaled(self, value: ir.Value, channel: Index) -> ir.Value:
+        factor = self.b.broadcast(self.b.load_scalar(self.factors, channel), value.type.shape[0])
+        return self.b.times(self.b.convert(value, self.b.f32), factor)

@@ -1,0 +1,66 @@
+"""Quantised numbers in the lanes of vectors: four of a word become vectors of floats, and floats become words again.
+
+What becomes an integer is limited first, as a float, and then rounded by a sum with 1.5 * 2^23: the last bits of that
+are the integer, and ties go to the even one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from patc.dialects.quantised import Quantisation
+from patc.passes.ir.elements import WORD
+from patc.passes.ir.quantised import Rounding
+from patc.passes.kernels.builder import Builder, Vectors, lanes_of
+
+_ROUNDING = 12582912.0
+
+
+def unpack(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
+    """Return the numbers of words, without their zero point, as four vectors of floats."""
+    return [b.convert(integers, b.f32) for integers in unpack_integers(b, words, quantisation)]
+
+
+def unpack_integers(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
+    """Return the numbers of words, without their zero point, as four vectors of integers."""
+    zero, signed = b.splat(quantisation.zero_point, lanes_of(words), b.i32), quantisation.signed
+    bits = 8 * WORD
+    found = []
+    for place in range(WORD):
+        number = b.shift_right(b.shift_left(words, bits - 8 * (place + 1)), bits - 8, signed=signed)
+        found.append(b.minus(number, zero) if quantisation.zero_point else number)
+    return found
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How floats become words of quantised numbers."""
+
+    rounding: Rounding
+
+    def round(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Return a vector of floats as integers, without the zero point, whose last eight bits count."""
+        lanes = lanes_of(value)
+        low, high = (b.splat(float(end), lanes, b.f32) for end in (self.rounding.lowest, self.rounding.highest))
+        limited = b.at_most(b.at_least(value, low), high)
+        return b.bitcast(b.plus(limited, b.splat(_ROUNDING, lanes, b.f32)), b.i32)
+
+    def pack(self, b: Builder, values: Vectors) -> ir.Value:
+        """Return four vectors of floats, in units of the scale, as words."""
+        word = None
+        for place, value in enumerate(values):
+            bits = self.round(b, value)
+            last = place == WORD - 1
+            moved = b.shift_left(bits if last else b.bits_and(bits, 255), 8 * place)
+            word = moved if word is None else b.bits_or(word, moved)
+        assert word is not None, "words have four numbers"
+        return self.shifted(b, word)
+
+    def shifted(self, b: Builder, words: ir.Value) -> ir.Value:
+        """Return words of integers with their zero point."""
+        zero, bytes_ = self.rounding.result.zero_point, b.bitcast(words, b.i8)
+        if not zero:
+            return words
+        return b.bitcast(b.plus(bytes_, b.splat((zero + 128) % 256 - 128, lanes_of(bytes_), b.i8)), b.i32)

@@ -1,0 +1,217 @@
+"""`pattern-quantize`: compute layers on integers of eight bits, where the ranges of activations are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.dialects import pattern
+from patc.dialects.quantised import Quantisation
+from patc.passes.base import Pass, PassState, fail
+from patc.passes.ir.elements import WORD, with_element
+from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, top_level_ops, works_on_tensors
+from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.ranges import KEPT, RANGE, read_range, write_range
+from patc.passes.ir.targets import OVERRIDE, target_of
+from patc.passes.ir.views import is_concat
+from patc.passes.kernels.dots import dots_of
+from patc.passes.layers.base import LayerKind
+from patc.passes.layers.registry import kind_of
+
+
+@dataclass(frozen=True)
+class PatternQuantize(Pass):
+    """Give activations whose ranges are known a quantised type, and the layers between them weights of i8.
+
+    Requires: functions of pattern ops. An op, or an argument of a function, says the range of its f32 result as
+        `pattern.range`; the state's `calibrate` writes that, if there is one.
+    Ensures: a layer with weights, of a kind with kernels for it, reads quantised activations where the ranges of these
+        are known and it has no attribute `pattern.keep`; what follows it without weights of its own does, too. Results
+        that other layers read, and those of the function, are f32; `pattern.relayout` stands between. Weights are
+        symmetric, one scale a filter. A remark names each layer with weights that stays in f32. Without any range
+        nothing changes.
+
+        %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", pattern.range = array<f32: 0.0, 5.1>, ...}
+      becomes
+        %q = "pattern.relayout"(%x) : (tensor<1x3x8x8xf32>) -> tensor<1x3x8x8x!pattern.quantised<ui8, 0.02 : f32, 128>>
+        %y = "pattern.conv2d"(%q, %w, %b) {activation = "relu", scales = array<f32: ...>, ...}
+
+    Idempotent: quantised layers are left alone.
+    """
+
+    name: ClassVar[str] = "pattern-quantize"
+
+    target: str = field(default="", metadata={"help": OVERRIDE})
+
+    def run(self, module: ir.Module, state: PassState) -> None:
+        if state.calibrate is not None:
+            state.calibrate(module, state)
+        target = target_of(module, self.target)
+        with module.context, ir.Location.unknown():
+            for function in defined_functions(module):
+                ops = list(top_level_ops(function))
+                values = [*function.regions[0].blocks[0].arguments, *(value for op in ops for value in op.results)]
+                if not works_on_tensors(function) or all(read_range(value) is None for value in values):
+                    continue
+                if target.algorithms == "gpu":
+                    expected = f"no ranges of activations for target '{target.name}'"
+                    raise fail(function, expected, "some")
+                _Function(ops, dots_of(target).signed, state).quantise()
+                erase_dead(function.regions[0].blocks[0])
+
+
+class _Function:
+    """The layers of a function on their way to integers.
+
+    Args:
+        signed: whether activations are stored with a sign.
+    """
+
+    def __init__(self, ops: list[Any], signed: bool, state: PassState) -> None:
+        self._ops, self._signed, self._state = ops, signed, state
+        self._copies: dict[ir.Value, ir.Value] = {}
+
+    def quantise(self) -> None:
+        for op in self._ops:
+            if is_concat(op):
+                _join_ranges(op)
+        for op in self._ops:
+            kind = kind_of(op)
+            if kind is None or is_quantised(op):
+                continue
+            has_weights = bool(kind.work(op).weights)
+            if not self._can(op, kind):
+                if has_weights:
+                    self._state.remark(op, f"stays in f32: {self._reason(op, kind)}")
+            elif has_weights or any(self._made(op.operands[number]) for number in _activations(op, kind)):
+                self._quantise(op, kind)
+
+    def _can(self, op: Any, kind: LayerKind) -> bool:
+        """Return whether a layer can read quantised activations."""
+        known = all(self._type(op.operands[number]) is not None for number in _activations(op, kind))
+        return known and KEPT not in op.attributes and kind.can_quantise(op, self._state)
+
+    def _reason(self, op: Any, kind: LayerKind) -> str:
+        if KEPT in op.attributes:
+            return "it is to be kept"
+        if not kind.can_quantise(op, self._state):
+            return "there are no kernels for it on integers"
+        return "the range of its input is not known"
+
+    def _quantise(self, op: Any, kind: LayerKind) -> None:
+        """Let a layer work on integers, with a result in f32 behind it for those that do not."""
+        own = self._type(op.operands[0] if kind.keeps_scale else op.result)
+        own = None if own is None else with_element(op.result.type, own.element_type)
+        wanted = own is not None and (not kind.work(op).weights or self._is_wanted(op.result))
+        with ir.InsertionPoint(op), op.location:
+            given = {number: self._quantised(op.operands[number]) for number in _activations(op, kind)}
+            made = kind.quantise(op, given, own if wanted and own is not None else op.result.type, self._state)
+            real = pattern.RelayoutOp(input=made, result=op.result.type).result if wanted else made
+        if RANGE in op.attributes:
+            real.owner.attributes[RANGE] = op.attributes[RANGE]
+        op.result.replace_all_uses_with(real)
+        op.operation.erase()
+
+    def _is_wanted(self, value: ir.Value) -> bool:
+        """Return whether any reader of a value can read integers."""
+        for use in value.uses:
+            user = use.owner.opview
+            if (user.operation.name in RESHAPES and _keeps_words(user)) or _joins_words(user):
+                if self._is_wanted(user.results[0]):
+                    return True
+                continue
+            kind = kind_of(user)
+            if kind is not None and use.operand_number in _activations(user, kind) and self._can(user, kind):
+                return True
+        return False
+
+    def _type(self, value: ir.Value) -> ir.Type | None:
+        """Return the quantised type of a tensor in f32 with a range; None where there is none."""
+        source = value
+        while not isinstance(source.owner, ir.Block) and source.owner.name in RESHAPES:
+            source = source.owner.operands[0]
+        if (made := self._made(source)) is not None:
+            return with_element(value.type, made.type.element_type)
+        limits = read_range(value) or read_range(source)
+        if limits is None or str(value.type.element_type) != "f32" or value.type.rank not in (2, 4):
+            return None
+        return with_element(value.type, quantisation_of(*limits, self._signed).to_type())
+
+    def _made(self, value: ir.Value) -> ir.Value | None:
+        """Return the integers that a tensor in f32 was made of, if it was."""
+        owner = value.owner
+        if isinstance(owner, ir.Block):
+            return None
+        is_copy = owner.operation.name == pattern.RelayoutOp.OPERATION_NAME
+        return owner.operands[0] if is_copy and Quantisation.of(owner.operands[0].type) is not None else None
+
+    def _quantised(self, value: ir.Value) -> ir.Value:
+        """Return a tensor in f32 as integers, at the insertion point if they are not there yet."""
+        if (made := self._made(value)) is not None:
+            return made
+        if value not in self._copies:
+            type_, owner = self._type(value), value.owner
+            assert type_ is not None, "only what has a type is asked for"
+            if not isinstance(owner, ir.Block) and owner.name in RESHAPES and _keeps_words(owner.opview):
+                source = self._quantised(owner.operands[0])
+                copy = owner.operation.clone()
+                copy.operands[0] = source
+                copy.results[0].set_type(type_)
+                self._copies[value] = copy.results[0]
+            elif not isinstance(owner, ir.Block) and _joins_words(owner.opview):
+                self._copies[value] = self._joined(owner, type_)
+            else:
+                self._copies[value] = pattern.RelayoutOp(input=value, result=type_).result
+        return self._copies[value]
+
+    def _joined(self, concat: Any, type_: Any) -> ir.Value:
+        """Return a concatenation of integers of one scale."""
+        parts = []
+        for operand in concat.operands:
+            part, wanted = self._quantised(operand), with_element(operand.type, type_.element_type)
+            parts.append(part if part.type == wanted else pattern.RelayoutOp(input=part, result=wanted).result)
+        copy = concat.operation.clone()
+        for number, part in enumerate(parts):
+            copy.operands[number] = part
+        copy.results[0].set_type(type_)
+        return copy.results[0]
+
+
+def _join_ranges(concat: Any) -> None:
+    """Give a concatenation and all that it joins the range of all of them, where that is known."""
+    found = [read_range(operand) for operand in concat.operands]
+    if None in found or any(isinstance(operand.owner, ir.Block) for operand in concat.operands):
+        return
+    known = [limits for limits in found if limits is not None]
+    low, high = min(limits[0] for limits in known), max(limits[1] for limits in known)
+    for value in (*concat.operands, concat.result):
+        write_range(value, low, high)
+
+
+def _joins_words(op: Any) -> bool:
+    """Return whether an op joins planes of whole words along their channels."""
+    return is_concat(op) and not any(operand.type.shape[1] % WORD for operand in op.operands)
+
+
+def _activations(op: Any, kind: LayerKind) -> list[int]:
+    """Return the numbers of the operands that are no parameters."""
+    return [operand.number for operand in kind.operands(op) if not operand.access.is_constant]
+
+
+def _keeps_words(op: Any) -> bool:
+    """Return whether a reshape leaves words as they are: between planes of one place and rows."""
+    shapes = [list(value.type.shape) for value in (op.operands[0], op.results[0])]
+    planes, rows = sorted(shapes, key=len, reverse=True)
+    return len(planes) == 4 and len(rows) == 2 and planes == [*rows, 1, 1]
+
+
+def quantisation_of(low: float, high: float, signed: bool) -> Quantisation:
+    """Return integers for a range of numbers; 0 is among them, exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    lowest = -128 if signed else 0
+    # The smallest scale keeps what is divided by it, and by a weight's, within f32.
+    scale = np.float32(max((high - low) / 255.0, 2.0**-40))
+    return Quantisation(float(scale), lowest + int(np.clip(np.rint(-low / float(scale)), 0, 255)), signed)

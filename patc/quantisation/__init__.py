@@ -1,0 +1,1 @@
+"""Quantisation after training: ranges of activations, found by running a net in f32."""

@@ -1,0 +1,171 @@
+"""Ranges of a net's activations: those of patc's own program in f32 on the samples of a user."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.backends.registry import find_backend
+from patc.diagnostics import PatcError, layer_name, nearest
+from patc.execution import compile_module
+from patc.passes.base import Calibrate, PassState
+from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.ir.modules import clone_module
+from patc.passes.ir.ranges import KEPT, write_range
+from patc.passes.ir.ranges import RANGES as ARGUMENTS
+from patc.passes.layers.registry import kind_of
+from patc.quantisation.ranges import Extent, Histogram
+from patc.runtime.inputs import take_array
+from patc.runtime.program import TensorInfo
+
+_STAGE = "reorder"  # the last pass before `pattern-quantize`
+
+Sample = Sequence[np.ndarray]
+
+
+def calibrator(samples: Sequence[Sample], ranges: str, keep: Sequence[str] = ()) -> Calibrate:
+    """Return what writes the ranges of a module's activations, see `PassState.calibrate`.
+
+    Args:
+        samples: as `check` returns them.
+        ranges: one of `patc.quantisation.ranges.RANGES`.
+        keep: names of layers that stay in f32, or patterns of them as of file names.
+    """
+
+    def calibrate(module: ir.Module, state: PassState) -> None:
+        _keep(module, keep)
+        functions = [op for op in defined_functions(module) if op.attributes["sym_name"].value == "main"]
+        function = functions[0]
+        arguments, made = list(function.regions[0].blocks[0].arguments), _made(function)
+        run = _program(module, state)
+        extents = [Extent() for _ in (*arguments, *made)]
+
+        def observe(observers: Sequence[Extent | Histogram]) -> None:
+            for sample in samples:
+                for observer, array in zip(observers, [*sample, *run(sample)], strict=True):
+                    observer.observe(array)
+
+        observe(extents)
+        found = [(extent.low, extent.high) for extent in extents]
+        if ranges == "histogram":
+            histograms = [Histogram(extent) for extent in extents]
+            observe(histograms)
+            found = [histogram.best_range() for histogram in histograms]
+        for value, ends in zip((*arguments, *made), found, strict=True):
+            if not np.all(np.isfinite(ends)):
+                raise PatcError(
+                    "expected finite activations to calibrate with, got NaN or infinite ones", value.location
+                )
+        for value, ends in zip(made, found[len(arguments) :], strict=True):
+            write_range(value, *ends)
+        given = [ir.DenseF32ArrayAttr.get(list(ends)) for ends in found[: len(arguments)]]
+        function.attributes[ARGUMENTS] = ir.ArrayAttr.get(given)
+
+    return calibrate
+
+
+def _made(function: Any) -> list[ir.Value]:
+    """Return the tensors that layers of a function make, in f32."""
+    results = [value for op in top_level_ops(function) if kind_of(op) is not None for value in op.results]
+    return [value for value in results if str(value.type.element_type) == "f32"]
+
+
+def _program(module: ir.Module, state: PassState) -> Callable[[Sample], list[np.ndarray]]:
+    """Return a function that computes all that the layers of @main make."""
+    work = clone_module(module)
+    function = next(op for op in defined_functions(work) if op.attributes["sym_name"].value == "main")
+    values = _made(function)
+    ops = list(top_level_ops(function))
+    with ir.InsertionPoint(ops[-1]), function.location:
+        ir.Operation.create("func.return", operands=values)
+    ops[-1].operation.erase()
+    type_ = ir.FunctionType.get(function.attributes["function_type"].value.inputs, [value.type for value in values])
+    function.attributes["function_type"] = ir.TypeAttr.get(type_)
+    if "res_attrs" in function.attributes:
+        del function.attributes["res_attrs"]
+    program = compile_module(work, state.parameters, target="host", stage=_STAGE)
+    model: Any = find_backend(program.backend).load(program)
+    return lambda sample: [np.asarray(array) for array in model(*sample)]
+
+
+def _keep(module: ir.Module, keep: Sequence[str]) -> None:
+    """Mark the layers that stay in f32.
+
+    Raises:
+        PatcError: a name fits none.
+    """
+    ops = [op for function in defined_functions(module) for op in top_level_ops(function) if kind_of(op) is not None]
+    names = [layer_name(op.location) or "" for op in ops]
+    for wanted in keep:
+        fitting = [op for op, name in zip(ops, names, strict=True) if fnmatch.fnmatchcase(name, wanted)]
+        if not fitting:
+            raise PatcError(f"expected names of layers to keep, got '{wanted}'{nearest(wanted, filter(None, names))}")
+        for op in fitting:
+            op.attributes[KEPT] = ir.UnitAttr.get()
+
+
+def check(samples: Iterable[Sample], infos: Sequence[TensorInfo]) -> list[Sample]:
+    """Return samples that a net with such inputs takes.
+
+    Raises:
+        PatcError: there is none, or one has other inputs, or numbers that are not finite.
+    """
+    found: list[Sample] = []
+    for number, sample in enumerate(samples):
+        with naming(f"sample {number}"):
+            if len(sample) != len(infos):
+                raise PatcError(f"expected inputs {', '.join(map(str, infos))}, got {len(sample)}")
+            arrays = [take_array(info, array)[0] for info, array in zip(infos, sample, strict=True)]
+            if not all(np.all(np.isfinite(array)) for array in arrays if array.dtype.kind == "f"):
+                raise PatcError("expected finite numbers to calibrate with, got NaN or infinite ones")
+        found.append(arrays)
+    if not found:
+        raise PatcError("expected a sample or more to calibrate with, got none")
+    return found
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let errors inside say what they are about."""
+    try:
+        yield
+    except PatcError as error:
+        raise PatcError(f"{what}: {error.message}", error.location) from None
+
+
+def as_samples(inputs: Any) -> Iterator[list[np.ndarray]]:
+    """Yield the samples that a user gives: a list has one each, anything else is a single one.
+
+    A sample is a tensor or an array, or a tuple of them, one for each input.
+    """
+    for sample in inputs if isinstance(inputs, list) else [inputs]:
+        parts = sample if isinstance(sample, (tuple, list)) else (sample,)
+        yield [part.detach().cpu().numpy() if hasattr(part, "detach") else np.asarray(part) for part in parts]
+
+
+def cut(arrays: Sequence[np.ndarray], infos: Sequence[TensorInfo]) -> Iterator[list[np.ndarray]]:
+    """Yield samples from an array for each input that holds those of many samples behind each other.
+
+    Raises:
+        PatcError: there are not as many arrays as inputs, or they do not hold equally many samples.
+    """
+    if len(arrays) != len(infos):
+        raise PatcError(f"expected inputs {', '.join(map(str, infos))}, got {len(arrays)} arrays")
+    counts = set()
+    for info, array in zip(infos, arrays, strict=True):
+        batch = info.shape[0] if info.shape else 0
+        if not batch or array.shape[1:] != info.shape[1:] or array.ndim < 1 or not len(array) or len(array) % batch:
+            raise PatcError(f"expected samples of input {info}, behind each other, got shape {list(array.shape)}")
+        counts.add(len(array) // batch)
+    if len(counts) > 1:
+        raise PatcError(f"expected as many samples of each input, got {' and '.join(map(str, sorted(counts)))}")
+    for number in range(counts.pop()):
+        yield [
+            array[number * info.shape[0] : (number + 1) * info.shape[0]]
+            for info, array in zip(infos, arrays, strict=True)
+        ]

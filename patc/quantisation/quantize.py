@@ -1,0 +1,103 @@
+"""`patc.quantize`: compile a model to integers of eight bits, with ranges from samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from patc.backends.base import Options
+from patc.backends.registry import find_backend
+from patc.compiler import Report, compile_program
+from patc.diagnostics import PatcError, nearest
+from patc.frontend import ExampleInputs
+from patc.instruments import SaveIr
+from patc.options import make_options
+from patc.quantisation.calibrate import Sample, as_samples, calibrator, check
+from patc.quantisation.ranges import RANGES
+from patc.runtime.model import CompiledModel
+from patc.runtime.program import TensorInfo
+from patc.targets import Target
+
+
+def quantize(
+    model: Any,
+    inputs: Any,
+    *,
+    target: str | Target = "host",
+    threads: int | None = None,
+    ranges: str = "histogram",
+    keep: Sequence[str] = (),
+    tune: str = "cost",
+    report: Report | None = None,
+    save_ir: str | os.PathLike[str] | None = None,
+) -> CompiledModel:
+    """Compile a model so that its layers compute on integers of eight bits where patc has kernels for them.
+
+    The net is run in f32, on this machine, with all samples; from what its activations are then follow the ranges that
+    integers stand for. Weights have a scale for each filter. The others of its layers stay in f32, with a remark in
+    `CompiledModel.diagnostics`; inputs and outputs do, too. See docs/int8.md for the arithmetic.
+
+    Args:
+        model: as for `patc.compile`.
+        inputs: what to calibrate with, of the shapes to compile for: a list has a sample each, anything else is a
+            single one. A sample is a tensor or an array, or a tuple of them, one for each input. Some hundred samples
+            that are like the inputs to come do.
+        target, threads, tune, report, save_ir: as for `patc.compile`. CPUs alone.
+        ranges: "histogram" for the ranges with the least squared error, which cut off what is rare; "minmax" for those
+            that all numbers fit.
+        keep: names of layers that stay in f32, or patterns of them as of file names, "layer4.*".
+
+    Raises:
+        PatcError: a model, input or option that cannot be compiled, or samples that are missing, of other shapes or not
+            finite; in one line.
+    """
+    options = make_options(target, threads, tune=tune)
+    samples = list(as_samples(inputs))
+    if not samples:
+        raise PatcError("expected a sample or more to calibrate with, got none")
+    example = tuple(_as_example(array, model) for array in samples[0])
+    return quantize_model(model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir)
+
+
+def quantize_model(
+    model: Any,
+    example_inputs: ExampleInputs,
+    samples: Callable[[Sequence[TensorInfo]], Sequence[Sample]],
+    options: Options,
+    ranges: str = RANGES[0],
+    keep: Sequence[str] = (),
+    report: Report | None = None,
+    save_ir: str | os.PathLike[str] | None = None,
+) -> CompiledModel:
+    """Compile a quantised model; see `quantize` for the arguments.
+
+    Args:
+        example_inputs: as for `patc.compile`.
+        samples: returns them, for such inputs.
+
+    Raises:
+        PatcError: as `quantize`.
+    """
+    if ranges not in RANGES:
+        raise PatcError(f"expected ranges to be one of {', '.join(RANGES)}, got '{ranges}'{nearest(ranges, RANGES)}")
+    if options.target.algorithms == "gpu":
+        raise PatcError(f"expected the target of a CPU to quantise for, got '{options.target.name}'")
+    program, diagnostics = compile_program(
+        model,
+        example_inputs,
+        options,
+        report,
+        instruments=SaveIr.into(save_ir),
+        calibrate=lambda infos: calibrator(samples(infos), ranges, tuple(keep)),
+    )
+    return find_backend(program.backend).load(program, diagnostics)
+
+
+def _as_example(array: Any, model: Any) -> Any:
+    """Return an input as the front end of a model takes it."""
+    if isinstance(model, (str, os.PathLike)):
+        return array
+    import torch
+
+    return torch.from_numpy(array)

@@ -1,0 +1,122 @@
+"""`patc.quantize`: ranges from samples, what stays in f32, and how near results are to PyTorch's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import patc
+from patc.quantisation.ranges import Extent, Histogram
+
+
+class Net(nn.Module):
+    """A residual block between a stem and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.first = nn.Conv2d(16, 16, 3, 1, 1)
+        self.second = nn.Conv2d(16, 16, 3, 2, 1)
+        self.skip = nn.Conv2d(16, 16, 1, 2)
+        self.classifier = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.stem(x)).relu()
+        x = (self.second(self.first(x).relu()) + self.skip(x)).relu()
+        y: torch.Tensor = self.classifier(x.mean((2, 3)))
+        return y
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(1, 3, 16, 16, generator=generator) for _ in range(4)]
+
+
+@pytest.fixture(scope="module")
+def quantised(model: nn.Module, samples: list[torch.Tensor]) -> patc.CompiledModel:
+    return patc.quantize(model, samples, threads=1)
+
+
+def noise(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the signal in the noise, in dB."""
+    found, wanted = (each.detach().double() for each in (found, wanted))
+    return float(10 * torch.log10((wanted**2).sum() / ((found - wanted) ** 2).sum()))
+
+
+def test_results_are_near(model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel) -> None:
+    fresh = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    for x in (samples[0], fresh):
+        assert noise(quantised(x), model(x)) > 30
+    assert {layer.name: layer.dtype for layer in quantised.layers if layer.weights} == dict.fromkeys(
+        ("stem", "first", "second", "skip", "classifier"), "i8"
+    )
+
+
+def test_saved_files_hold_a_byte_a_weight(
+    model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel, tmp_path: Path
+) -> None:
+    quantised.save(tmp_path / "net.patc")
+    loaded = patc.load(tmp_path / "net.patc")
+    assert torch.equal(loaded(samples[0]), quantised(samples[0]))
+    compiled = patc.compile(model, (samples[0],), threads=1)
+    assert quantised.program.weights.nbytes < 0.5 * compiled.program.weights.nbytes
+    assert [layer.dtype for layer in loaded.layers] == [layer.dtype for layer in quantised.layers]
+
+
+def test_layers_that_are_kept(model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel) -> None:
+    kept = patc.quantize(model, samples, threads=1, keep=["stem", "class*"])
+    known = {layer.name: layer.dtype for layer in kept.layers if layer.weights}
+    assert known["stem"] == known["classifier"] == "f32" and known["first"] == "i8"
+    assert "stays in f32: it is to be kept" in "\n".join(map(str, kept.diagnostics))
+    assert noise(kept(samples[0]), model(samples[0])) > noise(quantised(samples[0]), model(samples[0]))
+
+
+def test_ranges_cut_off_what_is_rare() -> None:
+    array = np.concatenate([np.random.default_rng(0).normal(size=1_000_000), [20.0]])
+    extent = Extent()
+    extent.observe(array)
+    histogram = Histogram(extent)
+    histogram.observe(array)
+    low, high = histogram.best_range()
+    assert extent.high == 20.0 and low < -3.0 and 4.0 < high < 10.0
+
+
+def test_ranges_of_nothing_but_zeros() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    for parameter in model[0].parameters():
+        nn.init.zeros_(parameter)
+    x = torch.ones(1, 1, 4, 4)
+    found = patc.quantize(model, x, threads=1, ranges="minmax")(x)
+    torch.testing.assert_close(found, model(x).detach())
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "message"),
+    [
+        ([], {}, "expected a sample or more to calibrate with, got none"),
+        ([torch.full((1, 3, 16, 16), np.nan)], {}, "sample 0: expected finite numbers to calibrate with"),
+        ([torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 8, 8)], {}, "sample 1: expected input .*, got shape"),
+        (torch.zeros(1, 3, 16, 16), {"ranges": "histograms"}, "expected ranges to be one of histogram, minmax, got"),
+        (
+            torch.zeros(1, 3, 16, 16),
+            {"keep": ["stm"]},
+            "expected names of layers to keep, got 'stm'; did you mean 'stem'",
+        ),
+        (torch.zeros(1, 3, 16, 16), {"target": "spirv-vulkan"}, "expected the target of a CPU to quantise for"),
+    ],
+)
+def test_what_is_refused(model: nn.Module, samples: object, options: dict[str, object], message: str) -> None:
+    with pytest.raises(patc.PatcError, match=message):
+        patc.quantize(model, samples, **{"threads": 1, **options})

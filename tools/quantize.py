@@ -1,0 +1,138 @@
+"""`patc quantize`: compile a model to integers of eight bits, with ranges from samples."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.diagnostics import PatcError
+from patc.tools import arguments
+
+if TYPE_CHECKING:
+    from patc.quantisation.calibrate import Sample
+    from patc.runtime.program import TensorInfo
+
+_DESCRIPTION = """\
+Compile MODEL so that its layers compute on integers of eight bits, and write a file that `patc run`, `patc bench` and
+`patc.load` read. The net is run in f32 with samples of its inputs first: the ranges of its activations follow from
+that. Layers without kernels for integers stay in f32, and a remark names them.
+"""
+_EPILOG = """\
+examples:
+  patc quantize net.py:build --weights net.safetensors --calibrate pictures/ -o net.patc
+  patc quantize model.onnx --calibrate samples.npz -o net.patc              an array for each input, samples in a row
+  patc quantize model.pt2 --calibrate data.py:samples -o net.patc           a function that returns a list of samples
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to what `ArgumentParser.add_subparsers` returned."""
+    parser = arguments.add_command(
+        subparsers, "quantize", "compile a model to integers of eight bits", _DESCRIPTION, _EPILOG
+    )
+    arguments.add_model(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.patc", required=True, type=arguments.output_path, help="file to write"
+    )
+    group = parser.add_argument_group("quantisation")
+    group.add_argument(
+        "--calibrate",
+        metavar="DATA",
+        required=True,
+        help="a folder of pictures, an .npy or .npz file, or FILE.py:function or module:function that returns samples",
+    )
+    group.add_argument("--limit", metavar="N", type=int, help="samples to use, the first ones (all)")
+    group.add_argument(
+        "--ranges", metavar="HOW", default="histogram", help="histogram: least squared error; minmax: all that was seen"
+    )
+    group.add_argument(
+        "--keep", metavar="LAYER", action="append", default=[], help="a layer that stays in f32, or a pattern: layer4.*"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    arguments.add_pruning(parser)
+    group = parser.add_argument_group("compilation")
+    group.add_argument("--target", metavar="T", default="host", help=arguments.TARGET_HELP)
+    group.add_argument("--threads", metavar="N", type=int, help="threads that divide each layer (all cores)")
+    group.add_argument("--tune", metavar="HOW", default="cost", help=arguments.TUNE_HELP)
+    arguments.add_save_ir(group)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command and return its exit status.
+
+    Raises:
+        PatcError: an argument is wrong, samples do not fit, or the model cannot be compiled or written.
+    """
+    from patc.options import make_options
+    from patc.quantisation.quantize import quantize_model
+    from patc.tools.compile import print_diagnostics
+    from patc.tools.console import compilation_progress, describe_bytes, plural
+
+    arguments.check_threads(args.threads)
+    if args.limit is not None and args.limit < 1:
+        raise PatcError(f"expected --limit of 1 or more, got {args.limit}")
+    arguments.check_output(args.output)
+    arguments.check_not_input(args.output, args.model)
+    options = make_options(args.target, args.threads, tune=args.tune)
+    samples = _find_samples(args.calibrate, args.limit)
+    with compilation_progress(args.quiet) as report:
+        loaded = arguments.load_model(args)
+        if loaded.shapes:
+            raise PatcError("expected --shape once for each input, got several")
+        compiled = quantize_model(
+            loaded.model, loaded.example_inputs, samples, options, args.ranges, args.keep, report, args.save_ir
+        )
+    compiled.save(args.output)
+    if not args.quiet:
+        print_diagnostics(compiled.diagnostics)
+        with_weights = [layer for layer in compiled.layers if layer.weights]
+        integers = sum(layer.dtype == "i8" for layer in with_weights)
+        size = describe_bytes(os.path.getsize(args.output)) if os.path.isfile(args.output) else "written"
+        print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights on integers, {size}")
+    return 0
+
+
+def _find_samples(data: str, limit: int | None) -> Callable[[Sequence[TensorInfo]], Sequence[Sample]]:
+    """Return what makes samples for a net's inputs.
+
+    Raises:
+        PatcError: there is no such data.
+    """
+    from patc.factories import call, is_factory
+    from patc.quantisation.calibrate import as_samples, check, cut
+    from patc.tools.arrays import read_arrays
+    from patc.tools.images import find_pictures, picture_input
+
+    if is_factory(data) and not Path(data).exists():
+        given = list(as_samples(list(call(data, "the code of samples"))))[:limit]
+        return lambda infos: check(given, infos)
+    if Path(data).is_dir():
+        paths = find_pictures([data])[:limit]
+
+        def pictures(infos: Sequence[TensorInfo]) -> Sequence[Sample]:
+            if len(infos) != 1 or infos[0].dtype not in ("float32", "uint8"):
+                found = ", ".join(map(str, infos))
+                raise PatcError(
+                    f"expected a model of one input of images to calibrate with pictures, got {found}", data
+                )
+            is_bytes = infos[0].dtype == "uint8"
+            return check(([picture_input(path, infos[0].shape, is_bytes)] for path in paths), infos)
+
+        return pictures
+    if Path(data).suffix.lower() not in (".npy", ".npz"):
+        found = "another file" if Path(data).exists() else "none"
+        raise PatcError(
+            f"expected a folder of pictures, an .npy or .npz file, or FILE.py:function, found {found}", data
+        )
+    arrays, named = read_arrays([data])
+
+    def cut_arrays(infos: Sequence[TensorInfo]) -> Sequence[Sample]:
+        by_name = len(infos) > 1 and {info.name for info in infos} == set(named)
+        ordered = [named[info.name] for info in infos] if by_name else [*arrays, *named.values()]
+        return check(list(cut(ordered, infos))[:limit], infos)
+
+    return cut_arrays
