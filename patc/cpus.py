@@ -121,7 +121,6 @@ _ZEN_5 = {
     "transform_operation": 2.0,
     "store_cycles": 0.3,
     "loop_entry_cycles": 1.0,
-    "mispredicted_cycles": 40.0,
     "distant_line_cycles": 6.0,
     "prefetched_line_cycles": 0.7,
     "written_line_cycles": 0.7,
