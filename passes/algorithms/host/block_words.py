@@ -55,10 +55,11 @@ class BlockWords(HostAlgorithm):
             scratch = Scratch.of(tile.rows, layer.width, model.lanes, channels)
             if tile.columns < layer.width or tile.vectors + 2 > model.registers or 4 * scratch.size > _LARGEST:
                 continue
-            vectors = tile.rows * sum(len(strip.chunks) for strip in tile.strips)
+            vectors = scratch.vectors * sum(len(strip.chunks) for strip in tile.strips)
             stays = 4 * scratch.size <= costs.first_level_bytes
             # Half of the loads cross a line.
             multiply = vectors * max(model.vector_cycles(model.lanes), 1.5 / costs.loads_per_cycle)
+            multiply = max(multiply, float(costs.fma_latency_cycles))  # a sum waits for the entry before
             entry = multiply if stays else math.hypot(multiply, vectors * costs.line_cycles / 2)
             expansion = _EXPANSION / 4 * (tile.rows + 1) * scratch.pitch / model.lanes * scratch.channels / target.pipes
             ends = layer.filters * vectors * 3 * costs.store_cycles + layer.filters * costs.loop_entry_cycles

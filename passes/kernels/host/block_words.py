@@ -34,6 +34,7 @@ class Scratch:
     """The words of a tile of `rows` x `width` outputs, in rows of `pitch`, planes of `plane` words.
 
     Attributes:
+        packed: rows that one vector holds, where they are short.
         sums: words in front of them, for the sums of four filters.
     """
 
@@ -41,16 +42,23 @@ class Scratch:
     pitch: int
     plane: int
     channels: int
+    packed: int
     sums: int
 
     @staticmethod
     def of(rows: int, width: int, lanes: int, channels: int) -> Scratch:
         covered = tiling.covered(width, lanes)
-        pitch = ceil_div(covered + 1, _LINE) * _LINE
+        packed = lanes // covered if width < covered < lanes else 1
+        pitch = covered if packed > 1 else ceil_div(covered + 1, _LINE) * _LINE
         # Planes an odd number of lines apart share no set of a cache.
         lines = ceil_div((rows + 1) * pitch, _LINE) | 1
         sums = WORD * rows * ceil_div(covered, _LINE) * _LINE
-        return Scratch(rows, pitch, lines * _LINE, ceil_div(channels, WORD) * WORD, sums)
+        return Scratch(rows, pitch, lines * _LINE, ceil_div(channels, WORD) * WORD, packed, sums)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of a column of chunks."""
+        return ceil_div(self.rows, self.packed)
 
     @property
     def size(self) -> int:
@@ -116,14 +124,14 @@ class BlockWords:
     def _group(self, tile: Tile, first: Index) -> None:
         """Compute the filters whose results are stored together."""
         b, loops, lanes = self.loops.b, self.loops, max(chunk.lanes for chunk in tile.chunks)
-        step = tile.rows * len(tile.chunks) * lanes
+        step = ceil_div(tile.rows, self.scratch.packed) * self.scratch.packed * len(tile.chunks) * lanes
 
         def one(member: ir.Value) -> None:
             place = b.add(self.start, b.mul(member, step))
             for number, value in enumerate(self._sums(tile, b.add(first, member))):
-                b.store(value, self.memory, place, number * lanes)
+                b.store(value, self.memory, place, number * lanes * self.scratch.packed)
 
-        if loops.group > 1:
+        if loops.group > 1 or self.scratch.packed > 1:
             b.each(0, loops.group, one)
             members = [self._parked(tile, b.add(self.start, member * step), lanes) for member in range(loops.group)]
         else:
@@ -136,8 +144,13 @@ class BlockWords:
         return [b.load(self.memory, start, number * lanes, chunk.lanes) for number, chunk in enumerate(chunks)]
 
     def _sums(self, tile: Tile, filter_: Index) -> Vectors:
-        """Return the sums of a filter."""
+        """Return the sums of a filter, of several rows a vector where they are packed."""
         b, scratch = self.loops.b, self.scratch
+        if scratch.packed > 1:
+            bias = b.load_scalar(self.loops.epilogue.bias, filter_)
+            first = [b.broadcast(bias, tile.chunks[0].lanes * scratch.packed)] * scratch.vectors
+        else:
+            first = self.loops.first_accumulators(tile, filter_)
 
         def entry(number: ir.Value, sums: Vectors) -> Vectors:
             pair = b.mul(number, 2)
@@ -146,12 +159,13 @@ class BlockWords:
             for position, total in enumerate(sums):
                 row, column = divmod(position, len(tile.chunks))
                 chunk = tile.chunks[column]
-                data = b.load(self.memory, place, row * scratch.pitch + chunk.column, chunk.lanes)
-                made.append(self.loops.product(b.broadcast(weights, chunk.lanes), data, total))
+                lanes, offset = chunk.lanes * scratch.packed, row * scratch.packed * scratch.pitch + chunk.column
+                data = b.load(self.memory, place, offset, lanes)
+                made.append(self.loops.product(b.broadcast(weights, lanes), data, total))
             return made
 
         begin, end = (b.load_index(self.ends, b.add(filter_, place)) for place in (0, 1))
-        return b.loop(begin, end, self.loops.first_accumulators(tile, filter_), entry)
+        return b.loop(begin, end, first, entry)
 
 
 def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value, ir.Value]) -> Vectors:
