@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,23 @@ def test_few_weights_by_blocks(size: tuple[int, int]) -> None:
     for target in NATIVE:
         for found, wanted in zip(run_quantised(net, results, target, choose=blocks), results, strict=True):
             np.testing.assert_array_equal(found, wanted.array, err_msg=target)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_blocks_that_threads_divide(threads: int) -> None:
+    generator = np.random.default_rng(threads)
+    net = QuantisedNet(False)
+    x = net.quantise(net.input(generator.normal(size=(1, 32, 9, 14))), Scale(0.03, 100))
+    weight, scales, bias = weights(generator, (32, 32, 3, 3))
+    weight[generator.random((32, 32)) < 0.9] = 0
+    y = net.conv(x, weight, scales, bias, Scale(0.05, 9), pad=1)
+
+    def divided(op: Any, candidates: list[Schedule]) -> Schedule:
+        chosen = next((each for each in candidates if each.algorithm == "block-words"), candidates[0])
+        is_made = op.operation.name == "pattern.conv2d"
+        return (
+            replace(chosen, rows=2, split="rows" if threads == 2 else "filters", threads=threads) if is_made else chosen
+        )
+
+    found = run_quantised(net, [net.dequantise(y)], "host", threads, divided)
+    np.testing.assert_array_equal(found[0], net.dequantise(y).array)
