@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import zipfile
 from typing import Any
@@ -78,6 +79,8 @@ def refused_class(error: Exception) -> str | None:
 
 def describe(error: Exception) -> str:
     """Return in a few words why `torch.load` could not read a file."""
+    if not isinstance(error, (RuntimeError, pickle.UnpicklingError)):  # of what it met, and nothing that helps
+        return "damaged data, or another format"
     known = _UNREADABLE.search(str(error))
     return (known[1] if known else first_line(error)).split(". ")[0].rstrip(".")
 

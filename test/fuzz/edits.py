@@ -123,6 +123,8 @@ def edit_json(value: Any, edit: Edit) -> Any:
         old = parent[place[-1]]
     except (KeyError, IndexError, TypeError):
         return value
+    if not isinstance(parent, (dict, list)):
+        return value
     if kind == "put":
         parent[place[-1]] = argument
     elif kind == "delete":

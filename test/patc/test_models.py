@@ -205,7 +205,7 @@ _ODD_TENSORS = (
         ("absent.pth", _write_nothing, "expected a state dict file, found no such file"),
         ("folder.pth", Path.mkdir, "expected a state dict file, found a folder"),
         ("model.bin", Path.touch, r"expected a file named \.pth, \.pt, \.safetensors, found '\.bin'"),
-        ("empty.pth", Path.touch, "expected a readable state dict, found: "),
+        ("empty.pth", Path.touch, "expected a readable state dict, found: damaged data, or another format"),
         ("cut.pth", _write_truncated, "expected a readable state dict, found: "),
         ("cut.safetensors", _write_truncated_safetensors, "expected a readable state dict, found: "),
         ("text.pt", lambda path: path.write_text("hello"), "expected a readable state dict, found: "),
