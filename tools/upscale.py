@@ -115,7 +115,8 @@ def _save(path: str, frame: np.ndarray, source: Image.Image) -> None:
     if "A" in source.getbands() and suffix not in (".jpg", ".jpeg", ".ppm", ".bmp"):
         picture.putalpha(source.getchannel("A").resize(picture.size, Image.Resampling.BICUBIC))
     stream = io.BytesIO()
-    picture.save(stream, format=Image.registered_extensions().get(suffix, "PNG"))
+    # Other formats than JPEG and WebP lose nothing, and know no quality.
+    picture.save(stream, format=Image.registered_extensions().get(suffix, "PNG"), quality=95)
     atomic_write(path, stream.getvalue())
 
 

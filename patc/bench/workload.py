@@ -163,11 +163,11 @@ class Workload:
 
         weights = None if self.weights is None else read_checkpoint(self.weights, self.trust_pickle)
         built = build(self.model, weights, self.seed)
-        if not self.is_ncnn or self.shapes is None:
+        if not self.is_ncnn:
             return built
         from patc.frontend.ncnn import net_inputs
 
-        shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
+        shapes = {name: tuple(shape) for name, shape in (self.shapes or {}).items()}
         return replace(built, inputs=tuple(net_inputs(built.model, shapes).values()))
 
     def write_onnx(self, path: Path) -> None:

@@ -365,3 +365,7 @@ def test_commands_take_such_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     run(capsys, "run", compiled, "--input", tmp_path / "x.npy", "--output", output)
     assert np.load(output).shape == (1, 3, 40, 56)
     assert "found data [1, 4, 10, 14]" in fail(capsys, "report", path, "--shape", "Data=1x4x10x14")
+    assert "net.param:3: in: expected a shape of input 'data', found none" in fail(capsys, "bench", path)
+    assert "expected --shape once for each input" in fail(
+        capsys, "bench", path, "--shape", "data=1x3x10x14", "--shape", "data=1x3x12x14"
+    )
