@@ -29,6 +29,7 @@ from patc.passes.cost.models import cost_model
 from patc.passes.cost.rounding import Rounding, sum_error, worth_more
 from patc.passes.ir.elements import numerics_of
 from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
+from patc.passes.ir.modules import most_images
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.amplification import amplifications
@@ -64,12 +65,14 @@ class PatternSchedule(Pass):
     threads: int = field(default=1, metadata={"help": "threads to divide each layer among", "minimum": 1})
 
     def run(self, module: ir.Module, state: PassState) -> None:
-        target = target_of(module, self.target)
+        target, images = target_of(module, self.target), most_images(module)
         layers: list[_Unscheduled] = []
         for function in defined_functions(module):
             ops = [*top_level_ops(function)]
             own = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-            layers += _round_less([_Unscheduled(op, kind, target, state, self.threads) for op, kind in own], ops)
+            layers += _round_less(
+                [_Unscheduled(op, kind, target, state, self.threads, images) for op, kind in own], ops
+            )
         left = [layer.op for layer in layers if not layer.ways]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
@@ -85,13 +88,20 @@ class PatternSchedule(Pass):
 
 @dataclass(frozen=True)
 class _Unscheduled:
-    """A layer to be scheduled."""
+    """A layer to be scheduled.
+
+    Attributes:
+        threads: to divide it among.
+        images: up to which calls may have any number; 0 where the batch is fixed.
+        is_exact: whether the algorithms with larger rounding errors are left out.
+    """
 
     op: Any
     kind: LayerKind
     target: Target
     state: PassState
     threads: int
+    images: int
     is_exact: bool = False
 
     def schedule(self, split: str, cycles: float) -> None:
@@ -218,8 +228,14 @@ class _Unscheduled:
         tiles = row_tiles(self.op, divided.schedule)
         if tiles < self.threads:
             return [] if self.threads > 1 else [divided]
-        cost = candidate.cost * _unevenness(tiles, self.threads) + self.division.overhead
+        cost = candidate.cost * self._unevenness_of_rows(tiles) + self.division.overhead
         return [replace(divided, cost=cost)]
+
+    def _unevenness_of_rows(self, tiles: int) -> float:
+        """Return the time of the thread that has most row tiles, in that of even shares; of calls with any number of
+        images that of all together."""
+        counts = [tiles * count // self.images for count in range(2, self.images + 1)] or [tiles]
+        return sum(ceil_div(count, self.threads) for count in counts) * self.threads / sum(counts)
 
     def _by_filters(self, candidate: Candidate) -> Candidate:
         """Return a candidate that has row tiles divided by filters."""

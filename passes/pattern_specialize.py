@@ -16,8 +16,9 @@ from torch_mlir.dialects import arith, func, memref
 
 from patc.dialects.attributes import Layout
 from patc.passes.algorithms.base import find_algorithm
-from patc.passes.algorithms.host.buffers import count_elements, flat_type
+from patc.passes.algorithms.host.buffers import count_elements, flat_type, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
+from patc.passes.algorithms.host.images import Images, Reach, uncounted
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.streams import Stream, StreamEmission
@@ -29,15 +30,17 @@ from patc.passes.ir.functions import (
     RESHAPES,
     declare_function,
     defined_functions,
+    describe_call,
     erase_outlined,
     readers,
     through_reshapes,
     top_level_ops,
     works_on_tensors,
 )
-from patc.passes.ir.modules import keep_signature
+from patc.passes.ir.modules import keep_signature, most_images
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import find_parts, is_view
+from patc.passes.kernels.builder import Index
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
 from patc.passes.layers.streams import find_streams
@@ -52,6 +55,8 @@ class PatternSpecialize(Pass):
         one buffer a tensor, or for all that a concatenation joins (see `pattern-plan-memory`), and calls one kernel a
         layer, in `scf.parallel` over the parts of a layer that is divided among threads. Layers on large planes run
         band by band: an `scf.for` over bands calls the kernels of each, and what lies between them is in rings of rows.
+        In a module with `pattern.images = N`, `@main` has one more argument, behind the others: the images that a call
+        has, up to N; unless a layer keeps it from that, as a remark says.
 
         %y = "pattern.sparse_conv2d"(%x, ...) {schedule = #pattern.schedule<{rows = 4, columns = 64, ...}>}
       becomes
@@ -83,22 +88,78 @@ def _specialize(module: ir.Module, function: Any, kernels: KernelFunctions) -> N
     layers = sum(kind_of(op) is not None for op in top_level_ops(function))
     types = [_boundary_type(value) for value in [*arguments, *results]]
     types.append(flat_type(layers + 1, ir.IntegerType.get_signless(64)))
+    most = _images_of_a_call(module, function, kernels.state)
+    if most:
+        types.append(ir.IndexType.get())
     name = function.attributes["sym_name"].value
     with ir.InsertionPoint(function), function.location:
         specialized = func.FuncOp(f"{name}.specialized", (types, []))
         specialized.attributes[ENTRY] = ir.UnitAttr.get()
         block = specialized.add_entry_block()
     with ir.InsertionPoint(block), function.location:
-        memory = Memory(block, kernels, find_parts(function.regions[0].blocks[0]))
-        given, made = list(block.arguments)[: len(arguments)], list(block.arguments)[len(arguments) : -1]
+        places = iter(block.arguments)
+        given, made = ([next(places) for _ in values] for values in (arguments, results))
+        ticks = next(places)
+        images = Images(next(places), most) if most else None
+        memory = Memory(block, kernels, find_parts(function.regions[0].blocks[0]), images)
         for argument, place in zip(arguments, given, strict=True):
-            memory.place(argument, place)
+            memory.place(argument, _own_copy(argument, place, memory))
         _choose_outputs(results, made, memory)
-        _convert_ops(function, memory, block.arguments[len(types) - 1])
+        _convert_ops(function, memory, ticks)
         _copy_outputs(results, made, memory)
         func.ReturnOp([])
     function.operation.erase()
     specialized.attributes["sym_name"] = ir.StringAttr.get(name)
+
+
+def _images_of_a_call(module: ir.Module, function: Any, state: PassState) -> int:
+    """Return the images of a function's tensors, of which a call says how many it has; 0 where all are computed."""
+    most = most_images(module)
+    found = uncounted(function, most, lambda op: _reach(op, most)) if most else None
+    if found is None:
+        return most
+    op, why = found
+    what = ", ".join(describe_call(op)) or op.operation.name
+    state.remark(op, f"images are computed in blocks of {most}, whatever their number: {what} {why}")
+    return 0
+
+
+def _reach(op: Any, most: int) -> Reach | None:
+    """Return how many images the algorithm of a layer goes through; None for an op that is no layer."""
+    kind = kind_of(op)
+    return None if kind is None else find_algorithm(op, kind.host)[0].reach(op, most)
+
+
+def _goes_behind(op: Any, images: Images) -> bool:
+    """Whether a layer reads and writes images behind those of the call: the caller's memory does not have them."""
+    return _reach(op, images.most) is not Reach.OWN
+
+
+def _own_copy(argument: ir.Value, place: ir.Value, memory: Memory) -> ir.Value:
+    """Return where an argument is: in memory of the function's own where images behind it are read."""
+    images, layers = memory.images, [op for op in readers(argument) if kind_of(op) is not None]
+    if images is None or not any(_goes_behind(op, images) for op in layers):
+        return place
+    own = memory.allocate(place.type.shape[0] + slack(argument), place.type.element_type)
+    _copy_images(memory, place, own)
+    return own
+
+
+def _copy_images(memory: Memory, source: ir.Value, target: ir.Value) -> None:
+    """Copy the images of a call, or all."""
+    size, images = min(source.type.shape[0], target.type.shape[0]), memory.images
+    count = size if images is None else images.times(size // images.most)
+    memref.CopyOp(_first_of(source, count), _first_of(target, count))
+
+
+def _first_of(memory: ir.Value, count: Index) -> ir.Value:
+    """Return the first elements of a memref."""
+    if memory.type.shape == [count]:
+        return memory
+    dynamic = ir.ShapedType.get_dynamic_size()
+    given, size = ([], count) if isinstance(count, int) else ([count], dynamic)
+    type_ = flat_type(size, memory.type.element_type)
+    return memref.ReinterpretCastOp(type_, memory, [], given, [], [0], [size], [1]).result
 
 
 def _boundary_type(value: ir.Value) -> ir.MemRefType:
@@ -114,6 +175,8 @@ def _choose_outputs(results: Sequence[ir.Value], made: Sequence[ir.Value], memor
         is_read = any(kind_of(op) is not None for op in readers(source))
         is_given = isinstance(source.owner, ir.Block) or source.owner.operation.name in CONSTANTS
         is_own = not is_given and source not in memory.parts
+        if is_own and memory.images is not None:
+            is_own = not _goes_behind(source.owner.opview, memory.images)
         if is_own and memory.reserved(source) is None and not is_read:
             memory.reserve(source, place)
 
@@ -124,10 +187,7 @@ def _copy_outputs(results: Sequence[ir.Value], made: Sequence[ir.Value], memory:
         source = through_reshapes(result)
         reserved = memory.reserved(source)
         if reserved is None or reserved != place:
-            found, size = memory.buffer(source).memory, place.type.shape[0]
-            if found.type != place.type:
-                found = memref.ReinterpretCastOp(place.type, found, [], [], [], [0], [size], [1]).result
-            memref.CopyOp(found, place)
+            _copy_images(memory, memory.buffer(source).memory, place)
 
 
 def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
@@ -162,8 +222,11 @@ def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:
     kind.check_elements(op)
     algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
     _require_halo(op)
+    site = HostSite(op, schedule, memory)
+    if memory.images is not None and algorithm.reach(op, memory.images.most) is Reach.WHOLE:
+        site = site.of_all_images()
     with op.location:
-        algorithm.emit(HostSite(op, schedule, memory))
+        algorithm.emit(site)
 
 
 def _compute_stream(

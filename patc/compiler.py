@@ -24,6 +24,7 @@ from patc.locks import compiling
 from patc.options import make_options
 from patc.passes.base import Calibrate, Measure, PassState
 from patc.passes.ir.arena import WeightPool
+from patc.passes.ir.modules import set_most_images
 from patc.pipeline import Pipeline
 from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
@@ -168,6 +169,8 @@ def compile_program(
     for inputs in entries:
         tell("import", 0)
         source = replace(_import(model, inputs, context, instruments), dynamic_batch=dynamic_batch)
+        if dynamic_batch and source.inputs[0].shape[:1] > (1,):
+            set_most_images(source.module, source.inputs[0].shape[0])
         state = PassState(source.parameters, measure=measure, pool=pool)
         state.calibrate = None if calibrate is None else calibrate(source.inputs)
         layers = run_passes(pipeline, source.module, state, [progress, *instruments])

@@ -15,8 +15,15 @@ from torch_mlir.dialects import arith, func
 from patc.dialects.pattern import ParameterOp
 from patc.passes.base import PassState
 from patc.passes.ir.elements import mlir_type, numpy_type
+from patc.passes.ir.functions import through_reshapes
 
 CONSTANTS = (ParameterOp.OPERATION_NAME, "arith.constant")  # the names of the ops
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Return whether a value is a constant, in whatever shape."""
+    owner = through_reshapes(value).owner
+    return not isinstance(owner, ir.Block) and owner.operation.name in CONSTANTS
 
 
 def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from torch_mlir.dialects import bufferization, func
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import i1
+from patc.passes.ir.modules import module_of
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
 CLOCK = "patc_timestamp"  # returns a time stamp, for profiles; no thread waits for another to take one
@@ -39,10 +40,7 @@ def describe_call(op: Any) -> list[str]:
 
 def find_callee(op: Any) -> Any:
     """Return the function that a call of an outlined one names, or None."""
-    module = op.operation.parent
-    while module.operation.name != "builtin.module":
-        module = module.operation.parent
-    table, name = ir.SymbolTable(module.operation), op.callee.value
+    table, name = ir.SymbolTable(module_of(op)), op.callee.value
     return table[name] if name in table and OUTLINED in table[name].attributes else None
 
 

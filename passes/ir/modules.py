@@ -7,8 +7,10 @@ from typing import Any
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
+from patc.passes.base import fail
 
 SIGNATURES = "pattern.signatures"  # of a module: the types of its functions on tensors, by name
+IMAGES = "pattern.images"  # of a module whose batch is dynamic: that of its tensors, which is the largest
 
 
 def clone_module(module: ir.Module) -> ir.Module:
@@ -49,3 +51,39 @@ def _signatures(module: ir.Module) -> ir.DictAttr:
         place = module.operation.location
         raise PatcError(f"expected {SIGNATURES} of the module to be a dictionary, got {known}", place)
     return known
+
+
+def set_most_images(module: ir.Module, images: int) -> None:
+    """Let a module take any batch up to that of its tensors."""
+    with module.context:
+        module.operation.attributes[IMAGES] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), images)
+
+
+def most_images(module: ir.Module) -> int:
+    """Return the largest batch of a module that takes any up to it; 0 where the batch is fixed.
+
+    Raises:
+        PatcError: the attribute is no number of images.
+    """
+    attributes = module.operation.attributes
+    if IMAGES not in attributes:
+        return 0
+    value = attributes[IMAGES]
+    if not isinstance(value, ir.IntegerAttr) or value.value < 2:
+        raise fail(module.operation, f"{IMAGES} to be a number of images from 2 on", value)
+    return int(value.value)
+
+
+def module_of(op: Any) -> Any:
+    """Return the module that an op is in."""
+    module = op.operation
+    while module.name != "builtin.module":
+        module = module.parent
+    return module
+
+
+def parts_of_images(op: Any) -> list[float]:
+    """Return how many images calls have, of those of the tensors of an op: all, or of a dynamic batch several parts
+    that its schedule has to suit."""
+    most = most_images(module_of(op))
+    return sorted({max(2, most * quarter // 4) / most for quarter in range(1, 5)}) if most > 1 else [1.0]

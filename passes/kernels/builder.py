@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, math, memref, scf, vector
 
+from patc.integers import ceil_div
 from patc.passes.ir.elements import accumulator_type, compute_type
 
 Index: TypeAlias = int | ir.Value
@@ -118,14 +119,21 @@ class Builder:
             self._results[key] = make(a, b)
         return self._results[key]
 
-    def divide(self, a: Index, b: int) -> tuple[Index, Index]:
+    def divide(self, a: Index, b: Index) -> tuple[Index, Index]:
         """Return quotient and remainder of a non-negative index."""
-        if isinstance(a, int):
+        if isinstance(a, int) and isinstance(b, int):
             return divmod(a, b)
-        if b == 1:
+        if isinstance(b, int) and b == 1:
             return a, 0
-        divisor = self.index(b)
-        return arith.DivUIOp(a, divisor).result, arith.RemUIOp(a, divisor).result
+        number, divisor = self.index(a), self.index(b)
+        return arith.DivUIOp(number, divisor).result, arith.RemUIOp(number, divisor).result
+
+    def divide_up(self, a: Index, b: Index) -> Index:
+        """Return the quotient of a non-negative index, rounded up."""
+        if isinstance(a, int) and isinstance(b, int):
+            return ceil_div(a, b)
+        below = self.subtract(self.index(b), self.index(1)) if isinstance(b, ir.Value) else b - 1
+        return self.divide(self.add(a, below), b)[0]
 
     def digits(self, number: Index, extents: Sequence[int]) -> list[Index]:
         """Return the turns of loops, the outermost first, from the number of the turn of all of them together."""
@@ -135,9 +143,11 @@ class Builder:
             found.insert(0, digit)
         return [number, *found] if extents else []
 
-    def minimum(self, a: Index, b: int) -> Index:
+    def minimum(self, a: Index, b: Index) -> Index:
         """Return the smaller of two non-negative indices."""
-        return min(a, b) if isinstance(a, int) else arith.MinUIOp(a, self.index(b)).result
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return arith.MinUIOp(self.index(a), self.index(b)).result
 
     def maximum_index(self, a: Index, b: int) -> Index:
         """Return the larger of two non-negative indices."""

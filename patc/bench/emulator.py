@@ -246,7 +246,8 @@ class EmulatedProgram:
         arrays = [np.asarray(array, info.dtype) for array, info in zip(inputs, program.inputs, strict=True)]
         addresses = [emulator.put(array) for array in arrays]
         outputs = [emulator.reserve(info.nbytes) for info in program.outputs]
-        emulator.call(ENTRY, *addresses, *outputs, self.stamps[0], self._arena, self._weights)
+        count = [program.inputs[0].shape[0]] if program.counts_images else []
+        emulator.call(ENTRY, *addresses, *outputs, self.stamps[0], *count, self._arena, self._weights)
         return [
             emulator.get(place, info.shape, info.dtype) for place, info in zip(outputs, program.outputs, strict=True)
         ]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,20 @@ UNKNOWN_STATUS = "unknown error"
 _BLOCK = 1 << 20  # words whose checksum is taken at once
 
 
+class Block(NamedTuple):
+    """A function of the net.
+
+    Attributes:
+        symbol: its name.
+        images: how many it computes at once; 0 where the batch is fixed.
+        counts: whether it takes how many images there are, and computes no others.
+    """
+
+    symbol: str
+    images: int
+    counts: bool
+
+
 @dataclass(frozen=True)
 class Entry:
     """The C function for inputs of some shapes.
@@ -38,16 +52,20 @@ class Entry:
     Attributes:
         suffix: of its name, and in capitals of its constants: nothing for the first.
         inputs, outputs: the tensors, in the order of the pointers; of a dynamic batch those of the smallest block.
-        blocks: functions of the net that it calls, and how many images each computes at once, the most first; with a
-            fixed batch there is one, and the number is 0.
+        blocks: functions of the net that it calls, the most images first.
         dynamic_batch: whether a call says how many images there are.
     """
 
     suffix: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    blocks: tuple[tuple[str, int], ...]
+    blocks: tuple[Block, ...]
     dynamic_batch: bool
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether a call may have any number of images; else it has whole blocks."""
+        return all(block.counts or block.images == 1 for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -123,7 +141,7 @@ def _describe_entries(program: Program) -> tuple[Entry, ...]:
     for number, group in enumerate(groups.values()):
         blocks = sorted(group, key=lambda item: -item[0].block)
         smallest = blocks[-1][0]
-        sizes = tuple((symbol, entry.block) for entry, symbol in blocks)
+        sizes = tuple(Block(symbol, entry.block, entry.counts_images) for entry, symbol in blocks)
         suffix = f"_{number}" if number else ""
         found.append(Entry(suffix, smallest.inputs, smallest.outputs, sizes, program.dynamic_batch))
     return tuple(found)
@@ -240,11 +258,12 @@ def _tensors(interface: Interface, entry: Entry) -> list[str]:
     prefix = f"{interface.name}{entry.suffix}".upper()
     lines = [f"/* For {interface.name}_run{entry.suffix}: */"] if len(interface.entries) > 1 else []
     if entry.dynamic_batch:
-        sizes = [images for _, images in entry.blocks]
+        sizes = [block.images for block in entry.blocks]
         together = f"; {sizes[0]} are computed at once where there are as many" if len(sizes) > 1 else ""
+        multiple = "any number from 1" if entry.takes_any else f"a multiple of {prefix}_BLOCK"
         lines += [
-            f"/* {interface.name}_run{entry.suffix} takes `batch` images, the first dimension of all tensors: a",
-            f"   multiple of {prefix}_BLOCK{together}. The shapes below are those of a block. */",
+            f"/* {interface.name}_run{entry.suffix} takes `batch` images, the first dimension of all tensors:",
+            f"   {multiple}{together}. The shapes below are those of a block. */",
             f"#define {prefix}_BLOCK {sizes[-1]}",
             "",
         ]

@@ -13,6 +13,7 @@ from patc.codegen.c_interface import (
     UNKNOWN_STATUS,
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
+    Block,
     Entry,
     Interface,
 )
@@ -42,16 +43,16 @@ def entry_points(interface: Interface, target: Target) -> str:
 
 def _declarations(interface: Interface) -> list[str]:
     """Return declarations of the functions of all shapes but the first, which come from other modules."""
-    pointers = {
-        symbol: len(entry.inputs) + len(entry.outputs) + (3 if interface.weights_bytes else 1)
+    types = {
+        block.symbol: [
+            *["ptr"] * (len(entry.inputs) + len(entry.outputs) + 1),
+            *["i64"] * block.counts,
+            *["ptr"] * (2 if interface.weights_bytes else 0),
+        ]
         for entry in interface.entries
-        for symbol, _ in entry.blocks
+        for block in entry.blocks
     }
-    return [
-        f"declare void @{symbol}({', '.join(['ptr'] * count)})\n"
-        for symbol, count in pointers.items()
-        if symbol != ENTRY
-    ]
+    return [f"declare void @{symbol}({', '.join(each)})\n" for symbol, each in types.items() if symbol != ENTRY]
 
 
 def _weights(interface: Interface) -> str:
@@ -107,16 +108,19 @@ unset:
 def _compute(interface: Interface, entry: Entry, tensors: Sequence[str]) -> str:
     """Return instructions that call the net, once or for each block of images, and return."""
     # What needs neither arena nor weights takes neither.
-    rest = ["%stamps", *(("%workspace", "%weights") if interface.weights_bytes else ())]
+    rest = ["ptr %workspace", "ptr %weights"] if interface.weights_bytes else []
     if not entry.dynamic_batch:
-        return f"  call void @{entry.blocks[0][0]}({_pointers([*tensors, *rest])})\n  ret i32 {_STATUS['OK']}"
+        arguments = ", ".join([_pointers([*tensors, "%stamps"]), *rest])
+        return f"  call void @{entry.blocks[0].symbol}({arguments})\n  ret i32 {_STATUS['OK']}"
     steps = {
         name: info.nbytes // info.shape[0] for name, info in zip(tensors, (*entry.inputs, *entry.outputs), strict=True)
     }
-    smallest = entry.blocks[-1][1]
-    loops = [_loop(number, block, steps, rest) for number, block in enumerate(entry.blocks)]
+    smallest = entry.blocks[-1].images
+    multiple = 1 if entry.takes_any else smallest
+    make = _parts if entry.takes_any else _loop
+    loops = [make(number, entry.blocks, steps, rest) for number in range(len(entry.blocks))]
     return f"""\
-  %left = urem i64 %batch, {smallest}
+  %left = urem i64 %batch, {multiple}
   %whole = icmp eq i64 %left, 0
   %some = icmp ne i64 %batch, 0
   %fits = and i1 %whole, %some
@@ -129,38 +133,71 @@ size:
   ret i32 {_STATUS["ERROR_BATCH"]}"""
 
 
-def _loop(number: int, block: tuple[str, int], steps: Mapping[str, int], rest: Sequence[str]) -> str:
+def _loop(number: int, blocks: Sequence[Block], steps: Mapping[str, int], rest: Sequence[str]) -> str:
     """Return instructions that compute as many whole blocks as the rest of the batch has, and go on to the next loop.
 
     Args:
-        block: the function of the net, and the images that it computes.
+        number: of the block.
         steps: bytes of an image, by tensor.
-        rest: what the function takes behind the tensors.
+        rest: what functions of the net take behind the tensors and the time stamps.
     """
-    (symbol, images), k = block, number
-    places = []
-    for name, step in steps.items():
-        places.append(f"  {name}.offset{k} = mul i64 %image{k}, {step}")
-        places.append(f"  {name}.block{k} = getelementptr i8, ptr {name}, i64 {name}.offset{k}")
-    lines, blocks = "\n".join(places), [f"{name}.block{k}" for name in steps]
+    block, k = blocks[number], number
+    count = f"i64 {block.images}" if block.counts else ""
     return f"""\
 check{k}:
-  %count{k} = udiv i64 %rest{k}, {images}
-  %covered{k} = mul i64 %count{k}, {images}
+  %count{k} = udiv i64 %rest{k}, {block.images}
+  %covered{k} = mul i64 %count{k}, {block.images}
   %first{k + 1} = add i64 %first{k}, %covered{k}
   %rest{k + 1} = sub i64 %rest{k}, %covered{k}
   %none{k} = icmp eq i64 %count{k}, 0
   br i1 %none{k}, label %check{k + 1}, label %block{k}
 block{k}:
   %i{k} = phi i64 [ 0, %check{k} ], [ %i{k}.next, %block{k} ]
-  %before{k} = mul i64 %i{k}, {images}
+  %before{k} = mul i64 %i{k}, {block.images}
   %image{k} = add i64 %first{k}, %before{k}
-{lines}
-  call void @{symbol}({_pointers([*blocks, *rest])})
+{_call(block, k, steps, [count] if count else [], rest)}
   %i{k}.next = add i64 %i{k}, 1
   %end{k} = icmp eq i64 %i{k}.next, %count{k}
   br i1 %end{k}, label %check{k + 1}, label %block{k}
 """
+
+
+def _parts(number: int, blocks: Sequence[Block], steps: Mapping[str, int], rest: Sequence[str]) -> str:
+    """Return instructions that compute the batch in nearly equal parts and return, if no smaller block takes all of it;
+    else they go on to the next. See `_loop`."""
+    block, k = blocks[number], number
+    smaller = blocks[number + 1].images if number + 1 < len(blocks) else 0
+    return f"""\
+check{k}:
+  %small{k} = icmp ule i64 %batch, {smaller}
+  br i1 %small{k}, label %check{k + 1}, label %cut{k}
+cut{k}:
+  %above{k} = add i64 %batch, {block.images - 1}
+  %count{k} = udiv i64 %above{k}, {block.images}
+  br label %block{k}
+block{k}:
+  %i{k} = phi i64 [ 0, %cut{k} ], [ %i{k}.next, %block{k} ]
+  %i{k}.next = add i64 %i{k}, 1
+  %before{k} = mul i64 %i{k}, %batch
+  %until{k} = mul i64 %i{k}.next, %batch
+  %image{k} = udiv i64 %before{k}, %count{k}
+  %behind{k} = udiv i64 %until{k}, %count{k}
+  %own{k} = sub i64 %behind{k}, %image{k}
+{_call(block, k, steps, [f"i64 %own{k}"] if block.counts else [], rest)}
+  %end{k} = icmp eq i64 %i{k}.next, %count{k}
+  br i1 %end{k}, label %check{len(blocks)}, label %block{k}
+"""
+
+
+def _call(block: Block, k: int, steps: Mapping[str, int], count: Sequence[str], rest: Sequence[str]) -> str:
+    """Return the call of a function of the net for the images from %image on."""
+    lines = []
+    for name, step in steps.items():
+        lines.append(f"  {name}.offset{k} = mul i64 %image{k}, {step}")
+        lines.append(f"  {name}.block{k} = getelementptr i8, ptr {name}, i64 {name}.offset{k}")
+    pointers = _pointers([*(f"{name}.block{k}" for name in steps), "%stamps"])
+    lines.append(f"  call void @{block.symbol}({', '.join([pointers, *count, *rest])})")
+    return "\n".join(lines)
 
 
 def _load_weights(interface: Interface) -> str:

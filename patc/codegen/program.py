@@ -33,14 +33,18 @@ def complete_program(module: ir.Module, state: PassState, program: Program) -> P
     main = find_main(module)
     arguments = ir.FunctionType(main.attributes["function_type"].value).inputs
     tensors = (*program.inputs, *program.outputs)
+    counted = [place for place, each in enumerate(arguments) if isinstance(each, ir.IndexType)] == [len(tensors) + 1]
+    if counted:
+        arguments = [*arguments[: len(tensors) + 1], *arguments[len(tensors) + 2 :]]
     sizes = [memory_bytes(argument) for argument in arguments]
     if len(sizes) <= len(tensors) or None in sizes or sizes[: len(tensors)] != [info.nbytes for info in tensors]:
         taken = f"the memory of {len(program.inputs)} inputs and {len(program.outputs)} outputs, and of time stamps"
         found = ", ".join(map(str, arguments)) or "nothing"
         raise PatcError(f"expected @{ENTRY} to take {taken}, got {found}", main.location)
-    # After the inputs, the outputs and the time stamps `pattern-plan-memory` adds the arena and the weights, but a
-    # model that needs neither has none.
+    # After the inputs, the outputs, the time stamps and, of any number of images, their number `pattern-plan-memory`
+    # adds the arena and the weights, but a model that needs neither has none.
     memories = arguments[len(tensors) + 1 :]
+    program = replace(program, counts_images=counted)
     if not program.layers:
         stamps = ir.MemRefType(arguments[len(tensors)]).shape[0]
         program = replace(program, layers=unnamed_layers(stamps - 1))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from patc.diagnostics import PatcError
+from patc.integers import ceil_div
 from patc.runtime.inputs import ADVICE
 from patc.runtime.program import Program, TensorInfo
 
-Run = Callable[[Sequence[int], Sequence[int]], None]
+Run = Callable[[Sequence[int], Sequence[int], int], None]
 
 
 def count_images(info: TensorInfo, value: Any) -> int:
@@ -50,53 +51,87 @@ def describe_entries(program: Program) -> str:
     return " or ".join(dict.fromkeys(describe_tensors(entry.inputs, entry.dynamic_batch) for entry in program.entries))
 
 
-@functools.lru_cache(maxsize=256)
-def divide(images: int, blocks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Divide a batch into blocks, at the lowest cost: (number of the block, its first image) of each, in order.
+class Block(NamedTuple):
+    """What code computes in a call.
 
-    The last block may overlap the one before. One that is larger than the batch comes alone, and has to be padded.
-
-    Args:
-        blocks: how many images each computes at once, and what that costs.
+    Attributes:
+        images: how many.
+        cost: of a call.
+        counts: whether it may be fewer images, at less cost.
     """
-    best = min(range(len(blocks)), key=lambda number: (blocks[number][1] / blocks[number][0], -blocks[number][0]))
-    size = blocks[best][0]
+
+    images: int
+    cost: int
+    counts: bool
+
+
+class Call(NamedTuple):
+    """A call of code: the number of its block, its first image, and how many images it has."""
+
+    number: int
+    start: int
+    images: int
+
+
+@functools.lru_cache(maxsize=256)
+def divide(images: int, blocks: tuple[Block, ...]) -> tuple[Call, ...]:
+    """Divide a batch into calls, in order.
+
+    Where all code counts images, the smallest block takes them that can, or the largest one in nearly equal parts. Else
+    those blocks are called that cost least together: the last one may overlap the one before, and one that is larger
+    than the batch comes alone, and has to be padded.
+    """
+    if all(block.counts or block.images == 1 for block in blocks):
+        return tuple(_in_parts(images, blocks))
+    return tuple(_in_blocks(images, blocks))
+
+
+def _in_parts(images: int, blocks: Sequence[Block]) -> Iterator[Call]:
+    order = sorted(range(len(blocks)), key=lambda number: blocks[number].images)
+    number = next((number for number in order if blocks[number].images >= images), order[-1])
+    parts = ceil_div(images, blocks[number].images)
+    for part in range(parts):
+        start, end = (images * place // parts for place in (part, part + 1))
+        yield Call(number, start, end - start)
+
+
+def _in_blocks(images: int, blocks: Sequence[Block]) -> Iterator[Call]:
+    best = min(range(len(blocks)), key=lambda number: (blocks[number].cost / blocks[number].images, -blocks[number][0]))
+    size = blocks[best].images
     whole = max(0, images // size - 1)
     costs, chosen = [0], [0]
     for count in range(1, images - whole * size + 1):
-        totals = [cost + costs[max(0, count - covered)] for covered, cost in blocks]
+        totals = [block.cost + costs[max(0, count - block.images)] for block in blocks]
         costs.append(min(totals))
         chosen.append(totals.index(costs[-1]))
     numbers, left = [best] * whole, images - whole * size
     while left > 0:
         numbers.append(chosen[left])
-        left -= blocks[chosen[left]][0]
-    found, start = [], 0
-    for number in sorted(numbers, key=lambda number: -blocks[number][0]):
-        found.append((number, max(0, min(start, images - blocks[number][0]))))
-        start += blocks[number][0]
-    return tuple(found)
+        left -= blocks[chosen[left]].images
+    start = 0
+    for number in sorted(numbers, key=lambda number: -blocks[number].images):
+        block = blocks[number].images
+        yield Call(number, max(0, min(start, images - block)), block)
+        start += block
 
 
 def run_block(
-    program: Program, run: Run, images: int, start: int, inputs: Sequence[int], outputs: Sequence[int]
+    program: Program, run: Run, images: int, call: Call, inputs: Sequence[int], outputs: Sequence[int]
 ) -> None:
-    """Compute one block of a batch, which is padded where the batch is smaller.
+    """Compute some images of a batch, which is padded where the code computes more.
 
     Args:
-        run: computes a block at some addresses.
-        start: the first of its images.
+        run: computes so many images at some addresses.
         inputs, outputs: addresses of `images` images.
     """
-    block = program.block
-    if images < block:
+    if images < call.images:
         _run_padded(program, run, images, inputs, outputs)
         return
-    places = (
-        [address + start * (info.nbytes // block) for address, info in zip(addresses, infos, strict=True)]
+    given, made = (
+        [address + call.start * (info.nbytes // program.block) for address, info in zip(addresses, infos, strict=True)]
         for addresses, infos in ((inputs, program.inputs), (outputs, program.outputs))
     )
-    run(*places)
+    run(given, made, call.images)
 
 
 def _run_padded(program: Program, run: Run, images: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -105,6 +140,6 @@ def _run_padded(program: Program, run: Run, images: int, inputs: Sequence[int], 
     for array, address in zip(taken, inputs, strict=True):
         ctypes.memmove(array.ctypes.data, address, images * array[0].nbytes)
         array[images:] = array[0]
-    run([array.ctypes.data for array in taken], [array.ctypes.data for array in made])
+    run([array.ctypes.data for array in taken], [array.ctypes.data for array in made], program.block)
     for array, address in zip(made, outputs, strict=True):
         ctypes.memmove(address, array.ctypes.data, images * array[0].nbytes)

@@ -38,12 +38,13 @@ _KEYS = (
     "threads",
     "layers",
     "dynamic_batch",
+    "counts_images",
     "own_bytes",
     "buffers",
     "variants",
 )
 # The others are those of all.
-_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "own_bytes", "buffers")
+_VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "counts_images", "own_bytes", "buffers")
 _WORDS = ("name", "source", "op", "dtype")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
@@ -68,6 +69,7 @@ def _values(program: Program) -> dict[str, Any]:
         "threads": program.threads,
         "layers": [_printable(layer.to_json()) for layer in program.layers],
         "dynamic_batch": program.dynamic_batch,
+        "counts_images": program.counts_images,
         "own_bytes": program.own_bytes,
         "buffers": [astuple(buffer) for buffer in program.buffers],
     }
@@ -117,6 +119,7 @@ def parse(text: bytes) -> Program:
         threads=fields["threads"].integer(1, MOST_THREADS),
         layers=tuple(_parse_layer(item) for item in fields["layers"].items(0, _MOST_LAYERS)),
         dynamic_batch=fields["dynamic_batch"].truth(),
+        counts_images=fields["counts_images"].truth(),
         own_bytes=fields["own_bytes"].integer(0, _LARGEST_MEMORY),
         buffers=_parse_buffers(fields["buffers"]),
     )
@@ -133,7 +136,7 @@ def parse(text: bytes) -> Program:
 
 def _parse_variant(value: JsonValue, main: Program) -> Program:
     """Return a program that differs from another one in shapes and in how it computes."""
-    inputs, outputs, structure, arena_bytes, layers, own_bytes, buffers = value.fields(*_VARIANT_KEYS)
+    inputs, outputs, structure, arena_bytes, layers, counts_images, own_bytes, buffers = value.fields(*_VARIANT_KEYS)
     program = replace(
         main,
         inputs=_parse_tensors(inputs, 0),
@@ -141,6 +144,7 @@ def _parse_variant(value: JsonValue, main: Program) -> Program:
         structure=structure.value,
         arena_bytes=arena_bytes.integer(0, _LARGEST_MEMORY),
         layers=tuple(_parse_layer(item) for item in layers.items(0, _MOST_LAYERS)),
+        counts_images=counts_images.truth(),
         own_bytes=own_bytes.integer(0, _LARGEST_MEMORY),
         buffers=_parse_buffers(buffers),
     )

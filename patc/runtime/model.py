@@ -18,7 +18,7 @@ from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime import artefact
 from patc.runtime.artefact import Parts
-from patc.runtime.batches import count_images, describe_entries, describe_tensors, divide, run_block, sized
+from patc.runtime.batches import Block, count_images, describe_entries, describe_tensors, divide, run_block, sized
 from patc.runtime.description import describe, interface, parse
 from patc.runtime.inputs import ADVICE, random_arrays, take_array, take_tensor
 from patc.runtime.json_values import printable
@@ -57,8 +57,8 @@ class CompiledModel(abc.ABC):
         for variant in program.variants:
             self._variants[variant.key] = (*self._variants.get(variant.key, ()), self._make_variant(variant))
         self._key = program.key
-        # How many images are computed at once, and what that costs.
-        self._block = (program.block, sum(layer.predicted_cycles for layer in program.layers))
+        cost = sum(layer.predicted_cycles for layer in program.layers)
+        self._block = Block(program.block, cost, program.counts_images)
 
     @classmethod
     @abc.abstractmethod
@@ -82,11 +82,17 @@ class CompiledModel(abc.ABC):
         return type(self)(program)
 
     @abc.abstractmethod
-    def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Compute the outputs at some addresses from the inputs at others."""
+    def _run(self, inputs: Sequence[int], outputs: Sequence[int], images: int | None = None) -> None:
+        """Compute the outputs at some addresses from the inputs at others.
+
+        Args:
+            images: how many they are, where the code counts them; None for all of a block.
+        """
 
     @abc.abstractmethod
-    def _time_layers(self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int) -> np.ndarray:
+    def _time_layers(
+        self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int, images: int | None = None
+    ) -> np.ndarray:
         """Return the seconds of each layer, repetitions x layers, after one call to warm up; see `_run`."""
 
     def __repr__(self) -> str:
@@ -117,9 +123,9 @@ class CompiledModel(abc.ABC):
         if images is None:
             model._run(addresses, output_addresses)
         else:
-            for number, start in divide(images, tuple(item._block for item in models)):
-                item = models[number]
-                run_block(item.program, item._run, images, start, addresses, output_addresses)
+            for call in divide(images, tuple(item._block for item in models)):
+                item = models[call.number]
+                run_block(item.program, item._run, images, call, addresses, output_addresses)
         del kept
         return nest(model.program.structure, outputs)
 
@@ -127,7 +133,7 @@ class CompiledModel(abc.ABC):
         """Return the median time of each layer over `repetitions` calls, after one call to warm up.
 
         Without inputs the model runs on random ones. The layers are those of the entry for the inputs' shapes; with a
-        dynamic batch the times are those of the largest block of images that there is.
+        dynamic batch the times are those of the images that are computed first.
 
         Raises:
             PatcError: as for a call, less than one repetition, or a machine that does not tell times.
@@ -138,12 +144,14 @@ class CompiledModel(abc.ABC):
         models = self._entries(given)
         kept, addresses, torch, images = models[0]._check(given)
         model = models[0]
+        count = None
         if images is not None:
-            model = max((item for item in models if item.program.block <= images), key=_size, default=models[0])
-            if images < model.program.block:
-                raise PatcError(f"expected {model.program.block} images or more, got {images}")
+            call = divide(images, tuple(item._block for item in models))[0]
+            model, count = models[call.number], call.images
+            if images < count:
+                raise PatcError(f"expected {count} images or more, got {images}")
         outputs, output_addresses = model._make_outputs(torch, images)
-        medians = np.median(model._time_layers(addresses, output_addresses, repetitions), axis=0)
+        medians = np.median(model._time_layers(addresses, output_addresses, repetitions, count), axis=0)
         del kept, outputs
         return [LayerTime(layer, float(median)) for layer, median in zip(model.layers, medians, strict=True)]
 

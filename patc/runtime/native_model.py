@@ -26,7 +26,7 @@ class NativeModel(CompiledModel):
 
     def __init__(self, program: Program, diagnostics: Sequence[Diagnostic] = ()) -> None:
         super().__init__(program.with_weights(_resident(program.weights)), diagnostics)
-        count = len(program.inputs) + len(program.outputs) + 3
+        count = len(program.inputs) + len(program.outputs) + 3 + program.counts_images
         self._missing = _missing_features(program.features)
         # Code for another architecture cannot even be linked here.
         if not self._missing:
@@ -43,16 +43,27 @@ class NativeModel(CompiledModel):
         if read_constant(program.code, INTERFACE) != stated:
             raise ValueError("its code was compiled for another description, or for other weights")
 
-    def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def _run(self, inputs: Sequence[int], outputs: Sequence[int], images: int | None = None) -> None:
         workspace = self._acquire()
         try:
-            self._function(*inputs, *outputs, *workspace.addresses, self._weights)
+            self._function(*self._arguments(inputs, outputs, workspace, images))
         finally:
             self._idle.append(workspace)
 
-    def _time_layers(self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int) -> np.ndarray:
+    def _arguments(
+        self, inputs: Sequence[int], outputs: Sequence[int], workspace: _Workspace, images: int | None
+    ) -> tuple[int, ...]:
+        if not self.program.counts_images:
+            return (*inputs, *outputs, *workspace.addresses, self._weights)
+        stamps, arena = workspace.addresses
+        count = self.program.inputs[0].shape[0] if images is None else images
+        return (*inputs, *outputs, stamps, count, arena, self._weights)
+
+    def _time_layers(
+        self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int, images: int | None = None
+    ) -> np.ndarray:
         workspace = self._acquire()
-        arguments = (*inputs, *outputs, *workspace.addresses, self._weights)
+        arguments = self._arguments(inputs, outputs, workspace, images)
         try:
             self._function(*arguments)
             start, first = time.perf_counter(), int(workspace.ticks[-1])

@@ -69,6 +69,8 @@ class Program:
         layers: in the order in which they run.
         dynamic_batch: whether a call may have any number of images; the code computes as many at once as the first
             dimensions of inputs and outputs say.
+        counts_images: whether `main` takes how many images there are, up to `block`, behind the time stamps; else it
+            computes all of a block.
         own_bytes: of the weights, those that the program of no shape before reads.
         buffers: where activations are in the arena.
         variants: the same net for inputs of other shapes, with code of their own and the same weights; they have none.
@@ -86,6 +88,7 @@ class Program:
     threads: int
     layers: tuple[LayerReport, ...]
     dynamic_batch: bool = False
+    counts_images: bool = False
     own_bytes: int = 0
     buffers: tuple[Buffer, ...] = ()
     variants: tuple[Program, ...] = ()

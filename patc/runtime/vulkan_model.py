@@ -93,11 +93,13 @@ class VulkanModel(CompiledModel):
             f"overhead {1e3 * overhead.submit:.3f} ms a submit, {1e3 * overhead.dispatch:.4f} ms a dispatch"
         )
 
-    def _run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def _run(self, inputs: Sequence[int], outputs: Sequence[int], images: int | None = None) -> None:
         with self._opened() as session:
             session.run(inputs, outputs)
 
-    def _time_layers(self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int) -> np.ndarray:
+    def _time_layers(
+        self, inputs: Sequence[int], outputs: Sequence[int], repetitions: int, images: int | None = None
+    ) -> np.ndarray:
         with self._opened() as session:
             session.run(inputs, outputs)
             seconds = np.stack([session.run_stamped() for _ in range(repetitions)])

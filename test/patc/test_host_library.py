@@ -25,6 +25,7 @@ from patc.codegen.team import FUNCTIONS
 from patc.diagnostics import PatcError
 from patc.library import Library, compile_library
 from patc.runtime import cpu_features
+from patc.runtime.memory import aligned_bytes
 from patc.targets import X86_64_V3, X86_64_V4, host, host_features
 
 IS_X86 = platform.machine() == "x86_64"
@@ -80,6 +81,26 @@ def test_any_thread_may_call_at_any_time(tmp_path: Path, level: str, threads: in
     (tmp_path / "x").write_bytes(x.numpy().tobytes())
     found = np.frombuffer(run(program, tmp_path / "x").encode("latin-1"), np.float32)
     assert error_against(model, (x,), found) <= 1e-5
+
+
+@pytest.mark.skipif(shutil.which("ld") is None, reason="needs ld")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_images(tmp_path: Path, threads: int) -> None:
+    model, (x,) = small_net()
+    library = compile_library(
+        model, (x[:1].repeat(3, 1, 1, 1),), name="net", target="host", threads=threads, dynamic_batch=True
+    )
+    library.write(tmp_path)
+    code = ctypes.CDLL(str(tmp_path / "libnet.so"))
+    workspace = aligned_bytes(library.interface.workspace_bytes)
+    for batch in (1, 2, 3, 7):
+        images = torch.randn((batch, *x.shape[1:]), generator=torch.Generator().manual_seed(batch))
+        expected = model(images).detach().numpy()
+        made = np.full((batch + 1, *expected.shape[1:]), 7.0, np.float32)
+        given = (ctypes.c_size_t(batch), *map(ctypes.c_void_p, (images.data_ptr(), made.ctypes.data)))
+        assert code.net_run(*given, ctypes.c_void_p(workspace.ctypes.data)) == 0
+        np.testing.assert_allclose(made[:batch], expected, rtol=1e-4, atol=1e-5)
+        assert (made[batch] == 7.0).all()
 
 
 @needs_compilers

@@ -11,6 +11,7 @@ from patc.dialects.attributes import BandsAttr
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound
 from patc.passes.base import PassState
@@ -33,6 +34,9 @@ class BandVector(HostAlgorithm):
 
     def applies(self, op: Any) -> bool:
         return "format" in op.attributes and isinstance(op.format, BandsAttr)
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, (rows, features), filters = core_model(op, target), op.input.type.shape, op.result.type.shape[1]
@@ -73,7 +77,7 @@ class BandVector(HostAlgorithm):
             columns = Columns(kernel.b, schedule.lanes, values, index, offset, schedule.filters // schedule.lanes)
             Kernels(Loops(kernel, made, epilogue, source), columns, chains).emit()
 
-        site.call([site.source, *given, site.output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))
+        site.call_in_groups([site.source, *given, site.output, site.epilogue], emit, list(np.diff(arrays[2]) + 1.0))
 
 
 _ENTRY = 20.0  # cycles to begin and end a band

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from patc.passes.algorithms.base import Algorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 
 
 class HostAlgorithm(Algorithm[HostSite]):
     """One way to compute layers on CPUs."""
+
+    def reach(self, op: Any, most: int) -> Reach:
+        """Return how many images it goes through where a call of a dynamic batch has fewer than all.
+
+        Args:
+            most: all images.
+        """
+        return Reach.OWN

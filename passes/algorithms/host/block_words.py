@@ -12,6 +12,7 @@ import numpy as np
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dots import layer_of, padded_filters, residual_factor, sums_and_factors
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import TileCost, register_tiles
 from patc.passes.base import PassState
@@ -35,6 +36,9 @@ class BlockWords(HostAlgorithm):
 
     name: ClassVar[str] = "block-words"
     skips_zeros: ClassVar[bool] = True
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         is_plain = groups_of(op) == 1 and list(op.strides) == list(op.dilations) == [1, 1]

@@ -21,6 +21,7 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dense_direct import BLOCKS, candidates_of_blocks
 from patc.passes.algorithms.host.filter_lanes import LEAST_LANES, MOST_TAPS, candidates_of_vectors
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memory_bound
 from patc.passes.base import PassState
@@ -46,6 +47,9 @@ class _Dots(HostAlgorithm):
     """
 
     filters_are_lanes: ClassVar[bool]
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         groups = groups_of(op)
@@ -198,6 +202,9 @@ class DotRows(HostAlgorithm):
     """Fully connected layers."""
 
     name: ClassVar[str] = "dot-rows"
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return op.residual is None and not Activation.of(op).arrays

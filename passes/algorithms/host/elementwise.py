@@ -37,4 +37,6 @@ class Elementwise(HostAlgorithm):
             given, epilogue, made = arguments
             emit_elementwise(Loops(kernel, made, epilogue, given))
 
-        site.call([source, epilogue, output], emit, [1.0] * as_planes(output.shape)[1], any_part=True)
+        channels = as_planes(output.shape)[1]
+        ends = None if len(output.shape) == 4 else lambda count: (1, site.share_of(channels, count))
+        site.call([source, epilogue, output], emit, [1.0] * channels, any_part=True, ends=ends)

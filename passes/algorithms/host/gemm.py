@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.products import Operands, cut, emit_product, pack_constant
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, moved_bytes
@@ -23,6 +24,9 @@ class Gemm(HostAlgorithm):
     """Products of two matrices, of which weights are packed into panels."""
 
     name: ClassVar[str] = "gemm"
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         rows, features = op.input.type.shape

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound
 from patc.passes.base import PassState
@@ -25,6 +26,9 @@ class Gemv(HostAlgorithm):
     """Products of a matrix and a vector or, of several images, of two matrices: weights are a stream from memory."""
 
     name: ClassVar[str] = "gemv"
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.input.type)
@@ -49,4 +53,5 @@ class Gemv(HostAlgorithm):
             given, weights, made, epilogue = arguments
             DotProducts(Loops(kernel, made, epilogue, given), weights).emit()
 
-        site.call([source, weight, output, site.epilogue], emit, [1.0] * ceil_div(output.shape[1], block))
+        costs = [1.0] * ceil_div(output.shape[1], block)
+        site.call_in_groups([source, weight, output, site.epilogue], emit, costs)

@@ -14,6 +14,7 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.chains import Plan, emit_chain, plan_chain
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.products import Operands, emit_product, pack_constant, share, starts
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.base import PassState
@@ -21,17 +22,19 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.generic.bufferize import Steps, bufferize, used_memories
 from patc.passes.generic.chains import Link
 from patc.passes.generic.estimate import count_bytes, count_operations
+from patc.passes.generic.images import keeps_images
 from patc.passes.generic.nests import Nest
 from patc.passes.generic.products import Product
 from patc.passes.generic.starts import Job, with_starts
 from patc.passes.generic.transpositions import Transposed
-from patc.passes.ir.constants import read_constant
+from patc.passes.ir.constants import is_constant, read_constant
 from patc.passes.ir.functions import find_callee
 from patc.passes.kernels import generic
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.transposition import Transposition
 from patc.targets import Target
 
+_SMALL_SHARE = 0.02  # of a net's cycles: what is computed of images that a call does not have costs no more
 _MOST_TOGETHER = 16  # nests that go through blocks together
 
 
@@ -41,6 +44,14 @@ class Generic(HostAlgorithm):
 
     name: ClassVar[str] = "generic"
     has_row_tiles: ClassVar[bool] = False
+
+    def reach(self, op: Any, most: int) -> Reach:
+        given = [number for number, value in enumerate(op.operands) if not is_constant(value)]
+        spent = [
+            each.attributes["cycles"].value for each in op.operation.block.operations if "cycles" in each.attributes
+        ]
+        is_small = "cycles" in op.attributes and op.attributes["cycles"].value <= _SMALL_SHARE * sum(spent)
+        return Reach.WHOLE if is_small and keeps_images(find_callee(op), given, most) else Reach.NONE
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         function = find_callee(op)

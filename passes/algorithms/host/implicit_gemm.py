@@ -79,11 +79,12 @@ class ImplicitGemm(HostAlgorithm):
         memory = site.memory.allocate(site.schedule.threads * sum(plan.sizes), site.element)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, *memories, made, epilogue = arguments
+            given, *memories, made, epilogue, tiles = arguments
             loops = Loops(kernel, made, epilogue, given)
-            implicit_gemm_loops.ImplicitGemm.of_thread(loops, plan, memories).emit()
+            implicit_gemm_loops.ImplicitGemm.of_thread(loops, plan, memories, tiles).emit()
 
-        site.call([source, packed, places, memory, output, site.epilogue], emit, [1.0] * plan.blocks)
+        given = [source, packed, places, memory, output, site.epilogue, site.of_call(site.tiles[1])]
+        site.call(given, emit, [1.0] * plan.blocks)
 
 
 def _tiles(layer: TiledConvolution, lanes: int, threads: int) -> Iterator[RegisterTile]:

@@ -12,6 +12,7 @@ from torch_mlir.dialects import arith, memref
 from patc.dialects.attributes import Layout
 from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_type, layout_of, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
+from patc.passes.algorithms.host.images import Images
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import WORD, element_bytes, memory_shape, memory_type
@@ -26,16 +27,24 @@ class Memory:
         builder: of the function.
         kernels: that it calls.
         parts: tensors that lie in the memory of others.
+        images: those of a call, of a dynamic batch; None where all are computed.
         rings: where tensors are, of which memory holds some rows.
     """
 
-    def __init__(self, block: ir.Block, kernels: KernelFunctions, parts: Mapping[ir.Value, Part]) -> None:
+    def __init__(
+        self,
+        block: ir.Block,
+        kernels: KernelFunctions,
+        parts: Mapping[ir.Value, Part],
+        images: Images | None = None,
+    ) -> None:
         self.builder = Builder(block)
         self.kernels = kernels
         self.parts = parts
+        self.images = images
         self.rings: dict[ir.Value, Buffer] = {}
         self._roots: dict[ir.Value, ir.Value] = {}
-        self._block = block
+        self.block = block
         self._buffers: dict[ir.Value, Buffer] = {}
         self._outputs: dict[ir.Value, ir.Value] = {}
         self._constants: dict[object, ir.Value] = {}
@@ -119,7 +128,7 @@ class Memory:
 
     def allocate_zero(self, element: ir.Type) -> ir.Value:
         """Return memory of one element, zero when the function starts."""
-        with ir.InsertionPoint.at_block_begin(self._block):
+        with ir.InsertionPoint.at_block_begin(self.block):
             memory = self.allocate(1, element)
             zero = arith.ConstantOp(element, 0.0).result
             memref.StoreOp(zero, memory, [arith.ConstantOp(self.builder.index_type, 0).result])

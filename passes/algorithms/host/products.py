@@ -68,7 +68,7 @@ def pack(site: HostSite, product: Product, operands: Operands, cuts: tuple[Cuts,
     is_aliased = apart % costs.way_bytes == 0 and rows.longest > costs.first_level_ways
     if product.rows.extent > 1 and (lhs.depth_step != 1 or is_aliased):
         lanes = site.target.lanes
-        lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes))
+        lhs = _pack(site, product, lhs, rows, lanes * ceil_div(rows.longest, lanes), has_images=True)
     return lhs, pack_right(site, product, operands, cuts)
 
 
@@ -115,8 +115,14 @@ class Side:
         return Factor(memory, self.step, self.depth_step, self.pitch)
 
 
-def _pack(site: HostSite, product: Product, side: Side, cuts: Cuts, pitch: int | None) -> Side:
-    """Write a factor in panels; return it there."""
+def _pack(
+    site: HostSite, product: Product, side: Side, cuts: Cuts, pitch: int | None, has_images: bool = False
+) -> Side:
+    """Write a factor in panels; return it there.
+
+    Args:
+        has_images: whether lines are those of images, where there is one matrix.
+    """
     loops = [(turns.extent, step) for turns, step in zip(product.outer, side.outer, strict=True) if step]
     extents, steps = [extent for extent, _ in loops], [step for _, step in loops]
     depth, count = product.depth.extent, math.prod(extents)
@@ -135,8 +141,14 @@ def _pack(site: HostSite, product: Product, side: Side, cuts: Cuts, pitch: int |
 
         b.each(work.first_tile, work.last_tile, one_matrix)
 
+    def ends(images: int) -> tuple[int, int]:
+        """Return the end of the matrices of so many images, or of the lines of the only one."""
+        if count > 1:
+            return site.share_of(count, images), cuts.count
+        return 1, cuts.panels_of(site.share_of(cuts.size, images)) if has_images else cuts.count
+
     share(site, threads_for(site, product.turns), (count, cuts.count)).call(
-        [side.memory, packed], emit, [1.0] * cuts.count
+        [side.memory, packed], emit, [1.0] * cuts.count, ends=ends
     )
     inner = [math.prod(extents[number + 1 :]) * lines * depth for number in range(len(extents))]
     outer = tuple(inner.pop(0) if step else 0 for step in side.outer)
@@ -150,9 +162,17 @@ def _multiply(
     extents, depth = [turns.extent for turns in product.outer], product.depth.extent
     count = math.prod(extents)
     fitting = max(1, site.costs.second_level_bytes // 2 // (element_bytes(lhs.memory.type) * depth * rows.longest))
-    blocks = max(ceil_div(rows.count, fitting), min(rows.count, ceil_div(site.schedule.threads, count)))
+    most = 1 if site.images is None else site.images.most
+    blocks = max(ceil_div(rows.count, fitting), min(rows.count, ceil_div(max(site.schedule.threads, most), count)))
     tiles = ceil_div(rows.count, blocks)
     blocks = ceil_div(rows.count, tiles)
+
+    def ends(images: int) -> tuple[int, int]:
+        """Return the end of the blocks that have rows of so many images, and that of all columns."""
+        if count > 1:
+            return blocks * site.share_of(count, images), columns.count
+        return ceil_div(rows.panels_of(site.share_of(rows.size, images)), tiles), columns.count
+
     addresses = [
         (lhs.first, lhs.outer),
         (rhs.first, rhs.outer),
@@ -177,7 +197,7 @@ def _multiply(
 
     given = [lhs.memory, rhs.memory, operands.out, operands.epilogue]
     share(site, threads_for(site, product.turns), (count * blocks, columns.count)).call(
-        given, emit, [1.0] * columns.count
+        given, emit, [1.0] * columns.count, ends=ends
     )
 
 

@@ -10,6 +10,7 @@ from torch_mlir import ir
 
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
@@ -30,6 +31,9 @@ class Recurrent(HostAlgorithm):
 
     name: ClassVar[str] = "recurrent"
     is_divided: ClassVar[bool] = False
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         s, model = op.sizes, core_model(op, target)

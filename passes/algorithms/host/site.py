@@ -17,6 +17,7 @@ from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join
 from patc.dialects.schedules import Schedule
+from patc.integers import ceil_div
 from patc.passes.algorithms.host.buffers import Buffer, flat_type
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.base import PassState
@@ -44,7 +45,22 @@ class Argument(Protocol):
         """Return it as the kernel sees it, through the next of its arguments."""
 
 
+@dataclass(frozen=True)
+class Number:
+    """A number that a kernel knows when it is written, or is called with."""
+
+    value: Index
+
+    @property
+    def memories(self) -> list[ir.Value]:
+        return [self.value] if isinstance(self.value, ir.Value) else []
+
+    def inside(self, arguments: Iterator[ir.Value]) -> Index:
+        return next(arguments) if isinstance(self.value, ir.Value) else self.value
+
+
 Emit: TypeAlias = Callable[[Kernel, list[Any]], None]
+Ends: TypeAlias = Callable[[int], tuple[int, int]]
 Part: TypeAlias = tuple[int, int, int, int]  # first tile, last tile, first filter, last filter; the last are behind it
 _NOTHING: Part = (0, 0, 0, 0)
 _UNEVEN = 1.05  # beyond it both tiles and filters are cut, which calls kernels three times
@@ -83,6 +99,7 @@ class HostSite:
         schedule: how it is computed.
         memory: of the function that calls the layer's kernels.
         tiles: first of the row tiles that are computed, counted through all images, and the one after the last.
+        images: those of a call, of a dynamic batch; None where all are computed.
     """
 
     def __init__(self, op: Any, schedule: Schedule, memory: Memory) -> None:
@@ -90,12 +107,28 @@ class HostSite:
         self.schedule = schedule
         self.memory = memory
         self.tiles = (0, row_tiles(op, schedule))
+        self.images = memory.images
 
     def scheduled(self, schedule: Schedule, tiles: tuple[int, int] | None = None) -> HostSite:
         """Return the site for another schedule of the layer, or for a part of its computation."""
         other = copy.copy(self)
         other.schedule, other.tiles = schedule, tiles or (0, row_tiles(self.op, schedule))
         return other
+
+    def of_all_images(self) -> HostSite:
+        """Return the site for all images, however many a call has."""
+        other = copy.copy(self)
+        other.images = None
+        return other
+
+    def share_of(self, size: int, count: int) -> int:
+        """Return how many of some things, which all images have, so many images have."""
+        assert self.images is not None, "asked of a dynamic batch"
+        return size * count // self.images.most
+
+    def of_call(self, size: int) -> Number:
+        """Return how many of some things, of which there are so many for all images, those of a call have."""
+        return Number(size if self.images is None else self.images.times(self.share_of(size, 1)))
 
     @property
     def state(self) -> PassState:
@@ -173,6 +206,8 @@ class HostSite:
         is_small: bool = False,
         meets: bool = False,
         any_part: bool = False,
+        at: tuple[Index, Index] | None = None,
+        ends: Ends | None = None,
     ) -> None:
         """Call a kernel for all parts of a layer.
 
@@ -180,6 +215,9 @@ class HostSite:
             arguments: of the kernel.
             emit: writes the kernel, from its arguments as it sees them.
             costs: of each filter, or block of filters.
+            at: the row tiles, known where the code runs, of which threads divide the filters.
+            ends: returns, for as many images of a dynamic batch, the row tile and the filter to end before; None where
+                each image has as many row tiles, and all filters.
             is_small: compile it for little code rather than for little time.
             meets: whether threads, which divide filters, wait for each other after each row tile.
             any_part: whether parts may be of some row tiles and of some filters; else they are of all tiles or of all
@@ -187,32 +225,74 @@ class HostSite:
         """
         name, memories = self._kernel(arguments, emit, is_small=is_small)
         b, unbound = self.memory.builder, [unbounded(memory) for memory in memories]
-        shares = divide(self.schedule, self.tiles, costs, any_part=any_part)
-        if len(shares) == 1:
-            func.CallOp([], name, [*unbound, *(b.index(bound) for bound in shares[0][0])])
+        shares = self._shares(costs, ends if at is None else _all_of(costs), any_part)
+        if len(shares) == len(shares[0]) == 1:
+            tiles = list(at or shares[0][0][0][:2])
+            func.CallOp([], name, [*unbound, *(b.index(bound) for bound in (*tiles, *shares[0][0][0][2:]))])
             return
-        pieces, table = len(shares[0]), np.array(shares, np.int32).reshape(-1, 4)
-        symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", table, inline=True)
-        bounds = memref.GetGlobalOp(type_, symbol).result
+        threads, pieces = len(shares[-1]), len(shares[-1][0])
+        bounds, before = self._table(name, shares)
 
-        def share(tile: ir.Value | None) -> None:
-            tiles = [] if tile is None else [tile, b.index(b.add(tile, 1))]
-            loop = scf.ParallelOp([], [b.index(0)], [b.index(len(shares))], [b.index(1)], [])
-            body = loop.regions[0].blocks.append(b.index_type)
-
+        def part(thread: Index, tiles: list[Index]) -> None:
             def call(piece: Index) -> None:
-                first = b.mul(b.add(b.mul(body.arguments[0], pieces), piece), 4)
-                part = [b.load_index(bounds, b.add(first, bound)) for bound in range(len(tiles), 4)]
-                func.CallOp([], name, [*unbound, *tiles, *part])
+                first = b.add(b.mul(b.add(b.mul(thread, pieces), piece), 4), before)
+                own = [b.load_index(bounds, b.add(first, bound)) for bound in range(len(tiles), 4)]
+                func.CallOp([], name, [*unbound, *(b.index(bound) for bound in (*tiles, *own))])
 
+            b.repeat(pieces, call)
+
+        def share(tiles: list[Index]) -> None:
+            if threads == 1:
+                part(0, tiles)
+                return
+            loop = scf.ParallelOp([], [b.index(0)], [b.index(threads)], [b.index(1)], [])
+            body = loop.regions[0].blocks.append(b.index_type)
             with ir.InsertionPoint(body):
-                b.repeat(pieces, call)
+                part(body.arguments[0], tiles)
                 scf.ReduceOp([], 0)
 
         if meets:
-            b.each(*self.tiles, share)
+            b.each(*self.tiles, lambda tile: share([tile, b.add(tile, 1)]))
         else:
-            share(None)
+            share(list(at or ()))
+
+    def call_in_groups(self, arguments: Sequence[Argument | ir.Value], emit: Emit, costs: Sequence[float]) -> None:
+        """Call a kernel for all parts of a layer on rows, whose tiles are groups of `schedule.rows` of them."""
+        rows = self.output.shape[0]
+        size = min(self.schedule.rows, rows)
+
+        def ends(count: int) -> tuple[int, int]:
+            return ceil_div(self.share_of(rows, count), size), len(costs)
+
+        self.scheduled(self.schedule, (0, ceil_div(rows, size))).call(arguments, emit, costs, ends=ends)
+
+    def _shares(self, costs: Sequence[float], ends: Ends | None, any_part: bool) -> list[list[tuple[Part, ...]]]:
+        """Return the parts of each thread; of a dynamic batch for each number of images, from none on."""
+        first, last = self.tiles
+        images = self.images
+        if images is None:
+            return [divide(self.schedule, self.tiles, costs, any_part=any_part)]
+        most = images.most
+        ends = ends or (lambda count: (first + self.share_of(last - first, count), len(costs)))
+        found = []
+        for count in range(most + 1):
+            tile, filter_ = ends(max(count, 1))
+            found.append(divide(self.schedule, (first, tile), costs[:filter_], any_part=any_part))
+        if all(share == found[-1] for share in found):
+            return found[-1:]
+        pieces = max(len(share[0]) for share in found)
+        return [[(*parts, *[_NOTHING] * (pieces - len(parts))) for parts in share] for share in found]
+
+    def _table(self, name: str, shares: Sequence[Sequence[tuple[Part, ...]]]) -> tuple[ir.Value, Index]:
+        """Return the parts of threads in memory, and where those of the call's images begin."""
+        numbers = np.array(shares, np.int32)
+        symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", numbers.reshape(-1, 4), inline=True)
+        images = self.images
+        if images is None:
+            return memref.GetGlobalOp(type_, symbol).result, 0
+        with ir.InsertionPoint.at_block_begin(self.memory.block):  # the call may be in a loop
+            bounds = memref.GetGlobalOp(type_, symbol).result
+        return bounds, images.times(numbers[0].size) if len(shares) > 1 else 0
 
     def _kernel(
         self, arguments: Sequence[Argument | ir.Value], emit: Emit, *, is_small: bool = False
@@ -233,13 +313,22 @@ def _memories(argument: Argument | ir.Value) -> list[ir.Value]:
     return [argument] if isinstance(argument, ir.Value) else argument.memories
 
 
-def unbounded_type(memory: ir.Value) -> ir.MemRefType:
-    """Return the type of a memref as kernels see it."""
+def _all_of(costs: Sequence[float]) -> Ends:
+    """Return the end of one tile and of all filters, for any number of images."""
+    return lambda count: (1, len(costs))
+
+
+def unbounded_type(memory: ir.Value) -> ir.Type:
+    """Return the type of a memref as kernels see it, or that of a number."""
+    if isinstance(memory.type, ir.IndexType):
+        return memory.type
     return flat_type(UNBOUNDED, memory.type.element_type)
 
 
 def unbounded(memory: ir.Value) -> ir.Value:
-    """Return a memref as kernels see it."""
+    """Return a memref as kernels see it, or a number."""
+    if isinstance(memory.type, ir.IndexType):
+        return memory
     return memref.ReinterpretCastOp(unbounded_type(memory), memory, [], [], [], [0], [UNBOUNDED], [1]).result
 
 

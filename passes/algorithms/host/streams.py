@@ -60,7 +60,7 @@ class _StreamSite(HostSite):
 
     found: _Call
 
-    def call(self, arguments: Sequence[Argument | ir.Value], emit: Emit, costs: Sequence[float], **how: bool) -> None:
+    def call(self, arguments: Sequence[Argument | ir.Value], emit: Emit, costs: Sequence[float], **how: Any) -> None:
         name, memories = self._kernel(arguments, emit)
         self.found = _Call(name, memories, costs)
 
@@ -148,12 +148,14 @@ class StreamEmission:
             b.store(zero, spent, number, 0)
         b.store(self.now(), spent, count, 0)
         images = self.stream.layers[0][1].result.type.shape[0]
+        counted = self.memory.images
+        turns = images * plan.bands if counted is None else counted.times(images // counted.most * plan.bands)
 
         def one_band(turn: ir.Value) -> None:
             image, band = b.divide(turn, plan.bands) if images > 1 else (0, turn)
             _Band(self, image, bounds, b.mul(band, table.shape[1]), spent).emit()
 
-        b.each(0, images * plan.bands, one_band)
+        b.each(0, turns, one_band)
         return spent
 
     def _table(self) -> np.ndarray:

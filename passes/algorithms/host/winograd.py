@@ -14,13 +14,15 @@ from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.site import HostSite, StoredEpilogue
+from patc.passes.algorithms.host.site import HostSite, Number, StoredEpilogue
 from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, groups_of, read_dense_weight
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.modules import parts_of_images
+from patc.passes.kernels.builder import Builder, Index
 from patc.passes.kernels.host import winograd, winograd_repair
 from patc.passes.kernels.host.ends import Ends
 from patc.passes.kernels.host.kernel import Kernel
@@ -31,7 +33,7 @@ from patc.passes.kernels.host.winograd_input import InputTransform
 from patc.passes.kernels.host.winograd_output import OutputTransform
 from patc.passes.kernels.host.winograd_products import Multiplication
 from patc.passes.kernels.host.winograd_transforms import TILE, amplification
-from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_row
+from patc.passes.kernels.host.winograd_vectors import Band, Planes, Products
 from patc.targets import Target
 
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # filters whose products registers keep
@@ -67,10 +69,13 @@ class Winograd(HostAlgorithm):
             return
         shape, kernel = (batch, op.input.type.shape[1], filters, height, width), (op.kernel_size[0], op.strides[0])
         uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, groups, model.costs)
+        parts = parts_of_images(op)
         for layer in cuts(uncut, model.registers):
-            cycles = winograd_cycles(layer, model)
+            of_parts = [_part_of(layer, part) for part in parts]
+            cycles = [winograd_cycles(each, model) for each in of_parts]
+            cost = sum(cycles) * batch / sum(each.images for each in of_parts)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
-            yield Candidate(schedule, cycles, cycles, "multiply-adds")
+            yield Candidate(schedule, cycles[-1], cost, "multiply-adds")
 
     def emit(self, site: HostSite) -> None:
         output, schedule = site.output, site.schedule
@@ -82,7 +87,7 @@ class Winograd(HostAlgorithm):
         layer = winograd.TiledLayer(
             images, channels * weight.groups, filters, height, width, *cut, weight.groups, site.costs
         )
-        plan = Plan(layer, schedule)
+        plan = Plan(layer, schedule, site.images is not None)
         emission = _Emission(site, plan, _Arrays.of(site, plan, weight))
         emission.bands() if plan.own_bands else emission.stages()
         emission.repair()
@@ -97,6 +102,13 @@ def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledL
         blocks = [size for size in blocks if (size + 1) * vectors + 1 <= registers]
         if blocks:
             yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
+
+
+def _part_of(layer: winograd.TiledLayer, part: float) -> winograd.TiledLayer:
+    """Return a layer with some of its images, in bands of nearly equal size."""
+    images = max(1, round(layer.images * part))
+    rows = images * layer.rows
+    return replace(layer, images=images, band=ceil_div(rows, ceil_div(rows, layer.band)))
 
 
 @dataclass(frozen=True)
@@ -147,58 +159,95 @@ class _Emission:
 
     def bands(self) -> None:
         """Let each thread compute bands of its own."""
-        site, arrays = self.site, self.arrays
+        site, arrays, any_images = self.site, self.arrays, self.plan.any_images
+        units = self.layer.images * self.layer.rows if any_images else self.layer.bands
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, *memories, status, made, epilogue = arguments
-            bands = Bands.of_thread(Loops(kernel, made, epilogue, given), self.layer, memories)
-            winograd_repair.report(kernel.b, bands.emit(), status)
+            given, *memories, status, made, epilogue, units = arguments
+            bands = Bands.of_thread(Loops(kernel, made, epilogue, given), self.layer, memories, units)
+            winograd_repair.report(kernel.b, bands.emit_rows() if any_images else bands.emit(), status)
 
         memories = [arrays.planes, arrays.weights, arrays.products, arrays.status]
-        whole = site.scheduled(site.schedule, (0, self.layer.bands))
-        whole.call([site.source, *memories, site.output, arrays.epilogue], emit, [1.0])
+        whole = site.scheduled(site.schedule, (0, units))
+        whole.call([site.source, *memories, site.output, arrays.epilogue, site.of_call(units)], emit, [1.0])
 
     def stages(self) -> None:
         """Let all threads share each stage of each band."""
-        for band in range(self.layer.bands):
-            self._transform_input(band)
-            self._multiply()
-            self._transform_output(band)
+        layer, images = self.layer, self.site.images
+        if images is None:
+            for number in range(layer.bands):
+                self._stages_of((number, number + 1), Number(layer.tiles))
+            return
 
-    def _transform_input(self, band: int) -> None:
+        def cut(b: Builder, count: ir.Value) -> tuple[Index, Index, Index]:
+            rows = b.mul(count, layer.images // images.most * layer.rows)
+            size = b.divide_up(rows, b.divide_up(rows, layer.band))
+            return rows, size, b.divide_up(rows, size)
+
+        rows, size, bands = images.at_start(cut)
+        b = self.site.memory.builder
+
+        def one_band(number: ir.Value) -> None:
+            start = b.mul(number, size)
+            band = Band(start, b.minimum(size, b.subtract(b.index(rows), b.index(start))))
+            self._stages_of((start, b.add(start, band.rows)), Number(band.tiles(b, layer)))
+
+        b.each(0, bands, one_band)
+
+    def _stages_of(self, at: tuple[Index, Index], tiles: Number) -> None:
+        """Compute a band.
+
+        Args:
+            at: its number, and the one after it; of any number of images, its rows of tiles.
+            tiles: of the band.
+        """
+        self._transform_input(at)
+        self._multiply(tiles)
+        self._transform_output(at)
+
+    def _band(self, kernel: Kernel) -> Band:
+        """Return the band that a kernel is called for."""
+        b, work = kernel.b, kernel.work
+        if not self.plan.any_images:
+            return Band.of_number(b, self.layer, work.first_tile)
+        return Band(work.first_tile, b.subtract(b.index(work.last_tile), b.index(work.first_tile)))
+
+    def _transform_input(self, at: tuple[Index, Index]) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, planes = arguments
-            work, start = kernel.work, first_row(kernel.b, self.layer, kernel.work.first_tile)
-            transform = InputTransform(kernel, self.layer, given)
-            transform.emit(Planes(planes), (work.first_filter, work.last_filter), start)
+            work, transform = kernel.work, InputTransform(kernel, self.layer, given)
+            transform.emit(Planes(planes), (work.first_filter, work.last_filter), self._band(kernel))
 
-        site = self.site.scheduled(self.plan.stage("input"), (band, band + 1))
-        site.call([site.source, self.arrays.planes], emit, [1.0] * self.layer.channels)
+        site = self.site.scheduled(self.plan.stage("input"), (0, 1))
+        site.call([site.source, self.arrays.planes], emit, [1.0] * self.layer.channels, at=at)
 
-    def _multiply(self) -> None:
+    def _multiply(self, tiles: Number) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            planes, weights, products = arguments
+            planes, weights, products, tiles = arguments
             memories = Planes(planes), weights, Products(products)
             multiplication = Multiplication(kernel.b, self.layer, *memories)
             work = kernel.work
-            multiplication.emit((work.first_tile, work.last_tile), (work.first_filter, work.last_filter))
+            multiplication.emit((work.first_tile, work.last_tile), (work.first_filter, work.last_filter), tiles)
 
-        site = self.site.scheduled(self.plan.stage("products"), (0, self.layer.positions))
-        memories = [self.arrays.planes, self.arrays.weights, self.arrays.products]
-        site.call(memories, emit, [1.0] * self.layer.blocks)
+        site, ends = self.site.scheduled(self.plan.stage("products"), (0, self.layer.positions)), self._ends_of_products
+        memories = [self.arrays.planes, self.arrays.weights, self.arrays.products, tiles]
+        site.call(memories, emit, [1.0] * self.layer.blocks, ends=ends)
 
-    def _transform_output(self, band: int) -> None:
+    def _ends_of_products(self, count: int) -> tuple[int, int]:
+        """Return the end of positions and of blocks: those of any number of images."""
+        return self.layer.positions, self.layer.blocks
+
+    def _transform_output(self, at: tuple[Index, Index]) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             products, status, made, epilogue = arguments
-            work, start = kernel.work, first_row(kernel.b, self.layer, kernel.work.first_tile)
-            seen = winograd_repair.nothing_seen(kernel.b, self.layer)
+            work, seen = kernel.work, winograd_repair.nothing_seen(kernel.b, self.layer)
             transform = OutputTransform(Ends(kernel, made, epilogue), self.layer, Products(products))
-            seen = transform.emit((work.first_filter, work.last_filter), start, seen)
+            seen = transform.emit((work.first_filter, work.last_filter), self._band(kernel), seen)
             winograd_repair.report(kernel.b, seen, status)
 
-        site = self.site.scheduled(self.plan.stage("output"), (band, band + 1))
+        site = self.site.scheduled(self.plan.stage("output"), (0, 1))
         memories = [self.arrays.products, self.arrays.status, site.output, self.arrays.epilogue]
-        site.call(memories, emit, [1.0] * self.layer.filters)
+        site.call(memories, emit, [1.0] * self.layer.filters, at=at)
 
     def repair(self) -> None:
         """Compute the layer again if a sum was not finite."""

@@ -11,6 +11,7 @@ import numpy as np
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
 from patc.passes.base import PassState
@@ -31,6 +32,9 @@ class _WordPool(HostAlgorithm):
     """A window slides over planes of words."""
 
     name: ClassVar[str] = "pool"
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return math.prod(op.kernel_size) <= _MOST_TAPS and op.strides[1] <= 2 and not Activation.of(op).arrays
@@ -69,6 +73,9 @@ class GlobalPoolWords(HostAlgorithm):
 
     name: ClassVar[str] = "global-pool"
     has_row_tiles: ClassVar[bool] = False
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return is_global_pool(op) and has_one_divisor(op) and not Activation.of(op).arrays

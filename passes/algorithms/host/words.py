@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
 from patc.passes.base import PassState
@@ -24,6 +25,9 @@ class WordElements(HostAlgorithm):
     """One or two tensors, of which some are quantised, in the order in which their elements lie in memory."""
 
     name: ClassVar[str] = "words"
+
+    def reach(self, op: Any, most: int) -> Reach:
+        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         shapes = {tuple(value.type.shape) for value in (*op.operands, *op.results)}

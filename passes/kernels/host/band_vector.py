@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.loops import Loops
@@ -25,7 +24,8 @@ class BandVector:
     """The loops of output[n, f] = activation(bias[f] + sum over columns of values * source[n, index] + residual[n, f]).
 
     `schedule.filters` are the rows of a band, which `schedule.lanes` divide; `schedule.rows` the rows of the input that
-    share a column's weights. Those at the end start early and may overlap their neighbours.
+    share a column's weights. Those at the end start early and may overlap their neighbours; tiles of the work are as
+    many rows.
 
     Attributes:
         loops: source and output are N x C and N x F, each row a channel of one element high.
@@ -54,7 +54,10 @@ class BandVector:
                 row = b.minimum(b.mul(group, self._rows), count - self._rows)
                 self._finish(row, b.mul(number, self.loops.schedule.filters), self._sums(row, number))
 
-            b.repeat(ceil_div(count, self._rows), some_rows)
+            if self._rows == count:
+                some_rows(0)
+            else:
+                b.each(work.first_tile, work.last_tile, some_rows)
 
         b.each(work.first_filter, work.last_filter, one_band)
 

@@ -17,7 +17,7 @@ class DotProducts:
     """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f] + residual[n, f]), summed in f32.
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
-    start early and may overlap their neighbours.
+    start early and may overlap their neighbours. Tiles of the work are those groups of images.
 
     Attributes:
         loops: source and output are N x C and N x F, each row a channel of one element high.
@@ -53,7 +53,10 @@ class DotProducts:
                 image = b.minimum(b.mul(group, self._images), all_images - self._images)
                 self._finish(image, filter_, self._products(number, image))
 
-            b.repeat(ceil_div(all_images, self._images), some_images)
+            if self._images == all_images:
+                some_images(0)
+            else:
+                b.each(work.first_tile, work.last_tile, some_images)
 
         b.each(work.first_filter, work.last_filter, one_block)
 

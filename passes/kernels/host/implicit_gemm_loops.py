@@ -36,19 +36,19 @@ class ImplicitGemm:
     own: Index
 
     @staticmethod
-    def of_thread(loops: Loops, plan: Plan, memories: Sequence[ir.Value]) -> ImplicitGemm:
+    def of_thread(loops: Loops, plan: Plan, memories: Sequence[ir.Value], tiles: Index) -> ImplicitGemm:
         """Return the loops of a thread among which those of a layer are divided.
 
         Args:
             memories: the weights, the places, and the memory of all threads.
+            tiles: row tiles of all images.
         """
         b, work, threads = loops.b, loops.kernel.work, plan.schedule.threads
         weights, places, memory = memories
         slot: Index = 0
         # Thread t starts with tile floor(tiles * t / threads), or with the block nearest to blocks * t / threads.
         if threads > 1 and plan.schedule.split == "rows":
-            tiles = loops.row_tiles
-            slot = b.divide(b.add(b.mul(work.first_tile, threads), tiles - 1), tiles)[0]
+            slot = b.divide_up(b.mul(work.first_tile, threads), tiles)
         elif threads > 1:
             slot = b.divide(b.add(b.mul(work.first_filter, 2 * threads), plan.blocks), 2 * plan.blocks)[0]
         return ImplicitGemm(loops, plan, weights, places, memory, b.mul(slot, sum(plan.sizes)))

@@ -56,6 +56,10 @@ class Cuts:
             return b.mul(panel, units)
         return b.add(b.mul(panel, units), self.many)
 
+    def panels_of(self, lines: int) -> int:
+        """Return the panels that the first lines are in."""
+        return sum(first * self.unit < lines for first, _ in self.firsts())
+
     def firsts(self) -> list[tuple[int, int]]:
         """Return the first unit and the units of each panel."""
         sizes = [self.longest if panel < self.many else self.longest - 1 for panel in range(self.count)]

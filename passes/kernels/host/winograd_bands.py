@@ -16,19 +16,26 @@ from patc.passes.kernels.host.winograd_input import InputTransform
 from patc.passes.kernels.host.winograd_output import OutputTransform
 from patc.passes.kernels.host.winograd_products import Multiplication
 from patc.passes.kernels.host.winograd_repair import nothing_seen
-from patc.passes.kernels.host.winograd_vectors import Planes, Products, first_row, repeat
+from patc.passes.kernels.host.winograd_vectors import Band, Planes, Products, repeat
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How threads divide a layer, and the memory that its stages need."""
+    """How threads divide a layer, and the memory that its stages need.
+
+    Attributes:
+        any_images: whether a call says how many images it has.
+    """
 
     layer: TiledLayer
     schedule: Schedule
+    any_images: bool = False
 
     @property
     def own_bands(self) -> bool:
         """Whether each thread computes bands of its own."""
+        if self.any_images and self.layer.is_streamed and self.schedule.threads > 1:
+            return False  # of few images each thread would read all weights for little work
         return self.schedule.split == "rows" and self.layer.bands >= self.schedule.threads
 
     @property
@@ -61,39 +68,54 @@ class Bands:
     products: Products
 
     @staticmethod
-    def of_thread(loops: Loops, layer: TiledLayer, memories: Sequence[ir.Value]) -> Bands:
+    def of_thread(loops: Loops, layer: TiledLayer, memories: Sequence[ir.Value], units: Index) -> Bands:
         """Return the bands of a thread among which those of the layer are divided evenly.
 
         Args:
             memories: for transformed inputs, the weights, and for products; each thread has its own part of the first
                 and the last.
+            units: how many the threads share: bands, or of a call with any number of images its rows of tiles.
         """
         b, threads = loops.b, loops.schedule.threads
         planes, weights, products = memories
-        # The number of the thread: thread t starts with band floor(bands * t / threads).
-        slot: Index = 0
-        if threads > 1:
-            slot = b.divide(b.add(b.mul(loops.kernel.work.first_tile, threads), layer.bands - 1), layer.bands)[0]
+        # The number of the thread: thread t starts with unit floor(units * t / threads).
+        slot = b.divide_up(b.mul(loops.kernel.work.first_tile, threads), units) if threads > 1 else 0
         own = Planes(planes, b.mul(slot, layer.depth * layer.channel))
         return Bands(loops, layer, own, weights, Products(products, b.mul(slot, layer.kept * layer.channel)))
 
     def emit(self) -> ir.Value:
         """Emit the bands of the kernel's share, and return what `winograd_repair.watch` saw."""
-        work, nothing = self.loops.kernel.work, nothing_seen(self.loops.b, self.layer)
-        return self.loops.b.loop(work.first_tile, work.last_tile, [nothing], self._one_band)[0]
+        b, work, nothing = self.loops.b, self.loops.kernel.work, nothing_seen(self.loops.b, self.layer)
 
-    def _one_band(self, number: ir.Value, seen: Vectors) -> Vectors:
+        def one_band(number: ir.Value, seen: Vectors) -> Vectors:
+            return self._one_band(Band.of_number(b, self.layer, number), seen)
+
+        return b.loop(work.first_tile, work.last_tile, [nothing], one_band)[0]
+
+    def emit_rows(self) -> ir.Value:
+        """Do what `emit` does for a share of rows of tiles, in bands of nearly equal size."""
+        b, work, nothing = self.loops.b, self.loops.kernel.work, nothing_seen(self.loops.b, self.layer)
+        first, last = b.index(work.first_tile), b.index(work.last_tile)
+        rows = b.subtract(last, first)
+        size = b.divide_up(rows, b.maximum_index(b.divide_up(rows, self.layer.band), 1))
+
+        def one_band(start: ir.Value, seen: Vectors) -> Vectors:
+            return self._one_band(Band(start, b.minimum(size, b.subtract(last, start))), seen)
+
+        return b.loop(first, last, [nothing], one_band, b.maximum_index(size, 1))[0]
+
+    def _one_band(self, band: Band, seen: Vectors) -> Vectors:
         b, layer = self.loops.b, self.layer
-        start = first_row(b, layer, number)
-        InputTransform(self.loops.kernel, layer, self.loops.source).emit(self.planes, (0, layer.channels), start)
+        InputTransform(self.loops.kernel, layer, self.loops.source).emit(self.planes, (0, layer.channels), band)
         groups = ceil_div(layer.blocks, layer.group)
-        return repeat(b, groups, lambda group, seen: [self._one_group(start, group, seen[0])], seen)
+        return repeat(b, groups, lambda group, seen: [self._one_group(band, group, seen[0])], seen)
 
-    def _one_group(self, start: Index, group: Index, seen: ir.Value) -> ir.Value:
+    def _one_group(self, band: Band, group: Index, seen: ir.Value) -> ir.Value:
         b, layer = self.loops.b, self.layer
         first, end = (b.mul(b.add(group, step), layer.group) for step in (0, 1))
         blocks = first, b.minimum(end, layer.blocks)
         filters = b.mul(first, layer.block), b.minimum(b.mul(end, layer.block), layer.filters)
         products = replace(self.products, filter=b.minimum(filters[0], layer.filters - layer.block))
-        Multiplication(b, layer, self.planes, self.weights, products).emit((0, layer.positions), blocks)
-        return OutputTransform(self.loops, layer, products).emit(filters, start, seen)
+        multiplication = Multiplication(b, layer, self.planes, self.weights, products)
+        multiplication.emit((0, layer.positions), blocks, band.tiles(b, layer))
+        return OutputTransform(self.loops, layer, products).emit(filters, band, seen)

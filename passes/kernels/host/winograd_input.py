@@ -13,7 +13,7 @@ from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.rows import Tensor
 from patc.passes.kernels.host.winograd import Phase, Strip, TiledLayer, inputs_of
 from patc.passes.kernels.host.winograd_transforms import TILE, Label, Named, regroup, transform_inputs
-from patc.passes.kernels.host.winograd_vectors import Planes, Range, for_vectors
+from patc.passes.kernels.host.winograd_vectors import Band, Planes, Range, for_vectors
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,20 @@ class InputTransform:
     layer: TiledLayer
     source: Tensor
 
-    def emit(self, planes: Planes, channels: Range, start: Index) -> None:
-        """Emit the loops for some channels.
-
-        Args:
-            start: first row of tiles of the band, counted through all images.
-        """
+    def emit(self, planes: Planes, channels: Range, band: Band) -> None:
+        """Emit the loops for some channels."""
         for number in range(len(self.layer.phases)):
-            self.kernel.b.each(*channels, _PhaseTransform(self, planes, number, start).emit)
+            self.kernel.b.each(*channels, _PhaseTransform(self, planes, number, band).emit)
 
 
 @dataclass(frozen=True)
 class _PhaseTransform:
-    """The transform of one phase; `start` is the first row of tiles of the band."""
+    """The transform of one phase."""
 
     transform: InputTransform
     planes: Planes
     number: int
-    start: Index
+    band: Band
 
     def emit(self, channel: ir.Value) -> None:
         """Emit the loops over the vectors of a channel."""
@@ -54,12 +50,12 @@ class _PhaseTransform:
             self._one_vector(_InputVector(self.transform, phase, strip, plane, column), first, target)
             return []
 
-        for_vectors(b, layer, [], one_vector)
+        for_vectors(b, layer, self.band.rows, [], one_vector)
 
     def _one_vector(self, vector: _InputVector, first: Index, target: Index) -> None:
         """Transform a vector of tiles from row `first` of the band on, to the channel at `target`."""
         b, layer = self.transform.kernel.b, self.transform.layer
-        parts = vector.transformed_rows([b.add(b.add(self.start, first), row) for row in range(vector.strip.rows)])
+        parts = vector.transformed_rows(self.band.places(b, first, vector.strip.rows))
         tile = b.add(b.add(target, b.mul(first, layer.columns)), vector.column)
         for line, values in enumerate(parts):
             for shift, value in enumerate(transform_inputs(b, vector.columns_of_tiles(values))):

@@ -17,7 +17,7 @@ from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.rows import written
 from patc.passes.kernels.host.winograd import Strip, TiledLayer
 from patc.passes.kernels.host.winograd_transforms import TILE, Named, regroup, transform_outputs
-from patc.passes.kernels.host.winograd_vectors import Products, Range, for_vectors
+from patc.passes.kernels.host.winograd_vectors import Band, Products, Range, for_vectors
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,10 @@ class OutputTransform:
     layer: TiledLayer
     products: Products
 
-    def emit(self, filters: Range, start: Index, seen: ir.Value) -> ir.Value:
+    def emit(self, filters: Range, band: Band, seen: ir.Value) -> ir.Value:
         """Emit the loops for some filters.
 
         Args:
-            start: first row of tiles of the band, counted through all images.
             seen: by `winograd_repair.watch` so far.
 
         Returns:
@@ -45,10 +44,10 @@ class OutputTransform:
 
             def one_vector(first: Index, column: Index, strip: Strip, seen: Vectors) -> Vectors:
                 outputs = self._outputs(b.add(b.add(plane, b.mul(first, layer.columns)), column), strip)
-                self._store(outputs, strip, (start, first, column), filter_)
+                self._store(outputs, strip, band.places(b, first, strip.rows), column, filter_)
                 return [winograd_repair.watch(b, strip, outputs, seen[0])]
 
-            return for_vectors(b, layer, seen, one_vector)
+            return for_vectors(b, layer, band.rows, seen, one_vector)
 
         return b.loop(*filters, [seen], one_filter)[0]
 
@@ -63,18 +62,21 @@ class OutputTransform:
                 line.append(value)
         return [transform_outputs(b, line) for line in lines]
 
-    def _store(self, outputs: list[Vectors], strip: Strip, place: tuple[Index, Index, Index], channel: Index) -> None:
+    def _store(
+        self, outputs: list[Vectors], strip: Strip, places: Sequence[Index], column: Index, channel: Index
+    ) -> None:
         """Store a vector of tiles.
 
         Args:
-            place: first row of tiles of the band, counted through all images; first row in the band, and column.
+            places: of its rows of tiles, counted through all images.
+            column: of its first tile.
         """
-        b, layer, (start, first, column) = self.ends.b, self.layer, place
+        b, layer = self.ends.b, self.layer
         valid = min(TILE * strip.columns, layer.width - TILE * strip.start if strip.is_last else layer.width)
         chunks = tiling.cut(valid, layer.lanes)
         lines = [_rows_of_outputs(b, strip, chunks, columns) for columns in outputs]
-        for row in range(strip.rows):
-            image, index = b.divide(b.add(b.add(start, first), row), layer.rows)
+        for row, place in enumerate(places):
+            image, index = b.divide(place, layer.rows)
             corner = image, b.mul(index, TILE), b.mul(column, TILE)
             own = [line[row * len(chunks) : (row + 1) * len(chunks)] for line in lines]
             self._store_row_of_tiles(Tile(*corner, TILE, chunks, index, strip.is_last), own, channel)

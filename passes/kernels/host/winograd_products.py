@@ -29,22 +29,34 @@ class Multiplication:
     weights: ir.Value
     products: Products
 
-    def emit(self, positions: Range, blocks: Range) -> None:
-        """Emit the loops for some positions and blocks of filters."""
-        self.b.each(*positions, lambda position: self._one_position(position, blocks))
+    def emit(self, positions: Range, blocks: Range, tiles: Index) -> None:
+        """Emit the loops for some positions and blocks of filters; `tiles` are those of the band."""
+        self.b.each(*positions, lambda position: self._one_position(position, blocks, tiles))
 
-    def _one_position(self, position: ir.Value, blocks: Range) -> None:
+    def _one_position(self, position: ir.Value, blocks: Range, tiles: Index) -> None:
         b, layer = self.b, self.layer
         channels = _channels_of(b, layer, position)
+
         # The inputs of a strip stay in the first-level cache for all filters.
-        for strip in layer.parts():
+        def one_strip(first: Index, chunks: tuple[tiling.Chunk, ...]) -> None:
+            found = _Tiles(position, channels, b.add(first, b.mul(position, layer.plane)), chunks)
+            b.each(*blocks, lambda block: self._one_block(found, block))
 
-            def one_strip(number: Index, strip: tiling.Strip = strip) -> None:
-                tile = b.add(b.add(b.mul(number, strip.columns), strip.start), b.mul(position, layer.plane))
-                tiles = _Tiles(position, channels, tile, strip.chunks)
-                b.each(*blocks, lambda block: self._one_block(tiles, block))
-
-            b.repeat(strip.count, one_strip)
+        if isinstance(tiles, int):
+            for strip in layer.parts():
+                b.repeat(
+                    strip.count,
+                    lambda number, strip=strip: one_strip(  # type: ignore[misc] # bound now
+                        b.add(b.mul(number, strip.columns), strip.start), strip.chunks
+                    ),
+                )
+            return
+        chunks = tiling.cut(layer.strip, layer.lanes)
+        whole, rest = b.divide(tiles, layer.strip)
+        b.each(0, whole, lambda number: one_strip(b.mul(number, layer.strip), chunks))
+        last, vectors = b.mul(whole, layer.strip), b.divide_up(rest, layer.lanes)
+        for count in range(1, len(chunks) + 1):
+            b.when_equal(vectors, count, lambda count=count: one_strip(last, chunks[:count]))  # type: ignore[misc]
 
     def _one_block(self, tiles: _Tiles, number: ir.Value) -> None:
         b, layer, block = self.b, self.layer, self.layer.block

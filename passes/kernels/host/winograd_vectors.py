@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 from torch_mlir import ir
 
-from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.winograd import Strip, TiledLayer
 
@@ -38,23 +37,55 @@ class Products:
         return b.add(self.start, b.mul(number, layer.channel))
 
 
-def first_row(b: Builder, layer: TiledLayer, band: Index) -> Index:
-    """Return the first row of tiles of a band, counted through all images."""
-    return b.minimum(b.mul(band, layer.band), layer.images * layer.rows - layer.band)
+@dataclass(frozen=True)
+class Band:
+    """Rows of tiles that are computed together, counted through all images.
+
+    Attributes:
+        start: the first one.
+        rows: how many; of a call with any number of images known when the code runs, up to `layer.band`.
+    """
+
+    start: Index
+    rows: Index
+
+    @staticmethod
+    def of_number(b: Builder, layer: TiledLayer, number: Index) -> Band:
+        """Return a band of all images by its number."""
+        return Band(b.minimum(b.mul(number, layer.band), layer.images * layer.rows - layer.band), layer.band)
+
+    def places(self, b: Builder, first: Index, count: int) -> list[Index]:
+        """Return where, counted through all images, some rows are from row `first` of the band on; the last row is
+        there again where there are no more."""
+        places = [b.add(b.add(self.start, first), row) for row in range(count)]
+        if isinstance(self.rows, int) or count == 1:
+            return places
+        last = b.subtract(b.index(b.add(self.start, self.rows)), b.index(1))
+        return [b.minimum(place, last) for place in places]
+
+    def tiles(self, b: Builder, layer: TiledLayer) -> Index:
+        """Return the tiles that `for_vectors` goes through."""
+        return b.mul(b.maximum_index(self.rows, layer.strips()[0].rows), layer.columns)
 
 
 def for_vectors(
-    b: Builder, layer: TiledLayer, carried: Vectors, body: Callable[[Index, Index, Strip, Vectors], Vectors]
+    b: Builder,
+    layer: TiledLayer,
+    rows: Index,
+    carried: Vectors,
+    body: Callable[[Index, Index, Strip, Vectors], Vectors],
 ) -> Vectors:
-    """Emit the loops over the vectors of a band; `body(first row of tiles in the band, first column, strip, carried)`.
+    """Emit the loops over the vectors of a band of so many rows of tiles; `body(first row of tiles in the band, first
+    column, strip, carried)`. Rows of the first vector may be more than those of the band.
 
     Vectors come in the order of their tiles in memory: what one stores behind its tiles is overwritten by the next.
     """
     strips = layer.strips()
-    rows = strips[0].rows
+    size = strips[0].rows
+    last: Index = rows - size if isinstance(rows, int) else b.subtract(b.maximum_index(rows, size), b.index(size))
 
     def some_rows(number: Index, carried: Vectors) -> Vectors:
-        first = b.minimum(b.mul(number, rows), layer.band - rows)
+        first = b.minimum(b.mul(number, size), last)
         for strip in strips:
 
             def one_vector(position: Index, carried: Vectors, strip: Strip = strip) -> Vectors:
@@ -63,11 +94,11 @@ def for_vectors(
             carried = repeat(b, strip.count, one_vector, carried)
         return carried
 
-    return repeat(b, ceil_div(layer.band, rows), some_rows, carried)
+    return repeat(b, b.divide_up(rows, size), some_rows, carried)
 
 
 def repeat(
-    b: Builder, count: int, body: Callable[[Index, Vectors], Vectors], carried: Sequence[ir.Value] = ()
+    b: Builder, count: Index, body: Callable[[Index, Vectors], Vectors], carried: Sequence[ir.Value] = ()
 ) -> Vectors:
     """Emit a loop of `count` turns, or its body."""
-    return body(0, [*carried]) if count == 1 else b.loop(0, count, [*carried], body)
+    return body(0, [*carried]) if isinstance(count, int) and count == 1 else b.loop(0, count, [*carried], body)

@@ -123,3 +123,13 @@ func.func @schedule_without_a_field(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf
     : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   return %y : tensor<1x2x8x8xf32>
 }
+
+// -----
+
+// expected-error @below {{'builtin.module' op expected pattern.images to be a number of images from 2 on, got "many"}}
+module attributes {pattern.images = "many"} {
+  func.func @no_number(%x: tensor<4x4xf32>) -> tensor<4x4xf32> {
+    %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+    return %y : tensor<4x4xf32>
+  }
+}
