@@ -81,7 +81,8 @@ class Block:
             next. They divide the outputs (of each gate).
         columns: of a block; 0 for all. They divide the inputs.
         remove: "columns" removes single columns of bands, "rows" single rows of blocks, "both" rows and columns so
-            that a smaller dense matrix is left of each block, "block" whole blocks.
+            that a smaller dense matrix is left of each block, "block" whole blocks. Projections are nearest points; of
+            "both" up to 8 rows or columns nearest but for the rest of the budget, of more what searches find.
 
     Raises:
         PatcError: a value is out of its range.
