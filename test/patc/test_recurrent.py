@@ -95,10 +95,10 @@ def test_vulkan() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("steps", [1, 500])
+@pytest.mark.parametrize("steps", [1, 2, 500])
 def test_steps(steps: int, threads: int) -> None:
     """However many steps there are, a layer is one op; two threads share the units of a wide one."""
-    model, x = nn.LSTM(8, 160).eval(), torch.randn(steps, 1, 8)
+    model, x = nn.LSTM(8, 512).eval(), torch.randn(steps, 1, 8)
     module, state = raised_model(model, [x])
     names = [op.operation.name for op in layer_ops(module) if op.operation.name.startswith("pattern.")]
     assert names == ["pattern.linear", "pattern.recurrent"]
