@@ -1,4 +1,5 @@
-"""Pruned nets and their dense counterparts beside the rivals of `patc bench`, all in one run: that of docs/speed.md.
+"""Pruned nets and their dense counterparts beside the rivals of `patc bench`, all in one run: that of docs/speed.md;
+of the nets of `experiments/sequences.py`, that of docs/pruning.md.
 
     python experiments/rivals.py prepare --folder F                  # compiles and exports; once
     python experiments/rivals.py measure --folder F --threads 1      # and again with --threads 2
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sequences import RATES as SEQUENCES
 from speed import Compiled
 
 import patc
@@ -32,8 +34,9 @@ from patc.bench.remote import RemoteContestant, Worker
 from patc.bench.sharing import Watch
 from patc.bench.timing import Times, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
-from patc.bench.workload import Workload, leaves, reference, relative_error
+from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
 from patc.diagnostics import PatcError
+from patc.factories import build
 from patc.versions import versions
 
 PRUNING: dict[str, dict[str, Any]] = {
@@ -42,17 +45,31 @@ PRUNING: dict[str, dict[str, Any]] = {
     "vgg16": {"compression": 12.0},
     "mobilenet_v2": {"compression": 2.25, "pointwise": "groups"},
 }
+# Rivals that read the files of nets on sequences.
+ON_SEQUENCES = ("torch", "onnxruntime", "openvino", "deepsparse")
 SPARSE = ("deepsparse", "mnn")  # rivals that skip zero weights
+KINDS: tuple[Kind, ...] = ("dense", "pruned")
 OURS = ("patc pruned", "patc dense")
 
 
-def workload_of(name: str) -> Workload:
+def workload_of(name: str, kind: str, peer: str = "") -> Workload:
+    if name in SEQUENCES:
+        prefix = "pruned_" if kind == "pruned" else ""
+        if (peer, name) == ("deepsparse", "minilm"):
+            prefix = f"plain_{prefix}"
+        return Workload(f"{Path(__file__).resolve().parent / 'sequences.py'}:{prefix}{name}")
     return Workload(name, pruning=PRUNING[name])
 
 
-def contestants(rivals: Sequence[str]) -> list[tuple[str, str]]:
+def make_inputs(name: str) -> list[np.ndarray]:
+    workload = workload_of(name, "dense")
+    return [tensor.numpy() for tensor in build(workload.model).tensors] if name in SEQUENCES else workload.make_inputs()
+
+
+def contestants(name: str, rivals: Sequence[str]) -> list[tuple[str, str]]:
     """Return each rival with the kind of weights that it runs on."""
-    return [(peer, kind) for peer in rivals for kind in ("dense", "pruned") if kind == "dense" or peer in SPARSE]
+    able = [peer for peer in rivals if name not in SEQUENCES or peer in ON_SEQUENCES]
+    return [(peer, kind) for peer in able for kind in KINDS if kind == "dense" or peer in SPARSE]
 
 
 def prepare(name: str, root: Path, args: argparse.Namespace) -> None:
@@ -60,23 +77,22 @@ def prepare(name: str, root: Path, args: argparse.Namespace) -> None:
     is there stays, but for the compiled ones."""
     import torch
 
-    workload = workload_of(name)
-    inputs = workload.make_inputs()
+    inputs = make_inputs(name)
     tensors = tuple(torch.from_numpy(array) for array in inputs)
     root.mkdir(parents=True, exist_ok=True)
     write_arrays(root / INPUTS, inputs)
-    for kind in workload.kinds:
-        model, folder = workload.build(kind), root / kind
+    for kind in KINDS:
+        model, folder = workload_of(name, kind).build(kind), root / kind
         folder.mkdir(exist_ok=True)
         for threads in args.threads:
             compiled = patc.compile(model, tensors, threads=threads, target=args.target)
             compiled.save(folder / f"{args.target}-{threads}.patc")
         if not (folder / REFERENCE).exists():
             write_arrays(folder / REFERENCE, reference(model, inputs))
-        for peer in [peer for peer, wanted in contestants(args.rivals) if wanted == kind]:
+        for peer in [peer for peer, wanted in contestants(name, args.rivals) if wanted == kind]:
             exporter = find_peer(peer).exporter
             done = folder / f"{getattr(exporter, '__name__', '')}.done"
-            if exporter is not None and not done.exists() and export(workload, peer, kind, root):
+            if exporter is not None and not done.exists() and export(workload_of(name, kind, peer), peer, kind, root):
                 done.touch()
 
 
@@ -97,7 +113,7 @@ def measure(name: str, root: Path, target: str, threads: int, args: argparse.Nam
     """Time all contestants in turns for about so many seconds; return medians and errors by name."""
     import torch
 
-    workload, watch = workload_of(name), Watch()
+    watch = Watch()
     inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
     found: dict[str, Any] = {}
     timed: list[Any] = []
@@ -107,12 +123,13 @@ def measure(name: str, root: Path, target: str, threads: int, args: argparse.Nam
             wanted = read_arrays(root / kind / REFERENCE)
             found[f"patc {kind}"] = {"error": relative_error(leaves(model(*inputs)), wanted), "kept": True}
             timed.append(Compiled(model, inputs))
-        for peer, kind in contestants(args.rivals):
+        for peer, kind in contestants(name, args.rivals):
             rival = find_peer(peer)
             python = find_interpreter(rival.own) if rival.own is not None else None
             worker = stack.enter_context(Worker(peer, root, rival.variables(target, threads), python))
             try:
-                request = {"peer": peer, "kind": kind, "workload": asdict(workload), "folder": str(root)}
+                workload = asdict(workload_of(name, kind, peer))
+                request = {"peer": peer, "kind": kind, "workload": workload, "folder": str(root)}
                 answer = worker.request(do="load", threads=threads, **request)
             except PatcError as error:
                 print(f"{name}, {kind}: {error}", file=sys.stderr)
@@ -134,11 +151,23 @@ def measure(name: str, root: Path, target: str, threads: int, args: argparse.Nam
     return {"contestants": found, "others": watch.others()}
 
 
-def fastest(found: dict[str, Any], kind: str) -> tuple[str, float]:
-    """Return the fastest rival on a kind of weights, and its seconds."""
+def fastest(found: dict[str, Any], kind: str) -> tuple[str, float] | None:
+    """Return the fastest rival on a kind of weights, and its seconds; None where there is none."""
     times = {key: entry["median"] for key, entry in found.items() if entry["kept"] and key not in OURS}
-    key = min((key for key in times if key.endswith(kind)), key=times.__getitem__)
-    return key.partition(" ")[0], times[key]
+    key = min((key for key in times if key.endswith(kind)), key=times.__getitem__, default="")
+    return (key.partition(" ")[0], times[key]) if key else None
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds >= 1e-3 else f"{1e3 * seconds:.4f}"
+
+
+def describe_rival(rival: tuple[str, float] | None) -> str:
+    return f"{rival[0]} {milliseconds(rival[1])}" if rival else ""
+
+
+def describe_ratio(rival: tuple[str, float] | None, ours: float) -> str:
+    return f"{rival[1] / ours:.2f}" if rival else ""
 
 
 HEAD = """\
@@ -160,14 +189,14 @@ def make_table(names: Sequence[str], folder: Path, target: str) -> str:
                 continue
             found = json.loads(file.read_text())["contestants"]
             pruned, dense = (found[key]["median"] for key in OURS)
-            (one, dense_rival), (other, sparse_rival) = fastest(found, "dense"), fastest(found, "pruned")
-            times = f"{1e3 * pruned:.2f} | {1e3 * dense:.2f} | {one} {1e3 * dense_rival:.2f} | {other}"
-            ratios = f"{dense_rival / pruned:.2f} | {sparse_rival / pruned:.2f} | {dense_rival / dense:.2f}"
-            rate = PRUNING[name]["compression"]
-            row = f"| {name} {rate:g}x | {threads} | {times} {1e3 * sparse_rival:.2f} | {ratios} |\n"
+            rivals = [fastest(found, kind) for kind in KINDS]
+            times = " | ".join([milliseconds(pruned), milliseconds(dense), *map(describe_rival, rivals)])
+            ratios = [*(describe_ratio(rival, pruned) for rival in rivals), describe_ratio(rivals[0], dense)]
+            rate = SEQUENCES[name] if name in SEQUENCES else PRUNING[name]["compression"]
+            row = f"| {name} {rate:g}x | {threads} | {times} | {' | '.join(ratios)} |\n"
             rows.append(row)
             each = (
-                f"{key}{'' if entry['kept'] else ' (all of the CPU)'} {1e3 * entry['median']:.2f}"
+                f"{key}{'' if entry['kept'] else ' (all of the CPU)'} {milliseconds(entry['median'])}"
                 for key, entry in found.items()
             )
             worst = max(entry["error"] for key, entry in found.items() if key in OURS)

@@ -132,7 +132,7 @@ class Workload:
         from patc import pruning
 
         model = self._build().model
-        if kind == "pruned":
+        if kind == "pruned" and self.pruning is not None:
             pruning.prune_(model, self.spec())
         return model
 
@@ -233,9 +233,9 @@ def reference(model: nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     """Return what torch computes in float64."""
     import torch
 
-    exact = copy.deepcopy(model).double()
+    exact, tensors = copy.deepcopy(model).double(), [torch.from_numpy(array) for array in inputs]
     with torch.no_grad():
-        return leaves(exact(*(torch.from_numpy(array).double() for array in inputs)))
+        return leaves(exact(*(tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors)))
 
 
 def leaves(outputs: Any) -> list[np.ndarray]:
