@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import logging
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
@@ -53,6 +55,10 @@ from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
 from patc.torch_archives import describe_content
 
+_PACKED = (
+    "packed sequences cannot be compiled, whose sizes depend on lengths: give recurrent layers the padded ones, and "
+    "mask what is behind each end"
+)
 # Before torch takes down what a daemon thread may be compiling with.
 atexit.register(compile_no_more)
 
@@ -178,7 +184,7 @@ def _export(
             return torch.export.export(twin, inputs, named, strict=False)
     except Exception as error:  # whatever the model's own code raises
         cause = error.__cause__ if isinstance(error, ForwardError) and error.__cause__ else error
-        message = f"torch cannot export the model: {_first_line(cause)}"
+        message = _PACKED if _packs(cause) else f"torch cannot export the model: {_first_line(cause)}"
         raise PatcError(message, _blame(cause, twin)) from cause
 
 
@@ -246,19 +252,24 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _packs(error: BaseException) -> bool:
+    """Return whether an error is about packed sequences: torch makes them of lengths that it does not know."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packers = {pack.__code__ for pack in (pack_padded_sequence, pack_sequence, pad_packed_sequence)}
+    values = [value for frame in frames for value in frame.f_locals.values()]
+    return any(frame.f_code in packers for frame in frames) or any(isinstance(one, PackedSequence) for one in values)
+
+
 def _blame(error: BaseException, model: torch.nn.Module) -> str | None:
     """Return the innermost layer and the user's line in the traceback of an error raised under `model`."""
     names = {id(module): name for name, module in model.named_modules()}
     layer, place, inside = "", None, False
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
+    for frame, number in traceback.walk_tb(error.__traceback__):
         owner = names.get(id(frame.f_locals.get("self")))
         inside = inside or owner is not None
         layer = owner or layer
         if inside and not is_torch_file(frame.f_code.co_filename):
-            place = (frame.f_code.co_filename, traceback.tb_lineno)
-        traceback = traceback.tb_next
+            place = (frame.f_code.co_filename, number)
     line = describe_place(place) if place else None
     return f"{layer} ({line})" if layer and line else layer or line
 

@@ -5,6 +5,7 @@ PATC_LARGE_TESTS=1 adds the files of more than a few megabytes.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 import trained
 from helpers import assert_close, torch_results
 from large import needs_large
+from repository import ROOT
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import patc
+from patc.pruning import Block, Plan, prune_
 
 BOUND = 1e-4
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -159,3 +162,34 @@ def test_basic_pitch_hears_a_note() -> None:
     notes = run_file(path, trained.sing(220.0, 22050, 43844)[None, :, None])
     _, played, _ = sorted(notes, key=lambda array: (array.shape[2], array.mean()))
     assert played[0, 40:120].mean(0).argmax() == 57 - 21  # A3 on a piano of 88 keys
+
+
+@needs_large
+@pytest.mark.parametrize("rate", [1.0, 4.0])
+def test_minilm_tells_which_sentence_means_the_same(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence behind each is nearer to it than those of others, by the cosine of the means of states of words."""
+    pytest.importorskip("tokenizers", reason="pip install --no-deps --group nets")
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import minilm
+
+    net = minilm.load_minilm().eval()
+    if rate > 1:
+        prune_(net, Plan([("encoder.layers.*", Block(16), rate)]))
+    pairs = [
+        ("A man is playing a guitar.", "Someone strums a guitar."),
+        ("The cat sleeps on the sofa.", "A kitten naps on the couch."),
+        ("Stocks fell sharply on Monday.", "The market dropped at the start of the week."),
+    ]
+    tokenizer = minilm.load_tokenizer(24)
+    read = tokenizer.encode_batch([text for pair in pairs for text in pair])
+    tokens, mask = (torch.tensor([getattr(one, name) for one in read]) for name in ("ids", "attention_mask"))
+    exact = copy.deepcopy(net).double()
+    with torch.no_grad():
+        wanted = exact(tokens, mask)
+    for threads in (1, 2):
+        states = patc.compile(net, (tokens, mask), threads=threads)(tokens, mask)
+        assert_close([states.numpy()], [wanted.numpy()], BOUND)
+    means = nn.functional.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=1)
+    if rate == 1:  # pruned by magnitude alone it says little
+        alike = means @ means.T - 2 * torch.eye(len(means))
+        assert alike.argmax(1).tolist() == [1, 0, 3, 2, 5, 4]
