@@ -58,7 +58,8 @@ class Encoder(nn.Module):
         x = self.words(words) + self.places.weight[:steps]
         behind = torch.arange(steps) >= lengths[:, None]
         later = torch.ones(steps, steps, dtype=torch.bool).triu(1) if self.is_causal else None
-        return self.encoder(x, mask=later, src_key_padding_mask=behind)
+        # Without `is_causal` torch looks at the mask's values, which an export has none of.
+        return self.encoder(x, mask=later, src_key_padding_mask=behind, is_causal=self.is_causal)
 
 
 class Pointwise(nn.Module):
