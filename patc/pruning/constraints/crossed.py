@@ -48,7 +48,7 @@ class CrossedConstraint(Constraint):
         squares = self._blocks(weight.detach().double().square())
         low, high = 0.0, float(squares.amax()) + 1e-300
         most = squares.amax(2) > 0, squares.amax(1) > 0
-        least = tuple(map(torch.zeros_like, most))
+        least = torch.zeros_like(most[0]), torch.zeros_like(most[1])
         if _size(*most) <= keep:
             return self.site.restore(self._matrix(most[0][:, :, None] & most[1][:, None]))
         for _ in range(_HALVINGS):
@@ -60,7 +60,8 @@ class CrossedConstraint(Constraint):
             chosen = _choose(
                 squares[open_] - middle, [(rows[open_], columns[open_]) for rows, columns in (most, least)]
             )
-            chosen = tuple(one.masked_scatter(open_[:, None], part) for one, part in zip(least, chosen, strict=True))
+            rows, columns = (one.masked_scatter(open_[:, None], part) for one, part in zip(least, chosen, strict=True))
+            chosen = rows, columns
             if _size(*chosen) > keep:
                 low, most = middle, chosen
             else:
