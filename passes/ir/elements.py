@@ -33,9 +33,9 @@ def memory_type(type_: ir.Type) -> Any:
 
 def memory_shape(type_: ir.RankedTensorType) -> tuple[int, ...]:
     """Return the shape of a tensor in elements in memory: of quantised ones, four channels make one."""
-    images, *others = type_.shape
     if Quantisation.of(type_) is None:
         return tuple(type_.shape)
+    images, *others = type_.shape
     return images, ceil_div(others[0], WORD), *others[1:]
 
 

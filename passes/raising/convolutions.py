@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import tensor
 
 from patc.dialects.attributes import Activation, i64
 from patc.dialects.pattern import Conv2dOp
 from patc.passes.base import PassState
-from patc.passes.ir.constants import constant_name, make_constant
+from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.targets import target_of
 from patc.passes.ir.windows import Window
 from patc.passes.raising.dilated import build_apart, without_unseen
@@ -57,8 +58,26 @@ def raise_grouped(op: Any, state: PassState) -> ir.Value | None:
     return tensor.expand_shape(op.result.type, result, dimensions, [], shape)
 
 
+def _channels_apart(weight: ir.Value, groups: int, state: PassState) -> tuple[ir.Value, int]:
+    """Return weights of a group for each channel, and how many groups that is, where no filter reads two channels.
+
+    The door for ONNX joins groups of transposed convolutions of single channels, which torch-mlir has not, with zeros
+    between them, through which infinity would reach the channels beside it.
+    """
+    filters, channels, *kernel = weight.type.shape
+    array = read_constant(weight, state) if channels > 1 and filters % (groups * channels) == 0 else None
+    if array is None or not array.any():
+        return weight, groups
+    own = np.einsum("gcfc...->gcf...", array.reshape(groups, channels, -1, channels, *kernel))
+    if np.count_nonzero(own) < np.count_nonzero(array):
+        return weight, groups
+    single = np.ascontiguousarray(own.reshape(filters, 1, *kernel))
+    return make_constant(single, constant_name(weight), state), groups * channels
+
+
 def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState) -> ir.Value | None:
     """Build the convolution of a linalg one with pads and bias; `shape` is that of the 4-D result."""
+    weight, groups = _channels_apart(weight, groups, state)
     _, group_channels, *kernel = weight.type.shape
     padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
     padded = in_shape(op.operands[0], padded_shape, state)
