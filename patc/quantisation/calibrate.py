@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.backends.registry import find_backend
+from patc.codegen.program import find_main
 from patc.diagnostics import PatcError, layer_name, nearest
 from patc.execution import compile_module
 from patc.passes.base import Calibrate, PassState
@@ -39,8 +41,7 @@ def calibrator(samples: Sequence[Sample], ranges: str, keep: Sequence[str] = ())
 
     def calibrate(module: ir.Module, state: PassState) -> None:
         _keep(module, keep)
-        functions = [op for op in defined_functions(module) if op.attributes["sym_name"].value == "main"]
-        function = functions[0]
+        function = find_main(module)
         arguments, made = list(function.regions[0].blocks[0].arguments), _made(function)
         run = _program(module, state)
         extents = [Extent() for _ in (*arguments, *made)]
@@ -52,17 +53,20 @@ def calibrator(samples: Sequence[Sample], ranges: str, keep: Sequence[str] = ())
 
         observe(extents)
         found = [(extent.low, extent.high) for extent in extents]
-        if ranges == "histogram":
-            histograms = [Histogram(extent) for extent in extents]
-            observe(histograms)
-            found = [histogram.best_range() for histogram in histograms]
         for value, ends in zip((*arguments, *made), found, strict=True):
             if not np.all(np.isfinite(ends)):
                 raise PatcError(
                     "expected finite activations to calibrate with, got NaN or infinite ones", value.location
                 )
-        for value, ends in zip(made, found[len(arguments) :], strict=True):
-            write_range(value, *ends)
+        if ranges == "histogram":
+            histograms = [Histogram(extent) for extent in extents]
+            observe(histograms)
+            found = [histogram.best_range() for histogram in histograms]
+        known = zip(made, found[len(arguments) :], strict=True)
+        for _, group in itertools.groupby(known, lambda each: each[0].owner):
+            results = list(group)
+            low, high = min(ends[0] for _, ends in results), max(ends[1] for _, ends in results)
+            write_range(results[0][0], low, high)
         given = [ir.DenseF32ArrayAttr.get(list(ends)) for ends in found[: len(arguments)]]
         function.attributes[ARGUMENTS] = ir.ArrayAttr.get(given)
 
@@ -78,7 +82,7 @@ def _made(function: Any) -> list[ir.Value]:
 def _program(module: ir.Module, state: PassState) -> Callable[[Sample], list[np.ndarray]]:
     """Return a function that computes all that the layers of @main make."""
     work = clone_module(module)
-    function = next(op for op in defined_functions(work) if op.attributes["sym_name"].value == "main")
+    function = find_main(work)
     values = _made(function)
     ops = list(top_level_ops(function))
     with ir.InsertionPoint(ops[-1]), function.location:

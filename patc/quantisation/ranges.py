@@ -13,13 +13,13 @@ RANGES = ("histogram", "minmax")
 
 @dataclass
 class Extent:
-    """The smallest and the largest number that were seen, and 0."""
+    """The smallest and the largest number that were seen, and 0; NaN if one was."""
 
     low: float = 0.0
     high: float = 0.0
 
     def observe(self, array: np.ndarray) -> None:
-        self.low, self.high = min(self.low, float(array.min())), max(self.high, float(array.max()))
+        self.low, self.high = float(np.minimum(self.low, array.min())), float(np.maximum(self.high, array.max()))
 
 
 @dataclass

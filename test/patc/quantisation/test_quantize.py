@@ -120,3 +120,46 @@ def test_ranges_of_nothing_but_zeros() -> None:
 def test_what_is_refused(model: nn.Module, samples: object, options: dict[str, object], message: str) -> None:
     with pytest.raises(patc.PatcError, match=message):
         patc.quantize(model, samples, **{"threads": 1, **options})
+
+
+class Root(nn.Module):
+    """A layer on square roots."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 1)
+        nn.init.constant_(self.layer.weight, 3e38)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x.sqrt())
+        return y
+
+
+@pytest.mark.parametrize("ranges", ["histogram", "minmax"])
+@pytest.mark.parametrize("number", [-1.0, 4.0])
+def test_activations_that_are_not_finite(ranges: str, number: float) -> None:
+    with pytest.raises(patc.PatcError, match="expected finite activations to calibrate with, got NaN or infinite ones"):
+        patc.quantize(Root().eval(), torch.full((1, 1, 2, 2), number), threads=1, ranges=ranges)
+
+
+class Recurrent(nn.Module):
+    """A linear layer on all steps of a sequence, whose last state is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.RNN(4, 8, bias=False)
+        self.linear = nn.Linear(8, 4)
+        nn.init.zeros_(self.recurrent.weight_hh_l0)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        steps, last = self.recurrent(x)
+        return self.linear(steps.reshape(-1, 8)), last
+
+
+def test_ranges_of_layers_with_several_results() -> None:
+    torch.manual_seed(0)
+    model, x = Recurrent().eval(), torch.randn(6, 1, 4)
+    x[-1] *= 0.1
+    found = patc.quantize(model, [(x,)], threads=1, ranges="minmax")
+    assert {layer.name: layer.dtype for layer in found.layers}["linear"] == "i8"
+    assert noise(found(x)[0], model(x)[0]) > 30
