@@ -127,7 +127,7 @@ def _images_of_a_call(module: ir.Module, function: Any, state: PassState) -> int
 def _reach(op: Any, most: int) -> Reach | None:
     """Return how many images the algorithm of a layer goes through; None for an op that is no layer."""
     kind = kind_of(op)
-    return None if kind is None else find_algorithm(op, kind.host)[0].reach(op, most)
+    return None if kind is None else find_algorithm(op, kind.host_algorithms(op))[0].reach(op, most)
 
 
 def _goes_behind(op: Any, images: Images) -> bool:

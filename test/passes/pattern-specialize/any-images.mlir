@@ -63,3 +63,18 @@ module attributes {pattern.images = 4 : i64} {
     return %y : tensor<6x4xf32>
   }
 }
+
+// -----
+
+// Loops over words go through all images.
+
+// CHECK-LABEL: func.func @words
+// CHECK-SAME:    (%{{.*}}: memref<2048xf32>, %{{.*}}: memref<2048xf32>, %{{.*}}: memref<3xi64>)
+module attributes {pattern.images = 4 : i64} {
+  func.func @words(%x: tensor<4x4x8x16xf32>) -> tensor<4x4x8x16xf32> {
+    // expected-remark @below {{images are computed in blocks of 4, whatever their number: pattern.relayout has no loop over them}}
+    %q = "pattern.relayout"(%x) : (tensor<4x4x8x16xf32>) -> tensor<4x4x8x16x!pattern.quantised<ui8, 0.02 : f32, 128 : i64>>
+    %y = "pattern.relayout"(%q) : (tensor<4x4x8x16x!pattern.quantised<ui8, 0.02 : f32, 128 : i64>>) -> tensor<4x4x8x16xf32>
+    return %y : tensor<4x4x8x16xf32>
+  }
+}
