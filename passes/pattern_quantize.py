@@ -12,7 +12,14 @@ from patc.dialects import pattern
 from patc.dialects.quantised import Quantisation
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.elements import WORD, with_element
-from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, top_level_ops, works_on_tensors
+from patc.passes.ir.functions import (
+    RESHAPES,
+    defined_functions,
+    erase_dead,
+    through_reshapes,
+    top_level_ops,
+    works_on_tensors,
+)
 from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.ranges import KEPT, RANGE, read_range, write_range
 from patc.passes.ir.targets import OVERRIDE, target_of
@@ -130,9 +137,7 @@ class _Function:
 
     def _type(self, value: ir.Value) -> ir.Type | None:
         """Return the quantised type of a tensor in f32 with a range; None where there is none."""
-        source = value
-        while not isinstance(source.owner, ir.Block) and source.owner.name in RESHAPES:
-            source = source.owner.operands[0]
+        source = through_reshapes(value)
         if (made := self._made(source)) is not None:
             return with_element(value.type, made.type.element_type)
         limits = read_range(value) or read_range(source)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import math
+
 from torch_mlir import ir
 
-RANGE = "pattern.range"  # of the op that makes a tensor: array<f32: low, high>
+from patc.passes.base import fail
+
+RANGE = "pattern.range"  # of the op that makes a tensor: array<f32: low, high>, for all of its results
 RANGES = "pattern.ranges"  # of a function: the same for each argument, a list
 KEPT = "pattern.keep"  # of a layer that no pass may quantise
 
 
 def read_range(value: ir.Value) -> tuple[float, float] | None:
-    """Return the smallest and the largest number of a tensor, or None where they are not known."""
+    """Return the smallest and the largest number of a tensor, or None where they are not known.
+
+    Raises:
+        PatcError: an attribute is no range, or there are not as many as arguments.
+    """
     if isinstance(value.owner, ir.Block):
-        attributes = value.owner.owner.attributes
-        found = attributes[RANGES][ir.BlockArgument(value).arg_number] if RANGES in attributes else None
+        op, attributes = value.owner.owner, value.owner.owner.attributes
+        if RANGES not in attributes:
+            return None
+        found, count = attributes[RANGES], len(value.owner.arguments)
+        if not isinstance(found, ir.ArrayAttr) or len(found) != count:
+            raise fail(op, f"{RANGES} to be a list of {count}, one an argument", found)
+        name, limits = RANGES, found[ir.BlockArgument(value).arg_number]
     else:
-        attributes = value.owner.attributes
-        found = attributes.get(RANGE, None)
-    if not isinstance(found, ir.DenseF32ArrayAttr) or len(found) != 2 or not found[0] <= found[1]:
-        return None
-    return found[0], found[1]
+        op, attributes = value.owner, value.owner.attributes
+        if RANGE not in attributes:
+            return None
+        name, limits = RANGE, attributes[RANGE]
+    is_pair = isinstance(limits, ir.DenseF32ArrayAttr) and len(limits) == 2
+    if not is_pair or not -math.inf < limits[0] <= limits[1] < math.inf:
+        raise fail(op, f"{name} to be array<f32> of a finite low and high end", limits)
+    return limits[0], limits[1]
 
 
 def write_range(value: ir.Value, low: float, high: float) -> None:
-    """Say what is known of a tensor that an op makes."""
+    """Say what is known of a tensor that an op makes, and of the others that it does."""
     value.owner.attributes[RANGE] = ir.DenseF32ArrayAttr.get([low, high])
