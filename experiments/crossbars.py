@@ -28,11 +28,13 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
+    find_package,
     load_or_train,
     make_parser,
     make_table,
     prune_and_retrain,
     read_seeds,
+    run_main,
     save_report,
 )
 
@@ -188,6 +190,7 @@ change memory and its default converters; accuracies with it are means of {prese
 def main() -> None:
     args, _ = read_seeds(make_parser(__doc__, "crossbar-runs", PRESETS))
     preset = PRESETS[args.preset]
+    find_package("aihwkit", "pip install --no-deps aihwkit")  # before anything is trained
     digits = read_digits(preset.images)
     checksum = zlib.crc32(digits.labels.numpy(), zlib.crc32(digits.images.numpy()))
     task = {**asdict(preset), "device": [SIZE, BITS, LEAST, MOST, RATE], "checksum": checksum}
@@ -210,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

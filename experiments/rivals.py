@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from sequences import RATES as SEQUENCES
 from speed import Compiled
+from trials import require_nets, run_main
 
 import patc
 from patc.bench.environments import find_interpreter, make_interpreter
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="+", default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=15.0, help="to measure a net, about")
     args = parser.parse_intermixed_args()
+    require_nets(args.nets, [*PRUNING, *SEQUENCES])
     names = args.nets or list(PRUNING)
     if args.step == "table":
         print(make_table(names, args.folder, args.target), end="")
@@ -233,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +57,35 @@ def read_seeds(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, str
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     return args, "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run an experiment; what users can cause, as data that are missing, ends it in one line."""
+    try:
+        main()
+    except PatcError as error:
+        sys.exit(f"error: {error}")
+
+
+def find_package(name: str, install: str) -> Path:
+    """Return the folder of a package, which is not imported.
+
+    Args:
+        install: how to install it.
+
+    Raises:
+        PatcError: the package is not there.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise PatcError(f"expected the package {name}, found none: {install}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def require_nets(found: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of nets that an experiment does not have."""
+    if unknown := set(found).difference(known):
+        raise PatcError(f"expected nets out of {', '.join(known)}, found {', '.join(sorted(unknown))}")
 
 
 def require_task(task: Mapping[str, object], found: object, path: Path) -> None:

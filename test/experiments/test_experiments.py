@@ -24,6 +24,24 @@ def run(name: str, folder: Path, *words: str) -> str:
     return result.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "find_package('no_such_net', 'pip install it')",
+            "expected the package no_such_net, found none: pip install it",
+        ),
+        ("require_nets(['a', 'c'], ['a', 'b'])", "expected nets out of a, b, found c"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(code: str, said: str) -> None:
+    program = f"from trials import *; run_main(lambda: {code})"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "experiments", capture_output=True, text=True, timeout=300
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {said}\n")
+
+
 def test_glyphs_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     first = run("glyphs", tmp_path, "--seeds", "1")
     runs = {path: path.read_text() for path in (tmp_path / "runs").glob("*.json")}
