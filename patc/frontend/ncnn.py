@@ -156,7 +156,7 @@ def _own_shape(layer: NcnnLayer, name: str) -> tuple[int, ...]:
 
 def _sizes(layer: NcnnLayer) -> list[int]:
     """Return the sizes of a blob that the text has, outermost first; none where it has no such."""
-    sizes = [size for size in (layer.integer(key, 0) for key in (2, 11, 1, 0)) if size]
+    sizes = layer.sizes()
     return sizes if min(sizes, default=0) > 0 else []
 
 

@@ -63,8 +63,8 @@ def fused_activation(layer: NcnnLayer) -> Activation | None:
         return _clip(values[0], values[1])
     if kind == "hardswish":
         return _hard_swish(values[0], values[1])
-    plain: dict[str, Activation | None] = {"none": None, "relu": torch.relu}
-    return {**plain, "sigmoid": torch.sigmoid, "mish": functional.mish}[kind]
+    plain: dict[str, Activation] = {"relu": torch.relu, "sigmoid": torch.sigmoid, "mish": functional.mish}
+    return plain.get(kind)
 
 
 def _leaky(slope: float) -> Activation:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patc.frontend.ncnn_files import NcnnLayer, WeightReader
-from patc.frontend.ncnn_layers import Constants, builds, outermost
+from patc.frontend.ncnn_layers import REST, Constants, builds, outermost
 from patc.frontend.ncnn_shapes import axis_of
 
 _BINARY: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
@@ -96,7 +96,7 @@ def _batch_norm(layer: NcnnLayer, weights: WeightReader) -> nn.Module:
 @builds("Scale")
 def _scale(layer: NcnnLayer, weights: WeightReader) -> nn.Module | Callable[..., Tensor]:
     size, has_bias = layer.integer(0, 0), layer.integer(1, 0)
-    if size == -233:  # another blob has the factors
+    if size == REST:  # another blob has the factors
         layer.require(1, 0, "a bias beside factors that are computed")
         return lambda x, factors: x * _aligned(factors, x)
     if not has_bias:

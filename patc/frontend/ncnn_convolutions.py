@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from patc.frontend.ncnn_activations import Activation, fused_activation
 from patc.frontend.ncnn_files import NcnnLayer, WeightReader
-from patc.frontend.ncnn_layers import builds
+from patc.frontend.ncnn_layers import builds, halves, same_pads
 
 _SAME_UPPER, _SAME_LOWER = -233, -234  # in place of pads: as many as keep ceil(size / stride)
 _KERNELS, _DILATIONS, _STRIDES = (1, 11, 21), (2, 12, 22), (3, 13, 23)  # of width, height, depth
@@ -72,17 +72,10 @@ class _Window:
         """Return the pads of an input, innermost axis first as `torch.nn.functional.pad` has them."""
         pads = list(self.pads)
         if self.same:
-            rest = [
-                max(0, extent + (size - 1) // stride * stride - size)
-                for extent, size, stride in zip(self.extents, sizes, self.stride, strict=True)
-            ]
-            pads = _halves(rest, self.same)
+            is_upper = self.same == _SAME_UPPER
+            axes = zip(sizes, self.extents, self.stride, strict=True)
+            pads = [same_pads(size, extent, stride, is_upper) for size, extent, stride in axes]
         return [pad for pair in reversed(pads) for pad in pair]
-
-
-def _halves(sizes: Sequence[int], same: int) -> list[tuple[int, int]]:
-    pairs = [(size // 2, size - size // 2) for size in sizes]
-    return pairs if same == _SAME_UPPER else [(after, before) for before, after in pairs]
 
 
 class _Convolution:
@@ -162,8 +155,9 @@ class _Transposed:
         if self.window.even is None:
             pads = list(self.window.pads)
             if self.window.same:
-                rest = [found - wanted for found, wanted in zip(y.shape[2:], self.output, strict=True)]
-                pads = _halves(rest, self.window.same)
+                is_upper = self.window.same == _SAME_UPPER
+                sizes = zip(y.shape[2:], self.output, strict=True)
+                pads = [halves(found - wanted, is_upper) for found, wanted in sizes]
             for axis, (before, after) in enumerate(pads, 2):
                 y = y.narrow(axis, before, y.shape[axis] - before - after)
         return y if self.activation is None else self.activation(y)

@@ -84,6 +84,10 @@ class NcnnLayer:
             self.refuse(f"expected integers in parameter {key}", str(values))
         return [int(value) for value in values]
 
+    def sizes(self) -> list[int]:
+        """Return the sizes of a blob, outermost first, of those axes that have one."""
+        return [size for size in (self.integer(key, 0) for key in (2, 11, 1, 0)) if size]
+
     def choose(self, key: int, names: Sequence[str], default: int = 0) -> str:
         """Return the name of what an integer stands for."""
         value = self.integer(key, default)

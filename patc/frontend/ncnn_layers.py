@@ -17,6 +17,8 @@ from patc.frontend.ncnn_files import NcnnLayer, WeightReader
 Builder: TypeAlias = Callable[[NcnnLayer, WeightReader], Any]
 
 BUILDERS: dict[str, Builder] = {}
+AXES = {1: "w", 2: "hw", 3: "chw", 4: "cdhw"}  # ncnn's names for those of a blob of so many, outermost first
+REST = -233  # a size as it is, or all that is left
 
 
 def builds(*types: str) -> Callable[[Builder], Builder]:
@@ -65,6 +67,17 @@ def build(layer: NcnnLayer, weights: WeightReader) -> nn.Module:
     built = BUILDERS[layer.type](layer, weights)
     layer.require_all_known()
     return built if isinstance(built, nn.Module) else Function(built)
+
+
+def halves(size: int, is_upper: bool) -> tuple[int, int]:
+    """Return the pads before and behind an axis that has `size` of them: an odd one is behind, else before."""
+    less, more = size // 2, size - size // 2
+    return (less, more) if is_upper else (more, less)
+
+
+def same_pads(size: int, extent: int, stride: int, is_upper: bool) -> tuple[int, int]:
+    """Return the pads with which windows of `extent` give ceil(size / stride) outputs."""
+    return halves(max(0, extent + (size - 1) // stride * stride - size), is_upper)
 
 
 def outermost(values: Tensor, blob: Tensor) -> Tensor:

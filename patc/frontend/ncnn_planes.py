@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from patc.frontend.ncnn_files import NcnnLayer, WeightReader
-from patc.frontend.ncnn_layers import builds
+from patc.frontend.ncnn_layers import AXES, REST, builds, same_pads
 
-_REST = -233  # a size as it is, or all that is left
 _POOLS: dict[str, Sequence[Callable[..., Tensor]]] = {
     "max": (functional.max_pool1d, functional.max_pool2d),
     "mean": (functional.avg_pool1d, functional.avg_pool2d),
@@ -43,7 +41,7 @@ def _pooling(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
         return lambda x: reduce(x, dim=list(range(2, x.dim())))
     if is_adaptive:
         adapt = _ADAPTIVE[kind][rank - 1]
-        wanted = [None if size == _REST else size for size in sizes]
+        wanted = [None if size == REST else size for size in sizes]
         return lambda x: adapt(x, [x.shape[2 + i] if size is None else size for i, size in enumerate(wanted)])
     if min(*kernel, *stride) < 1 or min(min(pair) for pair in pads) < 0:
         layer.refuse("expected a kernel and strides of 1 or more and pads of 0 or more", f"{kernel}, {stride}, {pads}")
@@ -70,9 +68,7 @@ def _pooling(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
 def _borders(size: int, kernel: int, stride: int, pads: tuple[int, int], mode: str) -> tuple[int, int]:
     """Return the elements around an axis that windows reach."""
     if mode in ("upper", "lower"):
-        rest = max(0, kernel + (size - 1) // stride * stride - size)
-        less, more = rest // 2, rest - rest // 2
-        return (less, more) if mode == "upper" else (more, less)
+        return same_pads(size, kernel, stride, mode == "upper")
     before, after = pads
     tail = (size + before + after - kernel) % stride if mode == "full" else 0
     return before, after + (stride - tail if tail else 0)
@@ -199,33 +195,21 @@ def _crop(layer: NcnnLayer, weights: WeightReader) -> Callable[..., Tensor]:
         spans = [slice(None)] * len(shape)
         if starts:
             for axis, start, stop in zip(axes or range(len(starts)), starts, stops, strict=True):
-                first = 0 if start == _REST else start + (shape[axis] if start < 0 else 0)
-                last = shape[axis] if stop in (_REST, 0) else stop + (shape[axis] if stop < 0 else 0)
+                first = 0 if start == REST else start + (shape[axis] if start < 0 else 0)
+                last = shape[axis] if stop in (REST, 0) else stop + (shape[axis] if stop < 0 else 0)
                 spans[axis] = slice(first, min(last, shape[axis]))
         else:
             like = list(others[0].shape[1:]) if others else None
-            for axis, place in enumerate(_places(len(shape))):
+            for axis, place in enumerate(map("cdhw".index, AXES[len(shape)])):
                 size = sizes[place]
                 if like is not None:  # a smaller blob says how large the inner axes are
                     inner = axis - len(shape) + len(like)
-                    size = like[inner] if inner >= 0 else _REST
-                elif size in (0, _REST):
+                    size = like[inner] if inner >= 0 else REST
+                elif size in (0, REST):
                     size = shape[axis] - offsets[place] - ends[place]
-                size = shape[axis] - offsets[place] if size == _REST else size
+                size = shape[axis] - offsets[place] if size == REST else size
                 spans[axis] = slice(offsets[place], offsets[place] + size)
         whole: tuple[slice, ...] = (slice(None), *spans)
         return x[whole]
 
     return crop
-
-
-def _places(rank: int) -> list[int]:
-    """Return for each axis of a blob which of channels, depth, height and width it is."""
-    return {1: [3], 2: [2, 3], 3: [0, 2, 3], 4: [0, 1, 2, 3]}[rank]
-
-
-def named_sizes(x: Tensor) -> dict[str, int]:
-    """Return the sizes of a blob by the names that ncnn has for them; those that it lacks are 1."""
-    names: dict[int, str] = {1: "w", 2: "hw", 3: "chw", 4: "cdhw"}
-    found: dict[str, Any] = dict.fromkeys("cdhw", 1)
-    return {**found, **dict(zip(names[x.dim() - 1], x.shape[1:], strict=True))}

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from patc.frontend.ncnn_files import NcnnLayer, WeightReader
-from patc.frontend.ncnn_layers import Constants, builds
-from patc.frontend.ncnn_planes import named_sizes
+from patc.frontend.ncnn_layers import AXES, REST, Constants, builds
 
-_REST = -233
 # Which axis of the input each axis of the output is, innermost first; for fewer axes what is left of the first six.
 _ORDERS = (
     *("whdc", "hwdc", "wdhc", "dwhc", "hdwc", "dhwc"),
@@ -62,7 +60,7 @@ def _slice(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Any]:
             if places:
                 place = places[part] if part < len(places) else whole
                 size = place + (whole if place < 0 else 0) - start
-            elif sizes[part] == _REST:  # an equal share of what is left
+            elif sizes[part] == REST:  # an equal share of what is left
                 size = (whole - start) // (count - part)
             else:
                 size = sizes[part]
@@ -80,8 +78,8 @@ def _flatten(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
 
 @builds("Reshape")
 def _reshape(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tensor]:
-    names = {name: layer.integer(key, _REST) for name, key in zip("cdhw", (2, 11, 1, 0), strict=True)}
-    given = {name: size for name, size in names.items() if size != _REST}
+    names = {name: layer.integer(key, REST) for name, key in zip("cdhw", (2, 11, 1, 0), strict=True)}
+    given = {name: size for name, size in names.items() if size != REST}
     layer.require(3, 0, "an order of channels last")
     if 6 in layer.values:
         layer.refuse("expected sizes of numbers", f"the expression '{layer.values[6]}'")
@@ -89,7 +87,7 @@ def _reshape(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
         layer.refuse("expected sizes w, h w, c h w or c d h w", " ".join(given) or "none")
 
     def reshape(x: Tensor) -> Tensor:
-        old = named_sizes(x)
+        old = {**dict.fromkeys("cdhw", 1), **dict(zip(AXES[x.dim() - 1], x.shape[1:], strict=True))}
         return x.reshape(x.shape[0], *(old[name] if size == 0 else size for name, size in given.items()))
 
     return reshape
@@ -107,7 +105,7 @@ def _permute(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
         orders = {2: ("wh", "hw"), 3: _ORDERS_OF_THREE, 4: _ORDERS}[rank]
         if number >= len(orders):
             layer.refuse(f"expected an order of {rank} axes", str(number))
-        places = {name: place for place, name in enumerate({2: "hw", 3: "chw", 4: "cdhw"}[rank], 1)}
+        places = {name: place for place, name in enumerate(AXES[rank], 1)}
         return x.permute(0, *(places[name] for name in reversed(orders[number])))
 
     return permute
@@ -134,8 +132,7 @@ def _squeeze(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tens
 
     def squeeze(x: Tensor) -> Tensor:
         rank = x.dim() - 1
-        names = {1: "w", 2: "hw", 3: "chw", 4: "cdhw"}[rank]
-        chosen = [axis % rank for axis in axes] or [place for place, name in enumerate(names) if flags[name]]
+        chosen = [axis % rank for axis in axes] or [place for place, name in enumerate(AXES[rank]) if flags[name]]
         kept = [size for place, size in enumerate(x.shape[1:]) if place not in chosen or size != 1]
         return x.reshape(x.shape[0], *(kept or [1]))
 
@@ -161,7 +158,7 @@ def _tile(layer: NcnnLayer, weights: WeightReader) -> Callable[[Tensor], Tensor]
 @builds("MemoryData")
 def _constant(layer: NcnnLayer, weights: WeightReader) -> nn.Module:
     """What it returns has a batch of one, which broadcasts."""
-    sizes = [size for size in (layer.integer(key, 0) for key in (2, 11, 1, 0)) if size]
+    sizes = layer.sizes()
     read = weights.plain if layer.integer(21, 1) == 1 else weights.tagged
     if not sizes or math.prod(sizes) < 1:
         layer.refuse("expected sizes of 1 or more", str(sizes))
