@@ -13,7 +13,7 @@ from patc.diagnostics import PatcError
 from patc.pruning.levels import Grid
 from patc.pruning.schemes import Crossbar, Levels
 from patc.pruning.sites import Site, check_finite, find_sites
-from patc.pruning.tiling import number_parts
+from patc.pruning.tiling import number_parts, sum_parts
 
 
 @dataclass(frozen=True)
@@ -151,22 +151,12 @@ def _map_layer(site: Site, size: int, bits: int, least: float, most: float) -> L
 def count_devices(there: Tensor, size: int) -> Counts:
     """Return what weights take: bool (outputs, inputs), true where one is not zero."""
     outputs, inputs = (number_parts(count, size) for count in there.shape)
-    columns = _any(there, inputs, 1)  # (outputs, tiles of inputs)
-    rows = _any(there, outputs, 0)  # (tiles of outputs, inputs)
-    columns_of = _add(columns.long(), outputs, 0)  # of each tile
-    rows_of = _add(rows.long(), inputs, 1)
+    columns = sum_parts(there.long(), inputs, 1) > 0  # (outputs, tiles of inputs)
+    rows = sum_parts(there.long(), outputs, 0) > 0  # (tiles of outputs, inputs)
+    columns_of = sum_parts(columns.long(), outputs, 0)  # of each tile
+    rows_of = sum_parts(rows.long(), inputs, 1)
     tiles = [int((-(-counts // size)).sum()) for counts in (columns.sum(0), rows.sum(1))]
     return Counts(min(tiles), int(columns.sum()), int((columns_of * rows_of).sum()))
-
-
-def _any(there: Tensor, numbers: Tensor, dim: int) -> Tensor:
-    return _add(there.long(), numbers, dim) > 0
-
-
-def _add(values: Tensor, numbers: Tensor, dim: int) -> Tensor:
-    shape = list(values.shape)
-    shape[dim] = int(numbers.max()) + 1
-    return values.new_zeros(shape).index_add(dim, numbers.to(values.device), values)
 
 
 def _sum(counts: Iterator[Counts]) -> Counts:

@@ -13,3 +13,10 @@ def number_parts(count: int, most: int) -> Tensor:
     small, rest = divmod(count, parts)
     sizes = torch.tensor([small + (place < rest) for place in range(parts)])
     return torch.arange(parts).repeat_interleave(sizes)
+
+
+def sum_parts(values: Tensor, numbers: Tensor, dim: int) -> Tensor:
+    """Return the sums over the parts of a dimension, whose elements have the numbers of theirs (`number_parts`)."""
+    shape = list(values.shape)
+    shape[dim] = int(numbers.max()) + 1
+    return values.new_zeros(shape).index_add(dim, numbers.to(values.device), values)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patc.pruning.constraints.base import Constraint, largest
 from patc.pruning.report import LayerReport
-from patc.pruning.tiling import number_parts
+from patc.pruning.tiling import number_parts, sum_parts
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,5 @@ class CrossbarConstraint(Constraint):
         return number_parts(outputs, sizes[0]).to(device), number_parts(inputs, sizes[1]).to(device)
 
     def _sums(self, tensor: Tensor) -> Tensor:
-        matrix = tensor.flatten(1)
         outputs, inputs = self._numbers()
-        counts = self._counts
-        parts = matrix.new_zeros(len(matrix), counts[1]).index_add(1, inputs, matrix)
-        return parts.new_zeros(counts).index_add(0, outputs, parts).flatten()
+        return sum_parts(sum_parts(tensor.flatten(1), inputs, 1), outputs, 0).flatten()
