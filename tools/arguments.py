@@ -206,8 +206,8 @@ def load_model(arguments: argparse.Namespace) -> LoadedModel:
     if Path(name).suffix.lower() in MODEL_SUFFIXES:
         suffix = Path(name).suffix.lower()
         taken = {".pt2": PRUNING, NCNN: (*PRUNING, "weights")}.get(suffix, ())
-        for option in {*PRUNING, "weights", "input_shape"}.difference(taken):
-            if getattr(arguments, option) is not None:
+        for option in ("weights", "input_shape", *PRUNING):
+            if option not in taken and getattr(arguments, option) is not None:
                 flag = f"--{option.replace('_', '-')}"
                 raise PatcError(f"expected the name of a model together with {flag}, got a file", name)
         shapes = read_shapes(arguments)
