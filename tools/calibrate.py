@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args.target, args.save_ir)
         return 0
     if args.save_ir is not None:
-        raise PatcError("expected --check, for which layers are compiled, together with --save-ir, got none")
+        raise PatcError("expected --check, of whose layers the IR is written, together with --save-ir, got none")
     from patc.bench.machine import cpu_name
     from patc.calibration.layers import calibrate
     from patc.calibration.store import calibration_file, load, store

@@ -85,7 +85,7 @@ def test_pruning_to_a_speedup_writes_each_rate(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"), [("prune resnet18_cifar --compression 2", "--speedup"), ("calibrate --renew", "--check")]
 )
-def test_commands_that_compile_nothing_say_so(
+def test_commands_that_compile_no_model_say_so(
     words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"expected {said}" in fail(capsys, *words.split(), "--save-ir", tmp_path / "ir")
