@@ -75,7 +75,7 @@ def _printable(line: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what another library's error says, shortened, or its type where that is nothing."""
-    line = (str(error)[:_LONGEST].splitlines() or [""])[0] or type(error).__name__
+    line = (str(error).lstrip()[:_LONGEST].splitlines() or [""])[0] or type(error).__name__
     return f"{line}..." if len(line) == _LONGEST else line
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.frontend.ncnn_files import NcnnLayer, WeightReader, read_layers
 from patc.frontend.ncnn_layers import BUILDERS, build
 from patc.frontend.shapes import Shapes
@@ -171,5 +171,5 @@ def _try(net: fx.GraphModule, inputs: Mapping[str, torch.Tensor], path: Path) ->
             raise
         except Exception as error:
             listed = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise PatcError(f"expected inputs that the layers take, found {listed}: {reason}", str(path)) from None
+            expected = f"expected inputs that the layers take, found {listed}"
+            raise PatcError(f"{expected}: {first_line(error)}", str(path)) from None

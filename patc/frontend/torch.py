@@ -28,7 +28,7 @@ from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular
 from patc.frontend import ACCEPTED, ExampleInputs, pt2
 from patc.frontend.decompositions import DECOMPOSITIONS
@@ -184,7 +184,7 @@ def _export(
             return torch.export.export(twin, inputs, named, strict=False)
     except Exception as error:  # whatever the model's own code raises
         cause = error.__cause__ if isinstance(error, ForwardError) and error.__cause__ else error
-        message = _PACKED if _packs(cause) else f"torch cannot export the model: {_first_line(cause)}"
+        message = _PACKED if _packs(cause) else f"torch cannot export the model: {first_line(cause)}"
         raise PatcError(message, _blame(cause, twin)) from cause
 
 
@@ -195,7 +195,7 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
         with _quiet():
             program = _with_plain_leaves(program).run_decompositions(table)
     except Exception as error:
-        raise PatcError(f"torch cannot decompose the model: {_first_line(error)}") from error
+        raise PatcError(f"torch cannot decompose the model: {first_line(error)}") from error
     signature = program.graph_signature
     if signature.buffers_to_mutate:
         name = next(iter(signature.buffers_to_mutate.values()))
@@ -245,11 +245,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_other)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _packs(error: BaseException) -> bool:
@@ -393,7 +388,7 @@ def _import_graph(program: ExportedProgram, hooks: FxImporterHooks, context: ir.
     try:
         importer.import_program(program, func_name="main")
     except (NotImplementedError, TypeError, ValueError, AssertionError, KeyError) as error:
-        raise PatcError(f"torch-mlir cannot import the model: {_first_line(error)}") from error
+        raise PatcError(f"torch-mlir cannot import the model: {first_line(error)}") from error
     set_type(importer.module.body.operations[0])
     return importer.module
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.integers import ceil_div
 
 
@@ -41,5 +41,4 @@ def border_of(net: nn.Module, example: Sequence[int]) -> int:
             scale = ceil_div(output.shape[2], height)
             return int(scale * height - output.shape[2]) // (2 * scale)
         except Exception as error:  # of the net's own code
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise PatcError(f"expected a net of one colour picture, found another: {reason}") from None
+            raise PatcError(f"expected a net of one colour picture, found another: {first_line(error)}") from None

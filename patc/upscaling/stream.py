@@ -25,7 +25,7 @@ def upscale_stream(
 ) -> int:
     """Upscale frames of rgb24, as ffmpeg has them in `rawvideo`, until the source ends; return how many there were.
 
-    One thread reads, `workers` compute a frame each, this one writes; no more frames than twice the workers are kept.
+    One thread reads, `workers` compute a frame each, this one writes; no more than two frames beside those are kept.
 
     Args:
         upscale: takes and returns height x width x 3 of uint8, in any thread.
