@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     with compilation_progress(args.quiet) as report:
         loaded = arguments.load_model(args)
         if loaded.shapes:
-            raise PatcError("expected --shape once for each input, got several")
+            raise PatcError("expected --shape once for each input, got several", args.model)
         compiled = quantize_model(
             loaded.model, loaded.example_inputs, samples, options, args.ranges, args.keep, report, args.save_ir
         )
