@@ -222,8 +222,8 @@ def _open(args: argparse.Namespace, size: tuple[int, int], side: int | None) -> 
 def _choose_tile(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     width, height = size
     if side is None:
-        rows = max(1, min(height, _FRAME_TILE // width)) if width * height > _FRAME_TILE else height
-        return (width, rows) if rows >= height // 8 else (1280, 720)
+        rows = max(1, min(height, _FRAME_TILE // width))
+        return (width, rows) if rows >= height // 8 else (1280, min(height, 720))
     return min(width, side), min(height, side)
 
 
@@ -231,7 +231,8 @@ def _compile(args: argparse.Namespace, tile: tuple[int, int]) -> CompiledModel:
     """Return a model that takes and makes bytes; a file of .onnx, .mlir or .pt2 as it is."""
     from patc.tools.compile import cache_key, compile_arguments, kept
 
-    if Path(args.model).suffix.lower() in arguments.MODEL_SUFFIXES and not args.model.lower().endswith(arguments.NCNN):
+    suffix = Path(args.model).suffix.lower()
+    if suffix in arguments.MODEL_SUFFIXES and suffix != arguments.NCNN:
         return compile_arguments(args)
     if args.shape or args.input_shape:
         raise PatcError("expected --tile to say the size, got a shape", args.model)

@@ -15,6 +15,8 @@ from ncnn_nets import write_upscaler
 from PIL import Image
 from repository import ROOT
 
+from patc.tools.upscale import _choose_tile
+
 SIZE = (24, 20)
 
 
@@ -122,3 +124,17 @@ def test_errors_are_one_line(
 ) -> None:
     monkeypatch.chdir(picture.parent)
     assert message in fail(capsys, "upscale", net, *words)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "tile"),
+    [
+        ((640, 360), None, (640, 360)),
+        ((1920, 1080), None, (1920, 480)),
+        ((3840, 2160), None, (1280, 720)),
+        ((30000, 300), None, (1280, 300)),
+        ((2000, 300), 512, (512, 300)),
+    ],
+)
+def test_tiles_are_no_larger_than_the_frame(size: tuple[int, int], side: int | None, tile: tuple[int, int]) -> None:
+    assert _choose_tile(size, side) == tile
