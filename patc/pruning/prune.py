@@ -28,9 +28,9 @@ def prune_(model: nn.Module, target: PatternSpec | Plan) -> PruneReport:
     A `Plan` says which layers get which scheme. Of a `PatternSpec`, prunable are 3x3 convolutions with groups=1, 1x1
     ones if its `pointwise` is "groups", depthwise ones if `depthwise` is "pattern" and 5x5 ones if `library_5x5` is
     given. The first convolution of the model, in the order of its modules, follows `first_layer`. All others stay
-    dense. Kept weights keep their bits unless they are put on levels, the others become +0. Equal magnitudes are decided
-    for the earlier pattern of the library and for the earlier kernel in the order (filter, input channel), so equal
-    weights always give equal results.
+    dense. Kept weights keep their bits unless they are put on levels, the others become +0. Equal magnitudes are
+    decided for the earlier pattern of the library and for the earlier kernel in the order (filter, input channel), so
+    equal weights always give equal results.
 
     Each layer keeps units / rate of its units (kernels / connectivity of its kernels), rounded to a whole one (or group
     of kernels with filter_group) and at least one; one that is zero anyway is never counted as kept.
