@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,7 +10,14 @@ import numpy as np
 
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.dots import layer_of, padded_filters, residual_factor, sums_and_factors
+from patc.passes.algorithms.host.dots import (
+    layer_of,
+    own_constant,
+    padded,
+    padded_filters,
+    residual_factor,
+    sums_and_factors,
+)
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import TileCost, register_tiles
@@ -76,12 +82,8 @@ class BlockWords(HostAlgorithm):
         weight = require_array(op, op.weight, "weight", site.state)
         rows = min(schedule.rows, op.result.type.shape[2])
         scratch = Scratch.of(rows, op.result.type.shape[3], schedule.lanes, weight.shape[1])
-        padded = np.concatenate([weight, np.zeros((filters - len(weight), *weight.shape[1:]), weight.dtype)])
-        arrays = cover(padded, scratch)
-        entries, ends = (
-            site.constant(array, op.weight, f"{role}.{zlib.crc32(array.tobytes()):x}")
-            for role, array in zip(("entries", "ends"), arrays, strict=True)
-        )
+        arrays = cover(padded(weight, filters), scratch)
+        entries, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         sums, factors = sums_and_factors(site, filters)
         memory = site.memory.allocate(schedule.threads * scratch.size, sums.type.element_type)
         residual, epilogue, dots = residual_factor(op), site.epilogue_with(sums), dots_of(site.target)
@@ -89,12 +91,7 @@ class BlockWords(HostAlgorithm):
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, pairs, places, scale, words, made, epilogue = arguments
             loops = QuantisedLoops(kernel, made, epilogue, given, dots, scale, residual, filters, False)
-            slot: Any = 0
-            if schedule.threads > 1 and schedule.split == "rows":
-                # Thread t starts with tile floor(tiles * t / threads).
-                b, tiles = kernel.b, loops.row_tiles
-                slot = b.divide(b.add(b.mul(kernel.work.first_tile, schedule.threads), tiles - 1), tiles)[0]
-            start = kernel.b.mul(slot, scratch.size)
+            start = kernel.b.mul(kernel.thread(loops.row_tiles), scratch.size)
             Kernels(loops, scratch, words, start, pairs, places).emit()
 
         site.call([site.source, entries, ends, factors, memory, site.output, epilogue], emit, [1.0])

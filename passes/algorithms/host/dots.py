@@ -64,7 +64,7 @@ class _Dots(HostAlgorithm):
         filters, groups = padded_filters(op), _groups(op)
         weight = require_array(op, op.weight, "weight", site.state)
         words = as_words(_in_words(weight) if _is_depthwise(op) else weight)
-        packed = _pad(words, filters)
+        packed = padded(words, filters)
         values = site.constant(pack_filters(packed, block), op.weight, f"words{block}")
         sums, factors = sums_and_factors(site, filters)
         residual = residual_factor(op)
@@ -123,8 +123,7 @@ class DotLanes(_Dots):
 
 def layer_of(op: Any, target: Target, threads: int) -> TiledConvolution:
     """Return a layer as its tiles are costed: with the words that each filter reads for channels."""
-    words = 1 if _is_depthwise(op) else op.input.type.shape[1] // WORD // groups_of(op)
-    words = ceil_div(op.input.type.shape[1], WORD) if groups_of(op) == 1 else words
+    words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
     return TiledConvolution.of(op, target, words, threads)
 
 
@@ -158,7 +157,7 @@ def padded_filters(op: Any) -> int:
     return ceil_div(op.result.type.shape[1], _unit(op)) * _unit(op)
 
 
-def _pad(array: np.ndarray, size: int) -> np.ndarray:
+def padded(array: np.ndarray, size: int) -> np.ndarray:
     """Return an array with zeros behind its first dimension."""
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
@@ -166,8 +165,11 @@ def _pad(array: np.ndarray, size: int) -> np.ndarray:
 def as_words(weight: np.ndarray) -> np.ndarray:
     """Return F x C x ... weights of i8 as F x words x ... of i32: four neighbouring channels are one."""
     channels = ceil_div(weight.shape[1], WORD) * WORD
-    padded = _pad(weight.swapaxes(0, 1), channels).swapaxes(0, 1)
-    fours = padded.reshape(len(weight), channels // WORD, WORD, *weight.shape[2:])
+    fours = (
+        padded(weight.swapaxes(0, 1), channels)
+        .swapaxes(0, 1)
+        .reshape(len(weight), channels // WORD, WORD, *weight.shape[2:])
+    )
     words: np.ndarray = np.ascontiguousarray(np.moveaxis(fours, 2, -1)).view("<i4")[..., 0]
     return words
 
@@ -175,11 +177,13 @@ def as_words(weight: np.ndarray) -> np.ndarray:
 def sums_and_factors(site: HostSite, filters: int) -> list[ir.Value]:
     """Return what the sums of a layer begin with, and what they are multiplied with, in memory; zeros behind them."""
     arrays = {"sums": first_sums(site.op, site.state), "factors": sum_factors(site.op)}
-    # Layers may share weights that have inputs of different scales.
-    return [
-        site.constant(array, site.op.weight, f"{role}.{zlib.crc32(array.tobytes()):x}")
-        for role, array in ((role, _pad(array, filters)) for role, array in arrays.items())
-    ]
+    return [own_constant(site, role, padded(array, filters)) for role, array in arrays.items()]
+
+
+def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:
+    """Return in memory what is made of a layer's weights, and of more than them: layers may share weights that have
+    inputs of different scales."""
+    return site.constant(array, site.op.weight, f"{role}.{zlib.crc32(array.tobytes()):x}")
 
 
 def residual_factor(op: Any) -> float:
@@ -226,7 +230,7 @@ class DotRows(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         op, block, dots = site.op, site.schedule.filters, dots_of(site.target)
         filters = max(padded_filters(op), block)
-        words = _pad(as_words(require_array(op, op.weight, "weight", site.state)), filters)
+        words = padded(as_words(require_array(op, op.weight, "weight", site.state)), filters)
         values = site.constant(pack_filters(words[:, :, None], block), op.weight, f"words{block}")
         sums, factors = sums_and_factors(site, filters)
         epilogue, results = site.epilogue_with(sums), op.result.type.shape[1]

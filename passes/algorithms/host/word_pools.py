@@ -12,7 +12,7 @@ from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
-from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -20,7 +20,7 @@ from patc.passes.ir import windows
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.ir.quantised import mean_factor
 from patc.passes.kernels.dots import dots_of
-from patc.passes.kernels.host.kernel import Epilogue, Kernel
+from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.word_pools import WordMaxPool, WordMeans
 from patc.targets import Target
@@ -52,10 +52,10 @@ class MaxPoolWords(_WordPool):
 
     def emit(self, site: HostSite) -> None:
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, made = arguments
-            WordMaxPool(Loops(kernel, made, Epilogue(None, None, Activation()), given)).emit()
+            given, made, epilogue = arguments
+            WordMaxPool(Loops(kernel, made, epilogue, given)).emit()
 
-        site.call([site.source, site.output], emit, [1.0] * site.output.shape[1])
+        site.call([site.source, site.output, NO_EPILOGUE], emit, [1.0] * site.output.shape[1])
 
 
 class AveragePoolWords(_WordPool):
@@ -98,7 +98,7 @@ def _emit_means(site: HostSite, write: Any) -> None:
     factor, dots, activation = float(mean_factor(site.op)), dots_of(site.target), Activation.of(site.op)
 
     def emit(kernel: Kernel, arguments: list[Any]) -> None:
-        given, made = arguments
-        write(WordMeans(Loops(kernel, made, Epilogue(None, None, Activation()), given), dots, factor, activation))
+        given, made, epilogue = arguments
+        write(WordMeans(Loops(kernel, made, epilogue, given), dots, factor, activation))
 
-    site.call([site.source, site.output], emit, [1.0] * site.output.shape[1])
+    site.call([site.source, site.output, NO_EPILOGUE], emit, [1.0] * site.output.shape[1])

@@ -9,13 +9,13 @@ from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
-from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
 from patc.passes.ir.quantised import operand_factor
-from patc.passes.kernels.host.kernel import Epilogue, Kernel
+from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.word_planes import Summand, WordPlanes, WordRows
 from patc.targets import Target
@@ -50,12 +50,12 @@ class WordElements(HostAlgorithm):
         activation, channels = Activation.of(op), op.result.type.shape[1]
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            made, *tensors = arguments
-            loops = Loops(kernel, made, Epilogue(None, None, Activation()), tensors[0])
+            made, epilogue, *tensors = arguments
+            loops = Loops(kernel, made, epilogue, tensors[0])
             if op.result.type.rank == 2:
                 WordRows(loops, factors[0], channels).emit()
                 return
             summands = tuple(Summand(*each) for each in zip(tensors, factors, strict=True))
             WordPlanes(loops, summands, activation, channels).emit()
 
-        site.call([output, *given], emit, [1.0] * as_planes(output.shape)[1], any_part=True)
+        site.call([output, NO_EPILOGUE, *given], emit, [1.0] * as_planes(output.shape)[1], any_part=True)

@@ -15,11 +15,12 @@ from torch_mlir import ir
 
 from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding, only_limits
+from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.dots import Dots
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.word_planes import store_row
+from patc.passes.kernels.host.words import Packing
 from patc.passes.kernels.values import apply_activation
 
 
@@ -88,12 +89,10 @@ class DotRows:
             for first in range(0, loops.schedule.filters, lanes):
                 factors = b.load(self.factors, filter_, first, lanes)
                 value = b.times(b.convert(next(values), b.f32), factors)
-                if output.quantisation is None or not only_limits(activation):
-                    value = apply_activation(b, value, activation)
-                if output.quantisation is not None and not only_limits(activation):
-                    last = Rounding.of(output.quantisation, activation).last_factor
-                    value = b.times(value, b.splat(float(last), lanes, b.f32))
                 place, column = b.add(filter_, first), b.mul(b.add(image, member), output.width)
-                if output.quantisation is not None:
+                if output.quantisation is None:
+                    value = apply_activation(b, value, activation)
+                else:
+                    value = Packing(Rounding.of(output.quantisation, activation)).activated(b, value, activation)
                     place = b.divide(place, WORD)[0]
                 store_row(b, value, output, b.add(column, place), min(lanes, self.filters - first), activation)

@@ -45,11 +45,9 @@ class ImplicitGemm:
         """
         b, work, threads = loops.b, loops.kernel.work, plan.schedule.threads
         weights, places, memory = memories
-        slot: Index = 0
-        # Thread t starts with tile floor(tiles * t / threads), or with the block nearest to blocks * t / threads.
-        if threads > 1 and plan.schedule.split == "rows":
-            slot = b.divide_up(b.mul(work.first_tile, threads), tiles)
-        elif threads > 1:
+        slot = loops.kernel.thread(tiles)
+        if threads > 1 and plan.schedule.split != "rows":
+            # Thread t starts with the block nearest to blocks * t / threads.
             slot = b.divide(b.add(b.mul(work.first_filter, 2 * threads), plan.blocks), 2 * plan.blocks)[0]
         return ImplicitGemm(loops, plan, weights, places, memory, b.mul(slot, sum(plan.sizes)))
 

@@ -48,6 +48,14 @@ class Kernel:
     window: Window
     costs: CoreCosts
 
+    def thread(self, tiles: Index) -> Index:
+        """Return the number of the thread that runs the kernel, if threads divide row tiles; there are so many tiles.
+        Thread t starts with tile floor(tiles * t / threads)."""
+        threads = self.schedule.threads
+        if threads == 1 or self.schedule.split != "rows":
+            return 0
+        return self.b.divide_up(self.b.mul(self.work.first_tile, threads), tiles)
+
     def may_be_distant(self, size: int) -> bool:
         """Return whether so many bytes of one tensor may not be in the second-level cache."""
         return size > self.costs.second_level_bytes // 2

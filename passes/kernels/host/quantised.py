@@ -13,14 +13,13 @@ from torch_mlir import ir
 
 from patc.dialects.attributes import Activation
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding, only_limits
+from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.dots import Dots
 from patc.passes.kernels.host.ends import Ends, Residual
 from patc.passes.kernels.host.kernel import Epilogue, Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.words import Packing, unpack
-from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class QuantisedLoops(Loops):
             self.store_tile(tile, made[0], channel)
             return
         b, plane = self.b, self.b.divide(channel, WORD)[0]
-        residual, rounding = Residual.of(self, tile, plane), Rounding.of(quantisation, self.epilogue.activation)
+        residual, activation = Residual.of(self, tile, plane), self.epilogue.activation
+        packing = Packing(Rounding.of(quantisation, activation))
         constants = [self.epilogue.constants(b, b.add(channel, member), self.results) for member in range(WORD)]
         words: list[Vectors] = []
         for row in range(tile.rows):
@@ -75,9 +75,9 @@ class QuantisedLoops(Loops):
                 values = [rows[row][place] for rows in made]
                 if residual is not None:
                     values = self._joined(values, residual.load(row, chunk))
-                if not only_limits(self.epilogue.activation):
-                    values = [self._activated(*each, rounding) for each in zip(values, constants, strict=True)]
-                words[-1].append(Packing(rounding).pack(b, values))
+                pairs = zip(values, constants, strict=True)
+                values = [packing.activated(b, value, activation, own) for value, own in pairs]
+                words[-1].append(packing.pack(b, values))
         Ends(self.kernel, self.output, Epilogue(None, None, Activation())).store_tile(tile, words, plane)
 
     def _joined(self, values: Vectors, words: ir.Value) -> Vectors:
@@ -87,10 +87,6 @@ class QuantisedLoops(Loops):
         factor = b.splat(self.residual_factor, words.type.shape[0], b.f32)
         own = unpack(b, words, tensor.quantisation)
         return [b.plus(value, b.times(other, factor)) for value, other in zip(values, own, strict=True)]
-
-    def _activated(self, value: ir.Value, constants: Vectors, rounding: Rounding) -> ir.Value:
-        made = apply_activation(self.b, value, self.epilogue.activation, constants)
-        return self.b.times(made, self.b.splat(float(rounding.last_factor), value.type.shape[0], self.b.f32))
 
     def _scaled(self, value: ir.Value, channel: Index) -> ir.Value:
         factor = self.b.broadcast(self.b.load_scalar(self.factors, channel), value.type.shape[0])

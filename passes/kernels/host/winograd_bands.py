@@ -76,10 +76,8 @@ class Bands:
                 and the last.
             units: how many the threads share: bands, or of a call with any number of images its rows of tiles.
         """
-        b, threads = loops.b, loops.schedule.threads
+        b, slot = loops.b, loops.kernel.thread(units)
         planes, weights, products = memories
-        # The number of the thread: thread t starts with unit floor(units * t / threads).
-        slot = b.divide_up(b.mul(loops.kernel.work.first_tile, threads), units) if threads > 1 else 0
         own = Planes(planes, b.mul(slot, layer.depth * layer.channel))
         return Bands(loops, layer, own, weights, Products(products, b.mul(slot, layer.kept * layer.channel)))
 

@@ -11,15 +11,13 @@ from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding, only_limits
+from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Builder, Index, Vectors, lanes_of
-from patc.passes.kernels.host.ends import Ends
-from patc.passes.kernels.host.kernel import Epilogue, Tile
+from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows, Tensor
 from patc.passes.kernels.host.words import Packing, unpack
 from patc.passes.kernels.tiling import Chunk
-from patc.passes.kernels.values import apply_activation
 
 _NONE = Activation()
 
@@ -52,25 +50,18 @@ class WordPlanes:
         is_quantised = self.loops.output.quantisation is not None
         self.loops.for_work(self._quantise if is_quantised else self._dequantise, filters_first=True)
 
-    @property
-    def _ends(self) -> Ends:
-        return Ends(self.loops.kernel, self.loops.output, Epilogue(None, None, Activation()))
-
     def _quantise(self, tile: Tile, plane: Index) -> None:
         b, result = self.loops.b, self.loops.output.quantisation
         assert result is not None, "words are made"
-        rounding = Rounding.of(result, self.activation)
+        packing = Packing(Rounding.of(result, self.activation))
         rows: list[Vectors] = []
         for row in range(tile.rows):
             rows.append([])
             for chunk in tile.chunks:
                 given = [self._floats(summand, tile, plane, (row, chunk), result.scale) for summand in self.summands]
                 values = [b.plus(*pair) for pair in zip(*given, strict=True)] if len(given) > 1 else given[0]
-                if not only_limits(self.activation):
-                    last = b.splat(float(rounding.last_factor), chunk.lanes, b.f32)
-                    values = [b.times(apply_activation(b, value, self.activation), last) for value in values]
-                rows[-1].append(Packing(rounding).pack(b, values))
-        self._ends.store_tile(tile, rows, plane)
+                rows[-1].append(packing.pack(b, [packing.activated(b, value, self.activation) for value in values]))
+        self.loops.store_tile(tile, rows, plane)
 
     def _floats(self, summand: Summand, tile: Tile, plane: Index, place: tuple[int, Chunk], scale: float) -> Vectors:
         """Return four channels of an operand as floats in units of the sum."""
@@ -99,7 +90,7 @@ class WordPlanes:
                 number = b.shift_right(words, 8 * (WORD - 1), signed=quantisation.signed)
                 integer = b.minus(number, b.splat(quantisation.zero_point, chunk.lanes, b.i32))
                 rows[-1].append(b.times(b.convert(integer, b.f32), b.splat(quantisation.scale, chunk.lanes, b.f32)))
-        self._ends.store_tile(tile, rows, channel)
+        self.loops.store_tile(tile, rows, channel)
 
     def _rows(self, tensor: Tensor, tile: Tile, channel: Index) -> Rows:
         b = self.loops.b

@@ -9,15 +9,13 @@ from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Activation
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding, only_limits
+from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Index, Vectors, lanes_of
 from patc.passes.kernels.dots import Dots, bytes_of
-from patc.passes.kernels.host.ends import Ends
-from patc.passes.kernels.host.kernel import Epilogue, Tile
+from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.words import Packing
 from patc.passes.kernels.tiling import Chunk
-from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class WordMaxPool:
         loops, b = self.loops, self.loops.b
         base = b.add(loops.base(tile), b.mul(plane, loops.source.layout.plane))
         rows = [[self._largest(base, row, chunk) for chunk in tile.chunks] for row in range(tile.rows)]
-        _store(loops, tile, rows, plane)
+        loops.store_tile(tile, rows, plane)
 
     def _largest(self, base: Index, row: int, chunk: Chunk) -> ir.Value:
         b, source = self.loops.b, self.loops.source
@@ -93,7 +91,7 @@ class WordMeans:
                 sums = self._added(sums, words)
             return self._finish(sums)
 
-        _store(loops, tile, [[mean(row, chunk) for chunk in tile.chunks] for row in range(tile.rows)], plane)
+        loops.store_tile(tile, [[mean(row, chunk) for chunk in tile.chunks] for row in range(tile.rows)], plane)
 
     def _plane(self, base: Index) -> Vectors:
         """Return the sums of the four bytes of the words of a plane, each in a vector of one lane."""
@@ -132,19 +130,12 @@ class WordMeans:
         """Return the words of means."""
         b, result = self.loops.b, self.loops.output.quantisation
         assert result is not None, "words are made"
-        rounding, lanes = Rounding.of(result, self.activation), lanes_of(sums[0])
+        packing, lanes = Packing(Rounding.of(result, self.activation)), lanes_of(sums[0])
         values = [b.times(b.convert(total, b.f32), b.splat(self.factor, lanes, b.f32)) for total in sums]
-        if not only_limits(self.activation):
-            last = b.splat(float(rounding.last_factor), lanes, b.f32)
-            values = [b.times(apply_activation(b, value, self.activation), last) for value in values]
-        return Packing(rounding).pack(b, values)
+        return packing.pack(b, [packing.activated(b, value, self.activation) for value in values])
 
 
 def _taps(loops: Loops, base: Index, row: int, chunk: Chunk) -> Vectors:
     """Return the words that each tap of a window contributes to a chunk of an output row."""
     height, width = loops.window.kernel
     return [loops.input_vector(base, row, (0, y, x), chunk) for y in range(height) for x in range(width)]
-
-
-def _store(loops: Loops, tile: Tile, rows: list[Vectors], plane: Index) -> None:
-    Ends(loops.kernel, loops.output, Epilogue(None, None, Activation())).store_tile(tile, rows, plane)

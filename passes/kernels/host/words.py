@@ -6,31 +6,29 @@ are the integer, and ties go to the even one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding
+from patc.passes.ir.quantised import Rounding, only_limits
 from patc.passes.kernels.builder import Builder, Vectors, lanes_of
+from patc.passes.kernels.values import apply_activation
 
 _ROUNDING = 12582912.0
 
 
 def unpack(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
     """Return the numbers of words, without their zero point, as four vectors of floats."""
-    return [b.convert(integers, b.f32) for integers in unpack_integers(b, words, quantisation)]
-
-
-def unpack_integers(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
-    """Return the numbers of words, without their zero point, as four vectors of integers."""
     zero, signed = b.splat(quantisation.zero_point, lanes_of(words), b.i32), quantisation.signed
     bits = 8 * WORD
     found = []
     for place in range(WORD):
         number = b.shift_right(b.shift_left(words, bits - 8 * (place + 1)), bits - 8, signed=signed)
-        found.append(b.minus(number, zero) if quantisation.zero_point else number)
+        found.append(b.convert(b.minus(number, zero) if quantisation.zero_point else number, b.f32))
     return found
 
 
@@ -46,6 +44,16 @@ class Packing:
         low, high = (b.splat(float(end), lanes, b.f32) for end in (self.rounding.lowest, self.rounding.highest))
         limited = b.at_most(b.at_least(value, low), high)
         return b.bitcast(b.plus(limited, b.splat(_ROUNDING, lanes, b.f32)), b.i32)
+
+    def activated(
+        self, b: Builder, value: ir.Value, activation: Activation, constants: Sequence[ir.Value] = ()
+    ) -> ir.Value:
+        """Return what an activation makes of a vector of floats, in units of the scale; one that only limits is left to
+        `round`."""
+        if only_limits(activation):
+            return value
+        made = apply_activation(b, value, activation, constants)
+        return b.times(made, b.splat(float(self.rounding.last_factor), lanes_of(value), b.f32))
 
     def pack(self, b: Builder, values: Vectors) -> ir.Value:
         """Return four vectors of floats, in units of the scale, as words."""
