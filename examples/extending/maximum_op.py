@@ -107,6 +107,8 @@ class Maximum(WithoutWeights, OneType):
     raisers = (Raiser("linalg.generic", raise_maximum),)
     host = (Larger(),)
     gpu = ()
+    keeps_scale = False
+    quantised = ()
 
     def operands(self, op: Any) -> tuple[LayerOperand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})

@@ -176,8 +176,8 @@ class LayerKind(abc.ABC):
     raisers: ClassVar[tuple[Raiser, ...]]
     host: ClassVar[tuple[HostAlgorithm, ...]]
     gpu: ClassVar[tuple[GpuAlgorithm, ...]]
-    keeps_scale: ClassVar[bool] = False
-    quantised: ClassVar[tuple[HostAlgorithm, ...]] = ()
+    keeps_scale: ClassVar[bool]
+    quantised: ClassVar[tuple[HostAlgorithm, ...]]
 
     def algorithms(self, target: Target, op: Any = None) -> tuple[Algorithm[Any], ...]:
         """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road.

@@ -68,6 +68,7 @@ class _Convolution(OneType):
     """What convolutions have in common: the window, and the epilogue with bias, residual and activation."""
 
     rereads = True
+    keeps_scale = False
 
     def window(self, op: Any) -> Window:
         return Window.of(op)

@@ -37,6 +37,8 @@ class DepthToSpace(WithoutWeights, OneType):
     )
     host = (HostDepthToSpace(),)
     gpu = ()
+    keeps_scale = False
+    quantised = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})

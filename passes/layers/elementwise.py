@@ -8,6 +8,7 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
+from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.elementwise import Elementwise
 from patc.passes.algorithms.host.words import WordElements
 from patc.passes.base import PassState
@@ -52,6 +53,8 @@ class _Binary(_Elementwise):
     raisers: ClassVar[tuple[Raiser, ...]] = ()
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
+    keeps_scale = False
+    quantised: ClassVar[tuple[HostAlgorithm, ...]] = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
@@ -101,6 +104,8 @@ class Activate(_Elementwise):
     raisers = (Raiser("linalg.generic", sums.raise_activation),)
     host = (Elementwise(),)
     gpu = (GpuElementwise(),)
+    keeps_scale = False
+    quantised = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})
@@ -121,6 +126,7 @@ class Relayout(_Elementwise):
     host = (Elementwise(),)
     quantised = (WordElements(),)
     gpu = (GpuElementwise(),)
+    keeps_scale = False
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})

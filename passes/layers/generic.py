@@ -29,6 +29,8 @@ class Generic(WithoutWeights):
     rereads = False
     host = (GenericLoops(),)
     gpu = (GenericOnGpu(),)
+    keeps_scale = False
+    quantised = ()
 
     def claims(self, op: Any) -> bool:
         return OPS in op.attributes

@@ -58,6 +58,7 @@ class _Linear(OneType):
 
     host: ClassVar[tuple[HostAlgorithm, ...]] = (Gemv(), Gemm())
     gpu = (GpuGemv(), GpuGemm())
+    keeps_scale = False
 
     def window(self, op: Any) -> None:
         return None

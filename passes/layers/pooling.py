@@ -96,6 +96,7 @@ class AvgPool2d(_Pool):
     host = (AveragePool(), GlobalPool())
     quantised = (AveragePoolWords(), GlobalPoolWords())
     gpu = (GpuAveragePool(), GpuGlobalPool())
+    keeps_scale = False
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.PLANES if is_global_pool(op) else Access.WINDOW})

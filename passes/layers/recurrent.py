@@ -31,6 +31,8 @@ class Recurrent(WithoutWeights):
     raisers = ()
     host = (Steps(),)
     gpu = ()
+    keeps_scale = False
+    quantised = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, dict.fromkeys(_OPERANDS, Access.PACKED), shared=("input",))

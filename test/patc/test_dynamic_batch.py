@@ -135,7 +135,8 @@ def test_batches_that_cannot_be_taken_apart(function: Callable[..., Any], expect
 
 def test_files_of_fixed_batch_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        patc.PatcError, match=r"expected a torch.nn.Module, an exported program or an .onnx file .*, got a .mlir file"
+        patc.PatcError,
+        match=r"expected a torch.nn.Module, an exported program, an .onnx or a .param file .*, got a .mlir file",
     ):
         patc.compile(tmp_path / "net.mlir", dynamic_batch=True)
 

@@ -566,10 +566,10 @@ def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_said_of_many_layers_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     from patc.diagnostics import Diagnostic
-    from patc.tools.compile import _print_diagnostics
+    from patc.tools.compile import print_diagnostics
 
     many = [Diagnostic("remark", "stays dense", f"layer{number}") for number in range(5)]
-    _print_diagnostics([*many, Diagnostic("remark", "other", "layer0"), Diagnostic("remark", "other", "layer1")])
+    print_diagnostics([*many, Diagnostic("remark", "other", "layer0"), Diagnostic("remark", "other", "layer1")])
     assert capsys.readouterr().out.splitlines() == [
         "layer0: remark: stays dense (and of 4 more layers)",
         "layer0: remark: other",
