@@ -15,7 +15,8 @@ from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.ir import windows
 
-_LARGEST_BIAS = 2.0**30  # beside it sums of products stay within i32
+_LARGEST_BIAS = 2.0**30
+_LARGEST_SUM = 2.0**31 - 1
 _LEAST_SCALE = 2.0**-60
 _LIMITS = ("none", "relu", "clamp")
 
@@ -104,14 +105,19 @@ class IntegerWeights:
 
     @staticmethod
     def of(weight: np.ndarray, bias: np.ndarray | None, given: Quantisation) -> IntegerWeights:
-        """Return weights, F x ..., and a bias rounded to nearest, for an input."""
+        """Return weights, F x ..., and a bias rounded to nearest, for an input; sums with them stay within i32."""
         rows = weight.reshape(len(weight), -1).astype(np.float64)
-        scales = np.abs(rows).max(axis=1) / 127.0
-        if bias is not None:  # that of a filter of nearly nothing would not fit
-            scales = np.maximum(scales, np.abs(bias.astype(np.float64)) / (given.scale * _LARGEST_BIAS))
+        added = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+        # A bias beside nearly nothing would not fit.
+        scales = np.maximum(np.abs(rows).max(axis=1) / 127.0, np.abs(added) / (given.scale * _LARGEST_BIAS))
         scales = np.maximum(scales, _LEAST_SCALE).astype(np.float32)
-        integers = np.clip(np.rint(rows / scales[:, None]), -127, 127).astype(np.int8)
-        added = None
-        if bias is not None:
-            added = np.rint(bias.astype(np.float64) / (np.float64(given.scale) * scales)).astype(np.int32)
-        return IntegerWeights(integers.reshape(weight.shape), scales, added)
+        while True:
+            integers = np.clip(np.rint(rows / scales[:, None]), -127, 127).astype(np.int8)
+            offsets = np.rint(added / (np.float64(given.scale) * scales))
+            sums = 255.0 * np.abs(integers).sum(axis=1, dtype=np.float64) + np.abs(offsets)
+            if (sums <= _LARGEST_SUM).all():
+                break
+            scales = np.where(sums > _LARGEST_SUM, scales * np.float32(1.01) * (sums / _LARGEST_SUM), scales)
+            scales = scales.astype(np.float32)
+        offset = None if bias is None else offsets.astype(np.int32)
+        return IntegerWeights(integers.reshape(weight.shape), scales, offset)
