@@ -13,7 +13,9 @@ attribute `join`, one of "subtract", "subtract_from", "multiply" and "divide", i
 
 Activations may be quantised, tensors of `!pattern.quantised`: then a layer computes the same function of the real
 numbers, in the arithmetic of docs/int8.md. Its weights are i8, with an attribute `scales` of one f32 a filter, and its
-bias is i32, in units of the input's scale times the filter's; the result is quantised or f32.
+bias is i32, in units of the input's scale times the filter's; the result is quantised or f32. Max pooling and
+resampling keep the input's elements, average pooling makes quantised means of quantised elements, and a sum of which
+any part is quantised is so, too. `pattern.relayout` changes from one to the other; all other ops compute floats.
 """
 
 from typing import Any, Optional
@@ -114,6 +116,8 @@ class Conv2dOp(PatternDialect.Operation, name="conv2d", traits=[Pure]):
         'pattern.conv2d' op expected filters to be a multiple of groups, got <f> and <g>
         and the rules of every convolution, see `verify_convolution`, and of what is quantised, see `verify_quantised`.
     """
+
+    QUANTISED = "any"
 
     input: Operand[Tensor]
     weight: Operand[Tensor]
@@ -274,6 +278,8 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         'pattern.linear' op expected residual of shape [<N>, <F>], got <shape>
     """
 
+    QUANTISED = "any"
+
     input: Operand[Tensor]
     weight: Operand[Tensor]
     result: Result[Tensor]
@@ -351,6 +357,8 @@ class MaxPool2dOp(_PoolOp, name="max_pool2d", traits=[Pure]):
     Verifier: the rules of every window, see `verify_window`.
     """
 
+    QUANTISED = "alike"
+
     @when_complete
     def verify_invariants(self) -> bool:
         return verify_pool(self)
@@ -378,6 +386,8 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
         'pattern.avg_pool2d' op expected 'uncounted_pads' of <bottom>, <right> or less, the padding, got <value>
         and the rules of every window, see `verify_window`.
     """
+
+    QUANTISED = "both"
 
     count_include_pad: Any
 
@@ -411,6 +421,7 @@ class AddOp(_BinaryOp, name="add", traits=[Pure]):
     """
 
     JOIN = "add"
+    QUANTISED = "result"
 
 
 class SubtractOp(_BinaryOp, name="subtract", traits=[Pure]):
@@ -502,6 +513,8 @@ class ResampleOp(PatternDialect.Operation, name="resample", traits=[Pure]):
         'pattern.resample' op expected <name> of shape <shape>, got <shape>
     """
 
+    QUANTISED = "alike"
+
     input: Operand[Tensor]
     rows: Operand[Tensor]
     columns: Operand[Tensor]
@@ -539,6 +552,8 @@ class RelayoutOp(PatternDialect.Operation, name="relayout", traits=[Pure]):
     Verifier:
         'pattern.relayout' op expected input and result of one shape, got <shapes>
     """
+
+    QUANTISED = "any"
 
     input: Operand[Tensor]
     result: Result[Tensor]

@@ -253,9 +253,38 @@ def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
             violation = element.find_violation() if isinstance(element, QuantisedType) else None
             if violation is not None and not rule(op, False, violation, element):
                 return False
-        return _verify_schedule(op) and verify(op)
+        return _verify_quantised_tensors(op) and _verify_schedule(op) and verify(op)
 
     return verify_invariants
+
+
+def _verify_quantised_tensors(op: Any) -> bool:
+    """Check which tensors are quantised, where any is: what an op's `QUANTISED` says, or none.
+
+    Verifier:
+        op expected tensors that are not quantised, got <types>
+        op expected a result of the input's elements, got <types>
+        op expected a quantised input and result, got <types>
+        op expected a quantised result, got <types>
+    """
+    types = [value.type for value in (*op.operands, *op.results)]
+    if all(Quantisation.of(type_) is None for type_ in types):
+        return True
+    wanted, is_fine = _QUANTISED[getattr(op, "QUANTISED", "none")]
+    return rule(op, is_fine(types), wanted, ", ".join(map(str, types)))
+
+
+# What is expected, and whether types, the input's first and the result's last, are so.
+_QUANTISED: dict[str, tuple[str, Callable[[list[Any]], bool]]] = {
+    "none": ("tensors that are not quantised", lambda types: False),
+    "any": ("", lambda types: True),
+    "alike": ("a result of the input's elements", lambda types: types[0].element_type == types[-1].element_type),
+    "both": (
+        "a quantised input and result",
+        lambda types: None not in (Quantisation.of(types[0]), Quantisation.of(types[-1])),
+    ),
+    "result": ("a quantised result", lambda types: Quantisation.of(types[-1]) is not None),
+}
 
 
 def _segments_fit(op: Any, part: str) -> bool:

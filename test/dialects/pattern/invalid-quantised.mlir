@@ -67,3 +67,43 @@ func.func @residual(%x: tensor<1x4x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>,
     : (tensor<1x4x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>, tensor<2x4xi8>, tensor<1x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) -> tensor<1x2xf32>
   return
 }
+
+// -----
+
+func.func @maximum_of_another_scale(%x: tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) {
+  // expected-error @+1 {{'pattern.max_pool2d' op expected a result of the input's elements, got}}
+  %y = "pattern.max_pool2d"(%x) {kernel = array<i64: 1, 1>, strides = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>} : (tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) -> tensor<1x4x2x2x!pattern.quantised<ui8, 0.25 : f32, 3 : i64>>
+  return
+}
+
+// -----
+
+func.func @mean_in_floats(%x: tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) {
+  // expected-error @+1 {{'pattern.avg_pool2d' op expected a quantised input and result, got}}
+  %y = "pattern.avg_pool2d"(%x) {kernel = array<i64: 1, 1>, strides = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, count_include_pad = true} : (tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @sum_in_floats(%x: tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>, %z: tensor<1x4x2x2xf32>) {
+  // expected-error @+1 {{'pattern.add' op expected a quantised result, got}}
+  %y = "pattern.add"(%x, %z) {activation = "none"} : (tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>, tensor<1x4x2x2xf32>) -> tensor<1x4x2x2xf32>
+  return
+}
+
+// -----
+
+func.func @product(%x: tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) {
+  // expected-error @+1 {{'pattern.multiply' op expected tensors that are not quantised, got}}
+  %y = "pattern.multiply"(%x, %x) {activation = "none"} : (tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>, tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) -> tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>
+  return
+}
+
+// -----
+
+func.func @activation(%x: tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) {
+  // expected-error @+1 {{'pattern.activate' op expected tensors that are not quantised, got}}
+  %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>) -> tensor<1x4x2x2x!pattern.quantised<ui8, 0.5 : f32, 3 : i64>>
+  return
+}
