@@ -77,7 +77,8 @@ def _channels_apart(weight: ir.Value, groups: int, state: PassState) -> tuple[ir
 
 def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState) -> ir.Value | None:
     """Build the convolution of a linalg one with pads and bias; `shape` is that of the 4-D result."""
-    weight, groups = _channels_apart(weight, groups, state)
+    if groups > 1 or Spread.read(op.operands[0], state) is not None:
+        weight, groups = _channels_apart(weight, groups, state)
     _, group_channels, *kernel = weight.type.shape
     padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
     padded = in_shape(op.operands[0], padded_shape, state)

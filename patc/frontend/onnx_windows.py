@@ -18,10 +18,35 @@ if TYPE_CHECKING:
 def _transposed(writer: Writer, node: onnx.NodeProto) -> str | None:
     """Cut the result where pads are not the same at both ends, and join groups of one channel: torch-mlir has no such
     transposed convolutions."""
+    if convolution := _as_convolution(writer, node):
+        return convolution
     joined = _join_groups(writer, node)
     cut = _cut_result(writer, joined or node, writer.sizes(node.input[1])[2:])
     plain = writer.emit("ConvTranspose", *joined.input, attributes=joined.attribute) if joined and not cut else None
     return cut or plain
+
+
+def _as_convolution(writer: Writer, node: onnx.NodeProto) -> str | None:
+    """Return a transposed convolution of single channels and stride 1 as what it is, one of turned weights."""
+    channels, filters, *kernel = writer.sizes(node.input[1])
+    ones, zeros = [1] * len(kernel), [0] * len(kernel)
+    strides, dilations = (list(attribute_of(node, name, ones)) for name in ("strides", "dilations"))
+    pads, more = attribute_of(node, "pads", zeros * 2), attribute_of(node, "output_padding", zeros)
+    reaches = [dilation * (taps - 1) for dilation, taps in zip(dilations, kernel, strict=True)]
+    around = [reach - pad for reach, pad in zip(reaches * 2, pads, strict=True)]
+    is_plain = attribute_of(node, "auto_pad", b"NOTSET") == b"NOTSET" and strides == ones and not any(more)
+    sizes, wanted = (list(writer.sizes(name)[2:]) for name in (node.input[0], node.output[0]))
+    pairs = zip(reaches, pads[: len(kernel)], pads[len(kernel) :], strict=True)
+    is_plain &= wanted == [size + reach - sum(cut) for size, (reach, *cut) in zip(sizes, pairs, strict=True)]
+    if not is_plain or min(around) < 0 or not 1 < channels == attribute_of(node, "group", 1):
+        return None
+    x, weight, *bias = node.input
+    axes, back = list(range(2, 2 + len(kernel))), [-1] * len(kernel)
+    parts = (back, [-size - 1 for size in kernel], axes, back)
+    turned = writer.emit("Slice", weight, *(writer.constant(np.array(part, np.int64)) for part in parts))
+    single = writer.emit("Reshape", turned, writer.constant(np.array([channels * filters, 1, *kernel], np.int64)))
+    given = {"dilations": dilations, "pads": around, "kernel_shape": kernel}
+    return writer.emit("Conv", x, single, *bias, group=channels, **given)
 
 
 def _join_groups(writer: Writer, node: onnx.NodeProto) -> onnx.NodeProto | None:

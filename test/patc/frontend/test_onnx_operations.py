@@ -58,6 +58,7 @@ def test_windows_products_and_places(tmp_path: Path) -> None:
         node("ConvTranspose", "x w", "upper", auto_pad="SAME_UPPER", strides=[2, 3], kernel_shape=[3, 3]),
         node("ConvTranspose", "x wide", "lower", auto_pad="SAME_LOWER", strides=[2, 3], kernel_shape=[4, 4]),
         node("ConvTranspose", "x single", "depthwise", group=4, pads=[1, 0, 0, 1], strides=[2, 1], kernel_shape=[3, 3]),
+        node("ConvTranspose", "x single", "turned", group=4, pads=[1, 0, 2, 1], kernel_shape=[3, 3], dilations=[1, 2]),
         node("LpPool", "x", "norms", auto_pad="SAME_UPPER", kernel_shape=[3, 2], strides=[2, 2], p=3),
         node("MaxPool", "x", "largest places", strides=[2, 2], kernel_shape=[2, 2]),
         node("Mul", "places three", "counted"),
