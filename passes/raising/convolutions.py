@@ -77,14 +77,17 @@ def _channels_apart(weight: ir.Value, groups: int, state: PassState) -> tuple[ir
 
 def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, state: PassState) -> ir.Value | None:
     """Build the convolution of a linalg one with pads and bias; `shape` is that of the 4-D result."""
-    if groups > 1 or Spread.read(op.operands[0], state) is not None:
-        weight, groups = _channels_apart(weight, groups, state)
     _, group_channels, *kernel = weight.type.shape
     padded_shape = [shape[0], groups * group_channels, *op.operands[0].type.shape[-2:]]
     padded = in_shape(op.operands[0], padded_shape, state)
     init = read_init(op.operands[2], shape)
     if padded is None or init is None:
         return None
+
+    strides, dilations = (two_integers(op, name) for name in ("strides", "dilations"))
+    spread = Spread.read(padded, state) if strides == (1, 1) and init.residual is None else None
+    if groups > 1 or spread is not None:
+        weight, groups = _channels_apart(weight, groups, state)
 
     def build(
         source: ir.Value, weight: ir.Value, window: Window, shape: list[int], added: ir.Value | None = None
@@ -100,8 +103,6 @@ def _build_conv2d(op: Any, weight: ir.Value, shape: list[int], groups: int, stat
             **window_attributes(window),
         ).result
 
-    strides, dilations = (two_integers(op, name) for name in ("strides", "dilations"))
-    spread = Spread.read(padded, state) if strides == (1, 1) and init.residual is None else None
     if spread is not None:
         dense = Window((kernel[0], kernel[1]), dilations=dilations)
         result = Transposed(spread, weight, dense, shape).raised(build, state)
