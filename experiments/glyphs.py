@@ -1,11 +1,11 @@
 """What patterns cost and gain on rendered letters: dense, patterns, random patterns, connectivity, unstructured.
 
-    python experiments/glyphs.py                    # runs what is not in --out yet, then writes docs/glyphs.md and .png
+    python experiments/glyphs.py                    # runs what is not in --runs yet, then writes docs/glyphs.md and .png
     python experiments/glyphs.py --preset large     # ResNet-18 and more letters, for a GPU
 
 For each seed a net is trained dense. From there every method gets the same number of epochs, order of images and
 learning rates: half of the epochs to prune, half to retrain what is left. `dense` trains on without pruning. Each run
-is a file in --out as soon as it ends, so that the command can be stopped and given again.
+is a file in --runs as soon as it ends, so that the command can be stopped and given again.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ largest. The random control draws its patterns anew for each seed, from those th
 
 
 def main() -> None:
-    args, device = read_seeds(make_parser(__doc__, "glyphs-runs", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "glyphs-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     # The letters are the same for all seeds, as a real data set would be.
     data = open_data(f"glyphs:{preset.images}", 32)

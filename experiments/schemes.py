@@ -1,6 +1,6 @@
 """Which structure of zeros, and which way into it, costs the least: schemes and methods on rendered letters.
 
-    python experiments/schemes.py                   # runs what is not in --out yet, then writes docs/schemes.md
+    python experiments/schemes.py                   # runs what is not in --runs yet, then writes docs/schemes.md
     python experiments/schemes.py --preset large    # ResNet-18 as for CIFAR and more letters, for a GPU
 
 Patterns, blocks, whole filters and single weights, each by ADMM, reweighted regularization, group lasso and magnitude:
@@ -162,7 +162,7 @@ The spread is the sample standard deviation over seeds. Strengths are the same f
 
 
 def main() -> None:
-    args, device = read_seeds(make_parser(__doc__, "schemes-runs", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "schemes-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     data = open_data(f"glyphs:{preset.images}", 32)
     task = describe_task(preset, data)

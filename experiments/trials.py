@@ -41,10 +41,10 @@ class KeepAll:
 
 
 def make_parser(description: str | None, out: str, presets: Iterable[str]) -> argparse.ArgumentParser:
-    """Return the options of an experiment; `out` is where it leaves checkpoints and results."""
+    """Return the options of an experiment; `out` is where it leaves checkpoints."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(presets), default="small")
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints and results")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the report")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
     return parser
@@ -53,6 +53,8 @@ def make_parser(description: str | None, out: str, presets: Iterable[str]) -> ar
 def read_seeds(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, str]:
     """Return the options of an experiment of several seeds, which PyTorch has the threads of, and its device."""
     parser.add_argument("--seeds", type=int, default=3)
+    runs = Path(__file__).parent / "runs" / Path(parser.prog).stem
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of results, a file for each run")
     parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -111,10 +113,11 @@ def do_runs(
         describe: the other figures of a run in words.
     """
     args.out.mkdir(parents=True, exist_ok=True)
+    args.runs.mkdir(parents=True, exist_ok=True)
     results = []
     for seed in range(args.seeds):
         for name in methods:
-            path = args.out / f"{args.preset}-{name}-{seed}.json"
+            path = args.runs / f"{args.preset}-{name}-{seed}.json"
             if not path.is_file():
                 if args.report_only:
                     continue
@@ -123,7 +126,7 @@ def do_runs(
                 seconds = time.perf_counter() - started
                 machine = "a GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} thread(s) of a CPU"
                 whole = {"task": task, **figures, "machine": machine, "seconds": seconds}
-                atomic_write(path, json.dumps(whole, indent=1))
+                atomic_write(path, json.dumps(whole, indent=1) + "\n")
             results.append(json.loads(path.read_text()))
             require_task(task, results[-1].get("task"), path)
             kept = results[-1]["weights"] / results[-1]["kept_weights"]

@@ -18,7 +18,9 @@ pytest.importorskip("matplotlib", reason="pip install 'patc[train]'")
 
 def run(name: str, folder: Path, *words: str) -> str:
     command = [sys.executable, ROOT / "experiments" / f"{name}.py", "--preset", "tiny", "--threads", "1", *words]
-    folders = ["--out", folder / "runs", "--docs", folder / "docs"]
+    folders = ["--out", folder / "checkpoints", "--docs", folder / "docs"]
+    if name != "extraction":  # one training, without results of several seeds
+        folders += ["--runs", folder / "runs"]
     result = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return result.stdout
