@@ -1,7 +1,7 @@
 """What patterns cost and gain on rendered letters: dense, patterns, random patterns, connectivity, unstructured.
 
-    python experiments/glyphs.py                    # runs what is not in --runs yet, then writes docs/glyphs.md and .png
-    python experiments/glyphs.py --preset large     # ResNet-18 and more letters, for a GPU
+    python experiments/glyphs.py                   # runs what is not in --runs yet, then writes docs/glyphs.md and .png
+    python experiments/glyphs.py --preset large    # ResNet-18 and more letters, for a GPU
 
 For each seed a net is trained dense. From there every method gets the same number of epochs, order of images and
 learning rates: half of the epochs to prune, half to retrain what is left. `dense` trains on without pruning. Each run
