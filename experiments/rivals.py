@@ -17,25 +17,23 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Contest
 from sequences import RATES as SEQUENCES
-from speed import Compiled
 from trials import require_nets, run_main
 
 import patc
-from patc.bench.environments import find_interpreter, make_interpreter
+from patc.bench.environments import make_interpreter
 from patc.bench.machine import this_machine
 from patc.bench.peers import PEERS, find_peer
-from patc.bench.remote import RemoteContestant, Worker
+from patc.bench.remote import Worker
 from patc.bench.sharing import Watch
-from patc.bench.timing import Times, take_turns
-from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
-from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
+from patc.bench.worker import INPUTS, REFERENCE, write_arrays
+from patc.bench.workload import Kind, Workload, reference
 from patc.diagnostics import PatcError
 from patc.factories import build
 from patc.versions import versions
@@ -112,44 +110,20 @@ def export(workload: Workload, peer: str, kind: str, root: Path) -> bool:
 
 def measure(name: str, root: Path, target: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """Time all contestants in turns for about so many seconds; return medians and errors by name."""
-    import torch
-
     watch = Watch()
-    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
-    found: dict[str, Any] = {}
-    timed: list[Any] = []
-    with ExitStack() as stack:
+    with Contest(root, threads) as contest:
         for kind in ("pruned", "dense"):
-            model = patc.load(root / kind / f"{target}-{threads}.patc")
-            wanted = read_arrays(root / kind / REFERENCE)
-            found[f"patc {kind}"] = {"error": relative_error(leaves(model(*inputs)), wanted), "kept": True}
-            timed.append(Compiled(model, inputs))
+            contest.add_compiled(f"patc {kind}", root / kind / f"{target}-{threads}.patc", kind)
+            contest.found[f"patc {kind}"]["kept"] = True
         for peer, kind in contestants(name, args.rivals):
-            rival = find_peer(peer)
-            python = find_interpreter(rival.own) if rival.own is not None else None
-            worker = stack.enter_context(Worker(peer, root, rival.variables(target, threads), python))
             try:
-                workload = asdict(workload_of(name, kind, peer))
-                request = {"peer": peer, "kind": kind, "workload": workload, "folder": str(root)}
-                answer = worker.request(do="load", threads=threads, **request)
+                contest.add_rival(f"{peer} {kind}", peer, workload_of(name, kind, peer), kind, target)
             except PatcError as error:
                 print(f"{name}, {kind}: {error}", file=sys.stderr)
                 continue
-            is_kept = target == "host" or target in rival.kept_to
-            found[f"{peer} {kind}"] = {
-                "error": answer["error"],
-                "kept": is_kept,
-                "algorithm": answer["algorithm"],
-                "version": answer["version"],
-            }
-            timed.append(RemoteContestant(worker))
-        once = sum(float(np.median(contestant.run(2))) for contestant in timed)
-        repetitions = int(np.clip(args.seconds / once * 4 / 5, 8, 100))
-        for key, times in zip(found, take_turns(timed, repetitions), strict=True):
-            assert isinstance(times, Times), times
-            low, high = times.quartiles
-            found[key] |= {"median": times.median, "low": low, "high": high}
-    return {"contestants": found, "others": watch.others()}
+            contest.found[f"{peer} {kind}"]["kept"] = target == "host" or target in find_peer(peer).kept_to
+        contest.run(args.seconds, most=100)
+    return {"contestants": contest.found, "others": watch.others()}
 
 
 def fastest(found: dict[str, Any], kind: str) -> tuple[str, float] | None:

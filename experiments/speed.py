@@ -11,25 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Contest, keep_to_last_cpus
 
 import patc
 from patc.bench.machine import this_machine
 from patc.bench.peers import find_peer
-from patc.bench.remote import RemoteContestant, Worker
-from patc.bench.timing import Times, take_turns, time_calls
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
-from patc.bench.workload import Workload, leaves, reference, relative_error
+from patc.bench.workload import Workload, reference
 from patc.diagnostics import PatcError
 from patc.versions import versions as versions_of
 
@@ -114,52 +110,22 @@ def write_reference(source: Any, inputs: list[np.ndarray], folder: Path) -> None
     write_arrays(folder / REFERENCE, runner.arrays(runner.run()))
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled model to be timed."""
-
-    model: patc.CompiledModel
-    inputs: Sequence[Any]
-
-    def run(self, calls: int) -> list[float]:
-        return time_calls(lambda: self.model(*self.inputs), calls)
-
-
 def measure(root: Path, threads: int, seconds: float) -> dict[str, Any]:
     """Time patc and the peers in turns for about so many seconds; return medians and errors by name."""
-    import torch
-
-    wanted = read_arrays(root / "dense" / REFERENCE)
-    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
-    model = patc.load(root / f"{threads}.patc")
-    found: dict[str, Any] = {"patc": {"error": relative_error(leaves(model(*inputs)), wanted)}}
-    contestants: list[Any] = [Compiled(model, inputs)]
-    workload = asdict(Workload(str(root / "dense" / "model.onnx")))
-    with ExitStack() as stack:
+    with Contest(root, threads) as contest:
+        contest.add_compiled("patc", root / f"{threads}.patc")
         for peer in PEERS:
-            environment = {"OMP_NUM_THREADS": str(threads), **find_peer(peer).environment}
-            worker = stack.enter_context(Worker(peer, root, environment))
             try:
-                answer = worker.request(
-                    do="load", peer=peer, kind="dense", workload=workload, folder=str(root), threads=threads
-                )
+                contest.add_rival(peer, peer, Workload(str(root / "dense" / "model.onnx")))
             except PatcError as error:
                 print(root.name, error, file=sys.stderr)
-                continue
-            found[peer] = {"error": answer["error"]}
-            contestants.append(RemoteContestant(worker))
-        once = sum(float(np.median(contestant.run(2))) for contestant in contestants)
-        repetitions = int(np.clip(seconds / once * 4 / 5, 8, 200))
-        for name, times in zip(found, take_turns(contestants, repetitions), strict=True):
-            assert isinstance(times, Times), times
-            low, high = times.quartiles
-            found[name] |= {"median": times.median, "low": low, "high": high}
-    return found
+        contest.run(seconds)
+    return contest.found
 
 
 def measure_all(names: list[str], folder: Path, threads: int, seconds: float) -> None:
     """Measure nets one after the other on the last CPUs of the machine; each result is written at once."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    keep_to_last_cpus(threads)
     for name in names:
         if not (folder / name / f"{threads}.patc").exists():
             continue

