@@ -26,7 +26,7 @@ _PENALTY = ("rho", "growth", "most_rho", "ramp")
 _PATTERN = ("library", "pointwise", "filter_group", "depthwise", "library_5x5", "first_layer", "kernels", "share")
 # Of these `Pattern`, which a plan gives layers, knows nothing.
 _SPEC = ("library_5x5", "first_layer", "extract")
-_SCHEMES = ("pattern", "block", "kernel-blocks", "unstructured", "filters")
+_SCHEMES = ("pattern", "block", "kernel-blocks", "gather-scatter", "unstructured", "filters")
 _METHODS = ("admm", "reweighted", "group-lasso", "magnitude")
 
 SUFFIXES = (".safetensors", ".pth")
@@ -195,7 +195,7 @@ def make_target(args: argparse.Namespace) -> PatternSpec | Plan:
 
 
 def _make_scheme(args: argparse.Namespace) -> Scheme:
-    from patc.pruning import Block, Filters, KernelBlocks, Pattern, Unstructured
+    from patc.pruning import Block, Filters, GatherScatter, KernelBlocks, Pattern, Unstructured
 
     block = _given(args, ("remove",)) | dict(zip(("rows", "columns"), args.block or (), strict=False))
     pattern = _given(args, tuple(name for name in _PATTERN if name not in _SPEC))
@@ -203,6 +203,7 @@ def _make_scheme(args: argparse.Namespace) -> Scheme:
         "pattern": lambda: Pattern(**pattern, balanced=args.balanced),
         "block": lambda: Block(**block),
         "kernel-blocks": KernelBlocks,
+        "gather-scatter": GatherScatter,
         "unstructured": Unstructured,
         "filters": Filters,
     }

@@ -25,7 +25,17 @@ from patc.pruning.libraries import (
 )
 from patc.pruning.plan import Plan
 from patc.pruning.report import LayerReport, PruneReport
-from patc.pruning.schemes import Block, Both, Crossbar, Filters, KernelBlocks, Levels, Pattern, Unstructured
+from patc.pruning.schemes import (
+    Block,
+    Both,
+    Crossbar,
+    Filters,
+    GatherScatter,
+    KernelBlocks,
+    Levels,
+    Pattern,
+    Unstructured,
+)
 from patc.pruning.spec import PatternSpec
 from patc.pruning.windows import Window
 
@@ -57,6 +67,7 @@ __all__ = [
     "Both",
     "Crossbar",
     "Filters",
+    "GatherScatter",
     "GroupLasso",
     "KernelBlocks",
     "LayerReport",

@@ -18,8 +18,8 @@ class LayerReport:
         shape: of the weight: filters, input channels / groups and the size of a kernel; of a transposed convolution
             input channels, filters / groups and so on.
         kind: "pattern" and "pointwise-groups" have patterns and connectivity sparsity, "pattern-only"
-            and "depthwise" have no connectivity sparsity, "dense" is untouched; else "block",
-            "kernel-blocks", "crossbar", "unstructured" or "filters". What is on levels has their bits behind that, or
+            and "depthwise" have no connectivity sparsity, "dense" is untouched; else "block", "kernel-blocks",
+            "gather-scatter", "crossbar", "unstructured" or "filters". What is on levels has their bits behind that, or
             alone: "pattern, 4 bits", "8 bits".
         kernels: kernels that patterns apply to; for a dense layer its filters x input channels / groups. Of other
             schemes their units, such as columns of bands.

@@ -106,15 +106,9 @@ class Block:
         from patc.pruning.constraints.crossed import CrossedConstraint
         from patc.pruning.constraints.tiles import TileConstraint
 
-        if refused := _refuse_turned_groups(site):
+        columns = self.columns or site.size // site.filters
+        if refused := _refuse_turned_groups(site) or _refuse_parts(site, self.rows, columns, "a block"):
             return refused
-        outputs, inputs = site.filters // site.gates, site.size // site.filters
-        columns = self.columns or inputs
-        if outputs % self.rows:
-            gates = f" in each of {site.gates} gates" if site.gates > 1 else ""
-            return f"outputs that {self.rows} rows of a block divide, found {outputs}{gates}"
-        if inputs % columns:
-            return f"inputs that {columns} columns of a block divide, found {inputs}"
         if self.remove == "both":
             return CrossedConstraint(site, "block", self.rows, columns)
         rows, columns = {"columns": (self.rows, 1), "rows": (1, columns)}.get(self.remove, (self.rows, columns))
@@ -135,6 +129,50 @@ class KernelBlocks:
         if site.role != "conv" or site.is_turned or site.shape[2:] != (3, 3):
             return "a convolution with 3x3 kernels, not a transposed one"
         return KernelBlockConstraint(site, "kernel-blocks")
+
+
+@dataclass(frozen=True)
+class GatherScatter:
+    """Packs of weights that a gather loads together, no two of them from one bank: column mod `banks`.
+
+    The weight's matrix, as of `Block`, is in tiles of `banks` / `per_row` rows. A pack has at most one weight of each
+    bank and `per_row` of each row of a tile; tiles have as many packs as their weights are worth. From F. Sun and
+    others, "Load-balanced Gather-scatter Patterns for Sparse Deep Neural Networks", 2021 (arXiv 2112.10898).
+
+    Attributes:
+        banks: weights of a pack.
+        per_row: of them in each row, from 1, where a pack has a weight of each of `banks` rows, to `banks`.
+        tile: columns of a tile, which divide the inputs, and which `banks` divide; at most 32 * `per_row`.
+        permute_rows: whether rows that are far from each other may make a tile, those with the largest weights the
+            first; else they are neighbours.
+
+    Raises:
+        PatcError: a value is out of its range.
+    """
+
+    banks: int = 16
+    per_row: int = 1
+    tile: int = 32
+    permute_rows: bool = True
+
+    def __post_init__(self) -> None:
+        if self.banks < 1:
+            raise PatcError(f"expected banks to be 1 or more, found {self.banks}")
+        if self.per_row < 1 or self.banks % self.per_row:
+            raise PatcError(f"expected weights per row that divide {self.banks} banks, found {self.per_row}")
+        if self.tile < 1 or self.tile % self.banks or self.tile > 32 * self.per_row:
+            wanted = f"a multiple of {self.banks} banks, at most {32 * self.per_row}"
+            raise PatcError(f"expected columns of a tile to be {wanted}; found {self.tile}")
+
+    def constrain(self, site: Site) -> Constraint | str:
+        from patc.pruning.constraints.gather_scatter import GatherScatterConstraint
+        from patc.pruning.constraints.packing import Packing
+
+        rows = self.banks // self.per_row
+        if refused := _refuse_turned_groups(site) or _refuse_parts(site, rows, self.tile, "a tile"):
+            return refused
+        packing = Packing(self.banks, self.per_row, self.tile)
+        return GatherScatterConstraint(site, "gather-scatter", packing, self.permute_rows)
 
 
 @dataclass(frozen=True)
@@ -260,3 +298,12 @@ class Both:
 def _refuse_turned_groups(site: Site) -> str:
     groups = getattr(site.module, "groups", 1)
     return f"one group of a transposed convolution, found {groups}" if site.is_turned and groups > 1 else ""
+
+
+def _refuse_parts(site: Site, rows: int, columns: int, part: str) -> str:
+    """Return why a weight's matrix cannot be cut into parts of so many rows and columns; "" if it can."""
+    outputs, inputs = site.filters // site.gates, site.size // site.filters
+    if outputs % rows:
+        gates = f" in each of {site.gates} gates" if site.gates > 1 else ""
+        return f"outputs that {rows} rows of {part} divide, found {outputs}{gates}"
+    return f"inputs that {columns} columns of {part} divide, found {inputs}" if inputs % columns else ""

@@ -187,6 +187,7 @@ def test_bad_data_is_one_line(capsys: pytest.CaptureFixture[str], code: Path, na
         ("--scheme block --bits 9", "expected levels of 1 to 8 bits, found 9"),
         ("--bits 4 --first-layer dense", "expected no --first-layer together with --bits, got both"),
         ("--bits 4 --extract 8", "expected no --extract together with --bits, got both"),
+        ("--scheme gather-scatter", "rnn.weight_ih_l0: expected"),
         ("--scheme kernel-blocks", "expected a convolution with 3x3 kernels, not a transposed one"),
     ],
 )  # fmt: skip

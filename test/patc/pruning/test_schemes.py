@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 from torch import Tensor, nn
 
 from patc.diagnostics import PatcError
-from patc.pruning import Block, Filters, KernelBlocks, Pattern, PatternSpec, Plan, Unstructured, prune_
+from patc.pruning import Block, Filters, GatherScatter, KernelBlocks, Pattern, PatternSpec, Plan, Unstructured, prune_
 from patc.pruning.constraints.base import Constraint
 from patc.pruning.constraints.crossings import ENUMERATED, best_rows
 from patc.pruning.schemes import Scheme
@@ -194,6 +195,95 @@ def test_rates_of_kernel_blocks_count_their_entries() -> None:
     assert int(model[0].weight.count_nonzero()) <= report.layers[0].kept_weights
 
 
+def packs_of(matrix: np.ndarray, banks: int, per_row: int, tile: int) -> int:
+    """Return how many packs hold what is not zero, by the definition: as colours of edges."""
+    rows, packs = banks // per_row, 0
+    for y, x in itertools.product(range(0, len(matrix), rows), range(0, matrix.shape[1], tile)):
+        there = matrix[y : y + rows, x : x + tile] != 0
+        by_bank = there.sum(0).reshape(-1, banks).sum(0)
+        packs += max(-(-int(there.sum(1).max()) // per_row), int(by_bank.max()))
+    return packs
+
+
+def most_by_flow(squares: np.ndarray, scheme: GatherScatter) -> list[float]:
+    """Return the largest norm of each number of packs of one tile: a transport from rows to banks, whose program has
+    whole corners."""
+    rows, columns = squares.shape
+    limits = np.zeros((rows + scheme.banks, squares.size))
+    for place, (row, column) in enumerate(itertools.product(range(rows), range(columns))):
+        limits[row, place] = 1 / scheme.per_row
+        limits[rows + column % scheme.banks, place] = 1
+    found = [0.0]
+    for packs in range(1, columns // scheme.per_row + 1):
+        room = np.full(len(limits), float(packs))
+        found.append(-optimize.linprog(-squares.ravel(), limits, room, bounds=(0, 1), method="highs").fun)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scheme", "least"),
+    [(GatherScatter(4, 4, 8, False), 1 - 1e-9), (GatherScatter(4, 1, 8, False), 0.95), (GatherScatter(4, 2, 8, False), 0.95),
+     (GatherScatter(4, 4, 16), 1 - 1e-9)],
+)  # fmt: skip
+def test_packs_keep_nearly_what_a_flow_keeps(scheme: GatherScatter, least: float) -> None:
+    """Exactly where a tile is one row, whose n packs are the n largest weights of each bank."""
+    rows, columns = 4, 16
+    module = linear(rows, columns)
+    constraint, weight = constraint_of(scheme, module), module.weight.detach()
+    squares, high = weight.double().square().numpy(), scheme.banks // scheme.per_row
+    best = np.zeros(constraint.units + 1)
+    for y, x in itertools.product(range(0, rows, high), range(0, columns, scheme.tile)):
+        held = most_by_flow(squares[y : y + high, x : x + scheme.tile], scheme)
+        best = np.array(
+            [max(best[n - own] + held[own] for own in range(min(n + 1, len(held)))) for n in range(len(best))]
+        )
+    assert (constraint.units, constraint.unit_weights) == (rows * columns // 4, 4)
+    parts = []
+    for keep in range(1, constraint.units + 1):
+        pruned = torch.where(constraint.mask(weight, keep), weight, 0.0)
+        parts.append(float(pruned.double().square().sum()) / best[keep])
+        assert least <= parts[-1] <= 1 + 1e-9
+        found = packs_of(pruned.numpy(), scheme.banks, scheme.per_row, scheme.tile)
+        assert constraint.count(pruned) == found <= keep
+        assert torch.equal(torch.where(constraint.mask(pruned, keep), pruned, 0.0), pruned)
+        assert constraint.violation(weight, keep) == (
+            None if keep == constraint.units else f"16 of at most {keep} units"
+        )
+    assert np.mean(parts) >= (least + 1) / 2 and parts[-1] == pytest.approx(1.0)
+
+
+def test_rows_of_packs_change_places() -> None:
+    """Rows of large weights share tiles: they keep more there, and what is left is found to be a member."""
+    torch.manual_seed(0)
+    module = nn.Linear(64, 64)
+    with torch.no_grad():
+        module.weight.mul_(torch.where(torch.arange(64) % 2 == 0, 4.0, 0.2)[:, None])
+    weight, norms = module.weight.detach(), []
+    for permute in (False, True):
+        constraint = constraint_of(GatherScatter(permute_rows=permute), module)
+        for rate in (3, 8, 10, 20):
+            keep = constraint.units_at(rate)
+            pruned = torch.where(constraint.mask(weight, keep), weight, 0.0)
+            assert constraint.violation(pruned, keep) is None
+            norms.append(float(pruned.square().sum()))
+            assert permute or constraint.count(pruned) == packs_of(pruned.numpy(), 16, 1, 32)
+            again = constraint.mask(pruned, keep)
+            assert torch.equal(torch.where(again, pruned, 0.0), pruned)
+    assert all(free > 1.1 * fixed for fixed, free in zip(norms[:4], norms[4:], strict=True))
+
+
+def test_packs_of_any_layers() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Conv2d(32, 16, 3), nn.LSTM(32, 32), nn.Linear(32, 32), nn.Conv2d(3, 16, 3)])
+    report = prune_(model, Plan([("*", GatherScatter(), 8.0)]))
+    assert [layer.kind for layer in report.layers] == ["gather-scatter"] * 4 + ["dense"]  # of 27 inputs
+    assert all(layer.weights == 8 * layer.kept_weights for layer in report.layers[:4])
+    # The units of an LSTM change places in all gates together.
+    constraint = constraint_of(GatherScatter(), model[1])
+    rows = constraint._rows(model[1].weight_ih_l0.detach().double().square())  # type: ignore[attr-defined]
+    assert torch.equal(rows.reshape(4, 32) - 32 * torch.arange(4)[:, None], rows[:32].expand(4, 32))
+
+
 def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
     lstm = nn.LSTM(6, 8)
     assert [site.gates for site in find_sites(lstm)] == [4, 4]
@@ -207,6 +297,8 @@ def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
         (Block(3), nn.Linear(4, 8), "outputs that 3 rows of a block divide, found 8"),
         (Block(2, 3, "rows"), nn.Linear(4, 8), "inputs that 3 columns of a block divide, found 4"),
         (Block(2), nn.ConvTranspose2d(4, 4, 2, groups=2), "one group of a transposed convolution, found 2"),
+        (GatherScatter(4, 1, 8), nn.GRU(8, 6), "outputs that 4 rows of a tile divide, found 6 in each of 3 gates"),
+        (GatherScatter(), nn.Linear(27, 16), "inputs that 32 columns of a tile divide, found 27"),
         (Filters(), nn.GRU(4, 4), "a convolution or a linear layer, whose outputs are no state"),
         (KernelBlocks(), nn.Conv2d(4, 8, 5), "a convolution with 3x3 kernels, not a transposed one"),
         (KernelBlocks(), nn.ConvTranspose2d(4, 8, 3), "a convolution with 3x3 kernels, not a transposed one"),
@@ -229,6 +321,10 @@ def test_what_does_not_fit_is_said(scheme: Scheme, module: nn.Module, message: s
         (lambda: Block(8, remove="all"), "expected remove to be columns, rows, both or block; found 'all'"),
         (lambda: Block(8, remove="block"), "expected the columns of the blocks to remove, found 0"),
         (lambda: Pattern("phase9"), "phase9"),
+        (lambda: GatherScatter(0), "expected banks to be 1 or more, found 0"),
+        (lambda: GatherScatter(16, 3), "expected weights per row that divide 16 banks, found 3"),
+        (lambda: GatherScatter(16, 1, 40), "a multiple of 16 banks, at most 32; found 40"),
+        (lambda: GatherScatter(16, 2, 96), "a multiple of 16 banks, at most 64; found 96"),
     ],
 )
 def test_bad_schemes_are_named(make: Any, message: str) -> None:
@@ -264,6 +360,8 @@ def test_groups_hold_what_goes_together() -> None:
         torch.stack([conv.weight[0, 1, y : y + 2, x : x + 2].square().sum() for y in (0, 1) for x in (0, 1)]),
     )
     assert sizes.tolist() == [4] * 24
+    squares, sizes = constraint_of(GatherScatter(2, 1, 2), module).group_squares(module.weight)
+    assert squares.sum().isclose(module.weight.square().sum()) and sizes.tolist() == [2] * 12
     constraint = constraint_of(Pattern(), conv)
     squares, sizes = constraint.group_squares(conv.weight)
     kept = torch.where(constraint.mask(conv.weight, 6), conv.weight, 0.0).square().sum((2, 3)).flatten()
