@@ -71,7 +71,9 @@ KINDS = {
     "fcompare": Kind("F", 2),
     "freduce": Kind("V", 5),
     "simd": Kind("V", 2),
-    "simd-mul": Kind("FF", 5),
+    "simd-mul": Kind("FF", 5, sum_latency=2),
+    "long-mul": Kind("F", 4, sum_latency=1),
+    "dot": Kind("V", 2, sum_latency=1),
     "shift": Kind("S", 2),
     "from-integer": Kind("M", 3),
     "insert-integer": Kind("MV", 5),
@@ -141,14 +143,29 @@ _A55 = Core(
         "fmul": Kind("V", 4),
         "fadd": Kind("V", 4),
         "fconvert": Kind("V", 4),
+        "simd-mul": Kind("V", 4, sum_latency=1),
+        "long-mul": Kind("V", 4, sum_latency=1),
+        "dot": Kind("V", 4, sum_latency=1),
+        "shift": Kind("V", 3),
     },
 )
-_X1 = Core(5, 160, {"B": 2, "I": 4, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4}, kinds=_WHOLE_STORES)
+_X1 = Core(
+    decoded=5,
+    window=160,
+    pipes={"B": 2, "I": 4, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4},
+    kinds={**_WHOLE_STORES, "dot": Kind("V", 3, sum_latency=1)},
+)
 _M1 = Core(
     decoded=8,
     window=160,
     pipes={"B": 2, "I": 6, "M": 2, "D": 2, "L": 3, "A": 2, "V": 4},
-    kinds={**_WHOLE_STORES, "fma": Kind("V", 4), "fmul": Kind("V", 4), "fadd": Kind("V", 3)},
+    kinds={
+        **_WHOLE_STORES,
+        "fma": Kind("V", 4),
+        "fmul": Kind("V", 4),
+        "fadd": Kind("V", 3),
+        "dot": Kind("V", 3),
+    },
 )
 CORES = {
     "cortex-a76": _N1,

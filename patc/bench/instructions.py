@@ -26,23 +26,35 @@ _BRANCHES = {"b", "br", "ret", "cbz", "cbnz", "tbz", "tbnz"}
 _CALLS = {"bl", "blr"}
 _FMA = {"fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub"}
 _WIDENING_FMA = {"fmlal", "fmlal2", "fmlsl", "fmlsl2"}
-_INTEGER_MACS = {
-    "mla", "mls", "smlal", "smlal2", "umlal", "umlal2", "smlsl", "smlsl2", "umlsl", "umlsl2", "sdot", "udot",
-}  # fmt: skip
+_DOTS = {"sdot", "udot", "usdot", "sudot", "smmla", "ummla", "usmmla"}
+_LONG_MACS = {"smlal", "smlal2", "umlal", "umlal2", "smlsl", "smlsl2", "umlsl", "umlsl2"}
+_INTEGER_MACS = {"mla", "mls"} | _LONG_MACS
+# They add products to their first operand, which they read late.
+_PRODUCT_SUMS = _FMA | _WIDENING_FMA | _INTEGER_MACS | _DOTS
 # The first operand is read as well as written; so it is where one lane is written.
-_UPDATES = _FMA | _WIDENING_FMA | _INTEGER_MACS | {
+_UPDATES = _PRODUCT_SUMS | {
     "movk", "bfi", "bfxil", "bfm", "bit", "bif", "bsl", "tbx", "sli", "sri", "ssra", "usra", "fcvtn2", "xtn2",
-    "bfdot", "bfmmla", "smmla", "ummla", "usmmla", "fcmla", "ins",
+    "sqxtn2", "uqxtn2", "sqxtun2", "shrn2", "rshrn2", "sqshrn2", "sqrshrn2", "sqrshrun2", "uqrshrn2", "sadalp",
+    "uadalp", "bfdot", "bfmmla", "fcmla", "ins",
 }  # fmt: skip
 _VECTOR_KINDS = {
     "fmul": "fmul", "fmulx": "fmul", "fnmul": "fmul", "fdiv": "fdiv", "fsqrt": "fdiv",
     "fcvtl": "fconvert", "fcvtl2": "fconvert", "fcvtn": "fconvert", "fcvtn2": "fconvert", "scvtf": "fconvert",
-    "ucvtf": "fconvert", "fcvtzs": "fconvert", "fcvtzu": "fconvert", "frecpe": "fconvert", "frsqrte": "fconvert",
+    "ucvtf": "fconvert", "fcvtzs": "fconvert", "fcvtzu": "fconvert", "fcvtns": "fconvert", "fcvtnu": "fconvert",
+    "fcvtas": "fconvert", "fcvtau": "fconvert", "fcvtms": "fconvert", "fcvtmu": "fconvert", "fcvtps": "fconvert",
+    "fcvtpu": "fconvert", "frecpe": "fconvert", "frsqrte": "fconvert",
     "frecps": "fma", "frsqrts": "fma", "fcvt": "fmul",
     "fmaxv": "freduce", "fminv": "freduce", "fmaxnmv": "freduce", "fminnmv": "freduce",
     "addv": "shift", "shl": "shift", "sshr": "shift", "ushr": "shift", "sshll": "shift", "ushll": "shift",
     "sshll2": "shift", "ushll2": "shift", "sshl": "shift", "ushl": "shift", "sli": "shift", "sri": "shift",
     "ssra": "shift", "usra": "shift", "shrn": "shift", "sxtl": "shift", "uxtl": "shift", "mul": "simd-mul",
+    "sqdmulh": "simd-mul", "sqrdmulh": "simd-mul", "smull": "long-mul", "smull2": "long-mul", "umull": "long-mul",
+    "umull2": "long-mul", "sadalp": "shift", "uadalp": "shift",
+    **dict.fromkeys(("srshl", "urshl", "sqshl", "uqshl", "sqrshl", "uqrshl", "srshr", "urshr", "srsra"), "shift"),
+    **{name + half: "shift" for half in ("", "2") for name in (
+        "sqxtn", "uqxtn", "sqxtun", "rshrn", "sqshrn", "uqshrn", "sqrshrn", "uqrshrn", "sqshrun", "sqrshrun",
+    )},
+    **dict.fromkeys(_DOTS, "dot"), **dict.fromkeys(_LONG_MACS, "long-mul"), **dict.fromkeys(("mla", "mls"), "simd-mul"),
 }  # fmt: skip
 _INTEGER_KINDS = {
     "mul": "mul", "madd": "mul", "msub": "mul", "mneg": "mul", "smull": "mul", "umull": "mul", "smaddl": "mul",
@@ -77,8 +89,8 @@ class Instruction:
 
     @property
     def is_vector_fma(self) -> bool:
-        """Whether it multiplies and adds vectors of floats."""
-        return self.mnemonic in ("fmla", "fmls")
+        """Whether it multiplies and adds vectors, of floats or of four bytes an element."""
+        return self.mnemonic in ("fmla", "fmls", "sdot", "udot")
 
     @property
     def is_load(self) -> bool:
@@ -115,7 +127,7 @@ class Decoder:
         first = operands[0] if operands else None
         added_to = None
         if results and first is not None and first[1] is not None:
-            if mnemonic in _FMA | _WIDENING_FMA and len(operands) == 3:
+            if mnemonic in _PRODUCT_SUMS and len(operands) == 3:
                 added_to = first[1]
             elif mnemonic in _FMA:
                 added_to = reads.pop()
@@ -190,8 +202,6 @@ def _kind(found: Any, named: Sequence[int], operands: Sequence[Any]) -> str:
         return "fma-long"
     if mnemonic in _COMPARES:
         return "fcompare"
-    if mnemonic in _INTEGER_MACS:
-        return "simd-mul"
     if mnemonic.startswith("frint"):
         return "fconvert"
     if mnemonic in ("fadd", "fsub", "faddp", "fabd"):

@@ -58,6 +58,11 @@ def fadd(result: int, one: int, other: int) -> int:
     return 0x4E20D400 | other << 16 | one << 5 | result
 
 
+def sdot(total: int, one: int, other: int) -> int:
+    """Return `sdot v<total>.4s, v<one>.16b, v<other>.16b`."""
+    return 0x4E809400 | other << 16 | one << 5 | total
+
+
 FMUL, REPEAT, LOOP = 0x6E20DC00, 0xF1000400, 0x54000001  # fmul v0, v0, v0; subs x0, x0, #1; b.ne
 LOAD_NEXT = 0xF9400000  # ldr x0, [x0]
 
@@ -106,6 +111,12 @@ INSTRUCTIONS = [
     (0x4E216841, "fcvtn2 v1.8h, v2.4s", "fconvert", (V + 2, V + 1), None, (V + 1,), None),
     (0x4E040C61, "dup v1.4s, w3", "from-integer", (3,), None, (V + 1,), None),
     (0x4E181C61, "mov v1.d[1], x3", "insert-integer", (3, V + 1), None, (V + 1,), None),
+    (0x4E829420, "sdot v0.4s, v1.16b, v2.16b", "dot", (V + 1, V + 2), V, (V,), None),
+    (0x4F82E020, "sdot v0.4s, v1.16b, v2.4b[0]", "dot", (V + 1, V + 2), V, (V,), None),
+    (0x0E628020, "smlal v0.4s, v1.4h, v2.4h", "long-mul", (V + 1, V + 2), V, (V,), None),
+    (0x4EA29420, "mla v0.4s, v1.4s, v2.4s", "simd-mul", (V + 1, V + 2), V, (V,), None),
+    (0x4E614820, "sqxtn2 v0.8h, v1.4s", "shift", (V + 1, V), None, (V,), None),
+    (0x4E21A820, "fcvtns v0.4s, v1.4s", "fconvert", (V + 1,), None, (V,), None),
     (0xD503201F, "nop", "nothing", (), None, (), None),
 ]
 
@@ -140,6 +151,13 @@ def test_tile_of_six_rows_and_four_filters_reaches_the_peak() -> None:
         ([fmla(0, 0, 2, 0)], "cortex-a76", 4),  # products are not
         ([fadd(0, 0, 1)], "cortex-a76", 2),
         ([fadd(0, 0, 1), fmla(0, 1, 2, 0)], "cortex-a76", 2 + 4),  # nor sums of another kind
+        ([sdot(0, 1, 2)], "cortex-a76", 1),
+        ([sdot(0, 0, 2)], "cortex-a76", 2),
+        ([sdot(number, 30, 31) for number in range(16)], "cortex-a76", 8),
+        ([sdot(number, 30, 31) for number in range(16)], "cortex-a55", 16),
+        ([sdot(number, 30, 31) for number in range(16)], "cortex-x1", 4),
+        ([sdot(0, 1, 2)], "apple-m1", 3),
+        ([0x4E21A820] * 4, "cortex-a76", 8),  # conversions take two slots of one pipe
         ([FMUL], "cortex-a76", 3),
         ([LOAD_NEXT], "cortex-a76", 4),
         ([add(1, 1)], "cortex-a76", 1),
