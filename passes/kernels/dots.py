@@ -21,9 +21,13 @@ class Dots(abc.ABC):
 
     Attributes:
         signed: whether activations have a sign; they are 0 to 255 else.
+        instructions: of a product, in multiply-adds of as many lanes.
+        latency_cycles: from a sum to the next one of the same lanes; 0 for that of a multiply-add.
     """
 
     signed: ClassVar[bool]
+    instructions: ClassVar[float] = 1.0
+    latency_cycles: ClassVar[float] = 0.0
 
     @abc.abstractmethod
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
@@ -44,6 +48,8 @@ class Pairs(Dots):
     """`vpmaddwd` of AVX2: even and odd bytes as pairs of 16 bits."""
 
     signed = False
+    instructions = 6.0
+    latency_cycles = 1.0
     _NAMES: ClassVar = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
@@ -62,6 +68,7 @@ class Sdot(Dots):
     """`sdot` of AArch64's dot product extension."""
 
     signed = True
+    latency_cycles = 1.0
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
         bytes_ = [bytes_of(b, value) for value in (data, weights)]
@@ -72,6 +79,8 @@ class Plain(Dots):
     """Multiplications of 32 bits, for what has none of the others."""
 
     signed = True
+    instructions = 20.0
+    latency_cycles = 1.0
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
         for place in range(4):

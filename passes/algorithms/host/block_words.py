@@ -9,36 +9,41 @@ from typing import Any, ClassVar
 import numpy as np
 
 from patc.dialects.schedules import Schedule
+from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dots import (
     layer_of,
     own_constant,
-    padded,
     padded_filters,
     residual_factor,
     sums_and_factors,
 )
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import TileCost, register_tiles
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.constants import read_constant
+from patc.passes.ir.elements import WORD
+from patc.passes.ir.windows import Window
 from patc.passes.kernels.dots import dots_of
 from patc.passes.kernels.host.block_words import BlockWords as Kernels
-from patc.passes.kernels.host.block_words import Scratch, blocks_of, cover
+from patc.passes.kernels.host.block_words import Cover, Entries, Words
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.quantised import QuantisedLoops
+from patc.passes.kernels.tiling import Strip
 from patc.targets import Target
 
-_MOST_KEPT = 0.5  # of the kernels' blocks: beyond it, dense loops multiply less
-_LARGEST = 1 << 19  # bytes of scratch memory that a thread may have
-_EXPANSION = 26  # instructions for four vectors of words
+_MOST_KEPT = 0.5  # of the weights: beyond it, dense loops multiply less
+_BESIDE = 6  # registers: a vector and the next one, to be shifted, and weights
+_EXPANSION = 18  # instructions for four vectors of words
 
 
 class BlockWords(HostAlgorithm):
-    """Sums of a tile in registers, for one filter after the other."""
+    """Sums of a tile in registers, for one filter after the other; `schedule.filters` are the channels of a block,
+    whose words are in memory together."""
 
     name: ClassVar[str] = "block-words"
     skips_zeros: ClassVar[bool] = True
@@ -47,51 +52,125 @@ class BlockWords(HostAlgorithm):
         return Reach.NONE
 
     def applies(self, op: Any) -> bool:
-        is_plain = groups_of(op) == 1 and list(op.strides) == list(op.dilations) == [1, 1]
-        return is_plain and min(op.kernel_size) > 1
+        return groups_of(op) == 1 and list(op.dilations) == [1, 1] and min(op.kernel_size) > 1
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return 1
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         weight = read_constant(op.weight, state)
-        filters, channels, height, width = op.weight.type.shape
-        if weight is None or np.count_nonzero(weight.any(axis=(2, 3))) > _MOST_KEPT * filters * channels:
+        if weight is None or np.count_nonzero(weight) > _MOST_KEPT * weight.size:
             return
-        entries = sum(len(blocks_of(kernel)) for kernel in weight.reshape(-1, height, width))
-        layer = layer_of(op, target, threads)
-        model, costs = layer.model, layer.model.costs
-        for tile in register_tiles(layer.height, layer.width, model.lanes):
-            scratch = Scratch.of(tile.rows, layer.width, model.lanes, channels)
-            if tile.columns < layer.width or tile.vectors + 2 > model.registers or 4 * scratch.size > _LARGEST:
-                continue
-            vectors = scratch.vectors * sum(len(strip.chunks) for strip in tile.strips)
-            stays = 4 * scratch.size <= costs.first_level_bytes
-            # Half of the loads cross a line.
-            multiply = vectors * max(model.vector_cycles(model.lanes), 1.5 / costs.loads_per_cycle)
-            multiply = max(multiply, float(costs.fma_latency_cycles))  # a sum waits for the entry before
-            entry = multiply if stays else math.hypot(multiply, vectors * costs.line_cycles / 2)
-            expansion = _EXPANSION / 4 * (tile.rows + 1) * scratch.pitch / model.lanes * scratch.channels / target.pipes
-            ends = layer.filters * vectors * 3 * costs.store_cycles + layer.filters * costs.loop_entry_cycles
-            cycles = float(entries * (entry + 1.0) + expansion + ends)
-            schedule = Schedule(self.name, tile.rows, tile.columns, model.lanes)
-            yield layer.candidate(schedule, tile, TileCost(cycles, 1, "multiply-adds", kept=float(entries * entry)))
+        layer, costs = layer_of(op, target, threads), _Costs(target, Cover.of(weight), padded_filters(op))
+        channels, model = op.weight.type.shape[1], layer.model
+        for tile in layer.tiles():
+            columns = min(tile.columns, layer.width)
+            for block in _blocks(Words(Window.of(op), tile.rows, columns, model.lanes, WORD), channels, model):
+                words = Words(Window.of(op), tile.rows, columns, model.lanes, block)
+                vectors = words.vectors * tile.widest
+                for sets in (1, 2, 4):
+                    fills = sets == 1 or vectors * sets // 2 < model.costs.sums_in_flight
+                    if fills and vectors * sets + _BESIDE <= model.registers:
+                        schedule = Schedule(self.name, tile.rows, tile.columns, model.lanes, block, sets)
+                        yield layer.candidate(schedule, tile, costs.of(layer, tile, words, sets))
 
     def emit(self, site: HostSite) -> None:
         op, filters, schedule = site.op, padded_filters(site.op), site.schedule
         weight = require_array(op, op.weight, "weight", site.state)
-        rows = min(schedule.rows, op.result.type.shape[2])
-        scratch = Scratch.of(rows, op.result.type.shape[3], schedule.lanes, weight.shape[1])
-        arrays = cover(padded(weight, filters), scratch)
-        entries, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
+        height, width = op.result.type.shape[2:]
+        rows, columns = min(schedule.rows, height), min(schedule.columns, width)
+        words = Words(site.window, rows, columns, schedule.lanes, schedule.filters)
+        blocks = ceil_div(weight.shape[1], words.channels)
+        arrays = Cover.of(weight).entries(words, filters, weight.shape[1], schedule.sums)
+        pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         sums, factors = sums_and_factors(site, filters)
-        memory = site.memory.allocate(schedule.threads * scratch.size, sums.type.element_type)
+        size = Kernels.memory_size(words, filters, blocks)
+        memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
         residual, epilogue, dots = residual_factor(op), site.epilogue_with(sums), dots_of(site.target)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, pairs, places, scale, words, made, epilogue = arguments
+            given, pairs, ends, scale, memory, made, epilogue = arguments
             loops = QuantisedLoops(kernel, made, epilogue, given, dots, scale, residual, filters, False)
-            start = kernel.b.mul(kernel.thread(loops.row_tiles), scratch.size)
-            Kernels(loops, scratch, words, start, pairs, places).emit()
+            start = kernel.b.mul(kernel.thread(loops.row_tiles), size)
+            Kernels(loops, words, blocks, memory, start, Entries(pairs, ends)).emit()
 
-        site.call([site.source, entries, ends, factors, memory, site.output, epilogue], emit, [1.0])
+        site.call([site.source, pairs, ends, factors, memory, site.output, epilogue], emit, [1.0])
+
+
+def _blocks(one: Words, channels: int, model: CoreModel) -> list[int]:
+    """Return how many channels the words of a block may be of: all, and those that fill the first-level cache or a part
+    of it.
+
+    Args:
+        one: words of four channels.
+    """
+    found = {ceil_div(channels, WORD) * WORD}
+    for size in (_first_level(model) / part for part in (1.0, 1.5, 2.0)):
+        blocks = ceil_div(channels, max(1, int(size / (WORD * 4 * one.plane))) * WORD)
+        found.add(ceil_div(ceil_div(channels, blocks), WORD) * WORD)
+    return sorted(found)
+
+
+def _first_level(model: CoreModel) -> int:
+    """Return the bytes of the first-level cache."""
+    return model.costs.first_level_ways * model.costs.way_bytes
+
+
+class _Costs:
+    """What tiles of a layer cost.
+
+    Args:
+        cover: of its weights.
+        filters: that are computed.
+    """
+
+    def __init__(self, target: Target, cover: Cover, filters: int) -> None:
+        self._target, self._cover, self._filters = target, cover, filters
+        self._counts: dict[tuple[int, int], np.ndarray] = {}
+
+    def of(self, layer: TiledConvolution, tile: RegisterTile, words: Words, sets: int) -> TileCost:
+        """Return the cost of a row of tiles, with so many sets of sums."""
+        dots = sum(strip.count * self._dots(layer.model, words, len(strip.chunks), sets) for strip in tile.strips)
+        other = sum(strip.count * self._others(layer, words, strip) for strip in tile.strips)
+        written = sum(strip.count * layer.written_cycles(tile, strip) for strip in tile.strips) * layer.filters
+        return TileCost(dots + other + written, words.vectors, "multiply-adds", kept=dots)
+
+    def _dots(self, model: CoreModel, words: Words, columns: int, sets: int) -> float:
+        """Return the cycles of the products of all entries of a tile."""
+        costs, vectors = model.costs, words.vectors * columns
+        multiply, total = sets * vectors * model.vector_cycles(model.lanes), 0.0
+        missing = max(0.0, 1.0 - _first_level(model) / (4.0 * words.size))
+        turns = -(-self._count(words) // sets)
+        for shift in range(words.shifts + 1):
+            is_shifted = self._target.cheap_shift and shift == 1
+            # Neighbouring vectors share one of the two that they are shifted from.
+            apart = 1 if words.pitch == columns * words.lanes else words.vectors
+            loaded = vectors + apart if is_shifted else vectors
+            loads = sets * (
+                loaded * model.load_cycles(model.lanes, shift == 0 or is_shifted) + 2 / costs.loads_per_cycle
+            )
+            shifts = sets * vectors * costs.wide_shift_cycles if is_shifted else 0.0
+            work = max(model.beside(multiply + shifts, loads), costs.fma_latency_cycles) + costs.kernel_cycles
+            turn = math.hypot(work, sets * vectors * missing * costs.line_cycles)
+            lengths, loops = np.unique(turns[:, shift], return_counts=True)
+            pairs = zip(lengths.tolist(), loops.tolist(), strict=True)
+            total += sum(count * (model.loop_cycles(work * length) + turn * length) for length, count in pairs)
+        return total
+
+    def _others(self, layer: TiledConvolution, words: Words, strip: Strip) -> float:
+        """Return the cycles of words, of sums that wait between blocks, and of the ends of a tile."""
+        model, vectors = layer.model, words.vectors * len(strip.chunks)
+        blocks = len(self._count(words)) // self._filters
+        made = words.parities[0] * words.parities[1] * words.depth * ceil_div(strip.columns + words.shifts, words.lanes)
+        expansion = blocks * words.channels * made * words.packed * _EXPANSION / WORD / self._target.pipes
+        waits = (blocks - 1) * vectors * (1.0 + model.costs.line_cycles) / 2
+        return expansion + self._filters * (waits + vectors * model.costs.store_cycles)
+
+    def _count(self, words: Words) -> np.ndarray:
+        """Return the entries of each block of channels and filter, by shifts."""
+        key = words.channels, words.shifts
+        if key not in self._counts:
+            channels = int(self._cover.channels.max(initial=0)) + 1
+            counts = self._cover.counts(words, self._filters, channels)
+            self._counts[key] = counts.reshape(-1, words.shifts + 1)
+        return self._counts[key]

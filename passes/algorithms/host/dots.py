@@ -6,9 +6,11 @@ A word is the same place of four channels, so that a layer has a quarter of its 
 from __future__ import annotations
 
 import abc
+import functools
 import math
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,6 +39,8 @@ from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
 from patc.targets import Target
+
+ROUNDING = 8  # vector instructions that make a vector of sums a quarter of a vector of words
 
 
 class _Dots(HostAlgorithm):
@@ -121,10 +125,20 @@ class DotLanes(_Dots):
         filter_lanes.FilterLanes.of(loops, weights).emit()
 
 
+@functools.lru_cache(maxsize=64)
+def with_dots(target: Target) -> Target:
+    """Return a CPU as cost models see it whose multiply-adds are dot products of words, and whose sums are rounded."""
+    costs, dots = target.core_costs(), dots_of(target)
+    latency = dots.latency_cycles or costs.fma_latency_cycles
+    stores = costs.store_cycles + ROUNDING / target.pipes
+    lanes = max(1, round(target.fma_lanes / dots.instructions))
+    return replace(target, fma_lanes=lanes, costs=replace(costs, fma_latency_cycles=latency, store_cycles=stores))
+
+
 def layer_of(op: Any, target: Target, threads: int) -> TiledConvolution:
     """Return a layer as its tiles are costed: with the words that each filter reads for channels."""
     words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
-    return TiledConvolution.of(op, target, words, threads)
+    return TiledConvolution.of(op, with_dots(target), words, threads)
 
 
 def _is_depthwise(op: Any) -> bool:
@@ -214,7 +228,7 @@ class DotRows(HostAlgorithm):
         return op.residual is None and not Activation.of(op).arrays
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        model, images, filters = core_model(op, target), op.input.type.shape[0], padded_filters(op)
+        model, images, filters = core_model(op, with_dots(target)), op.input.type.shape[0], padded_filters(op)
         lanes = next((size for size in (model.lanes, model.lanes // 2, 4) if 4 <= size <= filters), 4)
         vectors = max(1, min(4, filters // lanes))
         rows = min(images, max(1, (model.registers - vectors - 1) // (vectors + 1)))

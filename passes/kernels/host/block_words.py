@@ -4,69 +4,136 @@ A word holds four neighbours of one channel, Q(y, x) = [I(y, x), I(y, x+1), I(y+
 entries of a word's place and four weights. All patterns of four neighbours are one entry at some place, any mask is
 covered by a few:
 
-    for tile of rows:
-      for channel: its words, in scratch memory of the thread
-      for four filters:
-        for each: for entry: sums += dot(words at its place, weights)    # sums of the tile in registers
-        store activation(sums * factors)
+    for tile of rows x columns:
+      for block of channels:
+        for channel: its words, in scratch memory of the thread, which stays in the first-level cache
+        for filter: for entry: sums += dot(words at its place, weights)    # sums of the tile in registers
+      store activation(sums * factors)
+
+Sums wait in memory between blocks, and until those of four filters are there. Rows of words begin on a vector; entries
+whose words lie one column to the right are together, so that vectors are loaded once and shifted (see
+`pattern-vectorize`). With a stride, words of each parity of rows and columns are apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch_mlir import ir
 
 from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
+from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.host.accumulators import join
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.tiling import Chunk
 
-_LINE = 16  # words
-
 
 @dataclass(frozen=True)
-class Scratch:
-    """The words of a tile of `rows` x `width` outputs, in rows of `pitch`, planes of `plane` words.
+class Words:
+    """The words of one tile and one block of channels, in memory.
 
     Attributes:
-        packed: rows that one vector holds, where they are short.
-        sums: words in front of them, for the sums of four filters.
+        window: of the layer.
+        rows, columns: of the outputs of a tile.
+        lanes: of a vector.
+        channels: of a block, a multiple of four.
     """
 
+    window: Window
     rows: int
-    pitch: int
-    plane: int
+    columns: int
+    lanes: int
     channels: int
-    packed: int
-    sums: int
 
-    @staticmethod
-    def of(rows: int, width: int, lanes: int, channels: int) -> Scratch:
-        covered = tiling.covered(width, lanes)
-        packed = lanes // covered if width < covered < lanes else 1
-        pitch = covered if packed > 1 else ceil_div(covered + 1, _LINE) * _LINE
-        # Planes an odd number of lines apart share no set of a cache.
-        lines = ceil_div((rows + 1) * pitch, _LINE) | 1
-        sums = WORD * rows * ceil_div(covered, _LINE) * _LINE
-        return Scratch(rows, pitch, lines * _LINE, ceil_div(channels, WORD) * WORD, packed, sums)
+    @property
+    def shifts(self) -> int:
+        """Columns that words may lie to the right of their output."""
+        return (self.window.kernel[1] - 2) // self.window.strides[1]
+
+    @property
+    def packed(self) -> int:
+        """Rows that one vector holds, where they are short."""
+        width = 1 << (self.columns + self.shifts - 1).bit_length()
+        return max(1, self.lanes // max(width, tiling.NARROWEST))
 
     @property
     def vectors(self) -> int:
-        """Vectors of a column of chunks."""
+        """Vectors of a column of chunks: vector v holds the rows v, v + vectors and so on."""
         return ceil_div(self.rows, self.packed)
 
     @property
-    def size(self) -> int:
-        return self.sums + self.channels * self.plane + _LINE
+    def parities(self) -> tuple[int, int]:
+        """Rows and columns of words that lie apart for a stride, of those that any kernel reads."""
+        (height, width), strides = self.window.kernel, self.window.strides
+        return min(strides[0], height - 1), min(strides[1], width - 1)
 
-    def place(self, channel: int, y: int, x: int) -> int:
-        """Return where the word of a block is that is (y, x) behind the window's begin, for the tile's first output."""
-        return self.sums + channel * self.plane + y * self.pitch + x
+    @property
+    def depth(self) -> int:
+        """Rows of vectors of a plane."""
+        return self.vectors + (self.window.kernel[0] - 2) // self.window.strides[0]
+
+    @property
+    def pitch(self) -> int:
+        """Words from a row of vectors to the next."""
+        return self.lanes if self.packed > 1 else ceil_div(self.columns + self.shifts, self.lanes) * self.lanes
+
+    @property
+    def plane(self) -> int:
+        """Words of one channel."""
+        return self.parities[0] * self.parities[1] * self.depth * self.pitch
+
+    @property
+    def sums_pitch(self) -> int:
+        """Elements from a row of vectors of sums to the next."""
+        return ceil_div(self.columns, self.lanes) * self.lanes
+
+    @property
+    def sums(self) -> int:
+        """Elements of the sums of one filter."""
+        return self.vectors * self.sums_pitch
+
+    @property
+    def size(self) -> int:
+        """Words of a block, and of the vector behind them, which is loaded."""
+        return self.channels * self.plane + self.lanes
+
+    def place(self, y: int, x: int) -> tuple[int, int]:
+        """Return where, in the plane of a channel, the words are of a block that is (y, x) behind the window's begin,
+        as the place of a row of vectors and the columns to the right of it."""
+        (down, odd_row), (right, odd_column) = (
+            divmod(number, stride) for number, stride in zip((y, x), self.window.strides, strict=True)
+        )
+        parity = odd_row * self.parities[1] + odd_column
+        return (parity * self.depth + down) * self.pitch, right
+
+    def rows_of(self, y: int, x: int) -> Iterator[int]:
+        """Yield where the row of words begins whose first one is (y, x) behind the window's begin."""
+        row, stride = divmod(y, self.window.strides[0])[0], self.window.strides[0]
+        start, _ = self.place(y % stride, x)
+        for part in range(self.packed):
+            vector = row - part * self.vectors
+            if 0 <= vector < self.depth:
+                yield start + vector * self.pitch + part * (self.lanes // self.packed)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Kept weights, in memory.
+
+    Attributes:
+        pairs: places in the words of a block, and weights.
+        ends: of the entries of each block, filter and shift, one more in front.
+    """
+
+    pairs: ir.Value
+    ends: ir.Value
 
 
 @dataclass(frozen=True)
@@ -74,17 +141,22 @@ class BlockWords:
     """The loops.
 
     Attributes:
-        scratch: how the memory is used, `memory`, from `start` on.
-        entries: places and weights, a pair each.
-        ends: of the entries of each filter, one more in front.
+        words: how those of a block lie in memory; behind them are sums, those of a filter in `area` elements.
+        blocks: of channels.
+        memory: holds both, from `start` on.
     """
 
     loops: QuantisedLoops
-    scratch: Scratch
+    words: Words
+    blocks: int
     memory: ir.Value
     start: Index
-    entries: ir.Value
-    ends: ir.Value
+    entries: Entries
+
+    @staticmethod
+    def memory_size(words: Words, filters: int, blocks: int) -> int:
+        """Return the elements of `memory`: words, and sums that wait, of all filters between blocks, else of four."""
+        return words.size + words.sums * (filters if blocks > 1 else WORD)
 
     def emit(self) -> None:
         """Emit all loops."""
@@ -92,80 +164,130 @@ class BlockWords:
         self.loops.for_tiles(lambda tile: b.each(work.first_filter, work.last_filter, lambda _: self._tile(tile)))
 
     def _tile(self, tile: Tile) -> None:
-        b, loops = self.loops.b, self.loops
+        b, loops, last = self.loops.b, self.loops, self.blocks - 1
         base = loops.base(tile)
-        b.each(0, self.scratch.channels // WORD, lambda plane: self._expand(tile, base, plane))
+
+        def park(block: Index, is_first: bool) -> None:
+            self._expand(tile, base, block)
+            b.each(0, loops.channels, lambda one: self._one_filter(tile, one, (block, is_first), 0))
+
+        if self.blocks > 1:
+            park(0, True)
+        if self.blocks > 2:
+            b.each(1, last, lambda block: park(block, False))
+        self._expand(tile, base, last)
         b.each(0, loops.channels // loops.group, lambda number: self._group(tile, b.mul(number, loops.group)))
 
-    def _expand(self, tile: Tile, base: Index, plane: ir.Value) -> None:
-        """Write the words of four channels."""
-        b, source, scratch = self.loops.b, self.loops.source, self.scratch
-        given = b.add(base, b.mul(plane, source.layout.plane))
-        made = b.add(self.start, b.mul(plane, WORD * scratch.plane))
-        chunks = tiling.cut(tile.chunks[-1].column + tile.chunks[-1].valid + 1, self.loops.schedule.lanes)
-        for chunk in chunks:
-            above: tuple[ir.Value, ir.Value] | None = None
-            for row in range(tile.rows + 2):
-                pair = self._pair(given, row, chunk)
-                if above is not None:
-                    for member, words in enumerate(_blocks(b, above, pair)):
-                        b.store(words, self.memory, made, scratch.place(member, row - 1, chunk.column))
-                above = pair
+    def _expand(self, tile: Tile, base: Index, block: Index) -> None:
+        """Write the words of a block of channels."""
+        b, source, words = self.loops.b, self.loops.source, self.words
+        fours, all_of_them = words.channels // WORD, source.channels
+        first = b.mul(block, fours)
+        count = b.subtract(b.index(b.minimum(b.add(first, fours), all_of_them)), b.index(first))
 
-    def _pair(self, base: Index, row: int, chunk: Chunk) -> tuple[ir.Value, ir.Value]:
+        def four(number: ir.Value) -> None:
+            given = b.add(base, b.mul(b.add(first, number), source.layout.plane))
+            self._expand_four(tile, given, b.add(self.start, b.mul(number, WORD * words.plane)))
+
+        b.each(0, count, four)
+
+    def _expand_four(self, tile: Tile, given: Index, made: Index) -> None:
+        """Write the words of four channels, whose bytes are those of the words at `given`."""
+        b, words, (height, _) = self.loops.b, self.words, self.loops.window.kernel
+        down, parities = self.loops.window.strides[0], words.parities
+        rows = down * (tile.rows - 1) + height
+        columns = tile.chunks[-1].column + tile.chunks[-1].valid + words.shifts
+        for chunk in tiling.cut(columns, self.loops.schedule.lanes):
+            for x in range(parities[1]):
+                above: tuple[ir.Value, ir.Value] | None = None
+                for y in range(rows):
+                    pair = self._pair(given, (y, x), chunk)
+                    if above is not None and (y - 1) % down < parities[0]:
+                        places = list(words.rows_of(y - 1, x))
+                        for member, value in enumerate(_blocks(b, above, pair)):
+                            for place in places:
+                                b.store(value, self.memory, made, member * words.plane + place + chunk.column)
+                    above = pair
+
+    def _pair(self, base: Index, place: tuple[int, int], chunk: Chunk) -> tuple[ir.Value, ir.Value]:
         """Return the bytes of words and of their neighbours on the right, those of even and those of odd channels."""
-        b, loops = self.loops.b, self.loops
-        left, right = (loops.input_vector(base, row, (0, 0, x), chunk) for x in (0, 1))
+        b, loops, (y, x) = self.loops.b, self.loops, place
+        left, right = (loops.input_vector(base, 0, (0, y, x + more), chunk) for more in (0, 1))
         low, high = 0x00FF00FF, -0x00FF0100
         even = b.bits_or(b.bits_and(left, low), b.shift_left(b.bits_and(right, low), 8))
         odd = b.bits_or(b.bits_and(b.shift_right(left, 8, signed=False), low), b.bits_and(right, high))
         return even, odd
 
+    def _one_filter(self, tile: Tile, filter_: Index, block: tuple[Index, bool], member: Index) -> None:
+        """Add the products of a block, which may be the first one, to the sums of a filter that wait."""
+        place = self._waiting(member, filter_)
+        self._park(tile, place, self._sums(tile, filter_, block[0], None if block[1] else place))
+
     def _group(self, tile: Tile, first: Index) -> None:
-        """Compute the filters whose results are stored together."""
-        b, loops, lanes = self.loops.b, self.loops, max(chunk.lanes for chunk in tile.chunks)
-        step = ceil_div(tile.rows, self.scratch.packed) * self.scratch.packed * len(tile.chunks) * lanes
+        """Finish the filters whose results are stored together, with the last block."""
+        b, loops, block = self.loops.b, self.loops, (self.blocks - 1, self.blocks == 1)
+        members = range(loops.group)
+        b.each(0, loops.group, lambda member: self._one_filter(tile, b.add(first, member), block, member))
+        sums = [self._parked_rows(tile, self._waiting(member, b.add(first, member))) for member in members]
+        loops.store_group(tile, [tile.by_row(each) for each in sums], first)
 
-        def one(member: ir.Value) -> None:
-            place = b.add(self.start, b.mul(member, step))
-            for number, value in enumerate(self._sums(tile, b.add(first, member))):
-                b.store(value, self.memory, place, number * lanes * self.scratch.packed)
+    def _waiting(self, member: Index, filter_: Index) -> Index:
+        """Return where the sums of a filter wait."""
+        b, size = self.loops.b, self.words.sums
+        return b.add(b.add(self.start, self.words.size), b.mul(filter_ if self.blocks > 1 else member, size))
 
-        if loops.group > 1 or self.scratch.packed > 1:
-            b.each(0, loops.group, one)
-            members = [self._parked(tile, b.add(self.start, member * step), lanes) for member in range(loops.group)]
-        else:
-            members = [self._sums(tile, first)]
-        loops.store_group(tile, [tile.by_row(member) for member in members], first)
+    def _vectors(self, tile: Tile) -> list[tuple[int, int]]:
+        """Return the rows of vectors and the columns of a tile's sums; lanes without an output hold anything."""
+        chunks = tile.chunks[:1] if self.words.packed > 1 else tile.chunks
+        rows = range(self.words.vectors)
+        return [(row, chunk.column) for row in rows for chunk in chunks]
 
-    def _parked(self, tile: Tile, start: Index, lanes: int) -> Vectors:
-        """Return the sums of a filter that were stored, `lanes` for each vector."""
-        b, chunks = self.loops.b, tile.chunks * tile.rows
-        return [b.load(self.memory, start, number * lanes, chunk.lanes) for number, chunk in enumerate(chunks)]
+    def _park(self, tile: Tile, place: Index, sums: Vectors) -> None:
+        """Store the sums of a filter."""
+        for (row, column), value in zip(self._vectors(tile), sums, strict=True):
+            self.loops.b.store(value, self.memory, place, row * self.words.sums_pitch + column)
 
-    def _sums(self, tile: Tile, filter_: Index) -> Vectors:
-        """Return the sums of a filter, of several rows a vector where they are packed."""
-        b, scratch = self.loops.b, self.scratch
-        if scratch.packed > 1:
+    def _parked_rows(self, tile: Tile, place: Index) -> Vectors:
+        """Return the sums of a filter that wait, row by row."""
+        b, words, found = self.loops.b, self.words, []
+        for row in range(tile.rows):
+            part, vector = divmod(row, words.vectors)
+            first = vector * words.sums_pitch + part * (words.lanes // words.packed)
+            found += [b.load(self.memory, place, first + chunk.column, chunk.lanes) for chunk in tile.chunks]
+        return found
+
+    def _sums(self, tile: Tile, filter_: Index, block: Index, place: Index | None) -> Vectors:
+        """Return the sums of a filter with the products of a block of channels.
+
+        Args:
+            place: where those of the blocks before wait; None in the first.
+        """
+        b, vectors, shifts, sets = self.loops.b, self._vectors(tile), self.words.shifts + 1, self.loops.schedule.sums
+        if place is None:
             bias = b.load_scalar(self.loops.epilogue.bias, filter_)
-            first = [b.broadcast(bias, tile.chunks[0].lanes * scratch.packed)] * scratch.vectors
+            sums = [b.broadcast(bias, self.words.lanes)] * len(vectors)
         else:
-            first = self.loops.first_accumulators(tile, filter_)
+            pitch, lanes = self.words.sums_pitch, self.words.lanes
+            sums = [b.load(self.memory, place, row * pitch + column, lanes) for row, column in vectors]
+        sums += [b.splat(0, self.words.lanes, b.i32)] * (len(vectors) * (sets - 1))
+        number = b.mul(b.add(b.mul(block, self.loops.channels), filter_), shifts)
+        ends = [b.load_index(self.entries.ends, b.add(number, shift)) for shift in range(shifts + 1)]
+        for shift in range(shifts):
+            add = partial(self._entries, vectors, shift)
+            sums = b.loop(ends[shift], ends[shift + 1], sums, add, sets)
+        return join(b, sums, sets)
 
-        def entry(number: ir.Value, sums: Vectors) -> Vectors:
-            pair = b.mul(number, 2)
-            place = b.add(self.start, b.load_index(self.entries, pair))
-            weights, made = b.load_scalar(self.entries, b.add(pair, 1)), []
-            for position, total in enumerate(sums):
-                row, column = divmod(position, len(tile.chunks))
-                chunk = tile.chunks[column]
-                lanes, offset = chunk.lanes * scratch.packed, row * scratch.packed * scratch.pitch + chunk.column
-                data = b.load(self.memory, place, offset, lanes)
-                made.append(self.loops.product(b.broadcast(weights, lanes), data, total))
-            return made
-
-        begin, end = (b.load_index(self.ends, b.add(filter_, place)) for place in (0, 1))
-        return b.loop(begin, end, first, entry)
+    def _entries(self, vectors: list[tuple[int, int]], shift: int, first: ir.Value, sums: Vectors) -> Vectors:
+        """Add the products of neighbouring entries, one for each set of sums."""
+        b, made = self.loops.b, list[ir.Value]()
+        for member in range(len(sums) // len(vectors)):
+            pair = b.mul(b.add(first, member), 2)
+            place = b.add(self.start, b.load_index(self.entries.pairs, pair))
+            weights = b.load_scalar(self.entries.pairs, b.add(pair, 1))
+            for (row, column), total in zip(vectors, sums[len(made) :], strict=False):
+                data = b.load(self.memory, place, row * self.words.pitch + column + shift, self.words.lanes)
+                made.append(self.loops.product(b.broadcast(weights, self.words.lanes), data, total))
+        return made
 
 
 def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value, ir.Value]) -> Vectors:
@@ -180,23 +302,67 @@ def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value,
     return made
 
 
-def cover(weight: np.ndarray, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
-    """Return the entries of F x C x KH x KW weights of i8 as pairs of i32, and where those of each filter end."""
-    pairs: list[tuple[int, int]] = []
-    ends = [0]
-    for kernels in weight:
-        for channel in np.flatnonzero(kernels.any(axis=(1, 2))):
-            for y, x, four in blocks_of(kernels[channel]):
-                pairs.append((scratch.place(int(channel), y, x), int.from_bytes(four, "little", signed=True)))
-        ends.append(len(pairs))
-    return np.array(pairs or [(scratch.sums, 0)], np.int32), np.array(ends, np.int32)
+@dataclass(frozen=True)
+class Cover:
+    """The 2x2 blocks that cover the weights of a layer.
+
+    Attributes:
+        filters, channels: of each block.
+        places: of each, rows and columns behind the window's begin, N x 2.
+        weights: of each, a word.
+    """
+
+    filters: np.ndarray
+    channels: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+
+    @staticmethod
+    def of(weight: np.ndarray) -> Cover:
+        """Return the blocks of F x C x KH x KW weights of i8."""
+        kept = np.argwhere(weight.any(axis=(2, 3)))
+        kernels = weight[tuple(kept.T)]
+        masks, numbers = np.unique(kernels != 0, axis=0, return_inverse=True)
+        parts = [(np.zeros((0, 2), int), np.zeros((0, 2), int), np.zeros((0, WORD), np.int8))]
+        for number, mask in enumerate(masks):
+            own = np.flatnonzero(numbers.ravel() == number)
+            for y, x, taken in blocks_of(mask):
+                four = (kernels[own, y : y + 2, x : x + 2] * taken).reshape(-1, WORD)
+                parts.append((kept[own], np.full((len(own), 2), (y, x)), four))
+        where, places, fours = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Cover(where[:, 0], where[:, 1], places, np.ascontiguousarray(fours).view("<i4").ravel())
+
+    def counts(self, words: Words, filters: int, channels: int) -> np.ndarray:
+        """Return how many of them each block of channels, filter and shift have."""
+        keys, size = self._keys(words, filters)
+        return np.bincount(keys, minlength=ceil_div(channels, words.channels) * size)
+
+    def entries(self, words: Words, filters: int, channels: int, sets: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs and ends of `Entries`, of i32; as many that a loop goes through as `sets` divides, some
+        without weights."""
+        keys, _ = self._keys(words, filters)
+        counts = self.counts(words, filters, channels)
+        ends = np.concatenate([[0], np.cumsum(-(-counts // sets) * sets)])
+        order = np.lexsort((self.places[:, 0], self.channels, keys))
+        first = np.concatenate([[0], np.cumsum(counts)])[keys[order]]
+        starts = np.array([words.place(*place)[0] for place in self.places[order]], int)
+        pairs = np.zeros((max(int(ends[-1]), 1), 2), np.int32)
+        target = ends[keys[order]] + np.arange(len(order)) - first
+        pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts
+        pairs[target, 1] = self.weights[order]
+        return pairs, ends.astype(np.int32)
+
+    def _keys(self, words: Words, filters: int) -> tuple[np.ndarray, int]:
+        """Return the numbers of the loops that they are in, and how many of those a block of channels has."""
+        shifts, right = words.shifts + 1, self.places[:, 1] // words.window.strides[1]
+        return (self.channels // words.channels * filters + self.filters) * shifts + right, filters * shifts
 
 
-def blocks_of(kernel: np.ndarray) -> list[tuple[int, int, bytes]]:
-    """Return the places and weights of 2x2 blocks that cover the weights of a kernel that are not zero: the block with
-    most weights that are left, again and again."""
-    left, found = kernel.copy(), []
-    places = [(y, x) for y in range(kernel.shape[0] - 1) for x in range(kernel.shape[1] - 1)]
+def blocks_of(mask: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
+    """Return the places of 2x2 blocks that cover the kept weights of a kernel, and which of them each one has: the
+    block with most that are left, again and again."""
+    left, found = mask.copy(), []
+    places = [(y, x) for y in range(mask.shape[0] - 1) for x in range(mask.shape[1] - 1)]
 
     def covered(place: tuple[int, int]) -> int:
         y, x = place
@@ -204,6 +370,6 @@ def blocks_of(kernel: np.ndarray) -> list[tuple[int, int, bytes]]:
 
     while left.any():
         y, x = max(places, key=covered)
-        found.append((y, x, left[y : y + 2, x : x + 2].tobytes()))
-        left[y : y + 2, x : x + 2] = 0
+        found.append((y, x, left[y : y + 2, x : x + 2].copy()))
+        left[y : y + 2, x : x + 2] = False
     return found

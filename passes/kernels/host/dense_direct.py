@@ -23,7 +23,6 @@ from patc.passes.kernels.host.accumulators import join, longest_part, zeros_like
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.loops import Loops, Turn
 
-_MOST_TAPS = 64  # of a window whose taps all have code of their own
 _COLUMNS = 8  # of a larger one that have code: times its stride, so that all turns read alike
 
 
@@ -137,7 +136,7 @@ class DenseDirect:
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""
         b, loops, (height, width) = self.loops.b, self.loops, self.loops.window.kernel
-        if self._taps <= _MOST_TAPS:
+        if self._taps <= loops.most_taps:
             for y in range(height):
                 accumulators = self._columns(tile, (base, weights), (y, range(width)), accumulators)
             return list(accumulators)

@@ -75,6 +75,11 @@ class Loops(Ends):
             self.for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
 
     @property
+    def most_taps(self) -> int:
+        """Taps of the largest window that all have code of their own."""
+        return 64
+
+    @property
     def row_tiles(self) -> int:
         """Row tiles of all images."""
         return self.output.images * ceil_div(self.output.height, min(self.schedule.rows, self.output.height))

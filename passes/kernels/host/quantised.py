@@ -45,6 +45,11 @@ class QuantisedLoops(Loops):
         return self.results
 
     @property
+    def most_taps(self) -> int:
+        # LLVM would go through all taps of one sum after the other, and keep the inputs in memory meanwhile.
+        return 25
+
+    @property
     def group(self) -> int:
         return 1 if self.output.quantisation is None else WORD
 

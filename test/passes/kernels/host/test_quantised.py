@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from patc.context import make_context
 from patc.dialects.schedules import Schedule
 from patc.mlir_files import parse_module
 from patc.parameters import ParameterStore
+from patc.passes.ir.windows import Window
+from patc.passes.kernels.host.block_words import Cover, Words, blocks_of
 
 NATIVE = ("host", "x86-64-v3", "x86-64-v4")
 EMULATED = ("aarch64-linux", "aarch64-linux:cortex-a53")  # with dot products, and without
@@ -187,29 +190,55 @@ def check_reference(net: QuantisedNet, results: list[Value]) -> None:
         np.testing.assert_array_equal(found, wanted.array)
 
 
-@pytest.mark.parametrize("size", [(7, 7), (9, 33)])
-def test_few_weights_by_blocks(size: tuple[int, int]) -> None:
-    """Kernels of four neighbours, of other masks, and none; filters without any weight."""
-    generator = np.random.default_rng(size[1])
-    net = QuantisedNet(False)
-    x = net.quantise(net.input(generator.normal(size=(2, 6, *size))), Scale(0.03, 100))
-    weight, scales, bias = weights(generator, (10, 6, 3, 3))
-    weight[generator.random((10, 6)) < 0.6] = 0
-    weight[generator.random(weight.shape) < 0.5] = 0
+def few_weights(seed: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
+    """A convolution whose kernels are four neighbours, other masks, and none; filters without any weight."""
+    choices, generator = random.Random(seed), np.random.default_rng(seed)
+    net = QuantisedNet(signed)
+    size = choices.choice([(7, 7), (9, 33), (14, 14), (5, 18)])
+    kernel, stride, channels = choices.choice([2, 3, 3, 5]), choices.choice([1, 2]), choices.choice([3, 6, 21])
+    x = net.quantise(net.input(generator.normal(size=(choices.choice([1, 2]), channels, *size))), random_scale(choices))
+    weight, scales, bias = weights(generator, (10, channels, kernel, kernel))
+    weight[generator.random((10, channels)) < 0.4] = 0
+    weight[generator.random(weight.shape) < 0.6] = 0
     weight[3] = 0
-    residual = net.quantise(net.input(generator.normal(size=(2, 10, *size))), Scale(0.02, 7))
-    y = net.conv(x, weight, scales, bias, Scale(0.05, 9), pad=1, residual=residual, activation="relu")
-    real = net.conv(x, weight, scales, bias, None, pad=1)
-    results = [net.dequantise(y), real]
+    window = {"stride": stride, "pad": choices.randint(0, 1)}
+    real = net.conv(x, weight, scales, bias, None, **window)
+    residual = net.quantise(net.input(generator.normal(size=real.array.shape)), random_scale(choices))
+    activation = choices.choice(["none", "relu"])
+    y = net.conv(x, weight, scales, bias, random_scale(choices), **window, residual=residual, activation=activation)
+    return net, [net.dequantise(y), real]
 
-    def blocks(op: Any, candidates: list[Schedule]) -> Schedule:
+
+def blocks_drawn(choices: random.Random) -> Callable[[Any, list[Schedule]], Schedule]:
+    """Return a choice of the tiles, blocks of channels and sets of sums of block words."""
+
+    def choose(op: Any, candidates: list[Schedule]) -> Schedule:
         chosen = [each for each in candidates if each.algorithm == "block-words"]
         assert chosen or op.operation.name != "pattern.conv2d"
-        return random.Random(0).choice(chosen or candidates)
+        picked = choices.choice(chosen or candidates)
+        return replace(picked, filters=choices.choice([4, 8, picked.filters])) if chosen else picked
 
+    return choose
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_few_weights_by_blocks(seed: int) -> None:
+    net, results = few_weights(seed, signed=False)
     for target in NATIVE:
-        for found, wanted in zip(run_quantised(net, results, target, choose=blocks), results, strict=True):
-            np.testing.assert_array_equal(found, wanted.array, err_msg=target)
+        found = run_quantised(net, results, target, choose=blocks_drawn(random.Random(seed)))
+        for value, wanted in zip(found, results, strict=True):
+            np.testing.assert_array_equal(value, wanted.array, err_msg=target)
+    check_reference(net, results)
+
+
+@pytest.mark.parametrize("target", EMULATED)
+@pytest.mark.parametrize("seed", range(3))
+def test_few_weights_by_blocks_on_arm(seed: int, target: str) -> None:
+    pytest.importorskip("unicorn")
+    net, results = few_weights(seed, signed=True)
+    found = run_quantised(net, results, target, choose=blocks_drawn(random.Random(seed)))
+    for value, wanted in zip(found, results, strict=True):
+        np.testing.assert_array_equal(value, wanted.array)
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -230,3 +259,26 @@ def test_blocks_that_threads_divide(threads: int) -> None:
 
     found = run_quantised(net, [net.dequantise(y)], "host", threads, divided)
     np.testing.assert_array_equal(found[0], net.dequantise(y).array)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (2, 4)])
+def test_blocks_cover_each_weight_once(size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(size[0])
+    for _ in range(20):
+        mask = generator.random(size) < 0.5
+        covered = np.zeros(size, int)
+        for y, x, taken in blocks_of(mask):
+            covered[y : y + 2, x : x + 2] += taken
+        np.testing.assert_array_equal(covered, mask)
+
+
+def test_entries_are_whole_turns_of_each_loop() -> None:
+    weight = np.random.default_rng(0).integers(-1, 2, (6, 10, 3, 3)).astype(np.int8)
+    words = Words(Window((3, 3)), 4, 20, 16, 4)
+    cover = Cover.of(weight)
+    pairs, ends = cover.entries(words, 6, 10, 2)
+    counts = cover.counts(words, 6, 10)
+    assert len(ends) == 3 * 6 * 2 + 1 and ends[0] == 0 and ends[-1] == len(pairs)
+    np.testing.assert_array_equal(np.diff(ends), -(-counts // 2) * 2)
+    assert counts.sum() == len(cover.weights) == np.count_nonzero(pairs[:, 1])
+    assert pairs[:, 0].max() < words.size and not np.any(pairs[:, 0] % 16)
