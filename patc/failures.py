@@ -86,6 +86,11 @@ def explained(call: Mapping[str, Any], again: Callable[[Path], object]) -> Itera
     except Exception as error:
         if isinstance(error, InternalError) or not is_fault(error) or shows_tracebacks():
             raise
+        from patc.plugins import blamed
+
+        foreign = blamed(error)
+        if foreign is not None:
+            raise foreign from error
         folder = make_folder()
         if folder is not None:
             write_report(folder, {"what": describe_fault(error), **call}, error=error)

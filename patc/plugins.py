@@ -15,15 +15,21 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular
 from patc.python_files import naming_errors, run_file
 
 PASSES, LAYERS, FORMATS = GROUPS = ("patc.passes", "patc.layers", "patc.formats")
+
+_loaded: set[Path] = set()  # by `load_file`
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,30 @@ def fingerprint() -> list[str]:
     return [f"{plugin.entry.value} {plugin} {_digest(plugin.entry)}" for group in GROUPS for plugin in plugins(group)]
 
 
+def blamed(error: BaseException) -> PatcError | None:
+    """Return the line about an error that code of a plugin or of a loaded file raised, or what that called, while patc
+    ran it; None where none of them took part."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        owner = _owner(Path(os.path.abspath(frame.filename)))
+        if owner is not None:
+            line = f"{owner} raised {type(error).__name__}: {first_line(error)}"
+            return PatcError(line, f"{frame.filename}:{frame.lineno}")
+    return None
+
+
+def _owner(file: Path) -> str | None:
+    """Return what a line calls the code in a file that was loaded for a plugin or by `load_file`."""
+    if file in _loaded:
+        return "its code"
+    for plugin in (plugin for group in GROUPS for plugin in plugins(group)):
+        module = sys.modules.get(plugin.entry.module.partition(".")[0])
+        folders = [Path(place).absolute() for place in getattr(module, "__path__", ())]
+        own = getattr(module, "__file__", None)
+        if any(folder in file.parents for folder in folders) or (own and file == Path(own).absolute()):
+            return str(plugin)
+    return None
+
+
 def load_file(path: str) -> None:
     """Run a file of Python code, and register the passes, kinds of layers and formats that it defines and does not
     register itself.
@@ -81,6 +111,7 @@ def load_file(path: str) -> None:
         PatcError: there is no such file, its code raises, or what it defines cannot be registered; the line names it.
     """
     check_regular(path, "a Python file")
+    _loaded.add(Path(path).absolute())
     with naming_errors("its code", path):
         module = run_file(Path(path))
         for value in list(vars(module).values()):

@@ -121,6 +121,11 @@ class UpstreamPass:
         return f"{self.name}{{{self.options}}}" if self.options else self.name
 
 
+def is_upstream(name: str) -> bool:
+    """Return whether the bindings know a pass or pipeline of this name."""
+    return _is_text(name) and "does not refer to a registered pass" not in _rejection(f"builtin.module({name})")
+
+
 def _is_text(text: str) -> bool:
     """Return whether the bindings take `text`, which a word of a command line with bytes that are no UTF-8 is not."""
     try:

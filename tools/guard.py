@@ -87,7 +87,10 @@ def _guarded(prog: str, work: Work, argv: Sequence[str]) -> int:
 
         try:
             status = work(argv)
-        except SystemExit:  # of argparse, after --help
+        except SystemExit as error:  # of argparse, after --help
+            foreign = _blamed(error)
+            if foreign is not None:
+                return _fail(prog, foreign)
             sys.stdout.flush()
             raise
         if status:
@@ -114,12 +117,24 @@ def _explain(prog: str, work: Work, argv: Sequence[str], error: Exception) -> Ex
 
     if _shows_tracebacks() or not is_fault(error):
         return error
+    foreign = _blamed(error)
+    if foreign is not None:
+        return foreign
     found = error.folder if isinstance(error, InternalError) else make_folder()
     if found is not None:
         write_report(found, {"what": describe_fault(error), "command": [prog, *argv]}, argv, error)
         if not isinstance(error, InternalError):
             _work_again(work, argv, found)
     return error if isinstance(error, InternalError) else InternalError(describe_fault(error), found)
+
+
+def _blamed(error: BaseException) -> Exception | None:
+    """Return the line about an error of a plugin; None for one of patc."""
+    if "patc.plugins" not in sys.modules or _shows_tracebacks():
+        return None
+    from patc.plugins import blamed
+
+    return blamed(error)
 
 
 def _work_again(work: Work, argv: Sequence[str], folder: Path) -> None:

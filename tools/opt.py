@@ -113,7 +113,7 @@ def _run(argv: Sequence[str]) -> int:
         guard.note(f"loading {file}")
         load_file(file)
     if arguments.list_passes:
-        sys.stdout.write("\n".join(_describe_pass(find_pass(name)) for name in known_passes()))
+        sys.stdout.write("\n".join(map(_describe_pass, known_passes())))
         return 0
     return _transform(arguments, _make_pipeline(arguments.pass_pipeline, flags))
 
@@ -160,7 +160,12 @@ def _separate_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, flags
 
 
-def _describe_pass(kind: type[Pass]) -> str:
+def _describe_pass(name: str) -> str:
+    """Return what there is to say of a pass; of one that cannot be loaded, why: it leaves the others readable."""
+    try:
+        kind = find_pass(name)
+    except PatcError as error:
+        return f"{name}\n    {error}\n"
     lines = [kind.name, f"    {kind.summary()}"]
     lines += [f"    {option.name}: {_describe_option(option)}" for option in kind.options()]
     return "\n".join(lines) + "\n"

@@ -123,6 +123,85 @@ def test_what_is_wrong_with_a_plugin_is_one_line(tmp_path: Path, group: str, cod
     assert found.returncode == 1 and said in found.stderr and len(found.stderr.splitlines()) == 1, found.stderr
 
 
+_OWN_PASS = """\
+from dataclasses import dataclass
+from typing import ClassVar
+from patc.passes.base import Pass
+
+@dataclass(frozen=True)
+class Own(Pass):
+    name: ClassVar[str] = "{name}"
+    def run(self, module, state):
+        {run}
+"""
+_OF_OWN = "plugin '{}' (patc.passes of {} 1.0)"
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("return {}['x']", "raised KeyError: 'x'"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+        ("from patc.passes.ir.modules import set_most_images; set_most_images(None, 1)", "raised AttributeError: "),
+    ],
+)
+def test_a_pass_that_raises_is_no_fault_of_patc(tmp_path: Path, run: str, said: str) -> None:
+    code = _OWN_PASS.format(name="own", run=run)
+    write_plugin(tmp_path, "own", "patc.passes", "own_code:Own", code)
+    found = opt(tmp_path, "--own", path=tmp_path)
+    assert found.returncode == 1 and len(found.stderr.splitlines()) == 1, found.stderr
+    assert f"own_code.py:9: {_OF_OWN.format('own', 'own')} {said}" in found.stderr
+    (tmp_path / "own.py").write_text(code.replace('"own"', '"mine"'))
+    found = opt(tmp_path, "--load", "own.py", "--mine")
+    assert found.returncode == 1 and len(found.stderr.splitlines()) == 1, found.stderr
+    assert f"own.py:9: its code {said}" in found.stderr
+
+
+def test_a_format_that_raises_is_no_fault_of_patc(tmp_path: Path) -> None:
+    code = (ROOT / "examples" / "extending" / "rows_format.py").read_text()
+    code = code.replace(
+        "        if weight.shape[2:] not in", "        weight['x']\n        if weight.shape[2:] not in", 1
+    )
+    write_plugin(tmp_path, "rows", "patc.formats", "rows_code:RowsFormat", code)
+    line = "import torch, patc; patc.compile(torch.nn.Linear(4, 4).eval(), (torch.zeros(1, 4),))"
+    found = run(tmp_path, "-c", line, path=tmp_path)
+    assert "error.PatcError" not in found.stderr and "PatcError: " in found.stderr, found.stderr
+    assert "plugin 'rows' (patc.formats of rows 1.0) raised IndexError" in found.stderr.splitlines()[-1]
+
+
+def test_names_that_others_have_are_refused(tmp_path: Path) -> None:
+    for name, owner in (("pattern-encode", "a pass of patc"), ("cse", "a pass of MLIR")):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_plugin(folder, name, "patc.passes", "own_code:Own", _OWN_PASS.format(name=name, run="pass"))
+        found = opt(folder, f"--{name}", path=folder)
+        said = f"patc-opt: error: {_OF_OWN.format(name, name)}: expected a name of its own, found that of {owner}\n"
+        assert (found.returncode, found.stderr) == (1, said)
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for package, module in (("first", "one_code"), ("second", "two_code")):
+        write_plugin(folder, package, "patc.passes", f"{module}:Own", _OWN_PASS.format(name="own", run="pass"))
+        entries = folder / f"{package}-1.0.dist-info" / "entry_points.txt"
+        entries.write_text(f"[patc.passes]\nown = {module}:Own\n")
+    found = opt(folder, "--own", path=folder)
+    owner = _OF_OWN.format("own", "first")
+    said = f"patc-opt: error: {_OF_OWN.format('own', 'second')}: expected a name of its own, found that of {owner}\n"
+    assert (found.returncode, found.stderr) == (1, said)
+    (tmp_path / "own.py").write_text(_OWN_PASS.format(name="cse", run="pass"))
+    assert (
+        "raised TypeError: expected one pass of a name, got two of 'cse'"
+        in opt(tmp_path, "--load", "own.py", "--cse").stderr
+    )
+
+
+def test_a_broken_plugin_leaves_the_list_of_passes_readable(tmp_path: Path) -> None:
+    write_plugin(tmp_path, "own", "patc.passes", "own_code:Own", "import nothing_of_that_name")
+    found = opt(tmp_path, "--list-passes", path=tmp_path)
+    assert (found.returncode, found.stderr) == (0, "")
+    said = f"{_OF_OWN.format('own', 'own')} raised ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    assert "pattern-encode\n" in found.stdout and f"own\n    {said}\n" in found.stdout
+
+
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     for code, said in (
         ("raise ValueError('no')", "own.py:1: error: its code raised ValueError: no"),
