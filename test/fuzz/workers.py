@@ -20,6 +20,7 @@ from outcome import Case
 HERE = Path(__file__).parent
 START_SECONDS = 300.0
 TRACEBACK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Worker:
     """A process that runs cases; a new one is started after each death.
 
     Args:
-        seconds: that a case may take; the first one has `START_SECONDS` more.
+        seconds: that a case may take, as `_Patience` counts them; the first one has `START_SECONDS` more.
         script: what the process runs.
     """
 
@@ -106,13 +107,15 @@ class Worker:
     def _listen(self) -> dict[str, Any]:
         """Return the next answer; a death or a hang is one too."""
         assert self.process is not None and self.process.stdout is not None
-        deadline = time.monotonic() + self.seconds + (START_SECONDS if self.fresh else 0)
+        patience = _Patience(self.process.pid, self.seconds + (START_SECONDS if self.fresh else 0))
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             piece = self.pending
             while b"\n" not in piece:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return self._interrupt()
+                if not selector.select(LOOK_SECONDS):
+                    if patience.ends():
+                        return self._interrupt(patience.seconds)
+                    continue
                 piece = os.read(self.process.stdout.fileno(), 1 << 16)
                 if not piece:
                     return self._bury()
@@ -122,14 +125,14 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _interrupt(self) -> dict[str, Any]:
+    def _interrupt(self, seconds: float) -> dict[str, Any]:
         """End a process that hangs, and say where it does."""
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR1)  # prints a traceback
         time.sleep(TRACEBACK_SECONDS)
         detail = self._read_printed()
         self.close()
-        return {"fault": "a hang", "detail": f"no end within {self.seconds:g} s\n{detail}"}
+        return {"fault": "a hang", "detail": f"no end within {seconds:g} s\n{detail}"}
 
     def _read_printed(self) -> str:
         said = [self.folder / name for name in ("startup", "printed") if (self.folder / name).exists()]
@@ -144,6 +147,34 @@ class Worker:
             raise RuntimeError(f"a worker does not start: {detail}")
         what = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return {"fault": f"the process died of {what}", "detail": detail}
+
+
+class _Patience:
+    """Counts the seconds that a process had. Those in which it could have run and others did are not among them, nor
+    those in which it was stopped together with this one: on a busy machine a start of five seconds took six minutes.
+
+    Args:
+        seconds: that it may have.
+    """
+
+    def __init__(self, process: int, seconds: float) -> None:
+        self.process, self.seconds, self.had = process, seconds, 0.0
+        self.last, self.waited = time.monotonic(), _seconds_in_queue(process)
+
+    def ends(self) -> bool:
+        """Return whether the process had its time; to be asked every `LOOK_SECONDS`."""
+        now, waited = time.monotonic(), _seconds_in_queue(self.process)
+        self.had += max(0.0, min(now - self.last, 2 * LOOK_SECONDS) - (waited - self.waited))
+        self.last, self.waited = now, waited
+        return self.had >= self.seconds
+
+
+def _seconds_in_queue(process: int) -> float:
+    """Return for how long a process was ready to run and did not; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _result(case: Case | None, answer: dict[str, Any]) -> Result:
