@@ -44,7 +44,7 @@ from patc.pruning.ranks import average, find_part, share_numbers, wait, wrap
 from patc.pruning.report import PruneReport
 from patc.pruning.run_log import COLUMNS, Epoch, check_extractor, check_identity, check_progress
 from patc.pruning.spec import PatternSpec
-from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases
+from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases, rate_share
 
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 # Of `last.pt`.
@@ -52,10 +52,6 @@ _FIELDS = (
     "identity", "shapes", "epoch", "model", "optimizer", "scaler", "log", "best", "histograms", "extractor", "spec",
 )  # fmt: skip
 _CHECKED_EVERY = 20  # steps between two looks at the loss: each waits for the device
-# Part of the learning rate that each phase starts and ends with; in between it follows a cosine.
-_RATES = {
-    "dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
-}  # fmt: skip
 _PRUNED = ("admm", "prune", "retrain")  # phases in which there is a pruner
 
 
@@ -254,7 +250,7 @@ class _Run:
         total, rate = torch.zeros((), device=self.device), 0.0
         batches = self.data.train.batches(batch_size, self.options.seed, epoch, self.part)
         for step, (images, labels) in enumerate(batches):
-            rate = self._learning_rate(phase, (epoch - phase.first) + step / steps)
+            rate = self.options.learning_rate * rate_share(phase, (epoch - phase.first) * steps + step, steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             try:
@@ -312,13 +308,6 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach().float()
-
-    def _learning_rate(self, phase: Phase, epochs: float) -> float:
-        first, last = _RATES[phase.kind]
-        share = last + (first - last) * (1 + math.cos(math.pi * epochs / phase.epochs)) / 2
-        # The first steps of dense training start from noise.
-        warm_up = min(1.0, (epochs + 0.02) / min(1.0, phase.epochs / 2)) if phase.kind == "dense" else 1.0
-        return self.options.learning_rate * share * warm_up
 
     def _check_loss(self, total: Tensor, epoch: int, step: int) -> None:
         if not bool(torch.isfinite(total)):

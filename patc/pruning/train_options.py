@@ -14,6 +14,11 @@ from patc.pruning.methods.base import Method
 
 OPTIMIZERS = ("sgd", "adamw")
 
+# Part of the learning rate that each phase starts and ends with; in between it follows a cosine.
+_RATES = {
+    "dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
+}  # fmt: skip
+_WARM_UP_STEPS = 100
 _EXTRACTION_SIZES = (32, 12, 8, 4)
 
 
@@ -122,6 +127,22 @@ def plan_phases(options: TrainOptions) -> tuple[Phase, ...]:
             phases.append(Phase(kind, first, epochs))
         first += epochs
     return tuple(phases)
+
+
+def rate_share(phase: Phase, step: int, steps: int) -> float:
+    """Return the part of the learning rate that a step has.
+
+    A run may start from noise. It warms up for an epoch, longer where that has only a few steps, but for no more than
+    half of its first phase.
+
+    Args:
+        step: of the phase, from 0.
+        steps: of an epoch.
+    """
+    first, last = _RATES[phase.kind]
+    share = last + (first - last) * (1 + math.cos(math.pi * step / (steps * phase.epochs))) / 2
+    warm_up = min(max(steps, _WARM_UP_STEPS), steps * phase.epochs / 2) if phase.first == 0 else 1
+    return share * min(1.0, (step + 1) / warm_up)
 
 
 def extraction_sizes(target: int | None) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from patc.pruning.evaluation import evaluate
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
 from patc.pruning.run_log import COLUMNS
 from patc.pruning.train import train
-from patc.pruning.train_options import TrainOptions, plan_phases
+from patc.pruning.train_options import Phase, TrainOptions, plan_phases, rate_share
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,7 +189,7 @@ SECRET = "model.conv2.parametrizations.weight.0._extra_state"
         ("dense", "histograms", [{0: 1}], "expected 'histograms.0' to be of masks from 1 to 511, found 0"),
         ("dense", "extractor", {}, "expected 'extractor' to be that of the phase 'dense', found a dict of 0"),
         ("dense", "model", None, "expected 'model' to be a dictionary, found None"),
-        ("dense", "model.fc.bias", None, "expected 'model.fc.bias' to be a tensor of 4 float32, found 'model.fc.bias' holding a NoneType"),
+        ("dense", "model.fc.bias", None, "expected 'model.fc.bias' to be a tensor of 4 float32, found 'model.fc.bias' holding NoneType"),
         ("dense", "model.fc.bias", torch.zeros(5), "expected 'model.fc.bias' to be a tensor of 4 float32, found a tensor of 5 float32"),
         ("dense", "model.fc.bias", torch.zeros(4).double(), "found a tensor of 4 float64"),
         ("dense", "model.fc.bias", torch.zeros(4).to_sparse(), "found 'model.fc.bias' sparse"),
@@ -343,6 +343,20 @@ def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("epochs", "steps", "warm_up"),
+    [(30, 400, 400), (60, 11, 100), (6, 11, 33), (1, 400, 200)],
+    ids=["an epoch", "a hundred steps", "half of a short phase", "half of one epoch"],
+)
+def test_runs_warm_up_by_steps_and_not_by_epochs_of_small_data_sets(epochs: int, steps: int, warm_up: int) -> None:
+    shares = [rate_share(Phase("dense", 0, epochs), step, steps) for step in range(epochs * steps)]
+    assert shares[0] <= 1 / warm_up and max(shares) <= 1
+    peak = shares.index(max(shares))
+    assert warm_up / 2 < peak <= warm_up  # the cosine falls meanwhile
+    assert shares[:peak] == sorted(shares[:peak]) and shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert rate_share(Phase("admm", epochs, 10), 0, steps) == 0.5  # later phases go on
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"admm_epochs": 0}, "admm epochs of 1 or more, found 0"),
@@ -424,7 +438,9 @@ def test_digits_come_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = next(data.test.batches(16))
     assert images.shape == (16, 3, 32, 32) and normalise(images).max() < 3 and labels.max() <= 9
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(PatcError, match=r"scikit-learn for the data set digits: pip install 'patc\[train\]'"):
+    with pytest.raises(
+        PatcError, match=r"scikit-learn for the data set digits, found none: pip install 'patc\[train\]'"
+    ):
         open_data("digits", 32)
 
 
