@@ -19,7 +19,9 @@ from patc.torch_files import find_fault, load_data
 PathLike = str | os.PathLike[str]
 StateDict = dict[str, Tensor]
 
-_SUFFIXES = (".pth", ".pt", ".safetensors")
+SAFETENSORS = ".safetensors"
+# Of `torch.save`: .ckpt is Lightning's, .bin that of transformers, .tar that of torchvision's old .pth.tar.
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", SAFETENSORS)
 _ADVICE = ": save model.state_dict(), or --trust-pickle reads it and runs what code it may hold"
 # What training loops call the weights, averaged ones first: those are meant for inference.
 _AVERAGED = re.compile(r"(^|_)ema(_|$)")
@@ -56,8 +58,10 @@ def read_checkpoint(weights: Weights, trust_pickle: bool = False) -> Checkpoint:
     """Return the weights in a file: its tensors, or those of an entry, such as 'model' beside 'epoch' and 'optimizer'.
 
     Args:
-        weights: a .pth, .pt or .safetensors file; a state dict or checkpoint is what it is.
-        trust_pickle: read a .pth or .pt file by unpickling, which runs code that it may hold; a whole module will do.
+        weights: a file of `torch.save`, named .pth, .pt, .ckpt, .bin or .tar, or a .safetensors file; a state dict or
+            checkpoint is what it is.
+        trust_pickle: read a file of `torch.save` by unpickling, which runs code that it may hold; a whole module will
+            do.
 
     Raises:
         PatcError: the file is missing, unreadable, or holds something else.
@@ -113,10 +117,11 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def _read(path: str, trust_pickle: bool) -> Any:
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
-        raise PatcError(f"expected a file named {', '.join(_SUFFIXES)}, found '{suffix}'", path)
-    if suffix == ".safetensors":
+        known = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+        raise PatcError(f"expected a file named {known}, found '{Path(path).suffix}'", path)
+    if suffix == SAFETENSORS:
         return _read_safetensors(path)
     return _unpickle(path) if trust_pickle else load_data(path, "state dict", _ADVICE)
 

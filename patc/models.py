@@ -211,7 +211,7 @@ def resnet18(weights: Weights | None = None, *, seed: int = 0, num_classes: int 
     All constructors of this module take the same arguments:
 
     Args:
-        weights: a state dict, or the file of one (.pth, .pt or .safetensors); None initialises from `seed`.
+        weights: a state dict, or the file of one, as `read_checkpoint` takes it; None initialises from `seed`.
         seed: seed of the initialisation; torch's global generator is neither read nor changed.
         num_classes: outputs of the last layer.
 

@@ -90,7 +90,7 @@ def find_fault(name: Any, value: Any) -> str | None:
     if not isinstance(name, str):
         return f"{name!r} as a name"
     if not isinstance(value, torch.Tensor):
-        return f"{name!r} holding a {type(value).__name__}"
+        return f"{name!r} holding {type(value).__name__}"
     if value.layout != torch.strided:
         return f"{name!r} sparse: save its to_dense()"
     if value.device.type == "meta":

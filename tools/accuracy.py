@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise PatcError(f"expected --limit of 1 or more, got {args.limit}")
     if args.confusion is not None:
+        from patc.pruning.plots import require_matplotlib
+
+        require_matplotlib()
         arguments.check_output(args.confusion, (".png", ".svg", ".pdf"))
     if args.json is not None:
         arguments.check_output(args.json)

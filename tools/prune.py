@@ -199,7 +199,10 @@ def _open_training(args: argparse.Namespace, seed: int) -> tuple[nn.Module, Data
     with torch.no_grad():
         found = tuple(built.model(torch.zeros(2, *data.shape)).shape)
     if found != (2, data.classes):
-        raise PatcError(f"expected {data.classes} scores an image, as {data.name} has classes, got {found}", args.model)
+        scores = found[1] if len(found) == 2 else f"an output of shape {found} for two"
+        raise PatcError(
+            f"expected {data.classes} scores an image, as {data.name} has classes, got {scores}", args.model
+        )
     return built.model, data
 
 

@@ -151,16 +151,14 @@ def draw(result: Result, path: str) -> None:
     Raises:
         PatcError: matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PatcError("expected matplotlib for --confusion, found none: pip install 'patc[train]'") from None
+    from patc.pruning.plots import new_figure
+
     counts = result.confusion()
     shown = np.flatnonzero(counts.sum(axis=1) + counts.sum(axis=0))
     counts = counts[np.ix_(shown, shown)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(14.0, 4 + 0.22 * len(shown))
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = new_figure(size, size)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     axes.set_xlabel("class of the largest score")

@@ -213,7 +213,9 @@ def _digits() -> Data:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise PatcError("expected scikit-learn for the data set digits: pip install 'patc[train]'") from None
+        raise PatcError(
+            "expected scikit-learn for the data set digits, found none: pip install 'patc[train]'"
+        ) from None
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) * (255 / 16)
     large = functional.interpolate(images, size=(32, 32), mode="bilinear").round().to(torch.uint8).expand(-1, 3, -1, -1)

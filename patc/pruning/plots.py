@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import statistics
@@ -15,16 +16,25 @@ from patc.files import atomic_write
 from patc.integers import ceil_div
 
 
+def require_matplotlib() -> None:
+    """Refuse to draw without matplotlib, before anything takes time.
+
+    Raises:
+        PatcError: it is missing.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PatcError("expected matplotlib for pictures, found none: pip install 'patc[train]'")
+
+
 def new_figure(width: float, height: float) -> Any:
     """Return an empty figure of this size in inches, without touching a display.
 
     Raises:
         PatcError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PatcError("expected matplotlib for pictures: pip install 'patc[train]'") from None
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 

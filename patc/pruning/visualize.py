@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from patc.diagnostics import PatcError, first_line
 from patc.files import make_folder
 from patc.pruning.data import denormalise
-from patc.pruning.plots import save_heat_maps, save_histogram, save_pictures
+from patc.pruning.plots import require_matplotlib, save_heat_maps, save_histogram, save_pictures
 
 _STEPS = 32  # points of the path of integrated gradients
 _SMOOTHNESS = 2e-2  # of inverted representations: weight of the differences between neighbouring pixels
@@ -125,6 +125,7 @@ def write_pictures(models: Mapping[str, nn.Module], image: Tensor, folder: Path)
         PatcError: matplotlib or captum is missing, a model has no convolution or does not take the image, or the
             folder cannot be made.
     """
+    require_matplotlib()
     _captum()
     maps = {word: kernel_heat_maps(model) for word, model in models.items()}
     for word, model in models.items():
@@ -188,7 +189,7 @@ def _captum() -> ModuleType:
     try:
         from captum import attr
     except ImportError:
-        raise PatcError("expected captum for attributions: pip install 'patc[train]'") from None
+        raise PatcError("expected captum for attributions, found none: pip install 'patc[train]'") from None
     return attr
 
 

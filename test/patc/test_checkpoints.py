@@ -48,6 +48,20 @@ def test_weights_beside_the_state_of_training_are_found(tmp_path: Path, others: 
     assert _equal(net, twin)
 
 
+@pytest.mark.parametrize("name", ["last.pt", "epoch=3.ckpt", "pytorch_model.bin", "model_best.pth.tar", "LAST.PTH"])
+def test_files_are_named_as_training_loops_name_them(tmp_path: Path, name: str) -> None:
+    net, twin = _net(1), _net(2)
+    torch.save({"epoch": 3, "state_dict": net.state_dict()}, tmp_path / name)
+    load_checkpoint(twin, read_checkpoint(tmp_path / name))
+    assert _equal(net, twin)
+
+
+def test_a_file_of_another_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(PatcError, match=r"model.h5: expected a file named .pth, .pt, .* or .safetensors, found '.h5'$"):
+        read_checkpoint(tmp_path / "model.h5")
+
+
 @pytest.mark.parametrize("entry", ["model_ema", "state_dict_ema", "params_ema", "ema", "ema_state_dict"])
 def test_averaged_weights_come_first_and_the_others_are_named(tmp_path: Path, entry: str) -> None:
     net, twin = _net(1), _net(2)

@@ -204,7 +204,7 @@ _ODD_TENSORS = (
     [
         ("absent.pth", _write_nothing, "expected a state dict file, found no such file"),
         ("folder.pth", Path.mkdir, "expected a state dict file, found a folder"),
-        ("model.bin", Path.touch, r"expected a file named \.pth, \.pt, \.safetensors, found '\.bin'"),
+        ("model.h5", Path.touch, r"expected a file named \.pth, .* or \.safetensors, found '\.h5'"),
         ("empty.pth", Path.touch, "expected a readable state dict, found: damaged data, or another format"),
         ("cut.pth", _write_truncated, "expected a readable state dict, found: "),
         ("cut.safetensors", _write_truncated_safetensors, "expected a readable state dict, found: "),
@@ -233,7 +233,7 @@ _ODD_TENSORS = (
         (
             "wrapped.pt",
             lambda path: torch.save({"epoch": 3}, path),
-            "expected a state dict of tensors, found 'epoch' holding a int",
+            "expected a state dict of tensors, found 'epoch' holding int",
         ),
         (
             "other.pth",

@@ -136,10 +136,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, model: nn.M
         visualize.write_pictures(
             {"dense": nn.Sequential(nn.Flatten(), nn.Linear(768, 2))[1]}, torch.zeros(1, 768), tmp_path
         )
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PatcError, match=r"expected matplotlib for pictures: pip install 'patc\[train\]'"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(PatcError, match=r"expected matplotlib for pictures, found none: pip install 'patc\[train\]'"):
         plots.save_spreads(tmp_path / "x.png", ["a"], [[1.0]], "unit")
     monkeypatch.setitem(sys.modules, "captum", None)
-    with pytest.raises(PatcError, match=r"expected captum for attributions: pip install 'patc\[train\]'"):
+    with pytest.raises(PatcError, match=r"expected captum for attributions, found none: pip install 'patc\[train\]'"):
         visualize.guided_backpropagation(model, torch.zeros(1, 3, 16, 16), 0)
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_counts_right_pictures_beside_pytorch(capsys: pytest.CaptureFixture[str]
     assert figures["classes"]["n03 blue"] == {"pictures": 3, "right": 2}
     assert figures["top1"] == pytest.approx(8 / 9) and figures["pytorch"]["error"] < 1e-5
     assert Image.open(tmp_path / "c.png").size[0] > 300
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    line = fail(capsys, "accuracy", folder / "net.patc", folder / "val", "--confusion", tmp_path / "c.png")
+    assert line == "expected matplotlib for pictures, found none: pip install 'patc[train]'"
 
 
 def test_folders_in_their_order_are_the_scores_without_labels(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
