@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from patc.diagnostics import PatcError, first_line
+from patc.failures import shows_tracebacks
 
 
 def run_file(path: Path) -> ModuleType:
@@ -40,6 +41,8 @@ def naming_errors(what: str, place: str | None = None) -> Iterator[None]:
     except (PatcError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # code may also ask to exit
+        if isinstance(error, Exception) and shows_tracebacks():
+            raise
         lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
         frames = traceback.extract_tb(error.__traceback__)
         file = os.path.abspath(place or "")  # as which Python names it, whatever it was asked for

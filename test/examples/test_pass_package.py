@@ -202,6 +202,15 @@ def test_a_broken_plugin_leaves_the_list_of_passes_readable(tmp_path: Path) -> N
     assert "pattern-encode\n" in found.stdout and f"own\n    {said}\n" in found.stdout
 
 
+def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATC_TRACEBACK", "1")
+    for body in (_OWN_PASS.format(name="own", run="1 / 0"), "1 / 0"):
+        (tmp_path / "own.py").write_text(body)
+        found = opt(tmp_path, "--load", "own.py", "--own")
+        assert found.returncode == 1 and "Traceback" in found.stderr and "own.py" in found.stderr, found.stderr
+        assert found.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     for code, said in (
         ("raise ValueError('no')", "own.py:1: error: its code raised ValueError: no"),
