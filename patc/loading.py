@@ -11,6 +11,7 @@ from patc.runtime import artefact
 from patc.runtime.artefact import Parts
 from patc.runtime.json_values import printable
 from patc.runtime.model import CompiledModel, check_parts
+from patc.torch_archives import describe_content
 
 
 def load(
@@ -56,6 +57,8 @@ def read_parts(place: str) -> Parts:
         with open(place, "rb") as stream:
             return artefact.read(stream)
     except ValueError as error:
-        raise PatcError(str(error), place) from None
+        of_torch = describe_content(place)
+        message = str(error) if of_torch is None else f"expected a compiled model, found {of_torch}"
+        raise PatcError(message, place) from None
     except (OSError, MemoryError) as error:
         raise PatcError(f"cannot read the file: {getattr(error, 'strerror', None) or 'out of memory'}", place) from None

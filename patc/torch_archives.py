@@ -1,6 +1,6 @@
-"""The zip files that torch writes, read without torch: .pt2 programs, TorchScript, and what `torch.save` makes.
+"""The files that torch writes, read without torch: .pt2 programs, TorchScript, and what `torch.save` makes.
 
-torch stores every entry as it is, once, below one folder. No other is read here, so that a small file never takes much
+torch stores every entry of a zip file as it is, once, below one folder. No other is read here, so that a small file never takes much
 memory.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,9 @@ _CHUNK = 1 << 18  # bytes
 _ENCRYPTED = 0x1
 # What state dicts are made of.
 _TENSORS = ("collections.OrderedDict", "torch._utils.", "torch.FloatStorage")
+# `torch.save` before PyTorch 1.6: pickles of this number, of a version, of the machine and of what was saved.
+_OLD_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_OLD_PICKLES, _OLD_BYTES = 3, 1 << 20
 
 T = TypeVar("T")
 
@@ -151,11 +155,31 @@ def describe_content(path: str | os.PathLike[str]) -> str | None:
             archive.check_stored()
             content = archive.read("data.pkl")
     except PatcError:
-        return None
+        content = _read_old(path)
+        if content is None:
+            return None
     made = _first_class(content)
     if made is None or made.startswith(_TENSORS):
         return "weights of torch.save: give them as --weights together with the name of a model"
     return f"a pickled '{made}' of torch.save: export the module to a .pt2 file, {_EXPORT}"
+
+
+def _read_old(path: str | os.PathLike[str]) -> bytes | None:
+    """Return the beginning of the pickle of what an older PyTorch saved; None for other files."""
+    try:
+        with open(path, "rb") as file:
+            stream = io.BytesIO(file.read(_OLD_BYTES))
+    except OSError:
+        return None
+    if not stream.getvalue().startswith(_OLD_START):
+        return None
+    try:
+        for _ in range(_OLD_PICKLES):
+            for _ in pickletools.genops(stream):
+                pass
+    except ValueError:
+        return None
+    return stream.read()
 
 
 def _first_class(content: bytes) -> str | None:

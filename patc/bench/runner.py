@@ -26,7 +26,7 @@ from patc.bench.timing import Bound, Contestant, Times, Together, take_turns, ti
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
 from patc.compiler import compile_model
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, first_line
 from patc.loading import load
 from patc.runtime.model import CompiledModel, LayerTime
 from patc.targets import get_target, require_runnable
@@ -199,8 +199,13 @@ class _Bench:
         self._workload.write_onnx(folder / "model.onnx")
         self._exported.add((peer.exporter, self._baseline.kind))
         runner = peer(self._workload, folder)
-        runner.load(1, inputs, self._baseline.kind)
-        write_arrays(folder / REFERENCE, runner.arrays(runner.run()))
+        try:
+            runner.load(1, inputs, self._baseline.kind)
+            outputs = runner.run()
+        except Exception as error:  # whatever ONNX Runtime finds wrong with the file
+            found = first_line(error).replace(f"{folder}{os.sep}", "")
+            raise PatcError(f"ONNX Runtime, which computes the reference, fails: {found}", self._model) from None
+        write_arrays(folder / REFERENCE, runner.arrays(outputs))
 
     def _refusal(self, name: str) -> str | None:
         """Return why a peer cannot run; otherwise the environment that it runs in is there."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.factories import is_factory
+from patc.torch_archives import describe_content
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class Workload:
     @property
     def is_file(self) -> bool:
         """Whether the model comes from a file."""
-        is_path = os.sep in self.model and not is_factory(self.model)
+        is_path = (os.sep in self.model or Path(self.model).suffix != "") and not is_factory(self.model)
         return not self.is_ncnn and (Path(self.model).suffix.lower() in FILE_SUFFIXES or is_path)
 
     @property
@@ -109,7 +110,9 @@ class Workload:
             if given:
                 raise PatcError(f"expected the name of a model together with {option}, got a file", self.model)
         if Path(self.model).suffix.lower() not in (".pt2", ".onnx", ".patc"):
-            raise PatcError("expected a .pt2 or .onnx file, which others run too, or a .patc file", self.model)
+            content = describe_content(self.model)
+            found = "" if content is None else f"; found {content}"
+            raise PatcError(f"expected a .pt2 or .onnx file, which others run too, or a .patc file{found}", self.model)
 
     def spec(self) -> PatternSpec:
         """Return what a named model is pruned to.

@@ -14,6 +14,7 @@ from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular, note_read
 from patc.frontend.onnx_choices import check_choices
 from patc.frontend.onnx_sparse import densify
+from patc.torch_archives import describe_content
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +75,7 @@ def _parse(onnx: Any, path: Path, place: str) -> onnx.ModelProto:
         raise PatcError(f"expected {WHAT}, found an empty file", place)
     for magic, what in _MAGICS.items():
         if data.startswith(magic):
-            raise PatcError(f"expected {WHAT}, found {what}", place)
+            raise PatcError(f"expected {WHAT}, found {describe_content(path) or what}", place)
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
         is_text = _is_text(model)

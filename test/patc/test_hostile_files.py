@@ -22,6 +22,7 @@ from patc.parameters import ParameterStore
 from patc.pruning.data import open_data
 from patc.tools.arrays import _read_array
 from patc.tools.images import picture_input
+from patc.tools.patc import main
 from patc.torch_archives import describe_content
 from patc.torch_files import load_data
 from patc.tuning_cache import TuningCache
@@ -161,7 +162,7 @@ def test_values_that_are_small_in_a_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_other_files_of_torch_are_told_apart(tmp_path: Path) -> None:
+def test_other_files_of_torch_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, layer = tmp_path / "x.pth", torch.nn.Conv2d(3, 4, 3)
     torch.save(layer, path)
     assert describe_content(path) == (
@@ -170,7 +171,15 @@ def test_other_files_of_torch_are_told_apart(tmp_path: Path) -> None:
     )
     torch.save(layer.state_dict(), path)
     assert str(describe_content(path)).startswith("weights of torch.save: give them as --weights together with")
+    for saved, found in ((layer, "a pickled 'torch.nn.modules.conv.Conv2d'"), (layer.state_dict(), "weights of")):
+        torch.save(saved, path, _use_new_zipfile_serialization=False)
+        assert str(describe_content(path)).startswith(found)
     torch.jit.script(layer).save(str(path))
     assert str(describe_content(path)).startswith("a TorchScript archive: export the module")
+    for command, name in (("run", "x.pth"), ("report", "x.pth"), ("bench", "x.pt"), ("bench", "x.onnx")):
+        torch.jit.script(layer).save(str(tmp_path / name))
+        assert main([command, str(tmp_path / name)]) == 1
+        error = capsys.readouterr().err
+        assert "found a TorchScript archive: export the module" in error and error.count("\n") == 1
     path.write_bytes(b"text")
     assert describe_content(path) is None

@@ -665,6 +665,7 @@ def test_a_compiled_file_is_timed_alone(tmp_path: Path, capsys: pytest.CaptureFi
         ("resnet18 --compression 0.5", "expected compression to be a finite rate of at least 1, found 0.5"),
         ("resnet18 --json /no/such/folder/x.json", "expected a file in a folder that exists"),
         ("missing.pt2", "expected a .pt2 file, found no such file"),
+        ("net.pth", "net.pth: expected a .pt2 or .onnx file, which others run too, or a .patc file"),
         ("net.mlir", "expected a .pt2 or .onnx file, which others run too, or a .patc file"),
         ("net.onnx", "net.onnx: expected an .onnx file, found no such file"),
         ("net.pt2 --compression 8", "expected the name of a model together with pruning, got a file"),
@@ -676,6 +677,22 @@ def test_wrong_arguments_give_one_line(arguments: str, message: str, capsys: pyt
     assert main(["bench", *arguments.split()]) == 1
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_onnx_files_that_onnx_runtime_refuses_give_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, path = onnx.helper, tmp_path / "net.onnx"
+    for kind, other in (("Add", [2, 4]), ("Conv", [1, 4, 1, 1])):
+        shapes = {"x": [1, 5, 2, 3] if kind == "Conv" else [2, 3], "w": other}
+        inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+        outputs = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+        graph = helper.make_graph([helper.make_node(kind, ["x", "w"], ["y"], name="wrong")], "graph", inputs, outputs)
+        opsets = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        assert main(["bench", str(path)]) == 1
+        error = capfd.readouterr().err
+        assert f"{path}: ONNX Runtime, which computes the reference, fails: " in error and error.count("\n") == 1
 
 
 def test_damaged_file_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
