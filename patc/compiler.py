@@ -66,11 +66,11 @@ def compile_model(
 
     Args:
         model: a torch.nn.Module in eval mode, a torch.export.ExportedProgram, or the path of a .pt2, .onnx, .mlir
-            or .param file; an .mlir file has a function @main on tensors of static shape, of torch, linalg or pattern
-            ops, a .param file is of ncnn, with its .bin file beside it.
+            or .param file; an .mlir file has a function @main on tensors, of torch, linalg or pattern ops, whose
+            arguments are called arg0, arg1, ..., a .param file is of ncnn, with its .bin file beside it.
         example_inputs: tensors of the shapes and element types to compile for, in order or by name; needed for a
-            torch.nn.Module, and for an .onnx or .param file that leaves sizes of its inputs open: tensors or arrays in
-            its order, or shapes by the names of inputs, as in {"x": (1, 3, 640, 640)}.
+            torch.nn.Module, and for a file that leaves sizes of its inputs open: tensors or arrays in its order, or
+            shapes by the names of inputs, as in {"x": (1, 3, 640, 640)}.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux", "aarch64-android", "spirv-vulkan" or a
             `patc.Target`. What this machine lacks can be compiled for and saved, but not run. `patc.library` makes
             libraries for C. For "spirv-vulkan" the model is a `patc.runtime.vulkan_model.VulkanModel`.
@@ -86,7 +86,7 @@ def compile_model(
             outputs; else with that of the example inputs alone. There is code for as many at once as these have, or 8
             where that is one, and code for one; a call divides its batch among them. The model is run to see that it
             takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch; of an
-            .onnx file that leaves the batch open what was compiled is run, or the same for this machine.
+            .onnx or .mlir file that leaves the batch open what was compiled is run, or the same for this machine.
         streaming: whether recurrent layers begin with states that are inputs, behind the model's own: "rnn_hidden" for
             a layer "rnn", and "rnn_cell" of an LSTM. The model returns what it does, and a dictionary of the states
             after the last step; `patc.Stream` keeps them between calls. For a torch.nn.Module whose recurrent layers go

@@ -12,6 +12,7 @@ from torch_mlir import ir
 from patc.codegen.program import find_main
 from patc.diagnostics import PatcError
 from patc.frontend import ExampleInputs, import_model
+from patc.frontend.mlir_shapes import argument_name
 from patc.frontend.shapes import shapes_of
 from patc.frontend.structure import describe_structure
 from patc.locks import compiling
@@ -90,22 +91,16 @@ def module_source(module: ir.Module, parameters: ParameterStore, place: str | No
     if main is None:
         raise PatcError(f"expected a function @{ENTRY} with a body, got none", place)
     type_ = read_signature(module, main)
-    inputs = tuple(_tensor_info(f"arg{i}", part, main) for i, part in enumerate(type_.inputs))
+    inputs = tuple(_tensor_info(argument_name(i), part, main) for i, part in enumerate(type_.inputs))
     outputs = tuple(_tensor_info(f"result{i}", part, main) for i, part in enumerate(type_.results))
     leaves = [{"leaf": i} for i in range(len(outputs))]
     return Source(module, parameters, inputs, outputs, leaves[0] if len(leaves) == 1 else {"tuple": leaves})
 
 
 def _read_mlir(path: Path, example_inputs: ExampleInputs, context: ir.Context) -> Source:
-    from patc.frontend.unsupported import is_torch, lower_to_linalg, register_torch
-    from patc.mlir_files import read_module
-    from patc.mlir_resources import take_resources
+    from patc.frontend.mlir import import_mlir
 
-    register_torch(context)
-    module, parameters = read_module(path, context)
-    if is_torch(module):
-        lower_to_linalg(module)
-        take_resources(module, parameters)
+    module, parameters = import_mlir(path, None if example_inputs is None else shapes_of(example_inputs), context)
     source = module_source(module, parameters, str(path))
     if not source.outputs:
         raise PatcError(f"expected @{ENTRY} to return tensors, got nothing", find_main(module).location)

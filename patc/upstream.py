@@ -49,14 +49,17 @@ torchdynamo-export-to-torch-backend-pipeline tosa-to-arith tosa-to-linalg tosa-t
 tosa-to-tensor transform-interpreter trivial-dce view-op-graph
 """
 COMMON_PASSES = tuple(_NAMES.split())
+_LOADS_TM_TENSOR = "convert-torch-to-tmtensor"
 
 
 _RESTRICTION = re.compile(r"restricted to '(\S+)' on a PassManager intended to run on '(\S+)'")
 
 
-def register_torch_dialects(context: ir.Context) -> None:
-    """Make a context know the dialects of torch-mlir."""
+def load_torch_dialects(context: ir.Context) -> None:
+    """Make a context know the dialects of torch-mlir, those among them that only its passes load."""
     _torchMlir.register_dialect(context)
+    manager = PassManager.parse(f"builtin.module(func.func({_LOADS_TM_TENSOR}))", context=context)
+    manager.run(ir.Module.create(ir.Location.unknown(context)).operation)
 
 
 @dataclass(frozen=True)

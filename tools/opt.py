@@ -238,10 +238,8 @@ class _Part:
 def _transform(arguments: argparse.Namespace, pipeline: Pipeline) -> int:
     from patc.context import make_context
     from patc.instruments import Timing
-    from patc.upstream import register_torch_dialects
 
     context = make_context()
-    register_torch_dialects(context)
     timing = Timing()
     instruments = [timing, _Watch(arguments.file), *_ir_printers(arguments, pipeline)]
     parts = _read_parts(arguments)

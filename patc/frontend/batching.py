@@ -30,7 +30,7 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
 
     Args:
         model: a torch.nn.Module in eval mode, or a program, or the path of its .pt2 file, exported so that any batch
-            goes through, or of an .onnx file that leaves the batch open, or of a .param file of ncnn.
+            goes through, or of an .onnx or .mlir file that leaves the batch open, or of a .param file of ncnn.
         example_inputs: as for `patc.compile`, each with images along its first dimension.
 
     Raises:
@@ -41,6 +41,10 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
         from patc.frontend import onnx
 
         return model, onnx.open_shapes(file, example_inputs) or None
+    if file is not None and file.suffix.lower() == ".mlir":
+        from patc.frontend import mlir
+
+        return model, mlir.open_shapes(file, None if example_inputs is None else shapes_of(example_inputs)) or None
     if file is not None and file.suffix.lower() == ".pt2":
         shapes = open_shapes(file, None if example_inputs is None else shapes_of(example_inputs))
         if shapes:
@@ -56,9 +60,7 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
         found = type(model).__name__ if file is None else f"a {file.suffix} file"
-        expected = (
-            "expected a torch.nn.Module, an exported program, an .onnx or a .param file together with dynamic_batch"
-        )
+        expected = "expected a torch.nn.Module, an exported program, an .onnx, .mlir or .param file together with dynamic_batch"
         raise PatcError(f"{expected}, got {found}")
     if example_inputs is None:
         raise PatcError("expected example inputs together with dynamic_batch, found none")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch_mlir import ir
 from torch_mlir.dialects import func
-from torch_mlir.dialects import torch as torch_dialect
 
 from patc.diagnostics import PatcError, describe_location
 from patc.frontend.lowering import TO_LINALG, run_torch_passes, set_type
@@ -25,11 +24,6 @@ class UnsupportedOperations(PatcError):
     def __init__(self, listed: str, places: frozenset[str] = frozenset(), calls: frozenset[str] = frozenset()) -> None:
         super().__init__(f"model has operations patc cannot compile: {listed}")
         self.places, self.calls = places, calls
-
-
-def register_torch(context: ir.Context) -> None:
-    """Let a context read torch ops."""
-    torch_dialect.register_dialect(context)
 
 
 def is_torch(module: ir.Module) -> bool:
