@@ -1,7 +1,7 @@
 """The files that torch writes, read without torch: .pt2 programs, TorchScript, and what `torch.save` makes.
 
-torch stores every entry of a zip file as it is, once, below one folder. No other is read here, so that a small file never takes much
-memory.
+torch stores every entry of a zip file as it is, once, below one folder. No other is read here, so that a small file
+never takes much memory.
 """
 
 from __future__ import annotations
@@ -155,9 +155,10 @@ def describe_content(path: str | os.PathLike[str]) -> str | None:
             archive.check_stored()
             content = archive.read("data.pkl")
     except PatcError:
-        content = _read_old(path)
-        if content is None:
+        old = _read_old(path)
+        if old is None:
             return None
+        content = old
     made = _first_class(content)
     if made is None or made.startswith(_TENSORS):
         return "weights of torch.save: give them as --weights together with the name of a model"

@@ -60,7 +60,7 @@ def any_batch(model: Any, example_inputs: ExampleInputs) -> tuple[Any, Any]:
         model = model.module(check_guards=False)  # of the batch that it was exported with
     if not isinstance(model, torch.nn.Module):
         found = type(model).__name__ if file is None else f"a {file.suffix} file"
-        expected = "expected a torch.nn.Module, an exported program, an .onnx, .mlir or .param file together with dynamic_batch"
+        expected = "expected a torch.nn.Module, an exported program or a file of a model together with dynamic_batch"
         raise PatcError(f"{expected}, got {found}")
     if example_inputs is None:
         raise PatcError("expected example inputs together with dynamic_batch, found none")

@@ -134,11 +134,16 @@ def test_batches_that_cannot_be_taken_apart(function: Callable[..., Any], expect
 
 
 def test_files_of_fixed_batch_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.mlir"
+    path.write_text("func.func @main(%x: tensor<4x2xf32>) -> tensor<4x2xf32> { return %x : tensor<4x2xf32> }")
     with pytest.raises(
-        patc.PatcError,
-        match=r"expected a torch.nn.Module, an exported program, an .onnx or a .param file .*, got a .mlir file",
+        patc.PatcError, match=r"expected inputs whose first size the file leaves open .*'arg0' \(4 x 2\)"
     ):
-        patc.compile(tmp_path / "net.mlir", dynamic_batch=True)
+        patc.compile(path, dynamic_batch=True)
+    with pytest.raises(
+        patc.PatcError, match=r"expected a torch.nn.Module, .* or a file of a model .*, got a .txt file"
+    ):
+        patc.compile(tmp_path / "net.txt", dynamic_batch=True)
 
 
 def test_descriptions_of_contradicting_batches() -> None:

@@ -148,7 +148,7 @@ def test_sizes_that_go(tmp_path: Path) -> None:
 def test_files_that_say_how_many_images_there_are_do_not_take_any(tmp_path: Path) -> None:
     path = tmp_path / "two.mlir"
     path.write_text(TWO.format(body=ADD))
-    with pytest.raises(patc.PatcError, match="expected inputs whose first size the file leaves open .*'arg1' \\(2 x"):
+    with pytest.raises(patc.PatcError, match=r"expected inputs whose first size the file leaves open .*'arg1' \(2 x"):
         patc.compile(path, dynamic_batch=True)
 
 
