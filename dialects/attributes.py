@@ -142,6 +142,52 @@ class BandsAttr(WeightFormatAttr, name="bands"):
         return self.find_wrong_shape(op, [[kept, rows.value], [kept], [filters // rows.value + 1], [filters]])
 
 
+class PacksAttr(WeightFormatAttr, name="packs"):
+    """Packs: of bundles of B filters one weight each, whose inputs are in one tile (gather-scatter patterns, without
+    banks). Linear layers only.
+
+    `#pattern.packs<32 : i64>`: W, the inputs of a tile, at most C and 127. With N packs in all, ceil(F / B) bundles and
+    ceil(C / W) tiles the arrays are
+        values: N x B, of the input's element type.
+        index: N x B, i8, the input of each weight counted from the first one of the tile.
+        counts: bundles x tiles, i8.
+        reorder: F, i16 (i32 for 32768 filters or more).
+
+    Bundle after bundle, and of each tile after tile, come as many packs as `counts` says. Slot s of bundle i computes
+    output channel reorder[B * i + s]; weights of one input add up. Tile t begins with input min(W * t, C - W). Slots
+    without a weight, as those behind the last filter, have zeros.
+    """
+
+    tile: Any
+
+    @staticmethod
+    def of(tile: int) -> "PacksAttr":
+        return PacksAttr.get(i64(tile))
+
+    @property
+    def columns(self) -> int:
+        """W."""
+        return ir.IntegerAttr(self.tile.maybe_downcast()).value
+
+    def array_names(self) -> tuple[str, ...]:
+        return ("values", "index", "counts", "reorder")
+
+    def kernel_size(self) -> tuple[int, int]:
+        return 1, 1
+
+    def find_violation(self, op: Any) -> tuple[str, Any] | None:
+        tile, inputs, filters = self.tile.maybe_downcast(), op.input.type.shape[1], op.result.type.shape[1]
+        if op.result.type.rank != 2:
+            return "another format: #pattern.packs are of linear layers", self
+        if not isinstance(tile, ir.IntegerAttr) or not 1 <= tile.value <= min(inputs, 127):
+            return f"#pattern.packs of 1 to {min(inputs, 127)} inputs a tile", self
+        packs, slots = (*op.arrays[0].type.shape, 0, 0)[:2]
+        if not slots:
+            return "values of packs and slots", list(op.arrays[0].type.shape)
+        bundles, tiles = -(-filters // slots), -(-inputs // tile.value)
+        return self.find_wrong_shape(op, [[packs, slots], [packs, slots], [bundles, tiles], [filters]])
+
+
 class ClampAttr(PatternDialect.Attribute, name="clamp"):
     """An activation that limits values to [minimum, maximum]: `#pattern.clamp<0.0 : f32, 6.0 : f32>`."""
 

@@ -83,6 +83,10 @@ class BandsFormat(WeightFormat):
     def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
         return shapes[0][0] * shapes[0][1]
 
+    def vectors(self, arrays: Arrays) -> float:
+        # Of few rows a column is no full vector, but costs as much.
+        return len(arrays[0]) * max(1.0, self.rows / 16)
+
     @property
     def reads_neighbours(self) -> bool:
         return False

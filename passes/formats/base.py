@@ -117,6 +117,11 @@ class WeightFormat(abc.ABC):
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
         """Return which part of the kept weights each loop of a kernel computes; together they are 1."""
 
+    def vectors(self, arrays: Arrays) -> float:
+        """Return the operations on vectors of 16 filters for one row of a linear layer's input, by which the formats
+        that take its weights are compared; of a format for nothing but convolutions it does not matter."""
+        return float("inf")
+
     def kept_kernels(self, arrays: Arrays, channels: int, groups: int = 1) -> KeptKernels | None:
         """Return what reports say of the kernels, of a format that keeps some and drops others."""
         return None

@@ -18,6 +18,7 @@ from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dots import DotRows
 from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
+from patc.passes.algorithms.host.pack_permute import PackPermute
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.ir.quantised import is_quantised
@@ -117,7 +118,7 @@ class Linear(_Linear):
 class SparseLinear(_Linear):
     """`pattern.sparse_linear`; without an algorithm for its format it is computed dense."""
 
-    host = (BandVector(), Gemv(), Gemm())
+    host = (BandVector(), PackPermute(), Gemv(), Gemm())
     op = pattern.SparseLinearOp
     sparse = None
     raisers = ()

@@ -17,6 +17,7 @@ from torch_mlir import ir
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.row_ends import finish_rows
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class BandVector:
         def one_band(number: ir.Value) -> None:
             def some_rows(group: Index) -> None:
                 row = b.minimum(b.mul(group, self._rows), count - self._rows)
-                self._finish(row, b.mul(number, self.loops.schedule.filters), self._sums(row, number))
+                first = b.mul(number, self.loops.schedule.filters)
+                finish_rows(self.loops, row, first, self._sums(row, number), self.columns.vectors)
 
             if self._rows == count:
                 some_rows(0)
@@ -67,18 +69,3 @@ class BandVector:
         rows = [b.mul(b.add(row, member), width) for member in range(self._rows)]
         zeros = [b.splat(0.0, self.loops.schedule.lanes, b.accumulator)] * (self._rows * self.columns.vectors)
         return self.columns.sums(number, (self.loops.source.memory, rows), zeros, self.chains)
-
-    def _finish(self, row: Index, filter_: Index, sums: Vectors) -> None:
-        """Add the bias, let the residual join, apply the activation, and store."""
-        b, epilogue, output, lanes = self._b, self.loops.epilogue, self.loops.output, self.loops.schedule.lanes
-        for vector in range(self.columns.vectors):
-            first = b.add(filter_, vector * lanes)
-            bias = None if epilogue.bias is None else b.convert(b.load(epilogue.bias, first, 0, lanes), b.accumulator)
-            tables = range(len(epilogue.activation.arrays))
-            constants = [b.load(epilogue.table, first, number * output.width, lanes) for number in tables]
-            for member in range(self._rows):
-                value = sums[member * self.columns.vectors + vector]
-                value = value if bias is None else b.plus(value, bias)
-                address, residual = b.add(b.mul(b.add(row, member), output.width), first), epilogue.residual
-                joined = None if residual is None else b.load(residual.memory, address, 0, lanes)
-                b.store(b.convert(epilogue.finish(b, value, joined, constants), b.element), output.memory, address, 0)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patc.packing import alike
 from patc.pruning.constraints.base import Constraint, largest
-from patc.pruning.constraints.packing import Packing, alike
+from patc.pruning.constraints.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class GatherScatterConstraint(Constraint):
         counts = (by_gate > 0).unflatten(2, (-1, self.packing.columns)).sum(3).transpose(0, 1).flatten(1)
         orders = [torch.sort(norms, descending=True, stable=True).indices]
         if bool((counts < self.packing.columns).any()):  # else it is all the same
-            orders += [alike(counts, size), self._in_place(norms)]
+            found_alike = torch.from_numpy(alike(counts.cpu().numpy(), size)).to(norms.device)
+            orders += [found_alike, self._in_place(norms)]
         first = torch.arange(gates, device=squares.device)[:, None] * len(norms)
         found = [(first + order).flatten() for order in orders]
         return min(found, key=lambda rows: int(self.packing.needed(self._tiles(squares > 0, rows)).sum()))

@@ -115,20 +115,3 @@ class Packing:
     def _descending(squares: Tensor) -> Tensor:
         """Return the places of each tile's weights, the largest first: (R * W, tiles, 1)."""
         return torch.sort(squares.flatten(1), dim=1, descending=True, stable=True).indices.T.contiguous()[..., None]
-
-
-def alike(counts: Tensor, rows: int) -> Tensor:
-    """Return an order of rows in which so many neighbours have about as many weights in each tile.
-
-    Args:
-        counts: weights of each row in each tile, (rows, tiles).
-    """
-    left = torch.sort(counts.sum(1), descending=True, stable=True).indices
-    found = []
-    while len(left):
-        # The fullest that is left, and those whose weights are where it has some.
-        distance = (counts[left] - counts[left[0]]).abs().sum(1)
-        nearest = torch.sort(distance, stable=True).indices
-        found.append(left[nearest[:rows]])
-        left = left[torch.sort(nearest[rows:]).values]
-    return torch.cat(found)
