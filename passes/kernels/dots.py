@@ -7,6 +7,7 @@ exact and give equal sums.
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch_mlir import ir
@@ -15,7 +16,10 @@ from torch_mlir.dialects import llvm
 from patc.passes.kernels.builder import Builder, lanes_of
 from patc.targets import Target
 
+SMALL = 128  # 255 times as much fits 16 bits
 
+
+@dataclass(frozen=True)
 class Dots(abc.ABC):
     """One way to compute dot products.
 
@@ -28,6 +32,11 @@ class Dots(abc.ABC):
     signed: ClassVar[bool]
     instructions: ClassVar[float] = 1.0
     latency_cycles: ClassVar[float] = 0.0
+
+    @property
+    def of_small_weights(self) -> Dots | None:
+        """A faster way where each two neighbouring weights of a word are at most `SMALL` together; None without one."""
+        return None
 
     @abc.abstractmethod
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
@@ -50,10 +59,14 @@ class Pairs(Dots):
     signed = False
     instructions = 6.0
     latency_cycles = 1.0
-    _NAMES: ClassVar = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
+    NAMES: ClassVar = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
+
+    @property
+    def of_small_weights(self) -> Dots | None:
+        return Bytes()
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
-        name, halves = f"llvm.x86.{self._NAMES[lanes_of(total)]}", b.i16
+        name, halves = f"llvm.x86.{self.NAMES[lanes_of(total)]}", b.i16
         even, odd = (b.bitcast(value, halves) for value in (data, weights))
         pairs = (
             (b.bits_and(even, 255), b.shift_right(b.shift_left(odd, 8), 8, signed=True)),
@@ -62,6 +75,23 @@ class Pairs(Dots):
         for numbers, factors in pairs:
             total = b.plus(total, intrinsic(name, total.type, numbers, factors))
         return total
+
+
+class Bytes(Dots):
+    """`vpmaddubsw` of AVX2, whose sums of two products fit 16 bits for small weights."""
+
+    signed = False
+    instructions = 3.0
+    latency_cycles = 1.0
+    _NAMES: ClassVar = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        lanes = lanes_of(total)
+        bytes_ = [bytes_of(b, value) for value in (data, weights)]
+        pairs = ir.VectorType.get([2 * lanes], b.i16)
+        sums = intrinsic(f"llvm.x86.{self._NAMES[lanes]}", pairs, *bytes_)
+        name = f"llvm.x86.{Pairs.NAMES[lanes]}"
+        return b.plus(total, intrinsic(name, total.type, sums, b.splat(1, 2 * lanes, b.i16)))
 
 
 class Sdot(Dots):

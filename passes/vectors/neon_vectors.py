@@ -39,10 +39,14 @@ def rewrite(module: ir.Module, function: Any, bodies: Iterable[ir.Block], target
 
 
 def _is_factor(op: Any) -> bool:
-    """Whether an op loads one floating-point element that is only broadcast."""
-    if op.operation.name != "memref.load" or not isinstance(op.results[0].type, ir.FloatType):
+    """Whether an op loads one element, a float or four bytes, that is only broadcast."""
+    if op.operation.name != "memref.load" or not _is_element(op.results[0].type):
         return False
     return all(use.owner.name == "vector.broadcast" for use in op.results[0].uses)
+
+
+def _is_element(type_: ir.Type) -> bool:
+    return isinstance(type_, ir.FloatType) or (isinstance(type_, ir.IntegerType) and type_.width == 32)
 
 
 def _load_together(loads: list[Load], offsets: Offsets) -> None:

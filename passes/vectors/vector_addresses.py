@@ -15,7 +15,7 @@ _CONSTANTS = ("arith.constant", "vector.constant_mask")
 _STORES = {"vector.store": 1, "memref.store": 1, "vector.maskedstore": 0}  # which operand is the memory
 _WITHOUT_STORES = (
     "arith.", "math.", "memref.load", "memref.prefetch", "vector.load", "vector.maskedload", "vector.shuffle",
-    "vector.broadcast", "vector.extract", "llvm.call_intrinsic",
+    "vector.bitcast", "vector.broadcast", "vector.extract", "llvm.call_intrinsic",
 )  # fmt: skip
 
 

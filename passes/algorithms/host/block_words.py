@@ -28,7 +28,7 @@ from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.windows import Window
-from patc.passes.kernels.dots import dots_of
+from patc.passes.kernels.dots import SMALL, Dots, dots_of
 from patc.passes.kernels.host.block_words import BlockWords as Kernels
 from patc.passes.kernels.host.block_words import Cover, Entries, Words
 from patc.passes.kernels.host.kernel import Kernel
@@ -61,7 +61,8 @@ class BlockWords(HostAlgorithm):
         weight = read_constant(op.weight, state)
         if weight is None or np.count_nonzero(weight) > _MOST_KEPT * weight.size:
             return
-        layer, costs = layer_of(op, target, threads), _Costs(target, Cover.of(weight), padded_filters(op))
+        dots, cover = _products(target, weight)
+        layer, costs = layer_of(op, target, threads, dots), _Costs(target, cover, padded_filters(op))
         channels, model = op.weight.type.shape[1], layer.model
         for tile in layer.tiles():
             columns = min(tile.columns, layer.width)
@@ -81,12 +82,13 @@ class BlockWords(HostAlgorithm):
         rows, columns = min(schedule.rows, height), min(schedule.columns, width)
         words = Words(site.window, rows, columns, schedule.lanes, schedule.filters)
         blocks = ceil_div(weight.shape[1], words.channels)
-        arrays = Cover.of(weight).entries(words, filters, weight.shape[1], schedule.sums)
+        dots, cover = _products(site.target, weight)
+        arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)
         pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         sums, factors = sums_and_factors(site, filters)
         size = Kernels.memory_size(words, filters, blocks)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
-        residual, epilogue, dots = residual_factor(op), site.epilogue_with(sums), dots_of(site.target)
+        residual, epilogue = residual_factor(op), site.epilogue_with(sums)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, pairs, ends, scale, memory, made, epilogue = arguments
@@ -95,6 +97,13 @@ class BlockWords(HostAlgorithm):
             Kernels(loops, words, blocks, memory, start, Entries(pairs, ends)).emit()
 
         site.call([site.source, pairs, ends, factors, memory, site.output, epilogue], emit, [1.0])
+
+
+def _products(target: Target, weight: np.ndarray) -> tuple[Dots, Cover]:
+    """Return how products are made, and the blocks that cover weights, small ones where that is faster."""
+    dots, cover = dots_of(target), Cover.of(weight)
+    of_small = dots.of_small_weights
+    return (dots, cover) if of_small is None else (of_small, cover.split(SMALL))
 
 
 def _blocks(one: Words, channels: int, model: CoreModel) -> list[int]:

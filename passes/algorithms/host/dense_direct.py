@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
@@ -70,16 +71,23 @@ def call_with_packed(site: HostSite, write: Callable[[Loops, DenseWeights], None
 
 
 def candidates_of_blocks(
-    name: str, layer: TiledConvolution, kernel: tuple[int, int], blocks: Sequence[int]
+    name: str,
+    layer: TiledConvolution,
+    kernel: tuple[int, int],
+    blocks: Sequence[int],
+    most_taps: int = Loops.most_taps,
 ) -> Iterator[Candidate]:
-    """Yield the register tiles of a layer with blocks of so many filters."""
+    """Yield the register tiles of a layer with blocks of so many filters; for `most_taps` see `Loops`."""
+    taps = math.prod(kernel)
+    written = taps if taps <= most_taps else kernel[1]
     lanes, registers = layer.model.lanes, layer.model.registers
     for tile in layer.tiles():
         for block in blocks:
             # Beside the accumulators: the input vectors of one tap and a weight.
             if (block + 1) * tile.vectors + tile.widths <= registers or tile.vectors * block == 1:
                 schedule = Schedule(name, tile.rows, tile.columns, lanes, block)
-                yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, block))
+                cost = replace(_cost(layer, kernel, tile, block), instructions=written * block)
+                yield layer.candidate(schedule, tile, cost)
 
 
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, block: int) -> TileCost:

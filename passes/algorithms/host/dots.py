@@ -31,7 +31,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import operand_factor, sum_factors
-from patc.passes.kernels.dots import dots_of
+from patc.passes.kernels.dots import Dots, dots_of
 from patc.passes.kernels.host import dense_direct, dot_rows, filter_lanes
 from patc.passes.kernels.host.dense_direct import DenseWeights
 from patc.passes.kernels.host.kernel import Kernel
@@ -99,7 +99,7 @@ class DotDirect(_Dots):
         groups, filters = _groups(op), padded_filters(op)
         layer, group, unit = layer_of(op, target, threads), filters // groups, _unit(op)
         blocks = [size for size in BLOCKS if size <= group and size % unit == 0 and (groups == 1 or group % size == 0)]
-        yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks)
+        yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks, QuantisedLoops.most_taps)
 
     def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
         dense_direct.DenseDirect(loops, weights).emit()
@@ -126,19 +126,23 @@ class DotLanes(_Dots):
 
 
 @functools.lru_cache(maxsize=64)
-def with_dots(target: Target) -> Target:
+def with_dots(target: Target, dots: Dots) -> Target:
     """Return a CPU as cost models see it whose multiply-adds are dot products of words, and whose sums are rounded."""
-    costs, dots = target.core_costs(), dots_of(target)
+    costs = target.core_costs()
     latency = dots.latency_cycles or costs.fma_latency_cycles
     stores = costs.store_cycles + ROUNDING / target.pipes
     lanes = max(1, round(target.fma_lanes / dots.instructions))
     return replace(target, fma_lanes=lanes, costs=replace(costs, fma_latency_cycles=latency, store_cycles=stores))
 
 
-def layer_of(op: Any, target: Target, threads: int) -> TiledConvolution:
-    """Return a layer as its tiles are costed: with the words that each filter reads for channels."""
+def layer_of(op: Any, target: Target, threads: int, dots: Dots | None = None) -> TiledConvolution:
+    """Return a layer as its tiles are costed: with the words that each filter reads for channels.
+
+    Args:
+        dots: how products are made; None for what the CPU does best with any weights.
+    """
     words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
-    return TiledConvolution.of(op, with_dots(target), words, threads)
+    return TiledConvolution.of(op, with_dots(target, dots or dots_of(target)), words, threads)
 
 
 def _is_depthwise(op: Any) -> bool:
@@ -228,7 +232,11 @@ class DotRows(HostAlgorithm):
         return op.residual is None and not Activation.of(op).arrays
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        model, images, filters = core_model(op, with_dots(target)), op.input.type.shape[0], padded_filters(op)
+        model, images, filters = (
+            core_model(op, with_dots(target, dots_of(target))),
+            op.input.type.shape[0],
+            padded_filters(op),
+        )
         lanes = next((size for size in (model.lanes, model.lanes // 2, 4) if 4 <= size <= filters), 4)
         vectors = max(1, min(4, filters // lanes))
         rows = min(images, max(1, (model.registers - vectors - 1) // (vectors + 1)))

@@ -32,6 +32,7 @@ from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.accumulators import join
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.quantised import QuantisedLoops
+from patc.passes.kernels.host.words import interleave
 from patc.passes.kernels.tiling import Chunk
 
 
@@ -213,9 +214,7 @@ class BlockWords:
         """Return the bytes of words and of their neighbours on the right, those of even and those of odd channels."""
         b, loops, (y, x) = self.loops.b, self.loops, place
         left, right = (loops.input_vector(base, 0, (0, y, x + more), chunk) for more in (0, 1))
-        low, high = 0x00FF00FF, -0x00FF0100
-        even = b.bits_or(b.bits_and(left, low), b.shift_left(b.bits_and(right, low), 8))
-        odd = b.bits_or(b.bits_and(b.shift_right(left, 8, signed=False), low), b.bits_and(right, high))
+        even, odd = (interleave(b, left, right, b.i8, odd=odd) for odd in (False, True))
         return even, odd
 
     def _one_filter(self, tile: Tile, filter_: Index, block: tuple[Index, bool], member: Index) -> None:
@@ -292,14 +291,8 @@ class BlockWords:
 
 def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value, ir.Value]) -> Vectors:
     """Return the words of blocks of four channels, from two rows of what `_pair` returns."""
-    made = []
-    for high in (False, True):
-        for one, other in zip(above, below, strict=True):
-            if high:
-                made.append(b.bits_or(b.shift_right(one, 16, signed=False), b.bits_and(other, -0x10000)))
-            else:
-                made.append(b.bits_or(b.bits_and(one, 0xFFFF), b.shift_left(other, 16)))
-    return made
+    pairs = list(zip(above, below, strict=True))
+    return [interleave(b, one, other, b.i16, odd=odd) for odd in (False, True) for one, other in pairs]
 
 
 @dataclass(frozen=True)
@@ -331,6 +324,17 @@ class Cover:
                 parts.append((kept[own], np.full((len(own), 2), (y, x)), four))
         where, places, fours = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Cover(where[:, 0], where[:, 1], places, np.ascontiguousarray(fours).view("<i4").ravel())
+
+    def split(self, most: int) -> Cover:
+        """Return blocks with the same sums whose first two weights are at most so much together, and the last two:
+        others become two of nearly half as large weights."""
+        fours = self.weights.view(np.int8).reshape(-1, WORD)
+        large = np.abs(fours.astype(int)).reshape(-1, 2, 2).sum(axis=2).max(axis=1, initial=0) > most
+        halves = fours // 2
+        first, second = (np.where(large[:, None], own, one) for own, one in ((halves, fours), (fours - halves, 0)))
+        order = np.concatenate([np.arange(len(fours)), np.flatnonzero(large)])
+        weights = np.concatenate([first, second[large]]).astype(np.int8).view("<i4").ravel()
+        return Cover(self.filters[order], self.channels[order], self.places[order], weights)
 
     def counts(self, words: Words, filters: int, channels: int) -> np.ndarray:
         """Return how many of them each block of channels, filter and shift have."""

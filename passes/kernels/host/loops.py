@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch_mlir import ir
 
@@ -50,9 +51,11 @@ class Loops(Ends):
 
     Attributes:
         source: input of the layer.
+        most_taps: of a window that all have code of their own.
     """
 
     source: Tensor
+    most_taps: ClassVar[int] = 64
 
     @property
     def window(self) -> Window:
@@ -73,11 +76,6 @@ class Loops(Ends):
             for_filters(lambda number: self.for_tiles(lambda tile: body(tile, number)))
         else:
             self.for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
-
-    @property
-    def most_taps(self) -> int:
-        """Taps of the largest window that all have code of their own."""
-        return 64
 
     @property
     def row_tiles(self) -> int:

@@ -8,6 +8,7 @@ A product is a dot product of four bytes, and what a tile's sums become is the a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch_mlir import ir
 
@@ -39,15 +40,12 @@ class QuantisedLoops(Loops):
     residual_factor: float
     results: int
     filters_are_lanes: bool
+    # LLVM would go through all taps of one sum after the other, and keep the inputs in memory meanwhile.
+    most_taps: ClassVar[int] = 25
 
     @property
     def channels(self) -> int:
         return self.results
-
-    @property
-    def most_taps(self) -> int:
-        # LLVM would go through all taps of one sum after the other, and keep the inputs in memory meanwhile.
-        return 25
 
     @property
     def group(self) -> int:

@@ -32,6 +32,14 @@ def unpack(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
     return found
 
 
+def interleave(b: Builder, one: ir.Value, other: ir.Value, part: ir.Type, *, odd: bool = False) -> ir.Value:
+    """Return the even or the odd parts of two vectors, in turns, as a vector like them."""
+    first, second = (b.bitcast(value, part) for value in (one, other))
+    lanes = lanes_of(first)
+    picks = [pick for lane in range(int(odd), lanes, 2) for pick in (lane, lanes + lane)]
+    return b.bitcast(b.shuffle(first, second, picks), b.i32)
+
+
 @dataclass(frozen=True)
 class Packing:
     """How floats become words of quantised numbers."""
@@ -57,14 +65,9 @@ class Packing:
 
     def pack(self, b: Builder, values: Vectors) -> ir.Value:
         """Return four vectors of floats, in units of the scale, as words."""
-        word = None
-        for place, value in enumerate(values):
-            bits = self.round(b, value)
-            last = place == WORD - 1
-            moved = b.shift_left(bits if last else b.bits_and(bits, 255), 8 * place)
-            word = moved if word is None else b.bits_or(word, moved)
-        assert word is not None, "words have four numbers"
-        return self.shifted(b, word)
+        first, second, third, fourth = (self.round(b, value) for value in values)
+        words = interleave(b, interleave(b, first, third, b.i16), interleave(b, second, fourth, b.i16), b.i8)
+        return self.shifted(b, words)
 
     def shifted(self, b: Builder, words: ir.Value) -> ir.Value:
         """Return words of integers with their zero point."""

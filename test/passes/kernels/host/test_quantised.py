@@ -282,3 +282,19 @@ def test_entries_are_whole_turns_of_each_loop() -> None:
     np.testing.assert_array_equal(np.diff(ends), -(-counts // 2) * 2)
     assert counts.sum() == len(cover.weights) == np.count_nonzero(pairs[:, 1])
     assert pairs[:, 0].max() < words.size and not np.any(pairs[:, 0] % 16)
+
+
+def test_split_blocks_have_small_weights_and_the_same_sums() -> None:
+    weight = np.random.default_rng(0).integers(-127, 128, (5, 6, 3, 3)).astype(np.int8)
+    weight[0] = 127
+    weight[1] = -127
+    whole = Cover.of(weight)
+    parts = whole.split(128)
+    assert np.abs(parts.weights.view(np.int8).astype(int)).reshape(-1, 2).sum(axis=1).max() <= 128
+    totals = []
+    for cover in (whole, parts):
+        total = np.zeros((5, 6, 2, 2, 4), int)
+        place = (cover.filters, cover.channels, *cover.places.T)
+        np.add.at(total, place, cover.weights.view(np.int8).reshape(-1, 4))
+        totals.append(total)
+    np.testing.assert_array_equal(*totals)
