@@ -1,0 +1,205 @@
+"""Integers of eight bits beside f32 and beside rivals on the same net, quantised: the figures of docs/int8.md.
+
+    python experiments/int8_speed.py prepare --folder F    # compiles, exports and quantises; once
+    python experiments/int8_speed.py measure --folder F    # all of a net in turns, one thread
+    python experiments/int8_speed.py table --folder F
+    python experiments/int8_speed.py cycles --folder F     # modelled ones of a Cortex-A76, in an emulator
+
+Weights are random. Rivals run dense weights, as ONNX files that ONNX Runtime's tools quantised: u8 activations, s8
+weights, one scale a filter. Names of nets restrict a step to these; `--target x86-64-v3` compiles for CPUs with AVX2
+and keeps those rivals to it that can be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rivals import PRUNING
+from speed import Compiled
+from trials import require_nets, run_main
+
+import patc
+from patc.bench.machine import this_machine
+from patc.bench.peers import find_peer
+from patc.bench.remote import RemoteContestant, Worker
+from patc.bench.timing import Times, take_turns
+from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
+from patc.bench.workload import Workload, leaves, reference, relative_error
+from patc.diagnostics import PatcError
+from patc.versions import versions
+
+NETS = ("resnet18", "mobilenet_v2", "resnet50")
+PRUNED = ("resnet18",)
+PEERS = ("onnxruntime", "openvino")
+PHONE = "aarch64-linux"  # a Cortex-A76
+
+
+def workload_of(name: str) -> Workload:
+    return Workload(name, pruning=PRUNING[name])
+
+
+def ways(name: str) -> list[tuple[str, str]]:
+    """Return the kinds of weights and types of numbers that patc runs a net with."""
+    kinds = ("dense", "pruned") if name in PRUNED else ("dense",)
+    return [(kind, numbers) for kind in kinds for numbers in ("f32", "int8")]
+
+
+def prepare(name: str, root: Path, target: str) -> None:
+    """Write inputs, what has to come out, compiled nets and a quantised file; what is there stays, but for our code."""
+    import torch
+
+    workload = workload_of(name)
+    inputs = workload.make_inputs()
+    tensors = tuple(torch.from_numpy(array) for array in inputs)
+    root.mkdir(parents=True, exist_ok=True)
+    write_arrays(root / INPUTS, inputs)
+    for kind, numbers in ways(name):
+        model, folder = workload.build(kind), root / kind
+        folder.mkdir(exist_ok=True)
+        if not (folder / REFERENCE).exists():
+            write_arrays(folder / REFERENCE, reference(model, inputs))
+        compile_net(model, tensors, numbers, target).save(folder / f"{numbers}-{target}.patc")
+        print(name, kind, numbers, flush=True)
+    if not (root / "dense" / "model.onnx").exists():
+        write_quantised(workload.build("dense"), inputs, root / "dense")
+
+
+def compile_net(model: Any, tensors: tuple[Any, ...], numbers: str, target: str) -> patc.CompiledModel:
+    if numbers == "f32":
+        return patc.compile(model, tensors, threads=1, target=target)
+    return patc.quantize(model, tensors[0], threads=1, target=target)
+
+
+def write_quantised(model: Any, inputs: list[np.ndarray], folder: Path) -> None:
+    """Write the net as ONNX Runtime's tools quantise it, with the ranges of its input."""
+    import onnx
+    from onnxruntime import quantization
+
+    plain = folder / "f32"
+    plain.mkdir(exist_ok=True)
+    find_peer("onnxruntime").exporter(model, inputs, plain)
+    (value,) = onnx.load(plain / "model.onnx").graph.input
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._given: Iterator[dict[str, np.ndarray]] = iter([{value.name: inputs[0]}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._given, None)
+
+    quantization.quantize_static(
+        plain / "model.onnx",
+        folder / "model.onnx",
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+def measure(name: str, root: Path, target: str, seconds: float) -> dict[str, Any]:
+    """Time all contestants in turns for about so many seconds; return medians and errors by name."""
+    import torch
+
+    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
+    found: dict[str, Any] = {}
+    timed: list[Any] = []
+    with ExitStack() as stack:
+        for kind, numbers in ways(name):
+            model = patc.load(root / kind / f"{numbers}-{target}.patc")
+            error = relative_error(leaves(model(*inputs)), read_arrays(root / kind / REFERENCE))
+            found[f"patc {numbers} {kind}"] = {"error": error}
+            timed.append(Compiled(model, inputs))
+        for peer in PEERS:
+            worker = stack.enter_context(Worker(peer, root, find_peer(peer).variables(target, 1)))
+            workload = asdict(Workload(str(root / "dense" / "model.onnx")))
+            try:
+                answer = worker.request(
+                    do="load", peer=peer, kind="dense", workload=workload, folder=str(root), threads=1
+                )
+            except PatcError as error:
+                print(name, error, file=sys.stderr)
+                continue
+            found[f"{peer} int8 dense"] = {"error": answer["error"]}
+            timed.append(RemoteContestant(worker))
+        once = sum(float(np.median(contestant.run(2))) for contestant in timed)
+        repetitions = int(np.clip(seconds / once * 4 / 5, 8, 100))
+        for key, times in zip(found, take_turns(timed, repetitions), strict=True):
+            assert isinstance(times, Times), times
+            found[key] |= {"median": times.median}
+    return found
+
+
+def make_table(names: list[str], folder: Path, target: str) -> str:
+    """Return what was measured as Markdown."""
+    machine = this_machine()
+    known = ", ".join(f"{name} {version}" for name, version in versions(PEERS).items())
+    lines = [f"Machine: {machine.cpu}; patc's code for {target}; one thread, ms. {known}.", ""]
+    lines += ["| net | with | ms | error |", "| --- | --- | ---: | ---: |"]
+    for name in names:
+        file = folder / name / f"{target}.json"
+        found = json.loads(file.read_text()) if file.exists() else {}
+        lines += [f"| {name} | {key} | {1e3 * it['median']:.2f} | {it['error']:.1e} |" for key, it in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def model_cycles(name: str, root: Path) -> None:
+    """Print the modelled cycles of int8 code on a phone's core, by layer."""
+    import torch
+
+    from patc.bench.cycles import CycleModel
+    from patc.bench.emulator import EmulatedProgram
+    from patc.bench.execution import trace_layers
+    from patc.targets import get_target
+
+    workload, kind = workload_of(name), ways(name)[-1][0]
+    inputs, file = workload.make_inputs(), root / f"{kind}-{PHONE}.pickle"
+    if not file.exists():
+        tensors = tuple(torch.from_numpy(array) for array in inputs)
+        file.write_bytes(pickle.dumps(compile_net(workload.build(kind), tensors, "int8", PHONE).program))
+    program = pickle.loads(file.read_bytes())
+    emulated = EmulatedProgram(program)
+    outputs, traces = trace_layers(emulated, inputs, len(program.layers))
+    modeller = CycleModel(emulated.emulator, get_target(PHONE).cpu)
+    layers = [modeller.layer(*each) for each in zip(program.layers, traces, strict=True)]
+    for item in layers:
+        words = f"{item.layer.name:28s}{item.layer.algorithm:14s}{item.cycles / 1e6:8.3f} million cycles"
+        print(f"{words}, predicted {item.layer.predicted_cycles / 1e6:.3f}, {16 * item.rate:.1f} products a cycle")
+    error = relative_error(outputs, read_arrays(root / kind / REFERENCE))
+    print(f"{name}, {kind}: {sum(item.cycles for item in layers) / 1e6:.1f} million cycles; error {error:.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("prepare", "measure", "table", "cycles"))
+    parser.add_argument("nets", nargs="*", default=[])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--seconds", type=float, default=8.0, help="to measure a net, about")
+    args = parser.parse_intermixed_args()
+    require_nets(args.nets, NETS)
+    names = list(args.nets or NETS)
+    if args.step == "table":
+        print(make_table(names, args.folder, args.target), end="")
+    for name in names if args.step == "prepare" else ():
+        prepare(name, args.folder / name, args.target)
+    for name in names if args.step == "measure" else ():
+        found = measure(name, args.folder / name, args.target, args.seconds)
+        (args.folder / name / f"{args.target}.json").write_text(json.dumps(found, indent=1))
+        print(name, {key: f"{1e3 * item['median']:.2f}" for key, item in found.items()}, flush=True)
+    for name in names if args.step == "cycles" else ():
+        model_cycles(name, args.folder / name)
+
+
+if __name__ == "__main__":
+    run_main(main)
