@@ -18,7 +18,7 @@ from patc.passes.ir.bodies import constant_number
 from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
-_CURRENT_CPU, _LEAVE_CPU = "patc_current_cpu", "patc_leave_cpu"  # see `patc.runtime.placement`
+_CURRENT_CPU, _LEAVE_CPU = "patc_current_cpu", "patc_leave_cpu"  # see `patc.runtime.team`
 _LONGEST = 128  # layers of a region
 
 

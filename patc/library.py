@@ -31,7 +31,6 @@ from patc.codegen.c_interface import (
     padded_weights,
 )
 from patc.codegen.entry_points import entry_points, weights_section
-from patc.codegen.team import FUNCTIONS, team, with_fixed_arguments
 from patc.compiler import Report, compile_program, take_states
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
@@ -42,6 +41,7 @@ from patc.options import make_options, require_emits
 from patc.pipeline import Pipeline
 from patc.runtime import elf
 from patc.runtime.program import Program
+from patc.runtime.team import LIBRARY_FUNCTIONS, team_text
 from patc.targets import Target
 
 WEIGHTS_PLACES = ("embed", "file")
@@ -73,7 +73,7 @@ class Library:
         """
         require_emits(self.target, "so", "for a shared library")
         name = f"lib{self.interface.name}.so"
-        calls = FUNCTIONS if self.interface.threads > 1 else ()
+        calls = LIBRARY_FUNCTIONS if self.interface.threads > 1 else ()
         return write_folder(folder, self._files(name, link.link_shared(self.object_file(), name, self.target, calls)))
 
     def write_object(self, path: str | os.PathLike[str]) -> list[Path]:
@@ -115,7 +115,7 @@ class Library:
     def _optimized(self) -> Any:
         net, *others = (entry.code.decode() for entry in self.program.entries)
         symbols = [entry_symbol(number) for number in range(1, len(others) + 1)]
-        runtime = team(self.target, self.interface.threads) if self.interface.threads > 1 else ""
+        runtime = team_text(self.target.architecture) if self.interface.threads > 1 else ""
         text = llvm_objects.link_texts(f"{net}\n{entry_points(self.interface, self.target)}", others, symbols, runtime)
         return llvm_objects.optimize(text, self.target, self.interface.functions)
 
@@ -200,4 +200,4 @@ class _LibraryBackend(NativeBackend):
         return find_backend(options.target.backend).pipeline(options)
 
     def emit(self, module: ir.Module, target: Target) -> bytes:
-        return with_fixed_arguments(llvm_objects.lower_to_llvm_ir(module, target)).encode()
+        return llvm_objects.with_fixed_arguments(llvm_objects.lower_to_llvm_ir(module, target)).encode()

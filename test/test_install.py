@@ -95,8 +95,6 @@ def make_environment(place: Path, wheel: Path) -> tuple[Path, Path]:
     packages = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], place).strip())
     with zipfile.ZipFile(wheel) as file:
         file.extractall(packages)
-    for found in Path(sys.prefix, "lib").glob("libiomp5.so"):  # of intel-openmp
-        (place / "lib" / found.name).symlink_to(found)
     return python, packages
 
 

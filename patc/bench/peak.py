@@ -105,7 +105,7 @@ def measure_peak(threads: int = 1, target: Target | None = None) -> Peak:
     sinks = [_filled(4 * target.lanes * target.registers) for _ in range(threads)]
 
     def rate(name: str, amount: float, pick: Callable[[list[float]], float] = min) -> float:
-        kernel = NativeFunction(code, name, 2, threaded=False)
+        kernel = NativeFunction(code, name, 2, threads=1)
         calls = [
             functools.partial(kernel, buffer.ctypes.data, sink.ctypes.data)
             for buffer, sink in zip(buffers, sinks, strict=True)

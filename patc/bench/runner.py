@@ -33,7 +33,7 @@ from patc.targets import get_target, require_runnable
 from patc.versions import versions
 
 # Packages whose versions explain a result, beside those of the peers.
-PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy", "intel-openmp")
+PACKAGES = ("torch", "torch-mlir", "llvmlite", "numpy")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, wanted: Sequence[Probe], size: int, now: Clock = time.perf_counter) -> None:
         code = _compile(wanted)
-        self._functions = {probe.name: NativeFunction(code, probe.name, 2, threaded=False) for probe in wanted}
+        self._functions = {probe.name: NativeFunction(code, probe.name, 2, threads=1) for probe in wanted}
         self._amounts = {probe.name: probe.amount for probe in wanted}
         self._given = np.zeros(2, np.int64)
         self.memory = aligned_bytes(max(size, 1 << 16))

@@ -12,7 +12,7 @@ from torch_mlir.dialects import func, llvm
 from torch_mlir.execution_engine import ExecutionEngine
 
 from patc.diagnostics import PatcError
-from patc.runtime.openmp import ENTRY_POINTS
+from patc.runtime.team import ENTRY_POINTS
 from patc.targets import Target
 
 LOWERING = (

@@ -6,6 +6,7 @@ The wheel's own LLVM generates code for one architecture only, that of the machi
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -117,3 +118,13 @@ def _machine(target: Target) -> Any:
     kind = llvm.Target.from_triple(target.triple)
     features = ",".join(f"+{name}" for name in target.features)
     return kind.create_target_machine(cpu=cpu_of(target), features=features, opt=3, reloc="pic", codemodel="default")
+
+
+def with_fixed_arguments(text: str) -> str:
+    """Return LLVM IR whose calls of `__kmpc_fork_call` take no variable arguments, which few CPUs' code can read."""
+    text = re.sub(r"^declare .*@__kmpc_fork_call\(.*$", "", text, flags=re.MULTILINE)
+    return f"{text.replace('(ptr, i32, ptr, ...) @__kmpc_fork_call', '@__kmpc_fork_call')}\n{_DECLARATION}"
+
+
+# As `patc.runtime.team` defines it.
+_DECLARATION = "declare void @__kmpc_fork_call(ptr, i32, ptr, ptr)\n"

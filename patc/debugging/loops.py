@@ -47,7 +47,7 @@ def compute_loops(module: ir.Module, parameters: ParameterStore, inputs: Sequenc
         set_signature(main)
     host.lower_to_llvm(work, get_target("host"))
     code = host.compile_object(work)
-    NativeFunction(code, ENTRY, len(buffers), threaded=False)(*(buffer.ctypes.data for buffer in buffers))
+    NativeFunction(code, ENTRY, len(buffers), threads=1)(*(buffer.ctypes.data for buffer in buffers))
     made = buffers[len(inputs) : len(inputs) + len(outputs)]
     return [
         buffer[: info.nbytes].view(info.dtype).reshape(info.shape) for buffer, info in zip(made, outputs, strict=True)

@@ -6,10 +6,10 @@ import ctypes
 import platform
 
 from patc.diagnostics import PatcError
-from patc.runtime import openmp
 from patc.runtime.json_values import printable
 from patc.runtime.linking import LinkedCode
 from patc.runtime.object_code import check_object, machine_number
+from patc.runtime.team import ENTRY_POINTS, team_functions
 
 
 class NativeFunction:
@@ -19,18 +19,18 @@ class NativeFunction:
         code: the object file.
         name: the function.
         arguments: number of pointers.
-        threaded: the code calls the OpenMP runtime.
+        threads: of the team that the code calls; 1 where it calls none.
 
     Raises:
         PatcError: the object is damaged, is for another machine or has no such function.
     """
 
-    def __init__(self, code: bytes, name: str, arguments: int, threaded: bool) -> None:
+    def __init__(self, code: bytes, name: str, arguments: int, threads: int) -> None:
         try:
-            check_object(code, machine_number(platform.machine()), name, openmp.ENTRY_POINTS if threaded else ())
+            check_object(code, machine_number(platform.machine()), name, ENTRY_POINTS if threads > 1 else ())
         except ValueError as error:
             raise PatcError(f"cannot link the compiled code: {printable(str(error))}") from None
-        self._code = LinkedCode(code, openmp.entry_points() if threaded else {})
+        self._code = LinkedCode(code, team_functions(threads) if threads > 1 else {})
         self._function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(self._code.address_of(name))
 
     def __call__(self, *addresses: int) -> None:

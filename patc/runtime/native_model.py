@@ -30,7 +30,7 @@ class NativeModel(CompiledModel):
         self._missing = _missing_features(program.features)
         # Code for another architecture cannot even be linked here.
         if not self._missing:
-            self._function = NativeFunction(program.code, ENTRY, count, threaded=program.threads > 1)
+            self._function = NativeFunction(program.code, ENTRY, count, program.threads)
         self._weights = self.program.weights.ctypes.data
         # Only appended to and popped from, which needs no lock; a lock could be held when the process forks.
         self._idle: list[_Workspace] = []

@@ -15,7 +15,7 @@ from patc.runtime.expected import require
 
 INTERFACE = "patc_interface"  # a constant that says what the code was compiled for, see `patc.runtime.description`
 X86_64, AARCH64 = 62, 183
-# What code may call beside OpenMP: what LLVM makes of loops that copy, and of functions that no CPU has.
+# What code may call beside its team of threads: what LLVM makes of loops that copy, and of functions that no CPU has.
 _MATH = (
     "acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 floor fma fmax fmin fmod ldexp "
     "log log10 log1p log2 nearbyint pow remainder rint round roundeven sin sinh sqrt tan tanh trunc"
@@ -183,7 +183,10 @@ def _check_names(symbols: Sequence[Symbol], outside: Collection[str]) -> None:
     used = [symbol.name for symbol in symbols[1:] if symbol.section == elf.UNDEFINED]
     require(len(set(used)) == len(used), "names that are used once")
     unknown = sorted(set(used) - set(outside))
-    require(not unknown, f"code that calls OpenMP and the C library for numbers, found {', '.join(unknown)[:60]}")
+    require(
+        not unknown,
+        f"code that calls its team and the C library for numbers, found {', '.join(unknown)[:60]}",
+    )
     # Local ones, too: the linker takes the one that it finds first.
     own = {symbol.name for symbol in symbols[1:] if symbol.section != elf.UNDEFINED}
     require(own.isdisjoint(outside), "code that defines no function of a library")

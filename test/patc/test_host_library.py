@@ -21,11 +21,11 @@ from repository import ROOT, SUPPORT
 from torch import nn
 
 from patc.codegen import cpu_check, link, llvm_objects
-from patc.codegen.team import FUNCTIONS
 from patc.diagnostics import PatcError
 from patc.library import Library, compile_library
 from patc.runtime import cpu_features
 from patc.runtime.memory import aligned_bytes
+from patc.runtime.team import LIBRARY_FUNCTIONS
 from patc.targets import X86_64_V3, X86_64_V4, host, host_features
 
 IS_X86 = platform.machine() == "x86_64"
@@ -191,7 +191,7 @@ def threaded() -> Library:
 @needs_compilers
 def test_a_library_needs_the_c_library_alone(threaded: Library, tmp_path: Path) -> None:
     found = read_elf(threaded.write(tmp_path)[0])
-    assert found["needed"] == [] and {name for (name,) in found["undefined"]} <= set(FUNCTIONS)
+    assert found["needed"] == [] and {name for (name,) in found["undefined"]} <= set(LIBRARY_FUNCTIONS)
     assert {name for (name,) in found["defined"]} == set(threaded.interface.functions)
     alone = compile_library(*small_net(), name="my-net", target="host")
     assert undefined_symbols(alone.object_file()) == set()

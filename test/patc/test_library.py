@@ -28,12 +28,12 @@ from patc import models, pruning
 from patc.codegen import c_interface, link, llvm_objects
 from patc.codegen.c_interface import c_identifier, checksum
 from patc.codegen.entry_points import entry_points, weights_section
-from patc.codegen.team import FUNCTIONS
 from patc.diagnostics import PatcError
 from patc.files import atomic_write_all, cache_folder
 from patc.library import Library, compile_library
 from patc.runtime import elf
 from patc.runtime.program import Program, TensorInfo
+from patc.runtime.team import LIBRARY_FUNCTIONS
 
 RUNNER = SUPPORT / "inputs" / "run_library.c"
 QEMU = shutil.which("qemu-aarch64")
@@ -153,7 +153,7 @@ def test_code_for_a_cpu_runs_on_it(small: Callable[..., Library], tmp_path: Path
 def test_threads_share_the_work(small: Callable[..., Library], tmp_path: Path) -> None:
     model, (x,) = small_net()
     library = small(threads=3)
-    assert undefined_symbols(library.object_file()) <= set(FUNCTIONS)
+    assert undefined_symbols(library.object_file()) <= set(LIBRARY_FUNCTIONS)
     found, statuses = run_net(tmp_path, library, x)
     assert error_against(model, (x,), found) <= 1e-5
     assert {name: status for name, (status, _) in statuses.items()} == STATUSES
@@ -233,7 +233,7 @@ def test_resnet18_for_android_needs_no_library(tmp_path: Path) -> None:
 def test_threads_need_the_c_library_and_no_more(small: Callable[..., Library], tmp_path: Path) -> None:
     library = small(target="aarch64-android", threads=2, weights="file")
     found = read_elf(library.write(tmp_path)[0])
-    assert {name for (name,) in found["undefined"]} <= set(FUNCTIONS) and found["undefined"]
+    assert {name for (name,) in found["undefined"]} <= set(LIBRARY_FUNCTIONS) and found["undefined"]
     assert found["needed"] == [("libc.so",)]
     assert ("my_net_set_weights",) in found["defined"]
     header = (tmp_path / "my_net.h").read_text()

@@ -200,7 +200,7 @@ def compile_native(
     if get_target(target).architecture != "aarch64":
         _multiply_halves_in_f32(module)
     program = compile_module(module, state.parameters, target=target, threads=threads, stage="parallelize")
-    return Native(NativeFunction(program.code, ENTRY, len(memory_sizes(program)), threaded=True), program)
+    return Native(NativeFunction(program.code, ENTRY, len(memory_sizes(program)), program.threads), program)
 
 
 def lower(

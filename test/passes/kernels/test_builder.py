@@ -33,7 +33,7 @@ def run(emit: Emit, *arrays: np.ndarray) -> None:
             func.ReturnOp([])
         host.lower_to_llvm(module, get_target("host"))
         code = host.compile_object(module)
-    NativeFunction(code, "main", len(arrays), threaded=False)(*(array.ctypes.data for array in arrays))
+    NativeFunction(code, "main", len(arrays), threads=1)(*(array.ctypes.data for array in arrays))
 
 
 def emit_dot_product(b: Builder, memories: list[ir.Value]) -> None:

@@ -526,7 +526,7 @@ def test_a_name_that_nothing_defines(parts: Parts, single: CompiledModel, tmp_pa
     """And the linker stays usable."""
     code = parts.code.replace(b"__kmpc_barrier", b"__kmpc_barriex")
     found = load_error(tmp_path / "x", artefact.join(replace(parts, code=code)))
-    assert found.endswith("expected code that calls OpenMP and the C library for numbers, found __kmpc_barriex")
+    assert found.endswith("expected code that calls its team and the C library for numbers, found __kmpc_barriex")
     single.save(tmp_path / "net.patc")
     patc.load(tmp_path / "net.patc")
 

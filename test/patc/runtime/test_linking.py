@@ -18,7 +18,7 @@ from torch import nn
 import patc
 from patc.bench.emulator import import_arm
 from patc.diagnostics import PatcError
-from patc.runtime import cpu_features, linking, placement
+from patc.runtime import cpu_features, linking, team, team_objects
 from patc.runtime.linking import LinkedCode, function_address
 from patc.runtime.object_code import AARCH64, X86_64
 from patc.targets import host_features
@@ -45,17 +45,17 @@ def test_extensions_need_a_system_that_saves_their_registers(state: int, present
 
 
 @pytest.mark.parametrize(("machine", "name"), [(X86_64, "x86_64"), (AARCH64, "aarch64")])
-def test_functions_that_place_threads_are_of_their_text(machine: int, name: str) -> None:
+def test_functions_of_threads_are_of_their_text(machine: int, name: str) -> None:
     """As `llvm_version_info` (22, 1, 0) writes them; of another LLVM only the names are compared."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     target = llvm.Target.from_triple(f"{name}-unknown-linux-gnu")
     writer = target.create_target_machine(codemodel="large", reloc="static", opt=2)
-    made = writer.emit_object(llvm.parse_assembly(placement.LINUX_PLACEMENT))
-    kept = zlib.decompress(base64.b85decode(placement.OBJECTS[machine]))
+    made = writer.emit_object(llvm.parse_assembly(team.team_text(name)))
+    kept = zlib.decompress(base64.b85decode(team_objects.OBJECTS[machine]))
     if llvm.llvm_version_info == (22, 1, 0):
         assert kept == made, base64.b85encode(zlib.compress(made, 9))
-    assert all(text.encode() in kept for text in placement.NAMES)
+    assert all(text.encode() in kept for text in team.ENTRY_POINTS)
 
 
 def test_code_of_aarch64_reaches_far_functions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +65,9 @@ def test_code_of_aarch64_reaches_far_functions(monkeypatch: pytest.MonkeyPatch) 
     except PatcError as error:
         pytest.skip(str(error))
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    code = zlib.decompress(base64.b85decode(placement.OBJECTS[AARCH64]))
+    code = zlib.decompress(base64.b85decode(team_objects.OBJECTS[AARCH64]))
     far, back = 0x10000, 0x20000
-    linked = LinkedCode(code, dict.fromkeys(("sched_getcpu", "sched_getaffinity", "sched_setaffinity"), far))
+    linked = LinkedCode(code, dict.fromkeys(team.LIBRARY_FUNCTIONS, far))
     pages = linked._pages
     engine = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
     engine.mem_map(far, 0x20000)

@@ -21,7 +21,6 @@ from torch import nn
 
 import patc
 from patc.diagnostics import PatcError
-from patc.runtime import openmp
 from patc.runtime.memory import aligned_bytes
 from patc.runtime.model import CompiledModel
 from patc.runtime.native import NativeFunction
@@ -317,7 +316,7 @@ func.func private @omp_get_num_threads() -> i32
 """
 
 
-def test_compiled_code_asks_its_own_openmp_runtime() -> None:
+def test_compiled_code_asks_its_own_team() -> None:
     """torch has brought another one, which knows nothing of the team: it would call every thread number 0 of 1."""
     from torch_mlir import ir
 
@@ -327,13 +326,13 @@ def test_compiled_code_asks_its_own_openmp_runtime() -> None:
 
     module = ir.Module.parse(_TEAM, make_context())
     host.lower_to_llvm(module, get_target("host"))
-    function = NativeFunction(host.compile_object(module), "main", 1, threaded=True)
+    function = NativeFunction(host.compile_object(module), "main", 1, threads=2)
     numbers = np.zeros(4, np.int32)
     function(numbers.ctypes.data)
     assert numbers.tolist() == [2, 2, 0, 0]
 
 
-def test_openmp_runtime_stays_out_of_the_symbols_of_the_process(file: Path) -> None:
+def test_the_team_stays_out_of_the_symbols_of_the_process(file: Path) -> None:
     program = """
 import ctypes, sys, patc
 model = patc.load(sys.argv[1])
@@ -449,31 +448,8 @@ print((time.process_time() - start) / 100 / len(model.layers))
     assert float(run_python(program, file)) < 1e-3
 
 
-def test_block_time_of_the_user_counts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KMP_BLOCKTIME", "7")
-    program = """
-import ctypes, sys, patc
-from patc.runtime import openmp
-model = patc.load(sys.argv[1])
-model(*model.random_inputs())
-print(openmp._load().kmp_get_blocktime())
-"""
-    assert run_python(program, file) == "7\n"
-
-
-def test_says_that_openmp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openmp, "_candidates", lambda: iter([("libnone.so", 0)]))
-    with pytest.raises(PatcError, match="expected an OpenMP runtime, found none: pip install intel-openmp"):
-        openmp._load()
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("at_fork", ["TRUE", "FALSE"])
-def test_forked_processes_run_a_model_at_the_same_time(
-    file: Path, monkeypatch: pytest.MonkeyPatch, at_fork: str
-) -> None:
-    """Also with what scikit-learn puts into the environment."""
-    monkeypatch.setenv("KMP_INIT_AT_FORK", at_fork)
+def test_forked_processes_run_a_model_at_the_same_time(file: Path) -> None:
     program = """
 import os, signal, sys, numpy as np, patc
 model = patc.load(sys.argv[1])

@@ -1,47 +1,75 @@
-"""The threads of a library as LLVM IR text: what stands in for an OpenMP runtime, on the C library's threads alone.
+"""The threads that compiled code divides its layers among: in place of an OpenMP runtime, on the C library alone.
 
-A library has one team, made by the first call and kept. Calls that come at the same time take turns: two teams on the
-same cores would wait for each other at each barrier. Threads wait in a loop for some microseconds, then in the kernel,
-so that they leave their cores to others between calls. A forked process makes a team of its own.
+Compiled models and libraries call the same functions, written in LLVM IR: a library contains them; for models that are
+loaded, whose machine needs no compiler, `patc.runtime.team_objects` holds them as machine code. They stay out of the
+process's symbols: torch brings an OpenMP runtime of its own, and a call such as `omp_get_thread_num` answered by the
+other one would give every thread all of the work.
+
+A team is made by the first call and kept. Calls that come at the same time take turns: two teams on the same cores
+would wait for each other at each barrier. Threads wait in a loop for some microseconds, then in the kernel, so that
+they leave their cores to others between calls. A forked process makes a team of its own.
 """
 
 from __future__ import annotations
 
-import re
+import base64
+import platform
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from patc.locks import loading
+from patc.runtime.linking import LinkedCode
+from patc.runtime.object_code import machine_number
 from patc.runtime.placement import LINUX_PLACEMENT
-from patc.targets import Target
+from patc.runtime.team_objects import OBJECTS
 
-STACK_BYTES = 4 << 20  # some C libraries give threads 128 KB
-
+# What MLIR's OpenMP dialect and `pattern-parallelize` call.
+ENTRY_POINTS = (
+    *("__kmpc_barrier", "__kmpc_fork_call", "__kmpc_global_thread_num", "__kmpc_push_num_threads"),
+    *("omp_get_num_threads", "omp_get_thread_num", "patc_current_cpu", "patc_leave_cpu"),
+)
+# What the C library has to have.
+LIBRARY_FUNCTIONS = (
+    *("getpid", "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setdetachstate"),
+    *("pthread_attr_setstacksize", "pthread_create", "pthread_getspecific", "pthread_key_create"),
+    *("pthread_setspecific", "sched_getaffinity", "sched_getcpu", "sched_setaffinity", "syscall"),
+)
+_STACK_BYTES = 4 << 20  # some C libraries give threads 128 KB
 # Number of the system call futex, what tells the core that it waits, and how often that takes about 0.1 ms.
 _MACHINES = {
     "x86_64": (202, "call void @llvm.x86.sse2.pause()", 4096),
     "aarch64": (98, "call void @llvm.aarch64.hint(i32 1)", 65536),
 }
 _WAIT, _WAKE = 128, 129  # of this process alone
-# What the C library has to have.
-FUNCTIONS = (
-    *("getpid", "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setdetachstate"),
-    *("pthread_attr_setstacksize", "pthread_create", "sched_getaffinity", "sched_getcpu", "sched_setaffinity"),
-    *("syscall", "__tls_get_addr"),
-)
 
 
-def with_fixed_arguments(text: str) -> str:
-    """Return LLVM IR whose calls of `__kmpc_fork_call` take no variable arguments, which few CPUs' code can read."""
-    text = re.sub(r"^declare .*@__kmpc_fork_call\(.*$", "", text, flags=re.MULTILINE)
-    return f"{text.replace('(ptr, i32, ptr, ...) @__kmpc_fork_call', '@__kmpc_fork_call')}\n{_DECLARATION}"
+def team_functions(threads: int) -> Mapping[str, int]:
+    """Return the addresses of `ENTRY_POINTS` of this process's team of so many threads; it is made when first used.
+
+    Raises:
+        PatcError: the C library lacks a function, or the system grants no memory for code.
+    """
+    with loading():
+        if threads not in _teams:
+            code = zlib.decompress(base64.b85decode(OBJECTS[machine_number(platform.machine())]))
+            _teams[threads] = LinkedCode(code, {})
+        return MappingProxyType({name: _teams[threads].address_of(name) for name in ENTRY_POINTS})
 
 
-_DECLARATION = "declare void @__kmpc_fork_call(ptr, i32, ptr, ptr)\n"
+# By the number of threads: their code lives as long as the process, as they do.
+_teams: dict[int, LinkedCode] = {}
 
 
-def team(target: Target, threads: int) -> str:
-    """Return a module that defines what parallel code calls, for a team of `threads`."""
-    futex, pause, turns = _MACHINES[target.architecture]
+def team_text(architecture: str) -> str:
+    """Return the module of LLVM IR that defines `ENTRY_POINTS` on Linux.
+
+    Args:
+        architecture: "x86_64" or "aarch64".
+    """
+    futex, pause, turns = _MACHINES[architecture]
     waiting = _WAITING.format(futex=futex, pause=pause, turns=turns, wait=_WAIT, wake=_WAKE)
-    return waiting + _REGION + _MAKING.format(threads=threads, stack=STACK_BYTES) + LINUX_PLACEMENT
+    return waiting + _REGION + _MAKING.format(stack=_STACK_BYTES) + LINUX_PLACEMENT
 
 
 # A word that threads wait for: its value, and how many sleep until it changes.
@@ -55,7 +83,9 @@ _WAITING = """\
 @process = internal global i32 0, align 4
 @function = internal global ptr null, align 8
 @arguments = internal global ptr null, align 8
-@number = internal thread_local global i32 0, align 4
+@wanted = internal global i32 0, align 4
+@number = internal global i32 0, align 4
+@numbered = internal global i32 0, align 4
 @zero = internal constant i32 0, align 4
 
 declare i64 @syscall(i64, ...)
@@ -65,6 +95,9 @@ declare i32 @pthread_attr_setstacksize(ptr, i64)
 declare i32 @pthread_attr_setdetachstate(ptr, i32)
 declare i32 @pthread_attr_destroy(ptr)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_key_create(ptr, ptr)
+declare i32 @pthread_setspecific(i32, ptr)
+declare ptr @pthread_getspecific(i32)
 
 ; Returns when the word is not `old` any more.
 define internal void @wait(ptr %word, i32 %old) noinline {{
@@ -113,12 +146,23 @@ define i32 @__kmpc_global_thread_num(ptr %place) {
 }
 
 define void @__kmpc_push_num_threads(ptr %place, i32 %thread, i32 %threads) {
+  store atomic i32 %threads, ptr @wanted monotonic, align 4
   ret void
 }
 
+; The caller of a region has stored nothing under the key.
 define i32 @omp_get_thread_num() {
-  %own = load i32, ptr @number
+  %have = load i32, ptr @numbered
+  %has_key = icmp ne i32 %have, 0
+  br i1 %has_key, label %look, label %alone
+look:
+  %key = load i32, ptr @number
+  %given = call ptr @pthread_getspecific(i32 %key)
+  %bits = ptrtoint ptr %given to i64
+  %own = trunc i64 %bits to i32
   ret i32 %own
+alone:
+  ret i32 0
 }
 
 define i32 @omp_get_num_threads() {
@@ -171,9 +215,8 @@ fork:
 _MAKING = """
 define internal ptr @work(ptr %given) {{
 entry:
-  %bits = ptrtoint ptr %given to i64
-  %own = trunc i64 %bits to i32
-  store i32 %own, ptr @number
+  %key = load i32, ptr @number
+  %kept = call i32 @pthread_setspecific(i32 %key, ptr %given)
   br label %next
 next:
   %seen = phi i32 [ 0, %entry ], [ %found, %next ]
@@ -186,13 +229,27 @@ next:
   br label %next
 }}
 
-; Starts the threads unless they are there, or as many as there may be.
+; Starts the threads unless they are there, or as many as there may be. A key under which each keeps its number stays
+; through forks; without one the caller is alone.
 define internal void @make_team() {{
 entry:
   %size = load i32, ptr @size
   %missing = icmp eq i32 %size, 0
   br i1 %missing, label %make, label %done
 make:
+  store i32 1, ptr @size
+  %have = load i32, ptr @numbered
+  %has_key = icmp ne i32 %have, 0
+  br i1 %has_key, label %prepare, label %make_key
+make_key:
+  %refused = call i32 @pthread_key_create(ptr @number, ptr null)
+  %granted = icmp eq i32 %refused, 0
+  br i1 %granted, label %keep_key, label %done
+keep_key:
+  store i32 1, ptr @numbered
+  br label %prepare
+prepare:
+  %threads = load atomic i32, ptr @wanted monotonic, align 4
   %attributes = alloca [128 x i8], align 16
   %thread = alloca i64, align 8
   %a = call i32 @pthread_attr_init(ptr %attributes)
@@ -200,9 +257,9 @@ make:
   %c = call i32 @pthread_attr_setdetachstate(ptr %attributes, i32 1)
   br label %another
 another:
-  %count = phi i32 [ 1, %make ], [ %more, %made ]
+  %count = phi i32 [ 1, %prepare ], [ %more, %made ]
   store i32 %count, ptr @size
-  %full = icmp eq i32 %count, {threads}
+  %full = icmp sge i32 %count, %threads
   br i1 %full, label %made_all, label %start_one
 start_one:
   %wide = zext i32 %count to i64
