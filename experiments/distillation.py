@@ -16,16 +16,13 @@ from __future__ import annotations
 import copy
 import functools
 import statistics
-import string
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from glyphs import methods
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn import functional
 from trials import (
@@ -34,7 +31,6 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
-    find_package,
     learning_rate,
     make_parser,
     prune_and_retrain,
@@ -42,12 +38,14 @@ from trials import (
     run_main,
     save_report,
 )
-from upscaling import INSTALL, NETS, find_net
+from upscaling import NETS, find_net
 
 from patc.diagnostics import PatcError
 from patc.frontend.ncnn import load_net
 from patc.pruning import AdmmSchedule
 from patc.upscaling.picture_net import border_of
+from patc.upscaling.pictures import draw_crops, draw_pictures, middle, open_photographs, shrink
+from patc.upscaling.quality import psnr, ssim
 
 TRAINED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "ihc.png", "hubble_deep_field.jpg")
 HELD_OUT = ("rocket.jpg", "retina.jpg", "motorcycle_right.png")
@@ -86,75 +84,9 @@ PRESETS = {
 # -- Pictures --------------------------------------------------------------------------------------
 
 
-def draw_page(generator: np.random.Generator, side: int) -> Image.Image:
-    """Return a page of random words."""
-    image = Image.new("RGB", (side, side), tuple(generator.integers(220, 256, 3)))
-    draw, top = ImageDraw.Draw(image), 4
-    letters = list(string.ascii_letters + string.digits + "    .,")
-    while top < side:
-        size = int(generator.integers(9, 28))
-        text = "".join(generator.choice(letters, side // 4))
-        draw.text((4, top), text, tuple(generator.integers(0, 90, 3)), ImageFont.load_default(size))
-        top += size + 5
-    return image
-
-
-def draw_lines(generator: np.random.Generator, side: int) -> Image.Image:
-    """Return dark curves on areas of plain colours, drawn large and made small, as animation has them."""
-    image = Image.new("RGB", (2 * side, 2 * side), tuple(generator.integers(120, 256, 3)))
-    draw = ImageDraw.Draw(image)
-    for _ in range(24):
-        middle, radius = generator.uniform(0, 2 * side, 2), generator.uniform(10, side / 2)
-        turns = np.linspace(0, 2 * np.pi, 60)
-        waves = 1 + sum(generator.normal(0, 0.15) * np.cos(k * turns + generator.uniform(0, 6)) for k in (2, 3, 5))
-        points = [tuple(p) for p in middle + radius * waves[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)]
-        draw.polygon(points, tuple(generator.integers(0, 256, 3)))
-        draw.line([*points, points[0]], tuple(generator.integers(0, 60, 3)), int(generator.integers(2, 8)), "curve")
-    return image.resize((side, side), Image.Resampling.LANCZOS)
-
-
-def draw_graphics(generator: np.random.Generator, side: int) -> Image.Image:
-    """Return rectangles and discs with gradients of colour."""
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    picture = np.ones((side, side, 3)) * generator.random(3)
-    for _ in range(30):
-        angle, place, size = generator.uniform(0, np.pi), generator.uniform(-1, 1, 2), generator.uniform(0.05, 0.4, 2)
-        u = (x - place[0]) * np.cos(angle) + (y - place[1]) * np.sin(angle)
-        v = (y - place[1]) * np.cos(angle) - (x - place[0]) * np.sin(angle)
-        is_disc = generator.random() < 0.5
-        inside = np.hypot(u / size[0], v / size[1]) < 1 if is_disc else (abs(u) < size[0]) & (abs(v) < size[1])
-        colours = generator.random((2, 3))
-        picture[inside] = (colours[0] + (colours[1] - colours[0]) * (u / size[0] + 1)[..., None] / 2)[inside]
-    return Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
-
-
 def open_pictures(names: Sequence[str], drawn: int, seed: int, side: int) -> list[Tensor]:
     """Return photographs of scikit-image and drawn pictures, (3, H, W) from 0 to 1."""
-    folder = find_package("skimage", INSTALL) / "data"
-    images = [Image.open(folder / name).convert("RGB") for name in names]
-    generator = np.random.default_rng(seed)
-    images += [draw(generator, side) for _ in range(drawn) for draw in (draw_page, draw_lines, draw_graphics)]
-    return [torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 for image in images]
-
-
-def shrink(pictures: Tensor) -> Tensor:
-    """Return pictures (N, 3, H, W) of half the size."""
-    return functional.interpolate(pictures, scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def draw_crops(pictures: Sequence[Tensor], side: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return squares of random pictures, also turned and mirrored, (N, 3, side, side)."""
-
-    def number(most: int) -> int:
-        return int(torch.randint(most, (), generator=generator))
-
-    found = []
-    for _ in range(count):
-        picture = pictures[number(len(pictures))]
-        top, left = number(picture.shape[1] - side + 1), number(picture.shape[2] - side + 1)
-        crop = picture[:, top : top + side, left : left + side]
-        found.append((crop.flip(2) if number(2) else crop).rot90(number(4), (1, 2)))
-    return torch.stack(found)
+    return open_photographs(names) + draw_pictures(drawn, seed, side)
 
 
 # -- Nets ------------------------------------------------------------------------------------------
@@ -198,29 +130,6 @@ def run_names() -> dict[str, str]:
 # -- Runs ------------------------------------------------------------------------------------------
 
 
-def psnr(found: Tensor, wanted: Tensor) -> float:
-    """Return 10 log10(1 / mean square error) of pictures from 0 to 1, in dB."""
-    return float(-10 * torch.log10((found.clamp(0, 1) - wanted.clamp(0, 1)).square().mean().clamp_min(1e-12)))
-
-
-def ssim(found: Tensor, wanted: Tensor) -> float:
-    """Return the structural similarity of pictures (1, 3, H, W), by a Gaussian window of 11 with deviation 1.5.
-
-    Source: Z. Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
-    """
-    line = torch.exp(-torch.arange(-5.0, 6.0).square() / (2 * 1.5**2))
-    window = (line[:, None] * line / line.sum() ** 2).to(found).expand(3, 1, 11, 11)
-
-    def mean(values: Tensor) -> Tensor:
-        return functional.conv2d(values, window, groups=3)
-
-    x, y = found.clamp(0, 1), wanted.clamp(0, 1)
-    mx, my = mean(x), mean(y)
-    vx, vy, both = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
-    small, other = 0.01**2, 0.03**2
-    return float(((2 * mx * my + small) * (2 * both + other) / ((mx**2 + my**2 + small) * (vx + vy + other))).mean())
-
-
 def train_epochs(
     net: nn.Module,
     teacher: nn.Module,
@@ -256,7 +165,7 @@ def compare(net: nn.Module, teacher: nn.Module, pictures: Sequence[Tensor], bord
     beside it."""
     found: dict[str, list[float]] = {}
     for picture in pictures:
-        x = shrink(picture[None].to(device))
+        x = shrink(picture[None].to(device), SCALE)
         given = functional.pad(x, [border] * 4, mode="replicate")
         made, wanted = net(given), teacher(given)
         bicubic = functional.interpolate(x, scale_factor=SCALE, mode="bicubic")
@@ -270,13 +179,6 @@ def compare(net: nn.Module, teacher: nn.Module, pictures: Sequence[Tensor], bord
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
     return {name: statistics.mean(values) for name, values in found.items()}
-
-
-def middle(picture: Tensor, side: int) -> Tensor:
-    """Return the middle of a picture, of an even size."""
-    height, width = (min(side, size) // SCALE * SCALE for size in picture.shape[1:])
-    top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
-    return picture[:, top : top + height, left : left + width]
 
 
 def write_report(results: list[Run], preset: Preset, net: str, docs: Path) -> None:
@@ -325,14 +227,14 @@ def main() -> None:
     border = border_of(teacher, (1, 3, 64, 64))
     side = preset.crop + 2 * SCALE * border
     pictures = open_pictures(TRAINED, preset.drawn, 0, max(256, 2 * side))
-    held_out = [middle(picture, preset.tested) for picture in open_pictures(HELD_OUT, 1, 1, preset.tested)]
+    held_out = [middle(picture, preset.tested, SCALE) for picture in open_pictures(HELD_OUT, 1, 1, preset.tested)]
     checksum = 0
     for picture in (*pictures, *held_out):
         checksum = zlib.crc32(picture.numpy().tobytes(), checksum)
     task: dict[str, object] = {"net": args.net, **asdict(preset), "checksum": checksum}
 
     def crop(generator: torch.Generator) -> Tensor:
-        return shrink(draw_crops(pictures, side, preset.batch_size, generator)).to(device)
+        return shrink(draw_crops(pictures, side, preset.batch_size, generator), SCALE).to(device)
 
     def run(name: str, seed: int) -> Run:
         is_narrow = name.startswith("narrow")

@@ -415,6 +415,18 @@ def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, words))
 
 
+def frame_size(text: str) -> tuple[int, int]:
+    """Return width and height of a text such as 640x360.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none.
+    """
+    words = text.split("x")
+    if len(words) != 2 or not all(word.isdecimal() and 0 < len(word) < 6 and int(word) for word in words):
+        raise argparse.ArgumentTypeError(f"expected a size such as 640x360, got '{text[:40]}'")
+    return int(words[0]), int(words[1])
+
+
 def _shape(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.isdecimal() and int(word) > 0 for word in words):

@@ -18,6 +18,7 @@ COMMANDS = (
     "report",
     "prune",
     "quantize",
+    "search",
     "bench",
     "debug",
     "calibrate",

@@ -53,11 +53,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=arguments.output_path,
         help=f"a picture ({', '.join(PICTURES)}), or with --size raw frames, - for standard output",
     )
-    parser.add_argument("--size", metavar="WxH", type=_size, help="size of the frames of a stream")
+    parser.add_argument("--size", metavar="WxH", type=arguments.frame_size, help="size of the frames of a stream")
     parser.add_argument(
         "--tile",
         metavar="WxH",
-        type=_size,
+        type=arguments.frame_size,
         help="pixels that are upscaled at once, where MODEL is compiled for it (the frame, up to 1280x720 pixels of a "
         "stream, 512 a side of a picture)",
     )
@@ -255,15 +255,3 @@ def _load(args: argparse.Namespace, tile: tuple[int, int]) -> arguments.LoadedMo
     border = border_of(net, (1, 3, tile[1] + 32, tile[0] + 32))
     shape = (1, 3, tile[1] + 2 * border, tile[0] + 2 * border)
     return arguments.LoadedModel(args.model, PictureNet(net).eval(), (torch.zeros(shape, dtype=torch.uint8),), report)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Return width and height of a text such as 640x360.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is none.
-    """
-    words = text.split("x")
-    if len(words) != 2 or not all(word.isdecimal() and 0 < len(word) < 6 and int(word) for word in words):
-        raise argparse.ArgumentTypeError(f"expected a size such as 640x360, got '{text[:40]}'")
-    return int(words[0]), int(words[1])

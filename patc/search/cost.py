@@ -1,0 +1,97 @@
+"""What a net takes: by the compiler's cost model, and measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patc.compiler import compile_model, host_pipeline, lower_model
+from patc.explain.build import modelled_cycles
+from patc.layers import collect_layers
+from patc.pruning import prune_
+from patc.search.task import build_seeded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from patc.search.space import Point
+    from patc.search.task import Task
+
+ROUNDS = 3  # of calls, each net in turn
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A machine to search for.
+
+    Attributes:
+        target: as `patc.compile` takes it, by its name.
+        threads: that divide each layer.
+        clock_hz: cycles of a core in a second.
+    """
+
+    target: str
+    threads: int
+    clock_hz: float
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether nets can be timed."""
+        return self.target == "host"
+
+    def predict(self, task: Task, point: Point) -> float:
+        """Return the seconds that the cost model expects of a candidate, with random weights pruned in one shot."""
+        net = build_seeded(task, point).eval()
+        plan = task.plan(point)
+        if plan is not None:
+            prune_(net, plan)
+        pipeline = host_pipeline(self.target, self.threads).until("schedule")
+        module, state = lower_model(net, task.inputs, pipeline)
+        cycles = sum(modelled_cycles(layer, self.threads) for layer in collect_layers(module, state))
+        return cycles / self.clock_hz
+
+    def compile(self, net: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+        """Write a net as a file of `patc compile`."""
+        compile_model(copy.deepcopy(net), tuple(inputs), target=self.target, threads=self.threads).save(path)
+
+
+def measure_clock() -> float:
+    """Return the cycles of a core of this machine in a second."""
+    from patc.bench.machine import find_caches
+    from patc.calibration.measure import measure_core
+    from patc.targets import host
+
+    return measure_core(host(), find_caches().level2).clock_hz
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A compiled model to take turns with others."""
+
+    model: Any
+    inputs: Sequence[Any]
+
+    def run(self, calls: int) -> list[float]:
+        from patc.bench.timing import time_calls
+
+        return time_calls(lambda: self.model(*self.inputs), calls)
+
+
+def time_files(paths: Sequence[Path], inputs: Sequence[Tensor]) -> list[float]:
+    """Return the median seconds of a call of each compiled model, all timed in turns.
+
+    Raises:
+        PatcError: one cannot be loaded or run.
+    """
+    from patc.bench.timing import CALLS_PER_ROUND, Times, take_turns
+    from patc.loading import load
+
+    arrays = [tensor.numpy() for tensor in inputs]
+    found = take_turns([_Timed(load(path), arrays) for path in paths], ROUNDS * CALLS_PER_ROUND)
+    for item in found:
+        if not isinstance(item, Times):
+            raise item
+    return [item.median for item in found if isinstance(item, Times)]
