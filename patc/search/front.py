@@ -57,7 +57,7 @@ def save_front(
     axes.grid(color="#e0e0e0", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(fontsize=9)
     over = sum(item.seconds > limit for item in {item.key: item for item in candidates}.values())
     axes.set_title(f"{len(trained)} candidates trained, {over} over the limit not", fontsize=9, loc="left")
     save_figure(drawing, path)

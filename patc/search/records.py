@@ -67,13 +67,15 @@ class Records:
     def ask(self) -> tuple[Trial, Point]:
         """Return the next candidate: random ones first, then such as the better ones were.
 
-        What is drawn depends on the seed and the candidates that were told, so that a search that was stopped goes on
-        as it would have gone.
+        What is drawn depends on the seed and the candidates so far, so that a search that was stopped goes on as it
+        would have gone.
         """
         from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
 
-        done = len(self.candidates())
-        self._study.sampler = TPESampler(seed=1000 * self.seed + done, warn_independent_sampling=False)
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        known = len(self._study.get_trials(deepcopy=False, states=states))
+        self._study.sampler = TPESampler(seed=100_000 * self.seed + known, warn_independent_sampling=False)
         trial = self._study.ask()
         trial.set_user_attr("worker", _worker())
         point = self.space.choose(lambda choice: _suggest(trial, choice))

@@ -61,7 +61,7 @@ def search(
     seed: int = 0,
     tell: Tell = lambda words: None,
 ) -> dict[str, Found]:
-    """Return the best net within a time as "net", and as "dense" the best one without zeros.
+    """Return the best net within a time as "net", and where that has zeros the best one without as "dense".
 
     Writes to the folder: `net.pt2` and `dense.pt2`, which `patc compile` takes, their weights as `.safetensors`, all
     candidates as `candidates.json` and a plot of them as `front.png`; beside these what it goes on from.
@@ -172,7 +172,7 @@ def _choose(
     if not ranked:
         raise PatcError("expected a candidate within the limit, found none: more trials look further")
     if not cost.runs_here:
-        return {name: group[0] for name, group in groups.items() if group}
+        return _unequal({name: group[0] for name, group in groups.items() if group})
     chosen = {}
     for name, group in groups.items():
         measured = _measure(task, cost, group[: effort.measured], records, supernet, folder, tell)
@@ -185,7 +185,12 @@ def _choose(
             raise PatcError(
                 f"{expected}, found {1e3 * least:.4g} ms or more: others use this machine, or the model errs"
             )
-    return chosen
+    return _unequal(chosen)
+
+
+def _unequal(chosen: dict[str, Candidate]) -> dict[str, Candidate]:
+    """Return what was chosen, without the dense candidate where that is the best one."""
+    return {name: item for name, item in chosen.items() if name == BEST or item != chosen[BEST]}
 
 
 def _measure(

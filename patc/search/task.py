@@ -17,11 +17,11 @@ from patc.search.space import Choice, Point, Space
 Part = Literal["choose", "judge"]
 BLOCK_ROWS = 8
 SCHEMES = ("dense", "pattern", "block")
-# All weights over kept ones: patterns of 4 in 9, and fewer and fewer kernels of these.
+# All weights over kept ones: from patterns of 4 in 9 with all kernels to one input of a block in eight.
 PRUNING = Space(
     (
         Choice("scheme", SCHEMES, ordered=False),
-        Choice("rate", (9.0, 6.75, 4.5, 3.0, 2.25), when=lambda point: point["scheme"] != "dense"),
+        Choice("rate", (8.0, 6.0, 4.5, 3.0, 2.25), when=lambda point: point["scheme"] != "dense"),
     )
 )
 
