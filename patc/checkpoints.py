@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,13 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         if _is_counter(name):
             tensor.zero_()
     model.load_state_dict(state, strict=False)
+
+
+def safetensors_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Return a state dict as a .safetensors file has it; tensors that share memory are written one by one."""
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()})
 
 
 def _read(path: str, trust_pickle: bool) -> Any:

@@ -328,9 +328,9 @@ def _save(model: nn.Module | ExportedProgram, path: str) -> int:
         torch.export.save(model, stream)
         data = stream.getvalue()
     elif Path(path).suffix == ".safetensors" or is_stream(path):
-        from safetensors.torch import save
+        from patc.checkpoints import safetensors_bytes
 
-        data = save({name: tensor.contiguous() for name, tensor in state.items()})
+        data = safetensors_bytes(state)
     else:
         data = state_bytes(state)
     atomic_write(path, data)

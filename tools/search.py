@@ -155,15 +155,13 @@ def _compare(task: Task, cost: Cost, limit: float, folder: Path, seed: int) -> N
     from patc.bench.sharing import Watch
     from patc.search.check import check, rank_correlation
     from patc.search.space import describe
-    from patc.tools.console import make_console, make_table
 
     watch = Watch()
     found = sorted(check(task, cost, limit, folder, seed, _tell), key=lambda item: item.predicted)
-    table = make_table(("candidate", "model ms", "ms", "ratio"), 1)
+    print("model ms        ms  ratio")
     for item in found:
-        times = (f"{1e3 * seconds:.3f}" for seconds in (item.predicted, item.measured))
-        table.add_row(describe(item.point), *times, f"{item.predicted / item.measured:.2f}")
-    make_console().print(table)
+        times = f"{1e3 * item.predicted:8.3f}  {1e3 * item.measured:8.3f}"
+        print(f"{times}  {item.predicted / item.measured:5.2f}  {describe(item.point)}")
     ranks = rank_correlation([item.predicted for item in found], [item.measured for item in found])
     ratio = statistics.median(item.predicted / item.measured for item in found)
     words = f"the model says {ratio:.2f} of the time, in the median"

@@ -12,11 +12,10 @@ import numpy as np
 
 from patc.diagnostics import PatcError
 from patc.files import atomic_write, make_folder
-from patc.pruning import prune_
 from patc.search.cost import Cost, time_files
 from patc.search.space import Point, describe
 from patc.search.supernet import Tell
-from patc.search.task import Task, build_seeded, seeded
+from patc.search.task import Task, seeded
 
 CANDIDATES = 30
 _REACH = 2.0  # times the limit that candidates may take by the model: what a search decides between
@@ -53,11 +52,7 @@ def check(task: Task, cost: Cost, limit: float, folder: Path, seed: int, tell: T
     for number, (item, path) in enumerate(zip(chosen, paths, strict=True), 1):
         if not path.exists():
             tell(f"{number} of {len(chosen)}: compiling {describe(item['point'])}")
-            net = build_seeded(task, item["point"]).eval()
-            plan = task.plan(item["point"])
-            if plan is not None:
-                prune_(net, plan)
-            cost.compile(net, task.inputs, path)
+            cost.compile(task, item["point"], path)
     measured = time_files(paths, task.inputs)
     return [Checked(item["point"], item["seconds"], each) for item, each in zip(chosen, measured, strict=True)]
 
@@ -93,4 +88,5 @@ def _choose(task: Task, cost: Cost, limit: float, seed: int, tell: Tell) -> list
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     """Return Spearman's coefficient of numbers of which no two are equal."""
     ranks = np.array([np.argsort(np.argsort(values)) for values in (one, other)], np.float64)
-    return float(np.corrcoef(ranks)[0, 1])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    return float((ranks[0] * ranks[1]).sum() / (ranks[0] ** 2).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +30,13 @@ class Cost:
         target: as `patc.compile` takes it, by its name.
         threads: that divide each layer.
         clock_hz: cycles of a core in a second.
+        ratio: seconds that nets take, over those that the model says.
     """
 
     target: str
     threads: int
     clock_hz: float
+    ratio: float = 1.0
 
     @property
     def runs_here(self) -> bool:
@@ -44,18 +45,25 @@ class Cost:
 
     def predict(self, task: Task, point: Point) -> float:
         """Return the seconds that the cost model expects of a candidate, with random weights pruned in one shot."""
-        net = build_seeded(task, point).eval()
-        plan = task.plan(point)
-        if plan is not None:
-            prune_(net, plan)
+        net = _build(task, point)
         pipeline = host_pipeline(self.target, self.threads).until("schedule")
         module, state = lower_model(net, task.inputs, pipeline)
         cycles = sum(modelled_cycles(layer, self.threads) for layer in collect_layers(module, state))
-        return cycles / self.clock_hz
+        return self.ratio * cycles / self.clock_hz
 
-    def compile(self, net: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-        """Write a net as a file of `patc compile`."""
-        compile_model(copy.deepcopy(net), tuple(inputs), target=self.target, threads=self.threads).save(path)
+    def compile(self, task: Task, point: Point, path: Path) -> None:
+        """Write a candidate, with random weights pruned in one shot, as a file of `patc compile`."""
+        net = _build(task, point)
+        compile_model(net, task.inputs, target=self.target, threads=self.threads).save(path)
+
+
+def _build(task: Task, point: Point) -> nn.Module:
+    """Return the net of a candidate, with random weights pruned in one shot."""
+    net = build_seeded(task, point).eval()
+    plan = task.plan(point)
+    if plan is not None:
+        prune_(net, plan)
+    return net
 
 
 def measure_clock() -> float:

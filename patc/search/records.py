@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from patc.diagnostics import PatcError
 from patc.search.space import Choice, Point, Space, Value
@@ -161,8 +161,7 @@ def _open(path: Path) -> Study:
 def _suggest(trial: Trial, choice: Choice) -> Value:
     if choice.ordered:
         return choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
-    value: Value = trial.suggest_categorical(choice.name, choice.values)
-    return value
+    return cast("Value", trial.suggest_categorical(choice.name, choice.values))
 
 
 def _worker() -> str:

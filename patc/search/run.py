@@ -8,29 +8,31 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 
+from patc.checkpoints import load_checkpoint, read_checkpoint, safetensors_bytes
 from patc.diagnostics import PatcError
 from patc.files import atomic_write, make_folder
-from patc.pruning import prune_
 from patc.search.cost import Cost, time_files
 from patc.search.front import save_front
 from patc.search.records import Candidate, Records
 from patc.search.space import Point, describe
 from patc.search.supernet import SuperNet, Tell, train_supernet
-from patc.search.task import PRUNING, Effort, Task
+from patc.search.task import PRUNING, Effort, Task, seeded
 from patc.search.training import fit
 
 SUPERNET, RESULTS, FRONT = "supernet.pt", "candidates.json", "front.png"
 BEST, DENSE = "net", "dense"  # names of the files of the nets that are kept
 _PATIENCE = 30  # candidates that are looked at for each that is trained, at most
+_DRAWN, _TIMED = 8, 3  # random candidates, and the slowest of them within the limit, which correct the model
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Found:
 
     Attributes:
         point: of the candidate.
-        seconds: that the cost model expects.
+        seconds: that the cost model expects, corrected.
         measured: seconds of a call; None where the target is not this machine.
         score: behind its final training, on the part to judge by.
         net: with its weights, in eval mode.
@@ -88,9 +90,10 @@ def search(
     cost = Cost(cost.target, cost.threads, records.noted("clock_hz", cost.clock_hz))
     records.note("clock_hz", cost.clock_hz)
     _require_reachable(task, cost, limit, records)
+    cost = _with_ratio(task, cost, limit, records, folder, tell)
     supernet = train_supernet(task, effort, seed, folder / SUPERNET, tell)
     _try_candidates(task, cost, limit, records, supernet, effort, tell)
-    chosen = _choose(task, cost, limit, records, supernet, effort, folder, tell)
+    chosen = _choose(task, cost, limit, records, effort, folder, tell)
     found = {
         name: _finish(task, candidate, records, supernet, effort, folder / name, tell)
         for name, candidate in chosen.items()
@@ -115,6 +118,36 @@ def _require_reachable(task: Task, cost: Cost, limit: float, records: Records) -
     raise PatcError(f"{expected}, got {1e3 * limit:g} ms")
 
 
+def _with_ratio(task: Task, cost: Cost, limit: float, records: Records, folder: Path, tell: Tell) -> Cost:
+    """Return the cost corrected by what some random candidates take on this machine.
+
+    The model ranks candidates better than it knows their times: those of large planes wait for memory.
+    """
+    ratio = records.noted("ratio")
+    if ratio is None and cost.runs_here:
+        drawn = [task.candidates.sample(seeded("ratio", records.seed, number)) for number in range(_DRAWN)]
+        modelled = sorted(((cost.predict(task, point), point) for point in drawn), key=lambda pair: -pair[0])
+        timed = [pair for pair in modelled if pair[0] <= limit][:_TIMED]
+        if timed:
+            measured = _time(task, cost, [point for _, point in timed], folder, tell)
+            ratio = statistics.median(one / seconds for one, (seconds, _) in zip(measured, timed, strict=True))
+            tell(f"measured times are {ratio:.2f} of the modelled ones")
+    ratio = ratio or 1.0
+    records.note("ratio", ratio)
+    return replace(cost, ratio=ratio)
+
+
+def _time(task: Task, cost: Cost, points: Sequence[Point], folder: Path, tell: Tell) -> list[float]:
+    """Return the measured seconds of candidates, timed in turns."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        paths = []
+        for number, point in enumerate(points):
+            tell(f"compiling {describe(point)}")
+            paths.append(Path(place) / f"{number}.patc")
+            cost.compile(task, point, paths[-1])
+        return time_files(paths, task.inputs)
+
+
 def _pruned(task: Task, architecture: Point) -> Iterator[Point]:
     """Yield the candidates of an architecture that are pruned the furthest, one of each scheme."""
     for pruning in PRUNING.corners(0):
@@ -127,7 +160,7 @@ def _try_candidates(
     """Look at candidates until enough of them are trained."""
     while True:
         known = records.candidates()
-        trained = sum(item.score is not None for item in known)
+        trained = len({item.key for item in known if item.score is not None})
         if trained >= effort.trials or len(known) >= _PATIENCE * effort.trials:
             return
         trial, point = records.ask()
@@ -144,7 +177,9 @@ def _try_candidates(
             raise
         result = "over the limit" if score is None else f"{task.figure} {score:.2f}"
         again = ", once more" if candidate is not None else ""
-        tell(f"{trained + (score is not None):4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}{again}")
+        tell(
+            f"{trained + (score is not None and candidate is None):4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}{again}"
+        )
 
 
 def _seed_of(records: Records, known: list[Candidate]) -> int:
@@ -160,7 +195,6 @@ def _choose(
     cost: Cost,
     limit: float,
     records: Records,
-    supernet: SuperNet,
     effort: Effort,
     folder: Path,
     tell: Tell,
@@ -175,7 +209,7 @@ def _choose(
         return _unequal({name: group[0] for name, group in groups.items() if group})
     chosen = {}
     for name, group in groups.items():
-        measured = _measure(task, cost, group[: effort.measured], records, supernet, folder, tell)
+        measured = _measure(task, cost, group[: effort.measured], records, folder, tell)
         within = [item for item in group[: effort.measured] if measured[item.key] <= limit]
         if within:
             chosen[name] = within[0]
@@ -194,33 +228,16 @@ def _unequal(chosen: dict[str, Candidate]) -> dict[str, Candidate]:
 
 
 def _measure(
-    task: Task,
-    cost: Cost,
-    candidates: list[Candidate],
-    records: Records,
-    supernet: SuperNet,
-    folder: Path,
-    tell: Tell,
+    task: Task, cost: Cost, candidates: Sequence[Candidate], records: Records, folder: Path, tell: Tell
 ) -> dict[str, float]:
     """Return the measured seconds of candidates by their keys; those that are not known are timed together."""
     known: dict[str, float] = dict(records.noted("measured", {}))
     new = [item for item in candidates if item.key not in known]
-    paths = []
-    for number, item in enumerate(new):
-        tell(f"compiling {describe(item.point)}")
-        net = supernet.extract(item.point)
-        plan = task.plan(item.point)
-        if plan is not None:
-            prune_(net, plan)
-        paths.append(folder / f"measured-{number}.patc")
-        cost.compile(net.eval(), task.inputs, paths[-1])
-    times = time_files(paths, task.inputs) if paths else []
-    for path in paths:
-        path.unlink()
-    for item, seconds in zip(new, times, strict=True):
-        known[item.key] = seconds
-        tell(f"     {1e3 * item.seconds:8.3f} ms  measured {1e3 * seconds:.3f} ms  {describe(item.point)}")
     if new:
+        times = _time(task, cost, [item.point for item in new], folder, tell)
+        for item, seconds in zip(new, times, strict=True):
+            known[item.key] = seconds
+            tell(f"     {1e3 * item.seconds:8.3f} ms  measured {1e3 * seconds:.3f} ms  {describe(item.point)}")
         records.note("measured", known)
     return {item.key: known[item.key] for item in candidates}
 
@@ -232,12 +249,12 @@ def _finish(
     net = supernet.extract(candidate.point)
     weights, program = path.with_suffix(".safetensors"), path.with_suffix(".pt2")
     if records.noted(path.name) == candidate.key and weights.is_file() and program.is_file():
-        net.load_state_dict(load_file(weights))
+        load_checkpoint(net, read_checkpoint(weights))
         net.eval()
     else:
         tell(f"{path.name}: {effort.final_steps} steps of {describe(candidate.point)}")
         net = fit(task, net, candidate.point, effort, effort.final_steps, 1_000_000 + records.seed)
-        atomic_write(weights, save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}))
+        atomic_write(weights, safetensors_bytes(net.state_dict()))
         _export(net, task, program)
         records.note(path.name, candidate.key)
     measured = records.noted("measured", {}).get(candidate.key)
@@ -260,6 +277,7 @@ def _write(task: Task, limit: float, records: Records, found: dict[str, Found], 
         "limit_seconds": limit,
         **records.noted("identity"),
         "clock_hz": records.noted("clock_hz"),
+        "ratio": records.noted("ratio"),
         "beside": beside,
         "found": {
             name: {"point": net.point, "seconds": net.seconds, "measured_seconds": net.measured, "score": net.score}

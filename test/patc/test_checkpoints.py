@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from patc.checkpoints import Checkpoint, load_checkpoint, read_checkpoint
+from patc.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, safetensors_bytes
 from patc.diagnostics import PatcError
 from patc.models import build
 from patc.tools import patc
@@ -119,3 +119,12 @@ def test_prune_says_which_entry_it_took(tmp_path: Path, capsys: pytest.CaptureFi
     torch.save({"epoch": 1, "model": state, "model_ema": state}, tmp_path / "last.pt")
     assert patc.main(["prune", "resnet18_cifar", "--weights", str(tmp_path / "last.pt"), "--compression", "8"]) == 0
     assert f"{tmp_path / 'last.pt'}: weights of 'model_ema'; 'model' left alone" in capsys.readouterr().out
+
+
+def test_weights_that_layers_share_are_written_one_by_one(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    (tmp_path / "tied.safetensors").write_bytes(safetensors_bytes(net.state_dict()))
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    load_checkpoint(other, read_checkpoint(tmp_path / "tied.safetensors"))
+    assert _equal(net, other)
