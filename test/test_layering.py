@@ -19,6 +19,7 @@ FOLDERS = {"patc": ROOT / "patc", **{f"patc.{name}": ROOT / name for name in ("d
 # For each package: what its modules must not import.
 FORBIDDEN = {
     "patc.pruning": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
+    "patc.search": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
     "patc.dialects": ("torch", "patc.passes", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime"),
     "patc.passes": ("torch", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime", "patc.bench"),
     "patc.passes.ir": ("patc.passes.kernels", "patc.passes.cost", "patc.passes.algorithms", "patc.passes.layers"),
@@ -134,6 +135,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
         ("from patc.tools.patc_opt import main; main(['--cse', '/dev/null'])", ["torch"]),
         ("import patc.loading, patc.runtime.native_model, patc.runtime.vulkan_model", ["torch", "torch_mlir"]),
         ("import patc.pruning", ["torch_mlir"]),
+        ("import patc.search", ["torch", "optuna"]),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(code: str, unwanted: list[str]) -> None:

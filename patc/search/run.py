@@ -175,11 +175,10 @@ def _try_candidates(
         except BaseException:
             records.drop(trial)
             raise
+        number = trained + (score is not None and candidate is None)
         result = "over the limit" if score is None else f"{task.figure} {score:.2f}"
         again = ", once more" if candidate is not None else ""
-        tell(
-            f"{trained + (score is not None and candidate is None):4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}{again}"
-        )
+        tell(f"{number:4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}{again}")
 
 
 def _seed_of(records: Records, known: list[Candidate]) -> int:

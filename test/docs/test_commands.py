@@ -67,6 +67,7 @@ class Pair(torch.nn.Module):
 READERS = {
     "README": "x = torch.ones(1, 3, 224, 224)",
     "pruning": "model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 5))",
+    "search": "from collections import OrderedDict; from pathlib import Path",
     "torch": "images = y = mask = x; net = Pair().eval()",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,18 @@ def test_training_begins_with_the_resized_picture() -> None:
     assert torch.equal(shrink(wanted, 3), x)
 
 
+@pytest.mark.skipif(find_spec("skimage") is None, reason="pip install --no-deps --group nets")
 def test_photographs() -> None:
-    pytest.importorskip("skimage", reason="pip install --no-deps --group nets")
     task = SuperResolution(2, (20, 12))
     assert task.identity()["data"] != SuperResolution(2, (20, 12), "drawings").identity()["data"]
+
+
+def test_without_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        PatcError, match=r"expected the package skimage, found none: pip install --no-deps --group nets"
+    ):
+        SuperResolution(2, (20, 12))
 
 
 def test_scores_of_classes() -> None:
