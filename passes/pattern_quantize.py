@@ -11,17 +11,19 @@ from torch_mlir import ir
 from patc.dialects import pattern
 from patc.dialects.quantised import Quantisation
 from patc.passes.base import Pass, PassState, fail
+from patc.passes.formats.layer_weights import find_dense_weight
 from patc.passes.ir.elements import WORD, with_element
 from patc.passes.ir.functions import (
     RESHAPES,
     defined_functions,
     erase_dead,
+    readers,
     through_reshapes,
     top_level_ops,
     works_on_tensors,
 )
-from patc.passes.ir.quantised import is_quantised
-from patc.passes.ir.ranges import KEPT, RANGE, read_range, write_range
+from patc.passes.ir.quantised import is_quantised, multiples
+from patc.passes.ir.ranges import KEPT, RANGE, STEPS, read_range, read_steps, write_range
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import is_concat
 from patc.passes.kernels.dots import dots_of
@@ -34,12 +36,16 @@ class PatternQuantize(Pass):
     """Give activations whose ranges are known a quantised type, and the layers between them weights of i8.
 
     Requires: functions of pattern ops. An op, or an argument of a function, says the range of its f32 result as
-        `pattern.range`; the state's `calibrate` writes that, if there is one.
+        `pattern.range`; the state's `calibrate` writes that, if there is one. Or numbers in f32 come from integers and
+        become integers, by `pattern.relayout`, as front ends write it for files that are quantised: then layers
+        between these compute the integers themselves. Without ranges that is so for layers whose weights are multiples
+        of a number, from -128 to 127 times, for each filter; `pattern.steps` of the function has such numbers.
     Ensures: a layer with weights, of a kind with kernels for it, reads quantised activations where the ranges of these
         are known and it has no attribute `pattern.keep`; what follows it without weights of its own does, too. Results
         that other layers read, and those of the function, are f32; `pattern.relayout` stands between. Weights are
-        symmetric, one scale a filter. A remark names each layer with weights that stays in f32. Without any range
-        nothing changes.
+        symmetric, one scale a filter. Integers have the sign that the target's dot products want. A remark names each
+        layer with weights that stays in f32, and each place between layers where integers stop or begin. Without any
+        range or quantised tensor nothing changes.
 
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", pattern.range = array<f32: 0.0, 5.1>, ...}
       becomes
@@ -61,13 +67,19 @@ class PatternQuantize(Pass):
             for function in defined_functions(module):
                 ops = list(top_level_ops(function))
                 values = [*function.regions[0].blocks[0].arguments, *(value for op in ops for value in op.results)]
-                if not works_on_tensors(function) or all(read_range(value) is None for value in values):
+                if not works_on_tensors(function):
                     continue
-                if target.algorithms == "gpu":
+                has_ranges = any(read_range(value) is not None for value in values)
+                steps = read_steps(function)
+                if STEPS in function.attributes:
+                    del function.attributes[STEPS]
+                if has_ranges and target.algorithms == "gpu":
                     expected = f"no ranges of activations for target '{target.name}'"
                     raise fail(function, expected, "some")
-                _Function(ops, dots_of(target).signed, state).quantise()
-                erase_dead(function.regions[0].blocks[0])
+                if has_ranges or any(map(is_quantised, ops)):
+                    _Function(ops, dots_of(target).signed, has_ranges, steps, state).quantise()
+                    erase_dead(function.regions[0].blocks[0])
+                    _remark_copies(function, state)
 
 
 class _Function:
@@ -75,19 +87,29 @@ class _Function:
 
     Args:
         signed: whether activations are stored with a sign.
+        rounds: whether weights that are no multiples of anything may become some.
+        steps: what they may be multiples of, see `multiples`.
     """
 
-    def __init__(self, ops: list[Any], signed: bool, state: PassState) -> None:
+    def __init__(self, ops: list[Any], signed: bool, rounds: bool, steps: np.ndarray, state: PassState) -> None:
         self._ops, self._signed, self._state = ops, signed, state
+        self._rounds, self._steps = rounds, steps
         self._copies: dict[ir.Value, ir.Value] = {}
+        self._scales: dict[ir.Operation, np.ndarray] = {}
 
     def quantise(self) -> None:
         for op in self._ops:
             if is_concat(op):
                 _join_ranges(op)
+            for result in op.results:
+                if (given := Quantisation.of(result.type)) is not None:
+                    result.set_type(with_element(result.type, given.stored_as(self._signed).to_type()))
         for op in self._ops:
             kind = kind_of(op)
-            if kind is None or is_quantised(op):
+            if kind is None:
+                continue
+            if is_quantised(op):
+                self._join(op)
                 continue
             has_weights = bool(kind.work(op).weights)
             if not self._can(op, kind):
@@ -99,33 +121,89 @@ class _Function:
     def _can(self, op: Any, kind: LayerKind) -> bool:
         """Return whether a layer can read quantised activations."""
         known = all(self._type(op.operands[number]) is not None for number in _activations(op, kind))
-        return known and KEPT not in op.attributes and kind.can_quantise(op, self._state)
+        if not known or KEPT in op.attributes or not kind.can_quantise(op, self._state):
+            return False
+        # What has no weights makes integers or none.
+        is_told = bool(kind.work(op).weights) or self._own_type(op, kind) is not None
+        return is_told and self._fits(op, kind)
+
+    def _own_type(self, op: Any, kind: LayerKind) -> Any:
+        """Return what the result of a layer is as integers, where that is known."""
+        own = self._type(op.operands[0]) if kind.keeps_scale else self._read_type(op.result) or self._type(op.result)
+        return None if own is None else with_element(op.result.type, own.element_type)
+
+    def _fits(self, op: Any, kind: LayerKind) -> bool:
+        """Return whether weights, if there are any, can be integers."""
+        return self._rounds or not kind.work(op).weights or not np.isnan(self._find_scales(op)).any()
+
+    def _find_scales(self, op: Any) -> np.ndarray:
+        if op.operation not in self._scales:
+            weight = find_dense_weight(op, self._state)
+            assert weight is not None, "the layer can be quantised"
+            self._scales[op.operation] = multiples(weight.array, self._steps)
+        return self._scales[op.operation]
 
     def _reason(self, op: Any, kind: LayerKind) -> str:
         if KEPT in op.attributes:
             return "it is to be kept"
         if not kind.can_quantise(op, self._state):
             return "there are no kernels for it on integers"
+        known = all(self._type(op.operands[number]) is not None for number in _activations(op, kind))
+        if known and not self._fits(op, kind):
+            return "its weights are no integers of eight bits"
         return "the range of its input is not known"
 
     def _quantise(self, op: Any, kind: LayerKind) -> None:
         """Let a layer work on integers, with a result in f32 behind it for those that do not."""
-        own = self._type(op.operands[0] if kind.keeps_scale else op.result)
-        own = None if own is None else with_element(op.result.type, own.element_type)
-        wanted = own is not None and (not kind.work(op).weights or self._is_wanted(op.result))
+        own = self._own_type(op, kind)
+        has_weights = bool(kind.work(op).weights)
+        wanted = own is not None and (not has_weights or self._is_wanted(op.result))
+        scales = self._find_scales(op) if has_weights else None
         with ir.InsertionPoint(op), op.location:
             given = {number: self._quantised(op.operands[number]) for number in _activations(op, kind)}
-            made = kind.quantise(op, given, own if wanted and own is not None else op.result.type, self._state)
+            type_ = own if wanted and own is not None else op.result.type
+            made = kind.quantise(op, given, type_, self._state, scales)
             real = pattern.RelayoutOp(input=made, result=op.result.type).result if wanted else made
         if RANGE in op.attributes:
             real.owner.attributes[RANGE] = op.attributes[RANGE]
         op.result.replace_all_uses_with(real)
         op.operation.erase()
 
+    def _join(self, op: Any) -> None:
+        """Let what makes integers of numbers take the integers that these were made of."""
+        value, type_ = op.operands[0], op.results[0].type
+        given = Quantisation.of(type_)
+        if given is None or Quantisation.of(value.type) is not None or not self._is_made(value):
+            return
+        with ir.InsertionPoint(op), op.location:
+            made = self._copied(value, type_)
+            if made.type != type_:
+                made = pattern.RelayoutOp(input=made, result=type_).result
+        op.results[0].replace_all_uses_with(made)
+        op.operation.erase()
+
+    def _is_made(self, value: ir.Value) -> bool:
+        """Return whether a tensor in f32 is made of integers alone, which are words as it is."""
+        if self._made(value) is not None:
+            return True
+        owner = None if isinstance(value.owner, ir.Block) else value.owner.opview
+        if owner is None or not (_joins_words(owner) or (owner.operation.name in RESHAPES and _keeps_words(owner))):
+            return False
+        return all(self._is_made(operand) for operand in owner.operands)
+
+    def _read_type(self, value: ir.Value) -> ir.Type | None:
+        """Return the quantised type that all readers of a tensor in f32 give it, where they do."""
+        users = [use.owner.opview for use in value.uses]
+        types = [user.results[0].type for user in users if user.operation.name == pattern.RelayoutOp.OPERATION_NAME]
+        is_one = len(types) == len(users) and len({str(type_) for type_ in types}) == 1
+        return types[0] if is_one and Quantisation.of(types[0]) is not None else None
+
     def _is_wanted(self, value: ir.Value) -> bool:
         """Return whether any reader of a value can read integers."""
         for use in value.uses:
             user = use.owner.opview
+            if user.operation.name == pattern.RelayoutOp.OPERATION_NAME and is_quantised(user):
+                return True
             if (user.operation.name in RESHAPES and _keeps_words(user)) or _joins_words(user):
                 if self._is_wanted(user.results[0]):
                     return True
@@ -158,19 +236,25 @@ class _Function:
         if (made := self._made(value)) is not None:
             return made
         if value not in self._copies:
-            type_, owner = self._type(value), value.owner
+            type_ = self._type(value)
             assert type_ is not None, "only what has a type is asked for"
-            if not isinstance(owner, ir.Block) and owner.name in RESHAPES and _keeps_words(owner.opview):
-                source = self._quantised(owner.operands[0])
-                copy = owner.operation.clone()
-                copy.operands[0] = source
-                copy.results[0].set_type(type_)
-                self._copies[value] = copy.results[0]
-            elif not isinstance(owner, ir.Block) and _joins_words(owner.opview):
-                self._copies[value] = self._joined(owner, type_)
-            else:
-                self._copies[value] = pattern.RelayoutOp(input=value, result=type_).result
+            self._copies[value] = self._copied(value, type_)
         return self._copies[value]
+
+    def _copied(self, value: ir.Value, type_: ir.Type) -> ir.Value:
+        """Return a tensor in f32 as integers, with what leaves these as they are made again for them."""
+        if (made := self._made(value)) is not None:
+            return made
+        owner = value.owner
+        if not isinstance(owner, ir.Block) and owner.name in RESHAPES and _keeps_words(owner.opview):
+            source = self._quantised(owner.operands[0])
+            copy = owner.operation.clone()
+            copy.operands[0] = source
+            copy.results[0].set_type(with_element(value.type, source.type.element_type))
+            return copy.results[0]
+        if not isinstance(owner, ir.Block) and _joins_words(owner.opview):
+            return self._joined(owner, type_)
+        return pattern.RelayoutOp(input=value, result=type_).result
 
     def _joined(self, concat: Any, type_: Any) -> ir.Value:
         """Return a concatenation of integers of one scale."""
@@ -183,6 +267,18 @@ class _Function:
             copy.operands[number] = part
         copy.results[0].set_type(type_)
         return copy.results[0]
+
+
+def _remark_copies(function: Any, state: PassState) -> None:
+    """Say where integers stop or begin between layers."""
+    for op in top_level_ops(function):
+        if op.operation.name != pattern.RelayoutOp.OPERATION_NAME or not is_quantised(op):
+            continue
+        (value,), (made,) = op.operands, op.results
+        if Quantisation.of(value.type) is None and not isinstance(through_reshapes(value).owner, ir.Block):
+            state.remark(op, "makes integers of numbers that are computed in f32")
+        if Quantisation.of(made.type) is None and any(user.operation.name != "func.return" for user in readers(made)):
+            state.remark(op, "makes numbers in f32 of integers, for what has no kernels on them")
 
 
 def _join_ranges(concat: Any) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
 
 from patc.dialects.pattern import ResampleOp
+from patc.numerics import FLOAT32, NUMERICS
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.functions import RESHAPES, defined_functions, erase_dead, works_on_tensors
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.targets import target_of
-from patc.passes.layers.base import LayerKind, Raiser
+from patc.passes.layers.base import Raiser
 from patc.passes.layers.reference import replace_results
 from patc.passes.layers.registry import kind_of, kinds
 from patc.passes.raising.epilogue import BIAS, FUSED, SCALES
@@ -20,6 +22,7 @@ from patc.passes.raising.functions import raise_activations
 from patc.passes.raising.linalg_layers import flat_like, reshape_sources
 from patc.passes.raising.lines import normalize_convolutions
 from patc.passes.raising.resampling import raise_resampling
+from patc.targets import Target
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class PatternRaise(Pass):
     Requires: NCHW tensors; batch norm folded.
     Ensures: what the layers of the dialect compute, on f32 tensors of static shape, is `pattern` ops; each has the
         location of the layer it came from. Other ops stay, see `pattern-outline`, and so do layers for which the
-        module's target has no algorithm: ops that stand for such a layer already become linalg. A second run changes
-        nothing.
+        module's target has no algorithm: ops that stand for such a layer already become linalg. Quantised tensors
+        that are numbers in f32 again become arithmetic on these where there are no kernels for integers: on GPUs and
+        with `dtype=f16`. A second run changes nothing.
 
     Before:
         %p = tensor.pad %x low[0, 0, 1, 1] high[0, 0, 1, 1] ...
@@ -52,6 +56,11 @@ class PatternRaise(Pass):
 
     name: ClassVar[str] = "pattern-raise"
 
+    dtype: str = field(
+        default=FLOAT32.mlir,
+        metadata={"help": f"element type to compute in, {' or '.join(NUMERICS)}", "choices": tuple(NUMERICS)},
+    )
+
     def run(self, module: ir.Module, state: PassState) -> None:
         functions = [function for function in defined_functions(module) if works_on_tensors(function)]
         target = target_of(module)
@@ -61,7 +70,7 @@ class PatternRaise(Pass):
         early = [raiser for raiser in raisers if not raiser.is_late]
         with module.context:
             for function in functions:
-                _lower_others(function.entry_block, set(computed), state)
+                _lower_others(function.entry_block, target, self.dtype == FLOAT32.mlir, state)
                 if any(kind.op is ResampleOp for kind in computed):
                     raise_resampling(function.entry_block, state)
                 normalize_convolutions(function.entry_block, state)
@@ -71,11 +80,15 @@ class PatternRaise(Pass):
                     erase_dead(function.entry_block)  # dead users would keep values from being fused
 
 
-def _lower_others(block: ir.Block, computed: Collection[LayerKind], state: PassState) -> None:
-    """Replace ops that a front end made, and that the target has no algorithm for, by linalg."""
+def _lower_others(block: ir.Block, target: Target, in_integers: bool, state: PassState) -> None:
+    """Replace ops that a front end made, and that the target has no algorithm for, by linalg.
+
+    Args:
+        in_integers: whether there are algorithms for what is quantised at all.
+    """
     for op in list(block.operations):
         kind = kind_of(op)
-        if kind is None or kind in computed:
+        if kind is None or (kind.algorithms(target, op) and (in_integers or not is_quantised(op))):
             continue
         with op.location, ir.InsertionPoint(op):
             made = kind.without_algorithm(op, state)

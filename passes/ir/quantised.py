@@ -18,6 +18,8 @@ from patc.passes.ir import windows
 _LARGEST_BIAS = 2.0**30
 _LARGEST_SUM = 2.0**31 - 1
 _LEAST_SCALE = 2.0**-60
+_SAMPLE = 16
+_ROUNDED = 2.0**-22  # of numbers that were computed in f32
 _LIMITS = ("none", "relu", "clamp")
 
 
@@ -94,7 +96,7 @@ class IntegerWeights:
     """The weights of a layer as integers.
 
     Attributes:
-        weight: i8, of -127 to 127, in the shape of the weights.
+        weight: i8, in the shape of the weights.
         scales: an f32 for each filter.
         bias: an i32 for each filter, in units of the input's scale times the filter's; None where there is none.
     """
@@ -104,20 +106,72 @@ class IntegerWeights:
     bias: np.ndarray | None
 
     @staticmethod
-    def of(weight: np.ndarray, bias: np.ndarray | None, given: Quantisation) -> IntegerWeights:
-        """Return weights, F x ..., and a bias rounded to nearest, for an input; sums with them stay within i32."""
+    def of(
+        weight: np.ndarray, bias: np.ndarray | None, given: Quantisation, scales: np.ndarray | None = None
+    ) -> IntegerWeights:
+        """Return weights, F x ..., and a bias rounded to nearest, for an input; sums with them stay within i32.
+
+        Args:
+            scales: of filters that are multiples of them, see `multiples`; where there is none the largest weight
+                becomes 127.
+        """
         rows = weight.reshape(len(weight), -1).astype(np.float64)
         added = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+        own = np.abs(rows).max(axis=1) / 127.0
+        if scales is not None:
+            own = np.where(np.isnan(scales), own, scales)
         # A bias beside nearly nothing would not fit.
-        scales = np.maximum(np.abs(rows).max(axis=1) / 127.0, np.abs(added) / (given.scale * _LARGEST_BIAS))
-        scales = np.maximum(scales, _LEAST_SCALE).astype(np.float32)
+        wanted = np.maximum(np.maximum(own, np.abs(added) / (given.scale * _LARGEST_BIAS)), _LEAST_SCALE)
+        scales = wanted.astype(np.float32)
         while True:
-            integers = np.clip(np.rint(rows / scales[:, None]), -127, 127).astype(np.int8)
+            integers = np.clip(np.rint(rows / scales[:, None]), -128, 127).astype(np.int8)
             offsets = np.rint(added / (np.float64(given.scale) * scales))
-            sums = 255.0 * np.abs(integers).sum(axis=1, dtype=np.float64) + np.abs(offsets)
+            sums = 255.0 * np.abs(integers.astype(np.int16)).sum(axis=1, dtype=np.float64) + np.abs(offsets)
             if (sums <= _LARGEST_SUM).all():
                 break
             scales = np.where(sums > _LARGEST_SUM, scales * np.float32(1.01) * (sums / _LARGEST_SUM), scales)
             scales = scales.astype(np.float32)
         offset = None if bias is None else offsets.astype(np.int32)
         return IntegerWeights(integers.reshape(weight.shape), scales, offset)
+
+
+def multiples(weight: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return, for each filter of F x ... weights in f32, a number that all of them are an integer of i8 times; 0 for a
+    filter of zeros, NaN where there is none.
+
+    Args:
+        steps: numbers that they may be multiples of, exactly, in ascending order; where none of these is, others are
+            tried, but for what f32 rounded.
+    """
+    rows = weight.reshape(len(weight), -1)
+    found = np.full(len(rows), np.nan, np.float32)
+    top = np.abs(rows).max(axis=1)
+    found[top == 0] = 0.0
+    # Most filters without such a number show it by a few weights.
+    some = rows[:, :: max(1, rows.shape[1] // _SAMPLE)]
+    for known in (True, False) if len(steps) else (False,):
+        for times in range(128 if known else 127, 0, -1):
+            open_ = np.flatnonzero(np.isnan(found))
+            near = (top[open_] / np.float32(times)).astype(np.float32)
+            for step in _nearest(near, steps) if known else (near, np.nextafter(near, 0), np.nextafter(near, np.inf)):
+                step = step.astype(np.float32)
+                fits = (step > 0) & np.isnan(found[open_])
+                for part in (some, rows):
+                    places = np.flatnonzero(fits)
+                    fits[places] = _are_multiples(part[open_[places]], step[places, None], 0 if known else _ROUNDED)
+                found[open_[fits]] = step[fits]
+    return found
+
+
+def _nearest(numbers: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the steps that are not above and not below numbers, where there are such."""
+    place = np.searchsorted(steps, numbers)
+    return steps[np.maximum(place - 1, 0)], steps[np.minimum(place, len(steps) - 1)]
+
+
+def _are_multiples(rows: np.ndarray, step: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return which rows are multiples of steps, but for a relative tolerance."""
+    times = np.rint(rows / step)
+    near = np.abs(times * step - rows) <= np.abs(rows) * np.float32(tolerance)
+    fits: np.ndarray = ((times >= -128) & (times <= 127) & near).all(axis=1)
+    return fits

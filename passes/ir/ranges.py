@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.passes.base import fail
@@ -11,6 +13,7 @@ from patc.passes.base import fail
 RANGE = "pattern.range"  # of the op that makes a tensor: array<f32: low, high>, for all of its results
 RANGES = "pattern.ranges"  # of a function: the same for each argument, a list
 KEPT = "pattern.keep"  # of a layer that no pass may quantise
+STEPS = "pattern.steps"  # of a function: array<f32> of numbers that its weights may be multiples of
 
 
 def read_range(value: ir.Value) -> tuple[float, float] | None:
@@ -41,3 +44,24 @@ def read_range(value: ir.Value) -> tuple[float, float] | None:
 def write_range(value: ir.Value, low: float, high: float) -> None:
     """Say what is known of a tensor that an op makes, and of the others that it does."""
     value.owner.attributes[RANGE] = ir.DenseF32ArrayAttr.get([low, high])
+
+
+def read_steps(function: ir.Operation) -> np.ndarray:
+    """Return the numbers that weights may be multiples of, as far as a front end knew some; in ascending order.
+
+    Raises:
+        PatcError: the attribute is no list of finite numbers above 0.
+    """
+    found = function.attributes.get(STEPS, None)
+    if found is None:
+        return np.zeros(0, np.float32)
+    if not isinstance(found, ir.DenseF32ArrayAttr) or not all(0 < step < math.inf for step in found):
+        raise fail(function, f"{STEPS} to be array<f32> of finite numbers above 0", found)
+    return np.unique(np.array(list(found), np.float32))
+
+
+def write_steps(function: ir.Operation, steps: Iterable[np.float32]) -> None:
+    """Say what weights may be multiples of."""
+    known = sorted({float(step) for step in steps if 0 < step < math.inf})
+    if known:
+        function.attributes[STEPS] = ir.DenseF32ArrayAttr.get(known)

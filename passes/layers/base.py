@@ -201,13 +201,21 @@ class LayerKind(abc.ABC):
         """Return whether an op on f32 has algorithms for quantised tensors in the place of its own."""
         return any(algorithm.applies(op) for algorithm in self.quantised)
 
-    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
+    def quantise(
+        self,
+        op: Any,
+        given: Mapping[int, ir.Value],
+        result: ir.Type,
+        state: PassState,
+        scales: np.ndarray | None = None,
+    ) -> ir.Value:
         """Build the same layer on quantised tensors at the insertion point, and return its result.
 
         Args:
             op: one that `can_quantise`; it stays.
             given: its activations, quantised, by the numbers of the operands.
             result: type of the result.
+            scales: of weights that are multiples of them, one a filter; by default they are rounded.
         """
         made = op.operation.clone()
         for number, value in given.items():
@@ -262,8 +270,8 @@ class LayerKind(abc.ABC):
 
     def without_algorithm(self, op: Any, state: PassState) -> ir.Value | tuple[ir.Value, ...] | None:
         """Build linalg for a target that has no algorithm for the op, as `reference` does; it takes the generic road,
-        and so may have no loops around it."""
-        return self.reference(op, state)
+        and so may have no loops around it; None for an op that no other target can have either."""
+        return None if is_quantised(op) else self.reference(op, state)
 
     @abc.abstractmethod
     def work(self, op: Any) -> Work:

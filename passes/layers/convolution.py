@@ -82,9 +82,16 @@ class _Convolution(OneType):
     def can_quantise(self, op: Any, state: PassState) -> bool:
         return super().can_quantise(op, state) and joins_simply(op, state)
 
-    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
+    def quantise(
+        self,
+        op: Any,
+        given: Mapping[int, ir.Value],
+        result: ir.Type,
+        state: PassState,
+        scales: np.ndarray | None = None,
+    ) -> ir.Value:
         window = {name: op.attributes[name] for name in ("strides", "pads", "dilations")}
-        return with_integers(op, pattern.Conv2dOp, given, result, state, groups=i64(groups_of(op)), **window)
+        return with_integers(op, pattern.Conv2dOp, given, result, state, scales, groups=i64(groups_of(op)), **window)
 
 
 class Conv2d(_Convolution):

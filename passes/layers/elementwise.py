@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.dialects import pattern
+from patc.dialects.quantised import Quantisation
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.elementwise import Elementwise
@@ -136,3 +137,8 @@ class Relayout(_Elementwise):
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         return quantised_reference.add(op, state) if is_quantised(op) else op.input
+
+    def without_algorithm(self, op: Any, state: PassState) -> ir.Value | None:
+        """Build the numbers that integers stand for in f32; what makes these integers stays, for nobody."""
+        given = Quantisation.of(op.input.type)
+        return None if given is None else quantised_reference.as_integers(op.input.owner.operands[0], given)

@@ -76,8 +76,15 @@ class _Linear(OneType):
     def can_quantise(self, op: Any, state: PassState) -> bool:
         return super().can_quantise(op, state) and joins_simply(op, state)
 
-    def quantise(self, op: Any, given: Mapping[int, ir.Value], result: ir.Type, state: PassState) -> ir.Value:
-        return with_integers(op, pattern.LinearOp, given, result, state)
+    def quantise(
+        self,
+        op: Any,
+        given: Mapping[int, ir.Value],
+        result: ir.Type,
+        state: PassState,
+        scales: np.ndarray | None = None,
+    ) -> ir.Value:
+        return with_integers(op, pattern.LinearOp, given, result, state, scales)
 
 
 class Linear(_Linear):

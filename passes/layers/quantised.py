@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.joins import Join
@@ -30,20 +31,27 @@ def joins_simply(op: Any, state: PassState) -> bool:
 
 
 def with_integers(
-    op: Any, dense: type, given: Mapping[int, ir.Value], result: ir.Type, state: PassState, **attributes: Any
+    op: Any,
+    dense: type,
+    given: Mapping[int, ir.Value],
+    result: ir.Type,
+    state: PassState,
+    scales: np.ndarray | None,
+    **attributes: Any,
 ) -> ir.Value:
     """Build a layer with weights of i8 at the insertion point; those of a sparse one are decoded.
 
     Args:
         dense: the op with dense weights.
         given: activations by the numbers of the operands: the input is the first, a residual the last.
+        scales: of weights that are multiples of them, see `LayerKind.quantise`.
         attributes: of the op, beside its activation and how a residual joins.
     """
     weight, source = find_dense_weight(op, state), given[0]
     quantisation = Quantisation.of(source.type)
     assert weight is not None and quantisation is not None, "it can be quantised"
     bias = None if op.bias is None else read_constant(op.bias, state)
-    integers = IntegerWeights.of(weight.array, bias, quantisation)
+    integers = IntegerWeights.of(weight.array, bias, quantisation, scales)
 
     def constant(array: Any, origin: ir.Value) -> ir.Value:
         name = constant_name(origin)

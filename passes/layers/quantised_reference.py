@@ -107,6 +107,21 @@ def from_floats(op: Any, value: ir.Value) -> ir.Value:
     return _stored(reference.elementwise([value], lambda x: arith.fptosi(i32, x), i32), result)
 
 
+def as_integers(value: ir.Value, given: Quantisation) -> ir.Value:
+    """Return the real numbers of what numbers are as integers, without any integer."""
+    f32 = ir.F32Type.get()
+
+    def rounded(x: ir.Value) -> ir.Value:
+        scale, low, high = (
+            _constant(f32, end)
+            for end in (given.scale, given.lowest - given.zero_point, given.highest - given.zero_point)
+        )
+        number = arith.minimumf(arith.maximumf(math.roundeven(arith.divf(x, scale)), low), high)
+        return arith.mulf(number, scale)
+
+    return reference.elementwise([value], rounded)
+
+
 def _term(op: Any, value: ir.Value) -> ir.Value:
     """Return an operand in units of what is added up."""
     f32 = ir.F32Type.get()

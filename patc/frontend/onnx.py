@@ -20,6 +20,7 @@ from patc.frontend.onnx_files import describe_nodes, load_onnx, name_nodes, read
 from patc.frontend.onnx_folding import RANDOM, fold_constants
 from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, describe_type, make_graph
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
+from patc.frontend.onnx_reals import follow_reals
 from patc.frontend.onnx_rewrites import rewrite_operations
 from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_operands, set_input_shapes
 
@@ -74,6 +75,8 @@ def read_graph(path: Path, shapes: Mapping[str, Any] | Sequence[Any] | None) -> 
     fold_constants(graph)
     if any(node.op_type in _FUNCTIONS for node in graph.nodes):
         graph = _expand(graph)
+        fold_constants(graph)
+    if follow_reals(graph):
         fold_constants(graph)
     if rewrite_operations(graph):
         fold_constants(graph)
@@ -184,4 +187,5 @@ def _through(graph: OnnxGraph, change: Callable[[Any], Any], what: str) -> OnnxG
     changed.graph.input.extend(inputs)
     made = make_graph(changed, graph.path)
     made.constants.update(large)
+    made.steps = graph.steps
     return made

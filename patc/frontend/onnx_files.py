@@ -13,6 +13,7 @@ import numpy as np
 from patc.diagnostics import PatcError, first_line
 from patc.files import check_regular, note_read
 from patc.frontend.onnx_choices import check_choices
+from patc.frontend.onnx_contrib import expand_contrib
 from patc.frontend.onnx_sparse import densify
 from patc.torch_archives import describe_content
 
@@ -39,6 +40,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     for message in (*model.opset_import, *_all_nodes(model), *model.functions):
         message.domain = "" if message.domain == "ai.onnx" else message.domain
     name_nodes(model)
+    expand_contrib(model)
     _check_domains(model, place)
     _check_version(model, place)
     _check_operations(onnx, model, place)

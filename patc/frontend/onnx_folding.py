@@ -178,6 +178,8 @@ class _Folding:
             return False
         self._room -= size
         graph.constants.update(zip(outputs, results, strict=True))
+        if node.op_type == "DequantizeLinear" and inputs[node.input[1]].dtype == np.float32:
+            graph.steps.update(inputs[node.input[1]].ravel())
         return True
 
 

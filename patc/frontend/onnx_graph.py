@@ -50,12 +50,14 @@ class OnnxGraph:
         constants: by the names of their values.
         path: its file.
         types: of values, as of the last `infer`.
+        steps: numbers that constants were multiplied with to be real numbers, and of which these are multiples.
     """
 
     model: onnx.ModelProto
     constants: dict[str, np.ndarray]
     path: Path
     types: dict[str, ValueType] = field(default_factory=dict)
+    steps: set[np.float32] = field(default_factory=set)
 
     @property
     def nodes(self) -> Any:

@@ -22,6 +22,7 @@ from patc.frontend.onnx_unsigned import sign_integers
 from patc.frontend.onnx_writer import attribute_of
 from patc.numerics import ELEMENT_TYPES
 from patc.parameters import ParameterStore
+from patc.passes.ir.ranges import write_steps
 from patc.runtime.program import TensorInfo
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def lower_graph(graph: OnnxGraph, context: ir.Context) -> OnnxModel:
         listed = describe_nodes(refused)
         raise PatcError(f"model has operations patc cannot compile: {listed}", str(graph.path)) from error
     names = name_parameters(module, list(parameters), len(inputs))
+    with context:
+        write_steps(module.body.operations[0], graph.steps)
     store = ParameterStore({name: parameters[name] for name in names})
     return OnnxModel(module, store, tuple(inputs), tuple(outputs))
 

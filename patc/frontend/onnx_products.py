@@ -46,9 +46,14 @@ def _einsum(writer: Writer, node: onnx.NodeProto) -> str | None:
 
 
 def _matmul(writer: Writer, node: onnx.NodeProto) -> str | None:
-    """Give a vector that several matrices are multiplied with a second axis: torch-mlir has no lowering otherwise."""
+    """Give a vector that several matrices are multiplied with a second axis: torch-mlir has no lowering otherwise. What
+    several matrices are multiplied with one constant is a fully connected layer of all their rows."""
     a, b = node.input
     ranks = len(writer.sizes(a)), len(writer.sizes(b))
+    if ranks[0] > 2 and ranks[1] == 2 and b in writer.graph.constants and 0 not in writer.sizes(node.output[0]):
+        rows = writer.constant(np.array([-1, writer.sizes(a)[-1]], np.int64))
+        shape = writer.constant(np.array(writer.sizes(node.output[0]), np.int64))
+        return writer.emit("Reshape", writer.emit("MatMul", writer.emit("Reshape", a, rows), b), shape)
     if min(ranks) != 1 or max(ranks) < 3:
         return None
     shape = writer.constant(np.array(writer.sizes(node.output[0]), np.int64))

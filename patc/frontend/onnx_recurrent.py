@@ -102,7 +102,7 @@ class _Layer:
         text = describe_layer(mode, direction, activations, attribute_of(node, "clip", None))
         state = [directions, sequences, units]
         shapes = [[steps, sequences, directions * units], state, state]
-        y, *ends = writer.emit_layer([given.get(name, "") for name in OPERANDS], text, shapes)
+        y, *ends = writer.emit_layer("Recurrent", [given.get(name, "") for name in OPERANDS], text, shapes)
         outputs = [self._outputs(y), *(self._swapped(end) for end in ends)]
         outputs = outputs[: 3 if mode == "lstm" else 2]
         return tuple(writer.cast(output, writer.element(node.input[0])) for output in outputs)

@@ -49,13 +49,13 @@ class Writer:
         self.nodes.append(made)
         return outputs
 
-    def emit_layer(self, operands: Sequence[str], layer: str, shapes: Sequence[Sequence[int]]) -> list[str]:
-        """Write a recurrent layer of patc, see `patc.frontend.held`; return its results, which are f32."""
+    def emit_layer(self, kind: str, operands: Sequence[str], layer: str, shapes: Sequence[Sequence[int]]) -> list[str]:
+        """Write a layer of patc, see `patc.frontend.held`; return its results, which are f32."""
         self._count += 1
-        outputs = [f"{self.name}/Recurrent_{self._count}.{number}" for number in range(len(shapes))]
+        outputs = [f"{self.name}/{kind}_{self._count}.{number}" for number in range(len(shapes))]
         helper = load_onnx().helper
         named = {"name": self.name, "domain": DOMAIN, "layer": layer}
-        self.nodes.append(helper.make_node("Recurrent", list(operands), outputs, **named))
+        self.nodes.append(helper.make_node(kind, list(operands), outputs, **named))
         for output, shape in zip(outputs, shapes, strict=True):  # onnx knows nothing of them
             info = helper.make_tensor_value_info(output, self.kinds.FLOAT, shape)
             self.graph.model.graph.value_info.append(info)

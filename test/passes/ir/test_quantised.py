@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patc.dialects.quantised import Quantisation
-from patc.passes.ir.quantised import IntegerWeights
+from patc.passes.ir.quantised import IntegerWeights, multiples
 
 GIVEN = Quantisation(0.05, 128, False)
 
@@ -32,3 +32,30 @@ def test_usual_weights_keep_the_scale_of_the_largest() -> None:
     assert np.array_equal(
         found.scales, (np.abs(weight.astype(np.float64)).max(axis=(1, 2, 3)) / 127).astype(np.float32)
     )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_multiples_are_found(known: bool) -> None:
+    generator = np.random.default_rng(0)
+    integers = generator.integers(-127, 128, (40, 4, 3, 3))
+    integers[3] = 0
+    integers[4:8] //= 9  # filters that have no large ones, as with one scale for all
+    scales = (generator.random(40) * 0.01 + 1e-4).astype(np.float32)
+    weight = integers.astype(np.float32) * scales[:, None, None, None]
+    found = multiples(weight, np.sort(scales) if known else np.zeros(0, np.float32))
+    assert found[3] == 0 and (found[np.arange(40) != 3] > 0).all()
+    made = IntegerWeights.of(weight, None, GIVEN, found)
+    np.testing.assert_allclose(made.weight * made.scales[:, None, None, None], weight, rtol=2**-22)
+    if known:
+        others = np.arange(40) != 3
+        np.testing.assert_array_equal(made.scales[others], scales[others])
+        np.testing.assert_array_equal(made.weight, integers)
+
+
+def test_other_weights_are_no_multiples() -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 30)).astype(np.float32)
+    weight[1] = np.rint(weight[1] * 40) / 40
+    found = multiples(weight, np.zeros(0, np.float32))
+    assert np.isnan(found).tolist() == [True, False, *[True] * 6]
+    made = IntegerWeights.of(weight, None, GIVEN, found)
+    assert np.abs(made.weight[0]).max() == 127 and abs(made.weight[1] * made.scales[1] - weight[1]).max() < 1e-6

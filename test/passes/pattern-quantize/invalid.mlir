@@ -40,3 +40,10 @@ func.func @ends_in_the_wrong_order(%x: tensor<1x4xf32>) -> tensor<1x4xf32> {
   %y = "pattern.activate"(%x) {activation = "relu", pattern.range = array<f32: 1.0, 0.0>} : (tensor<1x4xf32>) -> tensor<1x4xf32>
   return %y : tensor<1x4xf32>
 }
+
+// -----
+
+// expected-error @+1 {{'func.func' op expected pattern.steps to be array<f32> of finite numbers above 0, got array<f32: 0.000000e+00>}}
+func.func @no_step(%x: tensor<1x4xf32>) -> tensor<1x4xf32> attributes {pattern.steps = array<f32: 0.0>} {
+  return %x : tensor<1x4xf32>
+}
