@@ -64,7 +64,8 @@ def set_shapes(module: ir.Module, given: Shapes | None, place: str) -> None:
     shapes = _by_name(types, given, place)
     for name, shape in shapes.items():
         known = _sizes(types[name])
-        if len(known) != len(shape) or any(size not in (None, given) for size, given in zip(known, shape, strict=True)):
+        fits = len(known) == len(shape) and all(size > 0 for size in shape)
+        if not fits or any(size not in (None, given) for size, given in zip(known, shape, strict=True)):
             raise PatcError(f"expected input {_describe(name, types[name])}, got {'x'.join(map(str, shape))}", place)
     unknown = [name for name, type_ in types.items() if None in _sizes(type_) and name not in shapes]
     if unknown:
@@ -126,12 +127,13 @@ def _narrow(argument: Any, shape: Sequence[int]) -> None:
 
 def _carry(module: ir.Module, main: Any) -> None:
     """Carry sizes on until nothing becomes known any more."""
-    before, narrowed = math.inf, 0
-    while narrowed or (unknown := len(_open_values(main))) < before:
-        before = before if narrowed else unknown
+    unknown, goes_on = len(_open_values(main)), True
+    while goes_on:
         for step in _CARRYING:
             step.run(module)
         narrowed = sum(narrow(op) for kind, narrow in _NARROWED.items() for op in _of_kind(main, kind))
+        before, unknown = unknown, len(_open_values(main))
+        goes_on = narrowed > 0 or unknown < before
     for op in _of_kind(main, "cf.assert"):
         if _constant(op.operands[0]) == [0]:
             raise PatcError(f"expected shapes that go together, found: {op.attributes['msg'].value}", op.location)

@@ -105,6 +105,10 @@ SAME = """
   %made = tensor.cast %x : tensor<?x3xf32> to tensor<?x?xf32>
   return %made : tensor<?x?xf32>
 """
+JOINED = """
+  %made = tensor.concat dim(0) %x, %y : (tensor<?x3xf32>, tensor<2x?xf32>) -> tensor<?x?xf32>
+  return %made : tensor<?x?xf32>
+"""
 UNKNOWN = """
   %number = tensor.extract %x[%c0, %c0] : tensor<?x3xf32>
   %integer = arith.fptosi %number : f32 to i64
@@ -120,10 +124,12 @@ UNKNOWN = """
     [
         (ADD, "arg0=2x3", "expected inputs of known shapes, found 'arg1' (2 x ?); give them as in --shape arg1=2x1"),
         (ADD, "arg0=2x4 arg1=2x3", "expected input 'arg0' (? x 3), got 2x4"),
+        (ADD, "arg0=2x3 arg1=2x3x1", "expected input 'arg1' (2 x ?), got 2x3x1"),
         (ADD, "arg0=2 arg1=2x3", "expected input 'arg0' (? x 3), got 2"),
         (ADD, "arg0=2x3 y=2x3", "expected shapes for inputs of 'arg0' (? x 3), 'arg1' (2 x ?); got 'y'"),
         (SAME, "arg0=3x3 arg1=2x3", ":8:3: expected shapes that go together, found: mismatched size for broadcast"),
         (ADD, "arg0=2x3 arg1=2x5", "to be 3, but found 5"),
+        (JOINED, "arg0=2x3 arg1=2x4", "expected sizes that follow from those of the inputs, found tensor<2x?xf32> at"),
         (UNKNOWN, "arg0=2x3 arg1=2x3", "expected sizes that follow from those of the inputs, found tensor<?x3xf32> at"),
     ],
 )
@@ -143,6 +149,35 @@ def test_sizes_that_go(tmp_path: Path) -> None:
     path, (x, y) = tmp_path / "two.mlir", torch.randn(2, 2, 3)
     path.write_text(TWO.format(body=ADD))
     assert torch.equal(patc.compile(path, [(2, 3), (2, 3)], threads=1)(x, y), x + y)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_sizes_that_are_too_small_give_one_line_or_numbers(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "small.mlir"
+    path.write_text("""
+func.func @main(%x: tensor<1x1x?x?xf32>) -> tensor<1x1x?x?xf32> {
+  %c2 = arith.constant 2 : index
+  %c3 = arith.constant 3 : index
+  %h = tensor.dim %x, %c2 : tensor<1x1x?x?xf32>
+  %w = tensor.dim %x, %c3 : tensor<1x1x?x?xf32>
+  %height = arith.subi %h, %c2 : index
+  %width = arith.subi %w, %c2 : index
+  %zero = arith.constant 0.0 : f32
+  %ones = arith.constant dense<1.0> : tensor<1x1x3x3xf32>
+  %empty = tensor.empty(%height, %width) : tensor<1x1x?x?xf32>
+  %filled = linalg.fill ins(%zero : f32) outs(%empty : tensor<1x1x?x?xf32>) -> tensor<1x1x?x?xf32>
+  %made = linalg.conv_2d_nchw_fchw ins(%x, %ones : tensor<1x1x?x?xf32>, tensor<1x1x3x3xf32>)
+    outs(%filled : tensor<1x1x?x?xf32>) -> tensor<1x1x?x?xf32>
+  return %made : tensor<1x1x?x?xf32>
+}
+""")
+    x = torch.ones(1, 1, size, size)
+    if size < 3:
+        with pytest.raises(patc.PatcError) as caught:
+            patc.compile(path, (x,), threads=1)
+        assert "\n" not in str(caught.value)
+    else:
+        assert torch.equal(patc.compile(path, (x,), threads=1)(x), torch.full((1, 1, size - 2, size - 2), 9.0))
 
 
 def test_files_that_say_how_many_images_there_are_do_not_take_any(tmp_path: Path) -> None:
