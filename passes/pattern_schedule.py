@@ -122,7 +122,7 @@ class _Unscheduled:
         """Return why the layer is computed dense in spite of its weights' zeros; "" where it is not."""
         algorithm = self._algorithms[chosen.algorithm]
         if "format" not in self.op.attributes or algorithm.skips_zeros:
-            return algorithm.unused_zeros(self.op, chosen, self.state)
+            return algorithm.unused_zeros(self.op, chosen, self.target, self.state)
         ways = explanation.alternatives
         if not any(self._algorithms[each.schedule.algorithm].skips_zeros for each in ways):
             return f"{self.target.name} has no loops for {self.op.format}, they are decoded"

@@ -46,7 +46,7 @@ class Algorithm(abc.ABC, Generic[Site]):
         """
         return ""
 
-    def unused_zeros(self, op: Any, schedule: Schedule, state: PassState) -> str:
+    def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
         """Return why it multiplies zeros of weights that no format stores; "" if it does not, or always does."""
         return ""
 

@@ -45,7 +45,7 @@ class PacksFormat(WeightFormat):
         if _stored(counts, orders[0]) * _WORTH > kept:
             orders.append(alike(counts, SLOTS))
         best = min(orders, key=lambda order: _stored(counts, order) * (_WORTH if order is orders[0] else 1))
-        return (cls(), _encode(weight, best)) if _stored(counts, best) <= most else None
+        return (cls(), encode_packs(weight, best, SLOTS)) if _stored(counts, best) <= most else None
 
     @classmethod
     def from_attr(cls, attr: Any) -> PacksFormat:
@@ -110,7 +110,7 @@ class PacksFormat(WeightFormat):
         reorder, channels = arrays[3], len(positions)
         moved = np.empty((len(reorder), channels), arrays[0].dtype)
         moved[:, positions] = self.decode(arrays, channels)[:, :, 0, 0]
-        return _encode(moved, reorder)
+        return encode_packs(moved, reorder, arrays[0].shape[1])
 
     def shares(self, arrays: Arrays) -> tuple[float, ...]:
         return (1.0,)
@@ -127,28 +127,33 @@ def _counts(weight: np.ndarray) -> np.ndarray:
     return np.add.reduceat(weight != 0, np.arange(0, weight.shape[1], TILE), axis=1, dtype=np.int32)
 
 
-def _packs(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _packs(counts: np.ndarray, order: np.ndarray, slots: int) -> np.ndarray:
     """Return how many packs each bundle of filters in some order has in each tile."""
-    return np.maximum.reduceat(counts[order], np.arange(0, len(order), SLOTS), axis=0)
+    return np.maximum.reduceat(counts[order], np.arange(0, len(order), slots), axis=0)
 
 
 def _stored(counts: np.ndarray, order: np.ndarray) -> int:
-    return int(_packs(counts, order).sum()) * SLOTS
+    return int(_packs(counts, order, SLOTS).sum()) * SLOTS
 
 
-def _encode(weight: np.ndarray, order: np.ndarray) -> Arrays:
+def first_packs(counts: np.ndarray) -> np.ndarray:
+    """Return the first pack of each bundle and tile, and the number of all: i32."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
+
+
+def encode_packs(weight: np.ndarray, order: np.ndarray, slots: int) -> Arrays:
     """Return the arrays of a matrix, filters x inputs, whose filters come in some order; see `PacksAttr`."""
     filters, inputs = weight.shape
     counts, tiles = _counts(weight), ceil_div(inputs, TILE)
-    packs = _packs(counts, order)
-    first = np.concatenate([[0], np.cumsum(packs)])[:-1].reshape(packs.shape)
+    packs = _packs(counts, order, slots)
+    first = first_packs(packs)[:-1].reshape(packs.shape)
     place, column = np.nonzero(weight[order])
     tile = column // TILE
     # Weights come filter by filter and tile by tile: each is so far behind the first one of its filter and tile.
-    before = np.concatenate([[0], np.cumsum(counts[order])])[:-1]
-    number = first[place // SLOTS, tile] + np.arange(len(place)) - before[place * tiles + tile]
-    values = np.zeros((int(packs.sum()), SLOTS), weight.dtype)
+    before = first_packs(counts[order])
+    number = first[place // slots, tile] + np.arange(len(place)) - before[place * tiles + tile]
+    values = np.zeros((int(packs.sum()), slots), weight.dtype)
     index = np.zeros(values.shape, np.int8)
-    values[number, place % SLOTS] = weight[order][place, column]
-    index[number, place % SLOTS] = column - np.minimum(tile * TILE, inputs - TILE)
+    values[number, place % slots] = weight[order][place, column]
+    index[number, place % slots] = column - np.minimum(tile * TILE, inputs - TILE)
     return values, index, packs.astype(np.int8), order.astype(index_type(filters))

@@ -144,7 +144,7 @@ class GatherScatter:
         per_row: of them in each row, from 1, where a pack has a weight of each of `banks` rows, to `banks`.
         tile: columns of a tile, which divide the inputs, and which `banks` divide; at most 32 * `per_row`.
         permute_rows: whether rows that are far from each other may make a tile, those with the largest weights the
-            first; else they are neighbours.
+            first; else they are neighbours, as they always are in recurrent layers.
 
     Raises:
         PatcError: a value is out of its range.
@@ -172,7 +172,8 @@ class GatherScatter:
         if refused := _refuse_turned_groups(site) or _refuse_parts(site, rows, self.tile, "a tile"):
             return refused
         packing = Packing(self.banks, self.per_row, self.tile)
-        return GatherScatterConstraint(site, "gather-scatter", packing, self.permute_rows)
+        permutes = self.permute_rows and site.role != "recurrent"
+        return GatherScatterConstraint(site, "gather-scatter", packing, permutes)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from patc.passes.algorithms.host.tiles import core_model, memory_bound
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_arrays
+from patc.passes.formats.packs import first_packs
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.pack_permute import PackPermute as Kernels
-from patc.passes.kernels.host.pack_permute import Packs, put_in_place
+from patc.passes.kernels.host.pack_permute import put_in_place
+from patc.passes.kernels.host.packs import Packs
 from patc.passes.kernels.lookups import lookup_of
 from patc.targets import Target
 
@@ -76,7 +78,7 @@ class PackPermute(HostAlgorithm):
         assert lookup is not None, "there are no candidates else"
         values, index, counts, reorder = read_arrays(op, site.state)
         (bundles, tiles), slots = counts.shape, values.shape[1]
-        offset = np.concatenate([[0], np.cumsum(counts, dtype=np.int32)]).astype(np.int32)
+        offset = first_packs(counts)
         given = [
             site.constant(array, op.array(name), role)
             for array, name, role in (
@@ -93,8 +95,8 @@ class PackPermute(HostAlgorithm):
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             source, values, index, offset, made, epilogue = arguments
-            packs = Packs(values, index, offset, slots, op.format.columns, bundles, tiles)
-            Kernels(Loops(kernel, made, epilogue, source), packs, lookup).emit()
+            packs = Packs(kernel.b, lookup, values, index, offset, slots, op.format.columns, source.width)
+            Kernels(Loops(kernel, made, epilogue, source), packs, bundles).emit()
 
         epilogue = site.epilogue if in_place else NO_EPILOGUE
         site.call_in_groups([site.source, *given, sums, epilogue], emit, costs)

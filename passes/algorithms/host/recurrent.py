@@ -16,13 +16,16 @@ from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
+from patc.passes.formats.packs import encode_packs, first_packs
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
+from patc.passes.kernels.lookups import TABLE, Lookup, lookup_of
 from patc.targets import Target
 
 _MOST_COLUMNS = 0.5  # of all, for which a list of those that have a weight is faster
+_MOST_PACKED = 0.5  # of all weights, above which no packs are looked for
 _LEAST_ZEROS = 0.3  # part of a matrix that is worth a remark
 
 
@@ -40,7 +43,7 @@ class Recurrent(HostAlgorithm):
         lanes = min(target.lanes, max(4, 1 << (s.units - 1).bit_length()))
         rows = min(s.sequences, max(1, (target.registers - s.gates - 2) // s.gates))
         layer = Layer.of(op, lanes, rows)
-        products = _kept_products(op, layer, state)
+        products = _kept_products(op, layer, _lookup_for(target, lanes), state)
         alone = s.directions * s.steps * _step_cycles(layer, model, products, s.directions)
         ways = {1: alone}
         if s.directions > 1:
@@ -53,11 +56,13 @@ class Recurrent(HostAlgorithm):
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
 
-    def unused_zeros(self, op: Any, schedule: Schedule, state: PassState) -> str:
+    def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
         lanes = schedule.lanes
         for name, panels in Layer.of(op, lanes, schedule.rows).panels.items():
             array = read_constant(op.projection if name == "projection" else op.weight, state)
-            if array is not None and np.mean(array == 0) >= _LEAST_ZEROS and _kept_part(panels, array) == 1.0:
+            if array is None or np.mean(array == 0) < _LEAST_ZEROS:
+                continue
+            if _stored(panels, array, _lookup_for(target, lanes)) == "panels":
                 kept = float(panels.columns(array).mean())
                 return f"{kept:.0%} of the columns of {lanes} units have a weight, at most {_MOST_COLUMNS:.0%} expected"
         return ""
@@ -67,14 +72,14 @@ class Recurrent(HostAlgorithm):
         layer = Layer.of(op, site.schedule.lanes, site.schedule.rows)
         memory = _memories(site, layer)
         _pack(site, layer, memory)
-        alone = site.scheduled(Schedule(self.name), (0, 1))
+        alone, lookup = site.scheduled(Schedule(self.name), (0, 1)), _lookup_for(site.target, layer.lanes)
         _call(alone, memory, lambda kernel, seen: emit_start(kernel.b, layer, seen))
         if threads == 1 or s.directions > 1:
             whole = site.scheduled(site.schedule, (0, 1))
-            _call(whole, memory, lambda k, seen: Recurrence(k, layer, seen).emit_directions(), s.directions)
+            _call(whole, memory, lambda k, seen: Recurrence(k, layer, seen, lookup).emit_directions(), s.directions)
         else:
             steps = site.scheduled(site.schedule, (0, s.steps))
-            _call(steps, memory, lambda k, seen: Recurrence(k, layer, seen).emit_steps(), layer.blocks, True)
+            _call(steps, memory, lambda k, seen: Recurrence(k, layer, seen, lookup).emit_steps(), layer.blocks, True)
 
 
 def _kept_part(panels: Panels, matrix: np.ndarray) -> float:
@@ -84,15 +89,46 @@ def _kept_part(panels: Panels, matrix: np.ndarray) -> float:
     return kept if kept <= _MOST_COLUMNS else 1.0
 
 
-def _kept_products(op: Any, layer: Layer, state: PassState) -> tuple[float, float]:
+def _lookup_for(target: Target, lanes: int) -> Lookup | None:
+    """Return how elements are picked into vectors of so many lanes; None where a CPU has no instruction for it."""
+    found = lookup_of(target)
+    return found if found is not None and found.lanes == lanes else None
+
+
+def _stored(panels: Panels, matrix: np.ndarray, lookup: Lookup | None) -> str:
+    """Return how a matrix is stored so that a step has the fewest operations: "panels", "columns" or "packs"."""
+    columns = _kept_part(panels, matrix)
+    whole = float(panels.layer.sizes.directions * panels.blocks * len(panels.taken) * panels.depth)
+    if lookup is not None and panels.depth >= TABLE and not np.count_nonzero(matrix) > _MOST_PACKED * matrix.size:
+        packs = (1 + lookup.cycles) * len(_packs(panels, matrix)[0])
+        if packs < columns * whole:
+            return "packs"
+    return "columns" if columns < 1.0 else "panels"
+
+
+def _packs(panels: Panels, matrix: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return values, index and counts of the packs of each gate of a block; see `PacksAttr`."""
+    rows = panels.rows(matrix)
+    return encode_packs(rows, np.arange(len(rows)), panels.layer.lanes)[:3]
+
+
+def _kept_products(op: Any, layer: Layer, lookup: Lookup | None, state: PassState) -> tuple[float, float]:
     """Return the products of a step in one direction, in vectors, and the loads beside those of weights."""
     products = loads = 0.0
     for name, panels in layer.panels.items():
         array = read_constant(op.projection if name == "projection" else op.weight, state)
         whole = float(panels.blocks * panels.depth * len(panels.taken))
-        kept = 1.0 if array is None else _kept_part(panels, array)
-        products += whole * kept
-        loads += whole / len(panels.taken) if kept == 1.0 else 2 * whole * kept
+        kind = "panels" if array is None else _stored(panels, array, lookup)
+        if array is None or kind == "panels":
+            products += whole
+            loads += whole / len(panels.taken)
+        elif kind == "columns":
+            products += whole * _kept_part(panels, array)
+            loads += 2 * whole * _kept_part(panels, array)
+        else:
+            packs = len(_packs(panels, array)[0]) / layer.sizes.directions
+            products += packs * (1 + (0.0 if lookup is None else lookup.cycles)) / 2
+            loads += packs + whole / len(panels.taken) / layer.lanes
     return products, loads
 
 
@@ -136,7 +172,13 @@ def _pack(site: HostSite, layer: Layer, memory: dict[str, ir.Value]) -> None:
         array = read_constant(value, site.state)
         if array is not None:
             role = f"{name}{layer.lanes}x{layer.sizes.directions}x{layer.sizes.gates}"
-            if _kept_part(panels, array) < 1.0:
+            kind = _stored(panels, array, _lookup_for(site.target, layer.lanes))
+            if kind == "packs":
+                values, index, counts = _packs(panels, array)
+                for part, packed in (("", values), (".places", index), (".packs", first_packs(counts))):
+                    memory[f"{name}{part}"] = site.constant(packed, value, f"{role}.packed{part}")
+                continue
+            if kind == "columns":
                 for part, packed in zip(("", ".index", ".offset"), panels.pack_columns(array), strict=True):
                     memory[f"{name}{part}"] = site.constant(packed, value, f"{role}.columns{part}")
                 continue

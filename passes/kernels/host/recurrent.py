@@ -6,7 +6,8 @@ for each step:
       for k: sums of each gate += weight vector * element k of the state
       gates, new cell and hidden state
 
-Where weights are blocks, each gate goes through the k of its own in which its block has a weight.
+Where weights are blocks, each gate goes through the k of its own in which its block has a weight; where they are single
+ones, through packs of them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.packs import Packs
 from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.recurrent_weights import Layer
+from patc.passes.kernels.lookups import TABLE, Lookup
 from patc.passes.kernels.values import apply_activation
 
 _UNROLLED = 4  # elements of the state in a turn of the innermost loop, at least
@@ -67,12 +70,14 @@ class Recurrence:
         memory: operands and results by their names; beside them "state", twice D x N x P elements of which the first
             half is the state before the first step; "candidate", "gated" and "update", D x N x H elements of stages,
             where the layer has them. Weights whose name has an "index" and an "offset" beside it are columns of blocks,
-            see `Panels.pack_columns`.
+            see `Panels.pack_columns`; those with "places" and "packs" are packs, a bundle for each gate of a block.
+        lookup: how elements of packs are picked, where there are some.
     """
 
     kernel: Kernel
     layer: Layer
     memory: Mapping[str, ir.Value]
+    lookup: Lookup | None = None
 
     @property
     def _b(self) -> Builder:
@@ -215,6 +220,14 @@ class Recurrence:
         if f"{name}.index" in self.memory:
             columns = Columns(b, lanes, *(self.memory[f"{name}{part}"] for part in ("", ".index", ".offset")))
             return self._sums_of_columns(columns, b.mul(number, gates), (source, rows), starts)
+        if f"{name}.packs" in self.memory:
+            assert self.lookup is not None, "there are no packs else"
+            values, places, offset = (self.memory[f"{name}{part}"] for part in ("", ".places", ".packs"))
+            packs = Packs(b, self.lookup, values, places, offset, lanes, TABLE, panels.depth)
+            bundles = [b.add(b.mul(number, gates), gate) for gate in range(gates)]
+            by_gate = [start[gate] for gate in range(gates) for start in starts]
+            sums = packs.sums(bundles, (source, rows), by_gate)
+            return [sums[line :: len(tiles)] for line in range(len(tiles))]
         sets = ceil_div(self.kernel.costs.sums_in_flight, gates * len(tiles))
         unrolled = ceil_div(_UNROLLED, sets) * sets
         base = b.mul(number, panels.block)

@@ -111,6 +111,10 @@ class Panels:
         offset = np.concatenate([[0], np.cumsum(kept.sum(-1).ravel())])
         return panels[kept].ravel(), np.nonzero(kept)[-1].astype(np.int32), offset.astype(np.int32)
 
+    def rows(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the weights of each unit, by direction, block, gate and lane: (rows, depth)."""
+        return self._by_gate(matrix).swapaxes(-1, -2).reshape(-1, self.depth)
+
     def _by_gate(self, matrix: np.ndarray) -> np.ndarray:
         """Return the panels as [direction][block][gate][depth][lane]."""
         panels = self.pack(matrix).reshape(-1, self.blocks, self.depth, len(self.taken), self.layer.lanes)

@@ -22,7 +22,7 @@ class GatherScatterConstraint(Constraint):
 
     Attributes:
         packing: of a tile.
-        permutes_rows: whether any rows may make a tile; those of the gates of a recurrent layer go together.
+        permutes_rows: whether any rows may make a tile; else they are neighbours.
     """
 
     packing: Packing
@@ -93,14 +93,9 @@ class GatherScatterConstraint(Constraint):
         whichever needs the fewest packs."""
         if not self.permutes_rows or self.packing.rows == 1:
             return self._in_place(squares)
-        gates, size = self.site.gates, self.packing.rows
-        by_gate = squares.unflatten(0, (gates, -1))
-        norms = by_gate.sum((0, 2))
-        counts = (by_gate > 0).unflatten(2, (-1, self.packing.columns)).sum(3).transpose(0, 1).flatten(1)
-        orders = [torch.sort(norms, descending=True, stable=True).indices]
+        counts = (squares > 0).unflatten(1, (-1, self.packing.columns)).sum(2)
+        orders = [torch.sort(squares.sum(1), descending=True, stable=True).indices]
         if bool((counts < self.packing.columns).any()):  # else it is all the same
-            found_alike = torch.from_numpy(alike(counts.cpu().numpy(), size)).to(norms.device)
-            orders += [found_alike, self._in_place(norms)]
-        first = torch.arange(gates, device=squares.device)[:, None] * len(norms)
-        found = [(first + order).flatten() for order in orders]
-        return min(found, key=lambda rows: int(self.packing.needed(self._tiles(squares > 0, rows)).sum()))
+            found = torch.from_numpy(alike(counts.cpu().numpy(), self.packing.rows))
+            orders += [found.to(squares.device), self._in_place(squares)]
+        return min(orders, key=lambda rows: int(self.packing.needed(self._tiles(squares > 0, rows)).sum()))
