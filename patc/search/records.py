@@ -75,7 +75,7 @@ class Records:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         known = len(self._study.get_trials(deepcopy=False, states=states))
-        self._study.sampler = TPESampler(seed=100_000 * self.seed + known, warn_independent_sampling=False)
+        self._study.sampler = TPESampler(seed=100_000 * self.seed + known)
         trial = self._study.ask()
         trial.set_user_attr("worker", _worker())
         point = self.space.choose(lambda choice: _suggest(trial, choice))
