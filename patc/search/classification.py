@@ -18,7 +18,7 @@ TESTED = 32  # pictures of a batch of those to score by; every second batch is t
 EFFORTS = {
     "tiny": Effort(6, 3, 4, trials=3, measured=2, batch_size=16, learning_rate=2e-3),
     "small": Effort(1000, 60, 1000, trials=30, measured=8, batch_size=64, learning_rate=2e-3),
-    "large": Effort(8000, 200, 8000, trials=80, measured=8, batch_size=128, learning_rate=2e-3),
+    "large": Effort(10_000, 250, 10_000, trials=100, measured=8, batch_size=128, learning_rate=2e-3),
 }
 
 

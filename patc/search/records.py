@@ -124,7 +124,7 @@ class Records:
         if known is None:
             self.note("identity", dict(identity))
             return
-        for name, value in identity.items():
+        for name, value in json.loads(json.dumps(dict(identity))).items():
             if known.get(name) != value:
                 expected = f"expected the search of {name.replace('_', ' ')} {value}"
                 raise PatcError(

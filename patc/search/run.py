@@ -27,7 +27,7 @@ from patc.search.records import Candidate, Records
 from patc.search.space import Point, describe
 from patc.search.supernet import SuperNet, Tell, train_supernet
 from patc.search.task import PRUNING, Effort, Task, seeded
-from patc.search.training import fit
+from patc.search.training import Diverged, fit
 
 SUPERNET, RESULTS, FRONT = "supernet.pt", "candidates.json", "front.png"
 BEST, DENSE = "net", "dense"  # names of the files of the nets that are kept
@@ -166,19 +166,27 @@ def _try_candidates(
         trial, point = records.ask()
         try:
             candidate = next((item for item in known if item.point == point), None)
-            seconds = cost.predict(task, point) if candidate is None else candidate.seconds
             score = None if candidate is None else candidate.score
+            seconds = cost.predict(task, point) if candidate is None else candidate.seconds
+            result = "over the limit" if seconds > limit else "as before"
             if candidate is None and seconds <= limit:
-                net = fit(task, supernet.extract(point), point, effort, effort.trial_steps, _seed_of(records, known))
-                score = task.score(net, "choose")
+                score = _train(task, point, supernet, effort, _seed_of(records, known))
+                result = "diverged" if score is None else f"{task.figure} {score:.2f}"
             records.tell(trial, seconds, limit, score)
         except BaseException:
             records.drop(trial)
             raise
         number = trained + (score is not None and candidate is None)
-        result = "over the limit" if score is None else f"{task.figure} {score:.2f}"
-        again = ", once more" if candidate is not None else ""
-        tell(f"{number:4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}{again}")
+        tell(f"{number:4d} {1e3 * seconds:8.3f} ms  {result:16s}  {describe(point)}")
+
+
+def _train(task: Task, point: Point, supernet: SuperNet, effort: Effort, seed: int) -> float | None:
+    """Return the score of a candidate; None of one whose training diverges."""
+    try:
+        net = fit(task, supernet.extract(point), point, effort, effort.trial_steps, seed)
+    except Diverged:
+        return None
+    return task.score(net, "choose")
 
 
 def _seed_of(records: Records, known: list[Candidate]) -> int:

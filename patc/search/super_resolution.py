@@ -31,7 +31,7 @@ PARTS = (
 EFFORTS = {
     "tiny": Effort(6, 3, 4, trials=3, measured=2, batch_size=1, learning_rate=1e-3),
     "small": Effort(1500, 60, 1000, trials=30, measured=8, batch_size=8, learning_rate=1e-3),
-    "large": Effort(8000, 200, 6000, trials=80, measured=8, batch_size=16, learning_rate=1e-3),
+    "large": Effort(10_000, 250, 10_000, trials=100, measured=8, batch_size=16, learning_rate=1e-3),
 }
 
 

@@ -19,11 +19,15 @@ ITERATIONS = 8  # in which masks grow
 PART = 1 / 3  # of the shared weights' learning rate: they are near to where they should be
 
 
+class Diverged(PatcError):
+    """A candidate's loss is not finite."""
+
+
 def fit(task: Task, net: nn.Module, point: Point, effort: Effort, steps: int, seed: int) -> nn.Module:
     """Train a net of a candidate, in place, and return it in eval mode with zeros as the candidate has them.
 
     Raises:
-        PatcError: the loss is not finite.
+        Diverged: the loss is not finite.
     """
     plan = task.plan(point)
     pruner = None if plan is None else Pruner(net, plan, Magnitude(iterations=ITERATIONS))
@@ -40,7 +44,7 @@ def fit(task: Task, net: nn.Module, point: Point, effort: Effort, steps: int, se
         x, wanted = task.batch(seed, step, effort.batch_size)
         loss = task.loss(net(x), wanted)
         if not torch.isfinite(loss):
-            raise PatcError(f"expected a finite loss, found {loss.item()} in step {step} of a candidate")
+            raise Diverged(f"expected a finite loss, found {loss.item()} in step {step} of a candidate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

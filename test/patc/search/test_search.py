@@ -195,7 +195,7 @@ def test_a_latency_out_of_reach(tmp_path: Path) -> None:
 
 def test_only_candidates_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cheapest one is within it, and none of those that are drawn."""
-    monkeypatch.setattr(running, "_TIMED", 0)
+    monkeypatch.setattr(running, "_DRAWN", 0)
     calls: list[Point] = []
 
     def predict(self: Cost, task: Task, point: Point) -> float:
@@ -207,6 +207,23 @@ def test_only_candidates_over_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
         search(Smooth(), COST, 0.1, tmp_path, replace(EFFORT, trials=1))
     unique = {json.dumps(point) for point in calls[1:]}
     assert len(unique) == len(calls) - 1  # one that comes again is known
+
+
+def test_candidates_that_diverge_are_left(tmp_path: Path) -> None:
+    class Diverging(Smooth):
+        def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
+            """Not finite where a candidate of two blocks is trained."""
+            scale = torch.inf if self.trains and self.deep else 1.0
+            return super().loss(found, wanted) * scale
+
+        def build(self, point: Point) -> nn.Module:
+            self.trains, self.deep = "scheme" in point, point["depth"] == 2
+            return super().build(point)
+
+    found = search(Diverging(), COST, 0.1, tmp_path, EFFORT)
+    candidates = json.loads((tmp_path / "candidates.json").read_text())["candidates"]
+    assert all((item["score"] is None) == (item["point"]["depth"] == 2) for item in candidates)
+    assert found["net"].point["depth"] == 1
 
 
 def test_files_that_are_no_records(tmp_path: Path) -> None:
