@@ -10,6 +10,7 @@ from torch_mlir.dialects import arith, math
 
 from patc.passes.functions import errors, exponentials, hyperbolic, logarithms, powers, trigonometry
 from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.functions.signs import is_never_positive
 
 # What processors compute by themselves, or what LLVM makes a few instructions of.
 _NATIVE = {
@@ -53,7 +54,9 @@ def _expanded(op: ir.Operation) -> ir.Value:
         return _remainder(Arithmetic(kind), *op.operands)
     a = Arithmetic(ir.F32Type.get())
     given = [a.convert(operand) if isinstance(operand.type, ir.FloatType) else operand for operand in op.operands]
-    return Arithmetic(kind).convert(_EXPANSIONS[op.name](a, *given))
+    is_narrow = op.name == "math.exp" and is_never_positive(op.operands[0])
+    function = exponentials.exp_of_negative if is_narrow else _EXPANSIONS[op.name]
+    return Arithmetic(kind).convert(function(a, *given))
 
 
 def _cast_of(op: ir.Operation) -> Callable[[ir.Value, ir.Type], ir.Value] | None:

@@ -14,8 +14,8 @@ LOG_2 = (0.693359375, -2.12194440e-4)  # few bits, so that multiples by exponent
 # Minimax: (exp(r) - 1 - r) / r^2.
 _EXP = (0.00138144672, 0.00836878084, 0.0416683927, 0.166665196, 0.49999994)
 _ROUNDER = 1.5 * 2**23  # added to a small number, it leaves the number rounded in the last bits
-
-
+_SPLIT = _ROUNDER + 254.0  # the same for a number n in halves, whose sum is n + 254 as exponents of f32 count from 127
+_LIFT = 189.0  # n + 189 is an exponent for n down to -150, and 0, that of zero, for -189
 _ZERO = -176.1  # of whose n, -254, both halves are powers of two with no bit set
 
 
@@ -31,15 +31,23 @@ def exp_of_sum(a: Arithmetic, high: ir.Value, low: ir.Value | None) -> ir.Value:
     x = high = a.select("olt", above, a.number(-104.0), a.number(_ZERO), above)
     if low is not None:
         x = a.add(high, low)
-    r, shifted = _reduce(a, x, high)
+    r, shifted = _reduce(a, x, high, _SPLIT)
     return _scaled(a, _near_zero(a, r if low is None else a.add(r, low)), shifted)
+
+
+def exp_of_negative(a: Arithmetic, x: ir.Value) -> ir.Value:
+    """exp(x) for x that is not positive: one power of two, of an ordinary number, is left to scale."""
+    x = a.select("olt", x, a.number(-104.0), a.number(-_LIFT * LOG_2[0]), x)
+    r, shifted = _reduce(a, x, x, _ROUNDER + _LIFT)
+    power = a.from_bits(arith.ShLIOp(a.bits(shifted), a.integer(23)).result)
+    return a.mul(a.fma(_near_zero(a, r), power, power), a.number(2.0 ** (127 - _LIFT)))
 
 
 def exp2(a: Arithmetic, x: ir.Value) -> ir.Value:
     """2^x = 2^n exp(r), with r = (x - n) log 2; 0 or infinite beyond the range of f32."""
     x = a.clamp(x, -151.0, 129.0)
-    shifted = a.add(x, a.number(_ROUNDER))
-    n = a.sub(shifted, a.number(_ROUNDER))
+    shifted = a.add(x, a.number(_SPLIT))
+    n = a.sub(shifted, a.number(_SPLIT))
     return _scaled(a, _near_zero(a, a.mul(a.sub(x, n), a.number(numbers.log(2.0)))), shifted)
 
 
@@ -82,8 +90,14 @@ def _power(a: Arithmetic, shifted: ir.Value) -> ir.Value:
 
 
 def _scaled(a: Arithmetic, y: ir.Value, shifted: ir.Value) -> ir.Value:
-    """Return 2^n (1 + y), in two steps, since neither 2^128 nor 2^-140 is an ordinary f32."""
-    power = _power(a, shifted)
-    half = arith.ShRSIOp(power, a.integer(1)).result
-    first = a.mul(a.add(y, a.number(1.0)), a.power_of_two(half))
-    return a.mul(first, a.power_of_two(a.int_sub(power, half)))
+    """Return 2^n (1 + y), in two steps, since neither 2^128 nor 2^-140 is an ordinary f32.
+
+    Args:
+        shifted: n + `_SPLIT`, n from -254 to 254: a shift by 23 leaves n + 254 of its bits, or half of that.
+    """
+    whole = a.bits(shifted)
+    half = arith.ShRUIOp(whole, a.integer(1)).result
+    first, second = (
+        a.from_bits(arith.ShLIOp(part, a.integer(23)).result) for part in (half, a.int_sub(whole, half))
+    )
+    return a.mul(a.fma(y, first, first), second)

@@ -319,9 +319,10 @@ class Builder:
         return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
     def largest_lane(self, value: ir.Value) -> ir.Value:
-        """Return the largest of a vector's elements, NaN where one is."""
-        kind = "maximumf" if is_float(value) else "maxsi"
-        return vector.ReductionOp(element_type(value), ir.Attribute.parse(f"#vector.kind<{kind}>"), value).result
+        """Return the largest of a vector's elements, NaN where one is; of two zeros it may be any."""
+        kind = ir.Attribute.parse(f"#vector.kind<{'maximumf' if is_float(value) else 'maxsi'}>")
+        fast = ir.Attribute.parse("#arith.fastmath<nsz>") if is_float(value) else None
+        return vector.ReductionOp(element_type(value), kind, value, fastmath=fast).result
 
     def from_lanes(self, values: Vectors) -> ir.Value:
         """Return the vector of some scalars; a single one as it is."""

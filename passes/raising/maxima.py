@@ -45,7 +45,8 @@ def _leaves(maximum: Any) -> list[ir.Value]:
 
 
 def _maximum(values: list[ir.Value]) -> ir.Value:
-    greatest, *others = values
+    # What a loop carries comes first: the next turn waits for it alone, not for a comparison, too.
+    greatest, *others = sorted(values, key=lambda value: not isinstance(value.owner, ir.Block))
     for value in others:
         is_greater = arith.CmpFOp(arith.CmpFPredicate.OGT, value, greatest).result
         greatest = arith.SelectOp(is_greater, value, greatest).result

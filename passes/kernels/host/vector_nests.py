@@ -152,7 +152,9 @@ class _Writer:
             inner = self._pass.step(number, addresses, b.mul(turn, size))
             return _flat(self.enter(number + 1, inner, all_lanes, _like(sums, carried)))
 
-        if whole:
+        if whole == 1 and isinstance(high, int):
+            sums = _like(sums, body(b.index(0), _flat(sums)))
+        elif whole:
             sums = _like(sums, b.loop(low, b.minimum(high, whole), _flat(sums), body))
         if not rest:
             return sums
@@ -218,7 +220,7 @@ class _Writer:
                 for k in range(half)
             ]
         kind, element = ir.Attribute.parse(f"#vector.kind<{combiner.kind}>"), element_type(values[0])
-        fast = ir.Attribute.parse("#arith.fastmath<reassoc>") if isinstance(element, ir.FloatType) else None
+        fast = ir.Attribute.parse("#arith.fastmath<reassoc,nsz>") if isinstance(element, ir.FloatType) else None
         return vector.ReductionOp(element, kind, values[0], fastmath=fast).result
 
     def _join(self, combiner: Combiner, a: ir.Value, b: ir.Value) -> ir.Value:

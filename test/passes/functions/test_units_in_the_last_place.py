@@ -23,6 +23,28 @@ MODULE = """func.func @main(%x: tensor<NxF>) -> tensor<NxF> {
   return %y : tensor<NxF>
 }"""
 
+# What the numerators of a softmax are, see `signs`.
+NUMERATORS = """#each = affine_map<(d0) -> (d0)>
+#one = affine_map<(d0) -> ()>
+func.func @main(%x: tensor<NxF>) -> tensor<NxF> {
+  %low = arith.constant dense<0xFF800000> : tensor<f32>
+  %most = linalg.generic {indexing_maps = [#each, #one], iterator_types = ["reduction"]}
+      ins(%x : tensor<NxF>) outs(%low : tensor<f32>) {
+  ^bb0(%in: f32, %out: f32):
+    %0 = arith.maximumf %in, %out : f32
+    linalg.yield %0 : f32
+  } -> tensor<f32>
+  %e = tensor.empty() : tensor<NxF>
+  %y = linalg.generic {indexing_maps = [#each, #one, #each], iterator_types = ["parallel"]}
+      ins(%x, %most : tensor<NxF>, tensor<f32>) outs(%e : tensor<NxF>) {
+  ^bb0(%in: f32, %largest: f32, %out: f32):
+    %0 = arith.subf %in, %largest : f32
+    %1 = math.exp %0 : f32
+    linalg.yield %1 : f32
+  } -> tensor<NxF>
+  return %y : tensor<NxF>
+}"""
+
 
 def text(name: str, count: int) -> str:
     return MODULE.replace("NAME", name).replace("NxF", f"{count}xf32")
@@ -70,6 +92,15 @@ def test_on_this_machine(name: str, target: str) -> None:
     for x in blocks(size):
         (found,) = compiled(name, target, size)(x)
         require_close(name, x, found)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+def test_numerators_of_a_softmax(target: str) -> None:
+    x = -np.abs(all_sizes(1 << 16))
+    x = x[~np.isnan(x)]
+    assert x.max() == 0
+    (found,) = run_module(NUMERATORS.replace("NxF", f"{len(x)}xf32"), inputs=[x], target=target)
+    require_close("exp", x, found)
 
 
 @needs_arm
