@@ -97,7 +97,5 @@ def _scaled(a: Arithmetic, y: ir.Value, shifted: ir.Value) -> ir.Value:
     """
     whole = a.bits(shifted)
     half = arith.ShRUIOp(whole, a.integer(1)).result
-    first, second = (
-        a.from_bits(arith.ShLIOp(part, a.integer(23)).result) for part in (half, a.int_sub(whole, half))
-    )
+    first, second = (a.from_bits(arith.ShLIOp(part, a.integer(23)).result) for part in (half, a.int_sub(whole, half)))
     return a.mul(a.fma(y, first, first), second)

@@ -18,6 +18,7 @@ from patc.passes.ir.bodies import is_elementwise
 from patc.passes.ir.functions import erase_dead
 from patc.passes.raising.linalg_layers import reshape_sources, tensor_like
 from patc.passes.raising.transposed import turn_weights
+from patc.passes.raising.volume_pools import lay_pools
 from patc.passes.raising.volumes import lay_volumes
 
 # The dimensions of a tensor of rank 4 (planes) or 5 (planes of grouped channels) that make those of lines.
@@ -26,8 +27,8 @@ _GROUPED = [[0], [1, 2], [3], [4]]
 
 
 def normalize_convolutions(block: ir.Block, state: PassState) -> None:
-    """Give transposed convolutions plain weights, and make 1-D and 3-D ones 2-D."""
-    if any([turn_weights(block, state), lay_volumes(block, state), _lay_lines(block)]):
+    """Give transposed convolutions plain weights, and make 1-D and 3-D ones, and 3-D pools, 2-D."""
+    if any([turn_weights(block, state), lay_volumes(block, state), lay_pools(block), _lay_lines(block)]):
         erase_dead(block)
 
 

@@ -28,7 +28,7 @@ def lay_volumes(block: ir.Block, state: PassState) -> bool:
     """
     found = False
     for op in [op.operation for op in block.operations]:
-        if op.name != "linalg.conv_3d_ncdhw_fcdhw" or not _is_volume(op.result.type):
+        if op.name != "linalg.conv_3d_ncdhw_fcdhw" or not is_volume(op.result.type):
             continue
         with op.location, ir.InsertionPoint(op):
             laid = _lay_convolution(op, state)
@@ -38,13 +38,14 @@ def lay_volumes(block: ir.Block, state: PassState) -> bool:
     return found
 
 
-def _is_volume(type_: ir.Type) -> bool:
+def is_volume(type_: ir.Type) -> bool:
+    """Whether a type is of volumes of f32 of known size."""
     is_tensor = isinstance(type_, ir.RankedTensorType) and type_.has_static_shape and type_.rank == 5
     return is_tensor and isinstance(type_.element_type, ir.F32Type)
 
 
 @dataclass(frozen=True)
-class _Volume:
+class Volume:
     """A tensor with `fill`, if any, around depth, height and width: `low` in front, `high` behind."""
 
     value: ir.Value
@@ -53,15 +54,15 @@ class _Volume:
     fill: ir.Value | None = None
 
     @staticmethod
-    def read(padded: ir.Value) -> _Volume:
+    def read(padded: ir.Value) -> Volume:
         """Return what a tensor.pad, if there is one, puts a constant around."""
         pad = None if isinstance(padded.owner, ir.Block) else padded.owner.opview
         if not isinstance(pad, tensor.PadOp) or len(pad.operands) != 1:
-            return _Volume(padded)
+            return Volume(padded)
         body, low, high = pad.operation.regions[0].blocks[0], list(pad.static_low), list(pad.static_high)
         if len(body.operations) != 1 or any(low[:2] + high[:2]) or min(low + high) < 0:
-            return _Volume(padded)
-        return _Volume(pad.operands[0], tuple(low[2:]), tuple(high[2:]), body.operations[0].operands[0])
+            return Volume(padded)
+        return Volume(pad.operands[0], tuple(low[2:]), tuple(high[2:]), body.operations[0].operands[0])
 
     def around(self, planes: ir.Value) -> ir.Value:
         """Return planes of the volume with what is around their height and width."""
@@ -91,26 +92,32 @@ def _transposed(value: ir.Value, shape: Sequence[int]) -> ir.Value:
     return linalg.transpose(value, outs=[empty], permutation=_SWAPPED).results[0]
 
 
-def _three(op: ir.Operation, name: str) -> list[int]:
+def three(op: ir.Operation, name: str) -> list[int]:
+    """Return strides or dilations of a linalg op, of depth, height and width."""
     return np.broadcast_to(np.array(op.attributes[name]) if name in op.attributes else 1, 3).tolist()
 
 
 def _lay_convolution(op: ir.Operation, state: PassState) -> ir.Value | None:
     """Return the result of a convolution."""
-    (padded, weight, _), volume = op.operands, _Volume.read(op.operands[0])
+    (padded, weight, _), volume = op.operands, Volume.read(op.operands[0])
     array, (stride, *strides), (dilation, *dilations) = (
         read_f32(weight, state),
-        _three(op, "strides"),
-        _three(op, "dilations"),
+        three(op, "strides"),
+        three(op, "dilations"),
     )
     if array is None or (volume.fill is not None and float_constant(volume.fill) != 0):
         return None
     batch, filters, depth, height, width = op.result.type.shape
     taps, *kernel = weight.type.shape[2:]
-    if kernel == [1, 1] == strides and not any(volume.low[1:] + volume.high[1:]):
+    if kernel == [1, 1] and not any(volume.low[1:] + volume.high[1:]):
+        seen = volume.value
+        if taps == 1 and not (volume.low[0] or volume.high[0]):
+            seen, stride = _sampled(seen, [stride, *strides], [depth, height, width]), 1
+        else:
+            seen = _sampled(seen, [1, *strides], [seen.type.shape[2], height, width])
         init = _init(op, [batch, filters, depth, height * width])
-        channels, given = volume.value.type.shape[1:3]
-        rows = reshaped(volume.value, tensor_like([batch, channels, given, height * width], padded))
+        channels, given = seen.type.shape[1:3]
+        rows = reshaped(seen, tensor_like([batch, channels, given, height * width], padded))
         part = _constant(array[..., 0], weight, "columns", state)
         geometry = {"strides": [stride, 1], "dilations": [dilation, 1]}
         result = linalg.conv_2d_nchw_fchw(volume.around_rows(rows), part, outs=[init], **geometry)
@@ -126,6 +133,15 @@ def _lay_convolution(op: ir.Operation, state: PassState) -> ir.Value | None:
         result = linalg.conv_2d_nchw_fchw(volume.around(images), part, outs=[result], **geometry)
     swapped = reshaped(result, tensor_like([batch, depth, filters, height, width], result))
     return _transposed(swapped, list(op.result.type.shape))
+
+
+def _sampled(value: ir.Value, strides: Sequence[int], size: Sequence[int]) -> ir.Value:
+    """Return those elements of a volume that windows of one element and of some strides see."""
+    shape = [*value.type.shape[:2], *size]
+    if shape == list(value.type.shape):
+        return value
+    places = [0] * 5, shape, [1, 1, *strides]
+    return tensor.extract_slice(tensor_like(shape, value), value, [], [], [], *places)
 
 
 def _constant(array: np.ndarray, weight: ir.Value, part: str, state: PassState) -> ir.Value:
