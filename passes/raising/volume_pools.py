@@ -118,12 +118,11 @@ def _read_maxima(op: ir.Operation) -> _Pool | None:
     """Return the pool that a generic is whose window is its second input."""
     maps = [attr.value for attr in op.attributes["indexing_maps"]]
     body = op.regions[0].blocks[0]
-    given, *_, out = body.arguments
     is_maximum = [inner.operation.name for inner in body.operations] == ["arith.maximumf", "linalg.yield"]
-    if len(op.operands) != 3 or not is_maximum or set(body.operations[0].operands) != {given, out}:
+    if len(op.operands) != 3 or not is_maximum or not is_filled(op.operands[2], is_lowest):
         return None
-    window = op.operands[1].type.shape
-    if len(maps[0].results) != 5 or len(window) != 3 or not is_filled(op.operands[2], is_lowest):
+    window, (given, _, out) = op.operands[1].type.shape, body.arguments
+    if len(maps[0].results) != 5 or len(window) != 3 or set(body.operations[0].operands) != {given, out}:
         return None
     strides, dilations = ([_factor(maps[0].results[2 + n], first + n) for n in range(3)] for first in (2, 5))
     dims = [ir.AffineExpr.get_dim(n) for n in range(8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,6 +94,23 @@ def _group_norm(
     y = y if weight is None else y * weight.reshape(shape)
     y = y if bias is None else y + bias.reshape(shape)
     return y, grouped.mean(2), scale.reshape(images, groups)
+
+
+def _instance_norm(
+    x: torch.Tensor,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_variance: Any,
+    uses_input: bool,
+    momentum: float,
+    epsilon: float,
+    is_cudnn_enabled: bool,
+) -> Any:
+    if not uses_input or x.dim() < 3:
+        return NotImplemented
+    images, channels, *size = x.shape
+    return _group_norm(x, weight, bias, images, channels, math.prod(size), channels, epsilon)[0]
 
 
 def _empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
@@ -225,4 +243,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.mm.default: _wide_product(aten.mm.default),
     aten.bmm.default: _wide_product(aten.bmm.default),
     aten.native_group_norm.default: _group_norm,  # torch's own has as_strided, which torch-mlir takes for a gather
+    aten.instance_norm.default: _instance_norm,  # torch-mlir's own computes in f64, and apart from each other
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,22 @@ def _lp_normalization(writer: Writer, node: onnx.NodeProto) -> str:
     return writer.emit("Div", x, writer.emit("Where", writer.emit("Equal", norm, zero), one, norm))
 
 
+def _instance_normalization(writer: Writer, node: onnx.NodeProto) -> str:
+    """Center and scale each channel by its own numbers: torch-mlir's own lowering computes in f64."""
+    x, scale, shift = node.input
+    images, channels, *size = writer.sizes(x)
+    axis = writer.constant(np.array([2], np.int64))
+    epsilon = writer.constant(np.array(attribute_of(node, "epsilon", 1e-5), writer.dtype(x)))
+    rows = writer.emit("Reshape", x, writer.constant(np.array([images, channels, math.prod(size)], np.int64)))
+    centered = writer.emit("Sub", rows, writer.emit("ReduceMean", rows, axis, keepdims=1))
+    variance = writer.emit("ReduceMean", writer.emit("Mul", centered, centered), axis, keepdims=1)
+    deviation = writer.emit("Sqrt", writer.emit("Add", variance, epsilon))
+    wide = writer.constant(np.array([1, channels, 1], np.int64))
+    scaled = writer.emit("Mul", writer.emit("Div", centered, deviation), writer.emit("Reshape", scale, wide))
+    y = writer.emit("Add", scaled, writer.emit("Reshape", shift, wide))
+    return writer.emit("Reshape", y, writer.constant(np.array([images, channels, *size], np.int64)))
+
+
 def _depth_to_space(writer: Writer, node: onnx.NodeProto) -> str | None:
     """Move axes of blocks that lie inside of channels: torch-mlir mixes these up unless there are as many of both."""
     size, (n, channels, height, width) = attribute_of(node, "blocksize", 0), writer.sizes(node.input[0])
@@ -89,6 +106,7 @@ _RULES: dict[str, Callable[[Writer, onnx.NodeProto], str | tuple[str, ...] | Non
     **WINDOWS,
     "Cast": _cast,
     "DepthToSpace": _depth_to_space,
+    "InstanceNormalization": _instance_normalization,
     "LpNormalization": _lp_normalization,
     "Resize": rewrite_resize,
 }

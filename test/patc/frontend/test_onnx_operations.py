@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -229,3 +230,21 @@ def test_loops_that_are_not_written_out(count: str, line: str, tmp_path: Path) -
     onnx.save(onnx.parser.parse_model(text), tmp_path / "loop.onnx")
     with pytest.raises(patc.PatcError, match=line):
         patc.compile(tmp_path / "loop.onnx", threads=1)
+
+
+def test_instance_norm_is_one_function(tmp_path: Path) -> None:
+    """That of PyTorch, too."""
+    x, path = 3 * random(2, 5, 9, 7) + 1, tmp_path / "net.onnx"
+    net = torch.nn.InstanceNorm2d(5, eps=1e-3, affine=True).eval()
+    net.weight.data, net.bias.data = torch.arange(5.0), torch.arange(5.0) - 2
+    constants = {"s": net.weight.detach().numpy(), "b": net.bias.detach().numpy()}
+    types = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name in "xy"]
+    nodes = [node("InstanceNormalization", "x s b", "y", epsilon=1e-3)]
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "graph", types[:1], types[1:], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    wanted = net.double()(torch.from_numpy(x).double()).detach().numpy()
+    for model, inputs in ((path, None), (net.float(), (torch.from_numpy(x),))):
+        compiled = patc.compile(model, inputs, threads=1)
+        assert [layer.op for layer in compiled.layers] == ["generic"]
+        np.testing.assert_allclose(np.asarray(compiled(x)), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
