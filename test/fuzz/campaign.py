@@ -77,14 +77,18 @@ class Campaign:
     ) -> None:
         self.kind, self.budget, self.seconds, self.keep, self.tell = kind, budget, seconds, keep, tell
         self.seeds = iter(range(seed, seed + budget.cases)) if budget.cases is not None else itertools.count(seed)
-        self.lock, self.summary = threading.Lock(), Summary()
+        self.lock, self.summary, self.is_stopped = threading.Lock(), Summary(), False
 
     def run(self, jobs: int) -> Summary:
-        """Run the cases on `jobs` workers; return how they ended."""
+        """Run the cases on `jobs` workers; return how they ended. An interrupt lets the cases that run be the last."""
         self.start = time.monotonic()
         with ThreadPoolExecutor(jobs) as pool:
-            for end in [pool.submit(self._work) for _ in range(jobs)]:
-                end.result()
+            ends = [pool.submit(self._work) for _ in range(jobs)]
+            try:
+                for end in ends:
+                    end.result()
+            except KeyboardInterrupt:
+                self.is_stopped = True
         self.summary.seconds = time.monotonic() - self.start
         return self.summary
 
@@ -98,6 +102,8 @@ class Campaign:
 
     def _next_seed(self) -> int | None:
         with self.lock:
+            if self.is_stopped:
+                return None
             if self.budget.seconds is not None and time.monotonic() - self.start > self.budget.seconds:
                 return None
             return next(self.seeds, None)

@@ -7,12 +7,14 @@
     python test/fuzz/run.py replay test/fuzz/cases       # what once failed
 
 A budget is a number of cases or a time. A case is drawn from its seed alone: --seed S --budget 1 draws it again. What
-fails is made smaller and kept in --keep; the exit status is 1 then. Kinds are the files of `kinds/`.
+fails is made smaller and kept in --keep; the exit status is 1 then. Kinds are the files of `kinds/`. SIGINT and SIGTERM
+end a run with the case that is running, and it says how those before ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +47,8 @@ def main() -> int:
     if arguments.what == "all":
         names = [name for name in kind_names() if name != "nnsmith" or find_spec("nnsmith")]
     clean = True
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background SIGINT is ignored
+        signal.signal(number, signal.default_int_handler)
     for name in names:
         campaign = Campaign(
             name,
@@ -57,6 +61,8 @@ def main() -> int:
         summary = campaign.run(arguments.jobs)
         _report(name, summary)
         clean = clean and not summary.faults
+        if campaign.is_stopped:
+            break
     return 0 if clean else 1
 
 

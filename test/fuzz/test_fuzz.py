@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign import Budget, blur, read_case, shrink
+from campaign import Budget, Campaign, blur, read_case, shrink
 from outcome import Case
 from workers import Result, Worker
 
@@ -78,6 +81,26 @@ def test_tells_faults_apart_and_starts_again(tmp_path: Path, line: str, fault: s
         assert process.run("any", {}).ended == "right"
     finally:
         process.close()
+
+
+class _Endless:
+    """A worker whose cases are all right."""
+
+    def __init__(self, seconds: float) -> None: ...
+
+    def draw(self, kind: str, seed: int) -> Result:
+        time.sleep(0.01)
+        return Result({}, ended="right")
+
+    def close(self) -> None: ...
+
+
+def test_an_interrupt_ends_a_run_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("campaign.Worker", _Endless)
+    campaign = Campaign("any", 0, Budget(seconds=3600), 1.0, None, print)
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    summary = campaign.run(jobs=2)
+    assert campaign.is_stopped and 0 < summary.cases == summary.ended["right"]
 
 
 def test_reads_budgets() -> None:

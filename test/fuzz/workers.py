@@ -88,7 +88,12 @@ class Worker:
         environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "2"}
         log = open(self.folder / "startup", "wb")  # noqa: SIM115 # closed below
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # an interrupt lets its case end
         )
         log.close()
         self.pending, self.fresh = b"", True
