@@ -17,23 +17,19 @@ import json
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Contest
 from rivals import PRUNING
-from speed import Compiled
 from trials import require_nets, run_main
 
 import patc
 from patc.bench.machine import this_machine
 from patc.bench.peers import find_peer
-from patc.bench.remote import RemoteContestant, Worker
-from patc.bench.timing import Times, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
-from patc.bench.workload import Workload, leaves, reference, relative_error
+from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
 from patc.versions import versions
 
@@ -109,35 +105,17 @@ def write_quantised(model: Any, inputs: list[np.ndarray], folder: Path) -> None:
 
 def measure(name: str, root: Path, target: str, seconds: float) -> dict[str, Any]:
     """Time all contestants in turns for about so many seconds; return medians and errors by name."""
-    import torch
-
-    inputs = [torch.from_numpy(array) for array in read_arrays(root / INPUTS)]
-    found: dict[str, Any] = {}
-    timed: list[Any] = []
-    with ExitStack() as stack:
+    with Contest(root, 1) as contest:
         for kind, numbers in ways(name):
-            model = patc.load(root / kind / f"{numbers}-{target}.patc")
-            error = relative_error(leaves(model(*inputs)), read_arrays(root / kind / REFERENCE))
-            found[f"patc {numbers} {kind}"] = {"error": error}
-            timed.append(Compiled(model, inputs))
+            contest.add_compiled(f"patc {numbers} {kind}", root / kind / f"{numbers}-{target}.patc", kind)
         for peer in PEERS:
-            worker = stack.enter_context(Worker(peer, root, find_peer(peer).variables(target, 1)))
-            workload = asdict(Workload(str(root / "dense" / "model.onnx")))
+            workload = Workload(str(root / "dense" / "model.onnx"))
             try:
-                answer = worker.request(
-                    do="load", peer=peer, kind="dense", workload=workload, folder=str(root), threads=1
-                )
+                contest.add_rival(f"{peer} int8 dense", peer, workload, target=target)
             except PatcError as error:
                 print(name, error, file=sys.stderr)
-                continue
-            found[f"{peer} int8 dense"] = {"error": answer["error"]}
-            timed.append(RemoteContestant(worker))
-        once = sum(float(np.median(contestant.run(2))) for contestant in timed)
-        repetitions = int(np.clip(seconds / once * 4 / 5, 8, 100))
-        for key, times in zip(found, take_turns(timed, repetitions), strict=True):
-            assert isinstance(times, Times), times
-            found[key] |= {"median": times.median}
-    return found
+        contest.run(seconds)
+    return contest.found
 
 
 def make_table(names: list[str], folder: Path, target: str) -> str:

@@ -12,6 +12,7 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dots import (
+    are_small,
     layer_of,
     own_constant,
     padded_filters,
@@ -85,14 +86,15 @@ class BlockWords(HostAlgorithm):
         dots, cover = _products(site.target, weight)
         arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)
         pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
-        sums, factors = sums_and_factors(site, filters)
+        small = are_small(site)
+        sums, factors = sums_and_factors(site, filters, are_floats=small)
         size = Kernels.memory_size(words, filters, blocks)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
         residual, epilogue = residual_factor(op), site.epilogue_with(sums)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, pairs, ends, scale, memory, made, epilogue = arguments
-            loops = QuantisedLoops(kernel, made, epilogue, given, dots, scale, residual, filters, False)
+            loops = QuantisedLoops(kernel, made, epilogue, given, dots, scale, residual, filters, False, small)
             start = kernel.b.mul(kernel.thread(loops.row_tiles), size)
             Kernels(loops, words, blocks, memory, start, Entries(pairs, ends)).emit()
 

@@ -38,9 +38,10 @@ from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
+from patc.passes.kernels.host.words import ROUNDING
 from patc.targets import Target
 
-ROUNDING = 8  # vector instructions that make a vector of sums a quarter of a vector of words
+_ROUNDED = 8  # vector instructions that make a vector of sums a quarter of a vector of words
 
 
 class _Dots(HostAlgorithm):
@@ -70,14 +71,15 @@ class _Dots(HostAlgorithm):
         words = as_words(_in_words(weight) if _is_depthwise(op) else weight)
         packed = padded(words, filters)
         values = site.constant(pack_filters(packed, block), op.weight, f"words{block}")
-        sums, factors = sums_and_factors(site, filters)
+        small = are_small(site)
+        sums, factors = sums_and_factors(site, filters, are_floats=small)
         residual = residual_factor(op)
         epilogue, dots = site.epilogue_with(sums), dots_of(site.target)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, weights, scale, made, epilogue = arguments
             loops = QuantisedLoops(
-                kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes
+                kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes, small
             )
             self._write(loops, DenseWeights(weights, words.shape[1], filters // groups))
 
@@ -130,7 +132,7 @@ def with_dots(target: Target, dots: Dots) -> Target:
     """Return a CPU as cost models see it whose multiply-adds are dot products of words, and whose sums are rounded."""
     costs = target.core_costs()
     latency = dots.latency_cycles or costs.fma_latency_cycles
-    stores = costs.store_cycles + ROUNDING / target.pipes
+    stores = costs.store_cycles + _ROUNDED / target.pipes
     lanes = max(1, round(target.fma_lanes / dots.instructions))
     return replace(target, fma_lanes=lanes, costs=replace(costs, fma_latency_cycles=latency, store_cycles=stores))
 
@@ -192,10 +194,27 @@ def as_words(weight: np.ndarray) -> np.ndarray:
     return words
 
 
-def sums_and_factors(site: HostSite, filters: int) -> list[ir.Value]:
-    """Return what the sums of a layer begin with, and what they are multiplied with, in memory; zeros behind them."""
-    arrays = {"sums": first_sums(site.op, site.state), "factors": sum_factors(site.op)}
+def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) -> list[ir.Value]:
+    """Return what the sums of a layer begin with, and what they are multiplied with, in memory; zeros behind them.
+
+    Args:
+        are_floats: see `QuantisedLoops`.
+    """
+    first = first_sums(site.op, site.state)
+    if are_floats:
+        first = first + np.float32(ROUNDING).view(np.int32)
+    arrays = {"sums": first, "factors": sum_factors(site.op)}
     return [own_constant(site, role, padded(array, filters)) for role, array in arrays.items()]
+
+
+def are_small(site: HostSite) -> bool:
+    """Return whether no sum of a layer reaches 2^22: then `ROUNDING` and a sum are a float without being rounded."""
+    op, given = site.op, Quantisation.of(site.op.input.type)
+    assert given is not None, "a layer with scales has a quantised input"
+    weight = require_array(op, op.weight, "weight", site.state).astype(np.int64)
+    bias = 0 if op.bias is None else require_array(op, op.bias, "bias", site.state).astype(np.int64)
+    largest = 255 * np.abs(weight.reshape(len(weight), -1)).sum(axis=1) + np.abs(bias)
+    return bool(largest.max(initial=0) < 1 << 22)
 
 
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:

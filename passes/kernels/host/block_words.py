@@ -17,9 +17,10 @@ whose words lie one column to the right are together, so that vectors are loaded
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch_mlir import ir
@@ -227,8 +228,8 @@ class BlockWords:
         b, loops, block = self.loops.b, self.loops, (self.blocks - 1, self.blocks == 1)
         members = range(loops.group)
         b.each(0, loops.group, lambda member: self._one_filter(tile, b.add(first, member), block, member))
-        sums = [self._parked_rows(tile, self._waiting(member, b.add(first, member))) for member in members]
-        loops.store_group(tile, [tile.by_row(each) for each in sums], first)
+        places = [self._waiting(member, b.add(first, member)) for member in members]
+        loops.store_group(tile, [_Waiting(b, self.words, tile, self.memory, place) for place in places], first)
 
     def _waiting(self, member: Index, filter_: Index) -> Index:
         """Return where the sums of a filter wait."""
@@ -245,15 +246,6 @@ class BlockWords:
         """Store the sums of a filter."""
         for (row, column), value in zip(self._vectors(tile), sums, strict=True):
             self.loops.b.store(value, self.memory, place, row * self.words.sums_pitch + column)
-
-    def _parked_rows(self, tile: Tile, place: Index) -> Vectors:
-        """Return the sums of a filter that wait, row by row."""
-        b, words, found = self.loops.b, self.words, []
-        for row in range(tile.rows):
-            part, vector = divmod(row, words.vectors)
-            first = vector * words.sums_pitch + part * (words.lanes // words.packed)
-            found += [b.load(self.memory, place, first + chunk.column, chunk.lanes) for chunk in tile.chunks]
-        return found
 
     def _sums(self, tile: Tile, filter_: Index, block: Index, place: Index | None) -> Vectors:
         """Return the sums of a filter with the products of a block of channels.
@@ -287,6 +279,26 @@ class BlockWords:
                 data = b.load(self.memory, place, row * self.words.pitch + column + shift, self.words.lanes)
                 made.append(self.loops.product(b.broadcast(weights, self.words.lanes), data, total))
         return made
+
+
+@dataclass(frozen=True)
+class _Waiting(Sequence[Vectors]):
+    """The rows of a filter's sums in `memory` at `place`, each loaded when it is asked for: there are more of them than
+    registers."""
+
+    b: Builder
+    words: Words
+    tile: Tile
+    memory: ir.Value
+    place: Index
+
+    def __len__(self) -> int:
+        return self.tile.rows
+
+    def __getitem__(self, row: Any) -> Any:
+        part, vector = divmod(row, self.words.vectors)
+        first = vector * self.words.sums_pitch + part * (self.words.lanes // self.words.packed)
+        return [self.b.load(self.memory, self.place, first + each.column, each.lanes) for each in self.tile.chunks]
 
 
 def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value, ir.Value]) -> Vectors:

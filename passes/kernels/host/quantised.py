@@ -7,6 +7,7 @@ A product is a dot product of four bytes, and what a tile's sums become is the a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,12 +16,12 @@ from torch_mlir import ir
 from patc.dialects.attributes import Activation
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import Rounding
-from patc.passes.kernels.builder import Index, Vectors
+from patc.passes.kernels.builder import Index, Vectors, lanes_of
 from patc.passes.kernels.dots import Dots
 from patc.passes.kernels.host.ends import Ends, Residual
 from patc.passes.kernels.host.kernel import Epilogue, Tile
 from patc.passes.kernels.host.loops import Loops
-from patc.passes.kernels.host.words import Packing, unpack
+from patc.passes.kernels.host.words import ROUNDING, Packing, unpack
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class QuantisedLoops(Loops):
         residual_factor: of the residual, if it is quantised.
         results: channels of the result.
         filters_are_lanes: whether the lanes of sums are channels, or places.
+        are_floats: whether the bits of sums are those of floats, sum + `ROUNDING`; it takes a subtraction then, which
+            phones do faster than a conversion.
     """
 
     dots: Dots
@@ -40,6 +43,7 @@ class QuantisedLoops(Loops):
     residual_factor: float
     results: int
     filters_are_lanes: bool
+    are_floats: bool
     # LLVM would go through all taps of one sum after the other, and keep the inputs in memory meanwhile.
     most_taps: ClassVar[int] = 25
 
@@ -58,24 +62,21 @@ class QuantisedLoops(Loops):
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
         """Ask for nothing: there are four times fewer lines than of floats."""
 
-    def store_group(self, tile: Tile, group: list[list[Vectors]], channel: Index) -> None:
-        made = [
-            [[self._scaled(value, self.b.add(channel, member)) for value in row] for row in rows]
-            for member, rows in enumerate(group)
-        ]
-        quantisation = self.output.quantisation
+    def store_group(self, tile: Tile, group: Sequence[Sequence[Vectors]], channel: Index) -> None:
+        b, quantisation = self.b, self.output.quantisation
         if quantisation is None:
-            self.store_tile(tile, made[0], channel)
+            self.store_tile(tile, [self._scaled(row, channel) for row in group[0]], channel)
             return
-        b, plane = self.b, self.b.divide(channel, WORD)[0]
+        plane = b.divide(channel, WORD)[0]
         residual, activation = Residual.of(self, tile, plane), self.epilogue.activation
         packing = Packing(Rounding.of(quantisation, activation))
         constants = [self.epilogue.constants(b, b.add(channel, member), self.results) for member in range(WORD)]
         words: list[Vectors] = []
         for row in range(tile.rows):
             words.append([])
+            scaled = [self._scaled(rows[row], b.add(channel, member)) for member, rows in enumerate(group)]
             for place, chunk in enumerate(tile.chunks):
-                values = [rows[row][place] for rows in made]
+                values = [each[place] for each in scaled]
                 if residual is not None:
                     values = self._joined(values, residual.load(row, chunk))
                 pairs = zip(values, constants, strict=True)
@@ -91,6 +92,13 @@ class QuantisedLoops(Loops):
         own = unpack(b, words, tensor.quantisation)
         return [b.plus(value, b.times(other, factor)) for value, other in zip(values, own, strict=True)]
 
-    def _scaled(self, value: ir.Value, channel: Index) -> ir.Value:
-        factor = self.b.broadcast(self.b.load_scalar(self.factors, channel), value.type.shape[0])
-        return self.b.times(self.b.convert(value, self.b.f32), factor)
+    def _scaled(self, values: Vectors, channel: Index) -> Vectors:
+        """Return sums of a row in units of the result."""
+        factor = self.b.load_scalar(self.factors, channel)
+        return [self.b.times(self._as_float(value), self.b.broadcast(factor, lanes_of(value))) for value in values]
+
+    def _as_float(self, value: ir.Value) -> ir.Value:
+        b = self.b
+        if not self.are_floats:
+            return b.convert(value, b.f32)
+        return b.minus(b.bitcast(value, b.f32), b.splat(ROUNDING, value.type.shape[0], b.f32))

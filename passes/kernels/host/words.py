@@ -18,7 +18,7 @@ from patc.passes.ir.quantised import Rounding, only_limits
 from patc.passes.kernels.builder import Builder, Vectors, lanes_of
 from patc.passes.kernels.values import apply_activation
 
-_ROUNDING = 12582912.0
+ROUNDING = 12582912.0
 
 
 def unpack(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
@@ -51,7 +51,7 @@ class Packing:
         lanes = lanes_of(value)
         low, high = (b.splat(float(end), lanes, b.f32) for end in (self.rounding.lowest, self.rounding.highest))
         limited = b.at_most(b.at_least(value, low), high)
-        return b.bitcast(b.plus(limited, b.splat(_ROUNDING, lanes, b.f32)), b.i32)
+        return b.bitcast(b.plus(limited, b.splat(ROUNDING, lanes, b.f32)), b.i32)
 
     def activated(
         self, b: Builder, value: ir.Value, activation: Activation, constants: Sequence[ir.Value] = ()
