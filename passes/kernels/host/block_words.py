@@ -296,6 +296,8 @@ class _Waiting(Sequence[Vectors]):
         return self.tile.rows
 
     def __getitem__(self, row: Any) -> Any:
+        if row >= len(self):
+            raise IndexError(row)
         part, vector = divmod(row, self.words.vectors)
         first = vector * self.words.sums_pitch + part * (self.words.lanes // self.words.packed)
         return [self.b.load(self.memory, self.place, first + each.column, each.lanes) for each in self.tile.chunks]
