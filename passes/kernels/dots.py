@@ -25,7 +25,7 @@ class Dots(abc.ABC):
 
     Attributes:
         signed: whether activations have a sign; they are 0 to 255 else.
-        instructions: of a product, in multiply-adds of as many lanes.
+        instructions: of a product, in the time of multiply-adds of as many lanes; measured where there are several.
         latency_cycles: from a sum to the next one of the same lanes; 0 for that of a multiply-add.
     """
 
@@ -57,7 +57,7 @@ class Pairs(Dots):
     """`vpmaddwd` of AVX2: even and odd bytes as pairs of 16 bits."""
 
     signed = False
-    instructions = 6.0
+    instructions = 3.5
     latency_cycles = 1.0
     NAMES: ClassVar = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
 
@@ -81,7 +81,7 @@ class Bytes(Dots):
     """`vpmaddubsw` of AVX2, whose sums of two products fit 16 bits for small weights."""
 
     signed = False
-    instructions = 3.0
+    instructions = 2.0
     latency_cycles = 1.0
     _NAMES: ClassVar = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}
 
