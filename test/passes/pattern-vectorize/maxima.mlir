@@ -59,3 +59,25 @@ func.func @shared(%x: memref<1024xf32>, %y: memref<1024xf32>) {
   }
   return
 }
+
+// What a loop carries is what keeps its own NaN: no comparison of it stands between one turn and the next.
+
+// CHECK-LABEL: func.func @carried
+// CHECK:         scf.for {{.*}} iter_args(%[[MOST:.*]] = %{{.*}})
+// CHECK:         %[[A:.*]] = vector.load
+// CHECK:         %[[IS_GREATER:.*]] = arith.cmpf ogt, %[[A]], %[[MOST]]
+// CHECK:         arith.select %[[IS_GREATER]], %[[A]], %[[MOST]]
+// CHECK:         arith.cmpf uno, %[[A]], %[[A]]
+func.func @carried(%x: memref<1024xf32>, %y: memref<1024xf32>) {
+  %zero = arith.constant 0 : index
+  %step = arith.constant 8 : index
+  %end = arith.constant 512 : index
+  %low = arith.constant dense<0xFF800000> : vector<8xf32>
+  %most = scf.for %base = %zero to %end step %step iter_args(%before = %low) -> vector<8xf32> {
+    %a = vector.load %x[%base] : memref<1024xf32>, vector<8xf32>
+    %after = arith.maximumf %a, %before fastmath<nsz> : vector<8xf32>
+    scf.yield %after : vector<8xf32>
+  }
+  vector.store %most, %y[%zero] : memref<1024xf32>, vector<8xf32>
+  return
+}
