@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import itertools
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -97,9 +98,13 @@ class _Endless:
 
 def test_an_interrupt_ends_a_run_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("campaign.Worker", _Endless)
-    campaign = Campaign("any", 0, Budget(seconds=3600), 1.0, None, print)
-    threading.Timer(0.3, _thread.interrupt_main).start()
-    summary = campaign.run(jobs=2)
+    campaign = Campaign("any", 0, Budget(seconds=60), 1.0, None, print)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
+    try:
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        summary = campaign.run(jobs=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert campaign.is_stopped and 0 < summary.cases == summary.ended["right"]
 
 
