@@ -7,6 +7,8 @@ of that: operations on tensors, sizes that are numbers, plain containers, and na
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import keyword
 import re
 from collections.abc import Iterator
@@ -20,7 +22,10 @@ from patc.frontend.json_schema import Mismatch, placed, quote
 # Blocks under no_grad and autocast; torch takes them apart when it decomposes the program.
 _BLOCKS = ("torch.ops.higher_order.wrap_with_set_grad_enabled", "torch.ops.higher_order.wrap_with_autocast")
 _BLOCK_DEPTH = 16
-_OPERATION = re.compile(r"torch\.ops\.(aten|prims)\.(\w+)\.(\w+)", re.ASCII)
+_OPERATION = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed(?=\.(?:de)?quantize_per_(?:tensor|channel)\.default))\.(\w+)\.(\w+)",
+    re.ASCII,
+)
 _CHECKS = ("aten::_assert", "aten::_functional_assert")
 # What torch.export writes of the operations that torch keeps for itself: many of those read memory wherever their
 # arguments say. Those of the core set, as `_softmax`, are public in spite of their names.
@@ -153,6 +158,9 @@ def _check_node(node: schema.Node, graph: schema.Graph, known: set[str], depth: 
 def _find_operation(target: str) -> torch._ops.OpOverload:
     """Return the operation called `torch.ops.NAMESPACE.NAME.OVERLOAD`, which computes values of values."""
     match = _OPERATION.fullmatch(target)
+    if match and match[1] == "quantized_decomposed":
+        with contextlib.suppress(ImportError):  # where torch has them no more, torchao does
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
     packet = getattr(getattr(torch.ops, match[1]), match[2], None) if match else None
     operation = getattr(packet, match[3], None) if match and isinstance(packet, torch._ops.OpOverloadPacket) else None
     if not isinstance(operation, torch._ops.OpOverload) or not (_is_on_data(operation) and _is_public(operation)):

@@ -103,7 +103,7 @@ def fold_constants(program: ExportedProgram, constants: set[Node]) -> dict[int, 
         Names of all tensors that the graph holds itself, by the identity of the tensor.
     """
     graph, names = program.graph, {id(tensor): name for name, tensor in program.constants.items()}
-    values = _Values(program)
+    values = ConstantValues(program)
     taken = {*program.state_dict, *program.constants}
     for node in [node for node in graph.nodes if node in constants and not _stays(node)]:
         readers = [user for user in node.users if user not in constants or _stays(user)]
@@ -141,7 +141,7 @@ def _remove_unused_constants(program: ExportedProgram) -> None:
     specs[:] = [spec for spec in specs if spec.kind != InputKind.CONSTANT_TENSOR or spec.arg.name in used]
 
 
-class _Values(dict[Node, Any]):
+class ConstantValues(dict[Node, Any]):
     """The values of constant nodes, evaluated when they are asked for."""
 
     def __init__(self, program: ExportedProgram) -> None:

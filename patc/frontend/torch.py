@@ -45,6 +45,7 @@ from patc.frontend.modules import (
     without_inference_tensors,
 )
 from patc.frontend.operations import check_operations, constant_nodes, naming_calls
+from patc.frontend.quantised import find_steps, join_quantised
 from patc.frontend.recurrent import RECURRENT
 from patc.frontend.rewrites import cast_constants, fold_constants, simplify
 from patc.frontend.shapes import Shapes, shapes_of
@@ -53,6 +54,7 @@ from patc.frontend.tracing import ForwardError, copy_for_tracing, forgetting_sou
 from patc.frontend.unsupported import lower_to_linalg, require_known_operations
 from patc.locks import compile_no_more
 from patc.parameters import ParameterStore
+from patc.passes.ir.ranges import write_steps
 from patc.torch_archives import describe_content
 
 _PACKED = (
@@ -120,11 +122,15 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     inputs = input_specs(program)
     simplify(program.graph)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
+    join_quantised(program.graph, weights)
+    program.graph.eliminate_dead_code()
+    weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     check_operations(program.graph, weights)
     outputs, constants = _split_outputs(program)
     for spec in outputs:
         require_known(f"output '{spec.name}'", spec.dtype)
     cast_constants(program.graph, weights)
+    steps = find_steps(program, weights)
     hooks = _CollectParameters(fold_constants(program, weights))
     module = _import_graph(program, hooks, context)
     with naming_calls(program.graph, context):
@@ -133,6 +139,8 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
         lower_to_linalg(module)
     release_layers(module, held)
     used = name_parameters(module, list(hooks.parameters), len(inputs))
+    with context:
+        write_steps(module.body.operations[0], steps)
     parameters = ParameterStore({name: _as_array(name, hooks.parameters[name], program) for name in used})
     named = tuple(replace(spec, name=name) for spec, name in zip(inputs, names, strict=True))
     return ImportedModel(module, parameters, named, outputs, structure, constants)

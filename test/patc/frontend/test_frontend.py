@@ -27,7 +27,7 @@ from patc.context import make_context
 from patc.diagnostics import PatcError, describe_location, layer_name, source_line
 from patc.frontend import import_model
 from patc.frontend import torch as frontend
-from patc.frontend.rewrites import _Values
+from patc.frontend.rewrites import ConstantValues
 from patc.frontend.torch import ImportedModel, TensorSpec
 from patc.numerics import TORCH_TYPES
 
@@ -746,7 +746,7 @@ def test_constants_of_many_steps() -> None:
         last = functools.reduce(
             lambda value, _: program.graph.call_function(torch.ops.aten.neg.default, (value,)), range(2000), node
         )
-    torch.testing.assert_close(_Values(program)[last], program.state_dict["weight"].detach())
+    torch.testing.assert_close(ConstantValues(program)[last], program.state_dict["weight"].detach())
 
 
 def test_example_inputs_without_values() -> None:
