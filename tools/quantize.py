@@ -51,6 +51,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     group.add_argument(
         "--keep", metavar="LAYER", action="append", default=[], help="a layer that stays in f32, or a pattern: layer4.*"
     )
+    group.add_argument(
+        "--least-snr",
+        metavar="DB",
+        type=float,
+        help="keep layers in f32 that have a smaller signal-to-noise on integers by themselves (none)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     arguments.add_pruning(parser)
     group = parser.add_argument_group("compilation")
@@ -84,7 +90,15 @@ def run(args: argparse.Namespace) -> int:
         if loaded.shapes:
             raise PatcError("expected --shape once for each input, got several", args.model)
         compiled = quantize_model(
-            loaded.model, loaded.example_inputs, samples, options, args.ranges, args.keep, report, args.save_ir
+            loaded.model,
+            loaded.example_inputs,
+            samples,
+            options,
+            args.ranges,
+            args.keep,
+            report,
+            args.save_ir,
+            args.least_snr,
         )
     compiled.save(args.output)
     if not args.quiet:

@@ -11,32 +11,33 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.backends.registry import find_backend
 from patc.codegen.program import find_main
 from patc.diagnostics import PatcError, layer_name, nearest
-from patc.execution import compile_module
 from patc.passes.base import Calibrate, PassState
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.modules import clone_module
 from patc.passes.ir.ranges import KEPT, write_range
 from patc.passes.ir.ranges import RANGES as ARGUMENTS
 from patc.passes.layers.registry import kind_of
+from patc.quantisation.noise import find_noise
 from patc.quantisation.ranges import Extent, Histogram
+from patc.quantisation.running import Sample, returning
 from patc.runtime.inputs import take_array
 from patc.runtime.program import TensorInfo
 
 _STAGE = "reorder"  # the last pass before `pattern-quantize`
 
-Sample = Sequence[np.ndarray]
 
-
-def calibrator(samples: Sequence[Sample], ranges: str, keep: Sequence[str] = ()) -> Calibrate:
+def calibrator(
+    samples: Sequence[Sample], ranges: str, keep: Sequence[str] = (), least_snr: float | None = None
+) -> Calibrate:
     """Return what writes the ranges of a module's activations, see `PassState.calibrate`.
 
     Args:
         samples: as `check` returns them.
         ranges: one of `patc.quantisation.ranges.RANGES`.
         keep: names of layers that stay in f32, or patterns of them as of file names.
+        least_snr: in dB, see `find_noise`: layers below it stay in f32.
     """
 
     def calibrate(module: ir.Module, state: PassState) -> None:
@@ -69,6 +70,10 @@ def calibrator(samples: Sequence[Sample], ranges: str, keep: Sequence[str] = ())
             write_range(results[0][0], low, high)
         given = [ir.DenseF32ArrayAttr.get(list(ends)) for ends in found[: len(arguments)]]
         function.attributes[ARGUMENTS] = ir.ArrayAttr.get(given)
+        for op, noise in find_noise(module, state, samples):
+            state.remark(op, f"on integers its signal-to-noise is {noise:.1f} dB")
+            if least_snr is not None and noise < least_snr:
+                op.attributes[KEPT] = ir.UnitAttr.get()
 
     return calibrate
 
@@ -82,19 +87,7 @@ def _made(function: Any) -> list[ir.Value]:
 def _program(module: ir.Module, state: PassState) -> Callable[[Sample], list[np.ndarray]]:
     """Return a function that computes all that the layers of @main make."""
     work = clone_module(module)
-    function = find_main(work)
-    values = _made(function)
-    ops = list(top_level_ops(function))
-    with ir.InsertionPoint(ops[-1]), function.location:
-        ir.Operation.create("func.return", operands=values)
-    ops[-1].operation.erase()
-    type_ = ir.FunctionType.get(function.attributes["function_type"].value.inputs, [value.type for value in values])
-    function.attributes["function_type"] = ir.TypeAttr.get(type_)
-    if "res_attrs" in function.attributes:
-        del function.attributes["res_attrs"]
-    program = compile_module(work, state.parameters, target="host", stage=_STAGE)
-    model: Any = find_backend(program.backend).load(program)
-    return lambda sample: [np.asarray(array) for array in model(*sample)]
+    return returning(work, _made(find_main(work)), state, _STAGE)
 
 
 def _keep(module: ir.Module, keep: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ def quantize(
     threads: int | None = None,
     ranges: str = "histogram",
     keep: Sequence[str] = (),
+    least_snr: float | None = None,
     tune: str = "cost",
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
@@ -47,6 +49,8 @@ def quantize(
         ranges: "histogram" for the ranges with the least squared error, which cut off what is rare; "minmax" for those
             that all numbers fit.
         keep: names of layers that stay in f32, or patterns of them as of file names, "layer4.*".
+        least_snr: layers with weights that have a smaller signal-to-noise on integers by themselves, in dB, stay in
+            f32. A remark says what each of them has.
 
     Raises:
         PatcError: a model, input or option that cannot be compiled, or samples that are missing, of other shapes or not
@@ -57,7 +61,9 @@ def quantize(
     if not samples:
         raise PatcError("expected a sample or more to calibrate with, got none")
     example = tuple(_as_example(array, model) for array in samples[0])
-    return quantize_model(model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir)
+    return quantize_model(
+        model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir, least_snr
+    )
 
 
 def quantize_model(
@@ -69,6 +75,7 @@ def quantize_model(
     keep: Sequence[str] = (),
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
+    least_snr: float | None = None,
 ) -> CompiledModel:
     """Compile a quantised model; see `quantize` for the arguments.
 
@@ -83,13 +90,15 @@ def quantize_model(
         raise PatcError(f"expected ranges to be one of {', '.join(RANGES)}, got '{ranges}'{nearest(ranges, RANGES)}")
     if options.target.algorithms == "gpu":
         raise PatcError(f"expected the target of a CPU to quantise for, got '{options.target.name}'")
+    if least_snr is not None and not -math.inf < least_snr < math.inf:
+        raise PatcError(f"expected a finite signal-to-noise in dB, got {least_snr}")
     program, diagnostics = compile_program(
         model,
         example_inputs,
         options,
         report,
         instruments=SaveIr.into(save_ir),
-        calibrate=lambda infos: calibrator(samples(infos), ranges, tuple(keep)),
+        calibrate=lambda infos: calibrator(samples(infos), ranges, tuple(keep), least_snr),
     )
     return find_backend(program.backend).load(program, diagnostics)
 

@@ -163,3 +163,44 @@ def test_ranges_of_layers_with_several_results() -> None:
     found = patc.quantize(model, [(x,)], threads=1, ranges="minmax")
     assert {layer.name: layer.dtype for layer in found.layers}["linear"] == "i8"
     assert noise(found(x)[0], model(x)[0]) > 30
+
+
+def test_signal_to_noise_of_layers(
+    model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel
+) -> None:
+    found = {layer.name: layer.remarks for layer in quantised.layers if layer.weights}
+    heading = "on integers its signal-to-noise is "
+    known = {
+        name: float(text.removeprefix(heading).split()[0])
+        for name, texts in found.items()
+        for text in texts
+        if heading in text
+    }
+    assert known.keys() == {"stem", "first", "second", "skip", "classifier"} and all(
+        30 < each < 60 for each in known.values()
+    )
+    least = sorted(known.values())[1] + 0.05  # between two and three
+    kept = patc.quantize(model, samples, threads=1, least_snr=least)
+    assert {layer.name for layer in kept.layers if layer.weights and layer.dtype == "f32"} == {
+        name for name, number in known.items() if number < least
+    }
+
+
+def test_trained_levels_are_kept() -> None:
+    """Weights on levels, as `Levels` trains them, are not rounded again: on inputs that are integers of a scale results
+    are those of f32."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Conv2d(3, 8, 3, bias=False).eval()
+    with torch.no_grad():
+        steps = torch.randint(-7, 8, net.weight.shape, generator=generator).float()
+        net.weight.copy_(steps * (torch.rand(len(steps), 1, 1, 1, generator=generator) * 0.1 + 0.01))
+    x = torch.randint(0, 256, (1, 3, 12, 12), generator=generator).float() / 255
+    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    compiled = patc.quantize(net, x, threads=1, ranges="minmax")
+    assert [layer.dtype for layer in compiled.layers if layer.weights] == ["i8"]
+    torch.testing.assert_close(compiled(x), net(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_signal_to_noise_that_is_none(model: nn.Module, samples: list[torch.Tensor]) -> None:
+    with pytest.raises(patc.PatcError, match="expected a finite signal-to-noise in dB, got nan"):
+        patc.quantize(model, samples, least_snr=float("nan"))

@@ -1,0 +1,83 @@
+"""How much integers hurt each layer by itself: its signal-to-noise on the samples of a user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+
+from patc.codegen.program import find_main
+from patc.dialects.pattern import RelayoutOp
+from patc.passes.base import PassState
+from patc.passes.formats.layer_weights import find_dense_weight
+from patc.passes.ir.elements import with_element
+from patc.passes.ir.functions import through_reshapes, top_level_ops
+from patc.passes.ir.modules import clone_module
+from patc.passes.ir.quantised import multiples
+from patc.passes.ir.ranges import read_range
+from patc.passes.kernels.dots import dots_of
+from patc.passes.layers.registry import kind_of
+from patc.passes.pattern_quantize import quantisation_of
+from patc.quantisation.running import Sample, returning
+from patc.targets import get_target
+
+_MOST = 200.0  # dB, for no noise at all
+
+
+def find_noise(module: ir.Module, state: PassState, samples: Sequence[Sample]) -> list[tuple[Any, float]]:
+    """Return layers with weights that have kernels on integers, each with its signal-to-noise in dB: 10 log10 of the
+    squares of its results, added up, over those of what rounding its inputs, weights and results changes in them.
+    Inputs are those that it has where nothing else is rounded.
+
+    Args:
+        module: with ranges.
+        state: of the module; stays as it is.
+    """
+    work, beside = clone_module(module), state.clone()
+    ops, found = list(top_level_ops(find_main(module))), list[tuple[Any, ir.Value, ir.Value]]()
+    with work.context:
+        for op, copy in zip(ops, list(top_level_ops(find_main(work))), strict=True):
+            made = _on_integers(copy, beside)
+            if made is not None:
+                found.append((op, copy.result, made))
+    if not found:
+        return []
+    run = returning(work, [value for _, *values in found for value in values], beside, "quantize")
+    signals, noises = np.zeros(len(found)), np.zeros(len(found))
+    for sample in samples:
+        results = [array.astype(np.float64) for array in run(sample)]
+        for number, (wanted, rounded) in enumerate(zip(results[::2], results[1::2], strict=True)):
+            signals[number] += (wanted**2).sum()
+            noises[number] += ((wanted - rounded) ** 2).sum()
+    pairs = zip(found, signals, noises, strict=True)
+    return [(op, _decibels(signal, noise)) for (op, *_), signal, noise in pairs]
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return float(min(10 * np.log10(signal / noise), _MOST)) if noise > 0 < signal else _MOST
+
+
+def _on_integers(op: Any, state: PassState) -> ir.Value | None:
+    """Build a layer with weights once more, on integers, with results in f32; None for one that has no kernels."""
+    kind = kind_of(op)
+    if kind is None or not kind.work(op).weights or not kind.can_quantise(op, state):
+        return None
+    numbers = [operand.number for operand in kind.operands(op) if not operand.access.is_constant]
+    types = {number: _integers(op.operands[number]) for number in numbers}
+    weight, own = find_dense_weight(op, state), _integers(op.result)
+    if None in types.values() or weight is None:
+        return None
+    with ir.InsertionPoint(op), op.location:
+        given = {number: RelayoutOp(input=op.operands[number], result=type_).result for number, type_ in types.items()}
+        scales = multiples(weight.array, np.zeros(0, np.float32))
+        made = kind.quantise(op, given, own or op.result.type, state, scales)
+        return made if own is None else RelayoutOp(input=made, result=op.result.type).result
+
+
+def _integers(value: ir.Value) -> ir.Type | None:
+    """Return the type of a tensor of a known range on integers."""
+    limits = read_range(value) or read_range(through_reshapes(value))
+    signed = dots_of(get_target("host")).signed
+    return None if limits is None else with_element(value.type, quantisation_of(*limits, signed).to_type())
