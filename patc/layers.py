@@ -36,7 +36,7 @@ class LayerReport:
         reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
         kernels: what pruning left of its weights; None where these are dense.
         dtype: what its products are of, "f32", "f16" or "i8".
-        remarks: what passes remarked about its weights, as why they stay dense.
+        remarks: what passes remarked about its weights, as why they stay dense, or about a change to integers or back.
     """
 
     name: str
@@ -100,7 +100,8 @@ def collect_layers(module: ir.Module, state: PassState) -> list[LayerReport]:
     layers = []
     for number, op in enumerate(_scheduled_ops(module)):
         layer = replace(_report(op, state), reads=sources.read_by(op))
-        layers.append(replace(layer, remarks=tuple(remarks.get(layer.name, ()))) if layer.weights else layer)
+        is_told = layer.weights or (layer.name and layer.op == "relayout")  # where integers stop or begin
+        layers.append(replace(layer, remarks=tuple(remarks.get(layer.name, ()))) if is_told else layer)
         sources.known[op.operation] = {number}
     return layers
 

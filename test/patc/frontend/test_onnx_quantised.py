@@ -105,6 +105,8 @@ def test_nets_of_the_quantisation_tools(
     # The gate alone has no kernels on integers: two numbers go there, and two come back.
     said = [item.message for item in compiled.diagnostics if "integers" in item.message]
     assert len(said) == 4 and any("for what has no kernels" in message for message in said)
+    copies = [layer.remarks for layer in compiled.layers if layer.op == "relayout" and layer.remarks]
+    assert {remark for remarks in copies for remark in remarks if "integers" in remark} == {*said}
     x = draw(np.random.default_rng(7))
     for found, wanted in zip(compiled(x), run_onnx(path, x=x), strict=True):
         values = np.unique(np.abs(wanted))
