@@ -30,13 +30,11 @@ class BandVector(HostAlgorithm):
     """Columns of neighbouring filters times elements of the input: zeros are neither stored nor computed."""
 
     name: ClassVar[str] = "band-vector"
+    reaches: ClassVar[Reach] = Reach.ROUNDED
     skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         return "format" in op.attributes and isinstance(op.format, BandsAttr)
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, (rows, features), filters = core_model(op, target), op.input.type.shape, op.result.type.shape[1]

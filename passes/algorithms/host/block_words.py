@@ -47,10 +47,8 @@ class BlockWords(HostAlgorithm):
     whose words are in memory together."""
 
     name: ClassVar[str] = "block-words"
+    reaches: ClassVar[Reach] = Reach.NONE
     skips_zeros: ClassVar[bool] = True
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return groups_of(op) == 1 and list(op.dilations) == [1, 1] and min(op.kernel_size) > 1

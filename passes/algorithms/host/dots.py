@@ -52,9 +52,7 @@ class _Dots(HostAlgorithm):
     """
 
     filters_are_lanes: ClassVar[bool]
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
+    reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
         groups = groups_of(op)
@@ -243,9 +241,7 @@ class DotRows(HostAlgorithm):
     """Fully connected layers."""
 
     name: ClassVar[str] = "dot-rows"
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
+    reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return op.residual is None and not Activation.of(op).arrays

@@ -24,9 +24,7 @@ class Gemm(HostAlgorithm):
     """Products of two matrices, of which weights are packed into panels."""
 
     name: ClassVar[str] = "gemm"
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.ROUNDED
+    reaches: ClassVar[Reach] = Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         rows, features = op.input.type.shape

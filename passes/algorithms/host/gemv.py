@@ -26,9 +26,7 @@ class Gemv(HostAlgorithm):
     """Products of a matrix and a vector or, of several images, of two matrices: weights are a stream from memory."""
 
     name: ClassVar[str] = "gemv"
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.ROUNDED
+    reaches: ClassVar[Reach] = Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.input.type)

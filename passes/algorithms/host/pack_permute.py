@@ -34,13 +34,11 @@ class PackPermute(HostAlgorithm):
     """Weights of several filters, one in each lane, times inputs that permutes pick out of registers."""
 
     name: ClassVar[str] = "pack-permute"
+    reaches: ClassVar[Reach] = Reach.ROUNDED
     skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
         return "format" in op.attributes and isinstance(op.format, PacksAttr)
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.ROUNDED
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         lookup = lookup_of(target)

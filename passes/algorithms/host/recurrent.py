@@ -33,10 +33,8 @@ class Recurrent(HostAlgorithm):
     """Steps one after the other. Several threads have a direction each, or share the units and meet after each step."""
 
     name: ClassVar[str] = "recurrent"
+    reaches: ClassVar[Reach] = Reach.NONE
     is_divided: ClassVar[bool] = False
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         s, model = op.sizes, core_model(op, target)

@@ -32,9 +32,7 @@ class _WordPool(HostAlgorithm):
     """A window slides over planes of words."""
 
     name: ClassVar[str] = "pool"
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
+    reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return math.prod(op.kernel_size) <= _MOST_TAPS and op.strides[1] <= 2 and not Activation.of(op).arrays
@@ -72,10 +70,8 @@ class GlobalPoolWords(HostAlgorithm):
     """The mean of whole planes."""
 
     name: ClassVar[str] = "global-pool"
+    reaches: ClassVar[Reach] = Reach.NONE
     has_row_tiles: ClassVar[bool] = False
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
 
     def applies(self, op: Any) -> bool:
         return is_global_pool(op) and has_one_divisor(op) and not Activation.of(op).arrays

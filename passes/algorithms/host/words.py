@@ -25,9 +25,7 @@ class WordElements(HostAlgorithm):
     """One or two tensors, of which some are quantised, in the order in which their elements lie in memory."""
 
     name: ClassVar[str] = "words"
-
-    def reach(self, op: Any, most: int) -> Reach:
-        return Reach.NONE
+    reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
         shapes = {tuple(value.type.shape) for value in (*op.operands, *op.results)}
