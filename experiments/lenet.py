@@ -149,7 +149,7 @@ def make_stages(preset: Preset) -> dict[str, tuple[str, list[Stage]]]:
             "ADMM in steps, then 8 and 4 bits", cut([8, 4], [plan(1.0, Levels(8)), plan(1.0, Levels(4))])
         ),
         "progressive-1-bit": (
-            "no zeros; 8, 4, 2, 1 bits", [stage(levels(bits), whole // 4) for bits in (8, 4, 2, 1)]
+            "no zeros; 8 to 1 bits in steps", [stage(levels(bits), whole // 4) for bits in (8, 4, 2, 1)]
         ),
         "one-shot-1-bit": ("no zeros; 1 bit at once", [stage(levels(1), whole)]),
     }  # fmt: skip
