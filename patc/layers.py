@@ -179,13 +179,13 @@ def _dtype(op: Any) -> str:
 
 
 def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
-    from patc.passes.formats.layer_weights import groups_of, read_arrays
-    from patc.passes.formats.registry import format_of
-    from patc.passes.layers.sparse import are_constant
+    from patc.passes.formats.layer_weights import groups_of
+    from patc.passes.layers.sparse import are_constant, read_weights
 
     if "format" not in op.attributes or not are_constant(op.arrays, state):
         return None
-    return format_of(op).kept_kernels(read_arrays(op, state), op.input.type.shape[1], groups_of(op))
+    stored, arrays = read_weights(op, state)
+    return stored.kept_kernels(arrays, op.input.type.shape[1], groups_of(op))
 
 
 def _moved_bytes(op: Any) -> int:

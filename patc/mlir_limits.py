@@ -33,6 +33,11 @@ _ALIAS = re.compile(rb"^[ \t]*[#!]", re.MULTILINE)
 # A line that begins an alias or an op, and not what an alias stands for.
 _STATEMENT = re.compile(rb'\n[^\S\n]*(?:[#!][\w$.]+\s*=|module\b|func\b|[A-Za-z_]\w*\.\w|["%{])')
 _NAME = re.compile(rb"([#!][\w$.]+)(\s*=)?")
+_LOCATION = re.compile(rb"\bloc\s*\(")
+# What stands before a location that is the value of an attribute or a part of one: of an op it follows its type.
+_VALUE = re.compile(rb"(?:(?P<alias>#[\w$.]+)\s*=|[=\[,{<(])\s*\Z")
+_LONGEST_ALIAS = 200  # bytes
+_PARENTHESIS = re.compile(rb"[()]")
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"([{<")] = 1
 _STEPS[list(b")]}>")] = -1
@@ -48,8 +53,8 @@ def check_text(text: bytes, place: str) -> None:
         place: the file's name.
 
     Raises:
-        PatcError: it nests too deeply, by brackets or by aliases, is bytecode, has names that are not UTF-8, or a list
-            of dimensions that is none.
+        PatcError: it nests too deeply, by brackets or by aliases, is bytecode, has names that are not UTF-8, a list of
+            dimensions that is none, or a location as an attribute, of which the bindings make no object.
     """
     if text.startswith(_BYTECODE):
         raise PatcError("expected MLIR text, found bytecode", place)
@@ -65,6 +70,7 @@ def check_text(text: bytes, place: str) -> None:
         raise PatcError(f"expected at most {MOST_NESTED} brackets in each other, found {found}", place)
     _check_expressions(code, place)
     _check_lists(code, place)
+    _check_locations(code, place)
     if _ALIAS.search(code):
         _check_aliases(code, place)
 
@@ -101,6 +107,42 @@ def _check_lists(code: bytes, place: str) -> None:
         if found["list"] is None or any(len(number) > 20 or not _is_i64(int(number)) for number in numbers):
             line = 1 + code.count(b"\n", 0, found.end())
             raise PatcError(f"expected a list of dimensions such as [0, 1] in line {line}, found another", place)
+
+
+def _check_locations(code: bytes, place: str) -> None:
+    """Refuse locations where attributes are, written out or as aliases."""
+    names, begin = set[bytes](), 0
+    others: list[tuple[int, bytes]] = []  # what is in no location, and where
+    for match in _LOCATION.finditer(code):
+        if match.start() < begin:
+            continue
+        others.append((begin, code[begin : match.start()]))
+        before = _VALUE.search(code, max(0, match.start() - _LONGEST_ALIAS), match.start())
+        if before is not None and before["alias"] is None:
+            raise _no_attribute(code, match.start(), place)
+        if before is not None:
+            names.add(before["alias"])
+        begin = _end_of_parentheses(code, match.end())
+    others.append((begin, code[begin:]))
+    for start, text in others if names else ():
+        for name in _NAME.finditer(text):
+            if name[2] is None and name[1] in names:
+                raise _no_attribute(code, start + name.start(), place)
+
+
+def _end_of_parentheses(code: bytes, start: int) -> int:
+    """Return where those end that opened before `start`."""
+    depth = 1
+    for match in _PARENTHESIS.finditer(code, start):
+        depth += 1 if match[0] == b"(" else -1
+        if depth == 0:
+            return match.end()
+    return len(code)
+
+
+def _no_attribute(code: bytes, position: int, place: str) -> PatcError:
+    line = 1 + code.count(b"\n", 0, position)
+    return PatcError(f"expected attributes that are no locations, found one in line {line}", place)
 
 
 def _is_i64(number: int) -> bool:

@@ -87,6 +87,38 @@ def test_lists_of_dimensions_that_are_none_are_refused(numbers: str) -> None:
         check_text(text.encode(), "x")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "module attributes {x.a = loc(unknown)} {}",
+        'module attributes {x.a = [1, loc("a")]} {}',
+        "module attributes {x.a = {b=loc (unknown)}} {}",
+        "#loc = loc(unknown)\nmodule attributes {x.a = #loc} {}",
+        '#loc7 = loc("a"(#loc))\n#loc = loc(unknown)\nmodule attributes {x.a = [#loc7]} {}',
+    ],
+)
+def test_locations_as_attributes_are_refused(text: str) -> None:
+    """Of which the bindings make no object, and end the process."""
+    line = 1 + text.count("\n")
+    expected = f"^x: expected attributes that are no locations, found one in line {line}$"
+    with pytest.raises(PatcError, match=expected):
+        check_text(text.encode(), "x")
+
+
+@pytest.mark.parametrize(
+    "location", ["#loc", 'fused<"meta">["a", #loc, #loc2]', 'callsite("a(b"(#loc) at #loc2)', '"x = loc("(#loc)']
+)
+def test_locations_of_ops_and_arguments_are_taken(location: str) -> None:
+    text = f"""\
+#loc = loc("a":1:2)
+func.func @f(%x: i32 loc({location}), %y: i32 loc(#loc)) -> i32 {{
+  return {{x.loc = "loc("}} %x : i32 loc({location})
+}} loc(#loc2)
+#loc2 = loc({location.replace("#loc2", "#loc")})
+"""
+    check_text(text.encode(), "x")
+
+
 def test_bytecode_is_refused() -> None:
     with pytest.raises(PatcError, match="x: expected MLIR text, found bytecode"):
         check_text(b"ML\xefR\x06", "x")
