@@ -382,6 +382,8 @@ def _describe_file(name: str) -> str:
         return "a folder" if Path(name).is_dir() else "a pipe, device or socket"
     if name.endswith(".py"):
         return "Python code: name its function, as in FILE.py:FUNCTION"
+    if name.endswith(".patc"):
+        return "a compiled one: name the model that it was compiled from"
     return describe_content(name) or "one of another kind"
 
 

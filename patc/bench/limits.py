@@ -3,7 +3,7 @@
 The limit is a lower bound of a layer's time, from counts and measured peaks (`patc.bench.peak`), all of the
 threads that run together:
 
-    time >= 2 * kept weights * output places / FMA peak
+    time >= 2 * kept weights * output places / FMA peak, of halves twice that of floats, of bytes four times
     time >= all bytes that the layer moves   / bandwidth of the second-level caches (L2)
     time >= its bytes that cannot be in L2   / bandwidth of the third-level cache (L3)
     time >= its bytes that cannot be in L3   / bandwidth of memory
@@ -31,7 +31,8 @@ from patc.bench.peak import Peak
 from patc.layers import LayerReport
 from patc.runtime.model import LayerTime
 
-FLOAT_BYTES = 4
+# Bytes of a weight, by what products are of. An instruction adds as many of them to 32 bits of a register as fit there.
+_WEIGHT_BYTES = {"f32": 4, "f16": 2, "i8": 1}
 WORST = 3  # layers that a summary names
 
 
@@ -139,7 +140,7 @@ def layer_limit(layer: LayerReport, peak: Peak, caches: Caches, footprint_bytes:
     beyond_l2 = _bytes_beyond(peak.threads * caches.level2, layer, footprint_bytes)
     beyond_l3 = _bytes_beyond(max(caches.level3, peak.threads * caches.level2), layer, footprint_bytes)
     limits = (
-        Limit(layer.flops / peak.gflops / 1e9, "FMA"),
+        Limit(layer.flops / peak.gflops / 1e9 * _weight_bytes(layer) / _WEIGHT_BYTES["f32"], "FMA"),
         Limit(layer.moved_bytes / peak.l2_gbs / 1e9, "L2"),
         Limit(beyond_l2 / peak.l3_gbs / 1e9, "L3"),
         Limit(beyond_l3 / peak.read_gbs / 1e9, "memory"),
@@ -149,10 +150,14 @@ def layer_limit(layer: LayerReport, peak: Peak, caches: Caches, footprint_bytes:
 
 def _bytes_beyond(capacity: int, layer: LayerReport, footprint_bytes: int) -> float:
     """Return how many of the layer's bytes cannot be in a cache of `capacity` bytes when it starts."""
-    weights = FLOAT_BYTES * layer.kept_weights
+    weights = _weight_bytes(layer) * layer.kept_weights
     activations = layer.moved_bytes - weights
     missing = max(0.0, 1 - capacity / footprint_bytes) if footprint_bytes else 0.0
     return missing * weights + max(0, activations - capacity)
+
+
+def _weight_bytes(layer: LayerReport) -> int:
+    return _WEIGHT_BYTES.get(layer.dtype, 4)
 
 
 def is_plain_3x3(layer: LayerReport) -> bool:

@@ -11,6 +11,7 @@ from torch_mlir import ir
 
 from patc.codegen.program import find_main
 from patc.diagnostics import describe_location, layer_name
+from patc.dialects.quantised import Quantisation
 from patc.parameters import ParameterStore
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import OUTLINED, RESHAPES, describe_call, find_callee
@@ -53,11 +54,17 @@ def body_ops(module: ir.Module) -> list[Any]:
 
 
 def steps(module: ir.Module) -> list[int]:
-    """Return the numbers of the ops that compute tensors from others: layers, and whatever linalg there is."""
+    """Return the numbers of the ops that compute tensors from others: layers, and whatever linalg there is.
+
+    What an op makes on the grid of integers is no value that a function takes or returns: it counts for the op that
+    makes numbers of it.
+    """
     return [
         number
         for number, op in enumerate(body_ops(module))
-        if op.operation.name not in _SILENT and any(isinstance(each.type, ir.RankedTensorType) for each in op.results)
+        if op.operation.name not in _SILENT
+        and any(isinstance(each.type, ir.RankedTensorType) for each in op.results)
+        and all(Quantisation.of(each.type) is None for each in op.results)
     ]
 
 

@@ -89,6 +89,18 @@ def test_layer_with_little_data_is_bound_by_multiply_adds() -> None:
     assert (limit.bound, limit.seconds) == ("FMA", pytest.approx(5e-6))
 
 
+def test_instructions_multiply_more_halves_and_bytes_than_floats_at_once() -> None:
+    for dtype, seconds in (("f32", 8e-6), ("f16", 4e-6), ("i8", 2e-6)):
+        limit = layer_limit(layer(flops=8000, moved_bytes=1000, dtype=dtype), PEAK, CACHES, SMALL_NET)
+        assert (limit.bound, limit.seconds) == ("FMA", pytest.approx(seconds))
+
+
+def test_weights_in_bytes_take_a_quarter_of_the_memory() -> None:
+    fully_connected = layer(op="linear", kept_weights=2_000_000, flops=0, moved_bytes=2_000_000, dtype="i8")
+    limit = layer_limit(fully_connected, PEAK, CACHES, footprint_bytes=4_000_000)
+    assert (limit.bound, limit.seconds) == ("L3", pytest.approx(2e6 * 0.75 / 1e8))
+
+
 def test_layer_without_arithmetic_is_bound_by_the_second_level_cache() -> None:
     limit = layer_limit(layer(flops=0, kept_weights=0, moved_bytes=1000), PEAK, CACHES, SMALL_NET)
     assert (limit.bound, limit.seconds) == ("L2", pytest.approx(1e-6))

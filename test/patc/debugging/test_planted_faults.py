@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import command
 import numpy as np
 import pytest
 import torch
@@ -245,3 +246,30 @@ def test_right_numbers_are_said_to_be_right(target: str, source: Source) -> None
     found = debug(source, options_for(target), random_arrays(source.inputs, 0), None, lambda step: None)
     assert isinstance(found, Right) and found.error <= 1e-5
     assert max(error for _, error in found.layers) <= 1e-5 and {"a", "b", "c"} <= {name for name, _ in found.layers}
+
+
+_INTEGERS = """\
+!grid = tensor<1x4x6x6x!pattern.quantised<si8, 0.05 : f32, -4 : i64>>
+!numbers = tensor<1x4x6x6xf32>
+func.func @main(%x: !numbers) -> !numbers {
+  %w = arith.constant dense<0.2371> : tensor<4x4x3x3xf32>
+  %x0 = "pattern.relayout"(%x) : (!numbers) -> !grid
+  %x1 = "pattern.relayout"(%x0) : (!grid) -> !numbers
+  %y = "pattern.conv2d"(%x1, %w) {activation = "relu", dilations = array<i64: 1, 1>, groups = 1 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>}
+    : (!numbers, tensor<4x4x3x3xf32>) -> !numbers
+  %y0 = "pattern.relayout"(%y) : (!numbers) -> !grid
+  %y1 = "pattern.relayout"(%y0) : (!grid) -> !numbers
+  return %y1 : !numbers
+}
+"""
+
+
+def test_layers_on_integers_are_compared_where_they_are_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "net.mlir").write_text(_INTEGERS)
+    text = command.run(capsys, "debug", tmp_path / "net.mlir")
+    assert "nothing is off" in text, text
+    errors = [line.split()[-1] for line in text.splitlines() if line.split() and "e-0" in line.split()[-1]]
+    assert all(float(error) < 1e-5 for error in errors), text

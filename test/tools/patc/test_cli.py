@@ -196,6 +196,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("compile scorer.pt2 -o x.so", "x.so: expected a file named .patc, got '.so'; --emit says what to write"),
         ("compile scorer.pt2 --emit mlir@encode -o x.patc", "x.patc: expected a file named .mlir, got '.patc'"),
         ("compile resnet19 -o x", "expected a .pt2, .onnx, .mlir or .param \\(ncnn\\) file, FILE.py:FUNCTION or MODULE:FUNCTION, or one of resnet18, .*; got 'resnet19'; did you mean 'resnet18'"),
+        ("debug scorer.patc", "scorer.patc: expected a .pt2, .onnx, .mlir or .param file, got a compiled one: name the model that it was compiled from"),
         ("compile x.npy -o x", "x.npy: expected a .pt2, .onnx, .mlir or .param file, got one of another kind"),
         ("compile none.pt2 -o x", "none.pt2: expected a .pt2 file, found no such file"),
         ("compile none.mlir -o x", "none.mlir: expected an MLIR file, found none"),
