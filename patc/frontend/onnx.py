@@ -156,8 +156,14 @@ def _expand(graph: OnnxGraph) -> OnnxGraph:
             if node.op_type in _FUNCTIONS:
                 _add_defaults(node, graph.opset)
         typed = shape_inference.infer_shapes(model, data_prop=True)
+        # The inliner asks for the types of inputs that are left out between others, too.
+        typed.graph.value_info.append(onnx.helper.make_tensor_value_info("", onnx.TensorProto.FLOAT, None))
         names = [("", name) for name in _FUNCTIONS]
-        return inliner.inline_selected_functions(typed, names, inline_schema_functions=True)
+        expanded = inliner.inline_selected_functions(typed, names, inline_schema_functions=True)
+        named = [info for info in expanded.graph.value_info if info.name]
+        del expanded.graph.value_info[:]
+        expanded.graph.value_info.extend(named)
+        return expanded
 
     return _through(graph, expand, "expand")
 
