@@ -28,6 +28,7 @@ TIMES_TORCH = 3.0
 ROUNDED_RUNS = 6
 # Of the largest sum before a clamp, which may leave nothing but the errors of its neighbours in a Winograd tile.
 HIDDEN_BOUNDS = {"f32": 1e-6, "f16": 1e-3}
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class Kind:
@@ -280,19 +281,21 @@ def _torch_error(network: Network, inputs: list[Tensor], dtype: str, number: int
 
 def _rounded(network: Network, narrow: torch.dtype, seed: int) -> nn.Module:
     """Return a network in float64 whose layers' results have random errors of up to a place of `narrow`: sums round more
-    than once."""
+    than once. So have the inputs of norms, whose means are rounded: of equal numbers nothing else is left."""
     generator = torch.Generator().manual_seed(seed)
     place = torch.finfo(narrow).eps
 
-    def disturb(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor):
-            return output
-        return output * (1 + place * (2 * torch.rand(output.shape, generator=generator, dtype=torch.float64) - 1))
+    def disturb(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor):
+            return tensor
+        return tensor * (1 + place * (2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1))
 
     copied = copy.deepcopy(network).double()
     for module in copied.modules():
+        if isinstance(module, _NORMS):
+            module.register_forward_pre_hook(lambda module, inputs: tuple(map(disturb, inputs)))
         if not any(module.children()):
-            module.register_forward_hook(disturb)
+            module.register_forward_hook(lambda module, inputs, output: disturb(output))
     return copied
 
 
