@@ -13,7 +13,7 @@ from patc.layers import unnamed_layers
 from patc.passes.base import PassState
 from patc.passes.ir.arena import WEIGHTS
 from patc.passes.ir.elements import element_bytes, numpy_type
-from patc.passes.ir.functions import defined_functions
+from patc.passes.ir.functions import defined_functions, walk_ops
 from patc.runtime.object_code import INTERFACE
 from patc.runtime.program import ENTRY, Program
 
@@ -28,7 +28,7 @@ def complete_program(module: ir.Module, state: PassState, program: Program) -> P
     """Return what the last pass made of a model for a CPU; see `patc.backends.base.Backend.complete`.
 
     Raises:
-        PatcError: @main does not take what the passes for CPUs let it take.
+        PatcError: @main does not take what the passes for CPUs let it take, or wants threads that there are not.
     """
     main = find_main(module)
     arguments = ir.FunctionType(main.attributes["function_type"].value).inputs
@@ -41,6 +41,8 @@ def complete_program(module: ir.Module, state: PassState, program: Program) -> P
         taken = f"the memory of {len(program.inputs)} inputs and {len(program.outputs)} outputs, and of time stamps"
         found = ", ".join(map(str, arguments)) or "nothing"
         raise PatcError(f"expected @{ENTRY} to take {taken}, got {found}", main.location)
+    if program.threads == 1 and any(op.operation.name == "omp.parallel" for op in walk_ops(main)):
+        raise PatcError("expected threads, among which the layers are divided already, got 1", main.location)
     # After the inputs, the outputs, the time stamps and, of any number of images, their number `pattern-plan-memory`
     # adds the arena and the weights, but a model that needs neither has none.
     memories = arguments[len(tensors) + 1 :]

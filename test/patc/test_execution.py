@@ -158,6 +158,13 @@ def test_ir_behind_all_passes_is_checked(
         compile_module(text.replace(old, new), state.parameters, target=target, stage=pipeline.stages[-1])
 
 
+def test_ir_that_threads_divide_is_for_several(net: Net, x: torch.Tensor) -> None:
+    pipeline = host_pipeline("host", 2)
+    module, state = lower_model(net, (x,), pipeline)
+    with pytest.raises(PatcError, match="expected threads, among which the layers are divided already, got 1"):
+        compile_module(str(module), state.parameters, target="host", stage=pipeline.stages[-1], threads=1)
+
+
 def test_a_backend_of_another_package(
     net: Net, x: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
