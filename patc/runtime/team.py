@@ -5,14 +5,15 @@ loaded, whose machine needs no compiler, `patc.runtime.team_objects` holds them 
 process's symbols: torch brings an OpenMP runtime of its own, and a call such as `omp_get_thread_num` answered by the
 other one would give every thread all of the work.
 
-A team is made by the first call and kept. Calls that come at the same time take turns: two teams on the same cores
-would wait for each other at each barrier. Threads wait in a loop for some microseconds, then in the kernel, so that
-they leave their cores to others between calls. A forked process makes a team of its own.
+A team is made by the first call and kept. Calls of models for as many threads that come at the same time take turns:
+two teams on the same cores would wait for each other at each barrier. Threads wait in a loop for some microseconds,
+then in the kernel, so that they leave their cores to others between calls. A forked process makes a team of its own.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import platform
 import zlib
 from collections.abc import Mapping
@@ -53,7 +54,14 @@ def team_functions(threads: int) -> Mapping[str, int]:
     with loading():
         if threads not in _teams:
             code = zlib.decompress(base64.b85decode(OBJECTS[machine_number(platform.machine())]))
-            _teams[threads] = LinkedCode(code, {})
+            team = LinkedCode(code, {})
+            # The threads run it when the interpreter, on its way out, drops what modules have.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(team))
+            # Code may ask for fewer threads than its model was compiled for; others may not.
+            ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)(
+                team.address_of("__kmpc_push_num_threads")
+            )(None, 0, threads)
+            _teams[threads] = team
         return MappingProxyType({name: _teams[threads].address_of(name) for name in ENTRY_POINTS})
 
 
@@ -146,7 +154,7 @@ define i32 @__kmpc_global_thread_num(ptr %place) {
 }
 
 define void @__kmpc_push_num_threads(ptr %place, i32 %thread, i32 %threads) {
-  store atomic i32 %threads, ptr @wanted monotonic, align 4
+  %before = atomicrmw umax ptr @wanted, i32 %threads monotonic
   ret void
 }
 
@@ -277,20 +285,22 @@ done:
   ret void
 }}
 
-; Forgets the team of the process that this one was forked from.
+; Forgets the team of the process that this one was forked from. Who does says so by its own number, negated: a fork
+; that comes meanwhile finds another process's, and does not wait for a thread that it does not have.
 define internal void @own_process() {{
 entry:
   %own = call i32 @getpid()
+  %claim = sub i32 0, %own
   br label %look
 look:
   %known = load atomic i32, ptr @process acquire, align 4
   %same = icmp eq i32 %known, %own
   br i1 %same, label %done, label %other
 other:
-  %busy = icmp eq i32 %known, -1
-  br i1 %busy, label %look, label %claim
-claim:
-  %pair = cmpxchg ptr @process, i32 %known, i32 -1 acquire monotonic
+  %busy = icmp eq i32 %known, %claim
+  br i1 %busy, label %look, label %take
+take:
+  %pair = cmpxchg ptr @process, i32 %known, i32 %claim acquire monotonic
   %mine = extractvalue {{ i32, i1 }} %pair, 1
   br i1 %mine, label %forget, label %look
 forget:

@@ -316,8 +316,12 @@ func.func private @omp_get_num_threads() -> i32
 """
 
 
-def test_compiled_code_asks_its_own_team() -> None:
-    """torch has brought another one, which knows nothing of the team: it would call every thread number 0 of 1."""
+@pytest.mark.parametrize("threads", [2, 3])
+def test_compiled_code_asks_its_own_team(threads: int) -> None:
+    """torch has brought another one, which knows nothing of the team: it would call every thread number 0 of 1.
+
+    A team has as many threads as models are compiled for, whatever the region that makes it asks for.
+    """
     from torch_mlir import ir
 
     from patc.codegen import host
@@ -326,10 +330,37 @@ def test_compiled_code_asks_its_own_team() -> None:
 
     module = ir.Module.parse(_TEAM, make_context())
     host.lower_to_llvm(module, get_target("host"))
-    function = NativeFunction(host.compile_object(module), "main", 1, threads=2)
+    function = NativeFunction(host.compile_object(module), "main", 1, threads)
     numbers = np.zeros(4, np.int32)
     function(numbers.ctypes.data)
-    assert numbers.tolist() == [2, 2, 0, 0]
+    assert numbers.tolist() == [threads] * threads + [0] * (4 - threads)
+
+
+def test_code_of_a_team_stays(file: Path) -> None:
+    """Its threads may be in it when the interpreter ends, which drops what modules have."""
+    program = """
+import gc, sys, patc
+from patc.runtime import team
+model = patc.load(sys.argv[1])
+inputs = model.random_inputs()
+first = model(*inputs)
+team._teams.clear()
+gc.collect()
+print((model(*inputs) == first).all())
+"""
+    assert run_python(program, file) == "True\n"
+
+
+def test_a_team_that_another_process_was_making_is_made_anew(file: Path) -> None:
+    """As a fork finds it that comes while a thread, which the child does not have, is about to make the team."""
+    program = """
+import ctypes, sys, patc
+from patc.runtime import team
+model = patc.load(sys.argv[1])
+ctypes.c_int.from_address(team._teams[2].address_of("process")).value = -1
+print(model(*model.random_inputs()).shape)
+"""
+    assert run_python(program, file) == "(1, 8, 12, 12)\n"
 
 
 def test_the_team_stays_out_of_the_symbols_of_the_process(file: Path) -> None:
@@ -389,7 +420,7 @@ print(size_after(400) - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads on this system")
-def test_threads_that_end_take_their_teams_along(file: Path) -> None:
+def test_threads_that_end_leave_no_teams(file: Path) -> None:
     """A server may call a model from a new thread each time."""
     program = """
 import os, sys, threading, patc
@@ -410,7 +441,7 @@ print(call_from(40) - before)
 
 
 def test_threads_sleep_after_a_call(file: Path) -> None:
-    """In Python threads too: each has a team of its own."""
+    """After one from another Python thread, too."""
     program = """
 import sys, threading, time, patc
 model = patc.load(sys.argv[1])
