@@ -11,11 +11,9 @@ from patc.passes.kernels.builder import Builder, Vectors, element_type, lanes_of
 from patc.passes.kernels.dots import bytes_of, intrinsic
 from patc.targets import Target
 
-TABLE = 32  # elements
-
 
 class Lookup(abc.ABC):
-    """One way to pick f32 elements out of tables of `TABLE`, in vectors one behind the other.
+    """One way to pick f32 elements out of tables of 32, as tiles of packs are, in vectors one behind the other.
 
     Attributes:
         lanes: of a vector.

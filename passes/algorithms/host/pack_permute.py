@@ -19,7 +19,7 @@ from patc.passes.algorithms.host.tiles import core_model, memory_bound
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_arrays
-from patc.passes.formats.packs import first_packs
+from patc.passes.formats.packs import TILE, first_packs
 from patc.passes.ir.elements import element_bytes
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -41,12 +41,12 @@ class PackPermute(HostAlgorithm):
         return "format" in op.attributes and isinstance(op.format, PacksAttr)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        lookup = lookup_of(target)
-        if lookup is None:
-            return
-        model, (rows, inputs) = core_model(op, target), op.input.type.shape
+        lookup, tile = lookup_of(target), op.format.columns
         (packs, slots), (bundles, tiles) = op.array("values").type.shape, op.array("counts").type.shape
-        size, lanes, tile = element_bytes(op.input.type), lookup.lanes, op.format.columns
+        if lookup is None or tile != TILE or slots % lookup.lanes or op.result.type.shape[1] < lookup.lanes:
+            return  # files may have packs of any sizes
+        model, (rows, inputs) = core_model(op, target), op.input.type.shape
+        size, lanes = element_bytes(op.input.type), lookup.lanes
         vectors, table = slots // lanes, tile // lanes
         picked = vectors * max(lookup.cycles, model.vector_cycles(lanes))
         for most in sorted({min(rows, _MOST_ROWS), min(rows, 2), 1}, reverse=True):

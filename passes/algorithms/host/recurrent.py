@@ -16,12 +16,12 @@ from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
-from patc.passes.formats.packs import encode_packs, first_packs
+from patc.passes.formats.packs import TILE, encode_packs, first_packs
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
-from patc.passes.kernels.lookups import TABLE, Lookup, lookup_of
+from patc.passes.kernels.lookups import Lookup, lookup_of
 from patc.targets import Target
 
 _MOST_COLUMNS = 0.5  # of all, for which a list of those that have a weight is faster
@@ -97,7 +97,7 @@ def _stored(panels: Panels, matrix: np.ndarray, lookup: Lookup | None) -> str:
     """Return how a matrix is stored so that a step has the fewest operations: "panels", "columns" or "packs"."""
     columns = _kept_part(panels, matrix)
     whole = float(panels.layer.sizes.directions * panels.blocks * len(panels.taken) * panels.depth)
-    if lookup is not None and panels.depth >= TABLE and not np.count_nonzero(matrix) > _MOST_PACKED * matrix.size:
+    if lookup is not None and panels.depth >= TILE and np.count_nonzero(matrix) <= _MOST_PACKED * matrix.size:
         packs = (1 + lookup.cycles) * len(_packs(panels, matrix)[0])
         if packs < columns * whole:
             return "packs"

@@ -20,13 +20,14 @@ from torch_mlir.dialects import arith
 
 from patc.dialects.attributes import Activation
 from patc.integers import ceil_div
+from patc.passes.formats.packs import TILE
 from patc.passes.kernels.builder import Builder, Index, Vectors
 from patc.passes.kernels.host.columns import Columns
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.packs import Packs
 from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.recurrent_weights import Layer
-from patc.passes.kernels.lookups import TABLE, Lookup
+from patc.passes.kernels.lookups import Lookup
 from patc.passes.kernels.values import apply_activation
 
 _UNROLLED = 4  # elements of the state in a turn of the innermost loop, at least
@@ -223,7 +224,7 @@ class Recurrence:
         if f"{name}.packs" in self.memory:
             assert self.lookup is not None, "there are no packs else"
             values, places, offset = (self.memory[f"{name}{part}"] for part in ("", ".places", ".packs"))
-            packs = Packs(b, self.lookup, values, places, offset, lanes, TABLE, panels.depth)
+            packs = Packs(b, self.lookup, values, places, offset, lanes, TILE, panels.depth)
             bundles = [b.add(b.mul(number, gates), gate) for gate in range(gates)]
             by_gate = [start[gate] for gate in range(gates) for start in starts]
             sums = packs.sums(bundles, (source, rows), by_gate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,31 @@ def test_vulkan() -> None:
     net, x = Net().eval(), torch.randn(2, 3, 6, 6)
     found = patc.compile(net, (x,), target="spirv-vulkan")(x)
     assert_close([y.numpy() for y in found], torch_results(net, (x,)))
+
+
+FILE = """
+func.func @main(%x: tensor<2x20xf32>) -> tensor<2x3xf32> {
+  %values = arith.constant dense<[[1.0, 2.0, 3.0, 0.0], [4.0, 5.0, 6.0, 0.0]]> : tensor<2x4xf32>
+  %index = arith.constant dense<[[1, 2, 7, 0], [0, 3, 5, 0]]> : tensor<2x4xi8>
+  %counts = arith.constant dense<[[1, 0, 1]]> : tensor<1x3xi8>
+  %reorder = arith.constant dense<[2, 0, 1]> : tensor<3xi16>
+  %y = "pattern.sparse_linear"(%x, %values, %index, %counts, %reorder) {activation = "relu",
+    format = #pattern.packs<8 : i64>, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0, 0>}
+    : (tensor<2x20xf32>, tensor<2x4xf32>, tensor<2x4xi8>, tensor<1x3xi8>, tensor<3xi16>) -> tensor<2x3xf32>
+  return %y : tensor<2x3xf32>
+}
+"""
+
+
+def test_files_may_have_packs_of_any_sizes(tmp_path: Path) -> None:
+    """No kernel takes these, of four slots, eight inputs and less filters than a vector has lanes."""
+    (tmp_path / "packs.mlir").write_text(FILE)
+    weight = np.zeros((3, 20), np.float32)
+    weight[2, [1, 12]] = 1, 4
+    weight[0, [2, 15]] = 2, 5
+    weight[1, [7, 17]] = 3, 6
+    x = np.random.default_rng(0).standard_normal((2, 20)).astype(np.float32)
+    assert_close(patc.compile(tmp_path / "packs.mlir", threads=1)(x), np.maximum(x @ weight.T, 0))
 
 
 def test_blocks_are_bands_and_single_weights_packs() -> None:
