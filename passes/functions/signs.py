@@ -39,6 +39,8 @@ def _is_among(element: tuple[ir.Value, Any], largest: tuple[ir.Value, Any]) -> b
     read, written = _places(maxima, 0), _places(maxima, 1)
     if _source(maxima.operands[0]) != _source(element[0]) or read is None or written is None:
         return False
+    if len(set(read)) < len(read):  # of a diagonal
+        return False
     same = dict(zip(element[1], read, strict=True))  # loops of the op -> loops of the maxima
     return [same.get(loop) for loop in largest[1]] == written
 

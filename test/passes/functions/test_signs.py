@@ -41,6 +41,12 @@ SOFTMAX = {
     "DIFFERENCE": "%in, %most",
 }
 
+DIAGONAL = {  # of which the maxima are
+    "4x4x1xf32": "4x1x1xf32",
+    "(d0, d1, d2, d3) -> (d0, d1, d2, d3)": "(d0, d1, d2, d3) -> (d0, d0, d2, d3)",
+    "READ": "(d0, d1, d2) -> (d0, 0, 0)",
+}
+
 
 @pytest.mark.parametrize(
     ("changes", "is_known"),
@@ -51,6 +57,7 @@ SOFTMAX = {
         ({"READ": "(d0, d1, d2) -> (d1, d0, 0)"}, False),
         ({"WRITTEN": "(d0, d1, d2, d3) -> (d1, d0, d2)", "READ": "(d0, d1, d2) -> (d1, d0, 0)"}, True),
         ({"COMBINE": "minimumf"}, False),
+        (DIAGONAL, False),
         ({"DIFFERENCE": "%most, %in"}, False),
     ],
 )
