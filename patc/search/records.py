@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 JOURNAL = "search.journal"
 _NAME = "search"
 _LIMIT = "seconds over the limit"
+_SEEDS = 1 << 32  # that NumPy takes
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Records:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         known = len(self._study.get_trials(deepcopy=False, states=states))
-        self._study.sampler = TPESampler(seed=100_000 * self.seed + known)
+        self._study.sampler = TPESampler(seed=(100_000 * self.seed + known) % _SEEDS)
         trial = self._study.ask()
         trial.set_user_attr("worker", _worker())
         point = self.space.choose(lambda choice: _suggest(trial, choice))

@@ -232,6 +232,12 @@ def test_files_that_are_no_records(tmp_path: Path) -> None:
         Records(tmp_path, Smooth().candidates, {}, 0)
 
 
+def test_large_seeds(tmp_path: Path) -> None:
+    """NumPy, which Optuna draws with, takes 32 bits."""
+    records = Records(tmp_path, Smooth().candidates, {}, 1 << 40)
+    assert records.ask()[1]["depth"] in (1, 2)
+
+
 def test_without_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(PatcError, match=r"expected Optuna for a search: pip install 'patc\[search\]'"):
