@@ -37,10 +37,12 @@ class Real:
     Attributes:
         name: of the value that has them.
         given: what the integers stand for.
+        is_moved: whether they were moved since a `Requantise` made them.
     """
 
     name: str
     given: Quantisation
+    is_moved: bool = False
 
 
 def follow_reals(graph: OnnxGraph) -> bool:
@@ -127,6 +129,9 @@ class _Following:
         zeros = np.asarray(constants[2]) if w_zero else np.zeros((), np.int8)
         if scales.dtype != np.float32 or (is_matmul and (integers.ndim != 2 or max(scales.ndim, zeros.ndim) > 1)):
             return None
+        filters = integers.shape[1 if is_matmul else 0]
+        if any(array.size not in (1, filters) for array in (scales, zeros)):
+            return None
         spread = (-1,) if is_matmul else (-1, *[1] * (integers.ndim - 1))
         whole = integers.astype(np.int32) - zeros.astype(np.int32).reshape(spread)
         if abs(whole).max(initial=0) > 128:
@@ -148,7 +153,12 @@ class _Following:
             numbers = self.writer.emit("DequantizeLinear", x, *filter(None, (scale, zero)))
             self._reals[x] = Real(self._requantise(numbers, given, sizes), given)
         known = self._reals.get(x)
-        return known if known is not None and known.given == given else None
+        if known is None or known.given != given:
+            return None
+        if known.is_moved:
+            # Whoever reads them sees that they are integers, wherever they were moved.
+            self._remember(x, known.name, given)
+        return self._reals[x]
 
     def _move(self, node: onnx.NodeProto) -> None:
         """Move real numbers as a node moves their integers."""
@@ -163,7 +173,7 @@ class _Following:
         made = self.writer.emit_all(node.op_type, len(node.output), *operands, attributes=node.attribute)
         for name, output in zip(made, node.output, strict=True):
             if output:
-                self._reals[output] = Real(name, first.given)
+                self._reals[output] = Real(name, first.given, is_moved=True)
 
     def _remember(self, integers: str, x: str, given: Quantisation) -> None:
         sizes = self.writer.sizes(integers)

@@ -204,3 +204,38 @@ def test_operations_of_the_domain_that_are_not_known_are_listed(tmp_path: Path) 
     path = save(nodes, kinds.INT8, [1, 4], [1, 4], tmp_path / "net.onnx", **ENDS)
     with pytest.raises(PatcError, match=r"of other domains, .*: com\.microsoft\.QLinearSoftmax x1"):
         patc.compile(path)
+
+
+def test_integers_that_were_moved_are_read_as_integers(tmp_path: Path) -> None:
+    """As files of operations on integers have them: parts of channels, and planes that become rows."""
+    generator = np.random.default_rng(4)
+    first, second = (generator.integers(-127, 128, (8, size, 3, 3)).astype(np.int8) for size in (4, 5))
+    numbers = ["ws", "wz", "t", "u"]
+    nodes = [
+        helper.make_node("QLinearConv", ["x", "s", "z", "first", *numbers], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Split", ["c", "parts"], ["left", "right"], axis=1),
+        helper.make_node("QLinearConv", ["right", "t", "u", "second", *numbers], ["d"]),
+        helper.make_node("Flatten", ["d"], ["rows"]),
+        helper.make_node("QLinearMatMul", ["rows", "t", "u", "third", *numbers], ["e"]),
+        helper.make_node("DequantizeLinear", ["e", "t", "u"], ["y"]),
+    ]
+    constants = {"ws": np.float32(0.007), "wz": np.int8(0), "parts": np.array([3, 5]), **ENDS}
+    arrays = {"first": first, "second": second, "third": generator.integers(-127, 128, (32, 6)).astype(np.int8)}
+    path = save(nodes, kinds.INT8, [1, 4, 4, 4], [1, 6], tmp_path / "net.onnx", **constants, **arrays)
+    compiled = patc.compile(path, target="host", threads=1)
+    assert [layer.dtype for layer in compiled.layers if layer.weights] == ["i8"] * 3
+    x = generator.integers(-128, 128, (1, 4, 4, 4)).astype(np.int8)
+    np.testing.assert_array_equal(np.asarray(compiled(x)), run_onnx(path, x=x)[0])
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (1, 3), (0, 1)])
+def test_scales_and_zero_points_of_other_numbers_of_filters(sizes: tuple[int, int], tmp_path: Path) -> None:
+    constants = {"ws": np.full(sizes[0], 0.007, np.float32), "wz": np.ones(sizes[1], np.int8), **ENDS}
+    nodes = [
+        helper.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "t", "u"], ["c"], "first"),
+        helper.make_node("DequantizeLinear", ["c", "t", "u"], ["y"]),
+    ]
+    weight = np.ones((8, 4, 3, 3), np.int8)
+    path = save(nodes, kinds.INT8, [1, 4, 4, 4], [1, 8, 2, 2], tmp_path / "net.onnx", w=weight, **constants)
+    with pytest.raises(PatcError, match="first: expected shapes that go together"):
+        patc.compile(path)
