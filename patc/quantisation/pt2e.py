@@ -104,7 +104,8 @@ class PatcQuantizer(Quantizer):
             return _annotate({each: given for each in read if each is not joined}, None if joined else given)
         if node.target in _MEANS and len(_shape(node)) == 4:
             return _annotate({node.args[0]: given}, given)
-        if node.target in _MOVES or _joins_words(node):
+        # Parameters and integers are moved, too.
+        if read and (node.target in _MOVES or _joins_words(node)):
             first = read[0]
             shared = SharedQuantizationSpec((first, node))
             return _annotate({each: given if each is first else shared for each in read}, shared)

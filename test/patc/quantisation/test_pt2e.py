@@ -146,6 +146,32 @@ def test_layers_that_are_kept(x: torch.Tensor) -> None:
     assert kept == {**dict.fromkeys(("stem.0", "depthwise", "skip", "joined", "classifier"), "i8"), "body.0": "f32"}
 
 
+def test_parameters_and_integers_that_are_moved(x: torch.Tensor) -> None:
+    """Only activations are observed: a factor of each channel has another form, and so have integers."""
+    pytest.importorskip("torchao")
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from patc.quantisation.pt2e import PatcQuantizer
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.factor = nn.Conv2d(4, 8, 3), nn.Parameter(torch.linspace(0.5, 1.5, 8))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.conv(x)
+            return y * self.factor.view(1, -1, 1, 1), y.argmax(1).flatten(1)
+
+    torch.manual_seed(0)
+    prepared = prepare_pt2e(torch.export.export(Scaled().eval(), (x,)).module(), PatcQuantizer())
+    prepared(x)
+    converted = convert_pt2e(prepared)
+    compiled = patc.compile(converted, (x,), target="host", threads=1)
+    assert {layer.dtype for layer in compiled.layers if layer.weights} == {"i8"}
+    wanted = converted(x)[0].detach()
+    assert_within_a_step(compiled(x)[0], wanted, 0.01 * float(wanted.abs().max()))
+
+
 def test_without_torchao(tmp_path: Path) -> None:
     (tmp_path / "torchao.py").write_text("raise ImportError\n")
     code = "import patc.quantisation.pt2e"
