@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +9,9 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import MAX_TAPS, BandsAttr
-from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
-from patc.passes.formats.fkw import index_type, kernel_masks
+from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense
+from patc.passes.formats.bundles import FilterBundles
+from patc.passes.formats.fkw import find_missing_channel, index_type, kernel_masks
 from patc.passes.formats.fkw_format import POINTWISE_DEPTH
 
 _ROWS = (64, 32, 16, 8, 4)  # of a band, the most that fit first: one load of an input serves all of them
@@ -20,7 +20,7 @@ _MOST_PADDING = 1.25  # stored weights of a convolution over those that are not 
 
 
 @dataclass(frozen=True)
-class BandsFormat(WeightFormat):
+class BandsFormat(FilterBundles):
     """Bands of `rows` neighbouring filters, each with the columns of the matrix in which any of them has a weight.
 
     Attributes:
@@ -72,35 +72,16 @@ class BandsFormat(WeightFormat):
         wrong = np.flatnonzero((index < 0) | (index >= channels))
         if wrong.size:
             return f"index below {channels}, the inputs of a filter", int(index[wrong[0]])
-        missing = np.setdiff1d(np.arange(len(reorder)), reorder)
-        if missing.size:
-            return "reorder to name every output channel", f"none that names {missing[0]}"
+        if (missing := find_missing_channel(reorder)) is not None:
+            return missing
         steps = np.diff(_owners(offset) * channels + index)
         if (steps <= 0).any():
             return "index to ascend in each band", int(index[1:][steps <= 0][0])
         return None
 
-    def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
-        return shapes[0][0] * shapes[0][1]
-
     def vectors(self, arrays: Arrays) -> float:
         # Of few rows a column is no full vector, but costs as much.
         return len(arrays[0]) * max(1.0, self.rows / 16)
-
-    @property
-    def reads_neighbours(self) -> bool:
-        return False
-
-    def order_filters(self, arrays: Arrays) -> np.ndarray:
-        return np.arange(len(arrays[3]))
-
-    def output_channels(self, arrays: Arrays) -> np.ndarray:
-        return arrays[3]
-
-    def permute_filters(self, arrays: Arrays, order: np.ndarray, positions: np.ndarray) -> Arrays:
-        assert (order == np.arange(len(order))).all(), "bands keep their places"
-        values, index, offset, reorder = arrays
-        return values, index, offset, positions[reorder].astype(reorder.dtype)
 
     def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
         values, index, offset, reorder = arrays
@@ -108,9 +89,6 @@ class BandsFormat(WeightFormat):
         moved = positions[index // taps].astype(index.dtype) * taps + index % taps
         order = np.lexsort((moved, _owners(offset)))
         return values[order], moved[order], offset, reorder
-
-    def shares(self, arrays: Arrays) -> tuple[float, ...]:
-        return (1.0,)
 
 
 def _has_patterns(weight: np.ndarray, options: EncodeOptions) -> bool:

@@ -284,9 +284,8 @@ def find_violation(fkw: Fkw, channels: int, depth: int = 1, groups: int = 1) -> 
     if wrong.size:
         spanned = "the input channels" if depth == 1 else f"as a kernel spans {depth} of {channels} input channels"
         return f"index below {limit}, {spanned}", int(fkw.index[wrong[0]])
-    missing = np.setdiff1d(np.arange(len(fkw.reorder)), fkw.reorder)
-    if missing.size:
-        return "reorder to name every output channel", f"none that names {missing[0]}"
+    if (missing := find_missing_channel(fkw.reorder)) is not None:
+        return missing
     if groups == 1:
         return None
     own = fkw.reorder.astype(np.int64)[fkw.owners()[0]] // (len(fkw.reorder) // groups)
@@ -294,6 +293,13 @@ def find_violation(fkw: Fkw, channels: int, depth: int = 1, groups: int = 1) -> 
     if wrong.size:
         return f"index within group {own[wrong[0]]} of {groups}", int(fkw.index[wrong[0]])
     return None
+
+
+def find_missing_channel(reorder: np.ndarray) -> tuple[str, Any] | None:
+    """Return what is wrong with the output channels of stored filters if one of them is not there, as `find_violation`
+    does."""
+    missing = np.setdiff1d(np.arange(len(reorder)), reorder)
+    return ("reorder to name every output channel", f"none that names {missing[0]}") if missing.size else None
 
 
 def _boundaries(counts: np.ndarray) -> np.ndarray:

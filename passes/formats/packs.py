@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,8 +11,9 @@ from torch_mlir import ir
 from patc.dialects.attributes import PacksAttr
 from patc.integers import ceil_div
 from patc.packing import alike
-from patc.passes.formats.base import Arrays, EncodeOptions, WeightFormat
-from patc.passes.formats.fkw import index_type
+from patc.passes.formats.base import Arrays, EncodeOptions
+from patc.passes.formats.bundles import FilterBundles
+from patc.passes.formats.fkw import find_missing_channel, index_type
 
 SLOTS = 16  # of a bundle: the lanes of the widest vectors
 TILE = 32  # columns that the permutes of AVX-512 and of NEON reach
@@ -22,7 +22,7 @@ _WORTH = 0.85  # stored weights that another order of filters must make of those
 
 
 @dataclass(frozen=True)
-class PacksFormat(WeightFormat):
+class PacksFormat(FilterBundles):
     """Bundles of `SLOTS` filters, for each of which a tile of inputs has as many packs as its fullest filter weights.
 
     Attributes:
@@ -76,44 +76,22 @@ class PacksFormat(WeightFormat):
         wrong = index[(index < 0) | (index >= self.tile)]
         if wrong.size:
             return f"index below {self.tile}, the inputs of a tile", int(wrong[0])
-        missing = np.setdiff1d(np.arange(len(reorder)), reorder)
-        if missing.size:
-            return "reorder to name every output channel", f"none that names {missing[0]}"
+        if (missing := find_missing_channel(reorder)) is not None:
+            return missing
         beyond = len(counts) * values.shape[1] - len(reorder)
         last = self._places(counts)[0] == len(counts) - 1
         if beyond and (values[last, -beyond:] != 0).any():
             return f"zeros in the last {beyond} slots, which are of no filter", "others"
         return None
 
-    def kept_weights(self, shapes: Sequence[Sequence[int]]) -> int:
-        return shapes[0][0] * shapes[0][1]
-
     def vectors(self, arrays: Arrays) -> float:
         return 2.0 * len(arrays[0])
-
-    @property
-    def reads_neighbours(self) -> bool:
-        return False
-
-    def order_filters(self, arrays: Arrays) -> np.ndarray:
-        return np.arange(len(arrays[3]))
-
-    def output_channels(self, arrays: Arrays) -> np.ndarray:
-        return arrays[3]
-
-    def permute_filters(self, arrays: Arrays, order: np.ndarray, positions: np.ndarray) -> Arrays:
-        assert (order == np.arange(len(order))).all(), "packs keep their places"
-        *stored, reorder = arrays
-        return *stored, positions[reorder].astype(reorder.dtype)
 
     def permute_channels(self, arrays: Arrays, positions: np.ndarray) -> Arrays:
         reorder, channels = arrays[3], len(positions)
         moved = np.empty((len(reorder), channels), arrays[0].dtype)
         moved[:, positions] = self.decode(arrays, channels)[:, :, 0, 0]
         return encode_packs(moved, reorder, arrays[0].shape[1])
-
-    def shares(self, arrays: Arrays) -> tuple[float, ...]:
-        return (1.0,)
 
     @staticmethod
     def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +112,11 @@ def _packs(counts: np.ndarray, order: np.ndarray, slots: int) -> np.ndarray:
 
 def _stored(counts: np.ndarray, order: np.ndarray) -> int:
     return int(_packs(counts, order, SLOTS).sum()) * SLOTS
+
+
+def count_packs(weight: np.ndarray, slots: int) -> int:
+    """Return how many packs a matrix has whose filters stay in their order; see `encode_packs`."""
+    return int(_packs(_counts(weight), np.arange(len(weight)), slots).sum())
 
 
 def first_packs(counts: np.ndarray) -> np.ndarray:

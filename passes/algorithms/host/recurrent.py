@@ -16,7 +16,7 @@ from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
-from patc.passes.formats.packs import TILE, encode_packs, first_packs
+from patc.passes.formats.packs import TILE, count_packs, encode_packs, first_packs
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.recurrent import Recurrence, emit_start
@@ -98,7 +98,7 @@ def _stored(panels: Panels, matrix: np.ndarray, lookup: Lookup | None) -> str:
     columns = _kept_part(panels, matrix)
     whole = float(panels.layer.sizes.directions * panels.blocks * len(panels.taken) * panels.depth)
     if lookup is not None and panels.depth >= TILE and np.count_nonzero(matrix) <= _MOST_PACKED * matrix.size:
-        packs = (1 + lookup.cycles) * len(_packs(panels, matrix)[0])
+        packs = (1 + lookup.cycles) * count_packs(panels.rows(matrix), panels.layer.lanes)
         if packs < columns * whole:
             return "packs"
     return "columns" if columns < 1.0 else "panels"
@@ -124,7 +124,7 @@ def _kept_products(op: Any, layer: Layer, lookup: Lookup | None, state: PassStat
             products += whole * _kept_part(panels, array)
             loads += 2 * whole * _kept_part(panels, array)
         else:
-            packs = len(_packs(panels, array)[0]) / layer.sizes.directions
+            packs = count_packs(panels.rows(array), layer.lanes) / layer.sizes.directions
             products += packs * (1 + (0.0 if lookup is None else lookup.cycles)) / 2
             loads += packs + whole / len(panels.taken) / layer.lanes
     return products, loads
