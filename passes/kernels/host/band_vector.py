@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.columns import Columns
-from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.row_ends import finish_rows
+from patc.passes.kernels.host.row_groups import RowGroups
 
 
 @dataclass(frozen=True)
-class BandVector:
+class BandVector(RowGroups):
     """The loops of output[n, f] = activation(bias[f] + sum over columns of values * source[n, index] + residual[n, f]).
 
     `schedule.filters` are the rows of a band, which `schedule.lanes` divide; `schedule.rows` the rows of the input that
@@ -29,37 +29,23 @@ class BandVector:
     many rows.
 
     Attributes:
-        loops: source and output are N x C and N x F, each row a channel of one element high.
         columns: of each band.
         chains: sums of one output in flight, of columns in turn.
     """
 
-    loops: Loops
     columns: Columns
     chains: int
 
-    @property
-    def _b(self) -> Builder:
-        return self.loops.b
-
-    @property
-    def _rows(self) -> int:
-        return min(self.loops.schedule.rows, self.loops.source.channels)
-
     def emit(self) -> None:
         """Emit all loops."""
-        b, work, count = self._b, self.loops.kernel.work, self.loops.source.channels
+        b, work = self._b, self.loops.kernel.work
 
         def one_band(number: ir.Value) -> None:
-            def some_rows(group: Index) -> None:
-                row = b.minimum(b.mul(group, self._rows), count - self._rows)
+            def some_rows(row: Index) -> None:
                 first = b.mul(number, self.loops.schedule.filters)
                 finish_rows(self.loops, row, first, self._sums(row, number), self.columns.vectors)
 
-            if self._rows == count:
-                some_rows(0)
-            else:
-                b.each(work.first_tile, work.last_tile, some_rows)
+            self._each_group(some_rows)
 
         b.each(work.first_filter, work.last_filter, one_band)
 

@@ -18,14 +18,14 @@ from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.dots import Dots
-from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.row_groups import RowGroups
 from patc.passes.kernels.host.word_planes import store_row
 from patc.passes.kernels.host.words import Packing
 from patc.passes.kernels.values import apply_activation
 
 
 @dataclass(frozen=True)
-class DotRows:
+class DotRows(RowGroups):
     """The loops; `schedule.filters` filters and up to `schedule.rows` images share what is loaded. Blocks at the end
     start early and may overlap their neighbours.
 
@@ -35,16 +35,10 @@ class DotRows:
         filters: of the result.
     """
 
-    loops: Loops
     dots: Dots
     weights: ir.Value
     factors: ir.Value
     filters: int
-
-    @property
-    def _images(self) -> int:
-        """Images of a register tile."""
-        return min(self.loops.schedule.rows, self.loops.source.channels)
 
     def emit(self) -> None:
         """Emit all loops."""
@@ -56,10 +50,10 @@ class DotRows:
             filter_ = b.minimum(b.mul(number, block), last)
 
             def some_images(group: Index) -> None:
-                image = b.minimum(b.mul(group, self._images), all_images - self._images)
+                image = self._first_row(group)
                 self._finish(image, filter_, self._sums(number, filter_, image))
 
-            b.repeat(ceil_div(all_images, self._images), some_images)
+            b.repeat(ceil_div(all_images, self._rows), some_images)
 
         b.each(loops.kernel.work.first_filter, loops.kernel.work.last_filter, one_block)
 
@@ -67,7 +61,7 @@ class DotRows:
         """Return the sums of a block of filters and some images, image by image."""
         b, loops, lanes, block = self.loops.b, self.loops, self.loops.schedule.lanes, self.loops.schedule.filters
         words, vectors = loops.source.width, range(0, block, lanes)
-        rows = [b.mul(b.add(image, member), words) for member in range(self._images)]
+        rows = [b.mul(b.add(image, member), words) for member in range(self._rows)]
         packed = b.mul(number, words * block)
 
         def step(word: ir.Value, sums: Vectors) -> Vectors:
@@ -79,13 +73,13 @@ class DotRows:
 
         bias = loops.epilogue.bias
         assert bias is not None, "the zero point is in it"
-        return b.loop(0, words, [b.load(bias, filter_, first, lanes) for first in vectors] * self._images, step)
+        return b.loop(0, words, [b.load(bias, filter_, first, lanes) for first in vectors] * self._rows, step)
 
     def _finish(self, image: Index, filter_: Index, sums: Vectors) -> None:
         """Scale sums, apply the activation and store."""
         b, loops, lanes, output = self.loops.b, self.loops, self.loops.schedule.lanes, self.loops.output
         activation, values = loops.epilogue.activation, iter(sums)
-        for member in range(self._images):
+        for member in range(self._rows):
             for first in range(0, loops.schedule.filters, lanes):
                 factors = b.load(self.factors, filter_, first, lanes)
                 value = b.times(b.convert(next(values), b.f32), factors)

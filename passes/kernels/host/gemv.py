@@ -8,55 +8,39 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.integers import ceil_div
-from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.builder import Index, Vectors
+from patc.passes.kernels.host.row_groups import RowGroups
 
 
 @dataclass(frozen=True)
-class DotProducts:
+class DotProducts(RowGroups):
     """The loops of output[n, f] = activation(weight[f] . source[n] + bias[f] + residual[n, f]), summed in f32.
 
     `schedule.filters` filters and up to `schedule.rows` images share the vectors that are loaded. Blocks at the end
     start early and may overlap their neighbours. Tiles of the work are those groups of images.
 
     Attributes:
-        loops: source and output are N x C and N x F, each row a channel of one element high.
         weight: packed as [block of filters][vector of features][filter of the block][lane], zeros behind the last
             feature: one stream through memory.
     """
 
-    loops: Loops
     weight: ir.Value
-
-    @property
-    def _b(self) -> Builder:
-        return self.loops.b
 
     @property
     def _features(self) -> int:
         return self.loops.source.width
 
-    @property
-    def _images(self) -> int:
-        """Images of a register tile."""
-        return min(self.loops.schedule.rows, self.loops.source.channels)
-
     def emit(self) -> None:
         """Emit all loops."""
-        b, all_images = self._b, self.loops.source.channels
-        work, block = self.loops.kernel.work, self.loops.schedule.filters
+        b, work, block = self._b, self.loops.kernel.work, self.loops.schedule.filters
 
         def one_block(number: ir.Value) -> None:
             filter_ = b.minimum(b.mul(number, block), self.loops.output.width - block)
 
-            def some_images(group: Index) -> None:
-                image = b.minimum(b.mul(group, self._images), all_images - self._images)
+            def some_images(image: Index) -> None:
                 self._finish(image, filter_, self._products(number, image))
 
-            if self._images == all_images:
-                some_images(0)
-            else:
-                b.each(work.first_tile, work.last_tile, some_images)
+            self._each_group(some_images)
 
         b.each(work.first_filter, work.last_filter, one_block)
 
@@ -65,7 +49,7 @@ class DotProducts:
         b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
         whole, rest = divmod(self._features, lanes)
         step = self._step(block, image)
-        accumulators = [b.splat(0.0, lanes, b.accumulator)] * (filters * self._images)
+        accumulators = [b.splat(0.0, lanes, b.accumulator)] * (filters * self._rows)
         if whole:
             accumulators = b.loop(0, whole, accumulators, lambda position, sums: step(position, sums, lanes))
         return step(whole, accumulators, rest) if rest else accumulators
@@ -74,7 +58,7 @@ class DotProducts:
         """Return what adds the products of one vector of features, of which so many are `valid`."""
         b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
         packed = b.mul(block, ceil_div(self._features, lanes) * filters * lanes)
-        rows = [b.mul(b.add(image, member), self._features) for member in range(self._images)]
+        rows = [b.mul(b.add(image, member), self._features) for member in range(self._rows)]
 
         def step(position: Index, accumulators: Vectors, valid: int) -> Vectors:
             start = b.mul(position, lanes)
@@ -85,7 +69,7 @@ class DotProducts:
             first = b.add(packed, b.mul(position, filters * lanes))
             for member in range(filters):
                 weights = b.convert(b.load(self.weight, first, member * lanes, lanes), b.accumulator)
-                for slot, vector in enumerate(inputs, member * self._images):
+                for slot, vector in enumerate(inputs, member * self._rows):
                     accumulators[slot] = b.fma(weights, vector, accumulators[slot])
             return accumulators
 
@@ -97,8 +81,8 @@ class DotProducts:
         for member in range(self.loops.schedule.filters):
             channel = b.add(filter_, member)
             constants = epilogue.constants(b, channel, output.width)
-            for place in range(self._images):
-                value = b.sum_lanes(accumulators[member * self._images + place])
+            for place in range(self._rows):
+                value = b.sum_lanes(accumulators[member * self._rows + place])
                 if epilogue.bias is not None:
                     value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.accumulator))
                 address, residual = b.add(b.mul(b.add(image, place), output.width), channel), epilogue.residual

@@ -18,35 +18,26 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.packs import Packs
 from patc.passes.kernels.host.row_ends import finish_rows
+from patc.passes.kernels.host.row_groups import RowGroups
 
 
 @dataclass(frozen=True)
-class PackPermute:
+class PackPermute(RowGroups):
     """The loops of output[n, slot] = activation(bias[slot] + sum over packs of values * source[n, index] + residual).
 
     `schedule.filters` are the slots of the bundles that share the tiles of `schedule.rows` rows. Groups of bundles and
     of rows at the end start early and may overlap their neighbours. Tiles of the work are groups of rows.
 
     Attributes:
-        loops: source and output are N x C and N x slots, each row a channel of one element high.
         bundles: how many there are.
     """
 
-    loops: Loops
     packs: Packs
     bundles: int
-
-    @property
-    def _b(self) -> Builder:
-        return self.loops.b
-
-    @property
-    def _rows(self) -> int:
-        return min(self.loops.schedule.rows, self.loops.source.channels)
 
     @property
     def _group(self) -> int:
@@ -55,20 +46,16 @@ class PackPermute:
 
     def emit(self) -> None:
         """Emit all loops."""
-        b, work, count = self._b, self.loops.kernel.work, self.loops.source.channels
+        b, work = self._b, self.loops.kernel.work
 
         def one_group(number: ir.Value) -> None:
             bundle = b.minimum(b.mul(number, self._group), self.bundles - self._group)
 
-            def some_rows(group: Index) -> None:
-                row = b.minimum(b.mul(group, self._rows), count - self._rows)
+            def some_rows(row: Index) -> None:
                 sums = self._sums(row, bundle)
                 finish_rows(self.loops, row, b.mul(bundle, self.packs.slots), sums, self._group * self.packs.vectors)
 
-            if self._rows == count:
-                some_rows(0)
-            else:
-                b.each(work.first_tile, work.last_tile, some_rows)
+            self._each_group(some_rows)
 
         b.each(work.first_filter, work.last_filter, one_group)
 
