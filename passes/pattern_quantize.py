@@ -115,17 +115,19 @@ class _Function:
             if not self._can(op, kind):
                 if has_weights:
                     self._state.remark(op, f"stays in f32: {self._reason(op, kind)}")
-            elif has_weights or any(self._made(op.operands[number]) for number in _activations(op, kind)):
+            elif has_weights or any(self._made(op.operands[number]) for number in kind.activations(op)):
                 self._quantise(op, kind)
 
     def _can(self, op: Any, kind: LayerKind) -> bool:
         """Return whether a layer can read quantised activations."""
-        known = all(self._type(op.operands[number]) is not None for number in _activations(op, kind))
-        if not known or KEPT in op.attributes or not kind.can_quantise(op, self._state):
+        if not self._knows_inputs(op, kind) or KEPT in op.attributes or not kind.can_quantise(op, self._state):
             return False
         # What has no weights makes integers or none.
         is_told = bool(kind.work(op).weights) or self._own_type(op, kind) is not None
         return is_told and self._fits(op, kind)
+
+    def _knows_inputs(self, op: Any, kind: LayerKind) -> bool:
+        return all(self._type(op.operands[number]) is not None for number in kind.activations(op))
 
     def _own_type(self, op: Any, kind: LayerKind) -> Any:
         """Return what the result of a layer is as integers, where that is known."""
@@ -148,8 +150,7 @@ class _Function:
             return "it is to be kept"
         if not kind.can_quantise(op, self._state):
             return "there are no kernels for it on integers"
-        known = all(self._type(op.operands[number]) is not None for number in _activations(op, kind))
-        if known and not self._fits(op, kind):
+        if self._knows_inputs(op, kind) and not self._fits(op, kind):
             return "its weights are no integers of eight bits"
         return "the range of its input is not known"
 
@@ -160,7 +161,7 @@ class _Function:
         wanted = own is not None and (not has_weights or self._is_wanted(op.result))
         scales = self._find_scales(op) if has_weights else None
         with ir.InsertionPoint(op), op.location:
-            given = {number: self._quantised(op.operands[number]) for number in _activations(op, kind)}
+            given = {number: self._quantised(op.operands[number]) for number in kind.activations(op)}
             type_ = own if wanted and own is not None else op.result.type
             made = kind.quantise(op, given, type_, self._state, scales)
             real = pattern.RelayoutOp(input=made, result=op.result.type).result if wanted else made
@@ -209,7 +210,7 @@ class _Function:
                     return True
                 continue
             kind = kind_of(user)
-            if kind is not None and use.operand_number in _activations(user, kind) and self._can(user, kind):
+            if kind is not None and use.operand_number in kind.activations(user) and self._can(user, kind):
                 return True
         return False
 
@@ -218,10 +219,7 @@ class _Function:
         source = through_reshapes(value)
         if (made := self._made(source)) is not None:
             return with_element(value.type, made.type.element_type)
-        limits = read_range(value) or read_range(source)
-        if limits is None or str(value.type.element_type) != "f32" or value.type.rank not in (2, 4):
-            return None
-        return with_element(value.type, quantisation_of(*limits, self._signed).to_type())
+        return type_in_range(value, self._signed)
 
     def _made(self, value: ir.Value) -> ir.Value | None:
         """Return the integers that a tensor in f32 was made of, if it was."""
@@ -297,16 +295,20 @@ def _joins_words(op: Any) -> bool:
     return is_concat(op) and not any(operand.type.shape[1] % WORD for operand in op.operands)
 
 
-def _activations(op: Any, kind: LayerKind) -> list[int]:
-    """Return the numbers of the operands that are no parameters."""
-    return [operand.number for operand in kind.operands(op) if not operand.access.is_constant]
-
-
 def _keeps_words(op: Any) -> bool:
     """Return whether a reshape leaves words as they are: between planes of one place and rows."""
     shapes = [list(value.type.shape) for value in (op.operands[0], op.results[0])]
     planes, rows = sorted(shapes, key=len, reverse=True)
     return len(planes) == 4 and len(rows) == 2 and planes == [*rows, 1, 1]
+
+
+def type_in_range(value: ir.Value, signed: bool) -> ir.Type | None:
+    """Return the quantised type of a tensor in f32 by the range that it, or what it is a reshape of, has; None where
+    neither has one."""
+    limits = read_range(value) or read_range(through_reshapes(value))
+    if limits is None or str(value.type.element_type) != "f32" or value.type.rank not in (2, 4):
+        return None
+    return with_element(value.type, quantisation_of(*limits, signed).to_type())
 
 
 def quantisation_of(low: float, high: float, signed: bool) -> Quantisation:

@@ -126,13 +126,19 @@ class IntegerWeights:
         while True:
             integers = np.clip(np.rint(rows / scales[:, None]), -128, 127).astype(np.int8)
             offsets = np.rint(added / (np.float64(given.scale) * scales))
-            sums = 255.0 * np.abs(integers.astype(np.int16)).sum(axis=1, dtype=np.float64) + np.abs(offsets)
+            sums = largest_sums(integers, offsets)
             if (sums <= _LARGEST_SUM).all():
                 break
             scales = np.where(sums > _LARGEST_SUM, scales * np.float32(1.01) * (sums / _LARGEST_SUM), scales)
             scales = scales.astype(np.float32)
         offset = None if bias is None else offsets.astype(np.int32)
         return IntegerWeights(integers.reshape(weight.shape), scales, offset)
+
+
+def largest_sums(weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Return what the sum of each filter of F x ... integers, and its bias, stays within for any input: F of f64."""
+    sums: np.ndarray = 255.0 * np.abs(weight.reshape(len(weight), -1).astype(np.float64)).sum(axis=1)
+    return sums if bias is None else sums + np.abs(bias.astype(np.float64))
 
 
 def multiples(weight: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -197,6 +197,10 @@ class LayerKind(abc.ABC):
         """Return whether an op of the class is a layer."""
         return True
 
+    def activations(self, op: Any) -> list[int]:
+        """Return the numbers of the operands that are no parameters."""
+        return [operand.number for operand in self.operands(op) if not operand.access.is_constant]
+
     def can_quantise(self, op: Any, state: PassState) -> bool:
         """Return whether an op on f32 has algorithms for quantised tensors in the place of its own."""
         return any(algorithm.applies(op) for algorithm in self.quantised)

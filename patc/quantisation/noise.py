@@ -12,14 +12,12 @@ from patc.codegen.program import find_main
 from patc.dialects.pattern import RelayoutOp
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import find_dense_weight
-from patc.passes.ir.elements import with_element
-from patc.passes.ir.functions import through_reshapes, top_level_ops
+from patc.passes.ir.functions import top_level_ops
 from patc.passes.ir.modules import clone_module
 from patc.passes.ir.quantised import multiples
-from patc.passes.ir.ranges import read_range
 from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.registry import kind_of
-from patc.passes.pattern_quantize import quantisation_of
+from patc.passes.pattern_quantize import type_in_range
 from patc.quantisation.running import Sample, returning
 from patc.targets import get_target
 
@@ -64,9 +62,9 @@ def _on_integers(op: Any, state: PassState) -> ir.Value | None:
     kind = kind_of(op)
     if kind is None or not kind.work(op).weights or not kind.can_quantise(op, state):
         return None
-    numbers = [operand.number for operand in kind.operands(op) if not operand.access.is_constant]
-    types = {number: _integers(op.operands[number]) for number in numbers}
-    weight, own = find_dense_weight(op, state), _integers(op.result)
+    signed = dots_of(get_target("host")).signed
+    types = {number: type_in_range(op.operands[number], signed) for number in kind.activations(op)}
+    weight, own = find_dense_weight(op, state), type_in_range(op.result, signed)
     if None in types.values() or weight is None:
         return None
     with ir.InsertionPoint(op), op.location:
@@ -74,10 +72,3 @@ def _on_integers(op: Any, state: PassState) -> ir.Value | None:
         scales = multiples(weight.array, np.zeros(0, np.float32))
         made = kind.quantise(op, given, own or op.result.type, state, scales)
         return made if own is None else RelayoutOp(input=made, result=op.result.type).result
-
-
-def _integers(value: ir.Value) -> ir.Type | None:
-    """Return the type of a tensor of a known range on integers."""
-    limits = read_range(value) or read_range(through_reshapes(value))
-    signed = dots_of(get_target("host")).signed
-    return None if limits is None else with_element(value.type, quantisation_of(*limits, signed).to_type())

@@ -30,7 +30,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import operand_factor, sum_factors
+from patc.passes.ir.quantised import largest_sums, operand_factor, sum_factors
 from patc.passes.kernels.dots import Dots, dots_of
 from patc.passes.kernels.host import dense_direct, dot_rows, filter_lanes
 from patc.passes.kernels.host.dense_direct import DenseWeights
@@ -207,12 +207,9 @@ def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) 
 
 def are_small(site: HostSite) -> bool:
     """Return whether no sum of a layer reaches 2^22: then `ROUNDING` and a sum are a float without being rounded."""
-    op, given = site.op, Quantisation.of(site.op.input.type)
-    assert given is not None, "a layer with scales has a quantised input"
-    weight = require_array(op, op.weight, "weight", site.state).astype(np.int64)
-    bias = 0 if op.bias is None else require_array(op, op.bias, "bias", site.state).astype(np.int64)
-    largest = 255 * np.abs(weight.reshape(len(weight), -1)).sum(axis=1) + np.abs(bias)
-    return bool(largest.max(initial=0) < 1 << 22)
+    op, state = site.op, site.state
+    bias = None if op.bias is None else require_array(op, op.bias, "bias", state)
+    return bool(largest_sums(require_array(op, op.weight, "weight", state), bias).max(initial=0) < 1 << 22)
 
 
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:
