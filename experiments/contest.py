@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,20 +16,9 @@ import patc
 from patc.bench.environments import find_interpreter
 from patc.bench.peers import find_peer
 from patc.bench.remote import RemoteContestant, Worker
-from patc.bench.timing import Times, take_turns, time_calls
+from patc.bench.timing import Repeated, Times, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays
 from patc.bench.workload import Workload, leaves, relative_error
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled model to be timed."""
-
-    model: Callable[..., Any]
-    inputs: Sequence[Any]
-
-    def run(self, calls: int) -> list[float]:
-        return time_calls(lambda: self.model(*self.inputs), calls)
 
 
 class Contest:
@@ -65,7 +53,7 @@ class Contest:
         model = patc.load(file)
         wanted = read_arrays(self._root / kind / REFERENCE)
         self.found[name] = {"error": relative_error(leaves(model(*self._inputs)), wanted)}
-        self._timed.append(Compiled(model, self._inputs))
+        self._timed.append(Repeated(lambda: model(*self._inputs)))
 
     def add_rival(self, name: str, peer: str, workload: Workload, kind: str = "dense", target: str = "host") -> None:
         """Add a rival in a process of its own, with its environment where it has one.

@@ -22,7 +22,7 @@ from patc.bench.peers import BASELINE, find_peer
 from patc.bench.peers.base import count_names
 from patc.bench.remote import RemoteContestant, Worker
 from patc.bench.results import PATC, BenchResult, Entry, Missing, Run, count
-from patc.bench.timing import Bound, Contestant, Times, Together, take_turns, time_calls
+from patc.bench.timing import Bound, Contestant, Repeated, Times, Together, take_turns
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Kind, Workload, leaves, reference, relative_error
 from patc.compiler import compile_model
@@ -321,7 +321,7 @@ class _Bench:
         if not self._workload.is_compiled:
             error = relative_error(leaves(compiled(*self._tensors)), read_arrays(self._root / kind / REFERENCE))
         names = [layer.algorithm for layer in compiled.layers if layer.kept_weights]
-        contestant: Contestant = _Compiled(compiled, self._tensors)
+        contestant: Contestant = Repeated(lambda: compiled(*self._tensors))  # with torch tensors, as a user calls it
         if self._options.throughput:
             contestant = Together([Bound(contestant, core) for core in available_cores()[:threads]])
         return _Loaded(None, PATC, kind, __version__, count_names(names), error, contestant)
@@ -377,17 +377,6 @@ class _Loaded:
 
     def entry(self, times: Times) -> Entry:
         return Entry(self.name, self.kind, self.version, self.algorithm, self.error, times)
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    """A compiled model to be timed, called with torch tensors as a user calls it."""
-
-    model: CompiledModel
-    inputs: Sequence[Any]
-
-    def run(self, calls: int) -> list[float]:
-        return time_calls(lambda: self.model(*self.inputs), calls)
 
 
 def _count_images(inputs: Sequence[Any]) -> int:

@@ -30,6 +30,17 @@ class Contestant(Protocol):
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """A call to be timed, in this process."""
+
+    call: Callable[[], Any]
+
+    def run(self, calls: int) -> list[float]:
+        """As `Contestant.run`."""
+        return time_calls(self.call, calls)
+
+
+@dataclass(frozen=True)
 class Bound:
     """A contestant whose calls run on one core."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patc.compiler import compile_model, host_pipeline, lower_model
 from patc.explain.build import modelled_cycles
@@ -75,30 +76,18 @@ def measure_clock() -> float:
     return measure_core(host(), find_caches().level2).clock_hz
 
 
-@dataclass(frozen=True)
-class _Timed:
-    """A compiled model to take turns with others."""
-
-    model: Any
-    inputs: Sequence[Any]
-
-    def run(self, calls: int) -> list[float]:
-        from patc.bench.timing import time_calls
-
-        return time_calls(lambda: self.model(*self.inputs), calls)
-
-
 def time_files(paths: Sequence[Path], inputs: Sequence[Tensor]) -> list[float]:
     """Return the median seconds of a call of each compiled model, all timed in turns.
 
     Raises:
         PatcError: one cannot be loaded or run.
     """
-    from patc.bench.timing import CALLS_PER_ROUND, Times, take_turns
+    from patc.bench.timing import CALLS_PER_ROUND, Repeated, Times, take_turns
     from patc.loading import load
 
     arrays = [tensor.numpy() for tensor in inputs]
-    found = take_turns([_Timed(load(path), arrays) for path in paths], ROUNDS * CALLS_PER_ROUND)
+    calls = [functools.partial(load(path), *arrays) for path in paths]
+    found = take_turns([Repeated(call) for call in calls], ROUNDS * CALLS_PER_ROUND)
     for item in found:
         if not isinstance(item, Times):
             raise item
