@@ -1,7 +1,8 @@
-"""What `torch.save` wrote, read as data: tensors, numbers, text and containers, and nothing that runs code."""
+"""Files of torch: what `torch.save` wrote is read as data, nothing of it runs as code; programs become bytes."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -20,6 +21,13 @@ _EXPANDED_BYTES = 1 << 20
 _MOST_VALUES, _DEEPEST = 1 << 20, 32
 _REFUSED = re.compile(r"GLOBAL (\S+) (was not an allowed|whose module)")
 _UNREADABLE = re.compile(r"WeightsUnpickler error: *(\S.*)")
+
+
+def program_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """Return the content of a .pt2 file."""
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    return stream.getvalue()
 
 
 def load_data(path: str | os.PathLike[str], kind: str, advice: str = "") -> Any:

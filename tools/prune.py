@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import functools
 import importlib.util
-import io
 import os
 import re
 import time
@@ -322,11 +321,9 @@ def _save(model: nn.Module | ExportedProgram, path: str) -> int:
 
     state = model.state_dict() if callable(model.state_dict) else model.state_dict
     if Path(path).suffix == PROGRAM:
-        import torch
+        from patc.torch_files import program_bytes
 
-        stream = io.BytesIO()
-        torch.export.save(model, stream)
-        data = stream.getvalue()
+        data = program_bytes(model)
     elif Path(path).suffix == ".safetensors" or is_stream(path):
         from patc.checkpoints import safetensors_bytes
 

@@ -17,6 +17,7 @@ from patc.codegen.program import find_main
 from patc.diagnostics import PatcError, nearest
 from patc.frontend.lowering import set_type
 from patc.frontend.shapes import Shapes
+from patc.passes.ir.functions import walk_ops
 from patc.upstream import UpstreamPass
 
 _CARRYING = (
@@ -154,26 +155,11 @@ def _require_static(main: Any) -> None:
 
 def _open_values(main: Any) -> list[Any]:
     """Return what ops make with sizes that are not known."""
-    found: list[Any] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        found.extend(result for result in op.results if None in _sizes(result.type))
-        return ir.WalkResult.ADVANCE
-
-    main.operation.walk(visit)
-    return found
+    return [result for op in walk_ops(main) for result in op.results if None in _sizes(result.type)]
 
 
 def _of_kind(main: Any, name: str) -> list[ir.Operation]:
-    found: list[ir.Operation] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == name:
-            found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    main.operation.walk(visit)
-    return found
+    return [op.operation for op in walk_ops(main) if op.operation.name == name]
 
 
 def _narrow_concat(op: ir.Operation) -> bool:

@@ -42,10 +42,9 @@ class _Expansion:
         self.inputs = [*node.input, *[""] * 9]
 
     def attribute(self, name: str, default: Any) -> Any:
-        from onnx.helper import get_attribute_value
+        from patc.frontend.onnx_writer import attribute_of  # which reads files by what calls this
 
-        found = next((each for each in self.node.attribute if each.name == name), None)
-        return default if found is None else get_attribute_value(found)
+        return attribute_of(self.node, name, default)
 
     def emit(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         from onnx.helper import make_node

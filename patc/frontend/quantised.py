@@ -25,9 +25,9 @@ def _shape(input: torch.Tensor, integers: str) -> torch.Tensor:
     return torch.empty_like(input)
 
 
-def join_quantised(graph: torch.fx.Graph, constants: Container[Node]) -> None:
+def join_quantised(graph: torch.fx.Graph, constants: Container[Node]) -> bool:
     """Replace what makes integers of activations and what makes numbers of these, where both have one scale that is a
-    number.
+    number; return whether there were some.
 
     Args:
         constants: the nodes that do not depend on the inputs: they stay.
@@ -50,6 +50,7 @@ def join_quantised(graph: torch.fx.Graph, constants: Container[Node]) -> None:
             if not node.meta.get(key) and (known := source.args[0].meta.get(key)):
                 node.meta[key] = known
         joined[source] = node
+    return bool(joined)
 
 
 def find_steps(program: ExportedProgram, constants: Container[Node]) -> set[np.float32]:

@@ -122,9 +122,9 @@ def import_model(model: Any, example_inputs: ExampleInputs, context: ir.Context)
     inputs = input_specs(program)
     simplify(program.graph)
     weights = constant_nodes(program.graph, {spec.name for spec in inputs})
-    join_quantised(program.graph, weights)
-    program.graph.eliminate_dead_code()
-    weights = constant_nodes(program.graph, {spec.name for spec in inputs})
+    if join_quantised(program.graph, weights):
+        program.graph.eliminate_dead_code()
+        weights = constant_nodes(program.graph, {spec.name for spec in inputs})
     check_operations(program.graph, weights)
     outputs, constants = _split_outputs(program)
     for spec in outputs:

@@ -5,7 +5,6 @@ The folder has all that was done, so that a search goes on where it was stopped,
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import statistics
@@ -28,6 +27,7 @@ from patc.search.space import Point, describe
 from patc.search.supernet import SuperNet, Tell, train_supernet
 from patc.search.task import PRUNING, Effort, Task, seeded
 from patc.search.training import Diverged, fit
+from patc.torch_files import program_bytes
 
 SUPERNET, RESULTS, FRONT = "supernet.pt", "candidates.json", "front.png"
 BEST, DENSE = "net", "dense"  # names of the files of the nets that are kept
@@ -262,16 +262,10 @@ def _finish(
         tell(f"{path.name}: {effort.final_steps} steps of {describe(candidate.point)}")
         net = fit(task, net, candidate.point, effort, effort.final_steps, 1_000_000 + records.seed)
         atomic_write(weights, safetensors_bytes(net.state_dict()))
-        _export(net, task, program)
+        atomic_write(program, program_bytes(torch.export.export(net, task.inputs)))
         records.note(path.name, candidate.key)
     measured = records.noted("measured", {}).get(candidate.key)
     return Found(candidate.point, candidate.seconds, measured, task.score(net, "judge"), net)
-
-
-def _export(net: nn.Module, task: Task, path: Path) -> None:
-    stream = io.BytesIO()
-    torch.export.save(torch.export.export(net, task.inputs), stream)
-    atomic_write(path, stream.getvalue())
 
 
 def _write(task: Task, limit: float, records: Records, found: dict[str, Found], folder: Path) -> None:
