@@ -9,6 +9,7 @@ from torch_mlir import ir, passmanager
 
 from patc.diagnostics import PatcError, describe_location, first_line
 from patc.dialects.pattern import ParameterOp
+from patc.frontend.places import count_nan
 
 TO_LINALG = "torch-backend-to-linalg-on-tensors-backend-pipeline{allow-non-finites=true}"
 
@@ -39,6 +40,8 @@ def run_torch_passes(module: ir.Module, passes: Sequence[str]) -> None:
     finally:
         handler.detach()
         context.emit_error_diagnostics = before
+    with context:
+        count_nan(module)
 
 
 def name_parameters(module: ir.Module, names: Sequence[str], inputs: int) -> list[str]:
