@@ -76,7 +76,8 @@ class Alternative:
         ratio: modelled costs, beside those of the alternative that costs least: cycles, and what threads and the size
             of the code cost.
         seconds: median of those that were measured.
-        kept_cycles: those of `cycles` that go with the number of kept kernels; None for dense algorithms.
+        kept_cycles: those of `cycles` that go with the number of kept kernels, or of inputs that are not zero; None for
+            dense algorithms.
     """
 
     schedule: Schedule
@@ -147,6 +148,26 @@ class KeptKernels:
     counts: tuple[int, ...]
     spread: tuple[int, ...]
     picture: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Parts of what a layer multiplies that are zero, from 0 to 1.
+
+    Attributes:
+        weights: of the weights of the dense layer.
+        inputs: of the elements of its input, on average of the samples that it was looked at with.
+    """
+
+    weights: float
+    inputs: float
+
+    @property
+    def ideal(self) -> float | None:
+        """How many times as fast the layer would be that multiplied nothing by zero, where zeros of weights and inputs
+        meet as if by chance; None where nothing would be left."""
+        left = (1 - self.weights) * (1 - self.inputs)
+        return 1 / left if left else None
 
 
 @dataclass(frozen=True)

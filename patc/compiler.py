@@ -55,6 +55,7 @@ def compile_model(
     dynamic_batch: bool = False,
     streaming: bool = False,
     shapes: Sequence[Any] = (),
+    zeros: Any = None,
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
@@ -94,6 +95,9 @@ def compile_model(
         shapes: further shapes of inputs to compile for, as (1, 3, 320, 320), or for several inputs {"x": (1, 8, 64),
             "mask": (1, 8)} or a tuple of shapes. A call takes the code for the shapes of its inputs; weights that all
             of it reads in the same order are there once.
+        zeros: samples of the inputs to come, as `patc.quantize` takes them. The net is run with them to see how many
+            elements of each layer's input are zero: layers of one row (one token, one step of a recurrent layer) that
+            have many of them then read only the weights of the others. Results are the same for any inputs.
         report: called as report(step, index, total) before each step; steps are "import", the passes and "codegen",
             the first two of them for each shape. "measure" adds "measuring LAYER" for each layer that it times, with
             the index of "pattern-schedule".
@@ -107,14 +111,36 @@ def compile_model(
     if streaming:
         model, example_inputs = take_states(model, example_inputs, dynamic_batch)
 
+    counter = None if zeros is None else _zero_counter(zeros, dynamic_batch, shapes)
+
     def program_of(folder: Any, report: Report | None) -> tuple[Program, list[Diagnostic]]:
         instruments = SaveIr.into(folder)
-        return compile_program(model, example_inputs, options, report, None, dynamic_batch, shapes, instruments)
+        return compile_program(
+            model, example_inputs, options, report, None, dynamic_batch, shapes, instruments, counter
+        )
 
     call = {"model": f"{model!s:.100000}", "options": options, "dynamic_batch": dynamic_batch, "shapes": shapes}
     with explained(call, lambda folder: program_of(folder, None)):
         program, diagnostics = program_of(save_ir, report)
     return find_backend(program.backend).load(program, diagnostics)
+
+
+def _zero_counter(
+    zeros: Any, dynamic_batch: bool, shapes: Sequence[Any]
+) -> Callable[[Sequence[TensorInfo]], Calibrate]:
+    """Return what counts zeros for a model of given inputs; see `compile_model`.
+
+    Args:
+        zeros: samples, or a function that returns them for such inputs.
+    """
+    if dynamic_batch or shapes:
+        found = "dynamic_batch" if dynamic_batch else "shapes"
+        raise PatcError(f"expected zeros or {found}, got both: samples are of one shape")
+    from patc.samples import as_samples, check
+    from patc.zeros import zero_counter
+
+    take = zeros if callable(zeros) else lambda infos: check(as_samples(zeros), infos)
+    return lambda infos: zero_counter(take(infos))
 
 
 def take_states(model: Any, example_inputs: ExampleInputs, dynamic_batch: bool) -> tuple[Any, ExampleInputs]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from patc.dialects.schedules import Choice, Explanation, KeptKernels, Schedule
+from patc.dialects.schedules import Choice, Explanation, KeptKernels, Schedule, Zeros
 from patc.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class LayerReport:
         reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
         kernels: what pruning left of its weights; None where these are dense.
         dtype: what its products are of, "f32", "f16" or "i8".
+        zeros: of its weights and inputs, where samples of inputs were given; None where they are not known.
         remarks: what passes remarked about its weights, as why they stay dense, or about a change to integers or back.
     """
 
@@ -56,6 +57,7 @@ class LayerReport:
     kernels: KeptKernels | None = None
     remarks: tuple[str, ...] = ()
     dtype: str = "f32"
+    zeros: Zeros | None = None
 
     @property
     def algorithm(self) -> str:
@@ -140,6 +142,7 @@ def _report(op: Any, state: PassState) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
     from patc.passes.ir.functions import describe_call
     from patc.passes.ir.records import read_record
+    from patc.passes.ir.zeros import read_zeros
     from patc.passes.layers.registry import kind_of
 
     kind = kind_of(op)
@@ -169,6 +172,7 @@ def _report(op: Any, state: PassState) -> LayerReport:
         predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes and not is_changed else 0,
         kernels=_kept_kernels(op, state),
         dtype=_dtype(op),
+        zeros=read_zeros(op),
     )
 
 

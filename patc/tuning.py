@@ -27,6 +27,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.constants import constant_name, read_constant
 from patc.passes.ir.elements import mlir_type
+from patc.passes.ir.zeros import read_zeros
 from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_schedule import set_schedule
 from patc.runtime.native_model import NativeModel
@@ -127,6 +128,7 @@ class IsolatedLayer:
         parameters: the constants.
         inputs: the activations, row-major and f32.
         shares: how kept weights are spread over loops; empty for a dense layer.
+        zeros: part of the elements of the first input that are zero.
     """
 
     name: str
@@ -134,6 +136,7 @@ class IsolatedLayer:
     parameters: ParameterStore
     inputs: tuple[TensorInfo, ...]
     shares: tuple[int, ...]
+    zeros: float
 
 
 def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> IsolatedLayer:
@@ -169,7 +172,8 @@ def isolate(op: Any, candidates: Sequence[Candidate], state: PassState) -> Isola
             func.ReturnOp([])
     inputs = tuple(TensorInfo(f"input{i}", tuple(type_.shape), FLOAT32.dtype) for i, type_ in enumerate(types))
     name = layer_name(op.location) or op.operation.name.removeprefix("pattern.")
-    return IsolatedLayer(name, module, parameters, inputs, _shares(op, state))
+    zeros = read_zeros(op)
+    return IsolatedLayer(name, module, parameters, inputs, _shares(op, state), 0.0 if zeros is None else zeros.inputs)
 
 
 def _copy_constant(value: ir.Value, name: str, parameters: ParameterStore, state: PassState) -> ir.Value:
@@ -200,6 +204,8 @@ def time_candidates(layer: IsolatedLayer, threads: int, target: Target) -> list[
     program = compile_module(layer.module, layer.parameters, target=target, threads=threads, stage="layout")
     model = NativeModel(program)
     inputs = model.random_inputs()
+    if layer.zeros:
+        inputs[0][np.random.default_rng(0).random(inputs[0].shape) < layer.zeros] = 0
     once = sum(time.seconds for time in model.profile(*inputs, repetitions=1))
     repetitions = int(np.clip(SECONDS / max(once, 1e-9), *REPETITIONS))
     times = model.profile(*inputs, repetitions=repetitions)

@@ -43,10 +43,14 @@ DTYPE_HELP = (
 TUNE_HELP = "how schedules are chosen: cost, by a model, or measure, by timing on this machine (cost)"
 BATCH_HELP = "take any number of images in a call; one, and as many as the example has or 8, are computed at once"
 STREAMING_HELP = "take the states of recurrent layers as inputs and return them, so that calls go on with a sequence"
+ZEROS_HELP = "samples of inputs, as for patc quantize: layers of one row skip weights where many elements are zero"
 
 PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
 # What decides, with the target, which code a model becomes.
-DECIDING = ("weights", "input_shape", "shape", *PRUNING, "threads", "tune", "dtype", "dynamic_batch", "streaming")
+DECIDING = (
+    *("weights", "input_shape", "shape", *PRUNING),
+    *("threads", "tune", "dtype", "dynamic_batch", "streaming", "zeros"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -159,6 +163,7 @@ def add_compilation(parser: argparse.ArgumentParser, cpu: bool = False) -> None:
     group.add_argument("--dtype", metavar="TYPE", help=DTYPE_HELP)
     group.add_argument("--dynamic-batch", action="store_true", help=BATCH_HELP)
     group.add_argument("--streaming", action="store_true", help=STREAMING_HELP)
+    group.add_argument("--zeros", metavar="DATA", help=ZEROS_HELP)
     add_save_ir(group)
     group.add_argument("--no-cache", action="store_true", help="compile, whether the same was compiled before or not")
 

@@ -139,6 +139,7 @@ def _compile(
 ) -> CompiledModel:
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
+    from patc.tools.samples import find_samples
 
     with compilation_progress(quiet) as report:
         loaded = loaded or arguments.load_model(args)
@@ -152,6 +153,7 @@ def _compile(
             dynamic_batch=args.dynamic_batch,
             streaming=args.streaming,
             shapes=loaded.shapes,
+            zeros=None if args.zeros is None else find_samples(args.zeros),
             report=report,
             save_ir=args.save_ir,
         )
@@ -167,7 +169,8 @@ def cache_key(args: argparse.Namespace, **others: Any) -> str | None:
     from patc.code_cache import is_disabled, make_key
 
     is_named = args.model in arguments.MODEL_NAMES
-    if args.no_cache or args.save_ir is not None or is_disabled() or not (is_named or os.path.isfile(args.model)):
+    is_kept = not args.no_cache and args.zeros is None and args.save_ir is None and not is_disabled()
+    if not is_kept or not (is_named or os.path.isfile(args.model)):
         return None
     from patc.backends.host import available_threads
     from patc.targets import get_target

@@ -181,6 +181,16 @@ def format_time(seconds: float | None, cycles: float | None = None) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
 
+def format_part(part: float) -> str:
+    """Return a part of 1 as `75.0%`."""
+    return f"{part:.1%}"
+
+
+def format_speedup(factor: float | None) -> str:
+    """Return `3.96x`; "" for one that is not known."""
+    return "" if factor is None else f"{factor:.2f}x"
+
+
 def plural(number: int, thing: str) -> str:
     """Return `1 thread`, `2 threads`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patc.diagnostics import PatcError
 from patc.tools import arguments
-
-if TYPE_CHECKING:
-    from patc.quantisation.calibrate import Sample
-    from patc.runtime.program import TensorInfo
+from patc.tools.samples import DATA_HELP, find_samples
 
 _DESCRIPTION = """\
 Compile MODEL so that its layers compute on integers of eight bits, and write a file that `patc run`, `patc bench` and
@@ -42,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--calibrate",
         metavar="DATA",
         required=True,
-        help="a folder of pictures, an .npy or .npz file, or FILE.py:function or module:function that returns samples",
+        help=DATA_HELP,
     )
     group.add_argument("--limit", metavar="N", type=int, help="samples to use, the first ones (all)")
     group.add_argument(
@@ -84,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
     options = make_options(args.target, args.threads, tune=args.tune)
-    samples = _find_samples(args.calibrate, args.limit)
+    samples = find_samples(args.calibrate, args.limit)
     with compilation_progress(args.quiet) as report:
         loaded = arguments.load_model(args)
         if loaded.shapes:
@@ -108,45 +103,3 @@ def run(args: argparse.Namespace) -> int:
         size = describe_bytes(os.path.getsize(args.output)) if os.path.isfile(args.output) else "written"
         print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights on integers, {size}")
     return 0
-
-
-def _find_samples(data: str, limit: int | None) -> Callable[[Sequence[TensorInfo]], Sequence[Sample]]:
-    """Return what makes samples for a net's inputs.
-
-    Raises:
-        PatcError: there is no such data.
-    """
-    from patc.factories import call, is_factory
-    from patc.quantisation.calibrate import as_samples, check, cut
-    from patc.tools.arrays import read_arrays
-    from patc.tools.images import find_pictures, picture_input
-
-    if is_factory(data) and not Path(data).exists():
-        given = list(as_samples(list(call(data, "the code of samples"))))[:limit]
-        return lambda infos: check(given, infos)
-    if Path(data).is_dir():
-        paths = find_pictures([data])[:limit]
-
-        def pictures(infos: Sequence[TensorInfo]) -> Sequence[Sample]:
-            if len(infos) != 1 or infos[0].dtype not in ("float32", "uint8"):
-                found = ", ".join(map(str, infos))
-                raise PatcError(
-                    f"expected a model of one input of images to calibrate with pictures, got {found}", data
-                )
-            is_bytes = infos[0].dtype == "uint8"
-            return check(([picture_input(path, infos[0].shape, is_bytes)] for path in paths), infos)
-
-        return pictures
-    if Path(data).suffix.lower() not in (".npy", ".npz"):
-        found = "another file" if Path(data).exists() else "none"
-        raise PatcError(
-            f"expected a folder of pictures, an .npy or .npz file, or FILE.py:function, found {found}", data
-        )
-    arrays, named = read_arrays([data])
-
-    def cut_arrays(infos: Sequence[TensorInfo]) -> Sequence[Sample]:
-        by_name = len(infos) > 1 and {info.name for info in infos} == set(named)
-        ordered = [named[info.name] for info in infos] if by_name else [*arrays, *named.values()]
-        return check(list(cut(ordered, infos))[:limit], infos)
-
-    return cut_arrays

@@ -31,6 +31,7 @@ examples:
   patc report net.onnx --measure -o report.html -o report.json
   patc report before.patc after.patc --measure -o report.html
   patc report yesterday.json net.onnx --measure
+  patc report net.onnx --zeros samples.npz
 """
 
 
@@ -85,6 +86,7 @@ def _make(args: argparse.Namespace) -> Report:
     from patc.explain.build import make_report
     from patc.explain.saved import read_report
     from patc.tools.run import open_model
+    from patc.tools.samples import find_samples
 
     def open_side(name: str) -> CompiledModel | Report:
         side = argparse.Namespace(**{**vars(args), "model": name})
@@ -96,7 +98,8 @@ def _make(args: argparse.Namespace) -> Report:
 
     names = [name for name in (args.model, args.other) if name is not None]
     models = [(name, open_side(name)) for name in names]
-    return make_report(models, peaks=bool(args.output) or args.measure, measure=args.measure)
+    samples = None if args.zeros is None else find_samples(args.zeros)
+    return make_report(models, bool(args.output) or args.measure, args.measure, samples)
 
 
 def _write(report: Report, path: str) -> None:
@@ -127,6 +130,7 @@ def _print(report: Report) -> None:
             console.print(f"target {model.target}, {plural(model.threads, 'thread')}\n")
             for row in _format_layers(net):
                 console.print(row, soft_wrap=True)
+            _print_zeros(console, net)
             _print_advice(console, net)
     _print_pairs(console, report)
     if report.is_busy and any(net.time is not None for model in report.models for net in model.nets):
@@ -176,6 +180,21 @@ def _cells(item: ReportedLayer) -> list[str]:
         return [*cells, f"{shorten(layer.predicted_cycles)} cycles" if layer.predicted_cycles else "not modelled"]
     limit = "" if item.share_of_limit is None else f"{item.share_of_limit:.0%} of {item.limit_bound}"
     return [*cells, format_time(item.seconds), f"{item.share:.1%}", format_time(item.modelled_seconds), limit]
+
+
+def _print_zeros(console: Console, net: Net) -> None:
+    """Print what is zero of what layers multiply, where that is known."""
+    from patc.tools.console import format_part, format_speedup, make_table
+
+    table = make_table(("zeros of", "weights", "inputs", "ideal speed", "obtained"), 1)
+    for item in net.layers:
+        if item.layer.zeros is not None:
+            parts = map(format_part, (item.layer.zeros.weights, item.layer.zeros.inputs))
+            speeds = map(format_speedup, (item.ideal_speedup, item.obtained_speedup))
+            table.add_row(item.layer.name, *parts, *speeds)
+    if table.row_count:
+        console.print()
+        console.print(table)
 
 
 def _print_advice(console: Console, net: Net) -> None:

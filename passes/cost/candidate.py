@@ -17,7 +17,8 @@ class Candidate:
         cycles: modelled, on one core.
         cost: what candidates are ranked by: cycles, and a little for the size of the code.
         bound: what most cycles are spent on.
-        kept_cycles: those of `cycles` that go with the number of kept kernels; None for dense algorithms.
+        kept_cycles: those of `cycles` that go with the number of kept kernels, or of inputs that are not zero; None for
+            dense algorithms.
     """
 
     schedule: Schedule

@@ -19,6 +19,7 @@ from patc.passes.algorithms.host.dots import DotRows
 from patc.passes.algorithms.host.gemm import Gemm
 from patc.passes.algorithms.host.gemv import Gemv
 from patc.passes.algorithms.host.pack_permute import PackPermute
+from patc.passes.algorithms.host.zero_skip import ZeroSkip
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.ir.quantised import is_quantised
@@ -57,7 +58,7 @@ _EPILOGUE = {"bias": Access.WEIGHTS, "residual": Access.PACKED}
 class _Linear(OneType):
     """What fully connected layers have in common."""
 
-    host: ClassVar[tuple[HostAlgorithm, ...]] = (Gemv(), Gemm())
+    host: ClassVar[tuple[HostAlgorithm, ...]] = (Gemv(), Gemm(), ZeroSkip())
     gpu = (GpuGemv(), GpuGemm())
     keeps_scale = False
 
@@ -125,7 +126,7 @@ class Linear(_Linear):
 class SparseLinear(_Linear):
     """`pattern.sparse_linear`; without an algorithm for its format it is computed dense."""
 
-    host = (BandVector(), PackPermute(), Gemv(), Gemm())
+    host = (BandVector(), PackPermute(), Gemv(), Gemm(), ZeroSkip())
     op = pattern.SparseLinearOp
     sparse = None
     raisers = ()

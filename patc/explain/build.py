@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +15,21 @@ from patc.explain.compare import pair_layers
 from patc.explain.report import ModelReport, Net, Report, ReportedLayer
 from patc.layers import LayerReport
 from patc.runtime.model import CompiledModel
-from patc.runtime.program import Program
+from patc.runtime.program import Program, TensorInfo
 
 if TYPE_CHECKING:
     from patc.bench.machine import Machine
     from patc.bench.peak import Peak
+    from patc.samples import Sample
 
 REPETITIONS = 20
 
 
 def make_report(
-    models: Sequence[tuple[str, CompiledModel | Report]], peaks: bool = False, measure: bool = False
+    models: Sequence[tuple[str, CompiledModel | Report]],
+    peaks: bool = False,
+    measure: bool = False,
+    samples: Callable[[Sequence[TensorInfo]], Sequence[Sample]] | None = None,
 ) -> Report:
     """Return the report of compiled models, or of reports of one model that were made before.
 
@@ -33,6 +37,7 @@ def make_report(
         models: one or two, with the names that the user knows them by.
         peaks: whether to measure what this machine can do at most, which gives times and limits; takes about a second.
         measure: whether to run the models and time their layers.
+        samples: returns inputs for such a model, of which it is timed with the first; None for random numbers.
 
     Raises:
         PatcError: a model cannot be run here, or a report is of two models.
@@ -44,7 +49,7 @@ def make_report(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") and len(saved) < len(models) else None
     loads = [each for each in (load, *(item.load for item in saved)) if each is not None]
     reports = tuple(
-        _take(name, model, machine) if isinstance(model, Report) else _report(name, model, peaks, measure)
+        _take(name, model, machine) if isinstance(model, Report) else _report(name, model, peaks, measure, samples)
         for name, model in models
     )
     pairs = pair_layers(reports[0].nets[0], reports[1].nets[0]) if len(reports) == 2 else ()
@@ -59,7 +64,13 @@ def _take(name: str, saved: Report, machine: Machine) -> ModelReport:
     return replace(saved.models[0], name=f"{saved.models[0].name} ({Path(name).name}{place})")
 
 
-def _report(name: str, compiled: CompiledModel, peaks: bool, measure: bool) -> ModelReport:
+def _report(
+    name: str,
+    compiled: CompiledModel,
+    peaks: bool,
+    measure: bool,
+    samples: Callable[[Sequence[TensorInfo]], Sequence[Sample]] | None,
+) -> ModelReport:
     from patc.backends.registry import find_backend
 
     program = compiled.program
@@ -70,7 +81,8 @@ def _report(name: str, compiled: CompiledModel, peaks: bool, measure: bool) -> M
         seconds: list[float | None] = [None] * len(entry.layers)
         if measure:
             alone = find_backend(entry.backend).load(replace(entry, variants=()))
-            seconds = [item.seconds for item in alone.profile(repetitions=REPETITIONS)]
+            inputs = () if samples is None else samples(entry.inputs)[0]
+            seconds = [item.seconds for item in alone.profile(*inputs, repetitions=REPETITIONS)]
         nets.append(_describe(entry, seconds, peak, clock))
     rest = program.target, program.features, program.threads, program.weights.nbytes, clock, peak, tuple(nets)
     return ModelReport(name, *rest)
@@ -135,9 +147,21 @@ def _time_layer(
         limit_seconds, limit_bound = limit.seconds, limit.bound
         # A layer shorter than a tick of the counter still took some time.
         share_of_limit = limit.seconds / max(seconds or modelled or 0.0, 1e-9)
-    return ReportedLayer(
-        layer, cycles, modelled, seconds, 0.0, _bound(layer), limit_seconds, limit_bound, share_of_limit
-    )
+    rest = limit_seconds, limit_bound, share_of_limit, *_speedups(layer)
+    return ReportedLayer(layer, cycles, modelled, seconds, 0.0, _bound(layer), *rest)
+
+
+def _speedups(layer: LayerReport) -> tuple[float | None, float | None]:
+    """Return what a layer's zeros could gain, and what its own way gains of that."""
+    if layer.zeros is None:
+        return None, None
+    ways = () if layer.explanation is None else layer.explanation.alternatives
+    own = [each for each in ways if each.schedule.algorithm == layer.algorithm]
+    dense = [each for each in ways if each.kept_cycles is None]
+    if not own or not dense:
+        return layer.zeros.ideal, None
+    fastest, chosen = (min(way.cycles if way.seconds is None else way.seconds for way in some) for some in (dense, own))
+    return layer.zeros.ideal, fastest / max(chosen, 1e-9)
 
 
 def modelled_cycles(layer: LayerReport, threads: int) -> float:

@@ -52,6 +52,10 @@ class ReportedLayer:
             are not known.
         limit_bound: where that comes from: "FMA", "L2", "L3" or "memory"; "" where it is not known.
         share_of_limit: part of the limit that is reached, of measured or else modelled time.
+        ideal_speedup: how many times as fast as dense code it would be if nothing were multiplied by a zero of its
+            weights or inputs; None where the zeros of its inputs are not known, or nothing is left.
+        obtained_speedup: how many times as fast as the best dense way its own way is, modelled, or timed where ways
+            were; None where zeros of inputs are not known, or there was no dense way.
     """
 
     layer: LayerReport
@@ -63,6 +67,8 @@ class ReportedLayer:
     limit_seconds: float | None
     limit_bound: str
     share_of_limit: float | None
+    ideal_speedup: float | None = None
+    obtained_speedup: float | None = None
 
     @property
     def time(self) -> float | None:

@@ -18,7 +18,8 @@ from patc.passes.ir.quantised import multiples
 from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_quantize import type_in_range
-from patc.quantisation.running import Sample, returning
+from patc.running import returning
+from patc.samples import Sample
 from patc.targets import get_target
 
 _MOST = 200.0  # dB, for no noise at all

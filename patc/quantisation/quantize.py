@@ -14,10 +14,11 @@ from patc.diagnostics import PatcError, nearest
 from patc.frontend import ExampleInputs
 from patc.instruments import SaveIr
 from patc.options import make_options
-from patc.quantisation.calibrate import Sample, as_samples, calibrator, check
+from patc.quantisation.calibrate import calibrator
 from patc.quantisation.ranges import RANGES
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import TensorInfo
+from patc.samples import Sample, as_samples, check
 from patc.targets import Target
 
 

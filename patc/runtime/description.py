@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from patc.dialects.schedules import Alternative, Buffer, Explanation, KeptKernels, Schedule
+from patc.dialects.schedules import Alternative, Buffer, Explanation, KeptKernels, Schedule, Zeros
 from patc.layers import LayerReport
 from patc.numerics import ELEMENT_TYPES
 from patc.runtime.json_values import JsonValue, printable, read_json
@@ -193,13 +193,14 @@ def _parse_layer(value: JsonValue) -> LayerReport:
         name: fields[name].integers(*length, 1, _LARGEST_DIMENSION)
         for name, length in (("shape", (0, _MOST_DIMENSIONS)), ("kernel", (2, 2)), ("strides", (2, 2)))
     }
-    explanation, kernels = fields["explanation"], fields["kernels"]
+    explanation, kernels, zeros = fields["explanation"], fields["kernels"], fields["zeros"]
     others: dict[str, Any] = {
         "schedule": _parse_schedule(fields["schedule"]),
         "explanation": None if explanation.value is None else _parse_explanation(explanation),
         "reads": fields["reads"].integers(0, _MOST_LAYERS, -_MOST_TENSORS, _MOST_LAYERS),
         "kernels": None if kernels.value is None else _parse_kernels(kernels),
         "remarks": tuple(item.text() for item in fields["remarks"].items(0, _MOST_LAYERS)),
+        "zeros": None if zeros.value is None else _parse_zeros(zeros),
     }
     return LayerReport(**words, **counts, **lists, **others)  # type: ignore[arg-type] # lengths are checked
 
@@ -219,6 +220,13 @@ def _parse_kernels(value: JsonValue) -> KeptKernels:
     if len(kept.masks) != len(kept.counts):
         counts.refuse("a number for each mask")
     return kept
+
+
+def _parse_zeros(value: JsonValue) -> Zeros:
+    parts = {name: field.number() for name, field in _fields(value, Zeros).items()}
+    if not all(0 <= part <= 1 for part in parts.values()):
+        value.refuse("parts from 0 to 1")
+    return Zeros(**parts)
 
 
 def _parse_schedule(value: JsonValue) -> Schedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -316,6 +317,38 @@ def test_the_command_writes_and_prints(
     assert "what would make it faster, estimated" in text and "together: " in text
     assert main(["report", model, "-o", "-"]) == 0
     assert json.loads(capfd.readouterr().out)["format"] == 1
+
+
+NET = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64)), torch.zeros(1, 64)
+
+def samples():
+    return [torch.randn(1, 64) for _ in range(3)]
+"""
+
+
+def test_zeros_are_counted_in_samples(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    model, data = f"{tmp_path / 'net.py'}:build", ["--zeros", f"{tmp_path / 'net.py'}:samples", "--threads", "1"]
+    assert main(["report", model, *data]) == 0
+    text = capfd.readouterr().out
+    assert re.search(r"zeros of +weights +inputs +ideal speed +obtained", text)
+    assert re.search(r"\n0 +0\.0% +0\.0% +1\.00x +1\.00x\n2 +0\.0% +[45]\d\.\d% +[12]\.\d\dx +1\.\d\dx", text)
+    page, found = str(tmp_path / "net.html"), str(tmp_path / "net.json")
+    assert main(["report", model, *data, "-o", page, "-o", found]) == 0
+    assert "zeros of weights" in Path(page).read_text()
+    jsonschema = pytest.importorskip("jsonschema")
+    values = json.loads(Path(found).read_text())
+    jsonschema.validate(values, json.loads((ROOT / "docs/report.schema.json").read_text()))
+    assert values["models"][0]["nets"][0]["layers"][-1]["layer"]["zeros"]["inputs"] > 0.4
+    capfd.readouterr()
+    assert main(["report", found, *data[:2]]) == 1
+    assert "expected a model to compile together with --zeros" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "message"), [("r.pdf", "file named .html or .json"), ("net.html", "net.html")])

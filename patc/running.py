@@ -13,8 +13,7 @@ from patc.codegen.program import find_main
 from patc.execution import compile_module
 from patc.passes.base import PassState
 from patc.passes.ir.functions import top_level_ops
-
-Sample = Sequence[np.ndarray]
+from patc.samples import Sample
 
 
 def returning(
