@@ -31,7 +31,7 @@ examples:
   patc report net.onnx --measure -o report.html -o report.json
   patc report before.patc after.patc --measure -o report.html
   patc report yesterday.json net.onnx --measure
-  patc report net.onnx --zeros samples.npz
+  patc report net.onnx --zeros pictures/
 """
 
 

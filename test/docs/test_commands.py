@@ -68,7 +68,7 @@ READERS = {
     "README": "x = torch.ones(1, 3, 224, 224)",
     "pruning": "model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 5))",
     "search": "from collections import OrderedDict; from pathlib import Path",
-    "torch": "images = y = mask = x; net = Pair().eval()",
+    "torch": "images = y = mask = x; net = Pair().eval(); samples = [x]",
 }
 
 
