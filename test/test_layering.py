@@ -20,6 +20,7 @@ FOLDERS = {"patc": ROOT / "patc", **{f"patc.{name}": ROOT / name for name in ("d
 FORBIDDEN = {
     "patc.pruning": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
     "patc.search": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
+    "patc.robust": ("torch_mlir", "patc.passes", "patc.dialects", "patc.frontend", "patc.codegen", "patc.runtime"),
     "patc.dialects": ("torch", "patc.passes", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime"),
     "patc.passes": ("torch", "patc.frontend", "patc.pruning", "patc.codegen", "patc.runtime", "patc.bench"),
     "patc.passes.ir": ("patc.passes.kernels", "patc.passes.cost", "patc.passes.algorithms", "patc.passes.layers"),

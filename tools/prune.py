@@ -48,6 +48,7 @@ examples:
   patc prune net.py:build --data data.py:open --scheme block --method reweighted --compression 4 -o pruned.safetensors
   torchrun --nproc-per-node=2 -m patc.tools.patc prune resnet18_cifar --data glyphs --compression 8 -o out.safetensors
   patc prune net.py:build --data data.py:open --scheme kernel-blocks --compression 8 --bits 8 -o pruned.safetensors
+  patc prune vgg16_cifar --data glyphs --domains blur,noise,jpeg,linf,l2 --compression 8 -o pruned.safetensors
   patc prune net.pt2 --compression 4 -o pruned.pt2
   patc compile resnet18 --weights pruned.safetensors -o resnet18.patc
 """
@@ -168,6 +169,8 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
         _print_histogram(histogram)
         _save_histogram(histogram, Path(folder))
     print(f"\n{folder}: log.csv, last.pt and best.pt; test accuracy {report.test_accuracy:.2%}\n")
+    for name, (weight, accuracy) in report.domains.items():
+        print(f"domain {name:6s} weight {weight:.3f}, test accuracy {accuracy:.2%}")
     return report.pruned, model
 
 
@@ -233,10 +236,11 @@ def _progress(epochs: int, options: TrainOptions) -> Iterator[tuple[Any, Any]]:
     from patc.tools.console import make_console
 
     def line(phase: Phase, epoch: Epoch) -> str:
+        worst = "" if epoch.worst_accuracy is None else f" (worst domain {epoch.worst_accuracy:.2%})"
         apart = "" if epoch.distance is None else f", {epoch.distance:.1%} from patterns"
         return (
             f"epoch {epoch.epoch + 1}/{epochs} {epoch.phase:8s} loss {epoch.train_loss:.4f}, "
-            f"test accuracy {epoch.test_accuracy:.2%}{apart}, {epoch.seconds:.1f} s"
+            f"test accuracy {epoch.test_accuracy:.2%}{worst}{apart}, {epoch.seconds:.1f} s"
         )
 
     console = make_console()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The options of training, with what they are in `TrainOptions` and `AdmmSchedule`.
 _TRAINING = (
     "dense_epochs", "extract", "extract_from", "extract_epochs", "admm_epochs", "retrain_epochs", "batch_size",
-    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "speedup", "amp", "device", "seed",
+    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "speedup", "domains", "amp", "device", "seed",
 )  # fmt: skip
 _PENALTY = ("rho", "growth", "most_rho", "ramp")
 _PATTERN = ("library", "pointwise", "filter_group", "depthwise", "library_5x5", "first_layer", "kernels", "share")
@@ -93,6 +93,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--learning-rate", metavar="R", type=float, help="of dense training; others take a part (0.1)")
     group.add_argument("--weight-decay", metavar="D", type=float, help="of weights (0.0005)")
     group.add_argument("--label-smoothing", metavar="S", type=float, help="0 to below 1 (0.1)")
+    group.add_argument(
+        "--domains",
+        metavar="NAMES",
+        help="keep the worst of these changes of pictures, and of pictures as they are: blur,noise,jpeg,linf,l2 (none)",
+    )
     group.add_argument("--rho", metavar="RHO", type=float, help="penalty of the first ADMM epoch (0.01)")
     group.add_argument("--growth", metavar="G", type=float, help="factor of the penalty an epoch (1.5)")
     group.add_argument("--most-rho", metavar="RHO", type=float, help="where the penalty stops to grow (0.3)")
@@ -222,9 +227,13 @@ def make_options(args: argparse.Namespace) -> TrainOptions:
     """
     from patc.pruning import AdmmSchedule
     from patc.pruning.train_options import TrainOptions
+    from patc.robust import Domains
 
     penalty = {} if args.method == "magnitude" else _given(args, _PENALTY)
-    return TrainOptions(**_given(args, _TRAINING), schedule=AdmmSchedule(**penalty), method=_method(args))
+    given = _given(args, _TRAINING)
+    if args.domains is not None:
+        given["domains"] = Domains(tuple(args.domains.split(",")))
+    return TrainOptions(**given, schedule=AdmmSchedule(**penalty), method=_method(args))
 
 
 def _method(args: argparse.Namespace) -> Method | None:

@@ -13,7 +13,8 @@ from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.train_options import Phase
 
 COLUMNS = (
-    "epoch", "phase", "learning_rate", "rho", "train_loss", "test_loss", "test_accuracy", "distance", "seconds",
+    "epoch", "phase", "learning_rate", "rho", "train_loss", "test_loss", "test_accuracy", "worst_accuracy", "distance",
+    "seconds",
 )  # fmt: skip
 
 
@@ -22,6 +23,7 @@ class Epoch:
     """One line of the log; see `COLUMNS`. `seconds` is all that may differ between equal runs.
 
     Attributes:
+        worst_accuracy: of the test in the worst domain; None where there is one alone.
         distance: of the weights from their projection, see `Pruner.distance`; None outside of ADMM and other methods.
     """
 
@@ -32,6 +34,7 @@ class Epoch:
     train_loss: float
     test_loss: float
     test_accuracy: float
+    worst_accuracy: float | None
     distance: float | None
     seconds: float
 
@@ -81,8 +84,8 @@ def _check_line(place: str, line: Any, number: int, phase: str) -> None:
     if repr((line["epoch"], line["phase"])) != repr((number, phase)):
         raise Fault(place, f"epoch {number} of phase '{phase}'", (line["epoch"], line["phase"]))
     for name in COLUMNS[2:]:
-        if line[name] is not None or name not in ("rho", "distance"):
-            check_number(f"{place}.{name}", line[name], 0.0, 1.0 if name == "test_accuracy" else math.inf)
+        if line[name] is not None or name not in ("rho", "worst_accuracy", "distance"):
+            check_number(f"{place}.{name}", line[name], 0.0, 1.0 if name.endswith("accuracy") else math.inf)
 
 
 def check_extractor(state: Any, extractor: LibraryExtractor) -> None:

@@ -27,7 +27,9 @@ from patc.files import atomic_write, make_folder
 from patc.pruning.checkpoint import (
     Fault,
     blamed,
+    check_list,
     check_model,
+    check_number,
     check_optimizer,
     check_scaler,
     read_checkpoint,
@@ -45,11 +47,13 @@ from patc.pruning.report import PruneReport
 from patc.pruning.run_log import COLUMNS, Epoch, check_extractor, check_identity, check_progress
 from patc.pruning.spec import PatternSpec
 from patc.pruning.train_options import Phase, TrainOptions, extraction_sizes, plan_phases, rate_share
+from patc.robust.weights import DomainWeights, worst_case_loss
 
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 # Of `last.pt`.
 _FIELDS = (
     "identity", "shapes", "epoch", "model", "optimizer", "scaler", "log", "best", "histograms", "extractor", "spec",
+    "domains",
 )  # fmt: skip
 _CHECKED_EVERY = 20  # steps between two looks at the loss: each waits for the device
 _PRUNED = ("admm", "prune", "retrain")  # phases in which there is a pruner
@@ -64,12 +68,14 @@ class TrainReport:
         test_accuracy: of the model as it is now, that of the best epoch of retraining.
         epochs: the log.
         histograms: kernels that selected each pattern, before each step of the extraction.
+        domains: weight at the end, and test accuracy, of each domain; empty where there are none.
     """
 
     pruned: PruneReport
     test_accuracy: float
     epochs: tuple[Epoch, ...]
     histograms: tuple[dict[int, int], ...]
+    domains: dict[str, tuple[float, float]]
 
 
 Target = PatternSpec | Plan
@@ -156,6 +162,10 @@ class _Run:
         self.part = find_part()
         self.log: list[Epoch] = []
         self.best = -1.0
+        self.weights: DomainWeights | None = None
+        if options.domains is not None:
+            options.domains.check(data)
+            self.weights = DomainWeights(len(options.domains.names), options.domains.step, options.domains.pull)
         self.histograms: list[dict[int, int]] = []
         self.extractor: LibraryExtractor | None = None
         self.pruner: Pruner | None = None
@@ -267,6 +277,7 @@ class _Run:
         self._end_epoch(phase, epoch)
         tested = evaluate(self.model, self.data) if self.part[0] == 0 else (0.0, 0.0)
         test_loss, accuracy = share_numbers(*tested)
+        worst = self._worst_accuracy()
         if not math.isfinite(test_loss):
             raise self._not_finite(f"a test loss of {test_loss}", epoch)
         line = Epoch(
@@ -277,15 +288,25 @@ class _Run:
             train_loss=float(average(total)) / steps,
             test_loss=test_loss,
             test_accuracy=accuracy,
+            worst_accuracy=worst,
             distance=self.pruner.distance() if self.pruner is not None and phase.kind != "retrain" else None,
             seconds=time.perf_counter() - started,
         )
         self.log.append(line)
-        if phase.kind == "retrain" and accuracy > self.best:
-            self.best = accuracy
-            self._save(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": accuracy, "epoch": epoch})
+        judged = accuracy if worst is None else worst
+        if phase.kind == "retrain" and judged > self.best:
+            self.best = judged
+            self._save(self.folder / BEST, {"model": self.model.state_dict(), "accuracy": judged, "epoch": epoch})
         self._checkpoint(epoch + 1)
         self.tell(phase, line)
+
+    def _worst_accuracy(self) -> float | None:
+        """Return the test accuracy in the worst domain; None without domains."""
+        if self.options.domains is None:
+            return None
+        is_first = self.part[0] == 0
+        worst = min(self.options.domains.evaluate(self.model, self.data).values()) if is_first else 0.0
+        return share_numbers(worst)[0]
 
     def _save(self, path: Path, state: dict[str, Any]) -> None:
         if self.part[0] == 0:
@@ -298,7 +319,7 @@ class _Run:
         dtype = torch.float16 if kind == "cuda" else torch.bfloat16
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(kind, dtype=dtype, enabled=self.options.amp):
-            loss = criterion(call(computing, self.data.prepare(images)), labels)
+            loss = self._loss(computing, images, labels, criterion)
         whole = loss
         if self.pruner is not None:
             whole = loss + self.pruner.penalty()
@@ -308,6 +329,13 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach().float()
+
+    def _loss(self, computing: nn.Module, images: Any, labels: Tensor, criterion: nn.Module) -> Tensor:
+        if self.options.domains is None or self.weights is None:
+            loss: Tensor = criterion(call(computing, self.data.prepare(images)), labels)
+            return loss
+        losses = self.options.domains.losses(self.model, computing, self.data, images, labels, criterion)
+        return worst_case_loss(losses, self.weights, average(losses.detach().clone()))
 
     def _check_loss(self, total: Tensor, epoch: int, step: int) -> None:
         if not bool(torch.isfinite(total)):
@@ -349,6 +377,7 @@ class _Run:
             "histograms": self.histograms,
             "extractor": None if self.extractor is None else self.extractor.state_dict(),
             "spec": describe_target(self.spec),
+            "domains": None if self.weights is None else self.weights.values[0].tolist(),
         }
         if self.part[0] != 0:
             return
@@ -374,9 +403,21 @@ class _Run:
                 self.optimizer.load_state_dict(state["optimizer"])
             check_scaler("scaler", state["scaler"], self.scaler)
             self.scaler.load_state_dict(state["scaler"])
+            self._load_weights(state["domains"])
         self.log = [Epoch(**line) for line in state["log"]]
         self.best, self.histograms = state["best"], list(state["histograms"])
         return epoch
+
+    def _load_weights(self, found: Any) -> None:
+        """Give the domains the weights that they had."""
+        if self.weights is None:
+            if found is not None:
+                raise Fault("domains", "none", found)
+            return
+        check_list("domains", found, self.weights.values.shape[1])
+        for number, value in enumerate(found):
+            check_number(f"domains.{number}", value, 0.0, 1.0)
+        self.weights.values = torch.tensor([list(found)], dtype=torch.float64)
 
     def _load_model(self, state: dict[str, Any], phase: Phase, epoch: int) -> None:
         """Bring the model into the state that the phase left it in."""
@@ -409,5 +450,10 @@ class _Run:
             self.model.load_state_dict(state)
         pruned = self.pruner.finalize()
         accuracy = evaluate(self.model, self.data)[1]
+        domains: dict[str, tuple[float, float]] = {}
+        if self.options.domains is not None and self.weights is not None:
+            reached = self.options.domains.evaluate(self.model, self.data)
+            pairs = zip(self.weights.values[0].tolist(), reached.values(), strict=True)
+            domains = dict(zip(reached, pairs, strict=True))
         self.model.to("cpu").eval()
-        return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms))
+        return TrainReport(pruned, accuracy, tuple(self.log), tuple(self.histograms), domains)

