@@ -167,13 +167,13 @@ def write_report(results: list[Run], data: Data, name: str, docs: Path) -> None:
     trained = {method: [run for run in results if run["method"] == method] for method in METHODS}
     attacks = [run for run in results if run["method"] == "attacks"]
     domains = ("clean", *NAMES)
-    seeds = len({run["seed"] for run in results})
+    seeds, kind = len({run["seed"] for run in results}), data.name.partition(":")[0]
     lines = [
         f"# Pruned for the worst domain: {data.name}",
         "",
         f"Accuracy in percent on {len(data.test)} test pictures, {len(data.train)} to train on, preset `{name}`, means "
         f"of {seeds} seed(s), in brackets the sample standard deviation. Six 3x3 convolutions with patterns and "
-        f"connectivity, 8x. Written by `python experiments/robust.py --data {data.name.partition(':')[0]} --preset {name}`: "
+        f"connectivity, 8x. Written by `python experiments/robust.py --data {kind} --preset {name}`: "
         f"{describe_machines(results)}.",
         "",
         f"| trained for | worst domain | mean of domains | {' | '.join(domains)} |",
@@ -196,15 +196,15 @@ def write_report(results: list[Run], data: Data, name: str, docs: Path) -> None:
             "| attack | radius | min-max: all | averaging: all | min-max: mean | averaging: mean |",
             f"| --- |{' ---: |' * 5}",
         ]
-        for kind in ATTACKS:
+        for case in ATTACKS:
             cells = [
-                _cell([run["attacks"][kind][how][part] for run in attacks])
+                _cell([run["attacks"][case][how][part] for run in attacks])
                 for part in ("all", "mean")
                 for how in ("min-max", "average")
             ]
-            lines.append(f"| {kind} | {255 * _RADIUS[kind]:.0f}/255 | {' | '.join(cells)} |")
+            lines.append(f"| {case} | {255 * _RADIUS[case]:.0f}/255 | {' | '.join(cells)} |")
     docs.mkdir(parents=True, exist_ok=True)
-    atomic_write(docs / f"robust_{data.name.partition(':')[0]}.md", "\n".join(lines) + "\n")
+    atomic_write(docs / f"robust_{kind}.md", "\n".join(lines) + "\n")
 
 
 def _cell(values: list[float]) -> str:

