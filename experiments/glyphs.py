@@ -63,16 +63,20 @@ class Preset:
 
 
 class SmallNet(nn.Module):
-    """Six 3x3 convolutions of 24, 48 and 96 filters: 22 million multiplications a 32x32 picture."""
+    """Six 3x3 convolutions of 24, 48 and 96 filters: 22 million multiplications a 32x32 picture.
 
-    def __init__(self, classes: int) -> None:
+    Args:
+        width: filters of the first ones.
+    """
+
+    def __init__(self, classes: int, width: int = 24) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
-        for width in (24, 48, 96):
+        for filters in (width, 2 * width, 4 * width):
             for _ in range(2):
-                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-                channels = width
+                layers += [nn.Conv2d(channels, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+                channels = filters
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, classes)

@@ -94,6 +94,25 @@ def test_phonemes_prune_all_nets_alike(tmp_path: Path) -> None:
     assert all(0 < run["phoneme_errors"] < 10 and 0 < run["word_errors"] <= 1 for run in runs)
 
 
+def test_wide_sparse_nets_keep_as_many_weights_as_narrow_dense_ones(tmp_path: Path) -> None:
+    run("regions", tmp_path, "--seeds", "2")
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    assert len(runs) == 12 and all(each["kept_weights"] == each["budget"] for each in runs)
+    assert {each["rate"] > 1 for each in runs if each["weights"] > each["kept_weights"]} == {True}
+    text = (tmp_path / "docs" / "regions.md").read_text()
+    assert re.findall(r"^\| ([\d,]+) \| [\d.]+ \([\d.]+\) \|", text, re.MULTILINE) == ["1,666", "3,336"]
+    assert (tmp_path / "docs" / "regions.png").stat().st_size > 5000
+
+
+def test_crossings_of_gains() -> None:
+    program = "from regions import *; print([find_crossings([2, 4, 8, 16], [1, 3, -1, 1]), find_crossings([2], [1])])"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "experiments", capture_output=True, text=True, timeout=300
+    )
+    found = json.loads(result.stdout.splitlines()[0])
+    assert found == [pytest.approx([4 * 2**0.75, 8 * 2**0.5]), []]
+
+
 def test_schemes_keep_the_same_number_of_weights(tmp_path: Path) -> None:
     run("schemes", tmp_path, "--seeds", "1")
     text = (tmp_path / "docs" / "schemes.md").read_text()
