@@ -9,6 +9,7 @@ from torch_mlir import ir, passmanager
 
 from patc.diagnostics import PatcError, describe_location, first_line
 from patc.dialects.pattern import ParameterOp
+from patc.frontend.pads import keep_apart
 from patc.frontend.places import count_nan
 
 TO_LINALG = "torch-backend-to-linalg-on-tensors-backend-pipeline{allow-non-finites=true}"
@@ -33,7 +34,10 @@ def run_torch_passes(module: ir.Module, passes: Sequence[str]) -> None:
     handler = context.attach_diagnostic_handler(collect)
     try:
         with context:
-            passmanager.PassManager.parse(f"builtin.module({','.join(passes)})").run(module.operation)
+            for each in passes:
+                if each == TO_LINALG:
+                    keep_apart(module)
+                passmanager.PassManager.parse(f"builtin.module({each})").run(module.operation)
     except ir.MLIRError as error:
         message, place = errors[0] if errors else (first_line(error), "")
         raise PatcError(f"torch-mlir cannot lower the model: {message}", place) from error

@@ -102,6 +102,10 @@ class _Resize:
             assert scales is not None, "there are no sizes"
             factors = [float(scale) for scale in scales]
             exact = tuple(factor * length for factor, length in zip(factors, lengths, strict=True))
+            if (
+                writer.graph.model.producer_name == "pytorch"
+            ):  # scales there are those of PyTorch, where sizes are whole
+                exact = tuple(float(size) for size in made)
         places = "asymmetric" if is_old else _word(node, "coordinate_transformation_mode", "half_pixel")
         ends = np.zeros(2 * len(axes)) if roi is None or not len(roi) else roi
         return _Resize(
@@ -151,7 +155,7 @@ class _Resize:
         exact = np.float32(self.exact[number])
         half = (x + np.float32(0.5)) / scale - np.float32(0.5)
         if self.places == "align_corners":
-            # Enlarged, the last element lies at the end, as in PyTorch; cases of ONNX that shrink have it elsewhere.
+            # Enlarged, the last element lies at the end, as in PyTorch; ONNX's own cases that shrink have it elsewhere.
             last = np.float32(self.made[number]) if scale > 1 else exact
             return x * (length - one) / (last - one) if self.made[number] > 1 else x
         if self.places == "asymmetric":

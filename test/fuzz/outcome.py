@@ -53,6 +53,8 @@ def attempt(call: Callable[[], Any], file: str = "") -> Any:
     except BaseException as error:
         raise Fault(describe_exception(error), traceback.format_exc(limit=-8)) from error
     check_line(line, file)
+    if "made invalid IR" in line:
+        raise Fault("a pass made invalid IR", line)
     raise Refusal(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import random
 import sys
@@ -281,19 +282,37 @@ def _torch_error(network: Network, inputs: list[Tensor], dtype: str, number: int
 
 def _rounded(network: Network, narrow: torch.dtype, seed: int) -> nn.Module:
     """Return a network in float64 whose layers' results have random errors of up to a place of `narrow`: sums round more
-    than once. So have the inputs of norms, whose means are rounded: of equal numbers nothing else is left."""
+    than once. So have the means of norms: of equal numbers nothing else is left."""
     generator = torch.Generator().manual_seed(seed)
     place = torch.finfo(narrow).eps
 
-    def disturb(tensor: Any) -> Any:
-        if not isinstance(tensor, Tensor):
-            return tensor
-        return tensor * (1 + place * (2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1))
+    def errors(*shape: int) -> Tensor:
+        return place * (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
+
+    def disturb(value: Any) -> Any:
+        return value * (1 + errors(*value.shape)) if isinstance(value, Tensor) else value
+
+    def move_mean(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        rows = x.shape[: -len(module.normalized_shape)] if isinstance(module, nn.LayerNorm) else x.shape[:2]
+        if isinstance(module, nn.GroupNorm):
+            rows = (x.shape[0], module.num_groups)
+        group = x.reshape(math.prod(rows), -1)
+        off = (
+            group.mean(1, keepdim=True)
+            * errors(len(group), 1)
+            / (group.var(1, correction=0, keepdim=True) + module.eps).sqrt()
+        )
+        off = off.expand_as(group).reshape(x.shape)
+        if module.weight is not None:
+            is_last = isinstance(module, nn.LayerNorm)
+            off = off * (module.weight if is_last else module.weight.reshape(-1, *[1] * (x.dim() - 2)))
+        return output + off
 
     copied = copy.deepcopy(network).double()
     for module in copied.modules():
         if isinstance(module, _NORMS):
-            module.register_forward_pre_hook(lambda module, inputs: tuple(map(disturb, inputs)))
+            module.register_forward_hook(move_mean)
         if not any(module.children()):
             module.register_forward_hook(lambda module, inputs, output: disturb(output))
     return copied

@@ -134,6 +134,26 @@ def test_old_resizing_places_elements_at_multiples(opset: int, kind: str, tmp_pa
     assert np.asarray(found).ravel().tolist() == [0, 1, 2, 2.5, 3, 3]
 
 
+@pytest.mark.parametrize(("producer", "last"), [("pytorch", 6.0), ("backend-test", 2 * 6 / 2.5)])
+def test_corners_of_scales_that_shrink(producer: str, last: float, tmp_path: Path) -> None:
+    """Seven elements at half the scale are three to PyTorch, as to ONNX Runtime, and three and a half to ONNX's cases."""
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "Resize", ["x", "", "scales"], ["y"], mode="linear", coordinate_transformation_mode="align_corners"
+            )
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 7])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array([1, 1, 1, 0.5], np.float32), "scales")],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer), tmp_path / "a.onnx")
+    found = patc.compile(tmp_path / "a.onnx", threads=1)(np.arange(7, dtype=np.float32).reshape(1, 1, 1, 7))
+    assert np.asarray(found).ravel().tolist() == pytest.approx([0, last / 2, last])
+
+
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
 def test_integers_without_a_sign(dtype: str, tmp_path: Path) -> None:
