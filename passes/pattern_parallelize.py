@@ -7,7 +7,7 @@ becomes a function, and LLVM's time for one grows with the square of its length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch_mlir import ir
@@ -18,7 +18,6 @@ from patc.passes.ir.bodies import constant_number
 from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
-_CURRENT_CPU, _LEAVE_CPU = "patc_current_cpu", "patc_leave_cpu"  # see `patc.runtime.team`
 _LONGEST = 128  # layers of a region
 
 
@@ -29,8 +28,7 @@ class PatternParallelize(Pass):
     Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`); such loops may be the
         turns of an `scf.for`, as the steps of a recurrent layer are: threads then wait for each other in each turn.
     Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
-        number of threads that the runtime gives; the sequential ops between the loops run on thread 0. With `spread`
-        the others first leave the CPU of thread 0, should they have been woken there.
+        number of threads that the runtime gives; the sequential ops between the loops run on thread 0.
 
         scf.parallel (%i) = (%c0) to (%c2) step (%c1) { A }
         scf.parallel (%i) = (%c0) to (%c2) step (%c1) { B }
@@ -47,20 +45,16 @@ class PatternParallelize(Pass):
 
     name: ClassVar[str] = "pattern-parallelize"
 
-    spread: bool = field(default=False, metadata={"help": "call patc's runtime, for threads to leave each other's CPU"})
-
     def run(self, module: ir.Module, state: PassState) -> None:
         for function in defined_functions(module):
             loops = [op for op in top_level_ops(function) if _is_shared(op)]
             if loops:
-                for name in (*_THREAD_FUNCTIONS, *([_CURRENT_CPU] if self.spread else [])):
+                for name in _THREAD_FUNCTIONS:
                     declare_function(module, name, "i32")
-                if self.spread:
-                    declare_function(module, _LEAVE_CPU, "", ("i32", "i32"))
-                _merge(function, loops, self.spread)
+                _merge(function, loops)
 
 
-def _merge(function: Any, loops: list[Any], spread: bool) -> None:
+def _merge(function: Any, loops: list[Any]) -> None:
     block = function.regions[0].blocks[0]
     ops = list(block.operations)
     first = ops.index(loops[0])
@@ -78,16 +72,13 @@ def _merge(function: Any, loops: list[Any], spread: bool) -> None:
     for begin in range(0, len(stages), 2 * _LONGEST):  # each layer may have its time stamp behind it
         part = stages[begin : begin + 2 * _LONGEST]
         with ir.InsertionPoint(part[0][0]), function.location:
-            cpu = _call_number(_CURRENT_CPU) if spread else None
             region = _make_region(count)
         with ir.InsertionPoint(region), function.location:
-            _fill_region(part, cpu)
+            _fill_region(part)
 
 
-def _fill_region(stages: list[list[Any]], cpu: ir.Value | None) -> None:
+def _fill_region(stages: list[list[Any]]) -> None:
     number, count = (_call_number(name) for name in _THREAD_FUNCTIONS)
-    if cpu is not None:
-        func.CallOp([], _LEAVE_CPU, [cpu, number])
     thread, threads = (arith.IndexCastOp(ir.IndexType.get(), each).result for each in (number, count))
     for stage in stages:
         others_wait = not _only_takes_time(stage)

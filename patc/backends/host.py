@@ -36,7 +36,7 @@ class HostBackend(NativeBackend):
         from patc.pipeline import Pipeline
 
         chosen = {"target": options.target, "threads": options.threads, "dtype": options.dtype}
-        return Pipeline.named("host", **chosen, spread=True)
+        return Pipeline.named("host", **chosen)
 
     def default_threads(self) -> int:
         return available_threads()

@@ -13,15 +13,8 @@ declare i32 @sched_getcpu()
 declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
 
-define i32 @patc_current_cpu() {{
-  %cpu = call i32 @sched_getcpu()
-  ret i32 %cpu
-}}
-
-define void @patc_leave_cpu(i32 %cpu, i32 %thread) {{
-  %leads = icmp eq i32 %thread, 0
-  br i1 %leads, label %done, label %ask
-ask:
+; Lets the calling thread leave a CPU, if it is there and there are others that it may run on.
+define internal void @leave_cpu(i32 %cpu) noinline {{
   %own = call i32 @sched_getcpu()
   %together = icmp eq i32 %own, %cpu
   %counted = icmp ult i32 %cpu, {8 * _MASK_BYTES}

@@ -6,8 +6,8 @@ process's symbols: torch brings an OpenMP runtime of its own, and a call such as
 other one would give every thread all of the work.
 
 A team is made by the first call and kept. Calls of models for as many threads that come at the same time take turns:
-two teams on the same cores would wait for each other at each barrier. Threads wait in a loop for some microseconds,
-then in the kernel, so that they leave their cores to others between calls. A forked process makes a team of its own.
+two teams on the same cores would wait for each other at each barrier. Threads wait in a loop for 0.4 ms, then in
+the kernel, so that they leave their cores to others between calls. A forked process makes a team of its own.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from patc.runtime.team_objects import OBJECTS
 # What MLIR's OpenMP dialect and `pattern-parallelize` call.
 ENTRY_POINTS = (
     *("__kmpc_barrier", "__kmpc_fork_call", "__kmpc_global_thread_num", "__kmpc_push_num_threads"),
-    *("omp_get_num_threads", "omp_get_thread_num", "patc_current_cpu", "patc_leave_cpu"),
+    *("omp_get_num_threads", "omp_get_thread_num"),
 )
 # What the C library has to have.
 LIBRARY_FUNCTIONS = (
     *("getpid", "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setdetachstate"),
     *("pthread_attr_setstacksize", "pthread_create", "pthread_getspecific", "pthread_key_create"),
-    *("pthread_setspecific", "sched_getaffinity", "sched_getcpu", "sched_setaffinity", "syscall"),
+    *("pthread_setspecific", "sched_getaffinity", "sched_getcpu", "sched_setaffinity", "sched_yield", "syscall"),
 )
 _STACK_BYTES = 4 << 20  # some C libraries give threads 128 KB
-# Number of the system call futex, what tells the core that it waits, and how often that takes about 0.1 ms.
+# Number of the system call futex, what tells the core that it waits, and how often that takes about 0.4 ms: that is
+# longer than a CPU takes to wake up from idling.
 _MACHINES = {
-    "x86_64": (202, "call void @llvm.x86.sse2.pause()", 4096),
-    "aarch64": (98, "call void @llvm.aarch64.hint(i32 1)", 65536),
+    "x86_64": (202, "call void @llvm.x86.sse2.pause()", 16384),
+    "aarch64": (98, "call void @llvm.aarch64.hint(i32 1)", 262144),
 }
 _WAIT, _WAKE = 128, 129  # of this process alone
 
@@ -80,9 +81,9 @@ def team_text(architecture: str) -> str:
     return waiting + _REGION + _MAKING.format(stack=_STACK_BYTES) + LINUX_PLACEMENT
 
 
-# A word that threads wait for: its value, and how many sleep until it changes.
+# A word that threads wait for: its value, how many sleep until it changes, and the CPU of the one that woke them last.
 _WAITING = """\
-%word = type {{ i32, i32, [14 x i32] }}
+%word = type {{ i32, i32, i32, [13 x i32] }}
 @lock = internal global %word zeroinitializer, align 64
 @start = internal global %word zeroinitializer, align 64
 @phase = internal global %word zeroinitializer, align 64
@@ -98,6 +99,7 @@ _WAITING = """\
 
 declare i64 @syscall(i64, ...)
 declare i32 @getpid()
+declare i32 @sched_yield()
 declare i32 @pthread_attr_init(ptr)
 declare i32 @pthread_attr_setstacksize(ptr, i64)
 declare i32 @pthread_attr_setdetachstate(ptr, i32)
@@ -128,12 +130,20 @@ sleep:
   %less = atomicrmw sub ptr %sleepers, i32 1 seq_cst
   %now = load atomic i32, ptr %word acquire, align 4
   %still = icmp eq i32 %now, %old
-  br i1 %still, label %sleep, label %done
+  br i1 %still, label %sleep, label %awake
+awake:
+  %woken = icmp eq i64 %slept, 0
+  br i1 %woken, label %leave, label %done
+leave:
+  %place = getelementptr i32, ptr %word, i64 2
+  %cpu = load atomic i32, ptr %place monotonic, align 4
+  call void @leave_cpu(i32 %cpu)
+  br label %done
 done:
   ret void
 }}
 
-; Changes a word and wakes those that sleep until then.
+; Changes a word and wakes those that sleep until then: those that the kernel puts behind this thread run now, and move.
 define internal void @set(ptr %word, i32 %value) {{
   store atomic i32 %value, ptr %word seq_cst, align 4
   %place = getelementptr i32, ptr %word, i64 1
@@ -141,7 +151,11 @@ define internal void @set(ptr %word, i32 %value) {{
   %none = icmp eq i32 %sleepers, 0
   br i1 %none, label %done, label %rouse
 rouse:
+  %cpu = call i32 @sched_getcpu()
+  %waker = getelementptr i32, ptr %word, i64 2
+  store atomic i32 %cpu, ptr %waker monotonic, align 4
   %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 {wake}, i32 2147483647)
+  %yielded = call i32 @sched_yield()
   br label %done
 done:
   ret void

@@ -95,7 +95,8 @@ class Memory:
         images, channels = memory_shape(value.type)[:2]
         planes = (images - 1) * memory_shape(part.root.type)[1] + channels
         type_ = flat_type(planes * Layout.of(value.type).plane, element)
-        return memref.ViewOp(type_, self._roots[part.root], start, []).result
+        with self._in_function():
+            return memref.ViewOp(type_, self._roots[part.root], start, []).result
 
     def buffer(self, value: ir.Value) -> Buffer:
         """Return the buffer of an activation, or of a constant in its place.
@@ -119,12 +120,24 @@ class Memory:
         if key not in self._constants:
             label = ".".join(part for part in (name or "constant", role) if part)
             symbol, type_ = self.kernels.add_global(label, array, inline=name is None)
-            self._constants[key] = memref.GetGlobalOp(type_, symbol).result
+            with self._in_function():
+                self._constants[key] = memref.GetGlobalOp(type_, symbol).result
         return self._constants[key]
 
     def allocate(self, elements: int, element: ir.Type) -> ir.Value:
-        """Return new memory."""
-        return memref.AllocOp(flat_type(elements, element), [], []).result
+        """Return new memory, which is there to the end of the function."""
+        with self._in_function():
+            return memref.AllocOp(flat_type(elements, element), [], []).result
+
+    def _in_function(self) -> ir.InsertionPoint:
+        """Return where code is written now or, in a loop, the place in front of that."""
+        now = ir.InsertionPoint.current
+        if now.block == self.block:
+            return now
+        loop = now.block.owner.operation
+        while loop.block != self.block:
+            loop = loop.parent.operation
+        return ir.InsertionPoint(loop)
 
     def allocate_zero(self, element: ir.Type) -> ir.Value:
         """Return memory of one element, zero when the function starts."""

@@ -1,11 +1,4 @@
 // RUN: patc-opt --pattern-parallelize --split-input-file %s | filecheck %s
-// RUN: patc-opt --pattern-parallelize=spread --split-input-file %s | filecheck %s --check-prefix=SPREAD
-
-// SPREAD-LABEL: func.func @merges_loops
-// SPREAD:         %[[CPU:.*]] = call @patc_current_cpu()
-// SPREAD:         omp.parallel
-// SPREAD:           %[[NUMBER:.*]] = func.call @omp_get_thread_num()
-// SPREAD:           func.call @patc_leave_cpu(%[[CPU]], %[[NUMBER]])
 
 // One region for both loops; each thread takes its turns, and all wait between the loops.
 

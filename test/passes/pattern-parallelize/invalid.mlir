@@ -1,4 +1,4 @@
 // RUN: not patc-opt --pattern-parallelize=threads=2 %s 2>&1 | filecheck %s
 
-// CHECK: pass 'pattern-parallelize' has no option 'threads'; did you mean 'spread'?
+// CHECK: pass 'pattern-parallelize' has no option 'threads'
 func.func private @nothing()
