@@ -46,10 +46,9 @@ def _scattered(pad: Any) -> ir.Value | None:
     """Return the result of a pad with zeros as scatters of its operand, one for each axis; None of others, and where
     sizes or pads are not known, or cut off."""
     x, pads, value = pad.operands
-    known = _sizes(x.type), _sizes(pad.result.type), [_value(each) for each in pads.owner.operands]
-    if _value(value) != 0 or None in known or any(not isinstance(each, int) or each < 0 for each in known[2]):
+    sizes, around = _sizes(x.type), [_value(each) for each in pads.owner.operands]
+    if _value(value) != 0 or sizes is None or any(not isinstance(each, int) or each < 0 for each in around):
         return None
-    sizes, _, around = known
     element = str(x.type).rsplit(",", 1)[1].rstrip(">")
     if element not in _TYPES:
         return None
