@@ -111,7 +111,7 @@ def compile_model(
     if streaming:
         model, example_inputs = take_states(model, example_inputs, dynamic_batch)
 
-    counter = None if zeros is None else _zero_counter(zeros, dynamic_batch, shapes)
+    counter = find_counter(zeros, dynamic_batch, shapes)
 
     def program_of(folder: Any, report: Report | None) -> tuple[Program, list[Diagnostic]]:
         instruments = SaveIr.into(folder)
@@ -125,14 +125,19 @@ def compile_model(
     return find_backend(program.backend).load(program, diagnostics)
 
 
-def _zero_counter(
+def find_counter(
     zeros: Any, dynamic_batch: bool, shapes: Sequence[Any]
-) -> Callable[[Sequence[TensorInfo]], Calibrate]:
+) -> Callable[[Sequence[TensorInfo]], Calibrate] | None:
     """Return what counts zeros for a model of given inputs; see `compile_model`.
 
     Args:
-        zeros: samples, or a function that returns them for such inputs.
+        zeros: samples, or a function that returns them for such inputs; None to count nothing.
+
+    Raises:
+        PatcError: the model is for several shapes.
     """
+    if zeros is None:
+        return None
     if dynamic_batch or shapes:
         found = "dynamic_batch" if dynamic_batch else "shapes"
         raise PatcError(f"expected zeros or {found}, got both: samples are of one shape")

@@ -31,7 +31,7 @@ from patc.codegen.c_interface import (
     padded_weights,
 )
 from patc.codegen.entry_points import entry_points, weights_section
-from patc.compiler import Report, compile_program, take_states
+from patc.compiler import Report, compile_program, find_counter, take_states
 from patc.diagnostics import Diagnostic, PatcError
 from patc.files import AnyPath, Data, atomic_write_all, write_folder
 from patc.frontend import ExampleInputs
@@ -133,13 +133,14 @@ def compile_library(
     dynamic_batch: bool = False,
     streaming: bool = False,
     shapes: Sequence[Any] = (),
+    zeros: Any = None,
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
 ) -> Library:
     """Compile a model to a library for C.
 
     Args:
-        model, example_inputs, tune, dtype, streaming, shapes, report, save_ir: as for `patc.compile`.
+        model, example_inputs, tune, dtype, streaming, shapes, zeros, report, save_ir: as for `patc.compile`.
         name: what the model is called; functions, constants and files get the C identifier that is made of it.
         target: "host", "x86-64-v3", "x86-64-v4", "aarch64-linux" or "aarch64-android"; where it is not the default
             one, the CPU that schedules are chosen for behind a colon, as in "aarch64-linux:cortex-a55".
@@ -155,12 +156,13 @@ def compile_library(
     require_library(options.target)
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
+    counter = find_counter(zeros, dynamic_batch, shapes)
     if streaming:
         model, example_inputs = take_states(model, example_inputs, dynamic_batch)
     backend = _LibraryBackend()
     instruments = SaveIr.into(save_ir)
     program, diagnostics = compile_program(
-        model, example_inputs, options, report, backend, dynamic_batch, shapes, instruments
+        model, example_inputs, options, report, backend, dynamic_batch, shapes, instruments, counter
     )
     machine = options.target
     interface = describe_interface(

@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         raise PatcError(f"expected --emit patc, so, obj, asm or llvm together with --dynamic-batch, got {args.emit}")
     if args.streaming and (write is _emit_spirv or args.emit.startswith(MLIR_PREFIX)):
         raise PatcError(f"expected --emit patc, so, obj, asm or llvm together with --streaming, got {args.emit}")
+    if args.zeros is not None and args.emit.startswith(MLIR_PREFIX):
+        raise PatcError(f"expected --emit patc, so, obj, asm, llvm or spirv together with --zeros, got {args.emit}")
     if write is not None:
         _check_target(args)
         write(args, place)
@@ -237,6 +239,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     from patc.library import compile_library
     from patc.targets import get_target
     from patc.tools.console import compilation_progress
+    from patc.tools.samples import find_samples
 
     start = time.perf_counter()
     tune, dtype = args.tune or "cost", args.dtype or "f32"
@@ -262,6 +265,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             dynamic_batch=args.dynamic_batch,
             streaming=args.streaming,
             shapes=loaded.shapes,
+            zeros=None if args.zeros is None else find_samples(args.zeros),
             report=report,
             save_ir=args.save_ir,
         )

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     arguments.ir_folder(folder)
     if args.streaming:
         raise PatcError("expected no --streaming: one call is debugged, got it", args.model)
+    if args.zeros is not None:
+        raise PatcError("expected no --zeros: what is debugged is compiled without samples, got it", args.model)
     if args.dynamic_batch:
         raise PatcError("expected no --dynamic-batch: one batch is debugged, got it", args.model)
     from patc.debugging.numbers import Fault

@@ -13,6 +13,7 @@ import patc
 from patc.diagnostics import PatcError
 from patc.dialects.schedules import Zeros
 from patc.explain.build import make_report
+from patc.library import compile_library
 
 
 class Net(nn.Module):
@@ -65,6 +66,12 @@ def test_zeros_are_those_that_pytorch_sees(compiled: patc.CompiledModel) -> None
 def test_without_samples_nothing_is_known() -> None:
     model = patc.compile(Net().eval(), (samples()[0],), threads=1)
     assert all(layer.zeros is None and layer.algorithm != "zero-skip" for layer in model.layers)
+
+
+def test_libraries_skip_zeros_too() -> None:
+    given = samples()
+    library = compile_library(Net().eval(), (given[0],), name="net", target="x86-64-v4", zeros=given)
+    assert {layer.name: layer.algorithm for layer in library.program.layers}["second"] == "zero-skip"
 
 
 def test_it_is_saved(compiled: patc.CompiledModel, tmp_path: Path) -> None:

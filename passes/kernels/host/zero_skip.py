@@ -26,7 +26,7 @@ from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.row_ends import finish_rows
 
 _AHEAD = 16  # elements whose weights are on their way
-_LEAST_ZEROS = 1 / 16  # of a row's elements, for which it is worth leaving the stream
+_LEAST_ZEROS = 1 / 8  # of a row's elements, for which it is worth leaving the stream
 
 
 @dataclass(frozen=True)

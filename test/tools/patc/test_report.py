@@ -347,6 +347,13 @@ def test_zeros_are_counted_in_samples(tmp_path: Path, capfd: pytest.CaptureFixtu
     jsonschema.validate(values, json.loads((ROOT / "docs/report.schema.json").read_text()))
     assert values["models"][0]["nets"][0]["layers"][-1]["layer"]["zeros"]["inputs"] > 0.4
     capfd.readouterr()
+    for words, message in (
+        (["compile", model, *data, "--emit", "mlir@schedule", "-o", str(tmp_path / "a.mlir")], "so, obj, asm, llvm or"),
+        (["debug", model, *data], "expected no --zeros: what is debugged is compiled without samples"),
+    ):
+        assert main(words) == 1 and message in capfd.readouterr().err
+    assert main(["compile", model, *data, "--emit", "asm", "-o", str(tmp_path / "a.s")]) == 0
+    capfd.readouterr()
     assert main(["report", found, *data[:2]]) == 1
     assert "expected a model to compile together with --zeros" in capfd.readouterr().err
 
