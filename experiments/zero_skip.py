@@ -24,7 +24,7 @@ from patc.bench.timing import Repeated, take_turns
 SIZES = ((25088, 4096), (4096, 4096), (2048, 2048), (1024, 1024), (512, 2048), (512, 512))  # inputs, outputs
 ZEROS = (0.0, 0.5, 0.75, 0.9)
 _TOLD = 0.75
-_CALLS = {True: 15, False: 200}  # by whether a layer is large
+_CALLS = {True: 40, False: 300}  # by whether a layer is large
 
 
 def _inputs(size: int, zeros: float) -> torch.Tensor:
