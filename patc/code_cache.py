@@ -1,7 +1,8 @@
 """Compiled models that the command line made before, kept in the user's cache folder.
 
 An entry is found by all that decides about the code but the files that were read, and counts where each of these has
-the bytes that it had. It is two files: what `CompiledModel.save` wrote, and a text with the files and the remarks.
+the bytes that it had; that of a module by what was imported of it. It is two files: what `CompiledModel.save` wrote,
+and a text with the files and the remarks.
 """
 
 from __future__ import annotations

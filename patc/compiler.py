@@ -30,7 +30,7 @@ from patc.runtime.artefact import digest_weights
 from patc.runtime.description import describe, interface
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import Program, TensorInfo
-from patc.sources import Source, import_source
+from patc.sources import Source, digest_sources, import_source
 from patc.targets import Target, get_target
 
 Report = Callable[[str, int, int], None]
@@ -177,13 +177,7 @@ def compile_program(
         calibrate: returns what finds the ranges of activations, of a model with such inputs; see `PassState`.
     """
     backend = backend or find_backend(options.target.backend)
-    if dynamic_batch:
-        from patc.frontend.batching import any_batch
-
-        model, example_inputs = any_batch(model, example_inputs)
-    entries = entry_inputs(model, example_inputs, shapes)
-    if dynamic_batch:
-        entries = with_blocks(entries)
+    model, example_inputs, entries = _entries(model, example_inputs, dynamic_batch, shapes)
     pipeline = backend.pipeline(options)
     done, steps = 0, len(entries) * (len(pipeline.passes) + 1) + 1
 
@@ -218,6 +212,35 @@ def compile_program(
     if dynamic_batch and isinstance(model, (str, os.PathLike)):
         _require_images_alone(program, model, example_inputs, options)
     return program, diagnostics
+
+
+def _entries(
+    model: Any, example_inputs: ExampleInputs, dynamic_batch: bool, shapes: Sequence[Any]
+) -> tuple[Any, ExampleInputs, list[ExampleInputs]]:
+    """Return what is compiled: a model, its example inputs, and those of each entry of its code."""
+    if not dynamic_batch:
+        return model, example_inputs, entry_inputs(model, example_inputs, shapes)
+    from patc.frontend.batching import any_batch
+
+    model, example_inputs = any_batch(model, example_inputs)
+    return model, example_inputs, with_blocks(entry_inputs(model, example_inputs, shapes))
+
+
+@compiling()
+def digest_model(
+    model: Any,
+    example_inputs: ExampleInputs = None,
+    *,
+    dynamic_batch: bool = False,
+    streaming: bool = False,
+    shapes: Sequence[Any] = (),
+) -> str:
+    """Return the digest of what is imported of a model: with the options it decides about the code. For the arguments
+    and errors see `compile_model`."""
+    if streaming:
+        model, example_inputs = take_states(model, example_inputs, dynamic_batch)
+    model, _, entries = _entries(model, example_inputs, dynamic_batch, shapes)
+    return digest_sources(import_source(model, inputs, make_context()) for inputs in entries)
 
 
 def _import(

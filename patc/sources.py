@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch_mlir import ir
 
 from patc.codegen.program import find_main
@@ -60,6 +63,20 @@ def import_source(model: Any, example_inputs: ExampleInputs, context: ir.Context
     source = _torch_source(import_model(model, example_inputs, context))
     _require_elements(source)
     return source
+
+
+def digest_sources(sources: Iterable[Source]) -> str:
+    """Return the SHA-256 of all that sources hold: text with the places of its code, weights, names and structure."""
+    digest = hashlib.sha256()
+    for source in sources:
+        text = source.module.operation.get_asm(enable_debug_info=True)
+        outside = (source.inputs, source.outputs, source.structure, source.dynamic_batch)
+        digest.update(f"{text}\0{outside!r}\0".encode())
+        for name in source.parameters:
+            array = source.parameters[name]
+            digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _torch_source(imported: ImportedModel) -> Source:

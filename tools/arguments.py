@@ -46,11 +46,9 @@ STREAMING_HELP = "take the states of recurrent layers as inputs and return them,
 ZEROS_HELP = "samples of inputs, as for patc quantize: layers of one row skip weights where many elements are zero"
 
 PRUNING = ("compression", "connectivity", "library", "pointwise", "filter_group")
+COMPILATION = ("threads", "tune", "dtype", "dynamic_batch", "streaming", "zeros")
 # What decides, with the target, which code a model becomes.
-DECIDING = (
-    *("weights", "input_shape", "shape", *PRUNING),
-    *("threads", "tune", "dtype", "dynamic_batch", "streaming", "zeros"),
-)
+DECIDING = ("weights", "input_shape", "shape", *PRUNING, *COMPILATION)
 
 
 class Parser(argparse.ArgumentParser):

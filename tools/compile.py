@@ -114,11 +114,18 @@ def run(args: argparse.Namespace) -> int:
 def compile_arguments(
     args: argparse.Namespace, quiet: bool = False, loaded: arguments.LoadedModel | None = None
 ) -> CompiledModel:
-    """Compile the model that the arguments describe, with progress on a terminal."""
-    tune, dtype = args.tune or "cost", args.dtype or "f32"
-    arguments.check_options(args.target, dtype, tune)
-    key = None if loaded is not None else cache_key(args)
-    return kept(key, lambda: _compile(args, tune, dtype, quiet, loaded))
+    """Compile the model that the arguments describe, with progress on a terminal.
+
+    Args:
+        loaded: the model, where it was read before.
+    """
+    arguments.check_options(args.target, args.dtype or "f32", args.tune or "cost")
+    is_read = loaded is not None and not isinstance(loaded.model, Path)
+    key = None if is_read else cache_key(args)
+    if key is None and _keeps(args):
+        loaded = loaded or arguments.load_model(args)
+        key = _content_key(args, loaded, quiet)
+    return kept(key, lambda: compile_loaded(args, quiet, loaded))
 
 
 def kept(key: str | None, make: Callable[[], CompiledModel]) -> CompiledModel:
@@ -136,9 +143,10 @@ def kept(key: str | None, make: Callable[[], CompiledModel]) -> CompiledModel:
     return found
 
 
-def _compile(
-    args: argparse.Namespace, tune: str, dtype: str, quiet: bool, loaded: arguments.LoadedModel | None = None
+def compile_loaded(
+    args: argparse.Namespace, quiet: bool = False, loaded: arguments.LoadedModel | None = None
 ) -> CompiledModel:
+    """Compile a model, or the one that the arguments describe, whatever the cache has."""
     from patc.compiler import compile_model
     from patc.tools.console import compilation_progress
     from patc.tools.samples import find_samples
@@ -150,8 +158,8 @@ def _compile(
             loaded.example_inputs,
             target=args.target,
             threads=args.threads,
-            tune=tune,
-            dtype=dtype,
+            tune=args.tune or "cost",
+            dtype=args.dtype or "f32",
             dynamic_batch=args.dynamic_batch,
             streaming=args.streaming,
             shapes=loaded.shapes,
@@ -162,26 +170,50 @@ def _compile(
 
 
 def cache_key(args: argparse.Namespace, **others: Any) -> str | None:
-    """Return the key of the cache for what is to be compiled; None where it is not to be kept, as what code builds that
-    may read anything.
+    """Return the key of the cache for what is to be compiled; None where nothing is to be kept, and for what code
+    builds, which may read anything.
 
     Args:
         others: what else decides about it.
     """
-    from patc.code_cache import is_disabled, make_key
-
     is_named = args.model in arguments.MODEL_NAMES
-    is_kept = not args.no_cache and args.zeros is None and args.save_ir is None and not is_disabled()
-    if not is_kept or not (is_named or os.path.isfile(args.model)):
+    if not _keeps(args) or not (is_named or os.path.isfile(args.model)):
         return None
+    model = args.model if is_named else os.path.abspath(args.model)
+    return _make_key(args, (*arguments.DECIDING, "trust_pickle"), model=model, **others)
+
+
+def _keeps(args: argparse.Namespace) -> bool:
+    """Return whether what is compiled may come from the cache, and go there."""
+    from patc.code_cache import is_disabled
+
+    return not args.no_cache and args.zeros is None and args.save_ir is None and not is_disabled()
+
+
+def _content_key(args: argparse.Namespace, loaded: arguments.LoadedModel, quiet: bool) -> str:
+    """Return the key of the cache for a model in memory, by what torch traces of it."""
+    from patc.compiler import digest_model
+    from patc.tools.console import compilation_progress
+
+    with compilation_progress(quiet) as report:
+        report("import", 0, 1)
+        digest = digest_model(
+            loaded.model,
+            loaded.example_inputs,
+            dynamic_batch=args.dynamic_batch,
+            streaming=args.streaming,
+            shapes=loaded.shapes,
+        )
+    return _make_key(args, arguments.COMPILATION, content=digest)
+
+
+def _make_key(args: argparse.Namespace, names: Sequence[str], **others: Any) -> str:
     from patc.backends.host import available_threads
+    from patc.code_cache import make_key
     from patc.targets import get_target
 
-    given = {name: getattr(args, name) for name in (*arguments.DECIDING, "trust_pickle")}
-    model = args.model if is_named else os.path.abspath(args.model)
-    return make_key(
-        {**given, **others, "model": model, "target": get_target(args.target), "cores": available_threads()}
-    )
+    given = {name: getattr(args, name) for name in names}
+    return make_key({**given, **others, "target": get_target(args.target), "cores": available_threads()})
 
 
 def _default_format(target: str, output: str) -> str:

@@ -229,7 +229,7 @@ def _choose_tile(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 def _compile(args: argparse.Namespace, tile: tuple[int, int]) -> CompiledModel:
     """Return a model that takes and makes bytes; a file of .onnx, .mlir or .pt2 as it is."""
-    from patc.tools.compile import cache_key, compile_arguments, kept
+    from patc.tools.compile import cache_key, compile_arguments, compile_loaded, kept
 
     suffix = Path(args.model).suffix.lower()
     if suffix in arguments.MODEL_SUFFIXES and suffix != arguments.NCNN:
@@ -239,7 +239,9 @@ def _compile(args: argparse.Namespace, tile: tuple[int, int]) -> CompiledModel:
     if args.dynamic_batch or args.streaming:
         raise PatcError("expected a net of one picture, got --dynamic-batch or --streaming", args.model)
     key = cache_key(args, tile=tile, pictures=True)
-    return kept(key, lambda: compile_arguments(args, loaded=_load(args, tile)))
+    if key is None:
+        return compile_arguments(args, loaded=_load(args, tile))
+    return kept(key, lambda: compile_loaded(args, loaded=_load(args, tile)))
 
 
 def _load(args: argparse.Namespace, tile: tuple[int, int]) -> arguments.LoadedModel:

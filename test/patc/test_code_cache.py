@@ -30,13 +30,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that are compiled, and not found."""
     found: list[str] = []
-    compile_now = compile_command._compile
+    compile_now = compile_command.compile_loaded
 
-    def count(args: Any, *rest: Any) -> Any:
+    def count(args: Any, *rest: Any, **others: Any) -> Any:
         found.append(Path(args.model).name)
-        return compile_now(args, *rest)
+        return compile_now(args, *rest, **others)
 
-    monkeypatch.setattr(compile_command, "_compile", count)
+    monkeypatch.setattr(compile_command, "compile_loaded", count)
     return found
 
 
@@ -107,6 +107,75 @@ def test_weights_beside_a_model_count(
         run(capsys, "run", folder / name, "--threads", "1")
         assert compilations == [name, name]
         compilations.clear()
+
+
+_NET = """
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, json.loads(Path("sizes.json").read_text()), 3)
+        self.rnn = nn.LSTM(6, 5, batch_first=True)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x)).mean((1, 2))[:, None]
+        return self.rnn(y)[0]
+
+
+def build():
+    return Net(), torch.zeros(1, 3, 8, 8)
+"""
+
+
+def test_what_code_builds_counts_by_its_graph_and_weights(
+    folder: Path, compilations: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions may read anything: a file that nobody knows of, and what a graph keeps of a module's code."""
+    monkeypatch.chdir(folder)
+    (folder / "sizes.json").write_text("4")
+    (folder / "net.py").write_text(_NET)
+    words = ("run", "net.py:build", "--threads", "1")
+    first = run(capsys, *words)
+    assert run(capsys, *words) == first
+    (folder / "net.py").write_text(f"{_NET}\nunrelated = 1\n")
+    assert run(capsys, *words) == first
+    assert len(compilations) == 1
+    changes = {
+        "sizes.json": "5",
+        "net.py": _NET.replace("torch.relu", "torch.sigmoid"),
+        "./net.py": _NET.replace("[0]\n", '[0], {"twice": y}\n'),  # other outputs of the same layers
+    }
+    for number, (name, text) in enumerate(changes.items(), 2):
+        (folder / name).write_text(text)
+        run(capsys, *words)
+        assert len(compilations) == number
+    for number, option in enumerate(("--streaming", "--dynamic-batch", "--shape x=1x3x9x8"), 5):
+        for _ in range(2):
+            run(capsys, *words, *option.split())
+        assert len(compilations) == number
+    run(capsys, *words, "--no-cache")
+    assert len(compilations) == number + 1
+
+
+def test_modules_that_were_read_count_by_their_content(
+    folder: Path, compilations: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pruned program, and what is checked afterwards: the file is read before the cache is asked."""
+    words = ("run", folder / "net.pt2", "--threads", "1", "--check-finite")
+    for options in ((), ("--connectivity", "2")):
+        for _ in range(2):
+            run(capsys, *words, *options)
+    assert len(compilations) == 2
+    _export(folder / "net.pt2", 1)
+    for options in ((), ("--connectivity", "2")):
+        run(capsys, *words, *options)
+    assert len(compilations) == 4
 
 
 def test_damaged_entries_are_made_again(
