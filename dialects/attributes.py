@@ -13,6 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Dialect
 
 MAX_TAPS = 63  # a pattern's mask is an i64
+MAX_ELEMENTS = 1 << 40  # of a tensor with its halo
 
 
 class PatternDialect(Dialect, name="pattern"):
@@ -224,6 +225,35 @@ class LayoutAttr(PatternDialect.Attribute, name="layout"):
     """
 
     fields: Any
+
+    def find_violation(self, tensor: Any) -> str | None:
+        """Return the rule that it breaks as the layout of a ranked tensor; None where it is one."""
+        if tensor.rank != 4:
+            return "a tensor of rank 4 with #pattern.layout"
+        values = self.fields.maybe_downcast()
+        found = {item.name: item.attr for item in values} if isinstance(values, ir.DictAttr) else {}
+        if found.keys() != _LAYOUT_FIELDS.keys() or not all(
+            isinstance(found[name], kind) for name, kind in _LAYOUT_FIELDS.items()
+        ):
+            return "#pattern.layout with fill, halo, phases, plane and row"
+        if len(found["halo"]) != 4 or min(found["halo"]) < 0 or found["fill"].value not in ("zero", "lowest"):
+            return "#pattern.layout with a halo of 4 sizes of 0 or more, filled with zero or lowest"
+        layout, (height, width) = Layout.from_attr(self), tensor.shape[2:]
+        if layout.phases < 1 or layout.row < 1 or layout.pitch < layout.left + width:
+            return f"#pattern.layout with rows of {layout.left} + {width} elements or more"
+        rows, most = layout.top + height + layout.bottom, MAX_ELEMENTS // (tensor.shape[0] * tensor.shape[1] or 1)
+        if not rows * layout.pitch <= layout.plane <= most:
+            return f"#pattern.layout with a plane of {rows} x {layout.pitch} to {most} elements"
+        return None
+
+
+_LAYOUT_FIELDS = {
+    "fill": ir.StringAttr,
+    "halo": ir.DenseI64ArrayAttr,
+    "phases": ir.IntegerAttr,
+    "plane": ir.IntegerAttr,
+    "row": ir.IntegerAttr,
+}
 
 
 class ScheduleAttr(PatternDialect.Attribute, name="schedule"):

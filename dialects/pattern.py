@@ -45,6 +45,7 @@ from patc.dialects.rules import (
     verify_activation,
     verify_bias,
     verify_convolution,
+    verify_counting,
     verify_divisor,
     verify_format,
     verify_integers,
@@ -381,6 +382,7 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
           uncounted_pads = array<i64: 1, 1>} : (tensor<1x8x8x8xf32>) -> tensor<1x8x5x5xf32>
 
     Verifier:
+        'pattern.avg_pool2d' op expected 'count_include_pad' to be true or false, got <value>
         'pattern.avg_pool2d' op expected 'divisor' to be a finite f32 other than 0, got <value>
         'pattern.avg_pool2d' op expected 'uncounted_pads' to be array<i64> of 2 values of 0 or more, got <value>
         'pattern.avg_pool2d' op expected 'uncounted_pads' of <bottom>, <right> or less, the padding, got <value>
@@ -393,7 +395,7 @@ class AvgPool2dOp(_PoolOp, name="avg_pool2d", traits=[Pure]):
 
     @when_complete
     def verify_invariants(self) -> bool:
-        return verify_pool(self) and verify_divisor(self) and verify_uncounted_pads(self)
+        return verify_pool(self) and verify_counting(self) and verify_divisor(self) and verify_uncounted_pads(self)
 
 
 class _BinaryOp(PatternDialect.Operation):

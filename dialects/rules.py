@@ -8,7 +8,14 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
-from patc.dialects.attributes import ActivationAttr, ClampAttr, ExplanationAttr, ScheduleAttr, WeightFormatAttr
+from patc.dialects.attributes import (
+    ActivationAttr,
+    ClampAttr,
+    ExplanationAttr,
+    LayoutAttr,
+    ScheduleAttr,
+    WeightFormatAttr,
+)
 from patc.dialects.joins import FUNCTIONS
 from patc.dialects.quantised import Quantisation, QuantisedType
 
@@ -134,6 +141,12 @@ def verify_pool(op: Any) -> bool:
     return rule(op, channels == made, f"{channels} result channels", made) and verify_activation(op)
 
 
+def verify_counting(op: Any) -> bool:
+    """Check whether an average pool says what it counts."""
+    attr = op.attributes["count_include_pad"]
+    return rule(op, isinstance(attr, ir.BoolAttr), "'count_include_pad' to be true or false", attr)
+
+
 def verify_divisor(op: Any) -> bool:
     """Check the divisor of an average pool, where it has one."""
     if "divisor" not in op.attributes:
@@ -252,6 +265,10 @@ def when_complete(verify: Callable[[Any], bool]) -> Callable[[Any], bool]:
             element = value.type.element_type
             violation = element.find_violation() if isinstance(element, QuantisedType) else None
             if violation is not None and not rule(op, False, violation, element):
+                return False
+            layout = value.type.encoding
+            violation = layout.find_violation(value.type) if isinstance(layout, LayoutAttr) else None
+            if violation is not None and not rule(op, False, violation, value.type):
                 return False
         return _verify_quantised_tensors(op) and _verify_schedule(op) and verify(op)
 

@@ -36,7 +36,7 @@ from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.division import FILTERS, ROWS, Division
 from patc.passes.layers.registry import kind_of
-from patc.targets import Target
+from patc.targets import MOST_THREADS, Target
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class PatternSchedule(Pass):
     name: ClassVar[str] = "pattern-schedule"
 
     target: str = field(default="", metadata={"help": OVERRIDE})
-    threads: int = field(default=1, metadata={"help": "threads to divide each layer among", "minimum": 1})
+    threads: int = field(
+        default=1, metadata={"help": "threads to divide each layer among", "minimum": 1, "maximum": MOST_THREADS}
+    )
 
     def run(self, module: ir.Module, state: PassState) -> None:
         target, images = target_of(module, self.target), most_images(module)
@@ -320,7 +322,8 @@ def _rank_algorithms(found: Sequence[Candidate]) -> tuple[Alternative, ...]:
 
 def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -> Alternative:
     kept = None if candidate.kept_cycles is None else round(candidate.kept_cycles)
-    return Alternative(candidate.schedule, round(candidate.cycles), candidate.cost / best.cost, seconds, kept)
+    ratio = candidate.cost / best.cost if best.cost else 1.0  # arrays that are no constants hold no kernels
+    return Alternative(candidate.schedule, round(candidate.cycles), ratio, seconds, kept)
 
 
 def _amount(way: Alternative) -> str:

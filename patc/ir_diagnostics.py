@@ -17,6 +17,8 @@ _SEVERITIES: dict[Any, Severity] = {
     ir.DiagnosticSeverity.NOTE: "note",
 }
 
+MOST_CHARACTERS = 2000  # of a message of MLIR
+
 
 class IRError(PatcError):
     """An error that MLIR reported; its message and location are those of the first one.
@@ -42,7 +44,7 @@ def mlir_errors(explain: Callable[[str], str] = str) -> Iterator[None]:
         yield
     except ir.MLIRError as error:
         found = [item for info in error.error_diagnostics for item in flatten(info)]
-        first, *rest = found or [Diagnostic("error", one_line(str(error)))]
+        first, *rest = found or [Diagnostic("error", shorten(one_line(str(error))))]
         raise IRError([Diagnostic("error", explain(first.message), first.location), *rest]) from None
 
 
@@ -79,7 +81,7 @@ def flatten(diagnostic: Any) -> list[Diagnostic]:
     # The bindings give a plain `Location` here; this one is of the class that knows its parts.
     location = ir.Location.from_attr(diagnostic.location.attr, diagnostic.location.context)
     # MLIR's advice is to use options that patc's tools do not have.
-    message = one_line(diagnostic.message).partition(". If this is intended, please ")[0]
+    message = shorten(one_line(diagnostic.message).partition(". If this is intended, please ")[0])
     found = [Diagnostic(_SEVERITIES[diagnostic.severity], message, location)]
     for note in diagnostic.notes:
         if not note.message.startswith("see current operation"):
@@ -90,3 +92,9 @@ def flatten(diagnostic: Any) -> list[Diagnostic]:
 def one_line(text: str) -> str:
     """Return `text` with every run of blanks and line ends made one blank."""
     return " ".join(text.split())
+
+
+def shorten(text: str) -> str:
+    """Return `text` without its middle where it is longer than a screen, as messages are that print an op with its
+    regions."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 200]} ... {text[-200:]}"

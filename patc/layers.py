@@ -141,7 +141,7 @@ def _scheduled_ops(module: ir.Module) -> Iterator[Any]:
 def _report(op: Any, state: PassState) -> LayerReport:
     from patc.diagnostics import layer_name, source_line
     from patc.passes.ir.functions import describe_call
-    from patc.passes.ir.records import read_record
+    from patc.passes.ir.records import read_cycles, read_record
     from patc.passes.ir.zeros import read_zeros
     from patc.passes.layers.registry import kind_of
 
@@ -169,7 +169,7 @@ def _report(op: Any, state: PassState) -> LayerReport:
         kept_weights=work.kept_weights,
         flops=work.flops,
         moved_bytes=_moved_bytes(op),
-        predicted_cycles=op.attributes["cycles"].value if "cycles" in op.attributes and not is_changed else 0,
+        predicted_cycles=0 if is_changed else read_cycles(op),
         kernels=_kept_kernels(op, state),
         dtype=_dtype(op),
         zeros=read_zeros(op),

@@ -10,10 +10,11 @@ from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.records import read_record
-from patc.targets import Target
+from patc.targets import MOST_THREADS, Target
 
 Site = TypeVar("Site")
 AnyAlgorithm = TypeVar("AnyAlgorithm", bound="Algorithm[Any]")
+_MOST_SUMS = 64  # registers hold fewer
 
 
 class Algorithm(abc.ABC, Generic[Site]):
@@ -94,4 +95,9 @@ def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) ->
         wanted, given = ("".join(f", {name} {part}" for name, part in parts.items()) for parts in (fixed, found))
         expected = f"a schedule with algorithm {' or '.join(known) or 'none'}{wanted}"
         raise fail(op, expected, f"'{schedule.algorithm}'{given}")
+    if "lanes" not in fixed and schedule.lanes < 2:
+        raise fail(op, "a schedule with lanes of 2 or more", schedule.lanes)
+    for name, most in (("threads", MOST_THREADS), ("sums", _MOST_SUMS)):
+        if (number := getattr(schedule, name)) > most:
+            raise fail(op, f"a schedule with {name} of {most} or less", number)
     return known[schedule.algorithm], schedule

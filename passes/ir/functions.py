@@ -11,6 +11,7 @@ from torch_mlir.dialects import bufferization, func
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import i1
+from patc.passes.base import fail
 from patc.passes.ir.modules import module_of
 
 ENTRY = "pattern.entry"  # marks the functions that `pattern-specialize` made, until their memory is planned
@@ -34,8 +35,17 @@ def erase_outlined(module: ir.Module) -> None:
 
 
 def describe_call(op: Any) -> list[str]:
-    """Return what a call of an outlined function computes, in words; nothing for other ops."""
-    return [word.value for word in op.attributes.get(OPS, [])]
+    """Return what a call of an outlined function computes, in words; nothing for other ops.
+
+    Raises:
+        PatcError: the attribute is no list of words.
+    """
+    found = op.attributes.get(OPS, None)
+    if found is None:
+        return []
+    if not isinstance(found, ir.ArrayAttr) or not all(isinstance(word, ir.StringAttr) for word in found):
+        raise fail(op, f"{OPS} to be a list of words", found)
+    return [word.value for word in found]
 
 
 def find_callee(op: Any) -> Any:

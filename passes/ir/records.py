@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_mlir import ir
+
 from patc.dialects.schedules import AnyRecord, Choice, Schedule
 from patc.passes.base import fail
 
@@ -23,3 +25,17 @@ def read_record(op: Any, kind: type[AnyRecord]) -> AnyRecord:
         return kind.from_attr(attr)
     except ValueError:
         raise fail(op, f"'{name}' as pattern-schedule writes it", attr) from None
+
+
+def read_cycles(op: Any) -> int:
+    """Return the modelled cycles of an op; 0 where `pattern-schedule` wrote none.
+
+    Raises:
+        PatcError: the attribute is no number.
+    """
+    attr = op.operation.attributes.get("cycles", None)
+    if attr is None:
+        return 0
+    if not isinstance(attr, ir.IntegerAttr):
+        raise fail(op, "'cycles' as pattern-schedule writes it", attr)
+    return int(attr.value)

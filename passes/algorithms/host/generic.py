@@ -29,6 +29,7 @@ from patc.passes.generic.starts import Job, with_starts
 from patc.passes.generic.transpositions import Transposed
 from patc.passes.ir.constants import is_constant, read_constant
 from patc.passes.ir.functions import find_callee
+from patc.passes.ir.records import read_cycles
 from patc.passes.kernels import generic
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.transposition import Transposition
@@ -47,10 +48,8 @@ class Generic(HostAlgorithm):
 
     def reach(self, op: Any, most: int) -> Reach:
         given = [number for number, value in enumerate(op.operands) if not is_constant(value)]
-        spent = [
-            each.attributes["cycles"].value for each in op.operation.block.operations if "cycles" in each.attributes
-        ]
-        is_small = "cycles" in op.attributes and op.attributes["cycles"].value <= _SMALL_SHARE * sum(spent)
+        spent = sum(map(read_cycles, op.operation.block.operations))
+        is_small = "cycles" in op.attributes and read_cycles(op) <= _SMALL_SHARE * spent
         return Reach.WHOLE if is_small and keeps_images(find_callee(op), given, most) else Reach.NONE
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:

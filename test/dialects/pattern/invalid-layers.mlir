@@ -334,3 +334,71 @@ func.func @resample_weights(%a: tensor<1x2x3x4xf32>, %i: tensor<2x6xi32>, %w: te
     : (tensor<1x2x3x4xf32>, tensor<2x6xi32>, tensor<2x6xi32>, tensor<1x6xf32>) -> tensor<1x2x6x6xf32>
   return
 }
+
+// -----
+
+// Layouts: what a plane has to hold.
+
+func.func @layout_fields(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with fill, halo, phases, plane and row}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{halo = array<i64: 0, 0, 0, 0>}>>
+  return
+}
+
+// -----
+
+func.func @layout_kinds(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with fill, halo, phases, plane and row}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{fill = "zero", halo = array<i64: 0, 0, 0, 0>, phases = 1 : i64, plane = "64", row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @layout_halo(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with a halo of 4 sizes of 0 or more, filled with zero or lowest}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{fill = "zero", halo = array<i64: 0, -1, 0, 0>, phases = 1 : i64, plane = 64 : i64, row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @layout_row(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with rows of 1 + 8 elements or more}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{fill = "zero", halo = array<i64: 0, 1, 0, 0>, phases = 1 : i64, plane = 64 : i64, row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @layout_phases(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with rows of 0 + 8 elements or more}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{fill = "zero", halo = array<i64: 0, 0, 0, 0>, phases = 0 : i64, plane = 64 : i64, row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @layout_plane(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.relayout' op expected #pattern.layout with a plane of 9 x 8 to 549755813888 elements}}
+  %y = "pattern.relayout"(%x) : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32, #pattern.layout<{fill = "lowest", halo = array<i64: 1, 0, 0, 0>, phases = 1 : i64, plane = 64 : i64, row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @layout_rank(%x: tensor<2x8xf32>) {
+  // expected-error @below {{'pattern.activate' op expected a tensor of rank 4 with #pattern.layout}}
+  %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<2x8xf32>)
+    -> tensor<2x8xf32, #pattern.layout<{fill = "zero", halo = array<i64: 0, 0, 0, 0>, phases = 1 : i64, plane = 64 : i64, row = 8 : i64}>>
+  return
+}
+
+// -----
+
+func.func @counted_pads(%x: tensor<1x2x8x8xf32>) {
+  // expected-error @below {{'pattern.avg_pool2d' op expected 'count_include_pad' to be true or false, got 1 : i64}}
+  %y = "pattern.avg_pool2d"(%x) {count_include_pad = 1 : i64, dilations = array<i64: 1, 1>, kernel = array<i64: 8, 8>,
+    pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
+  return
+}

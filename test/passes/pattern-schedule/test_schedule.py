@@ -240,8 +240,8 @@ def test_a_machine_with_narrower_vectors_is_not_faster() -> None:
     ("options", "message"),
     [
         ({"target": "pdp11"}, "expected a target of host, .*, got 'pdp11'"),
-        ({"threads": 0}, "'threads' to be an integer of 1 or more, got 0"),
-        ({"threads": True}, "'threads' to be an integer of 1 or more, got True"),
+        ({"threads": 0}, "'threads' to be an integer from 1 to 1024, got 0"),
+        ({"threads": True}, "'threads' to be an integer from 1 to 1024, got True"),
     ],
 )
 def test_bad_options(options: dict[str, object], message: str) -> None:

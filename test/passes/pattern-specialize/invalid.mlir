@@ -133,3 +133,30 @@ module attributes {pattern.images = "many"} {
     return %y : tensor<4x4xf32>
   }
 }
+
+// -----
+
+func.func @schedule_lanes(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected a schedule with lanes of 2 or more, got 1}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", columns = 8, filters = 1, lanes = 1, rows = 1, split = "rows", sums = 1, threads = 1}>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+func.func @schedule_threads(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected a schedule with threads of 1024 or less, got 2147483648}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", columns = 8, filters = 1, lanes = 8, rows = 1, split = "rows", sums = 1, threads = 2147483648}>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}
+
+// -----
+
+func.func @schedule_sums(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
+  // expected-error @below {{'pattern.activate' op expected a schedule with sums of 64 or less, got 65}}
+  %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", columns = 8, filters = 1, lanes = 8, rows = 1, split = "rows", sums = 65, threads = 1}>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  return %y : tensor<1x2x8x8xf32>
+}

@@ -5,7 +5,7 @@
 // of the last row of tiles) are not stored.
 
 #tile = #pattern.schedule<{algorithm = "winograd", columns = 16 : i64, filters = 2 : i64, lanes = 16 : i64, rows = 8 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
-#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 144 : i64, row = 16 : i64}>
+#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 256 : i64, row = 32 : i64}>
 
 // CHECK-LABEL: func.func @three_stages_in_one_kernel
 // CHECK:         %[[WEIGHTS:.*]] = memref.get_global @constant.winograd2 : memref<144xf32>
@@ -59,7 +59,7 @@ func.func @three_stages_in_one_kernel(%x: tensor<1x2x6x16xf32, #input>) -> tenso
 // Two threads and a single band: they share each stage, channels first, then positions, then filters.
 
 #tile = #pattern.schedule<{algorithm = "winograd", columns = 16 : i64, filters = 2 : i64, lanes = 16 : i64, rows = 8 : i64, split = "rows", sums = 1 : i64, threads = 2 : i64}>
-#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 176 : i64, row = 16 : i64}>
+#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 320 : i64, row = 32 : i64}>
 
 // CHECK-DAG:   @winograd_input_0.parts{{.*}} = dense<[0, 1, 0, 2, 0, 1, 2, 4]>
 // CHECK-DAG:   @winograd_products_0.parts{{.*}} = dense<[0, 18, 0, 1, 18, 36, 0, 1]>
@@ -88,7 +88,7 @@ func.func @threads_share_the_stages_of_one_band(%x: tensor<1x4x8x16xf32, #input>
 // Two threads and two bands: each thread has a band and memory of its own, twice 592 elements.
 
 #tile = #pattern.schedule<{algorithm = "winograd", columns = 16 : i64, filters = 1 : i64, lanes = 16 : i64, rows = 4 : i64, split = "rows", sums = 1 : i64, threads = 2 : i64}>
-#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 176 : i64, row = 16 : i64}>
+#input = #pattern.layout<{fill = "zero", halo = array<i64: 1, 1, 1, 1>, phases = 1 : i64, plane = 320 : i64, row = 32 : i64}>
 
 // CHECK:       @winograd_0.parts{{.*}} = dense<[0, 1, 0, 1, 1, 2, 0, 1]>
 // CHECK-LABEL: func.func @threads_compute_bands_of_their_own
@@ -113,7 +113,7 @@ func.func @threads_compute_bands_of_their_own(%x: tensor<1x1x8x16xf32, #input>) 
 // last positions have products of those only whose part of the kernel has 4 taps.
 
 #tile = #pattern.schedule<{algorithm = "winograd", columns = 16 : i64, filters = 1 : i64, lanes = 16 : i64, rows = 4 : i64, split = "rows", sums = 1 : i64, threads = 1 : i64}>
-#input = #pattern.layout<{fill = "zero", halo = array<i64: 3, 3, 3, 3>, phases = 2 : i64, plane = 464 : i64, row = 32 : i64}>
+#input = #pattern.layout<{fill = "zero", halo = array<i64: 3, 3, 3, 3>, phases = 2 : i64, plane = 896 : i64, row = 32 : i64}>
 
 // CHECK-LABEL: func.func private @winograd_0
 // CHECK-SAME:    (%[[X:[a-z0-9]+]]: {{[^,]*}}, %[[V:[a-z0-9]+]]: {{[^,]*}}, %[[U:[a-z0-9]+]]: {{[^,]*}}, %[[M:[a-z0-9]+]]: {{[^,]*}}, %{{[^,]*}}, %[[Y:[a-z0-9]+]]: {{[^,]*}},

@@ -20,7 +20,7 @@
 // UPSTREAM: patc-opt: error: unknown pass 'canonicalise'; did you mean 'canonicalize'?
 // OPTION: patc-opt: error: unknown pass 'split-input-fle'; did you mean 'split-input-file'?
 // PASS-OPTION: patc-opt: error: pass 'pattern-schedule' has no option 'thread'; did you mean 'threads'?
-// RANGE: patc-opt: error: pass 'pattern-schedule' expected option 'threads' to be an integer of 1 or more, got 0
+// RANGE: patc-opt: error: pass 'pattern-schedule' expected option 'threads' to be an integer from 1 to 1024, got 0
 // UPSTREAM-RANGE: patc-opt: error: pass 'canonicalize' expected legal options, got 'max-iterations=many' ({{.*}}'many' value invalid
 // SYNTAX: patc-opt: error: expected ')' at column 19 of the pipeline 'builtin.module(cse', found its end
 // ANCHOR: patc-opt: error: pass 'pattern-raise' expected to run on builtin.module, got func.func

@@ -7,7 +7,7 @@
 // CHECK-NEXT: {{^    [A-Z].*[.]$}}
 // CHECK-NEXT: {{^    max-patterns: .* [(]an integer of 1 or more, 16 by default[)]$}}
 // CHECK: pattern-schedule
-// CHECK: threads: {{.*}} (an integer of 1 or more, 1 by default)
+// CHECK: threads: {{.*}} (an integer from 1 to 1024, 1 by default)
 // CHECK: convert-pattern-to-linalg
 
 // HELP: usage: patc-opt [options] [--<pass>[=options]]... [FILE]
