@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+IMAGES = "images"  # see `Schedule.split`
+
 AnyRecord = TypeVar("AnyRecord", bound="_Record")
 
 
@@ -47,7 +49,8 @@ class Schedule(_Record):
             "input-stationary".
         sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
             the multiply-add before.
-        split: what threads divide: "rows" (row tiles of all images) or "filters".
+        split: what threads divide: "rows" (row tiles of all images), "filters", or "images": the layer computes image
+            by image, together with layers around it that do.
         threads: parts the work is divided into.
     """
 

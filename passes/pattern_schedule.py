@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import Alternative, Choice, Explanation, Schedule
+from patc.dialects.schedules import IMAGES, Alternative, Choice, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.numerics import Numerics
 from patc.passes.algorithms.base import Algorithm
@@ -30,11 +30,13 @@ from patc.passes.cost.rounding import Rounding, sum_error, worth_more
 from patc.passes.ir.elements import numerics_of
 from patc.passes.ir.functions import defined_functions, describe_call, top_level_ops
 from patc.passes.ir.modules import most_images
+from patc.passes.ir.one_image import OneImage
 from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.division import FILTERS, ROWS, Division
+from patc.passes.layers.image_runs import find_image_runs, is_even
 from patc.passes.layers.registry import kind_of
 from patc.targets import MOST_THREADS, Target
 
@@ -69,18 +71,26 @@ class PatternSchedule(Pass):
     def run(self, module: ir.Module, state: PassState) -> None:
         target, images = target_of(module, self.target), most_images(module)
         layers: list[_Unscheduled] = []
+        copies: list[OneImage] = []
         for function in defined_functions(module):
             ops = [*top_level_ops(function)]
             own = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-            layers += _round_less(
-                [_Unscheduled(op, kind, target, state, self.threads, images) for op, kind in own], ops
-            )
+            alone: dict[Any, Any] = {}
+            for run in find_image_runs(function, target):
+                copies.append(OneImage(run, run[0].result.type.shape[0]))
+                alone |= zip((op.operation for op in run), copies[-1].ops, strict=True)
+            found = [
+                _Unscheduled(op, kind, target, state, self.threads, images, alone.get(op.operation)) for op, kind in own
+            ]
+            layers += _round_less(found, ops)
         left = [layer.op for layer in layers if not layer.ways]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
             raise PatcError(f"target '{target.name}' cannot compute: {words}", left[0].location)
         for layer, (split, cycles) in zip(layers, _divide_layers(layers), strict=True):
             layer.schedule(split, cycles)
+        for each in reversed(copies):
+            each.erase()
         total = max(1, sum(layer.op.attributes["cycles"].value for layer in layers))
         for op in (layer.op for layer in layers):
             if words := ", ".join(describe_call(op)):
@@ -95,6 +105,7 @@ class _Unscheduled:
     Attributes:
         threads: to divide it among.
         images: up to which calls may have any number; 0 where the batch is fixed.
+        alone: the same layer on one image, if it may compute image by image.
         is_exact: whether the algorithms with larger rounding errors are left out.
     """
 
@@ -104,7 +115,14 @@ class _Unscheduled:
     state: PassState
     threads: int
     images: int
+    alone: Any = None
     is_exact: bool = False
+
+    @property
+    def is_by_image(self) -> bool:
+        """Whether it computes image by image: where threads share images evenly, as most calls of a dynamic batch
+        let them."""
+        return self.alone is not None and (bool(self.images) or is_even(self.op.result.type.shape[0], self.threads))
 
     def schedule(self, split: str, cycles: float) -> None:
         """Compute it in the best of the ways that divide it so, which takes so many cycles of all threads."""
@@ -134,15 +152,20 @@ class _Unscheduled:
     def ways(self) -> dict[str, Candidate]:
         """The best ways to compute it, by what threads divide; none if there is no way."""
         divided = [self._measured[0]] if self._measured else self._all
-        best: dict[str, Candidate] = {}
+        if self.is_by_image:
+            best = _split(min(divided, key=lambda candidate: candidate.cost), IMAGES, self.threads)
+            return {ROWS: best}  # which is how threads exchange what they compute
+        ways: dict[str, Candidate] = {}
         for candidate in sorted(divided, key=lambda candidate: candidate.cost):
-            best.setdefault(candidate.schedule.split, candidate)
-        return best
+            ways.setdefault(candidate.schedule.split, candidate)
+        return ways
 
     @cached_property
     def _all(self) -> list[Candidate]:
         """The candidates, divided by rows and by filters; what threads cannot share evenly, or wait for, costs more."""
         found, undivided, _ = self._found
+        if self.is_by_image:
+            return found
         if found and self.threads > 1 and self.state.measure is None:
             best = min(undivided, key=lambda candidate: candidate.cost)
             found, undivided = _same_sums(found, best), _same_sums(undivided, best)
@@ -164,17 +187,26 @@ class _Unscheduled:
     @cached_property
     def _measured(self) -> tuple[Candidate, Explanation] | None:
         """The fastest candidate, where the state measures and there is a choice."""
-        return None if self.state.measure is None or len(self._all) < 2 else _measure(self.op, self._all, self.state)
+        if self.state.measure is None or len(self._all) < 2:
+            return None
+        if not self.is_by_image:
+            return _measure(self.op, self._all, self.state)
+        return _measure(self.alone, self._all, self.state, self.op.result.type.shape[0])
 
     @cached_property
     def _found(self) -> tuple[list[Candidate], list[Candidate], tuple[str, ...]]:
         """The candidates by rows, those of undivided rows, and why some are missing."""
-        found, notes = self._without_objections(self._candidates(self.threads))
+        if self.is_by_image:
+            found, notes = self._without_objections(self._of_each_image())
+        else:
+            found, notes = self._without_objections(self._candidates(self.op, self.threads))
         if self.is_exact:
             notes = (*notes, "computed more exactly: rounding errors would grow in the layers behind")
         undivided = found
-        if found and self.threads > 1 and is_flat(self.op):  # rows are cut in another way for several threads
-            undivided = self._candidates(threads=1)
+        if self.alone is not None and not self.is_by_image:  # as a single thread adds up
+            undivided, _ = self._without_objections(self._of_each_image())
+        elif found and self.threads > 1 and is_flat(self.op):  # rows are cut in another way for several threads
+            undivided = self._candidates(self.op, threads=1)
         return found, undivided, notes
 
     @cached_property
@@ -183,10 +215,15 @@ class _Unscheduled:
         found = {each.name: each for each in self.kind.algorithms(self.target, self.op) if each.applies(self.op)}
         return {name: each for name, each in found.items() if not self.is_exact or each.rounding(self.op) <= 1.0}
 
-    def _candidates(self, threads: int) -> list[Candidate]:
-        """Return the ways to compute the layer, always in the same order."""
-        ways = [each.candidates(self.op, self.target, self.state, threads) for each in self._algorithms.values()]
+    def _candidates(self, op: Any, threads: int) -> list[Candidate]:
+        """Return the ways to compute the layer, or the same on one image, always in the same order."""
+        able = [each for each in self._algorithms.values() if each.applies(op)]
+        ways = [each.candidates(op, self.target, self.state, threads) for each in able]
         return list(itertools.chain.from_iterable(ways))
+
+    def _of_each_image(self) -> list[Candidate]:
+        """Return the ways to compute the layer image by image."""
+        return [each.times(self.op.result.type.shape[0]) for each in self._candidates(self.alone, threads=1)]
 
     def _algorithm(self, candidate: Candidate) -> Algorithm[Any]:
         return self._algorithms[candidate.schedule.algorithm]
@@ -302,11 +339,15 @@ def _explain(best: Candidate, considered: int, alone: Sequence[Candidate]) -> Ex
     return Explanation(best.bound, considered, _rank_algorithms(alone))
 
 
-def _measure(op: Any, found: Sequence[Candidate], state: PassState) -> tuple[Candidate, Explanation]:
-    """Return the candidate that is measured to be the fastest, and how others compare."""
+def _measure(op: Any, found: Sequence[Candidate], state: PassState, images: int = 1) -> tuple[Candidate, Explanation]:
+    """Return the candidate that is measured to be the fastest, and how others compare.
+
+    Args:
+        images: that the layer computes one by one; `op` is on one of them.
+    """
     best, measured = min(found, key=lambda candidate: candidate.cost), shortlist(found)
     assert state.measure is not None
-    seconds = state.measure(op, measured, state)
+    seconds = [images * time for time in state.measure(op, measured, state)]
     ranked = sorted(zip(measured, seconds, strict=True), key=lambda pair: pair[1])
     alternatives = tuple(_alternative(candidate, best, time) for candidate, time in ranked)
     return ranked[0][0], Explanation(best.bound, len(found), alternatives)

@@ -15,9 +15,11 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref
 
 from patc.dialects.attributes import Layout
+from patc.dialects.schedules import IMAGES, Schedule
 from patc.passes.algorithms.base import find_algorithm
 from patc.passes.algorithms.host.buffers import count_elements, flat_type, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
+from patc.passes.algorithms.host.image_runs import ImageRun
 from patc.passes.algorithms.host.images import Images, Reach, uncounted
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.site import HostSite
@@ -38,10 +40,12 @@ from patc.passes.ir.functions import (
     works_on_tensors,
 )
 from patc.passes.ir.modules import keep_signature, most_images
+from patc.passes.ir.records import read_record
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import find_parts, is_view
 from patc.passes.kernels.builder import Index
 from patc.passes.layers.base import LayerKind
+from patc.passes.layers.image_runs import reads_of
 from patc.passes.layers.registry import kind_of
 from patc.passes.layers.streams import find_streams
 
@@ -105,6 +109,8 @@ def _specialize(module: ir.Module, function: Any, kernels: KernelFunctions) -> N
         for argument, place in zip(arguments, given, strict=True):
             memory.place(argument, _own_copy(argument, place, memory))
         _choose_outputs(results, made, memory)
+        runs = [op for op in top_level_ops(function) if _is_by_image(op)]
+        memory.cut = {*reads_of(runs), *(op.result for op in runs)}
         _convert_ops(function, memory, ticks)
         _copy_outputs(results, made, memory)
         func.ReturnOp([])
@@ -201,9 +207,16 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
     done = 0
     streams = {stream.layers[0][1].operation: stream for stream in find_streams(function, memory.kernels.target)}
     streamed = [op.operation for stream in streams.values() for _, op, _ in stream.layers]
+    run: list[Any] = []
     for op in top_level_ops(function):
         kind = kind_of(op)
-        if op.operation in streams:
+        is_next = _is_by_image(op) and (not run or op.result.type.shape[0] == run[0].result.type.shape[0])
+        if run and not is_next and not (op.operation.name in CONSTANTS or is_view(op)):
+            done += _compute_by_image(run, memory, ticks, done, store_time)
+            run = []
+        if _is_by_image(op):
+            run.append(op)
+        elif op.operation in streams:
             done += _compute_stream(streams[op.operation], memory, ticks, done, store_time)
         elif op.operation in streamed:
             continue
@@ -241,7 +254,34 @@ def _compute_stream(
         _require_halo(op)
     with stream.layers[0][1].location:
         spent = StreamEmission(stream, memory).emit()
-    count = len(stream.layers)
+    return _store_times(spent, len(stream.layers), memory, ticks, done, store_time)
+
+
+def _is_by_image(op: Any) -> bool:
+    is_scheduled = kind_of(op) is not None and "schedule" in op.attributes
+    return is_scheduled and read_record(op, Schedule).split == IMAGES
+
+
+def _compute_by_image(
+    ops: Sequence[Any], memory: Memory, ticks: ir.Value, done: int, store_time: Callable[[int], None]
+) -> int:
+    """Compute layers image by image, and return how many they are; their times are as of `_compute_stream`."""
+    layers = []
+    for op in ops:
+        kind = kind_of(op)
+        assert kind is not None, "what computes image by image is a layer"
+        kind.check_elements(op)
+        _require_halo(op)
+        layers.append((*find_algorithm(op, kind.host_algorithms(op)), op))
+    with ops[0].location:
+        spent = ImageRun([(algorithm, op, schedule) for algorithm, schedule, op in layers], memory).emit()
+    return _store_times(spent, len(ops), memory, ticks, done, store_time)
+
+
+def _store_times(
+    spent: ir.Value, count: int, memory: Memory, ticks: ir.Value, done: int, store_time: Callable[[int], None]
+) -> int:
+    """Store times as if one layer had followed the other, and return how many they are."""
     for number in range(1, count + 1):
         store_time(done + number)
     b = memory.builder

@@ -84,7 +84,7 @@ def compile_model(
             FEAT_FP16 ("fullfp16") or AVX512-FP16, and GPUs with shaderFloat16 and storageBuffer16BitAccess. Tests hold
             results to 2e-2 of the output's largest magnitude.
         dynamic_batch: whether the model may be called with any number of images, the first dimension of all inputs and
-            outputs; else with that of the example inputs alone. There is code for as many at once as these have, or 8
+            outputs; else with that of the example inputs alone. There is code for as many at once as these have, or 16
             where that is one, and code for one; a call divides its batch among them. The model is run to see that it
             takes images one by one, so that it is a torch.nn.Module, or a program exported with a dynamic batch; of an
             .onnx or .mlir file that leaves the batch open what was compiled is run, or the same for this machine.

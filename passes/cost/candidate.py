@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from patc.dialects.schedules import Schedule
 
@@ -26,6 +26,11 @@ class Candidate:
     cost: float
     bound: str
     kept_cycles: float | None = None
+
+    def times(self, count: int) -> Candidate:
+        """Return what it is to do that so many times."""
+        kept = None if self.kept_cycles is None else count * self.kept_cycles
+        return replace(self, cycles=count * self.cycles, cost=count * self.cost, kept_cycles=kept)
 
 
 def shortlist(found: Sequence[Candidate], limit: int = 10) -> list[Candidate]:

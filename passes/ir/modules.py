@@ -86,4 +86,6 @@ def parts_of_images(op: Any) -> list[float]:
     """Return how many images calls have, of those of the tensors of an op: all, or of a dynamic batch several parts
     that its schedule has to suit."""
     most = most_images(module_of(op))
+    if op.results[0].type.shape[0] != most:  # it computes one of them
+        return [1.0]
     return sorted({max(2, most * quarter // 4) / most for quarter in range(1, 5)}) if most > 1 else [1.0]

@@ -8,7 +8,7 @@ from typing import Any
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
-from patc.dialects.schedules import Schedule
+from patc.dialects.schedules import IMAGES, Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.base import find_algorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -54,6 +54,8 @@ class _Run:
         if kind is None or len(op.results) > 1 or op.results[0].type.rank != 4 or is_flat(op):
             return None
         algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
+        if schedule.split == IMAGES:
+            return None
         reads = self._reads(op, kind)
         if not algorithm.runs_in_bands or reads is None:
             return None

@@ -11,7 +11,7 @@ from patc.frontend import ExampleInputs
 
 # Shapes of the inputs, in order or by name.
 Shapes: TypeAlias = list[tuple[int, ...]] | dict[str, tuple[int, ...]]
-BLOCK = 8  # images that are computed at once where the batch is dynamic and the example has one
+BLOCK = 16  # images that are computed at once where the batch is dynamic and the example has one
 AnyShapes = TypeVar("AnyShapes", bound=Shapes)
 
 _EXPECTED = "expected shapes of (1, 3, 320, 320) each, or for several inputs of {'x': (1, 3, 320, 320), ...}"

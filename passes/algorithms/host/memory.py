@@ -29,6 +29,7 @@ class Memory:
         parts: tensors that lie in the memory of others.
         images: those of a call, of a dynamic batch; None where all are computed.
         rings: where tensors are, of which memory holds some rows.
+        cut: tensors that some layers read or write image by image: they are in bytes.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Memory:
         self.parts = parts
         self.images = images
         self.rings: dict[ir.Value, Buffer] = {}
+        self.cut: set[ir.Value] = set()
         self._roots: dict[ir.Value, ir.Value] = {}
         self.block = block
         self._buffers: dict[ir.Value, Buffer] = {}
@@ -76,8 +78,9 @@ class Memory:
             return self._buffers[value]
         memory = self._part(value) if value in self.parts else self.reserved(value)
         if memory is None:
-            elements = count_elements(memory_shape(value.type), layout_of(value)) + slack(value)
-            memory = self.allocate(elements, memory_type(value.type))
+            elements, element = count_elements(memory_shape(value.type), layout_of(value)), memory_type(value.type)
+            allocate = self._allocate_bytes if value in self.cut else self.allocate
+            memory = allocate(elements + slack(value), element)
         planes = memory_shape(self.parts[value].root.type)[1] if value in self.parts else None
         self._buffers[value] = Buffer.of(value, memory, planes)
         return self._buffers[value]
@@ -128,6 +131,12 @@ class Memory:
         """Return new memory, which is there to the end of the function."""
         with self._in_function():
             return memref.AllocOp(flat_type(elements, element), [], []).result
+
+    def _allocate_bytes(self, elements: int, element: ir.Type) -> ir.Value:
+        """Return new memory that is a view of bytes."""
+        root = self.allocate(elements * element_bytes(element), ir.IntegerType.get_signless(8))
+        with self._in_function():
+            return memref.ViewOp(flat_type(elements, element), root, self.builder.index(0), []).result
 
     def _in_function(self) -> ir.InsertionPoint:
         """Return where code is written now or, in a loop, the place in front of that."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import arith, func, memref, scf
+from torch_mlir.dialects import func, memref, scf
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
@@ -23,8 +23,8 @@ from patc.passes.algorithms.host.buffers import Buffer, flat_type, slack
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.rings import Plan, Ring
 from patc.passes.algorithms.host.site import Argument, Emit, HostSite, divide, unbounded, unbounded_type
+from patc.passes.algorithms.host.stamps import Stamps
 from patc.passes.ir.elements import element_bytes
-from patc.passes.ir.functions import CLOCK
 from patc.passes.kernels.builder import Builder, Index
 from patc.passes.kernels.host.moves import emit_move
 
@@ -141,22 +141,17 @@ class StreamEmission:
                 self.cuts[len(self.calls) - 1] = self._numbers("cuts", np.array([*cuts, len(site.found.costs)]))
         table = self._table()
         bounds = self._numbers("bands", table)
-        count = len(self.stream.layers)
-        spent = self.memory.allocate(count + 1, ir.IntegerType.get_signless(64))
-        zero = arith.ConstantOp(ir.IntegerType.get_signless(64), 0).result
-        for number in range(count):
-            b.store(zero, spent, number, 0)
-        b.store(self.now(), spent, count, 0)
+        stamps = Stamps.start(self.memory, len(self.stream.layers))
         images = self.stream.layers[0][1].result.type.shape[0]
         counted = self.memory.images
         turns = images * plan.bands if counted is None else counted.times(images // counted.most * plan.bands)
 
         def one_band(turn: ir.Value) -> None:
             image, band = b.divide(turn, plan.bands) if images > 1 else (0, turn)
-            _Band(self, image, bounds, b.mul(band, table.shape[1]), spent).emit()
+            _Band(self, image, bounds, b.mul(band, table.shape[1]), stamps).emit()
 
         b.each(0, turns, one_band)
-        return spent
+        return stamps.spent
 
     def _table(self) -> np.ndarray:
         """Return bands x numbers: the first tile of each layer and the one after the last, then of each ring the first
@@ -175,10 +170,6 @@ class StreamEmission:
         symbol, type_ = self.memory.kernels.add_global(name, array.astype(np.int32), inline=True)
         return memref.GetGlobalOp(type_, symbol).result
 
-    def now(self) -> ir.Value:
-        """Emit a time stamp."""
-        return func.CallOp([ir.IntegerType.get_signless(64)], CLOCK, []).result
-
 
 @dataclass(frozen=True)
 class _Band:
@@ -186,14 +177,14 @@ class _Band:
 
     Attributes:
         bounds: the table of all bands; the band's numbers begin at `place`.
-        spent: time stamps that each layer took, and the last one.
+        stamps: of the layers.
     """
 
     whole: StreamEmission
     image: Index
     bounds: ir.Value
     place: Index
-    spent: ir.Value
+    stamps: Stamps
 
     @property
     def b(self) -> Builder:
@@ -239,17 +230,9 @@ class _Band:
             elif count > 1:
                 own[2:] = [b.load_index(self.whole.cuts[number], b.add(thread, side)) for side in (0, 1)]
             func.CallOp([], call.name, [*arguments, *(b.index(bound) for bound in own)])
-            b.when_equal(thread, 0, lambda: self._stamp(number))
+            b.when_equal(thread, 0, lambda: self.stamps.add(number))
 
         self._share(count, part)
-
-    def _stamp(self, number: int) -> None:
-        """Add the time since the last stamp to that of a layer."""
-        b, last = self.b, len(self.whole.calls)
-        now = self.whole.now()
-        before, own = (memref.LoadOp(self.spent, [b.index(place)]).result for place in (last, number))
-        b.store(arith.AddIOp(own, arith.SubIOp(now, before).result).result, self.spent, number, 0)
-        b.store(now, self.spent, last, 0)
 
     def _move(self, place: int, held: _Held) -> None:
         """Move the rows that the next band reads to the front of their ring."""

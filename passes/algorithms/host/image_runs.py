@@ -1,0 +1,229 @@
+"""Layers that compute image by image: a loop over images, or one for each thread, whose turns call their kernels.
+
+What only these layers read is memory of one image, which each thread has of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch_mlir import ir
+from torch_mlir.dialects import arith, memref, scf
+
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_type, layout_of, slack
+from patc.passes.algorithms.host.memory import Memory
+from patc.passes.algorithms.host.site import HostSite
+from patc.passes.algorithms.host.stamps import Stamps
+from patc.passes.ir.arena import Lifetime, place
+from patc.passes.ir.elements import element_bytes, memory_shape, memory_type
+from patc.passes.ir.one_image import OneImage
+from patc.passes.kernels.builder import Builder, Index
+
+
+class _ImageMemory(Memory):
+    """The memory of a turn of the loop, each of which makes all that it reads there.
+
+    Attributes:
+        body: of the loop.
+        made: what was allocated in it.
+    """
+
+    def __init__(self, outer: Memory, body: ir.Block) -> None:
+        super().__init__(outer.block, outer.kernels, {})
+        self.builder = outer.builder
+        self.body = body
+        self.made: list[Any] = []
+        self._outer = outer
+
+    def allocate(self, elements: int, element: ir.Type) -> ir.Value:
+        with ir.InsertionPoint.at_block_begin(self.body):
+            self.made.append(memref.AllocOp(flat_type(elements, element), [], []))
+        return self.made[-1].result
+
+    def allocate_zero(self, element: ir.Type) -> ir.Value:
+        memory = self.allocate(1, element)
+        memref.StoreOp(arith.ConstantOp(element, 0.0).result, memory, [self.builder.index(0)])
+        return memory
+
+    def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> ir.Value:
+        return self._outer.constant(array, origin, role)
+
+
+@dataclass(frozen=True)
+class ImageRun:
+    """Layers that follow each other, with their algorithms and schedules, and the memory of their function."""
+
+    layers: Sequence[tuple[HostAlgorithm, Any, Schedule]]
+    memory: Memory
+
+    @property
+    def b(self) -> Builder:
+        return self.memory.builder
+
+    @cached_property
+    def ops(self) -> list[Any]:
+        return [op for _, op, _ in self.layers]
+
+    @property
+    def images(self) -> int:
+        return int(self.ops[0].result.type.shape[0])
+
+    @property
+    def threads(self) -> int:
+        return self.layers[0][2].threads
+
+    @cached_property
+    def results(self) -> list[ir.Value]:
+        """What others read, too."""
+        own = {op.operation for op in self.ops}
+        return [
+            op.result
+            for op in self.ops
+            if op.result in self.memory.parts or not all(use.owner.operation in own for use in op.result.uses)
+        ]
+
+    def emit(self) -> ir.Value:
+        """Emit the loop, and return where the time stamps that each layer took are."""
+        whole = {value: self.memory.result(value) for value in self.results}
+        copies = OneImage(self.ops, self.images)
+        whole |= {value: self.memory.buffer(value) for value in copies.inputs}
+        stamps = Stamps.start(self.memory, len(self.layers))
+        counted = self.memory.images
+        count: Index = self.images if counted is None else counted.count
+        if self.threads == 1:
+            self._loop(0, count, 0, copies, whole, stamps)
+        else:
+            self._share(count, copies, whole, stamps)
+        copies.erase()
+        return stamps.spent
+
+    def _share(self, count: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps) -> None:
+        """Let each thread compute some of the images."""
+        b = self.b
+        loop = scf.ParallelOp([], [b.index(0)], [b.index(self.threads)], [b.index(1)], [])
+        block = loop.regions[0].blocks.append(b.index_type)
+        with ir.InsertionPoint(block):
+            thread = block.arguments[0]
+            first, last = (b.divide(b.mul(b.add(thread, side), count), self.threads)[0] for side in (0, 1))
+            self._loop(first, last, thread, copies, whole, stamps)
+            scf.ReduceOp([], 0)
+
+    def _loop(
+        self, first: Index, last: Index, thread: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps
+    ) -> None:
+        b = self.b
+        loop = scf.ForOp(b.index(first), b.index(last), b.index(1))
+        memory = _ImageMemory(self.memory, loop.body)
+        with ir.InsertionPoint(loop.body):
+            self._one_image(loop.induction_variable, thread, memory, copies, whole, stamps)
+            scf.YieldOp([])
+            self._place(memory, thread)
+
+    def _place(self, memory: _ImageMemory, thread: Index) -> None:
+        """Let what is allocated in turns lie in one piece of memory for each thread, in front of the loop."""
+        order = {op.operation: number for number, op in enumerate(memory.body.operations)}
+        offsets, size = place([_lifetime(op, order, memory.body) for op in memory.made])
+        root = self.memory.allocate(self.threads * size, ir.IntegerType.get_signless(8))
+        b = self.b
+        with ir.InsertionPoint.at_block_begin(memory.body):
+            for op, offset in zip(memory.made, offsets, strict=True):
+                shift = b.index(b.add(b.mul(thread, size), offset))
+                op.result.replace_all_uses_with(memref.ViewOp(op.result.type, root, shift, []).result)
+        for op in memory.made:
+            op.operation.erase()
+
+    def _one_image(
+        self,
+        image: Index,
+        thread: Index,
+        memory: Memory,
+        copies: OneImage,
+        whole: dict[ir.Value, Buffer],
+        stamps: Stamps,
+    ) -> None:
+        for value, cut in copies.inputs.items():
+            memory.place(cut, self._input(cut, whole[value], image, memory))
+        later: list[tuple[ir.Value, ir.Value]] = []
+        for op, copy in zip(self.ops, copies.ops, strict=True):
+            if op.result in whole:
+                place, is_own = self._output(copy.result, whole[op.result], image, memory)
+                memory.reserve(copy.result, place)
+                if is_own:
+                    later.append((place, self._slice(copy.result, whole[op.result], image)))
+        for number, ((algorithm, _, schedule), copy) in enumerate(zip(self.layers, copies.ops, strict=True)):
+            with copy.location:
+                algorithm.emit(HostSite(copy, replace(schedule, split="filters", threads=1), memory))
+            self.b.when_equal(thread, 0, lambda number=number: stamps.add(number))  # type: ignore[misc]
+        for made, place in later:
+            memref.CopyOp(_first(made, place.type.shape[0]), place)
+
+    def _input(self, cut: ir.Value, whole: Buffer, image: Index, memory: Memory) -> ir.Value:
+        """Return an image of a tensor in memory; a copy where the memory is the caller's, which none but it can cut."""
+        seen = self._view(cut, whole, image)
+        if seen is not None:
+            return seen
+        place = self._slice(cut, whole, image)
+        size = place.type.shape[0]
+        own = memory.allocate(size + slack(cut), memory_type(cut.type))
+        memref.CopyOp(place, _first(own, size))
+        return own
+
+    def _output(self, value: ir.Value, whole: Buffer, image: Index, memory: Memory) -> tuple[ir.Value, bool]:
+        """Return where an image of a result is made, and whether it has to be copied."""
+        seen = self._view(value, whole, image)
+        if seen is not None:
+            return seen, False
+        size = count_elements(memory_shape(value.type), layout_of(value))
+        return memory.allocate(size + slack(value), memory_type(value.type)), True
+
+    def _view(self, value: ir.Value, whole: Buffer, image: Index) -> ir.Value | None:
+        """Return an image of a tensor that lies in bytes of the function's own; else None."""
+        maker = whole.memory.owner
+        if isinstance(maker, ir.Block) or maker.operation.name != "memref.view":
+            return None
+        b, element = self.b, memory_type(value.type)
+        root, start = maker.operands
+        shift = b.add(start, b.mul(image, self._pitch(value, whole) * element_bytes(element)))
+        size = count_elements(memory_shape(value.type), layout_of(value))
+        return memref.ViewOp(flat_type(size, element), root, b.index(shift), []).result
+
+    def _slice(self, value: ir.Value, whole: Buffer, image: Index) -> ir.Value:
+        """Return an image of a tensor in the caller's memory."""
+        size = count_elements(memory_shape(value.type), layout_of(value))
+        offset, dynamic = self.b.index(self.b.mul(image, size)), ir.ShapedType.get_dynamic_size()
+        layout = ir.StridedLayoutAttr.get(ir.ShapedType.get_dynamic_stride_or_offset(), [1])
+        type_ = ir.MemRefType.get([size], memory_type(value.type), layout)
+        return memref.ReinterpretCastOp(type_, whole.memory, [offset], [], [], [dynamic], [size], [1]).result
+
+    @staticmethod
+    def _pitch(value: ir.Value, whole: Buffer) -> int:
+        """Return the elements from one image to the next."""
+        size = count_elements(memory_shape(value.type), layout_of(value))
+        channels = memory_shape(value.type)[1]
+        return size if whole.planes is None else size // channels * whole.planes
+
+
+def _lifetime(op: Any, order: dict[ir.Operation, int], body: ir.Block) -> Lifetime:
+    """Return when a turn uses memory."""
+    places, pending = list[int](), [op.result]
+    while pending:
+        for use in pending.pop().uses:
+            user = use.owner.operation
+            pending.extend(user.results)
+            while user.block != body:
+                user = user.parent.operation
+            places.append(order[user])
+    size = op.result.type.shape[0] * element_bytes(op.result.type)
+    return Lifetime(size, min(places, default=0), max(places, default=0))
+
+
+def _first(memory: ir.Value, count: int) -> ir.Value:
+    """Return the first elements of a memref."""
+    type_ = flat_type(count, memory.type.element_type)
+    return memref.ReinterpretCastOp(type_, memory, [], [], [], [0], [count], [1]).result
