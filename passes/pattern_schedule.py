@@ -73,16 +73,7 @@ class PatternSchedule(Pass):
         layers: list[_Unscheduled] = []
         copies: list[OneImage] = []
         for function in defined_functions(module):
-            ops = [*top_level_ops(function)]
-            own = [(op, kind) for op in ops if (kind := kind_of(op)) is not None and "schedule" not in op.attributes]
-            alone: dict[Any, Any] = {}
-            for run in find_image_runs(function, target):
-                copies.append(OneImage(run, run[0].result.type.shape[0]))
-                alone |= zip((op.operation for op in run), copies[-1].ops, strict=True)
-            found = [
-                _Unscheduled(op, kind, target, state, self.threads, images, alone.get(op.operation)) for op, kind in own
-            ]
-            layers += _round_less(found, ops)
+            layers += self._layers(function, target, state, images, copies)
         left = [layer.op for layer in layers if not layer.ways]
         if left:
             words = ", ".join(dict.fromkeys(word for op in left for word in describe_call(op) or [op.operation.name]))
@@ -97,6 +88,31 @@ class PatternSchedule(Pass):
                 share = f"{op.attributes['cycles'].value / total:.0%} of the modelled cycles"
                 state.remark(op, f"computed as any linalg is, {share}: {words}")
 
+    def _layers(
+        self, function: Any, target: Target, state: PassState, images: int, copies: list[OneImage]
+    ) -> list[_Unscheduled]:
+        """Return the layers of a function; what is copied for them is added to the copies."""
+        ops = [*top_level_ops(function)]
+        runs, by_image = find_image_runs(function, target), self._by_image(function, target, images)
+        alone: dict[Any, Any] = {}
+        for run in runs:
+            copies.append(OneImage(run, run[0].result.type.shape[0]))
+            alone |= zip((op.operation for op in run), copies[-1].ops, strict=True)
+        found = []
+        for op in ops:
+            kind = kind_of(op)
+            if kind is not None and "schedule" not in op.attributes:
+                way = alone.get(op.operation), op.operation in alone.keys() & by_image
+                found.append(_Unscheduled(op, kind, target, state, self.threads, images, *way))
+        return _round_less(found, ops)
+
+    def _by_image(self, function: Any, target: Target, most: int) -> set[Any]:
+        """Return the layers that compute image by image: where threads share images evenly. Those of calls with any
+        number of images may not, and gain enough on large planes only."""
+        near = target.core_costs().shared_level_bytes if most and self.threads > 1 else 0
+        found = (op for run in find_image_runs(function, target, near) for op in run)
+        return {op.operation for op in found if most or is_even(op.result.type.shape[0], self.threads)}
+
 
 @dataclass(frozen=True)
 class _Unscheduled:
@@ -105,7 +121,8 @@ class _Unscheduled:
     Attributes:
         threads: to divide it among.
         images: up to which calls may have any number; 0 where the batch is fixed.
-        alone: the same layer on one image, if it may compute image by image.
+        alone: the same layer on one image, if a single thread would compute image by image.
+        is_by_image: whether it does.
         is_exact: whether the algorithms with larger rounding errors are left out.
     """
 
@@ -116,13 +133,8 @@ class _Unscheduled:
     threads: int
     images: int
     alone: Any = None
+    is_by_image: bool = False
     is_exact: bool = False
-
-    @property
-    def is_by_image(self) -> bool:
-        """Whether it computes image by image: where threads share images evenly, as most calls of a dynamic batch
-        let them."""
-        return self.alone is not None and (bool(self.images) or is_even(self.op.result.type.shape[0], self.threads))
 
     def schedule(self, split: str, cycles: float) -> None:
         """Compute it in the best of the ways that divide it so, which takes so many cycles of all threads."""

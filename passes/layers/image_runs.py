@@ -31,14 +31,18 @@ def is_even(images: int, threads: int) -> bool:
     return ceil_div(images, threads) * threads <= _UNEVEN * images
 
 
-def find_image_runs(function: Any, target: Target) -> list[list[Any]]:
-    """Return the layers of a function that compute image by image, in runs of those that follow each other."""
+def find_image_runs(function: Any, target: Target, near: int = 0) -> list[list[Any]]:
+    """Return the layers of a function that compute image by image, in runs of those that follow each other.
+
+    Args:
+        near: bytes of a result that stay near; 0 for those of the second-level cache.
+    """
     if target.algorithms == "gpu":
         return []
     costs, found = target.core_costs(), list[list[Any]]()
     for ops in _eligible(function, costs.memory_bytes):
         while ops:
-            count = _longest(ops, costs.second_level_bytes)
+            count = _longest(ops, near or costs.second_level_bytes)
             found += [ops[:count]] if count else []
             ops = ops[max(1, count) :]
     return found
