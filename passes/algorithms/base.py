@@ -95,9 +95,10 @@ def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) ->
         wanted, given = ("".join(f", {name} {part}" for name, part in parts.items()) for parts in (fixed, found))
         expected = f"a schedule with algorithm {' or '.join(known) or 'none'}{wanted}"
         raise fail(op, expected, f"'{schedule.algorithm}'{given}")
-    if "lanes" not in fixed and schedule.lanes < 2:
+    is_gpu = "lanes" in fixed
+    if not is_gpu and schedule.lanes < 2:
         raise fail(op, "a schedule with lanes of 2 or more", schedule.lanes)
-    for name, most in (("threads", MOST_THREADS), ("sums", _MOST_SUMS)):
+    for name, most in (("threads", MOST_THREADS), *([] if is_gpu else [("sums", _MOST_SUMS)])):
         if (number := getattr(schedule, name)) > most:
             raise fail(op, f"a schedule with {name} of {most} or less", number)
     return known[schedule.algorithm], schedule

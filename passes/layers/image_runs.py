@@ -40,9 +40,10 @@ def find_image_runs(function: Any, target: Target, near: int = 0) -> list[list[A
     if target.algorithms == "gpu":
         return []
     costs, found = target.core_costs(), list[list[Any]]()
+    near = near or costs.second_level_bytes
     for ops in _eligible(function, costs.memory_bytes):
-        while ops:
-            count = _longest(ops, near or costs.second_level_bytes)
+        while any(stored_bytes(op.result.type) > near for op in ops):
+            count = _longest(ops, near)
             found += [ops[:count]] if count else []
             ops = ops[max(1, count) :]
     return found

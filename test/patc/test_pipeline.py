@@ -281,7 +281,7 @@ def test_pipelines_parse_and_print(text: str, printed: str) -> None:
         ),
         (
             "pattern-schedule{threads=0}",
-            "pass 'pattern-schedule' expected option 'threads' to be an integer of 1",
+            "pass 'pattern-schedule' expected option 'threads' to be an integer from 1 to 1024, got 0",
         ),
     ],
 )
