@@ -23,9 +23,9 @@ WIDTH = 110  # where the output is no terminal
 _SHORT_OPS = {"conv2d": "conv", "sparse_conv2d": "sparse", "max_pool2d": "maxpool", "avg_pool2d": "avgpool"}
 _WORD_COLUMNS = 5  # of the table of layers: the first ones hold words, the others numbers
 _LAYER_LEGEND = (
-    "schedule: rows x columns of a tile, f filters and s sums at a time, split over threads by rows |r, filters |f or images |i; "
-    "GFLOP/s on kept weights and real pixels, with Winograd too, which multiplies less and may exceed the peak; of "
-    "limit: the part reached of what FMA peak or bandwidth allow; model: time predicted"
+    "schedule: rows x columns of a tile, f filters and s sums at a time, split over threads by rows |r, filters |f "
+    "or images |i; GFLOP/s on kept weights and real pixels, with Winograd too, which multiplies less and may exceed "
+    "the peak; of limit: the part reached of what FMA peak or bandwidth allow; model: time predicted"
 )
 
 
