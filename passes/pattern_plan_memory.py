@@ -15,8 +15,8 @@ from torch_mlir.dialects import arith, memref
 
 from patc.dialects.schedules import Buffer
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, describe_buffers, place
-from patc.passes.ir.elements import element_bytes, numpy_type
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, describe_buffers, lifetime_of, place
+from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import CLOCK, ENTRY, defined_functions, top_level_ops
 
 
@@ -71,7 +71,7 @@ def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> 
     block = function.regions[0].blocks[0]
     allocations, globals_ = _find(function, "memref.alloc"), _find(function, "memref.get_global")
     order = {op.operation: number for number, op in enumerate(block.operations)}
-    lifetimes = [_lifetime(op, order) for op in allocations]
+    lifetimes = [lifetime_of(op, order) for op in allocations]
     offsets, arena_bytes = place(lifetimes)
     stamps = [order[op.operation] for op in _find(function, "func.call") if op.callee.value == CLOCK]
     buffers = describe_buffers(lifetimes, offsets, stamps[1:])
@@ -98,21 +98,6 @@ def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:
         view = memref.ViewOp(op.results[0].type, memory, shift, []).result
     op.results[0].replace_all_uses_with(view)
     op.operation.erase()
-
-
-def _lifetime(op: Any, order: dict[ir.Operation, int]) -> Lifetime:
-    places = []
-    pending = [op.results[0]]
-    while pending:
-        for use in pending.pop().uses:
-            user = use.owner.operation
-            pending.extend(user.results)
-            while user not in order:
-                user = user.parent.operation
-            places.append(order[user])
-    type_ = op.results[0].type
-    size = type_.shape[0] * element_bytes(type_)
-    return Lifetime(size, min(places, default=0), max(places, default=0))
 
 
 def _gather(module: ir.Module, globals_: list[Any], state: PassState) -> dict[str, int]:

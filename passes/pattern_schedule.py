@@ -96,7 +96,7 @@ class PatternSchedule(Pass):
         runs, by_image = find_image_runs(function, target), self._by_image(function, target, images)
         alone: dict[Any, Any] = {}
         for run in runs:
-            copies.append(OneImage(run, run[0].result.type.shape[0]))
+            copies.append(OneImage(run))
             alone |= zip((op.operation for op in run), copies[-1].ops, strict=True)
         found = []
         for op in ops:

@@ -17,7 +17,7 @@ from torch_mlir.dialects import arith, func, memref
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import IMAGES, Schedule
 from patc.passes.algorithms.base import find_algorithm
-from patc.passes.algorithms.host.buffers import count_elements, flat_type, slack
+from patc.passes.algorithms.host.buffers import count_elements, first_of, flat_type, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.algorithms.host.image_runs import ImageRun
 from patc.passes.algorithms.host.images import Images, Reach, uncounted
@@ -43,7 +43,6 @@ from patc.passes.ir.modules import keep_signature, most_images
 from patc.passes.ir.records import read_record
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import find_parts, is_view
-from patc.passes.kernels.builder import Index
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.image_runs import reads_of
 from patc.passes.layers.registry import kind_of
@@ -155,17 +154,7 @@ def _copy_images(memory: Memory, source: ir.Value, target: ir.Value) -> None:
     """Copy the images of a call, or all."""
     size, images = min(source.type.shape[0], target.type.shape[0]), memory.images
     count = size if images is None else images.times(size // images.most)
-    memref.CopyOp(_first_of(source, count), _first_of(target, count))
-
-
-def _first_of(memory: ir.Value, count: Index) -> ir.Value:
-    """Return the first elements of a memref."""
-    if memory.type.shape == [count]:
-        return memory
-    dynamic = ir.ShapedType.get_dynamic_size()
-    given, size = ([], count) if isinstance(count, int) else ([count], dynamic)
-    type_ = flat_type(size, memory.type.element_type)
-    return memref.ReinterpretCastOp(type_, memory, [], given, [], [0], [size], [1]).result
+    memref.CopyOp(first_of(source, count), first_of(target, count))
 
 
 def _boundary_type(value: ir.Value) -> ir.MemRefType:

@@ -6,11 +6,14 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch_mlir import ir
 
 from patc.dialects.schedules import Buffer
 from patc.integers import ceil_div
+from patc.passes.ir.elements import element_bytes
 
 ALIGNMENT = 64  # bytes: a cache line
 WEIGHTS = "weights"  # the name in the parameter store of the blob of all constants
@@ -19,11 +22,27 @@ _SAMPLES = 256
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A buffer: bytes, and the first and last top-level op that touches it."""
+    """A buffer: bytes, and the first and last op of a block that touches it."""
 
     size: int
     first: int
     last: int
+
+
+def lifetime_of(op: Any, order: dict[ir.Operation, int]) -> Lifetime:
+    """Return when an allocation is used, by the ops of a block in their order."""
+    places = []
+    pending = [op.results[0]]
+    while pending:
+        for use in pending.pop().uses:
+            user = use.owner.operation
+            pending.extend(user.results)
+            while user not in order:
+                user = user.parent.operation
+            places.append(order[user])
+    type_ = op.results[0].type
+    size = type_.shape[0] * element_bytes(type_)
+    return Lifetime(size, min(places, default=0), max(places, default=0))
 
 
 def place(buffers: list[Lifetime]) -> tuple[list[int], int]:

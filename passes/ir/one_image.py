@@ -8,6 +8,8 @@ from typing import Any
 from torch_mlir import ir
 from torch_mlir.dialects import tensor
 
+from patc.passes.ir.constants import is_constant
+
 
 def one_image(type_: ir.RankedTensorType) -> ir.RankedTensorType:
     """Return the type of one image of a tensor."""
@@ -22,8 +24,9 @@ class OneImage:
         inputs: the slices, by the tensors that they are of.
     """
 
-    def __init__(self, ops: Sequence[Any], images: int) -> None:
-        """Make copies of layers that follow each other, whose activations are all of so many images."""
+    def __init__(self, ops: Sequence[Any]) -> None:
+        """Make copies of layers that follow each other, whose activations are planes of as many images."""
+        images = ops[0].result.type.shape[0]
         self.ops: list[Any] = []
         self.inputs: dict[ir.Value, ir.Value] = {}
         made: dict[ir.Value, ir.Value] = {}
@@ -39,7 +42,7 @@ class OneImage:
 
     def _of(self, value: ir.Value, made: dict[ir.Value, ir.Value], images: int) -> ir.Value:
         type_ = value.type
-        if value in made or type_.rank != 4 or type_.shape[0] != images or not _is_activation(value):
+        if value in made or type_.rank != 4 or type_.shape[0] != images or is_constant(value):
             return made.get(value, value)
         if value not in self.inputs:
             sizes = [1, *type_.shape[1:]]
@@ -53,9 +56,3 @@ class OneImage:
             op.operation.erase()
         for value in self.inputs.values():
             value.owner.operation.erase()
-
-
-def _is_activation(value: ir.Value) -> bool:
-    from patc.passes.ir.constants import is_constant
-
-    return not is_constant(value)

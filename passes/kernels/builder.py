@@ -398,6 +398,14 @@ class Builder:
 
         self.loop(lower, upper, [], turn)
 
+    def parallel(self, count: int, body: Callable[[ir.Value], None]) -> None:
+        """Emit `body(number)` for so many threads at the same time; all wait for the last."""
+        loop = scf.ParallelOp([], [self.index(0)], [self.index(count)], [self.index(1)], [])
+        block = loop.regions[0].blocks.append(self.index_type)
+        with ir.InsertionPoint(block):
+            body(block.arguments[0])
+            scf.ReduceOp([], 0)
+
     def repeat(self, count: int, body: Callable[[Index], None]) -> None:
         """Emit a loop of `count` turns, or its body alone."""
         if count == 1:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
+from torch_mlir.dialects import memref
 
 from patc.dialects.attributes import Layout
 from patc.dialects.quantised import Quantisation
 from patc.passes.ir.elements import element_bytes, memory_shape
 from patc.passes.ir.planes import as_planes
+from patc.passes.kernels.builder import Index
 from patc.passes.kernels.host.rows import Tensor
 
 SLACK_BYTES = 256  # that vector loads may read behind the last plane of a buffer, for each step of their stride
@@ -83,3 +85,13 @@ class Buffer:
 def layout_of(value: ir.Value) -> Layout | None:
     """Return the layout of a tensor, or None for one of another rank than 4."""
     return Layout.of(value.type) if len(value.type.shape) == 4 else None
+
+
+def first_of(memory: ir.Value, count: Index) -> ir.Value:
+    """Return the first elements of a memref."""
+    if memory.type.shape == [count]:
+        return memory
+    dynamic = ir.ShapedType.get_dynamic_size()
+    given, size = ([], count) if isinstance(count, int) else ([count], dynamic)
+    type_ = flat_type(size, memory.type.element_type)
+    return memref.ReinterpretCastOp(type_, memory, [], given, [], [0], [size], [1]).result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from torch_mlir.dialects import arith, memref, scf
 
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
-from patc.passes.algorithms.host.buffers import Buffer, count_elements, flat_type, layout_of, slack
+from patc.passes.algorithms.host.buffers import Buffer, count_elements, first_of, flat_type, layout_of, slack
 from patc.passes.algorithms.host.memory import Memory
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.stamps import Stamps
-from patc.passes.ir.arena import Lifetime, place
+from patc.passes.ir.arena import lifetime_of, place
 from patc.passes.ir.elements import element_bytes, memory_shape, memory_type
 from patc.passes.ir.one_image import OneImage
 from patc.passes.kernels.builder import Builder, Index
@@ -91,7 +91,7 @@ class ImageRun:
     def emit(self) -> ir.Value:
         """Emit the loop, and return where the time stamps that each layer took are."""
         whole = {value: self.memory.result(value) for value in self.results}
-        copies = OneImage(self.ops, self.images)
+        copies = OneImage(self.ops)
         whole |= {value: self.memory.buffer(value) for value in copies.inputs}
         stamps = Stamps.start(self.memory, len(self.layers))
         counted = self.memory.images
@@ -106,13 +106,12 @@ class ImageRun:
     def _share(self, count: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps) -> None:
         """Let each thread compute some of the images."""
         b = self.b
-        loop = scf.ParallelOp([], [b.index(0)], [b.index(self.threads)], [b.index(1)], [])
-        block = loop.regions[0].blocks.append(b.index_type)
-        with ir.InsertionPoint(block):
-            thread = block.arguments[0]
+
+        def part(thread: ir.Value) -> None:
             first, last = (b.divide(b.mul(b.add(thread, side), count), self.threads)[0] for side in (0, 1))
             self._loop(first, last, thread, copies, whole, stamps)
-            scf.ReduceOp([], 0)
+
+        b.parallel(self.threads, part)
 
     def _loop(
         self, first: Index, last: Index, thread: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps
@@ -128,7 +127,7 @@ class ImageRun:
     def _place(self, memory: _ImageMemory, thread: Index) -> None:
         """Let what is allocated in turns lie in one piece of memory for each thread, in front of the loop."""
         order = {op.operation: number for number, op in enumerate(memory.body.operations)}
-        offsets, size = place([_lifetime(op, order, memory.body) for op in memory.made])
+        offsets, size = place([lifetime_of(op, order) for op in memory.made])
         root = self.memory.allocate(self.threads * size, ir.IntegerType.get_signless(8))
         b = self.b
         with ir.InsertionPoint.at_block_begin(memory.body):
@@ -159,9 +158,9 @@ class ImageRun:
         for number, ((algorithm, _, schedule), copy) in enumerate(zip(self.layers, copies.ops, strict=True)):
             with copy.location:
                 algorithm.emit(HostSite(copy, replace(schedule, split="filters", threads=1), memory))
-            self.b.when_equal(thread, 0, lambda number=number: stamps.add(number))  # type: ignore[misc]
+            self.b.when_equal(thread, 0, partial(stamps.add, number))
         for made, place in later:
-            memref.CopyOp(_first(made, place.type.shape[0]), place)
+            memref.CopyOp(first_of(made, place.type.shape[0]), place)
 
     def _input(self, cut: ir.Value, whole: Buffer, image: Index, memory: Memory) -> ir.Value:
         """Return an image of a tensor in memory; a copy where the memory is the caller's, which none but it can cut."""
@@ -171,7 +170,7 @@ class ImageRun:
         place = self._slice(cut, whole, image)
         size = place.type.shape[0]
         own = memory.allocate(size + slack(cut), memory_type(cut.type))
-        memref.CopyOp(place, _first(own, size))
+        memref.CopyOp(place, first_of(own, size))
         return own
 
     def _output(self, value: ir.Value, whole: Buffer, image: Index, memory: Memory) -> tuple[ir.Value, bool]:
@@ -207,23 +206,3 @@ class ImageRun:
         size = count_elements(memory_shape(value.type), layout_of(value))
         channels = memory_shape(value.type)[1]
         return size if whole.planes is None else size // channels * whole.planes
-
-
-def _lifetime(op: Any, order: dict[ir.Operation, int], body: ir.Block) -> Lifetime:
-    """Return when a turn uses memory."""
-    places, pending = list[int](), [op.result]
-    while pending:
-        for use in pending.pop().uses:
-            user = use.owner.operation
-            pending.extend(user.results)
-            while user.block != body:
-                user = user.parent.operation
-            places.append(order[user])
-    size = op.result.type.shape[0] * element_bytes(op.result.type)
-    return Lifetime(size, min(places, default=0), max(places, default=0))
-
-
-def _first(memory: ir.Value, count: int) -> ir.Value:
-    """Return the first elements of a memref."""
-    type_ = flat_type(count, memory.type.element_type)
-    return memref.ReinterpretCastOp(type_, memory, [], [], [], [0], [count], [1]).result

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import func, memref, scf
+from torch_mlir.dialects import func, memref
 
 from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
@@ -245,11 +245,7 @@ class HostSite:
             if threads == 1:
                 part(0, tiles)
                 return
-            loop = scf.ParallelOp([], [b.index(0)], [b.index(threads)], [b.index(1)], [])
-            body = loop.regions[0].blocks.append(b.index_type)
-            with ir.InsertionPoint(body):
-                part(body.arguments[0], tiles)
-                scf.ReduceOp([], 0)
+            b.parallel(threads, lambda thread: part(thread, tiles))
 
         if meets:
             b.each(*self.tiles, lambda tile: share([tile, b.add(tile, 1)]))

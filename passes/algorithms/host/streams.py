@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import func, memref, scf
+from torch_mlir.dialects import func, memref
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
@@ -255,12 +255,7 @@ class _Band:
 
     def _share(self, count: int, body: Callable[[Index], None]) -> None:
         """Let so many threads run `body(number)`; all wait for the last."""
-        b = self.b
         if self.whole.threads == 1:
             body(0)
-            return
-        loop = scf.ParallelOp([], [b.index(0)], [b.index(count)], [b.index(1)], [])
-        block = loop.regions[0].blocks.append(b.index_type)
-        with ir.InsertionPoint(block):
-            body(block.arguments[0])
-            scf.ReduceOp([], 0)
+        else:
+            self.b.parallel(count, body)
