@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ class LayerReport:
 
     Attributes:
         name: path of the module in the model, or of the op where there is none.
-        source: Python file and line of the call, or "".
+        source: name of the Python file and line of the call, or "". Not its folder: files of equal models are equal,
+            wherever these lie.
         op: the pattern op, without the dialect's name; "generic" for any other linalg.
         shape: of the result, the first of several.
         kernel: height and width of the window, (1, 1) where there is none.
@@ -158,7 +160,7 @@ def _report(op: Any, state: PassState) -> LayerReport:
         explanation = replace(explanation, notes=(*explanation.notes, f"computes {', '.join(stands_for)}"))
     return LayerReport(
         name=layer_name(op.location) or name,
-        source=source_line(op.location) or "",
+        source=os.path.basename(source_line(op.location) or ""),
         op=name,
         shape=tuple(op.results[0].type.shape),
         kernel=(1, 1) if window is None else window.kernel,

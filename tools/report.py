@@ -165,8 +165,7 @@ def _format_layers(net: Net) -> Iterator[Text]:
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         yield Text("  ".join(cells))
         how, why = describe_schedule(layer.schedule), describe_explanation(layer.explanation)
-        place = Path(layer.source).name
-        place = f" ({place})" if place and place not in why else ""
+        place = f" ({layer.source})" if layer.source and layer.source not in why else ""
         yield Text(f"    {how}: {why}{place}", style="dim")
 
 

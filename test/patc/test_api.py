@@ -119,7 +119,7 @@ def test_functions_name_the_cpu_that_they_are_for(name: str) -> None:
 
 
 def test_the_model_stays_as_it_is_and_later_changes_do_not_count() -> None:
-    model = nn.Conv2d(3, 4, 3).eval()
+    model = nn.Conv2d(3, 4, 3)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x = random_input()
     compiled = patc.compile(model, (x,), threads=1)
@@ -131,7 +131,7 @@ def test_the_model_stays_as_it_is_and_later_changes_do_not_count() -> None:
 
 
 def test_weights_without_patterns_stay_dense_with_a_remark() -> None:
-    compiled = patc.compile(nn.Conv2d(3, 4, 3).eval(), (random_input(),), threads=1)
+    compiled = patc.compile(nn.Conv2d(3, 4, 3), (random_input(),), threads=1)
     assert [layer.op for layer in compiled.layers if layer.weights] == ["conv2d"]
     (remark,) = compiled.diagnostics
     assert remark.severity == "remark" and "stays dense" in remark.message
@@ -173,6 +173,31 @@ patc.compile(model, (torch.zeros(1, 3, 16, 16),), threads=2).save(PATH)
     subprocess.run([sys.executable, "-c", there], check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
     exec(program, {"PATH": tmp_path / "here"})
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+def test_files_do_not_depend_on_the_folder_of_the_code(tmp_path: Path) -> None:
+    program = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        torch.nn.init.constant_(self.conv.weight, 0.5)
+        torch.nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+    found = []
+    for folder in ("a", "another"):
+        names: dict[str, Any] = {"__name__": "net"}
+        exec(compile(program, str(tmp_path / folder / "net.py"), "exec"), names)
+        compiled = patc.compile(names["Net"]().eval(), (torch.zeros(1, 3, 8, 8),))
+        compiled.save(tmp_path / f"{folder}.patc")
+        found.append((tmp_path / f"{folder}.patc").read_bytes())
+        assert "net.py:12" in {layer.source for layer in compiled.layers}
+    assert found[0] == found[1]
 
 
 # -- Structure of outputs ----------------------------------------------------------------------------
@@ -520,7 +545,7 @@ def test_torch_compile_names_layers_as_the_model_does(monkeypatch: pytest.Monkey
     ],
 )
 def test_torch_compile_reports_errors(options: dict[str, Any], message: str) -> None:
-    model = nn.Conv2d(3, 4, 3).eval()
+    model = nn.Conv2d(3, 4, 3)
     with pytest.raises(Exception, match=message):
         torch.compile(model, backend="patc", **options)(random_input())
 
