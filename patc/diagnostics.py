@@ -88,6 +88,18 @@ def some(names: Iterable[str], count: int = 3) -> str:
     return ", ".join(map(repr, listed[:count])) + more
 
 
+def describe_seconds(seconds: float) -> str:
+    """Return a time in three digits and the unit that fits: 1.2 s, 3.39 ms, 143 us, 829 ns."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if abs(seconds) >= 0.9995 * size:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{_three_digits(seconds / 1e-9)} ns"
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"  # 1234, not 1.23e+03
+
+
 def describe_location(location: Any) -> str:
     """Return the place a location names, on one line; "" for an unknown one.
 

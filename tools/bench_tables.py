@@ -14,6 +14,7 @@ from patc.bench.machine import MIB, Machine
 from patc.bench.results import ERROR_BOUND, WINOGRAD_NOTE, BenchResult, Entry, Run, count, wrong_entries
 from patc.bench.timing import CALLS_PER_ROUND
 from patc.bench.workload import Workload
+from patc.diagnostics import describe_seconds
 from patc.dialects.schedules import Schedule
 from patc.layers import LayerReport
 from patc.tools.console import join_sizes, shorten
@@ -188,7 +189,9 @@ def _layer_summary(run: Run) -> list[Text]:
         f"{name_among(item.layer, layers)} {item.share:.0%} of {item.limit.bound}"
         for item in furthest_from_limit(run.layers)
     ]
-    lost = [f"{name_among(item.layer, layers)} {item.lost_seconds * 1e3:.2f} ms" for item in most_time_lost(run.layers)]
+    lost = [
+        f"{name_among(item.layer, layers)} {describe_seconds(item.lost_seconds)}" for item in most_time_lost(run.layers)
+    ]
     lines.append(f"furthest from their limits: {', '.join(far)}")
     lines.append(f"most time above the limit: {', '.join(lost)}")
     return [Text(line) for line in lines]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from patc.diagnostics import describe_seconds
 from patc.tools import guard
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _describe_time(alternative: Alternative) -> str:
     """Return algorithm, tile and time."""
     schedule, seconds = alternative.schedule, alternative.seconds or 0.0
     sums = f" with {schedule.sums} sums" if schedule.sums > 1 else ""
-    return f"{schedule.algorithm} {describe_tile(schedule)}{sums} {1e3 * seconds:.3g} ms"
+    return f"{schedule.algorithm} {describe_tile(schedule)}{sums} {describe_seconds(seconds)}"
 
 
 def describe_kept(layer: LayerReport) -> str:
@@ -175,10 +176,10 @@ def describe_bytes(count: int) -> str:
 
 
 def format_time(seconds: float | None, cycles: float | None = None) -> str:
-    """Return milliseconds in three digits, or cycles where these are all that is known."""
+    """Return a time in the unit that fits, or cycles where these are all that is known."""
     if seconds is None:
         return "" if cycles is None else f"{shorten(cycles)} cycles"
-    return f"{seconds * 1e3:.3g} ms"
+    return describe_seconds(seconds)
 
 
 def format_part(part: float) -> str:

@@ -142,7 +142,9 @@ def check(args: argparse.Namespace) -> None:
 def _check_file(args: argparse.Namespace, suffix: str) -> None:
     """Refuse a file but a program of `torch.export`, which can be pruned in one shot."""
     if suffix != PROGRAM:
-        raise PatcError(f"expected a .pt2 or .param file, or the name of a model, got a {suffix} file", args.model)
+        wanted = "expected a .pt2 or .param file, or the name of a model or FILE.py:FUNCTION"
+        found = f"got a {suffix} file; prune the module and export it again"
+        raise PatcError(f"{wanted}, {found}", args.model)
     found = _given(args, ("data", "weights", "speedup", "input_shape"))
     if found:
         option = next(iter(found)).replace("_", "-")

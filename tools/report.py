@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patc.diagnostics import describe_seconds
 from patc.tools import arguments, visualize
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _print_advice(console: Console, net: Net) -> None:
 
 
 def describe_saving(advice: Advice) -> str:
-    """Return what an advice saves: in milliseconds where the clock is known, else as a part of the net's time."""
+    """Return what an advice saves: a time where the clock is known, else as a part of the net's time."""
     from patc.tools.console import format_time
 
     seconds = advice.saves_seconds
@@ -217,11 +218,12 @@ def describe_saving(advice: Advice) -> str:
 
 
 def describe_change(pair: Pair) -> str:
-    """Return what a layer takes more in the second net, in milliseconds or cycles; "same" for less than a microsecond
+    """Return what a layer takes more in the second net, as a time or cycles; "same" for less than a microsecond
     or a cycle."""
     if pair.seconds is None:
         return f"{pair.cycles:+,.0f}" if abs(pair.cycles) >= 1 else "same"
-    return f"{pair.seconds * 1e3:+.3g}" if abs(pair.seconds) >= 1e-6 else "same"
+    sign = "+" if pair.seconds > 0 else ""
+    return f"{sign}{describe_seconds(pair.seconds)}" if abs(pair.seconds) >= 1e-6 else "same"
 
 
 def _print_pairs(console: Console, report: Report) -> None:

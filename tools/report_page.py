@@ -79,7 +79,7 @@ def _by_layer(net: Net) -> dict[int, list[Advice]]:
 
 
 def _unit(net: Net) -> str:
-    return "cycles" if net.time is None else "ms"
+    return "cycles" if net.time is None else "time"
 
 
 # The graph ----------------------------------------------------------------------------------------

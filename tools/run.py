@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, describe_seconds
 from patc.numerics import BFLOAT16
 from patc.tools import arguments
 from patc.tools.labels import Labels, probabilities, read_labels
@@ -197,17 +197,17 @@ def _print_profile(compiled: CompiledModel, arrays: list[np.ndarray]) -> None:
     from patc.tools.console import describe_kept, describe_op, make_console, make_table
 
     times = compiled.profile(*arrays)
-    table = make_table(("layer", "computes", "algorithm", "kept weights", "ms", "share"), 3)
+    table = make_table(("layer", "computes", "algorithm", "kept weights", "time", "share"), 3)
     total = sum(item.seconds for item in times)
     for item in times:
         layer = item.layer
         words = (layer.name, describe_op(layer), layer.algorithm, describe_kept(layer))
-        table.add_row(*words, f"{1e3 * item.seconds:.3f}", f"{item.seconds / total:.0%}" if total else "")
+        table.add_row(*words, describe_seconds(item.seconds), f"{item.seconds / total:.0%}" if total else "")
     console = make_console()
     console.print(table)
     generic = sum(item.seconds for item in times if item.layer.op == "generic")
-    part = f", of which {1e3 * generic:.3f} ms ({generic / total:.0%}) as any linalg is" if generic else ""
-    console.print(f"layers: {1e3 * total:.3f} ms{part}", markup=False)
+    part = f", of which {describe_seconds(generic)} ({generic / total:.0%}) as any linalg is" if generic else ""
+    console.print(f"layers: {describe_seconds(total)}{part}", markup=False)
     if overhead := compiled.describe_overhead():
         console.print(overhead, markup=False, soft_wrap=True)
 

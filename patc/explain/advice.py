@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from patc.diagnostics import describe_seconds
 from patc.explain.report import Advice, Net, ReportedLayer
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _leave_generic_road(item: ReportedLayer) -> Iterator[_Saving]:
     notes = layer.explanation.notes if layer.explanation is not None else ()
     words = ", ".join(note.removeprefix("computes ") for note in notes) or "operations that patc has no layer for"
     least = 0.0 if item.limit_seconds is None or not item.time else min(1.0, item.limit_seconds / item.time)
-    yield _Saving("generic", 1 - least, f"Generic road: {words}. Other operations may say the same.", is_bound=True)
+    text = f"Generic road: {words}. A layer kind of one's own (patc.layers) could come as near as its limit."
+    yield _Saving("generic", 1 - least, text, is_bound=True)
 
 
 def _halve(item: ReportedLayer, features: tuple[str, ...]) -> Iterator[_Saving]:
@@ -192,7 +194,7 @@ def _fewer_threads(net: Net, threads: int) -> Iterator[Advice]:
     seconds = alone * net.modelled_seconds / net.cycles
     if seconds < net.time:
         part = 1 - seconds / net.time
-        text = f"--threads 1: the model expects {seconds * 1e3:.3g} ms of one thread."
+        text = f"--threads 1: the model expects {describe_seconds(seconds)} of one thread."
         yield Advice("one-thread", None, text, part, net.time - seconds, False)
 
 

@@ -12,7 +12,7 @@ from torch_mlir import ir
 
 import patc
 from patc import pruning
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, describe_seconds
 from patc.dialects.schedules import Alternative, Choice, Explanation, Schedule
 from patc.layers import collect_layers
 from patc.passes.base import PassState
@@ -45,7 +45,7 @@ MEASURED = replace(
         ),
         (
             MEASURED,
-            "fastest of 2 measured (pattern-direct 4x48 with 2 sums 0.134 ms; next winograd 8x6x4 0.141 ms)",
+            "fastest of 2 measured (pattern-direct 4x48 with 2 sums 134 us; next winograd 8x6x4 141 us)",
         ),
         (Explanation("memory", 1, ()), "bound by memory"),
         (None, "given"),
@@ -205,3 +205,20 @@ func.func @main(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {{
         layers = collect_layers(module, PassState())
     assert [layer.explanation for layer in layers] == [MODELLED, None]
     assert [layer.predicted_cycles for layer in layers] == [100, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ns"),
+        (8.29e-7, "829 ns"),
+        (9.996e-7, "1 us"),
+        (8.894e-6, "8.89 us"),
+        (-1.5e-3, "-1.5 ms"),
+        (0.99949, "999 ms"),
+        (0.9996, "1 s"),
+        (1234.4, "1234 s"),
+    ],
+)
+def test_times_have_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert describe_seconds(seconds) == text

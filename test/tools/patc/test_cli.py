@@ -457,7 +457,7 @@ def test_compiles_and_runs_a_model_file(capsys: pytest.CaptureFixture[str], fold
 
 def test_profiles_layers(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     text = run(capsys, "run", folder / "scorer.patc", "--input", folder / "x.npy", "--profile")
-    assert re.search(r"conv 8x8 +dense-direct .* [\d.]+ +\d+%", text)
+    assert re.search(r"conv 8x8 +dense-direct .* [\d.]+ [num]s +\d+%", text)
     assert re.search(r"^layers: [\d.]+ ms$", text, re.MULTILINE)
 
 
@@ -576,3 +576,8 @@ def test_what_is_said_of_many_layers_is_said_once(capsys: pytest.CaptureFixture[
         "layer0: remark: other",
         "layer1: remark: other",
     ]
+
+
+def test_pruning_an_onnx_file_says_what_to_do_instead(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", "net.onnx", "--compression", "4", "-o", "x.safetensors"]) == 1
+    assert "FILE.py:FUNCTION, got a .onnx file; prune the module and export it again" in capfd.readouterr().err
