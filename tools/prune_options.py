@@ -143,8 +143,8 @@ def _check_file(args: argparse.Namespace, suffix: str) -> None:
     """Refuse a file but a program of `torch.export`, which can be pruned in one shot."""
     if suffix != PROGRAM:
         wanted = "expected a .pt2 or .param file, or the name of a model or FILE.py:FUNCTION"
-        found = f"got a {suffix} file; prune the module and export it again"
-        raise PatcError(f"{wanted}, {found}", args.model)
+        instead = "prune the module and export it again"
+        raise PatcError(f"{wanted}, got a {suffix} file; {instead}", args.model)
     found = _given(args, ("data", "weights", "speedup", "input_shape"))
     if found:
         option = next(iter(found)).replace("_", "-")
