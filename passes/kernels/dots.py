@@ -10,13 +10,15 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import llvm
 
+from patc.passes.ir.elements import WORD
 from patc.passes.kernels.builder import Builder, lanes_of
 from patc.targets import Target
 
-SMALL = 128  # 255 times as much fits 16 bits
+SMALL = 128  # 255 times as much fits 16 bits, of either sign
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Dots(abc.ABC):
 
     @property
     def of_small_weights(self) -> Dots | None:
-        """A faster way where each two neighbouring weights of a word are at most `SMALL` together; None without one."""
+        """A faster way where of each two neighbouring weights of a word those of one sign are at most `SMALL` together;
+        None without one."""
         return None
 
     @abc.abstractmethod
@@ -124,6 +127,19 @@ def dots_of(target: Target) -> Dots:
     if target.architecture == "x86_64":
         return Vnni() if {"avx512vnni", "avxvnni"} & set(target.features) else Pairs()
     return Sdot() if "dotprod" in target.features else Plain()
+
+
+def in_halves(words: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return words of i8 weights, of i32, as two whose products are theirs together. Of the first two weights of a word
+    and of the last two those of one sign are at most `most` together: larger ones become two of half as much, the
+    second words are zeros else."""
+    fours = np.ascontiguousarray(words).view(np.int8).reshape(*words.shape, WORD)
+    pairs = fours.astype(int).reshape(*words.shape, 2, 2)
+    large = [np.maximum(sign * pairs, 0).sum(axis=-1).max(axis=-1, initial=0) > most for sign in (1, -1)]
+    is_large, halves = np.logical_or(*large)[..., None], fours // 2
+    parts = (np.where(is_large, half, one) for half, one in ((halves, fours), (fours - halves, 0)))
+    first, second = (np.ascontiguousarray(part.astype(np.int8)).view("<i4")[..., 0] for part in parts)
+    return first, second
 
 
 def bytes_of(b: Builder, words: ir.Value) -> ir.Value:

@@ -25,6 +25,7 @@ from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.algorithms.host.tap_direct import TapDirect
+from patc.passes.algorithms.host.window_words import WindowWords
 from patc.passes.algorithms.host.winograd import Winograd
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of, read_arrays
@@ -105,7 +106,7 @@ class Conv2d(_Convolution):
         Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
     )
     host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), ImplicitGemm(), Winograd())
-    quantised = (DotDirect(), DotLanes(), BlockWords())
+    quantised = (DotDirect(), DotLanes(), WindowWords(), BlockWords())
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 import math
-import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,13 +29,15 @@ from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memo
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
+from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import largest_sums, operand_factor, sum_factors
 from patc.passes.kernels.dots import Dots, dots_of
-from patc.passes.kernels.host import dense_direct, dot_rows, filter_lanes
+from patc.passes.kernels.host import dot_direct, dot_rows, filter_lanes
 from patc.passes.kernels.host.dense_direct import DenseWeights
+from patc.passes.kernels.host.dot_direct import Extras
 from patc.passes.kernels.host.kernel import Kernel
-from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.loops import Loops, place_of
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
 from patc.passes.kernels.host.words import ROUNDING
@@ -65,27 +67,33 @@ class _Dots(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         op, block = site.op, site.schedule.filters
         filters, groups = padded_filters(op), _groups(op)
-        weight = require_array(op, op.weight, "weight", site.state)
-        words = as_words(_in_words(weight) if _is_depthwise(op) else weight)
-        packed = padded(words, filters)
-        values = site.constant(pack_filters(packed, block), op.weight, f"words{block}")
+        words = padded(words_of(op, require_array(op, op.weight, "weight", site.state)), filters)
+        products = Products.of(site.target, words, self._places(site, words.shape[1:]))
+        kind = "words" if products.words is words else "small"
+        values = site.constant(pack_filters(products.words, block), op.weight, f"{kind}{block}")
         small = are_small(site)
         sums, factors = sums_and_factors(site, filters, are_floats=small)
         residual = residual_factor(op)
-        epilogue, dots = site.epilogue_with(sums), dots_of(site.target)
+        epilogue, dots, extras = site.epilogue_with(sums), products.dots, products.stored(site)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
-            given, weights, scale, made, epilogue = arguments
+            given, weights, scale, made, epilogue, *lists = arguments
             loops = QuantisedLoops(
                 kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes, small
             )
-            self._write(loops, DenseWeights(weights, words.shape[1], filters // groups))
+            dense = DenseWeights(weights, words.shape[1], filters // groups)
+            self._write(loops, dense, Extras(*lists) if lists else None)
 
         parts = [1.0] * ceil_div(filters, block)
-        site.call([site.source, values, factors, site.output, epilogue], emit, parts, any_part=True)
+        site.call([site.source, values, factors, site.output, epilogue, *extras], emit, parts, any_part=True)
+
+    def _places(self, site: HostSite, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return where the words of a filter, channels x height x width, meet the input, counted from a tile's base;
+        None where a constant does not say it, or the loops have no use for it."""
+        return None
 
     @abc.abstractmethod
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         """Write the kernel."""
 
 
@@ -97,12 +105,22 @@ class DotDirect(_Dots):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         groups, filters = _groups(op), padded_filters(op)
-        layer, group, unit = layer_of(op, target, threads), filters // groups, _unit(op)
+        weight, can_split = read_constant(op.weight, state), Layout.of(op.input.type).phases == op.strides[1]
+        words = np.zeros((1, 1), np.int32) if weight is None else words_of(op, weight)
+        products = Products.of(target, words, np.zeros(words.shape[1:], int) if can_split else None)
+        layer, group, unit = layer_of(op, target, threads, products), filters // groups, _unit(op)
         blocks = [size for size in BLOCKS if size <= group and size % unit == 0 and (groups == 1 or group % size == 0)]
         yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks, QuantisedLoops.most_taps)
 
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
-        dense_direct.DenseDirect(loops, weights).emit()
+    def _places(self, site: HostSite, shape: tuple[int, ...]) -> np.ndarray | None:
+        layout, window = site.source.layout or Layout.packed(*site.source.shape[2:]), site.window
+        if layout.phases != window.strides[1]:
+            return None
+        places = [place_of(tap, 0, window, layout) for tap in np.ndindex(*shape)]
+        return np.array(places).reshape(shape)
+
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
+        dot_direct.DotDirect(loops, weights, extras).emit()
 
 
 class DotLanes(_Dots):
@@ -121,28 +139,80 @@ class DotLanes(_Dots):
         layer = layer_of(op, target, threads)
         yield from candidates_of_vectors(self.name, layer, op.kernel_size, (padded_filters(op), _groups(op)))
 
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights) -> None:
+    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         filter_lanes.FilterLanes.of(loops, weights).emit()
 
 
+@dataclass(frozen=True)
+class Products:
+    """How the products of a layer are made.
+
+    Attributes:
+        words: F x ... of i32 that all filters go through.
+        extras: pairs and ends of those that a filter goes through alone, see `Extras`; None where there are none.
+    """
+
+    dots: Dots
+    words: np.ndarray
+    extras: tuple[np.ndarray, np.ndarray] | None = None
+
+    @staticmethod
+    def of(target: Target, words: np.ndarray, places: np.ndarray | None) -> Products:
+        """Return the fastest way for a layer's words, F x ...
+
+        Args:
+            places: where the words of a filter meet the input; None if these cannot be gone through alone.
+        """
+        dots = dots_of(target)
+        small = dots.of_small_weights
+        if small is None:
+            return Products(dots, words)
+        first, pairs, ends = Extras.of(words, np.zeros(words.shape[1:], int) if places is None else places)
+        if not ends[-1]:
+            return Products(small, words)
+        made = Products(small, first, (pairs, ends))
+        return Products(dots, words) if places is None or made.instructions > dots.instructions else made
+
+    @property
+    def instructions(self) -> float:
+        """Of a product of words that all filters go through, extras included; see `Dots`."""
+        more = 0.0 if self.extras is None else self.extras[1][-1] / self.words.size
+        return self.dots.instructions * (1.0 + more)
+
+    def stored(self, site: HostSite) -> list[ir.Value]:
+        """Return the extras in memory."""
+        return [own_constant(site, *each) for each in zip(("pairs", "ends"), self.extras or (), strict=False)]
+
+
 @functools.lru_cache(maxsize=64)
-def with_dots(target: Target, dots: Dots) -> Target:
-    """Return a CPU as cost models see it whose multiply-adds are dot products of words, and whose sums are rounded."""
+def with_dots(target: Target, dots: Dots, instructions: float | None = None) -> Target:
+    """Return a CPU as cost models see it whose multiply-adds are dot products of words, and whose sums are rounded.
+
+    Args:
+        instructions: of a product; None for those of `dots`.
+    """
     costs = target.core_costs()
     latency = dots.latency_cycles or costs.fma_latency_cycles
     stores = costs.store_cycles + _ROUNDED / target.pipes
-    lanes = max(1, round(target.fma_lanes / dots.instructions))
+    lanes = max(1, round(target.fma_lanes / (instructions or dots.instructions)))
     return replace(target, fma_lanes=lanes, costs=replace(costs, fma_latency_cycles=latency, store_cycles=stores))
 
 
-def layer_of(op: Any, target: Target, threads: int, dots: Dots | None = None) -> TiledConvolution:
+def layer_of(op: Any, target: Target, threads: int, products: Products | Dots | None = None) -> TiledConvolution:
     """Return a layer as its tiles are costed: with the words that each filter reads for channels.
 
     Args:
-        dots: how products are made; None for what the CPU does best with any weights.
+        products: how they are made; None for what the CPU does best with any weights.
     """
+    made = products or dots_of(target)
+    cpu = with_dots(target, made.dots if isinstance(made, Products) else made, made.instructions)
     words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
-    return TiledConvolution.of(op, with_dots(target, dots or dots_of(target)), words, threads)
+    return TiledConvolution.of(op, cpu, words, threads)
+
+
+def words_of(op: Any, weight: np.ndarray) -> np.ndarray:
+    """Return the weights of a layer as F x words x KH x KW of i32."""
+    return as_words(_in_words(weight) if _is_depthwise(op) else weight)
 
 
 def _is_depthwise(op: Any) -> bool:
@@ -215,7 +285,7 @@ def are_small(site: HostSite) -> bool:
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:
     """Return in memory what is made of a layer's weights, and of more than them: layers may share weights that have
     inputs of different scales."""
-    return site.constant(array, site.op.weight, f"{role}.{zlib.crc32(array.tobytes()):x}")
+    return site.constant(array, site.op.weight, f"{role}.{hashlib.sha256(array.tobytes()).hexdigest()[:16]}")
 
 
 def residual_factor(op: Any) -> float:

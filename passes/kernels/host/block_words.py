@@ -30,6 +30,7 @@ from patc.passes.ir.elements import WORD
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
+from patc.passes.kernels.dots import in_halves
 from patc.passes.kernels.host.accumulators import join
 from patc.passes.kernels.host.kernel import Tile
 from patc.passes.kernels.host.quantised import QuantisedLoops
@@ -342,12 +343,10 @@ class Cover:
     def split(self, most: int) -> Cover:
         """Return blocks with the same sums whose first two weights are at most so much together, and the last two:
         others become two of nearly half as large weights."""
-        fours = self.weights.view(np.int8).reshape(-1, WORD)
-        large = np.abs(fours.astype(int)).reshape(-1, 2, 2).sum(axis=2).max(axis=1, initial=0) > most
-        halves = fours // 2
-        first, second = (np.where(large[:, None], own, one) for own, one in ((halves, fours), (fours - halves, 0)))
-        order = np.concatenate([np.arange(len(fours)), np.flatnonzero(large)])
-        weights = np.concatenate([first, second[large]]).astype(np.int8).view("<i4").ravel()
+        first, second = in_halves(self.weights, most)
+        large = np.flatnonzero(second)
+        order = np.concatenate([np.arange(len(first)), large])
+        weights = np.concatenate([first, second[large]])
         return Cover(self.filters[order], self.channels[order], self.places[order], weights)
 
     def counts(self, words: Words, filters: int, channels: int) -> np.ndarray:

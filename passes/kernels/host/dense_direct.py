@@ -64,7 +64,7 @@ class DenseDirect:
 
     def emit(self) -> None:
         """Emit all loops."""
-        self.loops.for_work(self._one_block, filters_first=self.weights.channels == 1 or self._is_far)
+        self.loops.for_work(self.one_block, filters_first=self.weights.channels == 1 or self._is_far)
 
     @property
     def _is_far(self) -> bool:
@@ -83,7 +83,8 @@ class DenseDirect:
         blocks = ceil_div(self.weights.filters, self._block)
         return max(1, blocks // schedule.threads) if schedule.split == "filters" else blocks
 
-    def _one_block(self, tile: Tile, number: ir.Value) -> None:
+    def one_block(self, tile: Tile, number: Index) -> None:
+        """Compute a tile of a block of filters."""
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self._block
         base = loops.base(tile)
         filter_ = b.minimum(b.mul(number, block), loops.channels - block)

@@ -18,6 +18,7 @@ from patc.mlir_files import parse_module
 from patc.parameters import ParameterStore
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.host.block_words import Cover, Words, blocks_of
+from patc.passes.kernels.host.window_words import WindowWords
 
 NATIVE = ("host", "x86-64-v3", "x86-64-v4")
 EMULATED = ("aarch64-linux", "aarch64-linux:cortex-a53")  # with dot products, and without
@@ -241,17 +242,98 @@ def test_few_weights_by_blocks_on_arm(seed: int, target: str) -> None:
         np.testing.assert_array_equal(value, wanted.array)
 
 
-@pytest.mark.parametrize("threads", [2, 5])
-def test_blocks_that_threads_divide(threads: int) -> None:
-    generator = np.random.default_rng(threads)
+def few_channels(seed: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
+    """Convolutions of planes of one to three channels, of small and large weights."""
+    choices, generator = random.Random(seed), np.random.default_rng(seed)
+    net = QuantisedNet(signed)
+    channels, kernel, stride = choices.choice([1, 2, 3, 3]), choices.choice([2, 3, 5, 7]), choices.choice([1, 2, 3])
+    size = choices.randint(8, 20), choices.randint(9, 41)
+    x = net.quantise(net.input(generator.normal(size=(choices.choice([1, 2]), channels, *size))), random_scale(choices))
+    weight, scales, bias = weights(generator, (choices.choice([5, 8, 22]), channels, kernel, kernel))
+    weight[1:3] //= 3
+    window = {"stride": stride, "pad": choices.randint(0, kernel // 2), "dilation": choices.choice([1, 1, 2])}
+    window["pad"] *= window["dilation"]
+    y = net.conv(x, weight, scales, bias, random_scale(choices), **window, activation=choices.choice(["none", "relu"]))
+    return net, [net.dequantise(y), net.conv(x, weight, scales, None, None, **window)]
+
+
+def windows_drawn(choices: random.Random) -> Callable[[Any, list[Schedule]], Schedule]:
+    """Return a choice of the tiles and blocks of filters of words of windows."""
+
+    def choose(op: Any, candidates: list[Schedule]) -> Schedule:
+        chosen = [each for each in candidates if each.algorithm == "window-words"]
+        assert chosen or op.operation.name != "pattern.conv2d"
+        return choices.choice(chosen or candidates)
+
+    return choose
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_words_of_windows(seed: int) -> None:
+    net, results = few_channels(seed, signed=False)
+    for target in NATIVE:
+        found = run_quantised(net, results, target, choose=windows_drawn(random.Random(seed)))
+        for value, wanted in zip(found, results, strict=True):
+            np.testing.assert_array_equal(value, wanted.array, err_msg=target)
+
+
+@pytest.mark.parametrize("target", EMULATED)
+@pytest.mark.parametrize("seed", range(2))
+def test_words_of_windows_on_arm(seed: int, target: str) -> None:
+    pytest.importorskip("unicorn")
+    net, results = few_channels(seed, signed=True)
+    found = run_quantised(net, results, target, choose=windows_drawn(random.Random(seed)))
+    for value, wanted in zip(found, results, strict=True):
+        np.testing.assert_array_equal(value, wanted.array)
+
+
+@pytest.mark.parametrize("algorithm", ["window-words", "dot-direct", "block-words"])
+def test_neighbouring_weights_that_would_saturate(algorithm: str) -> None:
+    """Products of pairs of bytes that are added up in 16 bits, at and beyond what these hold."""
     net = QuantisedNet(False)
-    x = net.quantise(net.input(generator.normal(size=(1, 32, 9, 14))), Scale(0.03, 100))
-    weight, scales, bias = weights(generator, (32, 32, 3, 3))
-    weight[generator.random((32, 32)) < 0.9] = 0
+    channels = 3 if algorithm == "window-words" else 8
+    x = net.quantise(net.input(np.full((1, channels, 9, 20), 9.0)), Scale(0.01, 0))
+    weight = np.zeros((8, channels, 3, 3), np.int8)
+    for filter_, (first, second) in enumerate([(127, 1), (127, 2), (-127, -1), (-127, -2), (127, -127), (64, 64)]):
+        weight[filter_, 0, 0], weight[filter_, 1] = (first, second, 0), second
+        weight[filter_, 0, 1, 0] = first
+    y = net.conv(x, weight, np.full(8, 1e-3, np.float32), None, None, pad=1)
+
+    def choose(op: Any, candidates: list[Schedule]) -> Schedule:
+        return next((each for each in candidates if each.algorithm == algorithm), candidates[0])
+
+    for target in NATIVE:
+        np.testing.assert_array_equal(run_quantised(net, [y], target, choose=choose)[0], y.array, err_msg=target)
+
+
+def test_windows_are_whole_words() -> None:
+    for channels, kernel in [(1, (2, 3)), (2, (3, 3)), (3, (7, 7))]:
+        words = WindowWords.of(Window(kernel), channels)
+        numbers = np.random.default_rng(channels).integers(0, 256, (words.places, channels)).astype(np.uint64)
+        filled = [sum(int(byte) << 8 * place for place, byte in enumerate(row)) for row in numbers]
+        made = []
+        for word in range(words.count):
+            moved = [
+                filled[it.place] << it.bits if it.bits >= 0 else filled[it.place] >> -it.bits
+                for it in words.pieces(word)
+            ]
+            made.append(sum(moved) & 0xFFFFFFFF)
+        found = np.array(made, "<u4").view(np.uint8)[: numbers.size]
+        np.testing.assert_array_equal(found, numbers.ravel())
+
+
+@pytest.mark.parametrize("algorithm", ["block-words", "window-words"])
+@pytest.mark.parametrize("threads", [2, 5])
+def test_blocks_that_threads_divide(threads: int, algorithm: str) -> None:
+    generator = np.random.default_rng(threads)
+    net, channels = QuantisedNet(False), 32 if algorithm == "block-words" else 3
+    x = net.quantise(net.input(generator.normal(size=(1, channels, 9, 14))), Scale(0.03, 100))
+    weight, scales, bias = weights(generator, (32, channels, 3, 3))
+    weight[generator.random((32, channels)) < (0.9 if algorithm == "block-words" else 0.0)] = 0
     y = net.conv(x, weight, scales, bias, Scale(0.05, 9), pad=1)
 
     def divided(op: Any, candidates: list[Schedule]) -> Schedule:
-        chosen = next((each for each in candidates if each.algorithm == "block-words"), candidates[0])
+        chosen = next((each for each in candidates if each.algorithm == algorithm), candidates[0])
         is_made = op.operation.name == "pattern.conv2d"
         return (
             replace(chosen, rows=2, split="rows" if threads == 2 else "filters", threads=threads) if is_made else chosen
@@ -290,7 +372,9 @@ def test_split_blocks_have_small_weights_and_the_same_sums() -> None:
     weight[1] = -127
     whole = Cover.of(weight)
     parts = whole.split(128)
-    assert np.abs(parts.weights.view(np.int8).astype(int)).reshape(-1, 2).sum(axis=1).max() <= 128
+    pairs = parts.weights.view(np.int8).astype(int).reshape(-1, 2)
+    assert max(np.maximum(sign * pairs, 0).sum(axis=1).max() for sign in (1, -1)) <= 128
+    assert len(parts.weights) < 1.5 * len(whole.weights)  # signs that differ saturate nothing
     totals = []
     for cover in (whole, parts):
         total = np.zeros((5, 6, 2, 2, 4), int)
