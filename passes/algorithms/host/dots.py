@@ -108,7 +108,11 @@ class DotDirect(_Dots):
         weight, can_split = read_constant(op.weight, state), Layout.of(op.input.type).phases == op.strides[1]
         words = np.zeros((1, 1), np.int32) if weight is None else words_of(op, weight)
         products = Products.of(target, words, np.zeros(words.shape[1:], int) if can_split else None)
-        layer, group, unit = layer_of(op, target, threads, products), filters // groups, _unit(op)
+        layer, group, unit = (
+            layer_of(op, target, threads, products.dots, products.instructions),
+            filters // groups,
+            _unit(op),
+        )
         blocks = [size for size in BLOCKS if size <= group and size % unit == 0 and (groups == 1 or group % size == 0)]
         yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks, QuantisedLoops.most_taps)
 
@@ -198,14 +202,16 @@ def with_dots(target: Target, dots: Dots, instructions: float | None = None) -> 
     return replace(target, fma_lanes=lanes, costs=replace(costs, fma_latency_cycles=latency, store_cycles=stores))
 
 
-def layer_of(op: Any, target: Target, threads: int, products: Products | Dots | None = None) -> TiledConvolution:
+def layer_of(
+    op: Any, target: Target, threads: int, dots: Dots | None = None, instructions: float | None = None
+) -> TiledConvolution:
     """Return a layer as its tiles are costed: with the words that each filter reads for channels.
 
     Args:
-        products: how they are made; None for what the CPU does best with any weights.
+        dots: how products are made; None for what the CPU does best with any weights.
+        instructions: see `with_dots`.
     """
-    made = products or dots_of(target)
-    cpu = with_dots(target, made.dots if isinstance(made, Products) else made, made.instructions)
+    cpu = with_dots(target, dots or dots_of(target), instructions)
     words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
     return TiledConvolution.of(op, cpu, words, threads)
 

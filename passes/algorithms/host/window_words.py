@@ -70,8 +70,8 @@ class WindowWords(HostAlgorithm):
         )
         if weight is None:
             return
-        values = words.pack(weight)
-        plain = layer_of(op, target, threads, Products.of(target, values, np.arange(words.count)))
+        products = Products.of(target, words.pack(weight), np.arange(words.count))
+        plain = layer_of(op, target, threads, products.dots, products.instructions)
         geometry = Geometry((1, 1), (1, 1), 1, plain.width, words.count, int(plain.given) // words.count)
         layer = _Layer(**{**vars(plain), "geometry": geometry}, pipes=target.pipes)
         unit = 1 if Quantisation.of(op.result.type) is None else WORD
