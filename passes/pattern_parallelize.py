@@ -25,8 +25,9 @@ _LONGEST = 128  # layers of a region
 class PatternParallelize(Pass):
     """Merge the top-level `scf.parallel` loops of a function into one OpenMP region, or one for each 128 of them.
 
-    Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`); such loops may be the
-        turns of an `scf.for`, as the steps of a recurrent layer are: threads then wait for each other in each turn.
+    Requires: loops over 0 .. N - 1 whose turns may run at the same time (`pattern-specialize`); such loops may be
+        in the turns of an `scf.for`, as the steps of a recurrent layer are: threads then wait for each other in each
+        turn, in which thread 0 runs the sequential ops between them.
     Ensures: one `omp.parallel` of N threads; thread t runs the turns t, t + T, ... of each loop, where T is the
         number of threads that the runtime gives; the sequential ops between the loops run on thread 0.
 
@@ -59,11 +60,10 @@ def _merge(function: Any, loops: list[Any]) -> None:
     ops = list(block.operations)
     first = ops.index(loops[0])
     last = len(ops) - 1  # the return stays outside
-    moved = ops[first:last]
-    hoisted = [op for op in moved if _is_free(op)]
+    hoisted, left = _cut_free(ops[first:last])
     for op in hoisted:
         op.operation.move_before(loops[0].operation)
-    stages = _stages([op for op in moved if not _is_free(op)])
+    stages = _stages(left)
     with ir.InsertionPoint(loops[0]), function.location:
         bound = max(
             (_shared_loops(loop)[0].operands[1] for loop in loops), key=lambda value: constant_number(value) or 0
@@ -79,22 +79,58 @@ def _merge(function: Any, loops: list[Any]) -> None:
 
 def _fill_region(stages: list[list[Any]]) -> None:
     number, count = (_call_number(name) for name in _THREAD_FUNCTIONS)
-    thread, threads = (arith.IndexCastOp(ir.IndexType.get(), each).result for each in (number, count))
+    _divide_stages(stages, *(arith.IndexCastOp(ir.IndexType.get(), each).result for each in (number, count)))
+    ir.Operation.create("omp.terminator")
+
+
+def _divide_stages(stages: list[list[Any]], thread: ir.Value, threads: ir.Value) -> None:
+    """Move stages to the insertion point, each with a barrier behind it where others wait for it."""
     for stage in stages:
-        others_wait = not _only_takes_time(stage)
-        if _is_shared(stage[0]):
-            _divide(stage[0], thread, threads)
+        others_wait = stage[0].operation.name != "scf.for" and not _only_takes_time(stage)
+        if stage[0].operation.name == "scf.parallel":
+            _share(stage[0], thread, threads)
+        elif _is_shared(stage[0]):
+            _divide_turns(stage[0], thread, threads)
         else:
             _alone(stage, thread)
         if others_wait:
             ir.Operation.create("omp.barrier")
-    ir.Operation.create("omp.terminator")
 
 
-def _is_free(op: Any) -> bool:
-    """Whether the op computes an address or a constant, which every thread may use."""
-    free = ("arith.constant", "memref.view", "memref.get_global", "memref.reinterpret_cast", "memref.alloc")
-    return op.operation.name in free
+def _divide_turns(loop: Any, thread: ir.Value, threads: ir.Value) -> None:
+    """Move a loop to the insertion point, in each turn of which threads compute together."""
+    ir.InsertionPoint.current.insert(loop.operation.detach_from_parent())
+    ops = list(loop.regions[0].blocks[0].operations)
+    _, stages = _cut_free(ops[:-1])  # free ones stay where they are
+    with ir.InsertionPoint(ops[-1]):
+        _divide_stages(_stages(stages), thread, threads)
+
+
+def _cut_free(ops: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return those of some ops that every thread may run, as addresses, constants and numbers, and the others."""
+    free: list[Any] = []
+    left: list[Any] = []
+    made: set[ir.Operation] = set()
+    for op in ops:
+        owners = [value.owner for value in op.operands if not isinstance(value.owner, ir.Block)]
+        is_known = not any(owner.operation in made for owner in owners)
+        if is_known and _is_pure(op):
+            free.append(op)
+        else:
+            left.append(op)
+            made.add(op.operation)
+    return free, left
+
+
+def _is_pure(op: Any) -> bool:
+    """Whether the op computes an address, a constant or a number."""
+    name = op.operation.name
+    return name.startswith("arith.") or name in (
+        "memref.view",
+        "memref.get_global",
+        "memref.reinterpret_cast",
+        "memref.alloc",
+    )
 
 
 def _stages(ops: list[Any]) -> list[list[Any]]:
@@ -110,9 +146,21 @@ def _stages(ops: list[Any]) -> list[list[Any]]:
 
 
 def _only_takes_time(stage: list[Any]) -> bool:
-    """Whether a stage only stores time stamps, which no other thread waits for."""
-    calls = [op for op in stage if op.operation.name != "memref.store"]
-    return all(op.operation.name == "func.call" and op.callee.value == CLOCK for op in calls)
+    """Whether a stage only takes and stores time stamps, which no other thread waits for."""
+    return all(_is_of_time(op) for op in stage)
+
+
+def _is_of_time(op: Any) -> bool:
+    if op.operation.name == "func.call":
+        return str(op.callee.value) == CLOCK
+    if op.operation.name == "memref.store":
+        return _is_stamp(op.operands[0].type)
+    is_number = op.operation.name == "memref.load" or op.operation.name.startswith("arith.")
+    return is_number and _is_stamp(op.results[0].type)
+
+
+def _is_stamp(type_: ir.Type) -> bool:
+    return isinstance(type_, ir.IntegerType) and type_.width == 64
 
 
 def _make_region(threads: ir.Value) -> ir.Block:
@@ -137,19 +185,6 @@ def _shared_loops(op: Any) -> list[Any]:
         return [op]
     inner = list(op.regions[0].blocks[0].operations) if op.operation.name == "scf.for" else []
     return [each for each in inner if each.operation.name == "scf.parallel"]
-
-
-def _divide(op: Any, thread: ir.Value, threads: ir.Value) -> None:
-    """Move what threads compute together to the insertion point; all take part in each turn of a loop of loops."""
-    if op.operation.name == "scf.parallel":
-        _share(op, thread, threads)
-        return
-    ir.InsertionPoint.current.insert(op.operation.detach_from_parent())
-    for loop in _shared_loops(op):
-        with ir.InsertionPoint(loop):
-            barrier = ir.Operation.create("omp.barrier")
-        with ir.InsertionPoint(barrier):
-            _share(loop, thread, threads)
 
 
 def _share(loop: Any, thread: ir.Value, threads: ir.Value) -> None:

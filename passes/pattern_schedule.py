@@ -36,7 +36,7 @@ from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.division import FILTERS, ROWS, Division
-from patc.passes.layers.image_runs import find_image_runs, is_even
+from patc.passes.layers.image_runs import find_image_runs
 from patc.passes.layers.registry import kind_of
 from patc.targets import MOST_THREADS, Target
 
@@ -93,25 +93,16 @@ class PatternSchedule(Pass):
     ) -> list[_Unscheduled]:
         """Return the layers of a function; what is copied for them is added to the copies."""
         ops = [*top_level_ops(function)]
-        runs, by_image = find_image_runs(function, target), self._by_image(function, target, images)
         alone: dict[Any, Any] = {}
-        for run in runs:
+        for run in find_image_runs(function, target):
             copies.append(OneImage(run))
             alone |= zip((op.operation for op in run), copies[-1].ops, strict=True)
         found = []
         for op in ops:
             kind = kind_of(op)
             if kind is not None and "schedule" not in op.attributes:
-                way = alone.get(op.operation), op.operation in alone.keys() & by_image
-                found.append(_Unscheduled(op, kind, target, state, self.threads, images, *way))
+                found.append(_Unscheduled(op, kind, target, state, self.threads, images, alone.get(op.operation)))
         return _round_less(found, ops)
-
-    def _by_image(self, function: Any, target: Target, most: int) -> set[Any]:
-        """Return the layers that compute image by image: where threads share images evenly. Those of calls with any
-        number of images may not, and gain enough on large planes only."""
-        near = target.core_costs().shared_level_bytes if most and self.threads > 1 else 0
-        found = (op for run in find_image_runs(function, target, near) for op in run)
-        return {op.operation for op in found if most or is_even(op.result.type.shape[0], self.threads)}
 
 
 @dataclass(frozen=True)
@@ -121,8 +112,7 @@ class _Unscheduled:
     Attributes:
         threads: to divide it among.
         images: up to which calls may have any number; 0 where the batch is fixed.
-        alone: the same layer on one image, if a single thread would compute image by image.
-        is_by_image: whether it does.
+        alone: the same layer on one image, if it computes image by image.
         is_exact: whether the algorithms with larger rounding errors are left out.
     """
 
@@ -133,7 +123,6 @@ class _Unscheduled:
     threads: int
     images: int
     alone: Any = None
-    is_by_image: bool = False
     is_exact: bool = False
 
     def schedule(self, split: str, cycles: float) -> None:
@@ -164,7 +153,7 @@ class _Unscheduled:
     def ways(self) -> dict[str, Candidate]:
         """The best ways to compute it, by what threads divide; none if there is no way."""
         divided = [self._measured[0]] if self._measured else self._all
-        if self.is_by_image:
+        if self.alone is not None:
             best = _split(min(divided, key=lambda candidate: candidate.cost), IMAGES, self.threads)
             return {ROWS: best}  # which is how threads exchange what they compute
         ways: dict[str, Candidate] = {}
@@ -176,7 +165,7 @@ class _Unscheduled:
     def _all(self) -> list[Candidate]:
         """The candidates, divided by rows and by filters; what threads cannot share evenly, or wait for, costs more."""
         found, undivided, _ = self._found
-        if self.is_by_image:
+        if self.alone is not None:
             return found
         if found and self.threads > 1 and self.state.measure is None:
             best = min(undivided, key=lambda candidate: candidate.cost)
@@ -201,23 +190,22 @@ class _Unscheduled:
         """The fastest candidate, where the state measures and there is a choice."""
         if self.state.measure is None or len(self._all) < 2:
             return None
-        if not self.is_by_image:
+        if self.alone is None:
             return _measure(self.op, self._all, self.state)
         return _measure(self.alone, self._all, self.state, self.op.result.type.shape[0])
 
     @cached_property
     def _found(self) -> tuple[list[Candidate], list[Candidate], tuple[str, ...]]:
         """The candidates by rows, those of undivided rows, and why some are missing."""
-        if self.is_by_image:
-            found, notes = self._without_objections(self._of_each_image())
-        else:
-            found, notes = self._without_objections(self._candidates(self.op, self.threads))
+        ways = self._candidates(self.op, self.threads) if self.alone is None else self._of_each_image()
+        found, notes = self._without_objections(ways)
         if self.is_exact:
             notes = (*notes, "computed more exactly: rounding errors would grow in the layers behind")
         undivided = found
-        if self.alone is not None and not self.is_by_image:  # as a single thread adds up
-            undivided, _ = self._without_objections(self._of_each_image())
-        elif found and self.threads > 1 and is_flat(self.op):  # rows are cut in another way for several threads
+        is_cut = (
+            self.alone is None and self.threads > 1 and is_flat(self.op)
+        )  # rows, in another way for several threads
+        if found and is_cut:
             undivided = self._candidates(self.op, threads=1)
         return found, undivided, notes
 

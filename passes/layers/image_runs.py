@@ -12,7 +12,6 @@ from typing import Any
 
 from torch_mlir import ir
 
-from patc.integers import ceil_div
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.ir.constants import CONSTANTS, is_constant
 from patc.passes.ir.elements import stored_bytes
@@ -23,24 +22,13 @@ from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
 from patc.targets import Target
 
-_UNEVEN = 1.05  # images of the thread that has most, in those of even shares
 
-
-def is_even(images: int, threads: int) -> bool:
-    """Whether threads share some images evenly."""
-    return ceil_div(images, threads) * threads <= _UNEVEN * images
-
-
-def find_image_runs(function: Any, target: Target, near: int = 0) -> list[list[Any]]:
-    """Return the layers of a function that compute image by image, in runs of those that follow each other.
-
-    Args:
-        near: bytes of a result that stay near; 0 for those of the second-level cache.
-    """
+def find_image_runs(function: Any, target: Target) -> list[list[Any]]:
+    """Return the layers of a function that compute image by image, in runs of those that follow each other."""
     if target.algorithms == "gpu":
         return []
     costs, found = target.core_costs(), list[list[Any]]()
-    near = near or costs.second_level_bytes
+    near = costs.second_level_bytes
     for ops in _eligible(function, costs.memory_bytes):
         while any(stored_bytes(op.result.type) > near for op in ops):
             count = _longest(ops, near)

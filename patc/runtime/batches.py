@@ -58,13 +58,11 @@ class Block(NamedTuple):
         images: how many.
         cost: of a call.
         counts: whether it may be fewer images, at less cost.
-        threads: that have images of their own in some of its layers.
     """
 
     images: int
     cost: int
     counts: bool
-    threads: int = 1
 
 
 class Call(NamedTuple):
@@ -79,8 +77,7 @@ class Call(NamedTuple):
 def divide(images: int, blocks: tuple[Block, ...]) -> tuple[Call, ...]:
     """Divide a batch into calls, in order.
 
-    Where all code counts images, the smallest block takes them that can, or the largest one in nearly equal parts, but
-    for those that would leave most threads without an image: code for one image divides them otherwise. Else
+    Where all code counts images, the smallest block takes them that can, or the largest one in nearly equal parts. Else
     those blocks are called that cost least together: the last one may overlap the one before, and one that is larger
     than the batch comes alone, and has to be padded.
     """
@@ -92,15 +89,10 @@ def divide(images: int, blocks: tuple[Block, ...]) -> tuple[Call, ...]:
 def _in_parts(images: int, blocks: Sequence[Block]) -> Iterator[Call]:
     order = sorted(range(len(blocks)), key=lambda number: blocks[number].images)
     number = next((number for number in order if blocks[number].images >= images), order[-1])
-    rest = images % blocks[number].threads
-    alone = rest if blocks[order[0]].images == 1 and 2 * rest <= blocks[number].threads else 0
-    together = images - alone
-    parts = ceil_div(together, blocks[number].images)
+    parts = ceil_div(images, blocks[number].images)
     for part in range(parts):
-        start, end = (together * place // parts for place in (part, part + 1))
+        start, end = (images * place // parts for place in (part, part + 1))
         yield Call(number, start, end - start)
-    for start in range(together, images):
-        yield Call(order[0], start, 1)
 
 
 def _in_blocks(images: int, blocks: Sequence[Block]) -> Iterator[Call]:

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from patc.diagnostics import Diagnostic, PatcError
-from patc.dialects.schedules import IMAGES
 from patc.files import atomic_write
 from patc.layers import LayerReport
 from patc.runtime import artefact
@@ -59,8 +58,7 @@ class CompiledModel(abc.ABC):
             self._variants[variant.key] = (*self._variants.get(variant.key, ()), self._make_variant(variant))
         self._key = program.key
         cost = sum(layer.predicted_cycles for layer in program.layers)
-        sharing = program.threads if any(layer.schedule.split == IMAGES for layer in program.layers) else 1
-        self._block = Block(program.block, cost, program.counts_images, sharing)
+        self._block = Block(program.block, cost, program.counts_images)
 
     @classmethod
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """Layers that compute image by image: a loop over images, or one for each thread, whose turns call their kernels.
 
-What only these layers read is memory of one image, which each thread has of its own.
+What only these layers read is memory of one image, which each thread has of its own. Threads get equally many images;
+of each one that is left over they compute parts, layer by layer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from patc.passes.algorithms.host.stamps import Stamps
 from patc.passes.ir.arena import lifetime_of, place
 from patc.passes.ir.elements import element_bytes, memory_shape, memory_type
 from patc.passes.ir.one_image import OneImage
+from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.kernels.builder import Builder, Index
 
 
@@ -97,42 +99,54 @@ class ImageRun:
         counted = self.memory.images
         count: Index = self.images if counted is None else counted.count
         if self.threads == 1:
-            self._loop(0, count, 0, copies, whole, stamps)
+            self._loop((0, count), None, copies, whole, stamps)
         else:
             self._share(count, copies, whole, stamps)
         copies.erase()
         return stamps.spent
 
     def _share(self, count: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps) -> None:
-        """Let each thread compute some of the images."""
+        """Let each thread compute as many of the images, and parts of those that are left."""
         b = self.b
+        share, left = b.divide(count, self.threads)
+        if share != 0:
 
-        def part(thread: ir.Value) -> None:
-            first, last = (b.divide(b.mul(b.add(thread, side), count), self.threads)[0] for side in (0, 1))
-            self._loop(first, last, thread, copies, whole, stamps)
+            def part(thread: ir.Value) -> None:
+                images = b.mul(thread, share), b.mul(b.add(thread, 1), share)
+                self._loop(images, thread, copies, whole, stamps)
 
-        b.parallel(self.threads, part)
+            b.parallel(self.threads, part)
+        if left != 0:
+            self._loop((b.mul(share, self.threads), count), None, copies, whole, stamps)
 
     def _loop(
-        self, first: Index, last: Index, thread: Index, copies: OneImage, whole: dict[ir.Value, Buffer], stamps: Stamps
+        self,
+        images: tuple[Index, Index],
+        thread: ir.Value | None,
+        copies: OneImage,
+        whole: dict[ir.Value, Buffer],
+        stamps: Stamps,
     ) -> None:
+        """Emit a loop over images, up to the second number; `thread` is None where all threads compute each of them."""
         b = self.b
-        loop = scf.ForOp(b.index(first), b.index(last), b.index(1))
+        loop = scf.ForOp(b.index(images[0]), b.index(images[1]), b.index(1))
         memory = _ImageMemory(self.memory, loop.body)
         with ir.InsertionPoint(loop.body):
             self._one_image(loop.induction_variable, thread, memory, copies, whole, stamps)
             scf.YieldOp([])
             self._place(memory, thread)
 
-    def _place(self, memory: _ImageMemory, thread: Index) -> None:
-        """Let what is allocated in turns lie in one piece of memory for each thread, in front of the loop."""
+    def _place(self, memory: _ImageMemory, thread: ir.Value | None) -> None:
+        """Let what is allocated in turns lie in one piece of memory, of each thread that has turns, in front of the
+        loop."""
         order = {op.operation: number for number, op in enumerate(memory.body.operations)}
         offsets, size = place([lifetime_of(op, order) for op in memory.made])
-        root = self.memory.allocate(self.threads * size, ir.IntegerType.get_signless(8))
+        copies = 1 if thread is None else self.threads
+        root = self.memory.allocate(copies * size, ir.IntegerType.get_signless(8))
         b = self.b
         with ir.InsertionPoint.at_block_begin(memory.body):
             for op, offset in zip(memory.made, offsets, strict=True):
-                shift = b.index(b.add(b.mul(thread, size), offset))
+                shift = b.index(b.add(b.mul(0 if thread is None else thread, size), offset))
                 op.result.replace_all_uses_with(memref.ViewOp(op.result.type, root, shift, []).result)
         for op in memory.made:
             op.operation.erase()
@@ -140,7 +154,7 @@ class ImageRun:
     def _one_image(
         self,
         image: Index,
-        thread: Index,
+        thread: ir.Value | None,
         memory: Memory,
         copies: OneImage,
         whole: dict[ir.Value, Buffer],
@@ -156,9 +170,10 @@ class ImageRun:
                 if is_own:
                     later.append((place, self._slice(copy.result, whole[op.result], image)))
         for number, ((algorithm, _, schedule), copy) in enumerate(zip(self.layers, copies.ops, strict=True)):
+            divided = _divided(algorithm, copy, schedule if thread is None else replace(schedule, threads=1))
             with copy.location:
-                algorithm.emit(HostSite(copy, replace(schedule, split="filters", threads=1), memory))
-            self.b.when_equal(thread, 0, partial(stamps.add, number))
+                algorithm.emit(HostSite(copy, divided, memory))
+            self.b.when_equal(0 if thread is None else thread, 0, partial(stamps.add, number))
         for made, place in later:
             memref.CopyOp(first_of(made, place.type.shape[0]), place)
 
@@ -206,3 +221,12 @@ class ImageRun:
         size = count_elements(memory_shape(value.type), layout_of(value))
         channels = memory_shape(value.type)[1]
         return size if whole.planes is None else size // channels * whole.planes
+
+
+def _divided(algorithm: HostAlgorithm, op: Any, schedule: Schedule) -> Schedule:
+    """Return the schedule of a layer on one image that all of its threads compute together."""
+    by_rows, by_filters = (replace(schedule, split=split) for split in ("rows", "filters"))
+    # Rows of flat planes would be cut in another way for several threads.
+    if schedule.threads == 1 or not algorithm.has_row_tiles or is_flat(op):
+        return by_filters
+    return by_rows if row_tiles(op, by_rows) >= schedule.threads else by_filters

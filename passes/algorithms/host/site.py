@@ -283,12 +283,10 @@ class HostSite:
         """Return the parts of threads in memory, and where those of the call's images begin."""
         numbers = np.array(shares, np.int32)
         symbol, type_ = self.memory.kernels.add_global(f"{name}.parts", numbers.reshape(-1, 4), inline=True)
-        images = self.images
-        if images is None:
-            return memref.GetGlobalOp(type_, symbol).result, 0
         with ir.InsertionPoint.at_block_begin(self.memory.block):  # the call may be in a loop
             bounds = memref.GetGlobalOp(type_, symbol).result
-        return bounds, images.times(numbers[0].size) if len(shares) > 1 else 0
+        images = self.images
+        return bounds, images.times(numbers[0].size) if images is not None and len(shares) > 1 else 0
 
     def _kernel(
         self, arguments: Sequence[Argument | ir.Value], emit: Emit, *, is_small: bool = False
