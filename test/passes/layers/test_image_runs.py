@@ -57,12 +57,11 @@ def test_large_planes_do_and_weights_that_are_large_beside_them_do_not(net: nn.M
     assert "images" not in splits(patc.compile(net, (images(1),), threads=1)).values()
 
 
-@pytest.mark.parametrize("count", [8, 9])
-def test_numbers_are_those_of_any_number_of_threads(net: nn.Module, count: int) -> None:
-    """Two threads share eight images evenly; nine they do not, and divide rows instead."""
-    one, two = (patc.compile(net, (images(count),), threads=threads) for threads in (1, 2))
-    assert splits(one)["same"] == "images"
-    assert (splits(two)["same"] == "images") == (count == 8)
+@pytest.mark.parametrize(("count", "threads"), [(8, 2), (9, 2), (8, 3)])
+def test_numbers_are_those_of_any_number_of_threads(net: nn.Module, count: int, threads: int) -> None:
+    """Two threads share eight images evenly; parts of the ninth they compute together, as three do of two images."""
+    one, two = (patc.compile(net, (images(count),), threads=number) for number in (1, threads))
+    assert splits(one)["same"] == splits(two)["same"] == "images"
     for a, b in zip(check(one, net, images(count)), check(two, net, images(count)), strict=True):
         assert np.array_equal(a, b)
 
@@ -80,15 +79,16 @@ def test_memory_between_layers_is_that_of_an_image_for_each_thread(net: nn.Modul
     assert large < 1.2 * small * 16 / 8 and small < 8 * 3 * 16 * SIDE * SIDE * 4
 
 
-def test_profiles_have_times_of_all_layers(net: nn.Module) -> None:
-    compiled = patc.compile(net, (images(8),), threads=2)
-    times = compiled.profile(images(8))
+@pytest.mark.parametrize("count", [8, 9])
+def test_profiles_have_times_of_all_layers(net: nn.Module, count: int) -> None:
+    compiled = patc.compile(net, (images(count),), threads=2)
+    times = compiled.profile(images(count))
     assert len(times) == len(compiled.layers) and all(each.seconds > 0 for each in times)
 
 
 def test_integers(net: nn.Module) -> None:
     x = images(32)
-    one, two, rows = (patc.quantize(net, (x,), threads=threads) for threads in (1, 2, 5))
-    assert "images" in splits(one).values() and "images" not in splits(rows).values()
-    for a, b, c in zip(one(x), two(x), rows(x), strict=True):
+    one, two, left = (patc.quantize(net, (x,), threads=threads) for threads in (1, 2, 5))
+    assert all("images" in splits(each).values() for each in (one, two, left))
+    for a, b, c in zip(one(x), two(x), left(x), strict=True):
         assert np.array_equal(np.asarray(a), np.asarray(b)) and np.array_equal(np.asarray(a), np.asarray(c))
