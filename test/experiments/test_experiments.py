@@ -63,6 +63,16 @@ def test_glyphs_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "docs" / "glyphs.png").stat().st_size > 5000
 
 
+def test_ablation_changes_one_thing_at_equal_rates(tmp_path: Path) -> None:
+    run("ablation", tmp_path, "--seeds", "1")
+    text = (tmp_path / "docs" / "ablation.md").read_text()
+    rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
+    assert rates == ["1.00"] * 2 + ["8.00"] * 5
+    runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")}
+    assert len({json.dumps(each["task"]) for each in runs.values()}) == 1
+    assert (tmp_path / "docs" / "ablation.png").stat().st_size > 5000
+
+
 def test_extraction_writes_each_step(tmp_path: Path) -> None:
     run("extraction", tmp_path)
     text = (tmp_path / "docs" / "extraction.md").read_text()
