@@ -67,6 +67,10 @@ class Algorithm(abc.ABC, Generic[Site]):
         """Return how many blocks of filters there are, each of which one thread computes."""
         return int(op.results[0].type.shape[1])
 
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        """Return what the filters of a schedule, which may come from edited IR, have to be; "" where they are that."""
+        return ""
+
     @abc.abstractmethod
     def emit(self, site: Site) -> None:
         """Write the layer's loops, and the call of them, at a site.
@@ -101,4 +105,16 @@ def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) ->
     for name, most in (("threads", MOST_THREADS), *([] if is_gpu else [("sums", _MOST_SUMS)])):
         if (number := getattr(schedule, name)) > most:
             raise fail(op, f"a schedule with {name} of {most} or less", number)
-    return known[schedule.algorithm], schedule
+    algorithm = known[schedule.algorithm]
+    if rule := algorithm.block_rule(op, schedule):
+        raise fail(op, f"a schedule with filters {rule}", schedule.filters)
+    return algorithm, schedule
+
+
+def rule_of_groups(filters: int, groups: int, block: int) -> str:
+    """Return the `block_rule` of weights that are packed in blocks: the last one may overlap its neighbour, but blocks
+    lie within a group."""
+    group = filters // groups
+    if groups > 1:
+        return "" if group % block == 0 else f"that divide the {group} of a group"
+    return "" if block <= group else f"of {group} or less"

@@ -51,6 +51,10 @@ class BandDirect(HostAlgorithm):
                     schedule = Schedule(self.name, tile.rows, tile.columns, layer.model.lanes, block)
                     yield layer.candidate(schedule, tile, _cost(layer, tile, (block, rows, columns)))
 
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        rows = op.array("values").type.shape[1]
+        return "" if rows % schedule.filters == 0 else f"that divide the {rows} of a band"
+
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return int(op.result.type.shape[1]) // schedule.filters
 

@@ -58,6 +58,10 @@ class BandVector(HostAlgorithm):
             found = Candidate(schedule, computed, computed, "arithmetic", computed)
             yield max(memory_bound(model, schedule, streamed), found, key=lambda each: each.cycles)
 
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        rows = op.array("values").type.shape[1]
+        return "" if rows == schedule.filters else f"of {rows}, as its bands"
+
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return int(op.result.type.shape[1]) // schedule.filters
 

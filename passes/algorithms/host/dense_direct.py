@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
@@ -43,6 +44,9 @@ class DenseDirect(HostAlgorithm):
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(op.result.type.shape[1], schedule.filters)
+
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        return rule_of_groups(op.result.type.shape[1], groups_of(op), schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: dense_direct.DenseDirect(loops, weights).emit())

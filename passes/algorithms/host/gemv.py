@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
@@ -40,6 +41,9 @@ class Gemv(HostAlgorithm):
         multiplied = features / (lanes * model.costs.dot_share) * model.vector_cycles(lanes)
         computed = images * filters * (multiplied + model.costs.lane_sum_cycles)
         yield max(streamed, Candidate(schedule, computed, computed, "arithmetic"), key=lambda each: each.cycles)
+
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        return rule_of_groups(op.result.type.shape[1], 1, schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         op, source, output = site.op, site.source, site.output

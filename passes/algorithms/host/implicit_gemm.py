@@ -11,6 +11,7 @@ import numpy as np
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
@@ -62,6 +63,9 @@ class ImplicitGemm(HostAlgorithm):
                     schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
                     plan = Plan.of(schedule, window, shapes, registers, layer.model.costs)
                     yield layer.candidate(schedule, tile, _cost(layer, plan, window, tile, op.input.type.shape[2:]))
+
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        return rule_of_groups(op.result.type.shape[1], groups_of(op), schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         source, output, block = site.source, site.output, site.schedule.filters

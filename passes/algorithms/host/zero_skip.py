@@ -9,6 +9,7 @@ import numpy as np
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
@@ -60,6 +61,9 @@ class ZeroSkip(HostAlgorithm):
         bound, skipped = max(("memory", streamed), ("arithmetic", computed), key=lambda each: each[1])
         cycles = skipped + features * _LOOK
         yield Candidate(schedule, cycles, cycles, bound, skipped)
+
+    def block_rule(self, op: Any, schedule: Schedule) -> str:
+        return rule_of_groups(op.result.type.shape[1], 1, schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         op, schedule = site.op, site.schedule
