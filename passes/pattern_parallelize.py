@@ -7,6 +7,7 @@ becomes a function, and LLVM's time for one grows with the square of its length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ def _merge(function: Any, loops: list[Any]) -> None:
     ops = list(block.operations)
     first = ops.index(loops[0])
     last = len(ops) - 1  # the return stays outside
-    hoisted, left = _cut_free(ops[first:last])
+    hoisted, left = _cut_free(ops[first:last], _is_pure)
     for op in hoisted:
         op.operation.move_before(loops[0].operation)
     stages = _stages(left)
@@ -101,20 +102,20 @@ def _divide_turns(loop: Any, thread: ir.Value, threads: ir.Value) -> None:
     """Move a loop to the insertion point, in each turn of which threads compute together."""
     ir.InsertionPoint.current.insert(loop.operation.detach_from_parent())
     ops = list(loop.regions[0].blocks[0].operations)
-    _, stages = _cut_free(ops[:-1])  # free ones stay where they are
+    _, stages = _cut_free(ops[:-1], _is_pure_in_turn)  # free ones stay where they are
     with ir.InsertionPoint(ops[-1]):
         _divide_stages(_stages(stages), thread, threads)
 
 
-def _cut_free(ops: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Return those of some ops that every thread may run, as addresses, constants and numbers, and the others."""
+def _cut_free(ops: list[Any], is_pure: Callable[[Any], bool]) -> tuple[list[Any], list[Any]]:
+    """Return those of some ops that every thread may run, which are pure and need no others, and the others."""
     free: list[Any] = []
     left: list[Any] = []
     made: set[ir.Operation] = set()
     for op in ops:
         owners = [value.owner for value in op.operands if not isinstance(value.owner, ir.Block)]
         is_known = not any(owner.operation in made for owner in owners)
-        if is_known and _is_pure(op):
+        if is_known and is_pure(op):
             free.append(op)
         else:
             left.append(op)
@@ -131,6 +132,11 @@ def _is_pure(op: Any) -> bool:
         "memref.reinterpret_cast",
         "memref.alloc",
     )
+
+
+def _is_pure_in_turn(op: Any) -> bool:
+    """Whether the op is pure where it stands: it may read a table of the turns' numbers, too."""
+    return _is_pure(op) or (op.operation.name == "memref.load" and not _is_stamp(op.results[0].type))
 
 
 def _stages(ops: list[Any]) -> list[list[Any]]:
