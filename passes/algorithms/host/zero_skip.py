@@ -77,7 +77,7 @@ class ZeroSkip(HostAlgorithm):
 
         def find(kernel: Kernel, arguments: list[Any]) -> None:
             source, places, values = arguments
-            Elements(places, values, features).find(kernel.b, source.memory)
+            Elements(places, values, features).find(kernel.b, source.memory, lanes)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             source, places, values, weights, made, epilogue = arguments

@@ -8,7 +8,8 @@ for each block of filters:                                       # its sums stay
   store activation(sums + bias + residual)
 
 Weights lie as [block of filters][element][filter]: what a zero multiplies is neither read nor fetched. Where next to no
-element is zero, all are gone through: their weights are one stream through memory, as those of a dense layer are.
+element is zero, all are gone through: their weights are one stream through memory, as those of a dense layer are, and
+nothing is listed.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Elements:
     """The elements of a row that are not zero.
 
     Attributes:
-        places: of them, then `_AHEAD` of others; the last one is the number of elements; i32.
-        values: the elements.
+        places: of them where they are less than `least`, then `_AHEAD` of others; the last one is the number of
+            elements; i32.
+        values: the elements, where places are there.
         width: elements of a row.
     """
 
@@ -48,8 +50,36 @@ class Elements:
         """Return how many integers `places` holds."""
         return width + _AHEAD + 1
 
-    def find(self, b: Builder, row: ir.Value) -> None:
-        """Write the loop that looks for them; NaN is not zero."""
+    @property
+    def least(self) -> int:
+        """How many of them make a row to go through as a whole."""
+        return self.width - int(self.width * _LEAST_ZEROS)
+
+    def find(self, b: Builder, row: ir.Value, lanes: int) -> None:
+        """Write the loops that count them and, where they are few, list them; NaN is not zero."""
+        total = self._counted(b, row, lanes)
+        self._put(b, self.room(self.width) - 1, total)
+        is_thin = arith.CmpIOp(arith.CmpIPredicate.ult, total, b.index(self.least)).result
+        b.when(is_thin, lambda: self._list(b, row))
+
+    def _counted(self, b: Builder, row: ir.Value, lanes: int) -> ir.Value:
+        """Return how many elements are not zero: vectors of them at a time."""
+        whole, rest = divmod(self.width, lanes)
+        zero, none, one = b.splat(0.0, lanes), b.splat(0, lanes, b.i32), b.splat(1, lanes, b.i32)
+
+        def count(vector: ir.Value, counts: ir.Value) -> ir.Value:
+            is_kept = arith.CmpFOp(arith.CmpFPredicate.UNE, vector, zero).result
+            return arith.AddIOp(counts, arith.SelectOp(is_kept, one, none).result).result
+
+        def step(number: Index, counts: Vectors) -> Vectors:
+            return [count(b.load(row, b.mul(number, lanes), 0, lanes), counts[0])]
+
+        (counts,) = b.loop(0, whole, [none], step)
+        if rest:
+            counts = count(b.load_masked(row, whole * lanes, 0, lanes, rest), counts)
+        return arith.IndexCastOp(b.index_type, b.sum_lanes(counts)).result
+
+    def _list(self, b: Builder, row: ir.Value) -> None:
         one, none = b.index(1), b.index(0)
 
         def look(place: ir.Value, found: Vectors) -> Vectors:
@@ -63,7 +93,6 @@ class Elements:
 
         (count,) = b.loop(0, self.width, [none], look)
         b.each(count, b.add(count, _AHEAD), lambda at: self._put(b, at, none))
-        self._put(b, self.room(self.width) - 1, count)
 
     def _put(self, b: Builder, at: Index, number: ir.Value) -> None:
         b.store(arith.IndexCastOp(b.i32, number).result, self.places, at, 0)
@@ -91,7 +120,7 @@ class ZeroSkip:
         """Emit all loops."""
         b, elements = self.loops.b, self.elements
         count = elements.count(b)
-        least = b.index(elements.width - int(elements.width * _LEAST_ZEROS))
+        least = b.index(elements.least)
         is_full = arith.CmpIOp(arith.CmpIPredicate.uge, count, least).result
         is_thin = arith.CmpIOp(arith.CmpIPredicate.ult, count, least).result
         b.when(is_full, lambda: self._each_block(elements.width, self._any))
