@@ -10,6 +10,7 @@ from patc.codegen.program import find_main
 from patc.context import make_context
 from patc.frontend.mlir_shapes import open_batch, set_shapes
 from patc.frontend.shapes import Shapes
+from patc.frontend.tensor_pads import keep_tensors_apart
 from patc.frontend.unsupported import is_torch, lower_to_linalg
 from patc.mlir_files import read_module
 from patc.mlir_resources import take_resources
@@ -42,4 +43,6 @@ def _read(path: Path, context: ir.Context) -> tuple[ir.Module, ParameterStore]:
     if is_torch(module):
         lower_to_linalg(module)
         take_resources(module, parameters)
+    else:
+        keep_tensors_apart(module)
     return module, parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.helper as oh
 import pytest
@@ -61,3 +62,29 @@ def test_onnx_files(tmp_path: Path) -> None:
     onnx.save(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=9), path)
     right = nn.functional.conv_transpose2d(nn.functional.pad(x, (2, 1, 1, 0)), weight, stride=3)
     torch.testing.assert_close(patc.compile(path, threads=1)(x), right)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_linalg_files(tmp_path: Path, is_open: bool) -> None:
+    """The pad is inserted as it is: what it was made of begins two steps from where the insertion does."""
+    text = """
+    func.func @main(%x: tensor<2x3xf32>) -> tensor<2x11xf32> {
+      %c0 = arith.constant 0 : index
+      %n = tensor.dim %x, %c0 : tensor<2x3xf32>
+      %zero = arith.constant 0.0 : f32
+      %padded = tensor.pad %x low[0, 2] high[0, 0] {
+      ^bb0(%row: index, %column: index):
+        tensor.yield %zero : f32
+      } : tensor<2x3xf32> to tensor<2x5xf32>
+      %empty = tensor.empty() : tensor<2x11xf32>
+      %zeros = linalg.fill ins(%zero : f32) outs(%empty : tensor<2x11xf32>) -> tensor<2x11xf32>
+      %y = tensor.insert_slice %padded into %zeros[0, 1] [2, 5] [1, 2] : tensor<2x5xf32> into tensor<2x11xf32>
+      return %y : tensor<2x11xf32>
+    }"""
+    if is_open:
+        text = text.replace("tensor<2x", "tensor<?x").replace("[2, 5]", "[%n, 5]").replace("empty()", "empty(%n)")
+    path = tmp_path / "net.mlir"
+    path.write_text(text)
+    x, wanted = np.arange(1, 7, dtype=np.float32).reshape(2, 3), np.zeros((2, 11), np.float32)
+    wanted[:, 5::2] = x
+    np.testing.assert_array_equal(np.asarray(patc.compile(path, shapes=[(2, 3)] if is_open else ())(x)), wanted)
