@@ -119,7 +119,7 @@ def test_functions_name_the_cpu_that_they_are_for(name: str) -> None:
 
 
 def test_the_model_stays_as_it_is_and_later_changes_do_not_count() -> None:
-    model = nn.Conv2d(3, 4, 3)
+    model = nn.Conv2d(3, 4, 3).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x = random_input()
     compiled = patc.compile(model, (x,), threads=1)
@@ -131,7 +131,7 @@ def test_the_model_stays_as_it_is_and_later_changes_do_not_count() -> None:
 
 
 def test_weights_without_patterns_stay_dense_with_a_remark() -> None:
-    compiled = patc.compile(nn.Conv2d(3, 4, 3), (random_input(),), threads=1)
+    compiled = patc.compile(nn.Conv2d(3, 4, 3).eval(), (random_input(),), threads=1)
     assert [layer.op for layer in compiled.layers if layer.weights] == ["conv2d"]
     (remark,) = compiled.diagnostics
     assert remark.severity == "remark" and "stays dense" in remark.message
@@ -422,7 +422,7 @@ def test_refuses_options_in_one_line(options: dict[str, Any], message: str) -> N
 
 
 def nan_weights() -> nn.Module:
-    model = nn.Conv2d(3, 4, 3)
+    model = nn.Conv2d(3, 4, 3).eval()
     with torch.no_grad():
         model.weight[0, 0, 0, 0] = float("nan")
     return model
@@ -455,7 +455,7 @@ def test_refuses_models_in_one_line(model: Any, inputs: Any, message: str) -> No
 
 def test_refuses_models_in_training_mode() -> None:
     with pytest.raises(PatcError, match="expected a model in eval mode, found training mode"):
-        patc.compile(nn.Conv2d(3, 4, 3), (random_input(),))
+        patc.compile(nn.Conv2d(3, 4, 3).eval(), (random_input(),))
 
 
 # -- torch.compile -----------------------------------------------------------------------------------
@@ -545,7 +545,7 @@ def test_torch_compile_names_layers_as_the_model_does(monkeypatch: pytest.Monkey
     ],
 )
 def test_torch_compile_reports_errors(options: dict[str, Any], message: str) -> None:
-    model = nn.Conv2d(3, 4, 3)
+    model = nn.Conv2d(3, 4, 3).eval()
     with pytest.raises(Exception, match=message):
         torch.compile(model, backend="patc", **options)(random_input())
 

@@ -3,7 +3,7 @@
 // RUN: not patc compile %S/Inputs/unknown-dialect.mlir -o %t.patc 2>&1 | filecheck %s --check-prefix=UNKNOWN
 
 // REPORT: computes linalg.tanh ({{[^ ]*}}generic.mlir:{{[0-9]+}}:8){{$}}
-// PROFILE: layers: {{[0-9.]+}} ms, of which {{[0-9.]+}} ms (100%) as any linalg is
+// PROFILE: layers: {{[0-9.]+ [num]s}}, of which {{[0-9.]+ [num]s}} (100%) as any linalg is
 // UNKNOWN: patc: error: {{.*}}unknown-dialect.mlir:2:18: operation being parsed with an unregistered dialect{{$}}
 
 func.func @main(%x: tensor<1x8x64x64xf32>) -> tensor<1x8x64x64xf32> {

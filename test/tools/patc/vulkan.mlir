@@ -13,7 +13,7 @@
 // SUMMARY:   1 layer (0 with dense weights), 0  of 0  weights, {{.*}}; target spirv-vulkan
 // OUTPUT:    output [1, 2, 4, 4]: from 0 to
 // PROFILE:   elementwise
-// PROFILE:   layers: {{[0-9.]+}} ms
+// PROFILE:   layers: {{[0-9.]+ [num]?s}}
 // PROFILE:   1 dispatches in one submit; overhead {{[0-9.]+}} ms a submit, {{[0-9.]+}} ms a dispatch
 // REPORT:    elementwise, 1x4, lanes 4, {{[0-9]+}} threads by pixels: best of 2 tiles, bound by memory
 // NO-DEVICE: patc: error: expected a Vulkan device of 0 '{{.*}}', got 'nothing'
