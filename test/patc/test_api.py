@@ -422,7 +422,7 @@ def test_refuses_options_in_one_line(options: dict[str, Any], message: str) -> N
 
 
 def nan_weights() -> nn.Module:
-    model = nn.Conv2d(3, 4, 3).eval()
+    model = nn.Conv2d(3, 4, 3)
     with torch.no_grad():
         model.weight[0, 0, 0, 0] = float("nan")
     return model
@@ -455,7 +455,7 @@ def test_refuses_models_in_one_line(model: Any, inputs: Any, message: str) -> No
 
 def test_refuses_models_in_training_mode() -> None:
     with pytest.raises(PatcError, match="expected a model in eval mode, found training mode"):
-        patc.compile(nn.Conv2d(3, 4, 3).eval(), (random_input(),))
+        patc.compile(nn.Conv2d(3, 4, 3), (random_input(),))
 
 
 # -- torch.compile -----------------------------------------------------------------------------------
