@@ -80,11 +80,11 @@ class Planes:
         numbers = np.asarray(factor, np.float64)
         if numbers.size == 1:
             return Planes(self.source, tuple((r * float(numbers.ravel()[0]), c) for r, c in self.terms))
-        shape = (1,) * (4 - numbers.ndim) + numbers.shape
-        if numbers.size not in shape[2:]:
+        height, width = size_of(numbers.shape) if numbers.ndim in (3, 4) else (1, 1)
+        if numbers.size not in (height, width):  # others differ by image or channel
             return NotImplemented
         each = numbers.reshape(-1, 1)
-        is_row = shape[2] == numbers.size
+        is_row = height == numbers.size
         return Planes(self.source, _merged([(r * each, c) if is_row else (r, c * each) for r, c in self.terms]))
 
     __rmul__ = __mul__

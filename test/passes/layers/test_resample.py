@@ -15,6 +15,7 @@ from native import compile_native
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+import patc
 from patc.passes.ir.resampling import Axis
 
 
@@ -104,3 +105,21 @@ def test_axis() -> None:
     assert (axis.size, axis.span, axis.is_monotone) == (3, 2, True)
     assert Axis.of(np.eye(3)[::-1]).weights is None
     assert not Axis.of(np.eye(3)[::-1]).is_monotone
+
+
+class Slopes(nn.Module):
+    """Slopes of channels, and factors of places, behind borders of lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slopes, self.factors = nn.PReLU(3), nn.Parameter(torch.linspace(-1, 1, 13))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        line = pad(x.flatten(2)[..., :8], (2, 3), mode="circular")
+        return [self.slopes(line), self.factors * line, self.factors[:3, None] * line]
+
+
+def test_numbers_of_channels_are_none_of_places() -> None:
+    model, x = Slopes().eval(), torch.randn(2, 3, 2, 6)
+    for found, wanted in zip(patc.compile(model, (x,), threads=1)(x), model(x), strict=True):
+        torch.testing.assert_close(found, wanted)
