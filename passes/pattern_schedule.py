@@ -202,10 +202,8 @@ class _Unscheduled:
         if self.is_exact:
             notes = (*notes, "computed more exactly: rounding errors would grow in the layers behind")
         undivided = found
-        is_cut = (
-            self.alone is None and self.threads > 1 and is_flat(self.op)
-        )  # rows, in another way for several threads
-        if found and is_cut:
+        if found and self.alone is None and self.threads > 1 and is_flat(self.op):
+            # Rows are cut in another way for several threads.
             undivided = self._candidates(self.op, threads=1)
         return found, undivided, notes
 
