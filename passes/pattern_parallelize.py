@@ -87,11 +87,12 @@ def _fill_region(stages: list[list[Any]]) -> None:
 def _divide_stages(stages: list[list[Any]], thread: ir.Value, threads: ir.Value) -> None:
     """Move stages to the insertion point, each with a barrier behind it where others wait for it."""
     for stage in stages:
-        others_wait = stage[0].operation.name != "scf.for" and not _only_takes_time(stage)
+        others_wait = not _only_takes_time(stage)
         if stage[0].operation.name == "scf.parallel":
             _share(stage[0], thread, threads)
         elif _is_shared(stage[0]):
             _divide_turns(stage[0], thread, threads)
+            others_wait = False  # they did so in the last turn
         else:
             _alone(stage, thread)
         if others_wait:

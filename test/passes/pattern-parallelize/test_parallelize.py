@@ -163,3 +163,31 @@ def test_turns_of_a_loop_are_shared_and_what_lies_between_is_of_one_thread() -> 
     names = [op.operation.name for op in loop.regions[0].blocks[0].operations]
     stages = [name for name in names if not name.startswith("arith.")]
     assert stages == ["memref.load", "scf.for", "omp.barrier", "scf.if", "omp.barrier", "scf.yield"]
+
+
+def test_threads_wait_for_a_loop_of_one_thread() -> None:
+    text = """
+    func.func @main(%x: memref<4xf32>, %y: memref<4xf32>) {
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %c2 = arith.constant 2 : index
+      scf.parallel (%i) = (%c0) to (%c2) step (%c1) {
+        func.call @layer(%x, %i) : (memref<4xf32>, index) -> ()
+        scf.reduce
+      }
+      scf.for %turn = %c0 to %c2 step %c1 {
+        memref.copy %x, %y : memref<4xf32> to memref<4xf32>
+      }
+      scf.parallel (%i) = (%c0) to (%c2) step (%c1) {
+        func.call @layer(%y, %i) : (memref<4xf32>, index) -> ()
+        scf.reduce
+      }
+      return
+    }
+    func.func private @layer(memref<4xf32>, index)"""
+    module = ir.Module.parse(text, CONTEXT)
+    Pipeline.parse("pattern-parallelize").run(module)
+    (region,) = [op for op in main_body(module).operations if op.operation.name == "omp.parallel"]
+    names = [op.operation.name for op in region.regions[0].blocks[0].operations]
+    stages = [name for name in names if name in ("scf.for", "scf.if", "omp.barrier")]
+    assert stages == ["scf.for", "omp.barrier", "scf.if", "omp.barrier", "scf.for", "omp.barrier"]
