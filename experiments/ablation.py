@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from glyphs import FINE_RATE, LEARNING_RATE, PRESETS, Magnitude, Method, Preset, describe_task, train_epochs
+from glyphs import FINE_RATE, PRESETS, Magnitude, Method, Preset, dense_net, describe_task, train_epochs
 from torch import Tensor, nn
 from torch.nn import functional
 from trials import (
@@ -25,7 +25,6 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
-    load_or_train,
     make_parser,
     make_table,
     read_seeds,
@@ -186,13 +185,7 @@ def main() -> None:
     task = describe_task(preset, data)
 
     def run(name: str, seed: int) -> Run:
-        dense = preset.net(data.classes, seed).to(device)
-        epochs = range(preset.dense_epochs)
-
-        def train() -> None:
-            train_epochs(dense, data, KeepAll(), epochs, (LEARNING_RATE, 0.0), preset.batch_size, seed)
-
-        load_or_train(args, task, seed, dense, train)
+        dense = dense_net(args, task, preset, data, seed, device)
         return run_variant(preset, data, dense, VARIANTS[name], seed)
 
     results = do_runs(args, task, list(VARIANTS), run, lambda found: f"accuracy {found['accuracy']:.2%}")

@@ -10,10 +10,11 @@ is a file in --runs as soon as it ends, so that the command can be stopped and g
 
 from __future__ import annotations
 
+import argparse
 import copy
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -236,6 +237,20 @@ def train_epochs(
             method.step()
 
 
+def dense_net(
+    args: argparse.Namespace, task: Mapping[str, object], preset: Preset, data: Data, seed: int, device: str
+) -> nn.Module:
+    """Return the net of a seed that all methods begin with, trained dense or read from its file."""
+    dense = preset.net(data.classes, seed).to(device)
+    epochs, rates = range(preset.dense_epochs), (LEARNING_RATE, 0.0)
+
+    def train() -> None:
+        train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
+
+    load_or_train(args, task, seed, dense, train)
+    return dense
+
+
 def describe_task(preset: Preset, data: Data) -> dict[str, object]:
     """Return what runs have to share to be compared, the images as a checksum."""
     numbers = {name: value for name, value in asdict(preset).items() if name != "net"}
@@ -308,14 +323,7 @@ def main() -> None:
     task = describe_task(preset, data)
 
     def run(name: str, seed: int) -> Run:
-        dense = preset.net(data.classes, seed).to(device)
-        rates = (LEARNING_RATE, 0.0)
-        epochs = range(preset.dense_epochs)
-
-        def train() -> None:
-            train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
-
-        load_or_train(args, task, seed, dense, train)
+        dense = dense_net(args, task, preset, data, seed, device)
         return run_method(preset, data, dense, name, seed)
 
     def describe(found: Run) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glyphs import FINE_RATE, LEARNING_RATE, Preset, describe_task, make_resnet18, make_small, train_epochs
+from glyphs import FINE_RATE, Preset, dense_net, describe_task, make_resnet18, make_small, train_epochs
 from torch import nn
 from trials import (
     KeepAll,
@@ -30,7 +30,6 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
-    load_or_train,
     make_parser,
     make_table,
     prune_and_retrain,
@@ -184,13 +183,7 @@ def main() -> None:
     task = json.loads(json.dumps(describe_task(preset, data)))  # as files have it: lists
 
     def run(name: str, seed: int) -> Run:
-        dense = preset.net(data.classes, seed).to(device)
-        epochs, rates = range(preset.dense_epochs), (LEARNING_RATE, 0.0)
-
-        def train() -> None:
-            train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
-
-        load_or_train(args, task, seed, dense, train)
+        dense = dense_net(args, task, preset, data, seed, device)
         return do_run(preset, data, dense, name, seed)
 
     def describe(found: Run) -> str:

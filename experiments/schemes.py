@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from glyphs import FINE_RATE, LEARNING_RATE, Preset, describe_task, make_resnet18, train_epochs
+from glyphs import FINE_RATE, Preset, dense_net, describe_task, make_resnet18, train_epochs
 from torch import nn
 from trials import (
     KeepAll,
@@ -26,7 +26,6 @@ from trials import (
     count_weights,
     describe_machines,
     do_runs,
-    load_or_train,
     make_parser,
     make_table,
     prune_and_retrain,
@@ -168,13 +167,7 @@ def main() -> None:
     task = describe_task(preset, data)
 
     def run(name: str, seed: int) -> Run:
-        dense = preset.net(data.classes, seed).to(device)
-        epochs, rates = range(preset.dense_epochs), (LEARNING_RATE, 0.0)
-
-        def train() -> None:
-            train_epochs(dense, data, KeepAll(), epochs, rates, preset.batch_size, seed)
-
-        load_or_train(args, task, seed, dense, train)
+        dense = dense_net(args, task, preset, data, seed, device)
         return do_run(preset, data, dense, name, seed)
 
     def describe(found: Run) -> str:
