@@ -110,8 +110,18 @@ def _cycles_of_part(layer: winograd.TiledLayer, part: float, model: CoreModel) -
         return winograd_cycles(layer, model)
     images = round(layer.images * part)
     rows = images * layer.rows
-    called = replace(layer, images=images, band=layer.equal_bands(rows))
-    return winograd_cycles(called, model) * rows / (called.bands * called.band)  # the last band has what is left
+    size = layer.equal_bands(rows)
+    whole, rest = divmod(rows, size)
+    return sum(
+        count * _cycles_of_band(replace(layer, images=images, band=band), model)
+        for count, band in ((whole, size), (1, rest))
+        if count * band
+    )
+
+
+def _cycles_of_band(layer: winograd.TiledLayer, model: CoreModel) -> float:
+    """Return the cycles of one of a layer's bands."""
+    return winograd_cycles(layer, model) / layer.bands
 
 
 @dataclass(frozen=True)
