@@ -34,7 +34,7 @@ from patc.dialects.attributes import (
     ScheduleAttr,
     WeightFormatAttr,
 )
-from patc.dialects.quantised import QuantisedType
+from patc.dialects.quantised import Quantisation, QuantisedType
 from patc.dialects.recurrent import RecurrentOp
 from patc.dialects.rules import (
     Tensor,
@@ -54,6 +54,7 @@ from patc.dialects.rules import (
     verify_ranks,
     verify_residual,
     verify_same_shape,
+    verify_scales,
     verify_uncounted_pads,
     when_complete,
 )
@@ -270,7 +271,8 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
     """A fully connected layer: y = activation(input . weight^T + bias + residual).
 
     Operands: input N x C, weight F x C, bias F, residual N x F. Attributes: activation, those of the residual, and
-    scales as in `pattern.conv2d`.
+    scales as in `pattern.conv2d`. Where the input is not quantised scales are those of weights that are integers in
+    memory alone, and what is multiplied is weight * scale, in f32: weights of i8, or of i1, which are 1 (true) or -1.
 
     Verifier:
         'pattern.linear' op expected result of shape [<N>, <F>], got <shape>
@@ -300,7 +302,12 @@ class LinearOp(PatternDialect.Operation, name="linear", traits=[Pure]):
         result = list(self.result.type.shape)
         if not rule(self, result == [batch, weight[0]], f"result of shape {[batch, weight[0]]}", result):
             return False
-        own = verify_bias(self, weight[0]) and verify_quantised(self, weight[0])
+        if not verify_bias(self, weight[0]):
+            return False
+        if Quantisation.of(self.input.type) is not None:
+            own = verify_quantised(self, weight[0])
+        else:
+            own = verify_scales(self, "scales", self.weight, weight[0])
         return own and verify_residual(self) and verify_activation(self)
 
 

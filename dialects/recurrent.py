@@ -7,7 +7,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import Operand, Pure, Result
 
 from patc.dialects.attributes import Activation, ActivationAttr, PatternDialect
-from patc.dialects.rules import Tensor, rule, when_complete
+from patc.dialects.rules import Tensor, rule, verify_scales, when_complete
 
 CELLS = {"lstm": 4, "gru": 3, "gru_reset_first": 3, "rnn": 1}  # and their gates
 DIRECTIONS = {"forward": 1, "reverse": 1, "both": 2}
@@ -43,6 +43,8 @@ class RecurrentOp(PatternDialect.Operation, name="recurrent", traits=[Pure]):
         direction: "forward", "reverse" (from the last step to the first) or "both".
         activations: a, b and d, as `activation` of other ops; b and d only where the mode has them.
         clip: optional f32, bounds what activations a and b are computed of to -clip .. clip.
+        scales, projection_scales: array<f32>, one a row of the weight and of the projection, where these are integers
+            in memory; see `pattern.linear`.
 
     Verifier:
         'pattern.recurrent' op expected 'mode' to be rnn, gru, gru_reset_first or lstm, got <value>
@@ -96,6 +98,11 @@ class RecurrentOp(PatternDialect.Operation, name="recurrent", traits=[Pure]):
             and _verify_activations(self, mode)
             and rule(self, rank == 3, "input of rank 3", f"rank {rank}")
             and _verify_shapes(self, mode)
+            and verify_scales(self, "scales", self.weight, self.weight.type.shape[0])
+            and (
+                self.projection is None
+                or verify_scales(self, "projection_scales", self.projection, self.projection.type.shape[0])
+            )
         )
 
 

@@ -20,6 +20,7 @@ from patc.dialects.joins import FUNCTIONS
 from patc.dialects.quantised import Quantisation, QuantisedType
 
 Tensor = ir.RankedTensorType
+STORED = ("i8", "i1")  # what weights may be in memory that are f32 in products
 
 
 def rule(op: Any, holds: bool, expected: str, got: Any) -> bool:
@@ -215,6 +216,30 @@ def verify_quantised(op: Any, filters: int) -> bool:
     if not rule(op, is_byte, "weights of i8", op.weight.type):
         return False
     return op.bias is None or rule(op, str(op.bias.type.element_type) == "i32", "a bias of i32", op.bias.type)
+
+
+def verify_scales(op: Any, name: str, weight: ir.Value, filters: int) -> bool:
+    """Check the scales of weights of a layer that computes in f32: there are some where weights are integers.
+
+    Args:
+        name: of the attribute.
+
+    Verifier:
+        op expected '<name>', one a filter, together with weights of i8 or i1, got <value>
+        op expected '<name>' to be array<f32> of <F> finite values of 0 or more, got <value>
+    """
+    attr, element = op.attributes.get(name, None), str(weight.type.element_type)
+    if not rule(
+        op,
+        (attr is None) == (element not in STORED),
+        f"'{name}', one a filter, together with weights of {' or '.join(STORED)}",
+        attr,
+    ):
+        return False
+    if attr is None:
+        return True
+    fits = isinstance(attr, ir.DenseF32ArrayAttr) and len(attr) == filters and all(0 <= s < math.inf for s in attr)
+    return rule(op, fits, f"'{name}' to be array<f32> of {filters} finite values of 0 or more", attr)
 
 
 def verify_residual(op: Any) -> bool:

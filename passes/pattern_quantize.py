@@ -24,11 +24,13 @@ from patc.passes.ir.functions import (
 )
 from patc.passes.ir.quantised import is_quantised, multiples
 from patc.passes.ir.ranges import KEPT, RANGE, STEPS, read_range, read_steps, write_range
+from patc.passes.ir.stored import BITS, read_bits
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import is_concat
 from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.base import LayerKind
 from patc.passes.layers.registry import kind_of
+from patc.targets import Target
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,18 @@ class PatternQuantize(Pass):
         are known and it has no attribute `pattern.keep`; what follows it without weights of its own does, too. Results
         that other layers read, and those of the function, are f32; `pattern.relayout` stands between. Weights are
         symmetric, one scale a filter. Integers have the sign that the target's dot products want. A remark names each
-        layer with weights that stays in f32, and each place between layers where integers stop or begin. Without any
-        range or quantised tensor nothing changes.
+        layer with weights that stays in f32, and each place between layers where integers stop or begin. A layer with
+        an attribute `pattern.weight_bits` (8 or 1) computes in f32 with weights that are integers in memory, where its
+        kind has kernels for that; a remark says how near they are. Without any of these nothing changes.
 
         %y = "pattern.conv2d"(%x, %w, %b) {activation = "relu", pattern.range = array<f32: 0.0, 5.1>, ...}
       becomes
         %q = "pattern.relayout"(%x) : (tensor<1x3x8x8xf32>) -> tensor<1x3x8x8x!pattern.quantised<ui8, 0.02 : f32, 128>>
         %y = "pattern.conv2d"(%q, %w, %b) {activation = "relu", scales = array<f32: ...>, ...}
+
+        %y = "pattern.linear"(%x, %w) {pattern.weight_bits = 8, ...} : (tensor<1x512xf32>, tensor<64x512xf32>) -> ...
+      becomes
+        %y = "pattern.linear"(%x, %w) {scales = array<f32: ...>, ...} : (tensor<1x512xf32>, tensor<64x512xi8>) -> ...
 
     Idempotent: quantised layers are left alone.
     """
@@ -69,6 +76,8 @@ class PatternQuantize(Pass):
                 values = [*function.regions[0].blocks[0].arguments, *(value for op in ops for value in op.results)]
                 if not works_on_tensors(function):
                     continue
+                for op in ops:
+                    _store_weights(op, target, state)
                 has_ranges = any(read_range(value) is not None for value in values)
                 steps = read_steps(function)
                 if STEPS in function.attributes:
@@ -80,6 +89,19 @@ class PatternQuantize(Pass):
                     _Function(ops, dots_of(target).signed, has_ranges, steps, state).quantise()
                     erase_dead(function.regions[0].blocks[0])
                     _remark_copies(function, state)
+
+
+def _store_weights(op: Any, target: Target, state: PassState) -> None:
+    """Make the weights of a layer of which that is asked integers in memory."""
+    bits, kind = read_bits(op), kind_of(op)
+    if bits is None:
+        return
+    if kind is None or target.algorithms == "gpu":
+        where = "on what is no layer" if kind is None else f"for target '{target.name}'"
+        raise fail(op, f"no {BITS} {where}", bits)
+    is_stored, reason = kind.store(op, bits, state)
+    del op.attributes[BITS]
+    state.remark(op, reason if is_stored else f"its weights stay in f32: {reason}")
 
 
 class _Function:

@@ -38,6 +38,7 @@ class LayerReport:
         reads: numbers of the layers whose results it reads; -1 - i stands for input i of the model.
         kernels: what pruning left of its weights; None where these are dense.
         dtype: what its products are of, "f32", "f16" or "i8".
+        weight_dtype: what its weights are in memory where its products are of others: "i8", or "i1" for bits.
         zeros: of its weights and inputs, where samples of inputs were given; None where they are not known.
         remarks: what passes remarked about its weights, as why they stay dense, or about a change to integers or back.
     """
@@ -59,6 +60,7 @@ class LayerReport:
     kernels: KeptKernels | None = None
     remarks: tuple[str, ...] = ()
     dtype: str = "f32"
+    weight_dtype: str = ""
     zeros: Zeros | None = None
 
     @property
@@ -174,6 +176,7 @@ def _report(op: Any, state: PassState) -> LayerReport:
         predicted_cycles=0 if is_changed else read_cycles(op),
         kernels=_kept_kernels(op, state),
         dtype=_dtype(op),
+        weight_dtype=_weight_dtype(op),
         zeros=read_zeros(op),
     )
 
@@ -182,6 +185,12 @@ def _dtype(op: Any) -> str:
     from patc.passes.ir.quantised import is_quantised
 
     return "i8" if is_quantised(op) else str(op.results[0].type.element_type)
+
+
+def _weight_dtype(op: Any) -> str:
+    from patc.passes.ir.stored import holds_integers
+
+    return str(op.weight.type.element_type) if holds_integers(op) else ""
 
 
 def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
@@ -195,6 +204,6 @@ def _kept_kernels(op: Any, state: PassState) -> KeptKernels | None:
 
 
 def _moved_bytes(op: Any) -> int:
-    from patc.passes.ir.elements import stored_bytes
+    from patc.passes.ir.stored import tensor_bytes
 
-    return sum(stored_bytes(value.type) for value in (*op.operands, *op.results))
+    return sum(tensor_bytes(op, value) for value in (*op.operands, *op.results))

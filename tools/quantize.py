@@ -13,13 +13,15 @@ from patc.tools.samples import DATA_HELP, find_samples
 _DESCRIPTION = """\
 Compile MODEL so that its layers compute on integers of eight bits, and write a file that `patc run`, `patc bench` and
 `patc.load` read. The net is run in f32 with samples of its inputs first: the ranges of its activations follow from
-that. Layers without kernels for integers stay in f32, and a remark names them.
+that. Layers without kernels for integers stay in f32, and a remark names them. With --weights-only layers compute in
+f32, and weights alone are integers in memory.
 """
 _EPILOG = """\
 examples:
   patc quantize net.py:build --weights net.safetensors --calibrate pictures/ -o net.patc
   patc quantize model.onnx --calibrate samples.npz -o net.patc              an array for each input, samples in a row
   patc quantize model.pt2 --calibrate data.py:samples -o net.patc           a function that returns a list of samples
+  patc quantize model.pt2 --weights-only 8 -o net.patc                      one byte a weight, activations in f32
 """
 
 
@@ -36,8 +38,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     group.add_argument(
         "--calibrate",
         metavar="DATA",
-        required=True,
         help=DATA_HELP,
+    )
+    group.add_argument(
+        "--weights-only",
+        metavar="BITS",
+        type=int,
+        help="compute in f32, with weights of 8 or 1 bits in memory, of layers that wait for these; needs no samples",
     )
     group.add_argument("--limit", metavar="N", type=int, help="samples to use, the first ones (all)")
     group.add_argument(
@@ -79,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
     options = make_options(args.target, args.threads, tune=args.tune)
-    samples = find_samples(args.calibrate, args.limit)
+    if (args.calibrate is None) == (args.weights_only is None):
+        raise PatcError(f"expected --calibrate or --weights-only, got {'both' if args.calibrate else 'neither'}")
+    samples = (lambda infos: ()) if args.calibrate is None else find_samples(args.calibrate, args.limit)
     with compilation_progress(args.quiet) as report:
         loaded = arguments.load_model(args)
         if loaded.shapes:
@@ -94,12 +103,14 @@ def run(args: argparse.Namespace) -> int:
             report,
             args.save_ir,
             args.least_snr,
+            args.weights_only,
         )
     compiled.save(args.output)
     if not args.quiet:
         print_diagnostics(compiled.diagnostics)
         with_weights = [layer for layer in compiled.layers if layer.weights]
-        integers = sum(layer.dtype == "i8" for layer in with_weights)
+        integers = sum(layer.dtype == "i8" or bool(layer.weight_dtype) for layer in with_weights)
         size = describe_bytes(os.path.getsize(args.output)) if os.path.isfile(args.output) else "written"
-        print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights on integers, {size}")
+        what = "on integers" if args.weights_only is None else "that are integers in memory"
+        print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights {what}, {size}")
     return 0

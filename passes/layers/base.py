@@ -13,6 +13,7 @@ from torch_mlir import ir
 from torch_mlir.dialects.ext import partition_fields
 
 from patc.dialects.attributes import Activation
+from patc.dialects.rules import STORED
 from patc.numerics import NUMERICS
 from patc.passes.activations.registry import kind_of
 from patc.passes.algorithms.base import Algorithm
@@ -21,6 +22,7 @@ from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.stored import holds_integers
 from patc.passes.ir.windows import Window
 from patc.passes.layers.flow import Flow
 from patc.targets import Target
@@ -186,7 +188,7 @@ class LayerKind(abc.ABC):
             op: the layer, which may be quantised; None for any that is not.
         """
         if target.algorithms == "gpu":
-            return () if op is not None and is_quantised(op) else self.gpu
+            return () if op is not None and (is_quantised(op) or holds_integers(op)) else self.gpu
         return self.host if op is None else self.host_algorithms(op)
 
     def host_algorithms(self, op: Any) -> tuple[HostAlgorithm, ...]:
@@ -196,6 +198,15 @@ class LayerKind(abc.ABC):
     def claims(self, op: Any) -> bool:
         """Return whether an op of the class is a layer."""
         return True
+
+    def store(self, op: Any, bits: int, state: PassState) -> tuple[bool, str]:
+        """Make an op's weights, which it computes with in f32, integers in memory; return whether there are kernels for
+        such ones, and what reports say of it.
+
+        Args:
+            bits: of a weight.
+        """
+        return False, "there are no kernels for it that expand weights"
 
     def activations(self, op: Any) -> list[int]:
         """Return the numbers of the operands that are no parameters."""
@@ -305,8 +316,9 @@ class LayerKind(abc.ABC):
             type_ = op.operands[operand.number].type
             element = type_.element_type
             is_index = operand.access is Access.INDICES and isinstance(element, ir.IntegerType)
+            is_expanded = operand.access is Access.WEIGHTS and str(element) in STORED and holds_integers(op)
             is_converted = self.converts and not operand.access.is_constant and str(element) in self.elements
-            if element != result and not is_index and not is_converted:
+            if element != result and not is_index and not is_expanded and not is_converted:
                 raise fail(op, f"operands of {result} like the result", type_)
 
 

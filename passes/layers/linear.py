@@ -23,6 +23,7 @@ from patc.passes.algorithms.host.zero_skip import ZeroSkip
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
 from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.stored import cannot_store, decoded, store_weights
 from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
@@ -116,7 +117,14 @@ class Linear(_Linear):
         replace_constant(op, operand_number(op, "weight"), columns.reshape(weight.shape), state)
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
-        return quantised_reference.multiply(op, state) if is_quantised(op) else _multiply(op, op.weight, state)
+        if is_quantised(op):
+            return quantised_reference.multiply(op, state)
+        return _multiply(op, decoded(op, op.weight, state), state)
+
+    def store(self, op: Any, bits: int, state: PassState) -> tuple[bool, str]:
+        if reason := cannot_store(op.weight, state):
+            return False, reason
+        return True, store_weights(op, operand_number(op, "weight"), bits, state)
 
     def work(self, op: Any) -> Work:
         weights = math.prod(op.weight.type.shape)
@@ -150,6 +158,9 @@ class SparseLinear(_Linear):
         # Each channel has as many columns as the flattened tensor had pixels.
         columns = np.arange(features).reshape(len(order), -1)[order].ravel()
         replace_arrays(op, stored.permute_channels(arrays, positions(columns, features)), state)
+
+    def store(self, op: Any, bits: int, state: PassState) -> tuple[bool, str]:
+        return False, "its zeros are left out"
 
     def reference(self, op: Any, state: PassState) -> ir.Value:
         name = constant_name(op.arrays[0])

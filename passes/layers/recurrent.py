@@ -6,16 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, scf, tensor
 
 from patc.dialects.attributes import Activation
 from patc.dialects.recurrent import RecurrentOp
 from patc.numerics import NUMERICS
+from patc.passes.algorithms.host.recurrent import MOST_PACKED
 from patc.passes.algorithms.host.recurrent import Recurrent as Steps
 from patc.passes.base import PassState, fail
+from patc.passes.ir.constants import read_constant
+from patc.passes.ir.stored import cannot_store, decoded, holds_integers, store_weights
 from patc.passes.layers import reference
-from patc.passes.layers.base import Access, Channels, Operand, Sign, WithoutWeights, Work, fix_all, list_operands
+from patc.passes.layers.base import (
+    Access,
+    Channels,
+    Operand,
+    Sign,
+    WithoutWeights,
+    Work,
+    fix_all,
+    list_operands,
+    operand_number,
+)
 
 _OPERANDS = ("input", "weight", "hidden", "bias", "cell", "peepholes", "projection", "lengths")
 
@@ -57,22 +71,46 @@ class Recurrent(WithoutWeights):
         return Work(weights, weights, 2 * weights * s.steps * s.sequences)
 
     def check_elements(self, op: Any) -> None:
+        matrices = [value for value in (op.weight, op.projection) if value is not None]
+        expanded = matrices if holds_integers(op) else []
         for value in (*op.operands, *op.results):
             is_length = op.lengths is not None and value == op.lengths
+            if value in expanded:
+                continue  # the verifier of the op saw to it
             wanted = "i32 or i64" if is_length else "f32"
             if str(value.type.element_type) not in wanted.split():
                 raise fail(op, f"tensors of {wanted}", value.type)
 
+    def store(self, op: Any, bits: int, state: PassState) -> tuple[bool, str]:
+        matrices = [value for value in (op.weight, op.projection) if value is not None]
+        for matrix in matrices:
+            if reason := cannot_store(matrix, state) or _few_weights(matrix, state):
+                return False, reason
+        names = {"weight": "scales", "projection": "projection_scales"}
+        found = [
+            store_weights(op, operand_number(op, operand), bits, state, name)
+            for operand, name in names.items()
+            if getattr(op, operand) is not None
+        ]
+        return True, "; of the projection ".join(found)
+
     def reference(self, op: Any, state: PassState) -> tuple[ir.Value, ...]:
-        return self._results(op, [_Direction(op, number, state).loop() for number in range(op.sizes.directions)])
+        return self._results(op, [each.loop() for each in _directions(op, state)])
 
     def without_algorithm(self, op: Any, state: PassState) -> tuple[ir.Value, ...]:
-        return self._results(op, [_Direction(op, number, state).unrolled() for number in range(op.sizes.directions)])
+        return self._results(op, [each.unrolled() for each in _directions(op, state)])
 
     def _results(self, op: Any, ways: list[tuple[ir.Value, ...]]) -> tuple[ir.Value, ...]:
         made = [ways[0]] if len(ways) == 1 else ways
         results = [_join([way[number] for way in made], axis) for number, axis in enumerate((2, 0, 0))]
         return tuple(results[: len(op.results)])
+
+
+def _few_weights(matrix: ir.Value, state: PassState) -> str:
+    """Return that a matrix is better stored without its zeros; "" where it has few."""
+    array = read_constant(matrix, state)
+    assert array is not None, "its weights can be stored"
+    return "its zeros are left out" if np.count_nonzero(array) <= MOST_PACKED * array.size else ""
 
 
 def _join(parts: Sequence[ir.Value], axis: int) -> ir.Value:
@@ -83,13 +121,25 @@ def _join(parts: Sequence[ir.Value], axis: int) -> ir.Value:
     return tensor.concat(ir.RankedTensorType.get(shape, parts[0].type.element_type), axis, parts)
 
 
+def _directions(op: Any, state: PassState) -> list[_Direction]:
+    weight, projection = decoded(op, op.weight, state), op.projection
+    if projection is not None:
+        projection = decoded(op, projection, state, "projection_scales")
+    return [_Direction(op, number, weight, projection) for number in range(op.sizes.directions)]
+
+
 @dataclass(frozen=True)
 class _Direction:
-    """One direction of a layer, as linalg."""
+    """One direction of a layer, as linalg.
+
+    Attributes:
+        weight, projection: of all directions, in f32.
+    """
 
     op: Any
     number: int
-    state: PassState
+    weight: ir.Value
+    projection: ir.Value | None
 
     def loop(self) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Return the results of all steps, T x N x P, and the last state, 1 x N x P and 1 x N x H, by one loop."""
@@ -157,9 +207,9 @@ class _Direction:
         i, f = (self._activate(a, self._peep(gate, cell, number)) for number, gate in enumerate((i, f)))
         cell = _sum(_times(f, cell), _times(i, self._activate(b, g)))
         hidden = _times(self._activate(a, self._peep(o, cell, 2)), self._activate(d, cell, is_clipped=False))
-        if op.projection is not None:
+        if self.projection is not None:
             hidden = self._matmul(
-                hidden, self._rows(op.projection, s.outputs), reference.zeros([s.sequences, s.outputs], op)
+                hidden, self._rows(self.projection, s.outputs), reference.zeros([s.sequences, s.outputs], op)
             )
         return hidden, cell
 
@@ -171,7 +221,7 @@ class _Direction:
         if op.bias is not None:
             bias = _slice(self._part(op.bias, 0), [start], [], [count])
             init = reference.broadcast(bias, shape, [0], op)
-        weight = _slice(self._rows(op.weight, s.gates * s.units), [start, 0], [], [count, s.outputs])
+        weight = _slice(self._rows(self.weight, s.gates * s.units), [start, 0], [], [count, s.outputs])
         return self._matmul(hidden, weight, init)
 
     def _matmul(self, value: ir.Value, rows: ir.Value, init: ir.Value) -> ir.Value:

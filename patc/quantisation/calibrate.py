@@ -12,11 +12,13 @@ from torch_mlir import ir
 
 from patc.codegen.program import find_main
 from patc.diagnostics import PatcError, layer_name, nearest
+from patc.dialects.attributes import i64
 from patc.passes.base import Calibrate, PassState
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.ir.modules import clone_module
 from patc.passes.ir.ranges import KEPT, write_range
 from patc.passes.ir.ranges import RANGES as ARGUMENTS
+from patc.passes.ir.stored import BITS
 from patc.passes.layers.registry import kind_of
 from patc.quantisation.noise import find_noise
 from patc.quantisation.ranges import Extent, Histogram
@@ -74,6 +76,24 @@ def calibrator(
                 op.attributes[KEPT] = ir.UnitAttr.get()
 
     return calibrate
+
+
+def weight_marker(bits: int, keep: Sequence[str] = ()) -> Calibrate:
+    """Return what asks for the weights of a module's layers to be stored in so many bits, see `PassState.calibrate`.
+
+    Args:
+        keep: names of layers whose weights stay in f32, or patterns of them as of file names.
+    """
+
+    def mark(module: ir.Module, state: PassState) -> None:
+        with module.context:
+            _keep(module, keep)
+            for op in (op for function in defined_functions(module) for op in top_level_ops(function)):
+                kind = kind_of(op)
+                if kind is not None and kind.work(op).weights and KEPT not in op.attributes:
+                    op.attributes[BITS] = i64(bits)
+
+    return mark
 
 
 def _made(function: Any) -> list[ir.Value]:

@@ -14,7 +14,9 @@ from patc.diagnostics import PatcError, nearest
 from patc.frontend import ExampleInputs
 from patc.instruments import SaveIr
 from patc.options import make_options
-from patc.quantisation.calibrate import calibrator
+from patc.passes.base import Calibrate
+from patc.passes.ir.stored import CHOICES
+from patc.quantisation.calibrate import calibrator, weight_marker
 from patc.quantisation.ranges import RANGES
 from patc.runtime.model import CompiledModel
 from patc.runtime.program import TensorInfo
@@ -24,13 +26,14 @@ from patc.targets import Target
 
 def quantize(
     model: Any,
-    inputs: Any,
+    inputs: Any = None,
     *,
     target: str | Target = "host",
     threads: int | None = None,
     ranges: str = "histogram",
     keep: Sequence[str] = (),
     least_snr: float | None = None,
+    weights_only: int | None = None,
     tune: str = "cost",
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
@@ -45,10 +48,13 @@ def quantize(
         model: as for `patc.compile`.
         inputs: what to calibrate with, of the shapes to compile for: a list has a sample each, anything else is a
             single one. A sample is a tensor or an array, or a tuple of them, one for each input. Some hundred samples
-            that are like the inputs to come do.
+            that are like the inputs to come do. None where weights alone are integers, of a file that states all sizes.
         target, threads, tune, report, save_ir: as for `patc.compile`. CPUs alone.
         ranges: "histogram" for the ranges with the least squared error, which cut off what is rare; "minmax" for those
             that all numbers fit.
+        weights_only: 8 or 1, for layers that compute in f32 with weights of so many bits in memory, one scale a filter:
+            fully connected and recurrent ones, whose time is that of reading weights where rows are few. A net is not
+            run: one sample of any numbers says the shapes.
         keep: names of layers that stay in f32, or patterns of them as of file names, "layer4.*".
         least_snr: layers with weights that have a smaller signal-to-noise on integers by themselves, in dB, stay in
             f32. A remark says what each of them has.
@@ -58,12 +64,13 @@ def quantize(
             finite; in one line.
     """
     options = make_options(target, threads, tune=tune)
-    samples = list(as_samples(inputs))
-    if not samples:
+    samples = [] if inputs is None else list(as_samples(inputs))
+    if not samples and (weights_only is None or inputs is not None):
         raise PatcError("expected a sample or more to calibrate with, got none")
-    example = tuple(_as_example(array, model) for array in samples[0])
+    example = tuple(_as_example(array, model) for array in samples[0]) if samples else None
     return quantize_model(
-        model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir, least_snr
+        *(model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir, least_snr),
+        weights_only,
     )
 
 
@@ -77,12 +84,13 @@ def quantize_model(
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
     least_snr: float | None = None,
+    weights_only: int | None = None,
 ) -> CompiledModel:
     """Compile a quantised model; see `quantize` for the arguments.
 
     Args:
         example_inputs: as for `patc.compile`.
-        samples: returns them, for such inputs.
+        samples: returns them, for such inputs; not asked for where weights alone are integers.
 
     Raises:
         PatcError: as `quantize`.
@@ -93,13 +101,25 @@ def quantize_model(
         raise PatcError(f"expected the target of a CPU to quantise for, got '{options.target.name}'")
     if least_snr is not None and not -math.inf < least_snr < math.inf:
         raise PatcError(f"expected a finite signal-to-noise in dB, got {least_snr}")
+    if weights_only is not None:
+        if type(weights_only) is not int or weights_only not in CHOICES:
+            known = " or ".join(map(str, CHOICES))
+            raise PatcError(f"expected weights alone of {known} bits, got {weights_only!r}")
+        if ranges != RANGES[0] or least_snr is not None:
+            raise PatcError("expected ranges or a least signal-to-noise only where activations are integers, too")
+
+    def calibrate(infos: Sequence[TensorInfo]) -> Calibrate:
+        if weights_only is not None:
+            return weight_marker(weights_only, tuple(keep))
+        return calibrator(samples(infos), ranges, tuple(keep), least_snr)
+
     program, diagnostics = compile_program(
         model,
         example_inputs,
         options,
         report,
         instruments=SaveIr.into(save_ir),
-        calibrate=lambda infos: calibrator(samples(infos), ranges, tuple(keep), least_snr),
+        calibrate=calibrate,
     )
     return find_backend(program.backend).load(program, diagnostics)
 

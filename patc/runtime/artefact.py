@@ -32,7 +32,7 @@ import numpy as np
 
 from patc.runtime.memory import aligned_bytes
 
-FORMAT = 10
+FORMAT = 11
 MAGIC = b"\x89PATC\r\n\x1a"  # a transfer as text changes it
 PART = 4 << 20
 NO_SIGNATURE = bytes(64)

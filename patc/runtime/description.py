@@ -45,7 +45,7 @@ _KEYS = (
 )
 # The others are those of all.
 _VARIANT_KEYS = ("inputs", "outputs", "structure", "arena_bytes", "layers", "counts_images", "own_bytes", "buffers")
-_WORDS = ("name", "source", "op", "dtype")  # of a layer
+_WORDS = ("name", "source", "op", "dtype", "weight_dtype")  # of a layer
 _COUNTS = ("weights", "kept_weights", "flops", "moved_bytes", "predicted_cycles")
 
 

@@ -12,15 +12,19 @@ from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound
-from patc.passes.base import PassState
+from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.stored import holds_integers, tensor_bytes
 from patc.passes.kernels.host.gemv import DotProducts
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
+from patc.passes.kernels.host.weight_vectors import WORD_BITS, pack_bits
 from patc.passes.kernels.host.weights import pack_features
 from patc.targets import Target
+
+EXPANDED = 2.0  # multiply-adds that could start while integers become a vector of floats
 
 
 class Gemv(HostAlgorithm):
@@ -36,10 +40,13 @@ class Gemv(HostAlgorithm):
         block = min(filters, 4 if rows > 1 else 8)
         lanes = model.lanes * size // 4  # it sums in f32
         schedule = Schedule(self.name, rows, 1, lanes, block)
-        streamed = memory_bound(model, schedule, float(size * features * filters))
+        read = tensor_bytes(op, op.weight) if holds_integers(op) else size * features * filters
+        streamed = memory_bound(model, schedule, float(read))
         # Each of its sums is of a vector's lanes, which are added up in the end.
-        multiplied = features / (lanes * model.costs.dot_share) * model.vector_cycles(lanes)
-        computed = images * filters * (multiplied + model.costs.lane_sum_cycles)
+        vectors = features / lanes * model.vector_cycles(lanes)
+        computed = images * filters * (vectors / model.costs.dot_share + model.costs.lane_sum_cycles)
+        if holds_integers(op):
+            computed += EXPANDED * vectors * filters * ceil_div(images, rows)
         yield max(streamed, Candidate(schedule, computed, computed, "arithmetic"), key=lambda each: each.cycles)
 
     def block_rule(self, op: Any, schedule: Schedule) -> str:
@@ -49,7 +56,12 @@ class Gemv(HostAlgorithm):
         op, source, output = site.op, site.source, site.output
         block, lanes = site.schedule.filters, site.schedule.lanes
         dense = read_dense_weight(op, site.state)
-        weight = site.constant(pack_features(dense.array, block, lanes), dense.origin, f"packed{block}x{lanes}")
+        packed = pack_features(dense.array, block, lanes)
+        if packed.dtype == bool:
+            if WORD_BITS % lanes:
+                raise fail(op, f"a schedule with lanes that divide {WORD_BITS}, for weights of one bit", lanes)
+            packed = pack_bits(packed)
+        weight = site.constant(packed, dense.origin, f"packed{block}x{lanes}")
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, weights, made, epilogue = arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.formats.packs import TILE, count_packs, encode_packs, first_packs
 from patc.passes.ir.constants import read_constant
+from patc.passes.ir.stored import holds_integers, read_scales, tensor_bytes
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
@@ -25,7 +27,7 @@ from patc.passes.kernels.lookups import Lookup, lookup_of
 from patc.targets import Target
 
 _MOST_COLUMNS = 0.5  # of all, for which a list of those that have a weight is faster
-_MOST_PACKED = 0.5  # of all weights, above which no packs are looked for
+MOST_PACKED = 0.5  # of all weights, above which no packs are looked for
 _LEAST_ZEROS = 0.3  # part of a matrix that is worth a remark
 
 
@@ -42,14 +44,17 @@ class Recurrent(HostAlgorithm):
         rows = min(s.sequences, max(1, (target.registers - s.gates - 2) // s.gates))
         layer = Layer.of(op, lanes, rows)
         products = _kept_products(op, layer, _lookup_for(target, lanes), state)
-        alone = s.directions * s.steps * _step_cycles(layer, model, products, s.directions)
+        size = tensor_bytes(op, op.weight) / math.prod(op.weight.type.shape)
+
+        def step(share: float) -> float:
+            return _step_cycles(layer, model, products, share, size)
+
+        alone = s.directions * s.steps * step(s.directions)
         ways = {1: alone}
         if s.directions > 1:
-            ways[min(threads, s.directions)] = s.steps * _step_cycles(layer, model, products, 1)
+            ways[min(threads, s.directions)] = s.steps * step(1)
         elif not layer.has_stages:
-            ways[threads] = s.steps * (
-                _step_cycles(layer, model, products, 1 / threads) / threads + model.costs.meeting_cycles
-            )
+            ways[threads] = s.steps * (step(1 / threads) / threads + model.costs.meeting_cycles)
         for parts, cycles in {**ways, 1: alone}.items():
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
@@ -58,7 +63,7 @@ class Recurrent(HostAlgorithm):
         lanes = schedule.lanes
         for name, panels in Layer.of(op, lanes, schedule.rows).panels.items():
             array = read_constant(op.projection if name == "projection" else op.weight, state)
-            if array is None or np.mean(array == 0) < _LEAST_ZEROS:
+            if array is None or holds_integers(op) or np.mean(array == 0) < _LEAST_ZEROS:
                 continue
             if _stored(panels, array, _lookup_for(target, lanes)) == "panels":
                 kept = float(panels.columns(array).mean())
@@ -94,10 +99,13 @@ def _lookup_for(target: Target, lanes: int) -> Lookup | None:
 
 
 def _stored(panels: Panels, matrix: np.ndarray, lookup: Lookup | None) -> str:
-    """Return how a matrix is stored so that a step has the fewest operations: "panels", "columns" or "packs"."""
+    """Return how a matrix is stored so that a step has the fewest operations: "panels", "columns" or "packs"; one of
+    integers is always the first."""
+    if matrix.dtype != np.float32:
+        return "panels"
     columns = _kept_part(panels, matrix)
     whole = float(panels.layer.sizes.directions * panels.blocks * len(panels.taken) * panels.depth)
-    if lookup is not None and panels.depth >= TILE and np.count_nonzero(matrix) <= _MOST_PACKED * matrix.size:
+    if lookup is not None and panels.depth >= TILE and np.count_nonzero(matrix) <= MOST_PACKED * matrix.size:
         packs = (1 + lookup.cycles) * count_packs(panels.rows(matrix), panels.layer.lanes)
         if packs < columns * whole:
             return "packs"
@@ -130,16 +138,17 @@ def _kept_products(op: Any, layer: Layer, lookup: Lookup | None, state: PassStat
     return products, loads
 
 
-def _step_cycles(layer: Layer, model: CoreModel, kept: tuple[float, float], share: float) -> float:
+def _step_cycles(layer: Layer, model: CoreModel, kept: tuple[float, float], share: float, weight: float) -> float:
     """Return the cycles of a step in one direction, of which a thread's weights are `share`.
 
     Args:
         kept: see `_kept_products`.
+        weight: bytes of one.
     """
     s, (products, loads) = layer.sizes, kept
     computed = s.sequences * products * model.vector_cycles(layer.lanes) / model.costs.product_share
     computed = max(computed, (products + s.sequences * loads) / model.costs.loads_per_cycle)
-    size = 4 * layer.lanes * products
+    size = weight * layer.lanes * products
     if share * size <= model.costs.first_level_bytes:
         moved = 0.0
     elif share * size <= model.costs.second_level_bytes:
@@ -181,6 +190,9 @@ def _pack(site: HostSite, layer: Layer, memory: dict[str, ir.Value]) -> None:
                     memory[f"{name}{part}"] = site.constant(packed, value, f"{role}.columns{part}")
                 continue
             memory[name] = site.constant(panels.pack(array), value, role)
+            scales = read_scales(site.op, "projection_scales" if name == "projection" else "scales")
+            if scales is not None:
+                memory[f"{name}.scales"] = site.constant(scales, value, "scales")
             continue
         memory[name] = site.memory.allocate(panels.size, site.element)
         given = {"source": site.memory.buffer(value).memory, "packed": memory[name]}

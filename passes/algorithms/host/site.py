@@ -25,6 +25,7 @@ from patc.passes.formats.channel_major import cut_evenly
 from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.elements import compute_type, memory_type, numpy_type
 from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
+from patc.passes.ir.stored import read_scales
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.builder import Builder, Index
 from patc.passes.kernels.host.kernel import Epilogue, Kernel, Work
@@ -75,17 +76,20 @@ class StoredEpilogue:
     activation: Activation
     table: ir.Value | None = None
     join: Join = field(default_factory=Join)
+    scales: ir.Value | None = None
 
     @property
     def memories(self) -> list[ir.Value]:
         residual = [] if self.residual is None else self.residual.memories
-        return [*([] if self.bias is None else [self.bias]), *residual, *([] if self.table is None else [self.table])]
+        given = [self.bias, *residual, self.table, self.scales]
+        return [memory for memory in given if memory is not None]
 
     def inside(self, arguments: Iterator[ir.Value]) -> Epilogue:
         bias = None if self.bias is None else next(arguments)
         residual = None if self.residual is None else self.residual.inside(arguments)
         table = None if self.table is None else next(arguments)
-        return Epilogue(bias, residual, self.activation, table, self.join)
+        scales = None if self.scales is None else next(arguments)
+        return Epilogue(bias, residual, self.activation, table, self.join, scales)
 
 
 NO_EPILOGUE = StoredEpilogue(None, None, Activation())
@@ -181,7 +185,9 @@ class HostSite:
             array = np.array(activation.arrays, numpy_type(compute_type(self.op.result.type))).ravel()
             table = self.constant(array, self.op.result, "activation")
         joined = None if residual is None else self.buffer(residual)
-        return StoredEpilogue(stored, joined, activation, table, Join.of(self.op))
+        scales = read_scales(self.op)
+        factors = None if scales is None else self.constant(scales, self.op.weight, "scales")
+        return StoredEpilogue(stored, joined, activation, table, Join.of(self.op), factors)
 
     def buffer(self, value: ir.Value) -> Buffer:
         """Return an operand that is an activation."""

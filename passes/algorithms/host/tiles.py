@@ -14,8 +14,9 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry
 from patc.passes.cost.models import cost_model
-from patc.passes.ir.elements import compute_type, element_bytes, memory_shape, stored_bytes
+from patc.passes.ir.elements import compute_type, element_bytes, memory_shape
 from patc.passes.ir.planes import as_planes, is_flat, kernel_plane
+from patc.passes.ir.stored import tensor_bytes
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Strip
 from patc.targets import Target
@@ -203,8 +204,7 @@ def memory_bound(model: CoreModel, schedule: Schedule, moved_bytes: float) -> Ca
 
 def moved_bytes(op: Any) -> float:
     """Return the bytes of all tensors of a layer."""
-    tensors = [value.type for value in (*op.operands, op.result)]
-    return float(sum(map(stored_bytes, tensors)))
+    return float(sum(tensor_bytes(op, value) for value in (*op.operands, op.result)))
 
 
 def plane_schedule(op: Any, algorithm: str, lanes: int, vectors: int) -> Schedule:

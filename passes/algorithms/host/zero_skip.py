@@ -18,6 +18,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.stored import holds_integers
 from patc.passes.ir.zeros import read_zeros
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -34,7 +35,8 @@ class ZeroSkip(HostAlgorithm):
     reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
-        return bool(op.input.type.shape[0] == 1 and op.result.type.shape[1] >= _FEWEST)
+        is_row = op.input.type.shape[0] == 1 and op.result.type.shape[1] >= _FEWEST
+        return bool(is_row and not holds_integers(op))
 
     def objection(self, op: Any, state: PassState) -> str:
         is_finite = bool(np.isfinite(read_dense_weight(op, state).array).all())

@@ -10,6 +10,7 @@ from torch_mlir import ir
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.row_groups import RowGroups
+from patc.passes.kernels.host.weight_vectors import WeightVectors
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DotProducts(RowGroups):
 
     Attributes:
         weight: packed as [block of filters][vector of features][filter of the block][lane], zeros behind the last
-            feature: one stream through memory.
+            feature: one stream through memory. They may be integers, see `WeightVectors`.
     """
 
     weight: ir.Value
@@ -47,30 +48,32 @@ class DotProducts(RowGroups):
     def _products(self, block: Index, image: Index) -> Vectors:
         """Return the accumulators of a block of filters and some images, a vector each: filter by filter."""
         b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
-        whole, rest = divmod(self._features, lanes)
-        step = self._step(block, image)
+        weights = WeightVectors(b, self.weight, lanes, filters)
+        features = lanes * weights.group
+        whole, rest = divmod(self._features, features)
+        step = self._step(block, image, weights)
         accumulators = [b.splat(0.0, lanes, b.accumulator)] * (filters * self._rows)
         if whole:
-            accumulators = b.loop(0, whole, accumulators, lambda position, sums: step(position, sums, lanes))
+            accumulators = b.loop(0, whole, accumulators, lambda group, sums: step(group, sums, features))
         return step(whole, accumulators, rest) if rest else accumulators
 
-    def _step(self, block: Index, image: Index) -> Callable[[Index, Vectors, int], Vectors]:
-        """Return what adds the products of one vector of features, of which so many are `valid`."""
-        b, lanes, filters = self._b, self.loops.schedule.lanes, self.loops.schedule.filters
-        packed = b.mul(block, ceil_div(self._features, lanes) * filters * lanes)
+    def _step(self, block: Index, image: Index, weights: WeightVectors) -> Callable[[Index, Vectors, int], Vectors]:
+        """Return what adds the products of a group of vectors of features, of which so many are `valid`."""
+        b, lanes = self._b, self.loops.schedule.lanes
+        packed = b.mul(block, ceil_div(self._features, lanes * weights.group) * weights.elements)
         rows = [b.mul(b.add(image, member), self._features) for member in range(self._rows)]
 
-        def step(position: Index, accumulators: Vectors, valid: int) -> Vectors:
-            start = b.mul(position, lanes)
-            memory = self.loops.source.memory
-            loaded = [b.load_masked(memory, b.add(row, start), 0, lanes, valid) for row in rows]
-            inputs = [b.convert(vector, b.accumulator) for vector in loaded]
-            accumulators = list(accumulators)
-            first = b.add(packed, b.mul(position, filters * lanes))
-            for member in range(filters):
-                weights = b.convert(b.load(self.weight, first, member * lanes, lanes), b.accumulator)
-                for slot, vector in enumerate(inputs, member * self._rows):
-                    accumulators[slot] = b.fma(weights, vector, accumulators[slot])
+        def step(group: Index, accumulators: Vectors, valid: int) -> Vectors:
+            start, accumulators = b.mul(group, lanes * weights.group), list(accumulators)
+            memory, first = self.loops.source.memory, b.add(packed, b.mul(group, weights.elements))
+            for number in range(ceil_div(valid, lanes)):
+                count = min(lanes, valid - number * lanes)
+                loaded = [b.load_masked(memory, b.add(row, start), number * lanes, lanes, count) for row in rows]
+                inputs = [b.convert(vector, b.accumulator) for vector in loaded]
+                for member in range(weights.slots):
+                    vector = weights.load(first, number, member)
+                    for slot, given in enumerate(inputs, member * self._rows):
+                        accumulators[slot] = b.fma(vector, given, accumulators[slot])
             return accumulators
 
         return step
@@ -83,6 +86,8 @@ class DotProducts(RowGroups):
             constants = epilogue.constants(b, channel, output.width)
             for place in range(self._rows):
                 value = b.sum_lanes(accumulators[member * self._rows + place])
+                if epilogue.scales is not None:
+                    value = b.times(value, b.load_scalar(epilogue.scales, channel))
                 if epilogue.bias is not None:
                     value = b.plus(value, b.convert(b.load_scalar(epilogue.bias, channel), b.accumulator))
                 address, residual = b.add(b.mul(b.add(image, place), output.width), channel), epilogue.residual

@@ -72,6 +72,7 @@ class Epilogue:
     Attributes:
         join: how the residual joins it.
         table: the constants of the activation that are one number a channel, one array after the other.
+        scales: of weights that are integers in memory, one a channel: sums are multiplied with them first.
     """
 
     bias: ir.Value | None
@@ -79,6 +80,7 @@ class Epilogue:
     activation: Activation
     table: ir.Value | None = None
     join: Join = field(default_factory=Join)
+    scales: ir.Value | None = None
 
     def finish(self, b: Builder, value: ir.Value, residual: ir.Value | None, constants: Vectors) -> ir.Value:
         """Return what becomes of a sum, with its bias, where the residual is a vector like it.

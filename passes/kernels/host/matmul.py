@@ -100,6 +100,8 @@ class Matmul:
         for number, value in enumerate(sums):
             line, vector = divmod(number, strip.vectors)
             first, valid = vector * lanes, strip.lanes_of(vector, lanes)
+            if self.epilogue.scales is not None:
+                value = b.times(value, b.load_bounded(self.epilogue.scales, strip.column, first, lanes, valid))
             if self.epilogue.bias is not None:
                 value = b.plus(value, b.load_bounded(self.epilogue.bias, strip.column, first, lanes, valid))
             arrays = [
@@ -171,8 +173,8 @@ class Matmul:
 
     def _panel_vector(self, base: Index, at: int, strip: _Strip, number: int) -> ir.Value:
         lanes, offset = self.columns.unit, at + number * self.columns.unit
-        if self.rhs.pitch:
-            return self.b.load(self.rhs.memory, base, offset, lanes)
+        if self.rhs.pitch:  # constants may be integers
+            return self.b.convert(self.b.load(self.rhs.memory, base, offset, lanes), element_type(self.output))
         return self.b.load_bounded(self.rhs.memory, base, offset, lanes, strip.lanes_of(number, lanes))
 
 

@@ -12,6 +12,7 @@ ones, through packs of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.packs import Packs
 from patc.passes.kernels.host.panels import Cuts
 from patc.passes.kernels.host.recurrent_weights import Layer
+from patc.passes.kernels.host.weight_vectors import WeightVectors
 from patc.passes.kernels.lookups import Lookup
 from patc.passes.kernels.values import apply_activation
 
@@ -229,15 +231,16 @@ class Recurrence:
             by_gate = [start[gate] for gate in range(gates) for start in starts]
             sums = packs.sums(bundles, (source, rows), by_gate)
             return [sums[line :: len(tiles)] for line in range(len(tiles))]
+        stored = WeightVectors(b, weight, lanes, gates)
         sets = ceil_div(self.kernel.costs.sums_in_flight, gates * len(tiles))
-        unrolled = ceil_div(_UNROLLED, sets) * sets
-        base = b.mul(number, panels.block)
+        unrolled = math.lcm(ceil_div(_UNROLLED, sets) * sets, stored.group)
+        base = b.mul(number, ceil_div(panels.depth, stored.group) * stored.elements)
 
         def some(turn: Index, sums: Vectors, count: int = unrolled) -> Vectors:
             sums, first = list(sums), b.mul(turn, unrolled)
-            weights = b.add(base, b.mul(first, gates * lanes))
+            weights = b.add(base, b.mul(turn, unrolled // stored.group * stored.elements))
             for k in range(count):
-                vectors = [b.load(weight, weights, (k * gates + gate) * lanes, lanes) for gate in range(gates)]
+                vectors = [stored.load(weights, k, gate) for gate in range(gates)]
                 for line, row in enumerate(rows):
                     element = b.load_scalar(source, b.add(b.add(row, first), k))
                     factor, at = b.broadcast(element, lanes), (k % sets * len(rows) + line) * gates
@@ -245,7 +248,8 @@ class Recurrence:
                         sums[at + gate] = b.fma(factor, vector, sums[at + gate])
             return sums
 
-        first = [value for gates_ in starts for value in gates_]
+        has_scales = f"{name}.scales" in self.memory
+        first = [b.splat(0.0, lanes) if has_scales else value for gates_ in starts for value in gates_]
         sums = [*first, *[b.splat(0.0, lanes)] * ((sets - 1) * len(first))]
         turns, rest = divmod(panels.depth, unrolled)
         if turns:
@@ -255,6 +259,10 @@ class Recurrence:
         for other in range(1, sets):
             for number in range(len(first)):
                 sums[number] = b.plus(sums[number], sums[other * len(first) + number])
+        if has_scales:
+            scales = [self._scales(tiles[0], name, gate) for gate in panels.taken]
+            places = [(line, gate) for line in range(len(tiles)) for gate in range(gates)]
+            sums = [b.fma(sums[n], scales[gate], starts[line][gate]) for n, (line, gate) in enumerate(places)]
         return [sums[line * gates : (line + 1) * gates] for line in range(len(tiles))]
 
     def _sums_of_columns(
@@ -295,6 +303,12 @@ class Recurrence:
             return b.splat(0.0, self.layer.lanes)
         first = b.add(b.mul(tile.step.direction, s.gates * s.units), tile.first)
         return self._load("bias", first, tile, gate * s.units)
+
+    def _scales(self, tile: _Tile, name: str, gate: int) -> ir.Value:
+        """Return the scales of the rows of a gate."""
+        b, panels = self._b, self.layer.panels[name]
+        first = b.add(b.mul(tile.step.direction, panels.gates * panels.units), tile.first)
+        return self._load(f"{name}.scales", first, tile, gate * panels.units)
 
     def _peep(self, tile: _Tile, value: ir.Value, cell: ir.Value, number: int) -> ir.Value:
         b, units = self._b, self.layer.sizes.units

@@ -14,6 +14,7 @@ from patc.dialects.attributes import Activation
 from patc.dialects.recurrent import RecurrentSizes
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Builder, Index
+from patc.passes.kernels.host.weight_vectors import pack_bits
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,14 @@ class Panels:
         return self.layer.sizes.directions * self.blocks * self.block
 
     def pack(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the panels of a matrix, with zeros in the place of units that there are not."""
+        """Return the panels of a matrix, with zeros in the place of units that there are not; see `WeightVectors` for
+        bits."""
         lanes = self.layer.lanes
         rows = matrix.reshape(self.layer.sizes.directions, self.gates, self.units, self.depth)[:, list(self.taken)]
         rows = np.pad(rows, ((0, 0), (0, 0), (0, -self.units % lanes), (0, 0)))
         cut = rows.reshape(len(rows), len(self.taken), self.blocks, lanes, self.depth)
-        return np.ascontiguousarray(cut.transpose(0, 2, 4, 1, 3)).ravel()
+        packed = np.ascontiguousarray(cut.transpose(0, 2, 4, 1, 3))
+        return pack_bits(packed).ravel() if packed.dtype == bool else packed.ravel()
 
     def columns(self, matrix: np.ndarray) -> np.ndarray:
         """Return which elements each block of a gate multiplies by a weight: bool, [direction][block][gate][depth]."""

@@ -402,3 +402,30 @@ func.func @counted_pads(%x: tensor<1x2x8x8xf32>) {
     pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>} : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
   return
 }
+
+// -----
+
+func.func @bytes_without_scales(%x: tensor<1x4xf32>, %w: tensor<2x4xi8>) {
+  // expected-error @+1 {{'pattern.linear' op expected 'scales', one a filter, together with weights of i8 or i1, got None}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>}
+    : (tensor<1x4xf32>, tensor<2x4xi8>) -> tensor<1x2xf32>
+  return
+}
+
+// -----
+
+func.func @scales_of_floats(%x: tensor<1x4xf32>, %w: tensor<2x4xf32>) {
+  // expected-error @+1 {{'pattern.linear' op expected 'scales', one a filter, together with weights of i8 or i1, got array<f32: 1.000000e+00, 1.000000e+00>}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>,
+    scales = array<f32: 1.0, 1.0>} : (tensor<1x4xf32>, tensor<2x4xf32>) -> tensor<1x2xf32>
+  return
+}
+
+// -----
+
+func.func @too_few_scales(%x: tensor<1x4xf32>, %w: tensor<2x4xi1>) {
+  // expected-error @+1 {{'pattern.linear' op expected 'scales' to be array<f32> of 2 finite values of 0 or more, got array<f32: 1.000000e+00>}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>,
+    scales = array<f32: 1.0>} : (tensor<1x4xf32>, tensor<2x4xi1>) -> tensor<1x2xf32>
+  return
+}

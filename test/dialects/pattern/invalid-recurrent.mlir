@@ -47,3 +47,14 @@ func.func @results(%x: tensor<5x1x12xf32>, %w: tensor<12x4xf32>, %h: tensor<1x1x
     : (tensor<5x1x12xf32>, tensor<12x4xf32>, tensor<1x1x4xf32>) -> (tensor<5x1x4xf32>, tensor<1x1x4xf32>)
   return
 }
+
+// -----
+
+func.func @scales(%x: tensor<5x1x12xf32>, %w: tensor<12x4xi8>, %h: tensor<1x1x4xf32>) {
+  // expected-error @below {{'pattern.recurrent' op expected 'scales' to be array<f32> of 12 finite values of 0 or more, got array<f32: 1.000000e+00>}}
+  %y:2 = "pattern.recurrent"(%x, %w, %h) {activations = ["relu", "relu"], direction = "forward", mode = "gru",
+    operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 1, 0>,
+    scales = array<f32: 1.0>}
+    : (tensor<5x1x12xf32>, tensor<12x4xi8>, tensor<1x1x4xf32>) -> (tensor<5x1x4xf32>, tensor<1x1x4xf32>)
+  return
+}

@@ -54,6 +54,26 @@ def test_samples(folder: Path, data: str, capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", str(output)]) == 0
 
 
+def test_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = folder / "weights.patc"
+    command = ["quantize", f"{folder / 'net.py'}:build", "--weights-only", "8", "-o", str(output), "--threads", "1"]
+    assert main(command) == 0
+    found = capsys.readouterr().out
+    assert "weights.patc: 1 of 3 layers with weights that are integers in memory" in found
+    assert "its weights take a byte each, with a signal-to-noise of" in found
+    assert main(["run", str(output)]) == 0
+
+
+def test_samples_or_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["quantize", f"{folder / 'net.py'}:build", "-o", str(folder / "net.patc")]
+    assert main(command) == 1
+    assert "expected --calibrate or --weights-only, got neither" in capsys.readouterr().err
+    assert main([*command, "--calibrate", str(folder / "samples.npz"), "--weights-only", "8"]) == 1
+    assert "expected --calibrate or --weights-only, got both" in capsys.readouterr().err
+    assert main([*command, "--weights-only", "3"]) == 1
+    assert "expected weights alone of 8 or 1 bits, got 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
