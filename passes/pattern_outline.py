@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from patc.diagnostics import PatcError, describe_location
+from patc.diagnostics import PatcError, describe_location, describe_origin
 from patc.passes.base import Pass, PassState
 from patc.passes.functions.expand import has_lowering
 from patc.passes.generic.fusion import fuse
@@ -331,7 +331,7 @@ def _describe(group: list[Any]) -> list[str]:
     """Return what a group computes, and for which layers: "aten.silu.default (act (net.py:12))"."""
     words: dict[str, None] = {}
     for op in group:
-        place = describe_location(op.location)
+        place = describe_origin(op.location)
         words[f"{_operation_name(op)} ({place})" if place else _operation_name(op)] = None
     return list(words)
 

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # as typing's, which takes longer to load than all that a
 if TYPE_CHECKING:
     from typing import Any
 
+    from patc import crossbar, library, models, pruning, robust, search
     from patc.compiler import compile_model as compile
     from patc.diagnostics import PatcError
     from patc.execution import run_module
@@ -42,7 +43,7 @@ _HOMES = {
     "quantize": ("patc.quantisation.quantize", "quantize"),
     "run_module": ("patc.execution", "run_module"),
 }
-_MODULES = ("crossbar", "models", "pruning")
+_MODULES = ("crossbar", "library", "models", "pruning", "robust", "search")
 
 __all__ = [
     "CompiledModel",
@@ -52,11 +53,14 @@ __all__ = [
     "Target",
     "compile",
     "crossbar",
+    "library",
     "load",
     "models",
     "pruning",
     "quantize",
+    "robust",
     "run_module",
+    "search",
 ]
 
 
@@ -70,7 +74,7 @@ def __getattr__(name: str) -> Any:
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            words = f"patc.{name} needs the package '{error.name}', which patc-runtime goes without: pip install patc"
+            words = f"patc.{name} needs '{error.name}', which patc-runtime goes without: pip install patc in its place"
             raise ImportError(words) from error
         if name in _MODULES:
             return found

@@ -107,10 +107,19 @@ def describe_location(location: Any) -> str:
     """
     if location is None or isinstance(location, str):
         return location or ""
+    place = _find_place(location)
+    if place is None or layer_name(location) is not None:
+        return describe_origin(location)
+    return _describe_place(place, place.filename)
+
+
+def describe_origin(location: Any) -> str:
+    """Return what a layer of a model is called: as `describe_location`, of files the names alone."""
     layer, place = layer_name(location), _find_place(location)
+    line = "" if place is None else _describe_place(place, Path(place.filename).name)
     if layer is None:
-        return "" if place is None else _describe_place(place, place.filename)
-    return layer if place is None else f"{layer} ({_describe_place(place, Path(place.filename).name)})"
+        return line
+    return f"{layer} ({line})" if line else layer
 
 
 def layer_name(location: Any) -> str | None:

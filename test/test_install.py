@@ -148,4 +148,4 @@ def test_models_run_without_compiler_and_torch(tree: Path, tmp_path: Path) -> No
         wanted = float(model.double()(x.double()).abs().sum())
     assert [float(each) for each in sums] == pytest.approx([wanted, wanted], rel=1e-5)
     assert heavy == "[]"
-    assert error == "patc.compile needs the package 'torch_mlir', which patc-runtime goes without: pip install patc"
+    assert error == "patc.compile needs 'torch_mlir', which patc-runtime goes without: pip install patc in its place"

@@ -422,7 +422,7 @@ def _print_line(files: Sequence[Path], program: Program, where: str, seconds: fl
 
 _FOREIGN = {
     *(*arguments.MODEL_SUFFIXES, *arguments.LIBRARY_SUFFIXES, ".patc", ".pt", ".pth", ".safetensors", ".npy", ".npz"),
-    *(".tflite", ".s", ".ll", ".bc", ".c", ".cpp", ".spv", ".py", ".json", ".txt", ".zip"),
+    *(".tflite", ".s", ".ll", ".bc", ".c", ".cpp", ".spv", ".py", ".json", ".html", ".csv", ".txt", ".png", ".zip"),
 }
 # By what a backend says that it emits.
 _WRITERS = {**dict.fromkeys(("so", "obj", "asm", "llvm"), _emit_library), "spirv": _emit_spirv}

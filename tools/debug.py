@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 SHOWN_LAYERS = 10
 
 _DESCRIPTION = """\
-Compile MODEL, run it, and compare its numbers with the reference: a module's with float64 PyTorch, others with plain
-loops. Where they are off, find the first layer and the first pass that make them so, reduce them to a case as small as
-possible, and write that to a folder. Given such a folder, show what it shows. Exit status 1 where something is off.
+Compile MODEL, run it, and compare its numbers with the reference: those of modules and .pt2 files with float64 PyTorch,
+others with plain loops. Where they are off, find the first layer and the first pass that make them so, reduce them to a
+case as small as possible, and write that to a folder. Given such a folder, show what it shows. Exit status 1 where
+something is off.
 """
 _EPILOG = """\
 examples:
@@ -106,10 +107,8 @@ def _debug(args: argparse.Namespace, options: Options) -> Fault | Right:
         tell("reading the model")
         source = import_source(loaded.model, loaded.example_inputs, make_context())
         inputs = arrange(source.inputs, arrays, named)
-        expected = None
-        if hasattr(loaded.model, "parameters"):
-            tell("running it in float64 PyTorch")
-            expected = float64_outputs(loaded.model, loaded.example_inputs, inputs, source)
+        tell("running it in float64 PyTorch, where it runs there")
+        expected = float64_outputs(loaded.model, loaded.example_inputs, inputs, source)
         print(f"reference: {'plain loops' if expected is None else 'PyTorch in float64, and plain loops'}")
         for instrument in SaveIr.into(args.save_ir):
             pipeline = find_backend(options.target.backend).pipeline(options)

@@ -19,13 +19,18 @@ from patc.versions import versions
 _OPTIONAL = (
     ("onnx", "onnx", ".onnx files"),
     ("ziglang", "arm", "shared libraries for ARM"),
-    ("unicorn", "arm", "modelled cycles of ARM CPUs"),
+    ("unicorn", "arm", "running code for ARM CPUs"),
+    ("capstone", "arm", "modelled cycles of ARM CPUs"),
     ("scikit-learn", "train", "the data set digits"),
     ("matplotlib", "train", "plots"),
     ("captum", "train", "attributions"),
+    ("optuna", "search", "patc search"),
+    ("torchao", "pt2e", "quantised programs of torch"),
     ("cryptography", "sign", "signatures"),
     ("onnxruntime", "bench", "a rival of patc bench"),
     ("openvino", "bench", "a rival of patc bench"),
+    ("ncnn", "bench", "a rival of patc bench"),
+    ("MNN", "bench", "a rival of patc bench"),
 )
 _REQUIRED = (
     *("torch", "torch-mlir", "numpy", "ml_dtypes", "llvmlite", "safetensors", "xxhash"),
@@ -42,8 +47,8 @@ _CACHES = {
 }
 
 _DESCRIPTION = """\
-Say what patc can do on this machine: its CPU, Vulkan devices and linker, the versions of packages and those that are
-missing, and what is kept in the cache folder. Exit status 1 if something is missing that patc itself needs.
+Say what patc can do on this machine: its CPU, Vulkan devices, linker and emulator, the versions of packages and those
+that are missing, and what is kept in the cache folder. Exit status 1 if something is missing that patc itself needs.
 """
 
 
@@ -100,6 +105,7 @@ def _describe_machine() -> Iterator[tuple[str, str]]:
     yield "costs", costs
     yield "Vulkan", _describe_vulkan()
     yield "linker", _describe_linker()
+    yield "emulator", _describe_emulator()
 
 
 def _describe_vulkan() -> str:
@@ -120,6 +126,15 @@ def _describe_linker() -> str:
         return " ".join(find_linker("aarch64"))
     except PatcError as error:
         return f"none for shared libraries for ARM: {error}"
+
+
+def _describe_emulator() -> str:
+    from patc.bench.emulator import import_arm
+
+    try:
+        return f"Unicorn {import_arm('unicorn').__version__}: runs code for ARM CPUs, and models its cycles"
+    except PatcError as error:
+        return f"none for code for ARM CPUs: {error}"
 
 
 def _describe_size(folder: Path) -> str:

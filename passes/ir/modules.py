@@ -88,4 +88,4 @@ def parts_of_images(op: Any) -> list[float]:
     most = most_images(module_of(op))
     if op.results[0].type.shape[0] != most:  # it computes one of them
         return [1.0]
-    return sorted({max(2, most * quarter // 4) / most for quarter in range(1, 5)}) if most > 1 else [1.0]
+    return [images / most for images in range(2, most + 1)] if most > 1 else [1.0]

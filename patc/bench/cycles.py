@@ -191,7 +191,7 @@ def model_cycles(
     wanted = reference(model, inputs)
     notify(f"compiling for {target.name}")
     tensors = tuple(torch.from_numpy(array) for array in inputs)
-    source = workload.model if workload.is_file else model
+    source = workload.source(model)
     compiled = compile_model(source, tensors, target=target.name, threads=1, tune=tune, dtype=dtype, save_ir=save_ir)
     notify("running it in an emulator")
     program = EmulatedProgram(compiled.program)

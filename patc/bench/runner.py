@@ -169,7 +169,7 @@ class _Bench:
             self._notify("computing the reference in float64")
             for kind, model in models.items():
                 write_arrays(self._root / kind / REFERENCE, reference(model, inputs))
-            self._model = self._workload.model if self._workload.is_file else models[self._workload.measured_kind]
+            self._model = self._workload.source(models[self._workload.measured_kind])
         refusals = {peer: self._refusal(peer) for peer in self._options.peers}
         wanted = [Rival(peer, kind) for peer in self._options.peers for kind in self._workload.kinds]
         others = [rival for rival in wanted if rival != self._baseline]

@@ -37,7 +37,7 @@ class Workload:
         weights: state dict file for a named model; None takes seeded weights.
         seed: of those.
         batch: images of a named model.
-        pruning: fields of the `PatternSpec` of a named model; None leaves the weights as they are.
+        pruning: fields of the `PatternSpec` of a model, .pt2 files included; None leaves the weights as they are.
         trust_pickle: files are read by unpickling, which runs code that they hold.
         shapes: of inputs of an .onnx or .param file, by their names, where the file leaves them open.
     """
@@ -65,6 +65,11 @@ class Workload:
     def is_onnx(self) -> bool:
         """Whether the model is an .onnx file, which PyTorch does not run."""
         return Path(self.model).suffix.lower() == ".onnx"
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the model is a .pt2 file, whose weights can be pruned."""
+        return Path(self.model).suffix.lower() == ".pt2"
 
     @property
     def is_compiled(self) -> bool:
@@ -101,12 +106,9 @@ class Workload:
             self._check_file()
 
     def _check_file(self) -> None:
-        options = {
-            "pruning": self.pruning is not None,
-            "--weights": self.weights is not None,
-            "--batch": self.batch != 1,
-        }
-        for option, given in options.items():
+        if self.pruning is not None and not self.is_program:
+            raise PatcError("expected the name of a model or a .pt2 file together with pruning, got a file", self.model)
+        for option, given in {"--weights": self.weights is not None, "--batch": self.batch != 1}.items():
             if given:
                 raise PatcError(f"expected the name of a model together with {option}, got a file", self.model)
         if Path(self.model).suffix.lower() not in (".pt2", ".onnx", ".patc"):
@@ -115,7 +117,7 @@ class Workload:
             raise PatcError(f"expected a .pt2 or .onnx file, which others run too, or a .patc file{found}", self.model)
 
     def spec(self) -> PatternSpec:
-        """Return what a named model is pruned to.
+        """Return what a model is pruned to.
 
         Raises:
             PatcError: a field is out of range.
@@ -131,13 +133,21 @@ class Workload:
             PatcError: the name, the file or its contents are wrong, or the compression is out of reach.
         """
         if self.is_file:
-            return self._load_program().module()
+            return self._load_program(kind).module()
         from patc import pruning
 
         model = self._build().model
         if kind == "pruned" and self.pruning is not None:
             pruning.prune_(model, self.spec())
         return model
+
+    def source(self, model: Any) -> Any:
+        """Return what patc compiles: `model` of the measured kind, or where it comes from a file, that file or its
+        program."""
+        if not self.is_file:
+            return model
+        is_read = self.is_program and (self.pruning is not None or self.trust_pickle)
+        return self._load_program(self.measured_kind) if is_read else self.model
 
     def input_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the inputs.
@@ -201,10 +211,14 @@ class Workload:
                 raise PatcError(f"expected float32 inputs to measure with, found '{name}' of another type", self.model)
         return [(name, type_.sizes) for name, type_ in types.items()]
 
-    def _load_program(self) -> ExportedProgram:
+    def _load_program(self, kind: Kind = "dense") -> ExportedProgram:
         from patc.frontend.pt2 import load_program
+        from patc.pruning.exported import prune_program_
 
-        return load_program(self.model, self.trust_pickle)
+        program = load_program(self.model, self.trust_pickle)
+        if kind == "pruned" and self.pruning is not None:
+            prune_program_(program, self.spec())
+        return program
 
     def make_inputs(self) -> list[np.ndarray]:
         """Return seeded float32 inputs."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.codegen.program import find_main
-from patc.diagnostics import describe_location, layer_name
+from patc.diagnostics import describe_origin, layer_name
 from patc.dialects.quantised import Quantisation
 from patc.parameters import ParameterStore
 from patc.passes.ir.constants import CONSTANTS
@@ -90,7 +90,7 @@ def values(module: ir.Module) -> Iterator[tuple[Place, ir.Value]]:
 
 def short_name(op: Any) -> str:
     """Return the name of an op's layer, or else what it stands for, where it is from, or the op's own name."""
-    named = layer_name(op.location) or ", ".join(describe_call(op)) or describe_location(op.location)
+    named = layer_name(op.location) or ", ".join(describe_call(op)) or describe_origin(op.location)
     return named or op.operation.name
 
 

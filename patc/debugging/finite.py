@@ -12,6 +12,7 @@ from patc.debugging.cuts import Case, body_ops, cut, results_of, short_name, ste
 from patc.debugging.points import compute_code, run_passes
 from patc.debugging.search import SPLIT
 from patc.locks import compiling
+from patc.passes.ir.functions import describe_call
 from patc.pipeline import Pipeline
 from patc.sources import Source
 
@@ -43,8 +44,8 @@ def check_finite(source: Source, options: Options, inputs: Sequence[np.ndarray])
     for place, array in zip(places, compute_code(last, given, options), strict=True):
         if found := _count(array):
             op = body_ops(point.module)[place.op]
-            name = f"{short_name(op)} ({op.operation.name})"
-            return [*said, f"the first layer that is not finite is {name}: {found}"]
+            kind = "" if describe_call(op) else f" ({op.operation.name})"
+            return [*said, f"the first layer that is not finite is {short_name(op)}{kind}: {found}"]
     return said
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from patc.debugging.differences import largest_error
 from patc.debugging.locate import Budget, Net, locate, shrink
 from patc.debugging.points import IMPORT, compute_code, compute_tensors, run_passes
 from patc.debugging.search import SPLIT, Suspect, Trial, find_suspect
+from patc.frontend.shapes import shapes_of
 from patc.locks import compiling
 from patc.pipeline import Pipeline
 from patc.sources import Source
@@ -133,19 +136,39 @@ def _whole(net: Net, suspect: Suspect) -> Trial:
 
 
 def float64_outputs(model: Any, example_inputs: Any, inputs: Sequence[np.ndarray], source: Source) -> Any:
-    """Return what PyTorch computes of a module in float64; None where it does not, or its outputs are not those of the
-    source."""
+    """Return what PyTorch computes of a model in float64: of a module, an exported program or its file; None where it
+    does not, or its outputs are not those of the source.
+
+    Raises:
+        PatcError: the file of a program cannot be read.
+    """
+    module = _find_module(model, example_inputs)
+    if module is None:
+        return None
     import torch
     from torch.utils._pytree import tree_leaves
 
     tensors = [torch.from_numpy(np.array(array)) for array in inputs]
     tensors = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
     try:
-        wide = copy.deepcopy(model).double()
+        wide = copy.deepcopy(module).double()
         with torch.no_grad():
-            is_named = isinstance(example_inputs, dict)
+            is_named = module is model and isinstance(example_inputs, dict)  # programs take them in order
             results = wide(**dict(zip(example_inputs, tensors, strict=True))) if is_named else wide(*tensors)
     except Exception:  # the user's code, which may make float32 tensors of its own
         return None
     leaves = [leaf.numpy() for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
     return leaves if [leaf.shape for leaf in leaves] == [info.shape for info in source.outputs] else None
+
+
+def _find_module(model: Any, example_inputs: Any) -> Any:
+    """Return what PyTorch runs of a model, or None for files that it does not."""
+    if isinstance(model, (str, os.PathLike)):
+        if Path(model).suffix.lower() != ".pt2":
+            return None
+        from patc.frontend.torch import load_program
+
+        model = load_program(Path(model), None if example_inputs is None else shapes_of(example_inputs))
+    from torch.export import ExportedProgram
+
+    return model.module() if isinstance(model, ExportedProgram) else model

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patc.diagnostics import describe_seconds
@@ -29,6 +30,13 @@ _SPARSE_RATE = {"conv2d": 0.85, "linear": 0.55}
 _SPLIT = "implicit-gemm"  # of layers with strides it is a way only where no layer with other strides reads their input
 _HALF = ("avx512fp16", "fullfp16")  # features of CPUs that compute in half precision
 _FLOAT_BYTES = 4
+_PRUNING = {"prune": "", "prune-further": " further"}  # kinds of advice, and what they say
+# What to do with files that `patc prune` does not take.
+_AGAIN = {
+    ".patc": "Prune the model and compile it again.",
+    ".onnx": "Prune the module and export it again.",
+    ".mlir": "Prune the module and export it again.",
+}
 
 
 @dataclass(frozen=True)
@@ -41,24 +49,32 @@ class _Saving:
     is_bound: bool = False
 
 
-def advise(net: Net, threads: int, features: tuple[str, ...]) -> tuple[Advice, ...]:
+def advise(net: Net, threads: int, features: tuple[str, ...], model: str = "") -> tuple[Advice, ...]:
     """Return what would make a net faster, what saves most first.
 
     Args:
         threads: that divide each layer.
         features: of the CPU that the code is for.
+        model: the name of the net or its file, which decides how it can be pruned.
     """
-    found = [advice for number in range(len(net.layers)) for advice in _about_layer(net, number, threads, features)]
+    again = _AGAIN.get(Path(model).suffix.lower())
+    numbers = range(len(net.layers))
+    found = [advice for number in numbers for advice in _about_layer(net, number, threads, features, not again)]
     found += [*_together(found), *_fewer_threads(net, threads)]
     kept = [advice for advice in found if advice.saves_share >= LEAST_SHARE]
-    return tuple(sorted(kept, key=lambda advice: -advice.saves_share))
+    kept.sort(key=lambda advice: -advice.saves_share)
+    first = next((place for place, advice in enumerate(kept) if advice.kind in _PRUNING), None)
+    if again and first is not None:  # that of the others is the same
+        kept[first] = replace(kept[first], text=f"{kept[first].text} {again}")
+    return tuple(kept)
 
 
-def _about_layer(net: Net, number: int, threads: int, features: tuple[str, ...]) -> Iterator[Advice]:
+def _about_layer(net: Net, number: int, threads: int, features: tuple[str, ...], is_taken: bool) -> Iterator[Advice]:
+    """Yield what is said of a layer of a net that `patc prune` takes, or not."""
     item = net.layers[number]
     for saving in (
         *_prune_further(item),
-        *_prune(item),
+        *_prune(item, is_taken),
         *_share_evenly(item, threads),
         *_leave_generic_road(item),
         *_halve(item, features),
@@ -101,7 +117,7 @@ def _prune_further(item: ReportedLayer) -> Iterator[_Saving]:
 
 def _together(found: list[Advice]) -> Iterator[Advice]:
     """What all layers save together that are to be pruned, or to be pruned further."""
-    for kind, what in (("prune", ""), ("prune-further", " further")):
+    for kind, what in _PRUNING.items():
         each = [advice for advice in found if advice.kind == kind]
         if len(each) > 1:
             seconds = [advice.saves_seconds for advice in each if advice.saves_seconds is not None]
@@ -110,7 +126,7 @@ def _together(found: list[Advice]) -> Iterator[Advice]:
             yield Advice(kind, None, text, sum(advice.saves_share for advice in each), total, False)
 
 
-def _prune(item: ReportedLayer) -> Iterator[_Saving]:
+def _prune(item: ReportedLayer, is_taken: bool) -> Iterator[_Saving]:
     """Patterns and fewer kernels for a dense convolution, or blocks of weights for one of 1x1 or a linear layer."""
     layer, chosen = item.layer, _find_chosen(item)
     taps = math.prod(layer.kernel)
@@ -124,7 +140,8 @@ def _prune(item: ReportedLayer) -> Iterator[_Saving]:
         return
     if taps == 1 and max(layer.strides) > 1 and _SPLIT not in ways:  # nor is there one for blocks
         return
-    what = "patterns and connectivity of" if taps > 1 else f"blocks (--scheme block --layers {layer.name}) of"
+    blocks = f"blocks (--scheme block --layers {layer.name})" if is_taken else "blocks of weights"
+    what = f"{blocks if taps == 1 else 'patterns and connectivity'} of"
     pruned = dense / _PRUNED / _SPARSE_RATE[layer.op]
     why = [remark.partition("stays dense: ")[2] for remark in layer.remarks if "stays dense: " in remark]
     unpruned = not why or why[0].startswith("kernels keep up to")

@@ -83,7 +83,7 @@ def _report(
             alone = find_backend(entry.backend).load(replace(entry, variants=()))
             inputs = () if samples is None else samples(entry.inputs)[0]
             seconds = [item.seconds for item in alone.profile(*inputs, repetitions=REPETITIONS)]
-        nets.append(_describe(entry, seconds, peak, clock))
+        nets.append(_describe(name, entry, seconds, peak, clock))
     rest = program.target, program.features, program.threads, program.weights.nbytes, clock, peak, tuple(nets)
     return ModelReport(name, *rest)
 
@@ -105,8 +105,10 @@ def _clock(peak: Peak) -> float:
     return clock_hz(peak, host().fma_lanes)
 
 
-def _describe(program: Program, seconds: Sequence[float | None], peak: Peak | None, clock: float | None) -> Net:
-    """Return the report of one entry of a program, whose layers took some time or were not measured."""
+def _describe(
+    name: str, program: Program, seconds: Sequence[float | None], peak: Peak | None, clock: float | None
+) -> Net:
+    """Return the report of one entry of a model's program, whose layers took some time or were not measured."""
     footprint = program.weights.nbytes + program.arena_bytes
     layers = [
         _time_layer(layer, time, peak, clock, footprint, program.threads)
@@ -130,7 +132,7 @@ def _describe(program: Program, seconds: Sequence[float | None], peak: Peak | No
         generic_share=sum(item.share for item in layers if item.layer.op == "generic"),
         advice=(),
     )
-    return replace(net, advice=advise(net, program.threads, program.features))
+    return replace(net, advice=advise(net, program.threads, program.features, name))
 
 
 def _time_layer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, torch_results
+from repository import ROOT
 from torch import nn
 
 import patc
@@ -575,3 +577,10 @@ def test_dir_shows_the_interface_before_anything_is_loaded() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert {"compile", "load", "models", "pruning", "run_module"} <= set(found[0].split())
     assert found[1] == "False"
+
+
+def test_documented_modules_are_there_after_one_import() -> None:
+    named = set(re.findall(r"auto\w+:: patc\.([a-z]\w+)", (ROOT / "docs" / "reference_python.md").read_text()))
+    code = f"import patc; print(*(hasattr(patc, name) for name in {sorted(named)}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {*found} == {"True"} and {"library", "models", "pruning", "robust", "search"} <= named

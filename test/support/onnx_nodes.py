@@ -283,7 +283,7 @@ def _reasons(outcomes: Sequence[Outcome]) -> str:
             ):
                 line = re.sub(pattern, text, line)
             lines.append(line.replace(", ".join(ELEMENT_TYPES), "...").replace("|", "/")[:160])
-    return "; ".join(dict.fromkeys(lines))
+    return "; ".join(sorted(set(lines)))
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from patc.passes.algorithms.host.site import HostSite, Number, StoredEpilogue
 from patc.passes.algorithms.host.tiles import core_model
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
 from patc.passes.cost.winograd import winograd_cycles
 from patc.passes.formats.layer_weights import DenseWeight, find_dense_weight, groups_of, read_dense_weight
 from patc.passes.ir.elements import element_bytes
@@ -71,9 +72,8 @@ class Winograd(HostAlgorithm):
         uncut = winograd.TiledLayer(*shape, 1, model.lanes, 1, model.lanes, *kernel, groups, model.costs)
         parts = parts_of_images(op)
         for layer in cuts(uncut, model.registers):
-            of_parts = [_part_of(layer, part) for part in parts]
-            cycles = [winograd_cycles(each, model) for each in of_parts]
-            cost = sum(cycles) * batch / sum(each.images for each in of_parts)
+            cycles = [_cycles_of_part(layer, part, model) for part in parts]
+            cost = sum(cycles) / sum(parts)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
             yield Candidate(schedule, cycles[-1], cost, "multiply-adds")
 
@@ -104,11 +104,24 @@ def cuts(layer: winograd.TiledLayer, registers: int) -> Iterator[winograd.TiledL
             yield replace(layer, band=band, block=blocks[-1], strip=vectors * layer.lanes)
 
 
-def _part_of(layer: winograd.TiledLayer, part: float) -> winograd.TiledLayer:
-    """Return a layer with some of its images, in bands of nearly equal size."""
-    images = max(1, round(layer.images * part))
+def _cycles_of_part(layer: winograd.TiledLayer, part: float, model: CoreModel) -> float:
+    """Return the cycles of a call with some of a layer's images."""
+    if part == 1.0:
+        return winograd_cycles(layer, model)
+    images = round(layer.images * part)
     rows = images * layer.rows
-    return replace(layer, images=images, band=ceil_div(rows, ceil_div(rows, layer.band)))
+    size = layer.equal_bands(rows)
+    whole, rest = divmod(rows, size)
+    return sum(
+        count * _cycles_of_band(replace(layer, images=images, band=band), model)
+        for count, band in ((whole, size), (1, rest))
+        if count * band
+    )
+
+
+def _cycles_of_band(layer: winograd.TiledLayer, model: CoreModel) -> float:
+    """Return the cycles of one of a layer's bands."""
+    return winograd_cycles(layer, model) / layer.bands
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,7 @@ class _Emission:
 
         def cut(b: Builder, count: ir.Value) -> tuple[Index, Index, Index]:
             rows = b.mul(count, layer.images // images.most * layer.rows)
-            size = b.divide_up(rows, b.divide_up(rows, layer.band))
+            size = Band.size(b, layer, rows)
             return rows, size, b.divide_up(rows, size)
 
         rows, size, bands = images.at_start(cut)

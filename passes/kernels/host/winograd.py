@@ -32,6 +32,7 @@ else all threads share each stage of each band.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -228,6 +229,18 @@ class TiledLayer:
     def bands(self) -> int:
         """Bands of all images; the last one may overlap its neighbour."""
         return ceil_div(self.images * self.rows, self.band)
+
+    @property
+    def filled(self) -> int:
+        """Rows of tiles that fill vectors, if a band has so many; else 1."""
+        rows = self.lanes // math.gcd(self.lanes, self.columns)
+        return rows if rows <= self.band else 1
+
+    def equal_bands(self, rows: int) -> int:
+        """Return the size of bands that some rows of tiles are divided into, nearly equal ones that fill vectors; the
+        last one has what is left."""
+        size = ceil_div(rows, ceil_div(rows, self.band))
+        return min(self.band, ceil_div(size, self.filled) * self.filled)
 
     @property
     def tiles(self) -> int:

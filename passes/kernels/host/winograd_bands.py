@@ -91,11 +91,11 @@ class Bands:
         return b.loop(work.first_tile, work.last_tile, [nothing], one_band)[0]
 
     def emit_rows(self) -> ir.Value:
-        """Do what `emit` does for a share of rows of tiles, in bands of nearly equal size."""
+        """Do what `emit` does for a share of rows of tiles, in bands of `Band.size`."""
         b, work, nothing = self.loops.b, self.loops.kernel.work, nothing_seen(self.loops.b, self.layer)
         first, last = b.index(work.first_tile), b.index(work.last_tile)
         rows = b.subtract(last, first)
-        size = b.divide_up(rows, b.maximum_index(b.divide_up(rows, self.layer.band), 1))
+        size = Band.size(b, self.layer, rows)
 
         def one_band(start: ir.Value, seen: Vectors) -> Vectors:
             return self._one_band(Band(start, b.minimum(size, b.subtract(last, start))), seen)

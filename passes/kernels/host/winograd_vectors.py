@@ -54,6 +54,12 @@ class Band:
         """Return a band of all images by its number."""
         return Band(b.minimum(b.mul(number, layer.band), layer.images * layer.rows - layer.band), layer.band)
 
+    @staticmethod
+    def size(b: Builder, layer: TiledLayer, rows: ir.Value) -> ir.Value:
+        """Return what `TiledLayer.equal_bands` does, of rows known when the code runs, maybe none: then 0."""
+        size = b.divide_up(rows, b.maximum_index(b.divide_up(rows, layer.band), 1))
+        return b.index(b.minimum(b.mul(b.divide_up(size, layer.filled), layer.filled), layer.band))
+
     def places(self, b: Builder, first: Index, count: int) -> list[Index]:
         """Return where, counted through all images, some rows are from row `first` of the band on; the last row is
         there again where there are no more."""

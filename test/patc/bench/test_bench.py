@@ -305,6 +305,19 @@ def test_workload_builds_equal_weights_twice(monkeypatch: pytest.MonkeyPatch) ->
     assert workload.kinds == ("dense", "pruned")
 
 
+def test_programs_are_pruned_as_modules_are(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt2"
+    torch.export.save(torch.export.export(build_tiny(), (torch.zeros(1, 3, 12, 16),)), path)
+    workload = Workload(str(path), pruning={"compression": 4.0})
+    pruned = build_tiny()
+    prune_(pruned, workload.spec())
+    x = torch.randn(1, 3, 12, 16)
+    wanted = {"dense": build_tiny()(x), "pruned": pruned(x)}
+    assert all(torch.equal(workload.build(kind)(x), wanted[kind]) for kind in workload.kinds)
+    assert torch.equal(workload.source(None).module()(x), wanted["pruned"])
+    assert Workload(str(path)).source(None) == str(path)
+
+
 def test_workload_without_pruning_has_dense_weights_only() -> None:
     workload = Workload("resnet18_cifar", batch=3)
     assert workload.kinds == ("dense",) and workload.measured_kind == "dense"
@@ -616,6 +629,17 @@ def test_bench_prints_and_writes_everything(
     assert values["missing"][0]["name"] == "Absent"
 
 
+def test_a_program_is_pruned_for_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, output = tmp_path / "tiny.pt2", tmp_path / "bench.json"
+    torch.export.save(torch.export.export(build_tiny(), (torch.zeros(1, 3, 12, 16),)), path)
+    assert main(["bench", str(path), "--compression", "4", "--repetitions", "1", "--json", str(output)]) == 0
+    assert "tiny.pt2, pruned to compression 4.0" in capsys.readouterr().out
+    (run,) = json.loads(output.read_text())["runs"]
+    found = {item["name"]: (item["weights"], item["error"]) for item in run["contestants"]}
+    assert found["patc"][0] == "pruned" and found["PyTorch eager"][0] == "dense"
+    assert all(error < 1e-5 for _, error in found.values())
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 machine")
 def test_bench_times_code_of_a_level(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench.json"
@@ -680,7 +704,7 @@ def test_a_compiled_file_is_timed_alone(tmp_path: Path, capsys: pytest.CaptureFi
         ("net.pth", "net.pth: expected a .pt2 or .onnx file, which others run too, or a .patc file"),
         ("net.mlir", "expected a .pt2 or .onnx file, which others run too, or a .patc file"),
         ("net.onnx", "net.onnx: expected an .onnx file, found no such file"),
-        ("net.pt2 --compression 8", "expected the name of a model together with pruning, got a file"),
+        ("net.onnx --compression 8", "expected the name of a model or a .pt2 file together with pruning, got a file"),
         ("net.pt2 --batch 2", "expected the name of a model together with --batch, got a file"),
         ("net.pt2 --weights w.pth", "expected the name of a model together with --weights, got a file"),
     ],

@@ -12,6 +12,7 @@ from patc.tools.patc import main
 NET = """\
 import torch
 from torch import nn
+from torch.nn import functional
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -26,6 +27,11 @@ def broken():
         net.last.weight.fill_(3e38)
         net.first.bias.fill_(9.0)
     return net, torch.zeros(1, 3, 4, 5)
+class Unnamed(nn.Module):
+    def forward(self, x):
+        return torch.log(functional.max_pool2d(x, 2))
+def unnamed():
+    return Unnamed(), torch.zeros(1, 3, 4, 6)
 """
 
 
@@ -47,3 +53,19 @@ def test_the_command_names_the_layer(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[1] == "the first layer that is not finite is first (pattern.conv2d): 4 NaN of 80"
     assert main(["run", str(tmp_path / "net.patc"), "--check-finite"]) == 1
     assert "expected a model to compile together with --check-finite" in capsys.readouterr().err
+
+
+def test_layers_without_a_name_are_called_by_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    place, line = (
+        f"{tmp_path / 'net.py'}:unnamed",
+        NET.splitlines().index("        return torch.log(functional.max_pool2d(x, 2))") + 1,
+    )
+    assert main(["run", place, "--check-finite", "--threads", "1"]) == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"the first layer that is not finite is aten.log.default (net.py:{line}): ")
+    assert main(["debug", place, "--threads", "1"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.startswith(f"net.py:{line} ") for row in rows)
+    assert main(["report", place, "--threads", "1"]) == 0
+    assert f"computes aten.log.default (net.py:{line})" in capsys.readouterr().out

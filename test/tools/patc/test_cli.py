@@ -193,6 +193,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("fly", "argument COMMAND: invalid choice: 'fly'"),
         ("compile", "the following arguments are required: MODEL, -o/--output; patc compile --help says more"),
         ("compile scorer.pt2 -o x.onnx", "x.onnx: expected a file named .patc, got '.onnx'; --emit says what to write"),
+        ("compile scorer.pt2 -o x.html", "x.html: expected a file named .patc, got '.html'; --emit says what to write"),
         ("compile scorer.pt2 -o x.so", "x.so: expected a file named .patc, got '.so'; --emit says what to write"),
         ("compile scorer.pt2 --emit mlir@encode -o x.patc", "x.patc: expected a file named .mlir, got '.patc'"),
         ("compile resnet19 -o x", "expected a .pt2, .onnx, .mlir or .param \\(ncnn\\) file, FILE.py:FUNCTION or MODULE:FUNCTION, or one of resnet18, .*; got 'resnet19'; did you mean 'resnet18'"),

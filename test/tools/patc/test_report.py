@@ -179,6 +179,19 @@ def test_layers_of_1x1_are_pruned_by_blocks() -> None:
     assert text == "Not pruned. Estimated for blocks (--scheme block --layers conv) of 8x in all."
 
 
+@pytest.mark.parametrize("model", ["net.onnx", "net.mlir", "net.patc"])
+def test_files_that_cannot_be_pruned_have_no_options_for_it(model: str) -> None:
+    ways = (Alternative(Schedule("dense-direct"), 6800, 1.0),)
+    given = layer(op="conv2d", kernel=(1, 1), schedule=ways[0].schedule, kernels=None)
+    given = replace(given, explanation=Explanation("memory", 9, ways))
+    together, *each = advise(net(reported(given), reported(given)), 1, (), model)
+    what = "model and compile" if model.endswith(".patc") else "module and export"
+    assert together.text.endswith(f"together. Prune the {what} it again.")
+    assert {advice.text for advice in each} == {"Not pruned. Estimated for blocks of weights of 8x in all."}
+    (alone,) = advise(net(reported(given)), 1, (), model)
+    assert alone.text.endswith(f"in all. Prune the {what} it again.")
+
+
 def test_strided_layers_of_1x1_whose_input_is_not_split_are_not_advised_blocks() -> None:
     ways = (Alternative(Schedule("dense-direct"), 6800, 1.0),)
     given = layer(op="conv2d", kernel=(1, 1), strides=(2, 2), kernels=None, schedule=ways[0].schedule)

@@ -458,6 +458,14 @@ def test_large_planes_are_cut_into_bands() -> None:
     assert best_layer(64, 224)[0].bands > 4
 
 
+def test_bands_of_any_number_of_rows_fill_vectors() -> None:
+    """Three images of 14x14 are 12 rows of 4 tiles: two bands of 6 rows would fill a vector and a half each."""
+    layer = replace(best_layer(256, 14)[0], band=8, lanes=16)
+    assert [layer.equal_bands(rows) for rows in (3, 8, 12, 20, 28)] == [4, 8, 8, 8, 8]
+    assert replace(layer, band=3).equal_bands(4) == 2  # no band has as many rows as fill a vector
+    assert replace(layer, band=6).equal_bands(12) == 6
+
+
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])
 def test_products_keep_to_the_registers(name: str) -> None:
     lanes, registers = get_target(name).lanes, get_target(name).registers
