@@ -55,7 +55,7 @@ class Machine:
         memory_bytes: 0 where unknown.
         system: operating system and release.
         caches: of one core.
-        features: instruction set extensions that matter for float32 kernels.
+        features: instruction set extensions that matter for kernels.
     """
 
     cpu: str
@@ -150,9 +150,9 @@ def _memory_bytes() -> int:
 def _features() -> tuple[str, ...]:
     from patc.targets import host_features
 
-    wanted = ("avx2", "fma", "avx512f", "avx512vl", "neon", "sve", "fullfp16")
+    wanted = "avx2 fma avxvnni avx512f avx512vl avx512vnni avx512fp16 neon dotprod fullfp16"
     present = host_features()
-    return tuple(name for name in wanted if name in present)
+    return tuple(name for name in wanted.split() if name in present)
 
 
 def _size(size: int) -> str:

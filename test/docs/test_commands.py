@@ -2,11 +2,13 @@
 
 A page's indented blocks run in its order, in one folder with the files that the page speaks of (`documents.py`). Nets
 of `patc.models` are small ones of the same names here. Before what takes long or needs a network or a device stands
-`<!-- not run: WHY -->`, for all up to the next blank line behind it; its words are parsed all the same.
+`<!-- not run: WHY -->`, for all up to the next blank line behind it; its words are parsed all the same. Commands within
+sentences and their options exist.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import functools
@@ -45,10 +47,12 @@ OTHERS = (
     "python",
     "torchrun",
     "jq",
+    "ffmpeg",
     "$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang",
 )
 PEAK = functools.cache(peak.measure_peak)  # of this machine: once for all pages
 _MARK = re.compile(r"<!-- not run: (?P<why>[^>]+) -->")
+_INLINE = re.compile(r"(?<!`)`patc\s+([^`]+)`")
 # What stands for the reader's own nets, data and training in the code of pages.
 READER = """
 import torch, numpy as np, patc
@@ -166,6 +170,26 @@ def test_marks_are_needed() -> None:
         assert len(marked) == len(_MARK.findall(page.read_text()))
 
 
+def test_no_command_escapes() -> None:
+    """What is neither a command nor Python calls no tool, and nothing but Sphinx's directives stands in fences."""
+    for page in PAGES:
+        for block in read_blocks(page):
+            if block not in runnable(page):
+                assert not re.search(rf"(^|[|&$])\s*({'|'.join((*TOOLS, *INSTALLING, *OTHERS))})\s", block.text), block
+        assert re.findall(r"^```\w+", page.read_text(), re.MULTILINE) == [], page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_in_sentences_are_there(page: Path) -> None:
+    parser = patc_tool.make_parser()
+    commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for text in _INLINE.findall(page.read_text()):
+        name, *words = text.split()
+        known = {"-", *commands.get(name, parser)._option_string_actions}
+        assert name in commands or name in known, text
+        assert [word for word in words if word.startswith("-") and word not in known] == [], text
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
 def test_a_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in (ROOT / "examples").glob("c*/*.c*"):
@@ -183,8 +207,10 @@ def test_a_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def _run_command(block: Block, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     name = words[0]
-    if name == "patc":
-        patc_tool.make_parser().parse_args(words[1:])
+    for is_pipe, part in itertools.groupby(words, "|".__eq__):
+        program, *rest = part
+        if not is_pipe and program == "patc":
+            patc_tool.make_parser().parse_args(rest)
     if block.not_run is not None or name in INSTALLING:
         return
     if name == "python":
