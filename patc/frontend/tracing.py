@@ -6,12 +6,16 @@ import contextlib
 import copy
 import functools
 import linecache
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import graph_module
+
+# Copies of graphs have leaves of a class that torch itself has deprecated; it copies them where no memo reaches.
+warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning, "copyreg")
 
 
 class ForwardError(Exception):

@@ -579,6 +579,17 @@ def test_dir_shows_the_interface_before_anything_is_loaded() -> None:
     assert found[1] == "False"
 
 
+def test_graphs_that_torch_made_are_compiled_without_a_warning() -> None:
+    code = """
+import torch, patc
+net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).eval(), torch.zeros(1, 3, 8, 8)
+patc.compile(torch.export.export(net, (x,)).module(), (x,))
+patc.compile(torch.fx.symbolic_trace(net), (x,))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_documented_modules_are_there_after_one_import() -> None:
     named = set(re.findall(r"auto\w+:: patc\.([a-z]\w+)", (ROOT / "docs" / "reference_python.md").read_text()))
     code = f"import patc; print(*(hasattr(patc, name) for name in {sorted(named)}))"
