@@ -52,7 +52,9 @@ except ImportError as error:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the tree, in which building leaves its folders."""
     place = tmp_path_factory.mktemp("tree") / "patc"
-    names = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "shared", "*.patc")
+    names = shutil.ignore_patterns(
+        ".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info", "shared", "*.patc"
+    )
     shutil.copytree(ROOT, place, symlinks=True, ignore=names)
     return place
 
@@ -106,11 +108,18 @@ def sources(folder: str) -> set[str]:
     }
 
 
-def test_the_source_archive_is_complete(archive: Path) -> None:
+def test_the_source_archive_is_the_tree(archive: Path) -> None:
     with tarfile.open(archive) as file:
-        names = {name.partition("/")[2] for name in file.getnames()}
-    kept = {"README.md", "LICENSE", "pyproject.toml"}.union(*map(sources, ("docs", "examples", "experiments", "test")))
-    assert sorted(name for name in kept - names if not name.endswith(".patc")) == []
+        found = {member.name.partition("/")[2]: member.linkname for member in file.getmembers()}
+    kept = {"README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.py", ".ci/run", "runtime/pyproject.toml"}
+    folders = ("dialects", "docs", "examples", "experiments", "passes", "patc", "test", "tools")
+    kept = kept.union(*map(sources, folders))
+    assert sorted(name for name in kept - found.keys() if not name.endswith(".patc")) == []
+    links = {name: target for name, target in found.items() if target}
+    assert links == {
+        **{f"patc/{name}": f"../{name}" for name in ("dialects", "passes", "tools")},
+        "runtime/patc": "../patc",
+    }
 
 
 def test_the_wheel_holds_all_modules_and_templates(wheel: Path) -> None:
