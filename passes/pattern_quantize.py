@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +22,8 @@ from patc.passes.ir.functions import (
     top_level_ops,
     works_on_tensors,
 )
-from patc.passes.ir.quantised import is_quantised, multiples
-from patc.passes.ir.ranges import KEPT, RANGE, STEPS, read_range, read_steps, write_range
+from patc.passes.ir.quantised import Known, is_quantised, multiples
+from patc.passes.ir.ranges import BIASES, KEPT, RANGE, STEPS, read_biases, read_range, read_steps, write_range
 from patc.passes.ir.stored import BITS, read_bits
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import is_concat
@@ -41,7 +41,8 @@ class PatternQuantize(Pass):
         `pattern.range`; the state's `calibrate` writes that, if there is one. Or numbers in f32 come from integers and
         become integers, by `pattern.relayout`, as front ends write it for files that are quantised: then layers
         between these compute the integers themselves. Without ranges that is so for layers whose weights are multiples
-        of a number, from -128 to 127 times, for each filter; `pattern.steps` of the function has such numbers.
+        of a number, from -128 to 127 times, for each filter; `pattern.steps` of the function has such
+        numbers, `pattern.biases` the integers of its biases that f32 does not tell.
     Ensures: a layer with weights, of a kind with kernels for it, reads quantised activations where the ranges of these
         are known and it has no attribute `pattern.keep`; what follows it without weights of its own does, too. Results
         that other layers read, and those of the function, are f32; `pattern.relayout` stands between. Weights are
@@ -79,14 +80,15 @@ class PatternQuantize(Pass):
                 for op in ops:
                     _store_weights(op, target, state)
                 has_ranges = any(read_range(value) is not None for value in values)
-                steps = read_steps(function)
-                if STEPS in function.attributes:
-                    del function.attributes[STEPS]
+                known = Known(read_steps(function), read_biases(function))
+                for name in (STEPS, BIASES):
+                    if name in function.attributes:
+                        del function.attributes[name]
                 if has_ranges and target.algorithms == "gpu":
                     expected = f"no ranges of activations for target '{target.name}'"
                     raise fail(function, expected, "some")
                 if has_ranges or any(map(is_quantised, ops)):
-                    _Function(ops, dots_of(target).signed, has_ranges, steps, state).quantise()
+                    _Function(ops, dots_of(target).signed, has_ranges, known, state).quantise()
                     erase_dead(function.regions[0].blocks[0])
                     _remark_copies(function, state)
 
@@ -110,12 +112,12 @@ class _Function:
     Args:
         signed: whether activations are stored with a sign.
         rounds: whether weights that are no multiples of anything may become some.
-        steps: what they may be multiples of, see `multiples`.
+        known: `scales` are what weights of any layer may be multiples of, see `multiples`.
     """
 
-    def __init__(self, ops: list[Any], signed: bool, rounds: bool, steps: np.ndarray, state: PassState) -> None:
+    def __init__(self, ops: list[Any], signed: bool, rounds: bool, known: Known, state: PassState) -> None:
         self._ops, self._signed, self._state = ops, signed, state
-        self._rounds, self._steps = rounds, steps
+        self._rounds, self._known = rounds, known
         self._copies: dict[ir.Value, ir.Value] = {}
         self._scales: dict[ir.Operation, np.ndarray] = {}
 
@@ -164,7 +166,7 @@ class _Function:
         if op.operation not in self._scales:
             weight = find_dense_weight(op, self._state)
             assert weight is not None, "the layer can be quantised"
-            self._scales[op.operation] = multiples(weight.array, self._steps)
+            self._scales[op.operation] = multiples(weight.array, self._known.scales)
         return self._scales[op.operation]
 
     def _reason(self, op: Any, kind: LayerKind) -> str:
@@ -181,11 +183,11 @@ class _Function:
         own = self._own_type(op, kind)
         has_weights = bool(kind.work(op).weights)
         wanted = own is not None and (not has_weights or self._is_wanted(op.result))
-        scales = self._find_scales(op) if has_weights else None
+        known = replace(self._known, scales=self._find_scales(op)) if has_weights else None
         with ir.InsertionPoint(op), op.location:
             given = {number: self._quantised(op.operands[number]) for number in kind.activations(op)}
             type_ = own if wanted and own is not None else op.result.type
-            made = kind.quantise(op, given, type_, self._state, scales)
+            made = kind.quantise(op, given, type_, self._state, known)
             real = pattern.RelayoutOp(input=made, result=op.result.type).result if wanted else made
         if RANGE in op.attributes:
             real.owner.attributes[RANGE] = op.attributes[RANGE]

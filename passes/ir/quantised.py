@@ -6,7 +6,7 @@ All are computed in float32, in the order that is written here: results are equa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.ir import windows
+from patc.passes.ir.ranges import Biases
 
 _LARGEST_BIAS = 2.0**30
 _LARGEST_SUM = 2.0**31 - 1
@@ -92,6 +93,19 @@ def mean_factor(op: Any) -> np.float32:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of the integers that a layer's weights and bias become.
+
+    Attributes:
+        scales: of filters that are multiples of them, see `multiples`; NaN where there is none.
+        biases: what numbers of the bias were made of.
+    """
+
+    scales: np.ndarray
+    biases: Biases = field(default_factory=Biases)
+
+
+@dataclass(frozen=True)
 class IntegerWeights:
     """The weights of a layer as integers.
 
@@ -107,25 +121,23 @@ class IntegerWeights:
 
     @staticmethod
     def of(
-        weight: np.ndarray, bias: np.ndarray | None, given: Quantisation, scales: np.ndarray | None = None
+        weight: np.ndarray, bias: np.ndarray | None, given: Quantisation, known: Known | None = None
     ) -> IntegerWeights:
-        """Return weights, F x ..., and a bias rounded to nearest, for an input; sums with them stay within i32.
-
-        Args:
-            scales: of filters that are multiples of them, see `multiples`; where there is none the largest weight
-                becomes 127.
-        """
+        """Return weights, F x ..., and a bias rounded to nearest, for an input; sums with them stay within i32. Where
+        no scale is known the largest weight becomes 127."""
         rows = weight.reshape(len(weight), -1).astype(np.float64)
         added = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
         own = np.abs(rows).max(axis=1) / 127.0
-        if scales is not None:
-            own = np.where(np.isnan(scales), own, scales)
+        if known is not None:
+            own = np.where(np.isnan(known.scales), own, known.scales)
         # A bias beside nearly nothing would not fit.
         wanted = np.maximum(np.maximum(own, np.abs(added) / (given.scale * _LARGEST_BIAS)), _LEAST_SCALE)
         scales = wanted.astype(np.float32)
         while True:
             integers = np.clip(np.rint(rows / scales[:, None]), -128, 127).astype(np.int8)
             offsets = np.rint(added / (np.float64(given.scale) * scales))
+            if known is not None:
+                offsets = known.biases.restore(added.astype(np.float32), offsets)
             sums = largest_sums(integers, offsets)
             if (sums <= _LARGEST_SUM).all():
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch_mlir import ir
@@ -13,7 +14,10 @@ from patc.passes.base import fail
 RANGE = "pattern.range"  # of the op that makes a tensor: array<f32: low, high>, for all of its results
 RANGES = "pattern.ranges"  # of a function: the same for each argument, a list
 KEPT = "pattern.keep"  # of a layer that no pass may quantise
+BIASES = "pattern.biases"  # of a function: numbers that large integers became, and these, [array<f32>, array<i32>]
 STEPS = "pattern.steps"  # of a function: array<f32> of numbers that its weights may be multiples of
+_TOLD = 1 << 22  # of smaller integers the numbers are near enough to one alone
+_NEAR = 2.0**-21
 
 
 def read_range(value: ir.Value) -> tuple[float, float] | None:
@@ -65,3 +69,61 @@ def write_steps(function: ir.Operation, steps: Iterable[np.float32]) -> None:
     known = sorted({float(step) for step in steps if 0 < step < math.inf})
     if known:
         function.attributes[STEPS] = ir.DenseF32ArrayAttr.get(known)
+
+
+@dataclass(frozen=True)
+class Biases:
+    """Integers that became numbers of f32, as far as these do not tell which they were: a sum of so many steps has more
+    digits than f32.
+
+    Attributes:
+        reals: the numbers, in ascending order.
+        integers: as many.
+    """
+
+    reals: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    integers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def restore(self, reals: np.ndarray, integers: np.ndarray) -> np.ndarray:
+        """Return integers that were computed of numbers, those that the numbers were made of in their place where such
+        ones are near."""
+        restored = integers.copy()
+        ends = zip(*(np.searchsorted(self.reals, reals, side) for side in ("left", "right")), strict=True)
+        for place, (first, last) in enumerate(ends):
+            known = self.integers[first:last]
+            near = known[np.abs(known - integers[place]) <= np.abs(known) * _NEAR]
+            if len(near):
+                restored[place] = near[np.argmin(np.abs(near - integers[place]))]
+        return restored
+
+
+def lost_biases(integers: np.ndarray, reals: np.ndarray) -> set[tuple[float, int]]:
+    """Return the numbers of f32 that integers became, with these, as far as the numbers do not tell them."""
+    large = np.abs(integers.astype(np.int64)) >= _TOLD
+    return {(float(real), int(number)) for real, number in zip(reals[large], integers[large], strict=True)}
+
+
+def read_biases(function: ir.Operation) -> Biases:
+    """Return what a front end knew of biases.
+
+    Raises:
+        PatcError: the attribute is no such list.
+    """
+    found = function.attributes.get(BIASES, None)
+    if found is None:
+        return Biases()
+    reals, integers = (*found, None, None)[:2] if isinstance(found, ir.ArrayAttr) else (None, None)
+    is_pair = isinstance(reals, ir.DenseF32ArrayAttr) and isinstance(integers, ir.DenseI32ArrayAttr)
+    if not is_pair or len(found) != 2 or len(reals) != len(integers) or not all(map(math.isfinite, reals)):
+        raise fail(function, f"{BIASES} to be a list of finite array<f32> and as long an array<i32>", found)
+    numbers, known = np.array(list(reals), np.float32), np.array(list(integers), np.int64)
+    order = np.argsort(numbers)
+    return Biases(numbers[order], known[order])
+
+
+def write_biases(function: ir.Operation, pairs: Iterable[tuple[float, int]]) -> None:
+    """Say what biases were made of, see `lost_biases`."""
+    known = sorted(pair for pair in pairs if math.isfinite(pair[0]))
+    if known:
+        reals, integers = ir.DenseF32ArrayAttr.get([real for real, _ in known]), [number for _, number in known]
+        function.attributes[BIASES] = ir.ArrayAttr.get([reals, ir.DenseI32ArrayAttr.get(integers)])

@@ -21,7 +21,7 @@ from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.base import PassState, fail
 from patc.passes.ir.constants import read_constant
-from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.quantised import Known, is_quantised
 from patc.passes.ir.stored import holds_integers
 from patc.passes.ir.windows import Window
 from patc.passes.layers.flow import Flow
@@ -222,7 +222,7 @@ class LayerKind(abc.ABC):
         given: Mapping[int, ir.Value],
         result: ir.Type,
         state: PassState,
-        scales: np.ndarray | None = None,
+        known: Known | None = None,
     ) -> ir.Value:
         """Build the same layer on quantised tensors at the insertion point, and return its result.
 
@@ -230,7 +230,7 @@ class LayerKind(abc.ABC):
             op: one that `can_quantise`; it stays.
             given: its activations, quantised, by the numbers of the operands.
             result: type of the result.
-            scales: of weights that are multiples of them, one a filter; by default they are rounded.
+            known: of the integers that weights and bias become; by default these are rounded.
         """
         made = op.operation.clone()
         for number, value in given.items():

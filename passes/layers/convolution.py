@@ -31,7 +31,7 @@ from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import groups_of, read_arrays
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
-from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.quantised import Known, is_quantised
 from patc.passes.ir.windows import Window
 from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
@@ -89,10 +89,10 @@ class _Convolution(OneType):
         given: Mapping[int, ir.Value],
         result: ir.Type,
         state: PassState,
-        scales: np.ndarray | None = None,
+        known: Known | None = None,
     ) -> ir.Value:
         window = {name: op.attributes[name] for name in ("strides", "pads", "dilations")}
-        return with_integers(op, pattern.Conv2dOp, given, result, state, scales, groups=i64(groups_of(op)), **window)
+        return with_integers(op, pattern.Conv2dOp, given, result, state, known, groups=i64(groups_of(op)), **window)
 
 
 class Conv2d(_Convolution):

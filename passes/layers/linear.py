@@ -22,7 +22,7 @@ from patc.passes.algorithms.host.pack_permute import PackPermute
 from patc.passes.algorithms.host.zero_skip import ZeroSkip
 from patc.passes.base import PassState
 from patc.passes.ir.constants import constant_name, make_constant, read_constant, replace_constant
-from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.quantised import Known, is_quantised
 from patc.passes.ir.stored import cannot_store, decoded, store_weights
 from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
@@ -84,9 +84,9 @@ class _Linear(OneType):
         given: Mapping[int, ir.Value],
         result: ir.Type,
         state: PassState,
-        scales: np.ndarray | None = None,
+        known: Known | None = None,
     ) -> ir.Value:
-        return with_integers(op, pattern.LinearOp, given, result, state, scales)
+        return with_integers(op, pattern.LinearOp, given, result, state, known)
 
 
 class Linear(_Linear):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.joins import Join
@@ -13,7 +12,7 @@ from patc.dialects.quantised import Quantisation
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import find_dense_weight
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
-from patc.passes.ir.quantised import IntegerWeights
+from patc.passes.ir.quantised import IntegerWeights, Known
 
 
 def joins_simply(op: Any, state: PassState) -> bool:
@@ -36,7 +35,7 @@ def with_integers(
     given: Mapping[int, ir.Value],
     result: ir.Type,
     state: PassState,
-    scales: np.ndarray | None,
+    known: Known | None,
     **attributes: Any,
 ) -> ir.Value:
     """Build a layer with weights of i8 at the insertion point; those of a sparse one are decoded.
@@ -44,14 +43,14 @@ def with_integers(
     Args:
         dense: the op with dense weights.
         given: activations by the numbers of the operands: the input is the first, a residual the last.
-        scales: of weights that are multiples of them, see `LayerKind.quantise`.
+        known: see `LayerKind.quantise`.
         attributes: of the op, beside its activation and how a residual joins.
     """
     weight, source = find_dense_weight(op, state), given[0]
     quantisation = Quantisation.of(source.type)
     assert weight is not None and quantisation is not None, "it can be quantised"
     bias = None if op.bias is None else read_constant(op.bias, state)
-    integers = IntegerWeights.of(weight.array, bias, quantisation, scales)
+    integers = IntegerWeights.of(weight.array, bias, quantisation, known)
 
     def constant(array: Any, origin: ir.Value) -> ir.Value:
         name = constant_name(origin)

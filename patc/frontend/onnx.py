@@ -193,5 +193,5 @@ def _through(graph: OnnxGraph, change: Callable[[Any], Any], what: str) -> OnnxG
     changed.graph.input.extend(inputs)
     made = make_graph(changed, graph.path)
     made.constants.update(large)
-    made.steps = graph.steps
+    made.steps, made.biases = graph.steps, graph.biases
     return made

@@ -11,6 +11,7 @@ from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph, unique, value_type
 from patc.frontend.onnx_loops import copy_body, rename, unroll
 from patc.frontend.onnx_sequences import Sequences
+from patc.passes.ir.ranges import lost_biases
 
 if TYPE_CHECKING:
     import onnx
@@ -180,6 +181,8 @@ class _Folding:
         graph.constants.update(zip(outputs, results, strict=True))
         if node.op_type == "DequantizeLinear" and inputs[node.input[1]].dtype == np.float32:
             graph.steps.update(inputs[node.input[1]].ravel())
+            if inputs[node.input[0]].dtype == np.int32:
+                graph.biases |= lost_biases(inputs[node.input[0]], results[0])
         return True
 
 

@@ -51,6 +51,7 @@ class OnnxGraph:
         path: its file.
         types: of values, as of the last `infer`.
         steps: numbers that constants were multiplied with to be real numbers, and of which these are multiples.
+        biases: real numbers and the integers that became these, as far as the numbers do not tell.
     """
 
     model: onnx.ModelProto
@@ -58,6 +59,7 @@ class OnnxGraph:
     path: Path
     types: dict[str, ValueType] = field(default_factory=dict)
     steps: set[np.float32] = field(default_factory=set)
+    biases: set[tuple[float, int]] = field(default_factory=set)
 
     @property
     def nodes(self) -> Any:

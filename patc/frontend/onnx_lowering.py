@@ -22,7 +22,7 @@ from patc.frontend.onnx_unsigned import sign_integers
 from patc.frontend.onnx_writer import attribute_of
 from patc.numerics import ELEMENT_TYPES
 from patc.parameters import ParameterStore
-from patc.passes.ir.ranges import write_steps
+from patc.passes.ir.ranges import write_biases, write_steps
 from patc.runtime.program import TensorInfo
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def lower_graph(graph: OnnxGraph, context: ir.Context) -> OnnxModel:
     names = name_parameters(module, list(parameters), len(inputs))
     with context:
         write_steps(module.body.operations[0], graph.steps)
+        write_biases(module.body.operations[0], graph.biases)
     store = ParameterStore({name: parameters[name] for name in names})
     return OnnxModel(module, store, tuple(inputs), tuple(outputs))
 

@@ -18,6 +18,7 @@ from patc.frontend.held import describe_integers
 from patc.frontend.onnx_files import load_onnx
 from patc.frontend.onnx_graph import OnnxGraph
 from patc.frontend.onnx_writer import Writer, attribute_of
+from patc.passes.ir.ranges import lost_biases
 
 if TYPE_CHECKING:
     import onnx
@@ -141,7 +142,9 @@ class _Following:
         operands = [known.name, weight]
         if offset is not None:
             unit = np.float32(known.given.scale) * scales.reshape(-1)
-            operands.append(self.writer.constant(offset.astype(np.float32) * unit))
+            added = offset.astype(np.float32) * unit
+            self._graph.biases |= lost_biases(offset, added)
+            operands.append(self.writer.constant(added))
         real = self.writer.emit("MatMul" if is_matmul else "Conv", *operands, attributes=node.attribute)
         self._remember(node.output[0], real, made)
         return self.writer.emit("QuantizeLinear", real, *filter(None, (scale, zero)))

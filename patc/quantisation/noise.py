@@ -14,7 +14,7 @@ from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import find_dense_weight
 from patc.passes.ir.functions import top_level_ops
 from patc.passes.ir.modules import clone_module
-from patc.passes.ir.quantised import multiples
+from patc.passes.ir.quantised import Known, multiples
 from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_quantize import type_in_range
@@ -70,6 +70,6 @@ def _on_integers(op: Any, state: PassState) -> ir.Value | None:
         return None
     with ir.InsertionPoint(op), op.location:
         given = {number: RelayoutOp(input=op.operands[number], result=type_).result for number, type_ in types.items()}
-        scales = multiples(weight.array, np.zeros(0, np.float32))
-        made = kind.quantise(op, given, own or op.result.type, state, scales)
+        known = Known(multiples(weight.array, np.zeros(0, np.float32)))
+        made = kind.quantise(op, given, own or op.result.type, state, known)
         return made if own is None else RelayoutOp(input=made, result=op.result.type).result

@@ -47,3 +47,18 @@ func.func @ends_in_the_wrong_order(%x: tensor<1x4xf32>) -> tensor<1x4xf32> {
 func.func @no_step(%x: tensor<1x4xf32>) -> tensor<1x4xf32> attributes {pattern.steps = array<f32: 0.0>} {
   return %x : tensor<1x4xf32>
 }
+
+// -----
+
+// expected-error @+1 {{'func.func' op expected pattern.biases to be a list of finite array<f32> and as long an array<i32>, got [array<f32: 1.000000e+00>]}}
+func.func @no_integers(%x: tensor<1x4xf32>) -> tensor<1x4xf32> attributes {pattern.biases = [array<f32: 1.0>]} {
+  return %x : tensor<1x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{'func.func' op expected pattern.biases to be a list of finite array<f32> and as long an array<i32>, got [array<f32: 1.000000e+00>, array<i32: 1, 2>]}}
+func.func @too_many(%x: tensor<1x4xf32>) -> tensor<1x4xf32>
+    attributes {pattern.biases = [array<f32: 1.0>, array<i32: 1, 2>]} {
+  return %x : tensor<1x4xf32>
+}

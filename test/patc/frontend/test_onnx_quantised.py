@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import layer_ops
 from torch import nn
 
 import patc
+from patc.compiler import host_pipeline, lower_model
 from patc.diagnostics import PatcError
+from patc.passes.ir.constants import read_constant
 
 onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 tools: Any = pytest.importorskip("onnxruntime.quantization")
@@ -239,3 +242,35 @@ def test_scales_and_zero_points_of_other_numbers_of_filters(sizes: tuple[int, in
     path = save(nodes, kinds.INT8, [1, 4, 4, 4], [1, 8, 2, 2], tmp_path / "net.onnx", w=weight, **constants)
     with pytest.raises(PatcError, match="first: expected shapes that go together"):
         patc.compile(path)
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_biases_of_any_size_stay_what_they_are(form: str, tmp_path: Path) -> None:
+    """Numbers of f32 do not tell integers of more than 24 bits, and their products with a scale not those of 23."""
+    generator = np.random.default_rng(0)
+    sizes = np.logspace(0, np.log10(2**30), 512)
+    bias = (sizes * generator.choice([-1, 1], 512)).astype(np.int32)
+    scales = (generator.random(512) * 1e-6 + 1e-7).astype(np.float32)
+    constants = {"w": generator.integers(-127, 128, (512, 4, 1, 1)).astype(np.int8), "ws": scales, "b": bias, **ENDS}
+    constants |= {"wz": np.zeros(512, np.int8), "bs": ENDS["s"] * scales}
+    if form == "QDQ":
+        nodes = [
+            *qdq("x", "s", "z", "a"),
+            helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["weight"], axis=0),
+            helper.make_node("DequantizeLinear", ["b", "bs"], ["bias"], axis=0),
+            helper.make_node("Conv", ["a", "weight", "bias"], ["c"]),
+            *qdq("c", "t", "u", "y"),
+        ]
+    else:
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "t", "u", "b"], ["r"]),
+            helper.make_node("DequantizeLinear", ["r", "t", "u"], ["y"]),
+        ]
+    path = save(nodes, kinds.FLOAT, [1, 4, 3, 3], [1, 512, 3, 3], tmp_path / "net.onnx", **constants)
+    module, state = lower_model(path, None, host_pipeline("host", 1).until("quantize"))
+    (op,) = (op for op in layer_ops(module) if op.operation.name == "pattern.conv2d")
+    np.testing.assert_array_equal(read_constant(op.bias, state), bias)
+    np.testing.assert_array_equal(np.array(list(op.attributes["scales"]), np.float32), scales)
+    x = generator.normal(size=(1, 4, 3, 3)).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(patc.compile(path, threads=1)(x)), run_onnx(path, x=x)[0])
