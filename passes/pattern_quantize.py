@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -187,8 +188,7 @@ class _Function:
         with ir.InsertionPoint(op), op.location:
             given = {number: self._quantised(op.operands[number]) for number in kind.activations(op)}
             type_ = own if wanted and own is not None else op.result.type
-            made = kind.quantise(op, given, type_, self._state, known)
-            real = pattern.RelayoutOp(input=made, result=op.result.type).result if wanted else made
+            real = on_integers(op, kind, given, type_, known, self._state)
         if RANGE in op.attributes:
             real.owner.attributes[RANGE] = op.attributes[RANGE]
         op.result.replace_all_uses_with(real)
@@ -324,6 +324,20 @@ def _keeps_words(op: Any) -> bool:
     shapes = [list(value.type.shape) for value in (op.operands[0], op.results[0])]
     planes, rows = sorted(shapes, key=len, reverse=True)
     return len(planes) == 4 and len(rows) == 2 and planes == [*rows, 1, 1]
+
+
+def on_integers(
+    op: Any, kind: LayerKind, given: Mapping[int, ir.Value], made: ir.Type, known: Known | None, state: PassState
+) -> ir.Value:
+    """Build a layer on integers at the insertion point, and return its result in f32.
+
+    Args:
+        given: its activations, quantised, by the numbers of the operands.
+        made: the type of what it makes, which may be quantised.
+        known: see `LayerKind.quantise`.
+    """
+    result = kind.quantise(op, given, made, state, known)
+    return result if made == op.result.type else pattern.RelayoutOp(input=result, result=op.result.type).result
 
 
 def type_in_range(value: ir.Value, signed: bool) -> ir.Type | None:

@@ -17,7 +17,7 @@ from patc.passes.ir.modules import clone_module
 from patc.passes.ir.quantised import Known, multiples
 from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.registry import kind_of
-from patc.passes.pattern_quantize import type_in_range
+from patc.passes.pattern_quantize import on_integers, type_in_range
 from patc.running import returning
 from patc.samples import Sample
 from patc.targets import get_target
@@ -71,5 +71,4 @@ def _on_integers(op: Any, state: PassState) -> ir.Value | None:
     with ir.InsertionPoint(op), op.location:
         given = {number: RelayoutOp(input=op.operands[number], result=type_).result for number, type_ in types.items()}
         known = Known(multiples(weight.array, np.zeros(0, np.float32)))
-        made = kind.quantise(op, given, own or op.result.type, state, known)
-        return made if own is None else RelayoutOp(input=made, result=op.result.type).result
+        return on_integers(op, kind, given, own or op.result.type, known, state)

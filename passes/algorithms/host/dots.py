@@ -40,7 +40,7 @@ from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops, place_of
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
-from patc.passes.kernels.host.words import ROUNDING
+from patc.passes.kernels.host.words import EXACT_SUMS, ROUNDING
 from patc.targets import Target
 
 _ROUNDED = 8  # vector instructions that make a vector of sums a quarter of a vector of words
@@ -282,10 +282,10 @@ def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) 
 
 
 def are_small(site: HostSite) -> bool:
-    """Return whether no sum of a layer reaches 2^22: then `ROUNDING` and a sum are a float without being rounded."""
+    """Return whether no sum of a layer reaches `EXACT_SUMS`."""
     op, state = site.op, site.state
     bias = None if op.bias is None else require_array(op, op.bias, "bias", state)
-    return bool(largest_sums(require_array(op, op.weight, "weight", state), bias).max(initial=0) < 1 << 22)
+    return bool(largest_sums(require_array(op, op.weight, "weight", state), bias).max(initial=0) < EXACT_SUMS)
 
 
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:

@@ -18,7 +18,8 @@ from patc.passes.ir.quantised import Rounding, only_limits
 from patc.passes.kernels.builder import Builder, Vectors, lanes_of
 from patc.passes.kernels.values import apply_activation
 
-ROUNDING = 12582912.0
+ROUNDING = 12582912.0  # 1.5 * 2^23
+EXACT_SUMS = 1 << 22  # integers of smaller magnitude are the last bits of the float that their sum with it is
 
 
 def unpack(b: Builder, words: ir.Value, quantisation: Quantisation) -> Vectors:
