@@ -30,7 +30,7 @@ _RESERVE_BYTES = 1 << 20  # for the words that say that memory ran out
 _ABORTED = 127  # the status that libc ends a process with where it cannot go on
 _INTERRUPTED = 0  # where the board has the number of the signal that the child reacts to; what it does follows
 
-_LONG = ("accuracy", "bench", "debug", "prune")  # commands that are not run again
+_LONG = ("accuracy", "bench", "debug", "prune", "search")  # commands that are not run again
 
 _board: mmap | None = None
 _noise: int | None = None

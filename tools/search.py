@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--target", metavar="T", default="host", help=arguments.TARGET_HELP)
     parser.add_argument("--threads", metavar="N", type=int, help="threads that divide each layer (host: all cores; 1)")
     parser.add_argument("--clock", metavar="GHZ", type=float, help="of the target's cores (host: measured)")
+    arguments.add_save_ir(parser)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -132,7 +133,8 @@ def _make_cost(args: argparse.Namespace) -> Cost:
         raise PatcError(f"expected a target whose cost model counts cycles of a CPU, got {args.target}")
     if args.clock is None and not is_host:
         raise PatcError(f"expected --clock, GHz of the cores, together with --target {args.target}, got none")
-    return Cost(args.target, threads, measure_clock() if args.clock is None else 1e9 * args.clock)
+    clock = measure_clock() if args.clock is None else 1e9 * args.clock
+    return Cost(args.target, threads, clock, save_ir=None if args.save_ir is None else Path(args.save_ir))
 
 
 def _make_task(args: argparse.Namespace) -> tuple[Task, Effort]:

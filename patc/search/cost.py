@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from patc.compiler import compile_model, host_pipeline, lower_model
 from patc.explain.build import modelled_cycles
+from patc.instruments import SaveIr
 from patc.layers import collect_layers
 from patc.pruning import prune_
+from patc.search.space import Point, describe
 from patc.search.task import build_seeded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from patc.search.space import Point
     from patc.search.task import Task
 
 ROUNDS = 3  # of calls, each net in turn
@@ -32,12 +34,14 @@ class Cost:
         threads: that divide each layer.
         clock_hz: cycles of a core in a second.
         ratio: seconds that nets take, over those that the model says.
+        save_ir: a folder for the IR of candidates after each pass, in a folder of each; None keeps none.
     """
 
     target: str
     threads: int
     clock_hz: float
     ratio: float = 1.0
+    save_ir: Path | None = None
 
     @property
     def runs_here(self) -> bool:
@@ -48,14 +52,20 @@ class Cost:
         """Return the seconds that the cost model expects of a candidate, with random weights pruned in one shot."""
         net = _build(task, point)
         pipeline = host_pipeline(self.target, self.threads).until("schedule")
-        module, state = lower_model(net, task.inputs, pipeline)
+        instruments = SaveIr.into(self._ir_folder(point))
+        module, state = lower_model(net, task.inputs, pipeline, instruments=instruments)
         cycles = sum(modelled_cycles(layer, self.threads) for layer in collect_layers(module, state))
         return self.ratio * cycles / self.clock_hz
 
     def compile(self, task: Task, point: Point, path: Path) -> None:
         """Write a candidate, with random weights pruned in one shot, as a file of `patc compile`."""
         net = _build(task, point)
-        compile_model(net, task.inputs, target=self.target, threads=self.threads).save(path)
+        folder = self._ir_folder(point)
+        compile_model(net, task.inputs, target=self.target, threads=self.threads, save_ir=folder).save(path)
+
+    def _ir_folder(self, point: Point) -> Path | None:
+        """Return the folder of a candidate's IR, which has the same name in every search."""
+        return self.save_ir and self.save_ir / re.sub(r"[^\w.]+", "-", describe(point))
 
 
 def _build(task: Task, point: Point) -> nn.Module:

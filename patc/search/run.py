@@ -87,7 +87,7 @@ def search(
     }
     records = Records(folder, task.candidates, identity, seed)
     # The first run decides about the clock, so that all candidates are judged alike.
-    cost = Cost(cost.target, cost.threads, records.noted("clock_hz", cost.clock_hz))
+    cost = replace(cost, clock_hz=records.noted("clock_hz", cost.clock_hz))
     records.note("clock_hz", cost.clock_hz)
     _require_reachable(task, cost, limit, records)
     cost = _with_ratio(task, cost, limit, records, folder, tell)

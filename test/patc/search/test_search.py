@@ -186,6 +186,17 @@ def test_another_machine(tmp_path: Path) -> None:
         checking.check(Smooth(), cost, 0.1, tmp_path, 0, lambda words: None)
 
 
+def test_candidates_have_their_ir_in_folders(tmp_path: Path) -> None:
+    cost = replace(COST, save_ir=tmp_path / "ir")
+    point: Point = {"depth": 1, "width": 8, "kind0": "conv", "scheme": "dense"}
+    cost.predict(Smooth(), point)
+    (folder,) = (tmp_path / "ir").iterdir()
+    assert folder.name == "depth-1-width-8-kind-0-conv-scheme-dense"
+    assert sorted(path.name for path in folder.iterdir())[-1].endswith("-pattern-schedule.mlir")
+    cost.compile(Smooth(), point, tmp_path / "net.patc")
+    assert [*(tmp_path / "ir").iterdir()] == [folder] and [*folder.glob("*-pattern-parallelize.mlir")]
+
+
 def test_a_latency_out_of_reach(tmp_path: Path) -> None:
     with pytest.raises(
         PatcError, match=r"that this space reaches, [\d.e-]+ ms or more \(depth 1, width 8,.*\), got 1e-05 ms"
