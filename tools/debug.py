@@ -121,12 +121,18 @@ def _crash(args: argparse.Namespace, options: Options, folder: str) -> int:
     """Look for a crash, and return the exit status."""
     from patc.context import make_context
     from patc.debugging.crash import find_crash, write_crash
+    from patc.instruments import SaveIr
     from patc.sources import import_source
     from patc.tools.console import plural, steps_shown
 
     loaded = arguments.load_model(args)
     with steps_shown() as tell:
-        crash = find_crash(lambda: import_source(loaded.model, loaded.example_inputs, make_context()), options, tell)
+        crash = find_crash(
+            lambda: import_source(loaded.model, loaded.example_inputs, make_context()),
+            options,
+            tell,
+            SaveIr.into(args.save_ir),
+        )
     if crash is None:
         print("nothing fails: it compiles and runs")
         return 0

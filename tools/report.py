@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,10 @@ def _make(args: argparse.Namespace) -> Report:
     from patc.tools.run import open_model
     from patc.tools.samples import find_samples
 
-    def open_side(name: str) -> CompiledModel | Report:
+    def open_side(place: int, name: str) -> CompiledModel | Report:
         side = argparse.Namespace(**{**vars(args), "model": name})
+        if args.save_ir is not None and len(names) > 1:
+            side.save_ir = os.path.join(args.save_ir, f"model-{place + 1}")
         if Path(name).suffix.lower() != ".json":
             return open_model(side)
         if len(names) == 1:  # otherwise options are the other side's
@@ -98,7 +101,7 @@ def _make(args: argparse.Namespace) -> Report:
         return read_report(name)
 
     names = [name for name in (args.model, args.other) if name is not None]
-    models = [(name, open_side(name)) for name in names]
+    models = [(name, open_side(place, name)) for place, name in enumerate(names)]
     samples = None if args.zeros is None else find_samples(args.zeros)
     return make_report(models, bool(args.output) or args.measure, args.measure, samples)
 

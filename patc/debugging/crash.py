@@ -99,13 +99,16 @@ class Crash:
         return f"{self.end.step}{layer} ends with {self.end.how}"
 
 
-def find_crash(make_source: Callable[[], Source], options: Options, tell: Tell) -> Crash | None:
+def find_crash(
+    make_source: Callable[[], Source], options: Options, tell: Tell, instruments: Sequence[Instrument] = ()
+) -> Crash | None:
     """Return the step of a compilation that fails by a fault of patc, or ends the process; None where none does.
 
     Args:
         make_source: imports the model.
         options: what it is compiled for.
         tell: called with what is done.
+        instruments: observers of the whole net's compilation, in its child process.
 
     Raises:
         PatcError: the model is refused.
@@ -115,8 +118,10 @@ def find_crash(make_source: Callable[[], Source], options: Options, tell: Tell) 
     def everything(inner: Tell) -> None:
         inner(IMPORT)
         source = make_source()
+        for instrument in instruments:
+            instrument.after(IMPORT, source.module, 0.0)
         case = Case(source.module, source.parameters, random_arrays(source.inputs, 0))
-        _compile(case, pipeline, options, True, inner)
+        _compile(case, pipeline, options, True, inner, instruments)
 
     tell("compiling it in a child process")
     end = in_child(everything)
@@ -231,11 +236,18 @@ class _Tell(Instrument):
         self._tell(name)
 
 
-def _compile(case: Case, pipeline: Pipeline, options: Options, with_code: bool, tell: Tell) -> None:
+def _compile(
+    case: Case,
+    pipeline: Pipeline,
+    options: Options,
+    with_code: bool,
+    tell: Tell,
+    instruments: Sequence[Instrument] = (),
+) -> None:
     """Run passes on a copy of a case, and the code if wanted."""
     work = case.clone()
     state = PassState(work.parameters)
-    pipeline.run(work.module, state, [_Tell(tell)])
+    pipeline.run(work.module, state, [_Tell(tell), *instruments])
     if with_code:
         tell(CODE)
         compute_code(Point("", work.module, state.parameters), case.inputs, options)

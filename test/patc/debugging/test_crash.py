@@ -65,10 +65,12 @@ def test_the_pass_is_found_and_shown_alone(
 ) -> None:
     with monkeypatch.context() as planted:
         plant(planted, kind, fail)
-        assert main(["debug", "--crash", place, "--threads", "1", "-o", "case"]) == 1
+        assert main(["debug", "--crash", place, "--threads", "1", "-o", "case", "--save-ir", "ir"]) == 1
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith(f"{kind.name} of 2 ends with {said}")
         assert lines[1].startswith("reduced to 1 layer with inputs of 1x1x3x3, in ")
+        names = sorted(path.stem.partition("-")[2] for path in Path("ir").iterdir())
+        assert names[0] == "import" and "pattern-layout" in names and kind.name not in names
         assert main(["debug", "case"]) == 1
         assert said in capsys.readouterr().out.splitlines()[-1]
     assert main(["debug", "case"]) == 0

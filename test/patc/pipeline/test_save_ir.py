@@ -12,6 +12,7 @@ from torch import nn
 
 import patc
 from patc.compiler import host_pipeline
+from patc.tools.patc import make_parser
 
 
 class Net(nn.Module):
@@ -90,3 +91,15 @@ def test_commands_that_compile_no_model_say_so(
 ) -> None:
     assert f"expected {said}" in fail(capsys, *words.split(), "--save-ir", tmp_path / "ir")
     assert not (tmp_path / "ir").exists()
+
+
+def test_two_models_of_a_report_have_folders(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "report", folder / "net.pt2", folder / "net.pt2", "--threads", "1", "--save-ir", tmp_path / "ir")
+    assert sorted(path.name for path in (tmp_path / "ir").iterdir()) == ["model-1", "model-2"]
+    assert all(len(list(path.iterdir())) > 10 for path in (tmp_path / "ir").iterdir())
+
+
+def test_every_command_that_compiles_takes_it() -> None:
+    commands = next(action.choices for action in make_parser()._actions if isinstance(action.choices, dict))
+    without = {name for name, parser in commands.items() if "--save-ir" not in parser.format_help()}
+    assert without == {"devices", "doctor", "sign", "verify"}
