@@ -8,6 +8,7 @@ The attribute names a safetensors file relative to the text. A file without it m
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from patc.dialects.pattern import ParameterOp
 from patc.files import atomic_write, atomic_write_all, is_stream, note_read
 from patc.ir_diagnostics import verifier_errors
 from patc.locks import compiling
-from patc.mlir_limits import check_text
+from patc.mlir_limits import MOST_ELEMENTS, check_text
 from patc.mlir_resources import take_resources
 from patc.parameters import ParameterStore
 
@@ -192,9 +193,30 @@ def _is_utf8(path: str | os.PathLike[str]) -> bool:
 
 
 def _load_parameters(module: ir.Module, folder: Path) -> ParameterStore:
+    _check_sizes(module)
     store = _load_sidecar(module, folder)
     take_resources(module, store)
     return store
+
+
+def _check_sizes(module: ir.Module) -> None:
+    """Refuse tensors whose bytes passes could not count in 64 bits."""
+    large: list[tuple[ir.Operation, ir.Type]] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        arguments = (value for region in op.regions for block in region for value in block.arguments)
+        types = (value.type for value in (*op.results, *arguments))
+        large.extend((op, type_) for type_ in types if _count_elements(type_) > MOST_ELEMENTS)
+        return ir.WalkResult.INTERRUPT if large else ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    for op, type_ in large:
+        raise PatcError(f"'{op.name}' op expected at most {MOST_ELEMENTS} elements, got {type_}", op.location)
+
+
+def _count_elements(type_: ir.Type) -> int:
+    is_known = isinstance(type_, ir.ShapedType) and type_.has_rank and type_.has_static_shape
+    return math.prod(type_.shape) if is_known else 0
 
 
 def _load_sidecar(module: ir.Module, folder: Path) -> ParameterStore:

@@ -15,6 +15,7 @@ from patc.diagnostics import PatcError
 
 MOST_NESTED = 256
 MOST_OPERATORS = 1000  # of an affine expression
+MOST_ELEMENTS = 1 << 40  # of a tensor, whose bytes can still be counted
 MOST_EXPANDED = 1_000_000  # types, attributes and locations that one alias stands for, all that it names written out
 
 _BYTECODE = b"ML\xefR"

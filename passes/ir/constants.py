@@ -12,6 +12,7 @@ import numpy as np
 from torch_mlir import ir, passmanager
 from torch_mlir.dialects import arith, func
 
+from patc.diagnostics import PatcError
 from patc.dialects.pattern import ParameterOp
 from patc.passes.base import PassState
 from patc.passes.ir.elements import mlir_type, numpy_type
@@ -27,13 +28,20 @@ def is_constant(value: ir.Value) -> bool:
 
 
 def read_constant(value: ir.Value, state: PassState) -> np.ndarray | None:
-    """Return the array of a constant tensor value, or None when the value is not a constant."""
+    """Return the array of a constant tensor value, or None when the value is not a constant.
+
+    Raises:
+        PatcError: it is a parameter without data.
+    """
     owner = value.owner
     if not isinstance(owner, ir.Operation) and not isinstance(owner, ir.OpView):
         return None  # a block argument
     operation = owner.operation
     if operation.name == ParameterOp.OPERATION_NAME:
-        return state.parameters[operation.attributes["name"].value]
+        name = operation.attributes["name"].value
+        if name not in state.parameters:
+            raise PatcError(f"parameter '{name}' is not in the store", operation.location)
+        return state.parameters[name]
     if operation.name != "arith.constant":
         return None
     attr = operation.attributes["value"]

@@ -22,7 +22,8 @@ from patc.frontend.onnx_graph import SMALL, OnnxGraph, ValueType, describe_type,
 from patc.frontend.onnx_lowering import OnnxModel, lower_graph
 from patc.frontend.onnx_reals import follow_reals
 from patc.frontend.onnx_rewrites import rewrite_operations
-from patc.frontend.onnx_shapes import MOST_ELEMENTS, open_batch, require_operands, set_input_shapes
+from patc.frontend.onnx_shapes import open_batch, require_operands, set_input_shapes
+from patc.mlir_limits import MOST_ELEMENTS
 
 _OPSET = 19  # older ones are converted to it; torch-mlir reads this one and newer ones
 _CEILING_OPSET = 22  # the first one in which onnx leaves out windows that begin behind the input, as everybody else

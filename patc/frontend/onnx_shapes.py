@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, nearest
 from patc.frontend.onnx_graph import OnnxGraph, ValueType, describe_type, value_type
+from patc.mlir_limits import MOST_ELEMENTS
 
 if TYPE_CHECKING:
     import onnx
 
-MOST_ELEMENTS = 1 << 40  # whose bytes can still be counted
 # Places of the operands: input and weights of convolutions, and lists of numbers.
 _WEIGHTS = {"Conv": (0, 1), "ConvInteger": (0, 1), "ConvTranspose": (0, 1), "QLinearConv": (0, 3)}
 # Their axis is one of the output, or counts where there are parameters for each channel alone.

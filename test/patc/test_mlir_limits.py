@@ -169,3 +169,15 @@ def test_both_tools_refuse_it_in_one_line(capsys: pytest.CaptureFixture[str], tm
         assert capsys.readouterr().err == f"{path}: error: {line}"
     assert f"{fail(capsys, 'compile', path, '-o', tmp_path / 'x.patc')}\n" == f"{path}: {line}"
     assert [name.name for name in tmp_path.iterdir()] == ["x.mlir"]
+
+
+def test_tensors_whose_bytes_cannot_be_counted_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.mlir").write_text("""func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %e = tensor.empty() : tensor<4x9223372036854775807xf32>
+  return %x : tensor<4xf32>
+}""")
+    said = "x.mlir:2:8: error: 'tensor.empty' op expected at most 1099511627776 elements, got tensor<4x92233"
+    assert main([str(tmp_path / "x.mlir")]) == 1
+    assert said in capsys.readouterr().err
+    error = fail(capsys, "compile", tmp_path / "x.mlir", "-o", tmp_path / "x.patc")
+    assert said.replace("error: ", "") in error and "\n" not in error

@@ -8,7 +8,7 @@
 // SPARSITY: pass 'pattern-encode' expected option 'min-sparsity' to be a number from 0.0 to 1.0, got
 // MASK: pass 'pattern-encode' expected option 'library' to be integers from 1 to 511, got
 // LIBRARY: pass 'pattern-encode' expected option 'library' to be distinct masks with equally many entries, 2 or more, got [27, 7]
-// PARAMETER: parameter 'missing.weight' is not in the store
+// PARAMETER: invalid.mlir:13:8: error: parameter 'missing.weight' is not in the store
 func.func @weight_without_an_array(%x: tensor<1x2x4x4xf32>) -> tensor<1x1x2x2xf32> {
   %w = "pattern.parameter"() {name = "missing.weight"} : () -> tensor<1x2x3x3xf32>
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
