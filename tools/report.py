@@ -221,12 +221,14 @@ def describe_saving(advice: Advice) -> str:
 
 
 def describe_change(pair: Pair) -> str:
-    """Return what a layer takes more in the second net, as a time or cycles; "same" for less than a microsecond
-    or a cycle."""
+    """Return what a layer takes more in the second net, as a time or cycles; "same" for less than a microsecond or a
+    cycle of a layer that both have."""
+    is_small = abs(pair.cycles) < 1 if pair.seconds is None else abs(pair.seconds) < 1e-6
+    if is_small and None not in (pair.first, pair.second):
+        return "same"
     if pair.seconds is None:
-        return f"{pair.cycles:+,.0f}" if abs(pair.cycles) >= 1 else "same"
-    sign = "+" if pair.seconds > 0 else ""
-    return f"{sign}{describe_seconds(pair.seconds)}" if abs(pair.seconds) >= 1e-6 else "same"
+        return f"{pair.cycles:+,.0f}"
+    return f"{'+' if pair.seconds > 0 else ''}{describe_seconds(pair.seconds)}"
 
 
 def _print_pairs(console: Console, report: Report) -> None:

@@ -21,10 +21,11 @@ from patc.dialects.schedules import Alternative, Explanation, KeptKernels, Sched
 from patc.explain.advice import advise
 from patc.explain.build import make_report
 from patc.explain.compare import pair_layers
-from patc.explain.report import Net, Report, ReportedLayer
+from patc.explain.report import Net, Pair, Report, ReportedLayer
 from patc.explain.saved import read_report
 from patc.layers import LayerReport
 from patc.tools.patc import main
+from patc.tools.report import describe_change
 from patc.tools.report_page import ROW, draw_graph, render
 
 KEPT = KeptKernels((1, 3, 3), (27, 54), (100, 28), (0, 64, 0, 0, 0, 0, 0, 0, 0, 0), ("0f", "80"))
@@ -154,6 +155,12 @@ def test_layers_of_two_nets_go_together_by_name() -> None:
         (None, 0, 1000.0),
     ]
     assert pairs[0].seconds == pytest.approx(1e-3)
+
+
+def test_layers_that_one_net_has_alone(report: Report) -> None:
+    pairs = (Pair(0, None, -900.0, -3e-7), Pair(None, 1, 0.4, 2e-10), Pair(0, 0, 0.4, 2e-10))
+    assert [describe_change(pair) for pair in pairs] == ["-300 ns", "+0.2 ns", "same"]
+    assert ">0 ns<" not in render(replace(report, pairs=pairs))
 
 
 # Advice -------------------------------------------------------------------------------------------
