@@ -10,6 +10,7 @@ from torch_mlir.dialects import arith, math
 
 from patc.passes.functions import errors, exponentials, hyperbolic, logarithms, powers, trigonometry
 from patc.passes.functions.arithmetic import Arithmetic
+from patc.passes.functions.quotients import guard_quotients
 from patc.passes.functions.signs import is_never_positive
 
 # What processors compute by themselves, or what LLVM makes a few instructions of.
@@ -26,7 +27,8 @@ def has_lowering(op: ir.Operation) -> bool:
 
 
 def expand(root: ir.Operation) -> None:
-    """Replace the elementary functions under an op by arithmetic."""
+    """Replace the elementary functions under an op by arithmetic, and let all divisions of integers give a number."""
+    guard_quotients(root)
     found: list[ir.Operation] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:

@@ -25,6 +25,7 @@ from patc.locks import compiling
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
+from patc.passes.functions.quotients import guard_quotients
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import return_into_arguments
 
@@ -33,8 +34,9 @@ _BUFFERIZE = (
     " function-boundary-type-conversion=identity-layout-map},canonicalize,cse,buffer-deallocation-pipeline,"
     "convert-bufferization-to-memref)"
 )
+_TO_LOOPS = "builtin.module(convert-linalg-to-loops)"
 _TO_LLVM = (
-    "builtin.module(convert-linalg-to-loops,convert-vector-to-scf,expand-strided-metadata,lower-affine,"
+    "builtin.module(convert-vector-to-scf,expand-strided-metadata,lower-affine,"
     "convert-scf-to-cf,convert-math-to-llvm,convert-math-to-libm,convert-vector-to-llvm,"
     "finalize-memref-to-llvm,convert-arith-to-llvm,convert-index-to-llvm,convert-ub-to-llvm,"
     "convert-func-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
@@ -154,6 +156,8 @@ def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.
 def _lower(module: ir.Module) -> None:
     _run_passes(module, _BUFFERIZE)
     _replace_copies(module)
+    _run_passes(module, _TO_LOOPS)
+    guard_quotients(module.operation)  # which decides what they are
     _run_passes(module, _TO_LLVM)
     # The translation to LLVM IR ends the process on an op that it does not know.
     names = Counter(op.name for op in _operations(module))
