@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-IMAGES = "images"  # see `Schedule.split`
+ROWS, FILTERS, IMAGES = "rows", "filters", "images"  # see `Schedule.split`
 
 AnyRecord = TypeVar("AnyRecord", bound="_Record")
 
@@ -60,13 +60,13 @@ class Schedule(_Record):
     lanes: int = 16
     filters: int = 1
     sums: int = 1
-    split: str = "filters"
+    split: str = FILTERS
     threads: int = 1
 
     @property
     def row_parts(self) -> int:
         """Parts that the rows are divided into."""
-        return self.threads if self.split == "rows" else 1
+        return self.threads if self.split == ROWS else 1
 
 
 @dataclass(frozen=True)

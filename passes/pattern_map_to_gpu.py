@@ -16,7 +16,7 @@ from torch_mlir.dialects import func
 
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
-from patc.passes.algorithms.base import find_algorithm
+from patc.passes.algorithms.base import find_algorithm, require_limits
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.elementwise import copy
 from patc.passes.algorithms.gpu.launches import GpuKernels, Launches
@@ -27,9 +27,11 @@ from patc.passes.ir.arena import ALIGNMENT, WEIGHTS
 from patc.passes.ir.constants import CONSTANTS
 from patc.passes.ir.functions import RESHAPES, defined_functions, erase_outlined, through_reshapes, works_on_tensors
 from patc.passes.ir.modules import keep_signature
+from patc.passes.ir.targets import target_of
 from patc.passes.ir.views import is_view
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Memory
 from patc.passes.layers.registry import kind_of
+from patc.targets import SPIRV_VULKAN, Target
 
 INPUTS = "pattern.inputs"  # byte offsets of the inputs in the arena
 OUTPUTS = "pattern.outputs"
@@ -81,7 +83,10 @@ class PatternMapToGpu(Pass):
         kernels = GpuKernels(module)
         for function in functions:
             keep_signature(module, function)
-        made = [_map(function, kernels, weights, state) for function in functions]
+        target = target_of(module)
+        if target.algorithms != "gpu":  # a module that was written by hand
+            target = SPIRV_VULKAN
+        made = [_map(function, kernels, weights, target, state) for function in functions]
         state.parameters[WEIGHTS] = blob = state.pool.blob()
         windows = weights.windows(len(blob))
         for function in made:
@@ -102,10 +107,10 @@ def _bytes_type(size: int) -> ir.MemRefType:
     return ir.MemRefType.get([size], ir.IntegerType.get_signless(8))
 
 
-def _map(function: Any, kernels: GpuKernels, weights: Weights, state: PassState) -> Any:
+def _map(function: Any, kernels: GpuKernels, weights: Weights, target: Target, state: PassState) -> Any:
     """Build the launches of a function in front of it, erase it, and return what replaces it."""
     old = function.regions[0].blocks[0]
-    layers = [(op, *found) for op in old.operations if (found := _algorithm(op)) is not None]
+    layers = [(op, *found) for op in old.operations if (found := _algorithm(op, target)) is not None]
     plans = {op.operation: algorithm.plan(op) for op, algorithm, _ in layers}
     memory = NetMemory(function, weights, state, {op: plan.scratch_bytes for op, plan in plans.items()})
     name = function.attributes["sym_name"].value
@@ -137,11 +142,11 @@ def _output(value: ir.Value, memory: NetMemory, launches: Launches) -> int:
     return start
 
 
-def _algorithm(op: Any) -> tuple[GpuAlgorithm, Schedule] | None:
+def _algorithm(op: Any, target: Target) -> tuple[GpuAlgorithm, Schedule] | None:
     """Return what an op is computed by, and its schedule, or None for one that computes nothing.
 
     Raises:
-        PatcError: there is no kernel for it.
+        PatcError: there is no kernel for it, or its schedule is beyond the kernel's limits.
     """
     name = op.operation.name
     if name in (*CONSTANTS, "func.return") or is_view(op):
@@ -155,4 +160,6 @@ def _algorithm(op: Any) -> tuple[GpuAlgorithm, Schedule] | None:
     if kind is None:
         raise fail(op, "a pattern op, a constant or a reshape", name)
     kind.check_elements(op)
-    return find_algorithm(op, kind.gpu, lanes=LANES, split=SPLIT)
+    found = find_algorithm(op, kind.gpu, lanes=LANES, split=SPLIT)
+    require_limits(op, *found, target)
+    return found

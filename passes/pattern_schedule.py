@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.schedules import IMAGES, Alternative, Choice, Explanation, Schedule
+from patc.dialects.schedules import FILTERS, IMAGES, ROWS, Alternative, Choice, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.numerics import Numerics
 from patc.passes.algorithms.base import Algorithm
@@ -35,7 +35,7 @@ from patc.passes.ir.planes import is_flat, row_tiles
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
-from patc.passes.layers.division import FILTERS, ROWS, Division
+from patc.passes.layers.division import Division
 from patc.passes.layers.image_runs import find_image_runs
 from patc.passes.layers.registry import kind_of
 from patc.targets import MOST_THREADS, Target

@@ -15,8 +15,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref
 
 from patc.dialects.attributes import Layout
-from patc.dialects.schedules import IMAGES, Schedule
-from patc.passes.algorithms.base import find_algorithm
+from patc.dialects.schedules import FILTERS, IMAGES, ROWS, Schedule
+from patc.passes.algorithms.base import find_algorithm, require_limits
 from patc.passes.algorithms.host.buffers import count_elements, first_of, flat_type, slack
 from patc.passes.algorithms.host.functions import KernelFunctions
 from patc.passes.algorithms.host.image_runs import ImageRun
@@ -44,9 +44,10 @@ from patc.passes.ir.records import read_record
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.ir.views import find_parts, is_view
 from patc.passes.layers.base import LayerKind
-from patc.passes.layers.image_runs import reads_of
+from patc.passes.layers.image_runs import images_alone, reads_of
 from patc.passes.layers.registry import kind_of
 from patc.passes.layers.streams import find_streams
+from patc.targets import Target
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ def _specialize(module: ir.Module, function: Any, kernels: KernelFunctions) -> N
     types = [_boundary_type(value) for value in [*arguments, *results]]
     types.append(flat_type(layers + 1, ir.IntegerType.get_signless(64)))
     most = _images_of_a_call(module, function, kernels.state)
+    for op in top_level_ops(function):
+        kind = kind_of(op)
+        if kind is not None:
+            _check(op, kind, kernels.target)
     if most:
         types.append(ir.IndexType.get())
     name = function.attributes["sym_name"].value
@@ -221,9 +226,7 @@ def _convert_ops(function: Any, memory: Memory, ticks: ir.Value) -> None:
 
 def _compute(op: Any, kind: LayerKind, memory: Memory) -> None:
     """Let the algorithm of an op's schedule write its kernels and the calls of them."""
-    kind.check_elements(op)
     algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
-    _require_halo(op)
     site = HostSite(op, schedule, memory)
     if memory.images is not None and algorithm.reach(op, memory.images.most) is Reach.WHOLE:
         site = site.of_all_images()
@@ -236,11 +239,6 @@ def _compute_stream(
 ) -> int:
     """Compute layers band by band, and return how many they are. Their times are sums, as if one had followed the
     other."""
-    for _, op, _ in stream.layers:
-        kind = kind_of(op)
-        assert kind is not None, "what is streamed is a layer"
-        kind.check_elements(op)
-        _require_halo(op)
     with stream.layers[0][1].location:
         spent = StreamEmission(stream, memory).emit()
     return _store_times(spent, len(stream.layers), memory, ticks, done, store_time)
@@ -259,8 +257,6 @@ def _compute_by_image(
     for op in ops:
         kind = kind_of(op)
         assert kind is not None, "what computes image by image is a layer"
-        kind.check_elements(op)
-        _require_halo(op)
         layers.append((*find_algorithm(op, kind.host_algorithms(op)), op))
     with ops[0].location:
         spent = ImageRun([(algorithm, op, schedule) for algorithm, schedule, op in layers], memory).emit()
@@ -279,6 +275,16 @@ def _store_times(
         now = arith.AddIOp(now, memref.LoadOp(spent, [b.index(number)]).result).result
         b.store(now, ticks, done + 1 + number, 0)
     return count
+
+
+def _check(op: Any, kind: LayerKind, target: Target) -> None:
+    """Refuse a layer that no algorithm computes as its schedule says."""
+    kind.check_elements(op)
+    algorithm, schedule = find_algorithm(op, kind.host_algorithms(op))
+    require_limits(op, algorithm, schedule, target)
+    if schedule.split == IMAGES and not images_alone(op, kind):
+        raise fail(op, f"a schedule with split of {ROWS} or {FILTERS}", IMAGES)
+    _require_halo(op)
 
 
 def _require_halo(op: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.records import read_record
@@ -14,7 +16,6 @@ from patc.targets import MOST_THREADS, Target
 
 Site = TypeVar("Site")
 AnyAlgorithm = TypeVar("AnyAlgorithm", bound="Algorithm[Any]")
-_MOST_SUMS = 64  # registers hold fewer
 
 
 class Algorithm(abc.ABC, Generic[Site]):
@@ -67,16 +68,22 @@ class Algorithm(abc.ABC, Generic[Site]):
         """Return how many blocks of filters there are, each of which one thread computes."""
         return int(op.results[0].type.shape[1])
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        """Return what the filters of a schedule, which may come from edited IR, have to be; "" where they are that."""
-        return ""
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        """Yield what a schedule, which may come from edited IR, may say of an op that the algorithm applies to, beside
+        `machine_limits`: within them numbers are right, and code is bounded. Of fields that it does not read it yields
+        nothing. Each is asked for only when those before it hold."""
+        yield from ()
+
+    def machine_limits(self, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        """Yield the limits that all algorithms for a sort of machine have."""
+        yield at_most("threads", schedule.threads, MOST_THREADS)
 
     @abc.abstractmethod
     def emit(self, site: Site) -> None:
-        """Write the layer's loops, and the call of them, at a site.
+        """Write the layer's loops, and the call of them, at a site, of a schedule within the limits.
 
         Raises:
-            PatcError: the layer's schedule or layouts are none that the algorithm can compute.
+            PatcError: the layer's layouts are none that the algorithm can compute.
         """
 
 
@@ -99,22 +106,15 @@ def find_algorithm(op: Any, algorithms: Sequence[AnyAlgorithm], **fixed: Any) ->
         wanted, given = ("".join(f", {name} {part}" for name, part in parts.items()) for parts in (fixed, found))
         expected = f"a schedule with algorithm {' or '.join(known) or 'none'}{wanted}"
         raise fail(op, expected, f"'{schedule.algorithm}'{given}")
-    is_gpu = "lanes" in fixed
-    if not is_gpu and schedule.lanes < 2:
-        raise fail(op, "a schedule with lanes of 2 or more", schedule.lanes)
-    for name, most in (("threads", MOST_THREADS), *([] if is_gpu else [("sums", _MOST_SUMS)])):
-        if (number := getattr(schedule, name)) > most:
-            raise fail(op, f"a schedule with {name} of {most} or less", number)
-    algorithm = known[schedule.algorithm]
-    if rule := algorithm.block_rule(op, schedule):
-        raise fail(op, f"a schedule with filters {rule}", schedule.filters)
-    return algorithm, schedule
+    return known[schedule.algorithm], schedule
 
 
-def rule_of_groups(filters: int, groups: int, block: int) -> str:
-    """Return the `block_rule` of weights that are packed in blocks: the last one may overlap its neighbour, but blocks
-    lie within a group."""
-    group = filters // groups
-    if groups > 1:
-        return "" if group % block == 0 else f"that divide the {group} of a group"
-    return "" if block <= group else f"of {group} or less"
+def require_limits(op: Any, algorithm: Algorithm[Any], schedule: Schedule, target: Target) -> None:
+    """Refuse a schedule that an algorithm cannot follow.
+
+    Raises:
+        PatcError: it is beyond one of the limits.
+    """
+    for limit in itertools.chain(algorithm.machine_limits(schedule, target), algorithm.limits(op, schedule, target)):
+        if not limit.holds:
+            raise fail(op, f"a schedule with {limit.name} of {limit.wanted}", limit.found)

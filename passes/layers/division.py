@@ -14,13 +14,12 @@ from torch_mlir import ir
 
 from patc.costs import CoreCosts
 from patc.dialects.attributes import Layout
+from patc.dialects.schedules import FILTERS, ROWS
 from patc.integers import ceil_div
 from patc.passes.cost.division import Read
 from patc.passes.ir.elements import element_bytes, memory_shape, stored_bytes
 from patc.passes.ir.planes import as_planes
 from patc.passes.layers.base import LayerKind, Operand
-
-ROWS, FILTERS = "rows", "filters"
 
 
 @dataclass(frozen=True)

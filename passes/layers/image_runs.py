@@ -45,7 +45,7 @@ def _eligible(function: Any, most: int) -> Iterator[list[Any]]:
         if op.operation.name in CONSTANTS or is_view(op):
             continue
         kind = kind_of(op)
-        images = 0 if kind is None else _images(op, kind)
+        images = 0 if kind is None or "schedule" in op.attributes else images_alone(op, kind)
         fits = images > 1 and stored_bytes(op.result.type) <= most * images
         if run and not (fits and images == run[0].result.type.shape[0]):
             yield run
@@ -55,9 +55,9 @@ def _eligible(function: Any, most: int) -> Iterator[list[Any]]:
     yield run
 
 
-def _images(op: Any, kind: LayerKind) -> int:
+def images_alone(op: Any, kind: LayerKind) -> int:
     """Return the batch of a layer all of whose activations are planes of as many images, which do not meet; else 0."""
-    if len(op.results) != 1 or op.result.type.rank != 4 or "schedule" in op.attributes:
+    if len(op.results) != 1 or op.result.type.rank != 4:
         return 0
     images = int(op.result.type.shape[0])
     given = [op.operands[number] for number in kind.activations(op)]

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm, convolution_limits
 from patc.passes.algorithms.gpu.site import GpuSite
-from patc.passes.base import PassState, fail
+from patc.passes.algorithms.limits import Limit, at_most, divisor_of
+from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
@@ -71,13 +73,17 @@ class DenseDirect(GpuAlgorithm):
                 turn = turn_cycles(op, taps, ceil_div(len(taps) * schedule.filters, LANES), schedule, model)
                 yield convolution_candidate(op, schedule, turn * ceil_div(shape.channels, parts), model)
 
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        if groups_of(op) > 1:  # else weights of filters too many are zero
+            yield divisor_of("filters", schedule.filters, op.result.type.shape[1] // groups_of(op))
+        yield at_most("sums", schedule.sums, _Shape.of(op).channels)
+        yield from convolution_limits(schedule, target)
+
     def emit(self, site: GpuSite) -> None:
         op, block = site.op, site.schedule.filters
         weight = read_dense_weight(op, site.state)
         filters, channels = weight.array.shape[:2]
         group = filters // weight.groups
-        if weight.groups > 1 and group % block:
-            raise fail(op, f"groups of a multiple of {block} filters, for a schedule of {block} filters", group)
         values = site.memory.constant(pack_taps(weight.array, block), weight.origin, f"taps{block}")
         weights = convolution.DenseArrays(values, channels, group, filters)
         emit = functools.partial(convolution.dense_direct, layer=site.sliding_layer(), weights=weights)

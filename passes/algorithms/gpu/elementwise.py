@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from patc.dialects.schedules import Schedule
-from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm, plane_limits
 from patc.passes.algorithms.gpu.launches import Launches
 from patc.passes.algorithms.gpu.site import GpuSite, pixel_grid
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_planes import plane_candidates
@@ -28,6 +29,9 @@ class Elementwise(GpuAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield from plane_candidates(op, self.name, cost_model(target))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from plane_limits(schedule)
 
     def emit(self, site: GpuSite) -> None:
         layer = site.layer(*map(site.memory.tensor, site.op.operands))

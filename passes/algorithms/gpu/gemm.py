@@ -6,9 +6,11 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.gemv import MOST_ROWS
 from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.algorithms.limits import Limit, multiple_of, one_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.models import cost_model
@@ -17,7 +19,7 @@ from patc.passes.generic.products import Product
 from patc.passes.kernels.generic import FlatMemory
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer, RowEpilogue
-from patc.passes.kernels.gpu.matmul import Operands, Tiling, multiply
+from patc.passes.kernels.gpu.matmul import ACROSS, Operands, Tiling, multiply
 from patc.targets import Target
 
 
@@ -38,6 +40,11 @@ class Gemm(GpuAlgorithm):
         total = across * down * tiling.schedule.threads
         cycles = model.layer_cycles(turn * product.depth.extent, vectors, total)
         yield Candidate(tiling.schedule, cycles, cycles, model.bound(total))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield one_of("threads", schedule.threads, [*ACROSS])
+        yield one_of("columns", schedule.columns, [LANES])
+        yield multiple_of("rows", schedule.rows, LANES, 2 * LANES)
 
     def emit(self, site: GpuSite) -> None:
         dense = read_dense_weight(site.op, site.state)

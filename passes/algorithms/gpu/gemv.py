@@ -6,8 +6,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.gpu.base import MOST_THREADS, GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.algorithms.limits import Limit, at_most, power_of_two
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_planes import shared_sum_candidate
@@ -31,6 +33,10 @@ class Gemv(GpuAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield shared_sum_candidate(op, self.name, FILTERS, cost_model(target))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield at_most("filters", schedule.filters, FILTERS)
+        yield power_of_two("threads", schedule.threads, 1, MOST_THREADS)
 
     def emit(self, site: GpuSite) -> None:
         block = site.schedule.filters

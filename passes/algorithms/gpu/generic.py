@@ -14,6 +14,7 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.site import GpuSite, Plan
+from patc.passes.algorithms.limits import Limit, one_of
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.models import cost_model
@@ -61,6 +62,9 @@ class Generic(GpuAlgorithm):
         cycles = model.moved_cycles(elements) + count_operations(function) / model.costs.resident_threads
         schedule = Schedule(self.name, 1, LANES, LANES, split=SPLIT, threads=THREADS)
         yield Candidate(schedule, cycles, cycles, "memory")
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield one_of("threads", schedule.threads, [THREADS])
 
     def plan(self, op: Any) -> GenericPlan:
         steps = bufferize(find_callee(op))

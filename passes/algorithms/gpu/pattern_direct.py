@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from patc.dialects.attributes import FkwAttr, Library
+from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.passes.algorithms.gpu.base import GpuAlgorithm, convolution_limits
 from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.algorithms.limits import Limit, divisor_of
 from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
@@ -47,6 +49,10 @@ class PatternDirect(GpuAlgorithm):
                 parts = schedule.sums
                 cycles += turn * math.ceil(count / filters / parts) if parts > 1 else turn * count / filters
             yield convolution_candidate(op, schedule, cycles, model)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield divisor_of("filters", schedule.filters, op.result.type.shape[1])
+        yield from convolution_limits(schedule, target)
 
     def emit(self, site: GpuSite) -> None:
         op, block = site.op, site.schedule.filters

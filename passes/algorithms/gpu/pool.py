@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from patc.dialects.attributes import Layout
-from patc.passes.algorithms.gpu.base import GpuAlgorithm
+from patc.dialects.schedules import Schedule
+from patc.passes.algorithms.gpu.base import GpuAlgorithm, plane_limits
 from patc.passes.algorithms.gpu.site import GpuSite
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_planes import plane_candidates
@@ -31,6 +33,9 @@ class _Pool(GpuAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield from plane_candidates(op, self.name, cost_model(target))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from plane_limits(schedule)
 
     def _emit(self, site: GpuSite, scale: float | GpuTensor | None) -> None:
         layer = site.sliding_layer()

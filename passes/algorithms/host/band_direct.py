@@ -13,7 +13,8 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, divisor_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_arrays
@@ -51,12 +52,12 @@ class BandDirect(HostAlgorithm):
                     schedule = Schedule(self.name, tile.rows, tile.columns, layer.model.lanes, block)
                     yield layer.candidate(schedule, tile, _cost(layer, tile, (block, rows, columns)))
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        rows = op.array("values").type.shape[1]
-        return "" if rows % schedule.filters == 0 else f"that divide the {rows} of a band"
-
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return int(op.result.type.shape[1]) // schedule.filters
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield divisor_of("filters", schedule.filters, op.array("values").type.shape[1])
+        yield from tile_limits(op, schedule, target, schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         op, block = site.op, site.schedule.filters

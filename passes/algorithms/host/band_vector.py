@@ -13,7 +13,8 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, register_limit
+from patc.passes.algorithms.limits import Limit, divisor_of, one_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
@@ -58,12 +59,15 @@ class BandVector(HostAlgorithm):
             found = Candidate(schedule, computed, computed, "arithmetic", computed)
             yield max(memory_bound(model, schedule, streamed), found, key=lambda each: each.cycles)
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        rows = op.array("values").type.shape[1]
-        return "" if rows == schedule.filters else f"of {rows}, as its bands"
-
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return int(op.result.type.shape[1]) // schedule.filters
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        band = op.array("values").type.shape[1]
+        yield one_of("filters", schedule.filters, [band])
+        yield divisor_of("lanes", schedule.lanes, band)
+        rows = min(schedule.rows, op.input.type.shape[0])
+        yield register_limit(rows * band // schedule.lanes, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, schedule = site.op, site.schedule

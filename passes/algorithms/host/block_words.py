@@ -13,6 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dots import (
     are_small,
+    dot_lanes,
     layer_of,
     own_constant,
     padded_filters,
@@ -21,7 +22,8 @@ from patc.passes.algorithms.host.dots import (
 )
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, multiple_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
@@ -74,12 +76,18 @@ class BlockWords(HostAlgorithm):
                         schedule = Schedule(self.name, tile.rows, tile.columns, model.lanes, block, sets)
                         yield layer.candidate(schedule, tile, costs.of(layer, tile, words, sets))
 
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield multiple_of("filters", schedule.filters, WORD)
+        yield dot_lanes(schedule, target)
+        yield from tile_limits(op, schedule, target, schedule.sums)
+
     def emit(self, site: HostSite) -> None:
         op, filters, schedule = site.op, padded_filters(site.op), site.schedule
         weight = require_array(op, op.weight, "weight", site.state)
         height, width = op.result.type.shape[2:]
         rows, columns = min(schedule.rows, height), min(schedule.columns, width)
-        words = Words(site.window, rows, columns, schedule.lanes, schedule.filters)
+        block = min(schedule.filters, ceil_div(weight.shape[1], WORD) * WORD)
+        words = Words(site.window, rows, columns, schedule.lanes, block)
         blocks = ceil_div(weight.shape[1], words.channels)
         dots, cover = _products(site.target, weight)
         arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, block_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, read_dense_weight
@@ -45,8 +45,9 @@ class DenseDirect(HostAlgorithm):
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(op.result.type.shape[1], schedule.filters)
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        return rule_of_groups(op.result.type.shape[1], groups_of(op), schedule.filters)
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield block_of("filters", schedule.filters, op.result.type.shape[1], groups_of(op))
+        yield from tile_limits(op, schedule, target, schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: dense_direct.DenseDirect(loops, weights).emit())

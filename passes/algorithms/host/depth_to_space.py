@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -9,7 +10,8 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import column_choices, core_model, memory_bound, moved_bytes
+from patc.passes.algorithms.host.tiles import column_choices, core_model, memory_bound, moved_bytes, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.kernels.host import depth_to_space
@@ -28,6 +30,9 @@ class DepthToSpace(HostAlgorithm):
         choices = column_choices(op.input.type.shape[3], model.lanes)
         columns = max(columns for columns, strips in choices if len(strips[0].chunks) <= 2)
         yield memory_bound(model, Schedule(self.name, 1, columns, model.lanes), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, schedule, target, math.prod(op.steps), op.input.type.shape[2:])
 
     def emit(self, site: HostSite) -> None:
         source, output, steps = site.source, site.output, tuple(site.op.steps)

@@ -22,10 +22,11 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dense_direct import BLOCKS, candidates_of_blocks
-from patc.passes.algorithms.host.filter_lanes import LEAST_LANES, MOST_TAPS, candidates_of_vectors
+from patc.passes.algorithms.host.filter_lanes import LEAST_LANES, MOST_TAPS, candidates_of_vectors, filter_limits
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memory_bound
+from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memory_bound, register_limit, tile_limits
+from patc.passes.algorithms.limits import Limit, block_of, multiple_of, power_of_two
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
@@ -41,6 +42,7 @@ from patc.passes.kernels.host.loops import Loops, place_of
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
 from patc.passes.kernels.host.words import EXACT_SUMS, ROUNDING
+from patc.passes.kernels.tiling import NARROWEST
 from patc.targets import Target
 
 _ROUNDED = 8  # vector instructions that make a vector of sums a quarter of a vector of words
@@ -111,10 +113,17 @@ class DotDirect(_Dots):
         layer, group, unit = (
             layer_of(op, target, threads, products.dots, products.instructions),
             filters // groups,
-            _unit(op),
+            unit_of(op),
         )
         blocks = [size for size in BLOCKS if size <= group and size % unit == 0 and (groups == 1 or group % size == 0)]
         yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks, QuantisedLoops.most_taps)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        filters, groups = padded_filters(op), _groups(op)
+        yield block_of("filters", schedule.filters, filters, groups)
+        yield multiple_of("filters", schedule.filters, unit_of(op), filters)
+        yield dot_lanes(schedule, target)
+        yield from tile_limits(op, schedule, target, schedule.filters)
 
     def _places(self, site: HostSite, shape: tuple[int, ...]) -> np.ndarray | None:
         layout, window = site.source.layout or Layout.packed(*site.source.shape[2:]), site.window
@@ -143,8 +152,17 @@ class DotLanes(_Dots):
         layer = layer_of(op, target, threads)
         yield from candidates_of_vectors(self.name, layer, op.kernel_size, (padded_filters(op), _groups(op)))
 
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield dot_lanes(schedule, target, 2)
+        yield from filter_limits(op, schedule, target, padded_filters(op), _groups(op))
+
     def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         filter_lanes.FilterLanes.of(loops, weights).emit()
+
+
+def dot_lanes(schedule: Schedule, target: Target, parts: int = 1) -> Limit:
+    """Return the limit of lanes, so many parts of those of dot products, for which there are instructions."""
+    return power_of_two("lanes", schedule.lanes, NARROWEST // parts, target.lanes // parts)
 
 
 @dataclass(frozen=True)
@@ -241,14 +259,14 @@ def _in_words(weight: np.ndarray) -> np.ndarray:
     return words
 
 
-def _unit(op: Any) -> int:
+def unit_of(op: Any) -> int:
     """Return how many filters are stored together."""
     return 1 if Quantisation.of(op.result.type) is None else WORD
 
 
 def padded_filters(op: Any) -> int:
     """Return the filters that are computed: there may be some without weights, to fill words of the result."""
-    return ceil_div(op.result.type.shape[1], _unit(op)) * _unit(op)
+    return ceil_div(op.result.type.shape[1], unit_of(op)) * unit_of(op)
 
 
 def padded(array: np.ndarray, size: int) -> np.ndarray:
@@ -336,6 +354,12 @@ class DotRows(HostAlgorithm):
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(padded_filters(op), schedule.filters)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield dot_lanes(schedule, target)
+        yield multiple_of("filters", schedule.filters, schedule.lanes, max(padded_filters(op), schedule.lanes))
+        rows = min(schedule.rows, op.input.type.shape[0])
+        yield register_limit(rows * schedule.filters // schedule.lanes, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, block, dots = site.op, site.schedule.filters, dots_of(site.target)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
@@ -27,6 +29,9 @@ class Elementwise(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)
         yield memory_bound(model, plane_schedule(op, self.name, model.lanes, vectors=4), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         source, *others = (site.buffer(operand) for operand in site.op.operands)

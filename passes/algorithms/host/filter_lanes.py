@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.dense_direct import call_with_packed
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, register_limit, tile_limits
+from patc.passes.algorithms.limits import Limit, block_of, multiple_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.planes import kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import filter_lanes
 from patc.targets import Target
@@ -45,14 +46,21 @@ class FilterLanes(HostAlgorithm):
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(op.result.type.shape[1], schedule.filters)
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        vector = 2 * schedule.lanes
-        if schedule.filters % vector:
-            return f"of whole vectors of {vector}"
-        return rule_of_groups(op.result.type.shape[1], groups_of(op), schedule.filters)
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from filter_limits(op, schedule, target, op.result.type.shape[1], groups_of(op))
 
     def emit(self, site: HostSite) -> None:
         call_with_packed(site, lambda loops, weights: filter_lanes.FilterLanes.of(loops, weights).emit())
+
+
+def filter_limits(op: Any, schedule: Schedule, target: Target, filters: int, groups: int) -> Iterator[Limit]:
+    """Yield the limits of whole vectors of filters, twice as many as columns have lanes."""
+    yield multiple_of("filters", schedule.filters, 2 * schedule.lanes, filters)
+    yield block_of("filters", schedule.filters, filters, groups)
+    yield from tile_limits(op, schedule, target)
+    (height, width), vectors = kernel_plane(op, schedule.row_parts), schedule.filters // (2 * schedule.lanes)
+    outputs = min(schedule.rows, height) * min(schedule.columns, width)
+    yield register_limit(outputs * vectors, schedule, target)
 
 
 def candidates_of_vectors(

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound
-from patc.passes.base import PassState, fail
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, register_limit
+from patc.passes.algorithms.limits import Limit, at_most, divisor_of
+from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
 from patc.passes.ir.elements import element_bytes
-from patc.passes.ir.stored import holds_integers, tensor_bytes
+from patc.passes.ir.stored import holds_bits, holds_integers, tensor_bytes
 from patc.passes.kernels.host.gemv import DotProducts
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -49,8 +49,12 @@ class Gemv(HostAlgorithm):
             computed += EXPANDED * vectors * filters * ceil_div(images, rows)
         yield max(streamed, Candidate(schedule, computed, computed, "arithmetic"), key=lambda each: each.cycles)
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        return rule_of_groups(op.result.type.shape[1], 1, schedule.filters)
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield at_most("filters", schedule.filters, op.result.type.shape[1])
+        rows = min(schedule.rows, op.input.type.shape[0])
+        yield register_limit(rows * schedule.filters, schedule, target)
+        if holds_bits(op):
+            yield divisor_of("lanes", schedule.lanes, WORD_BITS)
 
     def emit(self, site: HostSite) -> None:
         op, source, output = site.op, site.source, site.output
@@ -58,8 +62,6 @@ class Gemv(HostAlgorithm):
         dense = read_dense_weight(op, site.state)
         packed = pack_features(dense.array, block, lanes)
         if packed.dtype == bool:
-            if WORD_BITS % lanes:
-                raise fail(op, f"a schedule with lanes that divide {WORD_BITS}, for weights of one bit", lanes)
             packed = pack_bits(packed)
         weight = site.constant(packed, dense.origin, f"packed{block}x{lanes}")
 

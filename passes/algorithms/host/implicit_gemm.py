@@ -11,10 +11,10 @@ import numpy as np
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, read_dense_weight
@@ -64,8 +64,9 @@ class ImplicitGemm(HostAlgorithm):
                     plan = Plan.of(schedule, window, shapes, registers, layer.model.costs)
                     yield layer.candidate(schedule, tile, _cost(layer, plan, window, tile, op.input.type.shape[2:]))
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        return rule_of_groups(op.result.type.shape[1], groups_of(op), schedule.filters)
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield at_most("filters", schedule.filters, min(op.result.type.shape[1], target.registers - 2))
+        yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         source, output, block = site.source, site.output, site.schedule.filters

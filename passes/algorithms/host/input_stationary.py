@@ -14,7 +14,8 @@ from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, core_model
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, core_model, tile_limits
+from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.channel_major import by_channel
@@ -58,6 +59,10 @@ class InputStationary(HostAlgorithm):
                 block = ceil_div(layer.filters, blocks)
                 schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
                 yield layer.candidate(schedule, tile, cost)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield at_most("filters", schedule.filters, op.result.type.shape[1])
+        yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, source, output, schedule = site.op, site.source, site.output, site.schedule

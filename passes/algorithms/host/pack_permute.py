@@ -15,7 +15,8 @@ from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.buffers import Buffer
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, register_limit
+from patc.passes.algorithms.limits import Limit, multiple_of, one_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_arrays
@@ -69,6 +70,13 @@ class PackPermute(HostAlgorithm):
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         (_, slots), (bundles, _) = op.array("values").type.shape, op.array("counts").type.shape
         return ceil_div(bundles, schedule.filters // slots)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        lookup, (bundles, _), slots = lookup_of(target), op.array("counts").type.shape, op.array("values").type.shape[1]
+        yield one_of("lanes", schedule.lanes, [] if lookup is None else [lookup.lanes])
+        yield multiple_of("filters", schedule.filters, slots, bundles * slots)
+        rows = min(schedule.rows, op.input.type.shape[0])
+        yield register_limit(rows * schedule.filters // schedule.lanes, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, schedule = site.op, site.schedule

@@ -10,7 +10,8 @@ from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_fkw
@@ -43,6 +44,9 @@ class PatternDirect(HostAlgorithm):
                 if smallest or (tile.vectors * sums <= spare and sums <= patterns.entries):
                     schedule = Schedule(self.name, tile.rows, tile.columns, lanes, sums=sums)
                     yield layer.candidate(schedule, tile, _cost(layer, patterns, tile, sums))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, schedule, target, schedule.sums)
 
     def emit(self, site: HostSite) -> None:
         op, source, output = site.op, site.source, site.output

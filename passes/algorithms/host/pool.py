@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir import windows
@@ -31,6 +33,9 @@ class _Pool(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)
         yield memory_bound(model, plane_schedule(op, self.name, model.lanes, vectors=8), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, schedule, target)
 
 
 class MaxPool(_Pool):

@@ -9,20 +9,22 @@ from typing import Any, ClassVar
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.schedules import Schedule
+from patc.dialects.schedules import FILTERS, Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model
+from patc.passes.algorithms.host.tiles import core_model, register_limit
+from patc.passes.algorithms.limits import Limit, divisor_of, one_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.formats.packs import TILE, count_packs, encode_packs, first_packs
 from patc.passes.ir.constants import read_constant
-from patc.passes.ir.stored import holds_integers, read_scales, tensor_bytes
+from patc.passes.ir.stored import holds_bits, holds_integers, read_scales, tensor_bytes
 from patc.passes.kernels.host.kernel import Kernel, set_apart
 from patc.passes.kernels.host.recurrent import Recurrence, emit_start
 from patc.passes.kernels.host.recurrent_weights import Layer, Panels
+from patc.passes.kernels.host.weight_vectors import WORD_BITS
 from patc.passes.kernels.lookups import Lookup, lookup_of
 from patc.targets import Target
 
@@ -58,6 +60,13 @@ class Recurrent(HostAlgorithm):
         for parts, cycles in {**ways, 1: alone}.items():
             schedule = Schedule(self.name, rows, 1, lanes, threads=parts)
             yield Candidate(schedule, alone, cycles * threads, "multiply-adds")
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield one_of("split", schedule.split, [FILTERS])
+        rows = min(schedule.rows, op.sizes.sequences)
+        yield register_limit(rows * op.sizes.gates, schedule, target)
+        if holds_bits(op):
+            yield divisor_of("lanes", schedule.lanes, WORD_BITS)
 
     def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
         lanes = schedule.lanes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,8 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import column_choices, core_model, memory_bound, moved_bytes
+from patc.passes.algorithms.host.tiles import column_choices, core_model, memory_bound, moved_bytes, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import require_array
@@ -36,6 +38,9 @@ class Resample(HostAlgorithm):
         height, width = op.result.type.shape[2:]
         columns = max(columns for columns, strips in column_choices(width, model.lanes) if len(strips[0].chunks) <= 4)
         yield memory_bound(model, Schedule(self.name, min(height, TALLEST), columns, model.lanes), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, replace(schedule, rows=1), target)
 
     def emit(self, site: HostSite) -> None:
         op, output = site.op, site.output

@@ -14,7 +14,8 @@ from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.patterns import Patterns
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, one_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.fkw import Fkw
@@ -47,6 +48,10 @@ class TapDirect(HostAlgorithm):
             if tile.vectors + tile.widths + 1 <= layer.model.registers or tile.vectors == 1:
                 schedule = Schedule(self.name, tile.rows, tile.columns, layer.model.lanes)
                 yield layer.candidate(schedule, tile, _cost(layer, patterns, tile))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield one_of("filters", schedule.filters, [1])
+        yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, source, output = site.op, site.source, site.output

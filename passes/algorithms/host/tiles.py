@@ -10,6 +10,7 @@ from typing import Any
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
+from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
 from patc.passes.cost.geometry import Geometry
@@ -22,6 +23,7 @@ from patc.passes.kernels.tiling import Strip
 from patc.targets import Target
 
 TALLEST = 16  # rows of a tile
+MOST_REGISTERS = 128  # of a tile's sums, which have code of their own: four times what any CPU has
 WIDEST = 14  # halves of a vector that the columns of a tile fill
 
 
@@ -64,6 +66,32 @@ def column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[Strip]]]:
         strips = tiling.strips(width, columns, lanes)
         if strips[0].columns == width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
             yield columns, strips
+
+
+def register_limit(vectors: int, schedule: Schedule, target: Target) -> Limit:
+    """Return the limit of so many vectors of sums, which have code of their own."""
+    return at_most("registers of a tile", vectors * max(1, schedule.lanes // target.lanes), MOST_REGISTERS)
+
+
+def tile_limits(
+    op: Any, schedule: Schedule, target: Target, sums: int = 1, plane: tuple[int, int] | None = None
+) -> Iterator[Limit]:
+    """Yield the limits of tiles of `schedule.rows` x `schedule.columns` outputs, which have code of their own.
+
+    Args:
+        sums: vectors of sums for each vector of outputs.
+        plane: height and width of what is tiled; those of the result if None.
+    """
+    if plane is None:
+        is_planar = len(op.results[0].type.shape) == 4
+        plane = kernel_plane(op, schedule.row_parts) if is_planar else as_planes(op.results[0].type.shape)[2:]
+    (height, width), lanes = plane, schedule.lanes
+    is_whole = schedule.columns >= width or all(
+        chunk.valid == chunk.lanes for chunk in tiling.cut(schedule.columns, lanes)
+    )
+    yield Limit("columns", schedule.columns, f"whole vectors of {lanes} or fewer, or {width} or more", is_whole)
+    vectors = min(schedule.rows, height) * tiling.vectors(min(schedule.columns, width), lanes) * sums
+    yield register_limit(vectors, schedule, target)
 
 
 def core_model(op: Any, target: Target) -> CoreModel:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -16,16 +15,19 @@ from patc.passes.algorithms.host.dense_direct import BLOCKS, candidates_of_block
 from patc.passes.algorithms.host.dots import (
     Products,
     are_small,
+    dot_lanes,
     layer_of,
     own_constant,
     padded,
     padded_filters,
     residual_factor,
     sums_and_factors,
+    unit_of,
 )
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.limits import Limit, multiple_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.geometry import Geometry
@@ -74,9 +76,13 @@ class WindowWords(HostAlgorithm):
         plain = layer_of(op, target, threads, products.dots, products.instructions)
         geometry = Geometry((1, 1), (1, 1), 1, plain.width, words.count, int(plain.given) // words.count)
         layer = _Layer(**{**vars(plain), "geometry": geometry}, pipes=target.pipes)
-        unit = 1 if Quantisation.of(op.result.type) is None else WORD
-        blocks = [size for size in BLOCKS if size <= padded_filters(op) and size % unit == 0]
+        blocks = [size for size in BLOCKS if size <= padded_filters(op) and size % unit_of(op) == 0]
         yield from candidates_of_blocks(self.name, layer, (1, 1), blocks)
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield multiple_of("filters", schedule.filters, unit_of(op), padded_filters(op))
+        yield dot_lanes(schedule, target)
+        yield from tile_limits(op, schedule, target, schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         op, schedule, filters = site.op, site.schedule, padded_filters(site.op)

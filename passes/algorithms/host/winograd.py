@@ -15,7 +15,8 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite, Number, StoredEpilogue
-from patc.passes.algorithms.host.tiles import core_model
+from patc.passes.algorithms.host.tiles import core_model, register_limit
+from patc.passes.algorithms.limits import Limit, block_of
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel
@@ -76,6 +77,10 @@ class Winograd(HostAlgorithm):
             cost = sum(cycles) / sum(parts)
             schedule = Schedule(self.name, TILE * layer.band, layer.strip, layer.lanes, layer.block)
             yield Candidate(schedule, cycles[-1], cost, "multiply-adds")
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield block_of("filters", schedule.filters, op.result.type.shape[1], groups_of(op))
+        yield register_limit(schedule.filters * ceil_div(schedule.columns, schedule.lanes), schedule, target)
 
     def emit(self, site: HostSite) -> None:
         output, schedule = site.output, site.schedule

@@ -11,9 +11,11 @@ import numpy as np
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
+from patc.passes.algorithms.host.dots import dot_lanes
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir import windows
@@ -40,6 +42,10 @@ class _WordPool(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)
         yield memory_bound(model, plane_schedule(op, self.name, model.lanes, vectors=4), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield dot_lanes(schedule, target)
+        yield from tile_limits(op, schedule, target)
 
 
 class MaxPoolWords(_WordPool):
@@ -79,6 +85,9 @@ class GlobalPoolWords(HostAlgorithm):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         model = core_model(op, target)
         yield memory_bound(model, Schedule(self.name, 1, 1, model.lanes), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield dot_lanes(schedule, target)
 
     def emit(self, site: HostSite) -> None:
         _emit_means(site, WordMeans.emit_planes)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
+from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
-from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule
+from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule, tile_limits
+from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
@@ -36,6 +38,9 @@ class WordElements(HostAlgorithm):
         model = core_model(op, target)
         vectors = 4 if Quantisation.of(op.result.type) is None else 1
         yield memory_bound(model, plane_schedule(op, self.name, model.lanes, vectors), moved_bytes(op))
+
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, output = site.op, site.output

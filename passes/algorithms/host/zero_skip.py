@@ -9,11 +9,11 @@ import numpy as np
 
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
-from patc.passes.algorithms.base import rule_of_groups
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import core_model
+from patc.passes.algorithms.host.tiles import core_model, register_limit
+from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import read_dense_weight
@@ -64,8 +64,10 @@ class ZeroSkip(HostAlgorithm):
         cycles = skipped + features * _LOOK
         yield Candidate(schedule, cycles, cycles, bound, skipped)
 
-    def block_rule(self, op: Any, schedule: Schedule) -> str:
-        return rule_of_groups(op.result.type.shape[1], 1, schedule.filters)
+    def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
+        yield at_most("filters", schedule.filters, op.result.type.shape[1])
+        yield at_most("lanes", schedule.lanes, schedule.filters)
+        yield register_limit(ceil_div(schedule.filters, schedule.lanes), schedule, target)
 
     def emit(self, site: HostSite) -> None:
         op, schedule = site.op, site.schedule

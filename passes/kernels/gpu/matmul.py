@@ -30,7 +30,7 @@ from patc.passes.kernels.gpu.kernel import LANES, SPLIT, Kernel
 _PIECE = 16  # of the depth
 _UNROLLED = 4  # of a piece
 _ENOUGH = 1 << 14  # threads of large tiles, not to leave a GPU idle
-_ACROSS = {64: 8, 128: 16}  # threads side by side along columns, by those of a workgroup
+ACROSS = {64: 8, 128: 16}  # threads side by side along columns, by those of a workgroup
 
 # Returns what is stored of a sum in some column, and at some place of the result.
 Ends: TypeAlias = Callable[[ir.Value, Index, Index], ir.Value]
@@ -55,7 +55,7 @@ class Tiling:
     @property
     def across(self) -> int:
         """Threads side by side along columns."""
-        return _ACROSS[self.schedule.threads]
+        return ACROSS[self.schedule.threads]
 
     @property
     def down(self) -> int:

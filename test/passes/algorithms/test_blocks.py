@@ -43,8 +43,8 @@ def scheduled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("dense-direct", 0, 17, "of 16 or less"),
         ("dense-direct", 0, 5, None),
-        ("dense-direct", 1, 5, "that divide the 8 of a group"),
-        ("depthwise-direct", 0, 2, "that divide the 1 of a group"),
+        ("dense-direct", 1, 5, "of a divisor of 8"),
+        ("depthwise-direct", 0, 2, "of a divisor of 1"),
         ("gemv", 0, 7, "of 6 or less"),
         ("gemv", 0, 5, None),
     ],

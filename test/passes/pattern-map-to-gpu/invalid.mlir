@@ -75,7 +75,7 @@ func.func @weights_are_arguments(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x1x1xf32
   rows = 1 : i64, split = "pixels", sums = 1 : i64, threads = 32 : i64}>
 func.func @blocks_across_groups(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
   %w = arith.constant dense<1.0> : tensor<2x1x1x1xf32>
-  // expected-error @+1 {{'pattern.conv2d' op expected groups of a multiple of 2 filters, for a schedule of 2 filters, got 1}}
+  // expected-error @+1 {{'pattern.conv2d' op expected a schedule with filters of a divisor of 1, got 2}}
   %y = "pattern.conv2d"(%x, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 2 : i64,
     operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>,
     schedule = #direct} : (tensor<1x2x8x8xf32>, tensor<2x1x1x1xf32>) -> tensor<1x2x8x8xf32>

@@ -137,7 +137,7 @@ module attributes {pattern.images = "many"} {
 // -----
 
 func.func @schedule_lanes(%x: tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32> {
-  // expected-error @below {{'pattern.activate' op expected a schedule with lanes of 2 or more, got 1}}
+  // expected-error @below {{'pattern.activate' op expected a schedule with lanes of a power of two from 2 to 128, got 1}}
   %y = "pattern.activate"(%x) {activation = "relu", schedule = #pattern.schedule<{algorithm = "elementwise", columns = 8, filters = 1, lanes = 1, rows = 1, split = "rows", sums = 1, threads = 1}>}
     : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
   return %y : tensor<1x2x8x8xf32>
