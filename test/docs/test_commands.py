@@ -37,7 +37,14 @@ from patc.targets import host_features
 from patc.tools import patc as patc_tool
 from patc.tools import patc_opt
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "runtime" / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
+    ]
+)
 TOOLS = {"patc": patc_tool.main, "patc-opt": patc_opt.main}
 # What installs and tests the project: `.ci/run` does.
 INSTALLING = ("pip", "pytest", "lit")

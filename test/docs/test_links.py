@@ -11,7 +11,7 @@ from repository import ROOT
 
 _LINK = re.compile(r"\bhttps?://[^\s)>\"'`\]]+")
 _FILE = re.compile(r"\]\((?!https?:)([^)#\s]+)")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "runtime" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
