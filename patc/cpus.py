@@ -122,7 +122,7 @@ _ZEN_5 = {
     "store_cycles": 0.3,
     "loop_entry_cycles": 1.0,
     "distant_line_cycles": 6.0,
-    "prefetched_line_cycles": 0.7,
+    "prefetched_line_cycles": 2.0,
     "written_line_cycles": 0.7,
     "memory_bytes_per_cycle": 16.0,
     "planes_bytes_per_cycle": 16.0,

@@ -52,6 +52,8 @@ class CoreModel(abc.ABC):
         lanes, fma_lanes, pipe_lanes: of the target, in elements of the tensors: of f16 a register holds twice as many.
         registers: of the target.
         costs: of the target.
+        keeps_inputs: whether registers hold what a filter of one channel reads from row to row, and the core starts on
+            the next filter while it waits for the sums of one.
 
     Raises:
         PatcError: the target's costs are not those of a core.
@@ -61,7 +63,7 @@ class CoreModel(abc.ABC):
         self.target, self.costs = target, target.core_costs()
         self.lanes, self.fma_lanes = target.lanes * 4 // element_bytes, target.fma_lanes * 4 // element_bytes
         self.pipe_lanes = target.pipe_lanes * 4 // element_bytes
-        self.registers = target.registers
+        self.registers, self.keeps_inputs = target.registers, False
         # Kept for each model, as models live as long as the process.
         self.sparse_kernel_cost = functools.lru_cache(CACHED)(self._sparse_kernel_cost)
         self.stationary_cost = functools.lru_cache(CACHED)(self._stationary_cost)
@@ -137,17 +139,35 @@ class CoreModel(abc.ABC):
         multiply = len(taps) * filters * rows * sum(self.vector_cycles(chunk.lanes) for chunk in chunks)
         weights = self._weight_loads(filters)
         loads = weights * len(taps) / self.costs.loads_per_cycle
-        copies, size = geometry.strides[1] if geometry.gathered else 1, geometry.element_bytes
-        for _, dx in taps:
-            aligned = dx * geometry.dilations[1] // geometry.phases == 0
-            loads += copies * rows * sum(self.load_cycles(chunk.lanes, aligned, size) for chunk in chunks)
+        copies = geometry.strides[1] if geometry.gathered else 1
         needed = geometry.needed([(0, dy, dx) for dy, dx in taps], rows)
-        wait = self.costs.fma_latency_cycles * len(taps)
         vectors = rows * len(chunks)
+        is_alone = filters == geometry.channels == 1 and self.keeps_inputs
+        loads += copies * self._input_loads(kernel, rows, chunks, geometry, len(needed) if is_alone else 0)
+        wait = 0.0 if is_alone else self.costs.fma_latency_cycles * len(taps)
         loaded = len(taps) * (weights + copies * vectors)
         multiply = max(multiply, self._issued_by_dense(len(taps) * filters * vectors, loaded))
         streamed = self.costs.streamed_lines if geometry.strides[0] == 1 else 1.0
         return self._sum_up(multiply, loads, wait, self._line_cycles(needed, chunks, geometry) * streamed, overhead=1.0)
+
+    def _input_loads(
+        self, kernel: tuple[int, int], rows: int, chunks: Sequence[Chunk], geometry: Geometry, needed: int
+    ) -> float:
+        """Return the cycles of the loads of one input channel, for each tap.
+
+        Args:
+            needed: vectors of a column of chunks, of a filter that reads one channel and no more: what does not stay
+                in a register from tap to tap is loaded again, from where registers go. 0 for others.
+        """
+        taps, size, vectors = math.prod(kernel), geometry.element_bytes, rows * len(chunks)
+        stays = vectors + 2 * taps <= self.registers  # weights, and the inputs of a row of outputs
+        is_shared = needed > 0 and (stays or 2 * vectors + 3 <= self.registers)
+        first = needed / taps if is_shared else rows
+        again = rows - first if is_shared and not stays else 0.0
+        kept = kernel[0] * kernel[1] * again * sum(self.load_cycles(chunk.lanes, True, size) for chunk in chunks)
+        offsets = [dx * geometry.dilations[1] // geometry.phases for dx in range(kernel[1])]
+        loads = [self.load_cycles(chunk.lanes, offset == 0, size) for offset in offsets for chunk in chunks]
+        return kernel[0] * first * sum(loads) + kept
 
     def _distant_cycles(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry, prefetched: bool

@@ -12,10 +12,15 @@ from patc.passes.cost.core import CoreModel, StationaryCost
 from patc.passes.cost.geometry import Geometry, Place
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Chunk
+from patc.targets import Target
 
 
 class HostModel(CoreModel):
     """Models a core that broadcasts weights from memory, and loads and stores beside its multiply-adds."""
+
+    def __init__(self, target: Target, element_bytes: int = 4) -> None:
+        super().__init__(target, element_bytes)
+        self.keeps_inputs = self.registers > 16  # not so on AVX2, whose layers were fitted without
 
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
@@ -34,12 +39,15 @@ class HostModel(CoreModel):
         inputs = len(taps) * sum(pack.pieces[0][1] in shared for pack in packs)
         inputs += len(needed) * (len(packing.chunks) - len(shared))
         packed = costs.stationary_packs * len(taps) * (vectors - len(packs))
+        registers = inputs + len(taps) * len({pack.lanes for pack in packs})
+        # Without one for an accumulator, one of the others goes and comes again.
+        spilled = 2 * self.load_cycles(self.lanes, True, size) if registers >= self.registers else 0.0
         return StationaryCost(
-            kernel=costs.stationary_fma * multiply + costs.stationary_sums * sums,
+            kernel=costs.stationary_fma * multiply + costs.stationary_sums * sums + spilled,
             cell=costs.stationary_inputs * (loads + shifts) + packed,
             filter=costs.stationary_ends_cycles * vectors,
             # A kernel's weights for each vector length; accumulators come and go.
-            registers=inputs + len(taps) * len({pack.lanes for pack in packs}),
+            registers=registers,
         )
 
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

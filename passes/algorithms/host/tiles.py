@@ -173,14 +173,15 @@ class TiledConvolution:
             weights: bytes of all weights; `filters_first` ones are read once.
             cycles: of a row of tiles of one block of filters.
         """
-        costs, are_far = self.model.costs, self.is_far(self.inputs)
+        costs = self.model.costs
         rows = self.batch * ceil_div(self.height, tile.rows)
         first = rows * cycles * self.given / self.inputs  # each group's first block, while inputs come
         once = math.hypot(first, self.read_ahead(tile)) - first
         if not self.is_far(weights):
             return once
         if filters_first:
-            again = blocks * self.inputs / costs.planes_bytes_per_cycle if are_far else 0.0
+            are_near = self.inputs + weights / blocks <= costs.second_level_bytes
+            again = 0.0 if are_near else blocks * self.inputs / costs.planes_bytes_per_cycle
             return again + weights / costs.stream_bytes_per_cycle
         tiles = rows * sum(strip.count for strip in tile.strips)
         return once + tiles * weights / costs.planes_bytes_per_cycle
