@@ -24,6 +24,7 @@ from patc.passes.kernels.host.weight_vectors import WORD_BITS, pack_bits
 from patc.passes.kernels.host.weights import pack_features
 from patc.targets import Target
 
+_FEW = 16  # registers
 EXPANDED = 2.0  # multiply-adds that could start while integers become a vector of floats
 
 
@@ -37,7 +38,8 @@ class Gemv(HostAlgorithm):
         model, images, size = core_model(op, target), op.input.type.shape[0], element_bytes(op.input.type)
         filters, features = op.result.type.shape[1], op.input.type.shape[1]
         rows = min(images, 4)
-        block = min(filters, 4 if rows > 1 else 8)
+        has_room = rows == 1 and (model.registers > _FEW or not holds_bits(op))  # what makes floats of bits needs some
+        block = min(filters, 8 if has_room else 4)
         lanes = model.lanes * size // 4  # it sums in f32
         schedule = Schedule(self.name, rows, 1, lanes, block)
         read = tensor_bytes(op, op.weight) if holds_integers(op) else size * features * filters
