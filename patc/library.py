@@ -39,6 +39,7 @@ from patc.instruments import SaveIr
 from patc.numerics import Numerics
 from patc.options import make_options, require_emits
 from patc.pipeline import Pipeline
+from patc.quantisation.quantised import Quantised
 from patc.runtime import elf
 from patc.runtime.program import Program
 from patc.runtime.team import LIBRARY_FUNCTIONS, team_text
@@ -134,6 +135,7 @@ def compile_library(
     streaming: bool = False,
     shapes: Sequence[Any] = (),
     zeros: Any = None,
+    quantised: Quantised | None = None,
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
 ) -> Library:
@@ -148,6 +150,7 @@ def compile_library(
         dynamic_batch: whether the function takes the number of images, a multiple of that of the example inputs; see
             `patc.compile`.
         weights: "embed" for weights in the library, "file" for a file that the program reads or maps.
+        quantised: how layers, or weights alone, become integers, as by `patc.quantize`; None for a library in floats.
 
     Raises:
         PatcError: as for `patc.compile`, or another target or place of the weights.
@@ -156,7 +159,12 @@ def compile_library(
     require_library(options.target)
     if weights not in WEIGHTS_PLACES:
         raise PatcError(f"expected weights to be embed or file, got '{weights}'")
-    counter = find_counter(zeros, dynamic_batch, shapes)
+    if quantised is not None:
+        quantised.check(options.target)
+        if zeros is not None or dtype != "f32":
+            other = "zeros" if zeros is not None else f"dtype {dtype}"
+            raise PatcError(f"expected quantised or {other}, got both")
+    counter = find_counter(zeros, dynamic_batch, shapes) if quantised is None else quantised.calibrate
     if streaming:
         model, example_inputs = take_states(model, example_inputs, dynamic_batch)
     backend = _LibraryBackend()

@@ -276,7 +276,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     start = time.perf_counter()
     tune, dtype = args.tune or "cost", args.dtype or "f32"
     arguments.check_options(args.target, dtype, tune)
-    _check_library_output(args, place)
+    check_library_output(args, place)
     if args.emit == "so":
         find_linker(get_target(args.target).architecture)
     # Text holds no weights: its code takes them from a file.
@@ -310,7 +310,7 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
         _print_library(files, library, time.perf_counter() - start)
 
 
-def _check_library_output(args: argparse.Namespace, place: str | None) -> None:
+def check_library_output(args: argparse.Namespace, place: str | None) -> None:
     """Refuse what the files of a library could not be written to, before anything takes time."""
     from patc.codegen.c_interface import c_identifier
     from patc.files import is_stream

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from patc.diagnostics import PatcError
+from patc.diagnostics import PatcError, nearest
 from patc.tools import arguments
 from patc.tools.samples import DATA_HELP, find_samples
 
+if TYPE_CHECKING:
+    from patc.layers import LayerReport
+
+_EMITTED = ("patc", "so")
 _DESCRIPTION = """\
 Compile MODEL so that its layers compute on integers of eight bits, and write a file that `patc run`, `patc bench` and
 `patc.load` read. The net is run in f32 with samples of its inputs first: the ranges of its activations follow from
@@ -21,6 +27,7 @@ examples:
   patc quantize net.py:build --weights net.safetensors --calibrate pictures/ -o net.patc
   patc quantize model.onnx --calibrate samples.npz -o net.patc              an array for each input, samples in a row
   patc quantize model.pt2 --calibrate data.py:samples -o net.patc           a function that returns a list of samples
+  patc quantize model.onnx --calibrate samples.npz --target aarch64-android --emit so -o library
   patc quantize model.pt2 --weights-only 8 -o net.patc                      one byte a weight, activations in f32
 """
 
@@ -32,7 +39,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     arguments.add_model(parser)
     parser.add_argument(
-        "-o", "--output", metavar="OUT.patc", required=True, type=arguments.output_path, help="file to write"
+        "-o", "--output", metavar="OUT", required=True, type=arguments.output_path, help="file or folder to write"
+    )
+    parser.add_argument(
+        "--emit", metavar="WHAT", default="patc", help="patc: a compiled file; so: a folder with a library for C (patc)"
     )
     group = parser.add_argument_group("quantisation")
     group.add_argument(
@@ -75,42 +85,68 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, samples do not fit, or the model cannot be compiled or written.
     """
+    from patc.library import compile_library, require_library
     from patc.options import make_options
+    from patc.quantisation.quantised import Quantised
     from patc.quantisation.quantize import quantize_model
-    from patc.tools.compile import print_diagnostics
-    from patc.tools.console import compilation_progress, describe_bytes, plural
+    from patc.tools.compile import check_library_output, print_diagnostics
+    from patc.tools.console import compilation_progress
 
     arguments.check_threads(args.threads)
     if args.limit is not None and args.limit < 1:
         raise PatcError(f"expected --limit of 1 or more, got {args.limit}")
-    arguments.check_output(args.output)
+    if args.emit not in _EMITTED:
+        hint = nearest(args.emit, _EMITTED)
+        raise PatcError(f"expected --emit to be {' or '.join(_EMITTED)}, got '{args.emit}'{hint}")
+    if args.emit == "so":
+        check_library_output(args, "embed")
+    else:
+        arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
     options = make_options(args.target, args.threads, tune=args.tune)
+    if args.emit == "so":
+        require_library(options.target)
     if (args.calibrate is None) == (args.weights_only is None):
         raise PatcError(f"expected --calibrate or --weights-only, got {'both' if args.calibrate else 'neither'}")
     samples = (lambda infos: ()) if args.calibrate is None else find_samples(args.calibrate, args.limit)
+    how = Quantised(samples, args.ranges, tuple(args.keep), args.least_snr, args.weights_only)
     with compilation_progress(args.quiet) as report:
         loaded = arguments.load_model(args)
         if loaded.shapes:
             raise PatcError("expected --shape once for each input, got several", args.model)
-        compiled = quantize_model(
-            loaded.model,
-            loaded.example_inputs,
-            samples,
-            options,
-            args.ranges,
-            args.keep,
-            report,
-            args.save_ir,
-            args.least_snr,
-            args.weights_only,
-        )
+        if args.emit == "so":
+            library = compile_library(
+                loaded.model,
+                loaded.example_inputs,
+                name=Path(loaded.name).stem,
+                target=args.target,
+                threads=args.threads or 1,
+                tune=args.tune,
+                quantised=how,
+                report=report,
+                save_ir=args.save_ir,
+            )
+        else:
+            compiled = quantize_model(loaded.model, loaded.example_inputs, how, options, report, args.save_ir)
+    if args.emit == "so":
+        files = library.write(args.output)
+        if not args.quiet:
+            print_diagnostics(library.diagnostics)
+            _print_summary(args, library.program.layers, sum(file.stat().st_size for file in files))
+        return 0
     compiled.save(args.output)
     if not args.quiet:
         print_diagnostics(compiled.diagnostics)
-        with_weights = [layer for layer in compiled.layers if layer.weights]
-        integers = sum(layer.dtype == "i8" or bool(layer.weight_dtype) for layer in with_weights)
-        size = describe_bytes(os.path.getsize(args.output)) if os.path.isfile(args.output) else "written"
-        what = "on integers" if args.weights_only is None else "that are integers in memory"
-        print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights {what}, {size}")
+        size = os.path.getsize(args.output) if os.path.isfile(args.output) else None
+        _print_summary(args, compiled.layers, size)
     return 0
+
+
+def _print_summary(args: argparse.Namespace, layers: Sequence[LayerReport], size: int | None) -> None:
+    from patc.tools.console import describe_bytes, plural
+
+    with_weights = [layer for layer in layers if layer.weights]
+    integers = sum(layer.dtype == "i8" or bool(layer.weight_dtype) for layer in with_weights)
+    what = "on integers" if args.weights_only is None else "that are integers in memory"
+    written = "written" if size is None else describe_bytes(size)
+    print(f"{args.output}: {integers} of {plural(len(with_weights), 'layer')} with weights {what}, {written}")

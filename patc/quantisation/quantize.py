@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from patc.backends.base import Options
 from patc.backends.registry import find_backend
 from patc.compiler import Report, compile_program
-from patc.diagnostics import PatcError, nearest
+from patc.diagnostics import PatcError
 from patc.frontend import ExampleInputs
 from patc.instruments import SaveIr
 from patc.options import make_options
-from patc.passes.base import Calibrate
-from patc.passes.ir.stored import CHOICES
-from patc.quantisation.calibrate import calibrator, weight_marker
-from patc.quantisation.ranges import RANGES
+from patc.quantisation.quantised import Quantised
 from patc.runtime.model import CompiledModel
-from patc.runtime.program import TensorInfo
-from patc.samples import Sample, as_samples, check
+from patc.samples import as_samples, check
 from patc.targets import Target
 
 
@@ -68,58 +63,29 @@ def quantize(
     if not samples and (weights_only is None or inputs is not None):
         raise PatcError("expected a sample or more to calibrate with, got none")
     example = tuple(_as_example(array, model) for array in samples[0]) if samples else None
-    return quantize_model(
-        *(model, example, lambda infos: check(samples, infos), options, ranges, keep, report, save_ir, least_snr),
-        weights_only,
-    )
+    how = Quantised(lambda infos: check(samples, infos), ranges, tuple(keep), least_snr, weights_only)
+    return quantize_model(model, example, how, options, report, save_ir)
 
 
 def quantize_model(
     model: Any,
     example_inputs: ExampleInputs,
-    samples: Callable[[Sequence[TensorInfo]], Sequence[Sample]],
+    how: Quantised,
     options: Options,
-    ranges: str = RANGES[0],
-    keep: Sequence[str] = (),
     report: Report | None = None,
     save_ir: str | os.PathLike[str] | None = None,
-    least_snr: float | None = None,
-    weights_only: int | None = None,
 ) -> CompiledModel:
     """Compile a quantised model; see `quantize` for the arguments.
 
     Args:
         example_inputs: as for `patc.compile`.
-        samples: returns them, for such inputs; not asked for where weights alone are integers.
 
     Raises:
         PatcError: as `quantize`.
     """
-    if ranges not in RANGES:
-        raise PatcError(f"expected ranges to be one of {', '.join(RANGES)}, got '{ranges}'{nearest(ranges, RANGES)}")
-    if options.target.algorithms == "gpu":
-        raise PatcError(f"expected the target of a CPU to quantise for, got '{options.target.name}'")
-    if least_snr is not None and not -math.inf < least_snr < math.inf:
-        raise PatcError(f"expected a finite signal-to-noise in dB, got {least_snr}")
-    if weights_only is not None:
-        if type(weights_only) is not int or weights_only not in CHOICES:
-            known = " or ".join(map(str, CHOICES))
-            raise PatcError(f"expected weights alone of {known} bits, got {weights_only!r}")
-        if ranges != RANGES[0] or least_snr is not None:
-            raise PatcError("expected ranges or a least signal-to-noise only where activations are integers, too")
-
-    def calibrate(infos: Sequence[TensorInfo]) -> Calibrate:
-        if weights_only is not None:
-            return weight_marker(weights_only, tuple(keep))
-        return calibrator(samples(infos), ranges, tuple(keep), least_snr)
-
+    how.check(options.target)
     program, diagnostics = compile_program(
-        model,
-        example_inputs,
-        options,
-        report,
-        instruments=SaveIr.into(save_ir),
-        calibrate=calibrate,
+        model, example_inputs, options, report, instruments=SaveIr.into(save_ir), calibrate=how.calibrate
     )
     return find_backend(program.backend).load(program, diagnostics)
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from libraries import defined_symbols, error_against, read_elf, small_net, undef
 from repository import ROOT, SUPPORT
 from torch import nn
 
+import patc
 from patc.codegen import cpu_check, link, llvm_objects
 from patc.diagnostics import PatcError
 from patc.library import Library, compile_library
+from patc.quantisation.quantised import Quantised
 from patc.runtime import cpu_features
 from patc.runtime.memory import aligned_bytes
 from patc.runtime.team import LIBRARY_FUNCTIONS
@@ -101,6 +104,37 @@ def test_any_number_of_images(tmp_path: Path, threads: int) -> None:
         assert code.net_run(*given, ctypes.c_void_p(workspace.ctypes.data)) == 0
         np.testing.assert_allclose(made[:batch], expected, rtol=1e-4, atol=1e-5)
         assert (made[batch] == 7.0).all()
+
+
+@pytest.mark.skipif(shutil.which("ld") is None, reason="needs ld")
+@pytest.mark.parametrize("options", [{}, {"weights_only": 8}, {"weights_only": 1}])
+def test_quantised_nets_give_the_bits_of_compiled_ones(tmp_path: Path, options: dict[str, int]) -> None:
+    model, (x,) = small_net()
+    quantised = Quantised(x, **options)
+    library = compile_library(model, (x,), name="net", target="host", quantised=quantised)
+    library.write(tmp_path)
+    code = ctypes.CDLL(str(tmp_path / "libnet.so"))
+    workspace = aligned_bytes(library.interface.workspace_bytes)
+    expected = patc.quantize(model, x, threads=1, **options)(x).numpy()
+    made = np.full_like(expected, np.nan)
+    given = map(ctypes.c_void_p, (x.data_ptr(), made.ctypes.data, workspace.ctypes.data))
+    assert code.net_run(*given) == 0
+    np.testing.assert_array_equal(made, expected)
+    floats = compile_library(model, (x,), name="net", target="host")
+    assert library.program.weights.nbytes < floats.program.weights.nbytes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "f16", "target": "aarch64-linux"}, "expected quantised or dtype f16, got both"),
+        ({"zeros": torch.zeros(1, 3, 16, 16)}, "expected quantised or zeros, got both"),
+    ],
+)
+def test_what_does_not_go_with_quantised_nets(options: dict[str, Any], message: str) -> None:
+    model, (x,) = small_net()
+    with pytest.raises(PatcError, match=message):
+        compile_library(model, (x,), name="net", quantised=Quantised(x), **options)
 
 
 @needs_compilers

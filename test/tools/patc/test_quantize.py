@@ -64,6 +64,29 @@ def test_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["run", str(output)]) == 0
 
 
+@pytest.mark.parametrize("how", [["--weights-only", "8"], ["--calibrate", "samples.npz"]])
+def test_a_library(folder: Path, how: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ziglang", reason="needs a linker")
+    option, value = how
+    value = str(folder / value) if option == "--calibrate" else value
+    output = folder / f"library{option}"
+    command = [
+        "quantize",
+        f"{folder / 'net.py'}:build",
+        option,
+        value,
+        "-o",
+        str(output),
+        "--target",
+        "aarch64-android",
+    ]
+    assert main([*command, "--emit", "so"]) == 0
+    assert "of 3 layers with weights" in capsys.readouterr().out
+    assert {path.suffix for path in output.iterdir()} == {".so", ".h"}
+    assert main([*command, "--emit", "obj"]) == 1
+    assert "expected --emit to be patc or so, got 'obj'" in capsys.readouterr().err
+
+
 def test_samples_or_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["quantize", f"{folder / 'net.py'}:build", "-o", str(folder / "net.patc")]
     assert main(command) == 1
