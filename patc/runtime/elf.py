@@ -1,7 +1,8 @@
 """The little of ELF that patc reads and writes: sections, symbols, relocations, and the bytes of a section.
 
 Only files of 64 bits, little-endian, which is what LLVM writes for the CPUs that patc knows. Whatever a file says, what
-is returned lies within it.
+is returned lies within it. pyelftools leaves that to check, writes nothing, and takes 7 ms in place of 0.2 for the
+object of a small net, which each loading would wait for.
 """
 
 from __future__ import annotations
