@@ -164,6 +164,9 @@ def compile_library(
         if zeros is not None or dtype != "f32":
             other = "zeros" if zeros is not None else f"dtype {dtype}"
             raise PatcError(f"expected quantised or {other}, got both")
+        if quantised.weights_only is None and (dynamic_batch or shapes):
+            other = "dynamic_batch" if dynamic_batch else "shapes"
+            raise PatcError(f"expected samples or {other}, got both: samples are of one shape")
     counter = find_counter(zeros, dynamic_batch, shapes) if quantised is None else quantised.calibrate
     if streaming:
         model, example_inputs = take_states(model, example_inputs, dynamic_batch)

@@ -88,10 +88,12 @@ def test_any_thread_may_call_at_any_time(tmp_path: Path, level: str, threads: in
 
 @pytest.mark.skipif(shutil.which("ld") is None, reason="needs ld")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_any_number_of_images(tmp_path: Path, threads: int) -> None:
+@pytest.mark.parametrize("quantised", [None, Quantised(weights_only=8)])
+def test_any_number_of_images(tmp_path: Path, threads: int, quantised: Quantised | None) -> None:
     model, (x,) = small_net()
+    given = (x[:1].repeat(3, 1, 1, 1),)
     library = compile_library(
-        model, (x[:1].repeat(3, 1, 1, 1),), name="net", target="host", threads=threads, dynamic_batch=True
+        model, given, name="net", target="host", threads=threads, dynamic_batch=True, quantised=quantised
     )
     library.write(tmp_path)
     code = ctypes.CDLL(str(tmp_path / "libnet.so"))
@@ -100,9 +102,10 @@ def test_any_number_of_images(tmp_path: Path, threads: int) -> None:
         images = torch.randn((batch, *x.shape[1:]), generator=torch.Generator().manual_seed(batch))
         expected = model(images).detach().numpy()
         made = np.full((batch + 1, *expected.shape[1:]), 7.0, np.float32)
-        given = (ctypes.c_size_t(batch), *map(ctypes.c_void_p, (images.data_ptr(), made.ctypes.data)))
-        assert code.net_run(*given, ctypes.c_void_p(workspace.ctypes.data)) == 0
-        np.testing.assert_allclose(made[:batch], expected, rtol=1e-4, atol=1e-5)
+        called = (ctypes.c_size_t(batch), *map(ctypes.c_void_p, (images.data_ptr(), made.ctypes.data)))
+        assert code.net_run(*called, ctypes.c_void_p(workspace.ctypes.data)) == 0
+        bound = 1e-5 if quantised is None else 0.02 * np.abs(expected).max()
+        np.testing.assert_allclose(made[:batch], expected, rtol=1e-4, atol=bound)
         assert (made[batch] == 7.0).all()
 
 
@@ -129,6 +132,7 @@ def test_quantised_nets_give_the_bits_of_compiled_ones(tmp_path: Path, options: 
     [
         ({"dtype": "f16", "target": "aarch64-linux"}, "expected quantised or dtype f16, got both"),
         ({"zeros": torch.zeros(1, 3, 16, 16)}, "expected quantised or zeros, got both"),
+        ({"dynamic_batch": True}, "expected samples or dynamic_batch, got both: samples are of one shape"),
     ],
 )
 def test_what_does_not_go_with_quantised_nets(options: dict[str, Any], message: str) -> None:

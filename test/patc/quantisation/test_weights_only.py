@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compilers import compile_reference
 from emulated import compile_emulated, needs_arm
 from helpers import assert_close, raised_model, torch_results
 from native import NATIVE_TARGETS
@@ -94,6 +95,17 @@ def test_aarch64(name: str, bits: int) -> None:
     weight_marker(bits)(module, state)
     PatternQuantize(target="aarch64-linux").run(module, state)
     found = compile_emulated(module, state.parameters)(x.numpy())
+    assert_close(found[:1], torch_results(rounded(net, bits), (x,)), 1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 1])
+@pytest.mark.parametrize("name", ["row", "gru", "projected"])
+def test_the_reference(name: str, bits: int) -> None:
+    net, x = made(name)
+    module, state = raised_model(net, (x,))
+    weight_marker(bits)(module, state)
+    PatternQuantize().run(module, state)
+    found = compile_reference(module, state.parameters)(x.numpy())
     assert_close(found[:1], torch_results(rounded(net, bits), (x,)), 1e-5)
 
 
