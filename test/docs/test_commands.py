@@ -82,7 +82,7 @@ READERS = {
         "from patc.robust import *; from patc.robust import DomainWeights, worst_case_loss, attack_ensemble, Budget; "
         "y = torch.zeros(len(x), dtype=torch.long)"
     ),
-    "search": "from collections import OrderedDict; from pathlib import Path",
+    "search_nets": "from collections import OrderedDict; from pathlib import Path",
     "torch": "images = y = mask = x; net = Pair().eval(); samples = [x]",
 }
 

@@ -26,3 +26,10 @@ def test_links_to_other_places_are_well_formed(page: Path) -> None:
 def test_links_to_files_lead_to_some(page: Path) -> None:
     dead = [link for link in _FILE.findall(page.read_text()) if not (page.parent / link).exists()]
     assert dead == []
+
+
+def test_no_page_has_a_name_that_sphinx_takes() -> None:
+    """Its own page would be written in place of ours, without a warning."""
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")}.isdisjoint(
+        {"search", "genindex", "modindex", "py-modindex"}
+    )
