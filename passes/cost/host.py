@@ -27,19 +27,20 @@ class HostModel(CoreModel):
     ) -> StationaryCost:
         """Fitted to 110 tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%."""
         costs, size = self.costs, geometry.element_bytes
-        packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes)
+        packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes, len(taps))
         packs = packing.packs
-        multiply = len(taps) * sum(self.vector_cycles(pack.lanes) for pack in packs)
+        multiply = sum(len(taps) // pack.taps * self.vector_cycles(pack.lanes) for pack in packs)
         sums = sum(self.load_cycles(pack.lanes, True, size) for pack in packs)
         sums += (len(taps) + 1) / costs.loads_per_cycle
         needed = geometry.needed(taps, rows)
         loads, shifts = self._loads_and_shifts(needed, packing.chunks, geometry)
         vectors = rows * len(packing.chunks)
-        shared = {position for pack in packs for _, position in pack.pieces if len(pack.pieces) > 1}
-        inputs = len(taps) * sum(pack.pieces[0][1] in shared for pack in packs)
+        made = [pack for pack in packs if pack.taps * len(pack.pieces) > 1]
+        shared = {position for pack in made for _, position in pack.pieces}
+        inputs = sum(len(taps) // pack.taps for pack in packs if pack.pieces[0][1] in shared)
         inputs += len(needed) * (len(packing.chunks) - len(shared))
         packed = costs.stationary_packs * len(taps) * (vectors - len(packs))
-        registers = inputs + len(taps) * len({pack.lanes for pack in packs})
+        registers = inputs + len(taps) * len({pack.lanes for pack in packs if pack.taps == 1})
         # Without one for an accumulator, one of the others goes and comes again.
         spilled = 2 * self.load_cycles(self.lanes, True, size) if registers >= self.registers else 0.0
         return StationaryCost(

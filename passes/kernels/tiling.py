@@ -70,10 +70,21 @@ def vectors(columns: int, lanes: int) -> int:
 
 @dataclass(frozen=True)
 class Pack:
-    """Chunks of several rows, (row, number of the chunk), in one vector."""
+    """Chunks of several rows, (row, number of the chunk), in one vector.
+
+    Attributes:
+        lanes: of the vector.
+        taps: of a kernel whose products lie side by side there, each with all pieces: they are added up at the end.
+    """
 
     lanes: int
     pieces: tuple[tuple[int, int], ...]
+    taps: int = 1
+
+    @property
+    def part(self) -> int:
+        """Lanes of one tap."""
+        return self.lanes // self.taps
 
 
 @dataclass(frozen=True)
@@ -89,15 +100,17 @@ class Packing:
         return sum(pack.lanes for pack in self.packs)
 
 
-def packing(rows: int, chunks: tuple[Chunk, ...], lanes: int, pipe_lanes: int) -> Packing:
-    """Put the chunks of a tile into as few vectors of up to `lanes` elements as can be. A last chunk of which a quarter
-    is empty is cut in two where that makes fewer.
+def packing(rows: int, chunks: tuple[Chunk, ...], lanes: int, pipe_lanes: int, taps: int) -> Packing:
+    """Put the chunks of a tile into as few vectors of up to `lanes` elements as can be, so that they take few
+    multiply-adds. A last chunk of which a quarter is empty is cut in two where that makes fewer; a vector that would
+    leave half of a pipe empty takes several taps side by side.
 
     Args:
         pipe_lanes: that one multiply-add multiplies in the time of fewer.
+        taps: of a kernel.
     """
-    ways = (Packing(cut, _packs(rows, cut, lanes, pipe_lanes)) for cut in (chunks, _cut_last(chunks)))
-    return min(ways, key=lambda way: sum(max(pack.lanes, pipe_lanes) for pack in way.packs))
+    ways = (Packing(cut, _packs(rows, cut, lanes, pipe_lanes, taps)) for cut in (chunks, _cut_last(chunks)))
+    return min(ways, key=lambda way: sum(max(pack.lanes, pipe_lanes) / pack.taps for pack in way.packs))
 
 
 def _cut_last(chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
@@ -108,7 +121,7 @@ def _cut_last(chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
     return (*others, Chunk(last.column, half, half), Chunk(last.column + half, quarter, last.valid - half))
 
 
-def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int) -> tuple[Pack, ...]:
+def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int, taps: int) -> tuple[Pack, ...]:
     """Put wide chunks alone, the narrowest together, and others that would leave a part of a pipe empty."""
     found = []
     for number, chunk in enumerate(chunks):
@@ -118,5 +131,8 @@ def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int) -> t
             room = 1
             while room < len(pieces):
                 room *= 2
-            found.append(Pack(chunk.lanes * room, pieces))
+            beside = 1
+            while taps % (2 * beside) == 0 and 2 * beside * chunk.lanes * room <= pipe_lanes:
+                beside *= 2
+            found.append(Pack(beside * chunk.lanes * room, pieces, beside))
     return tuple(found)

@@ -10,6 +10,9 @@
               accumulators[filter] += weights * inputs
         store activation(accumulators + residual)
 
+A vector of accumulators that a row's last columns do not fill holds the products of several taps side by side, which
+are added up before they are stored: 49 columns of 7x7 take 13 multiply-adds of 16 lanes a kernel of four taps, not 16.
+
 A kept kernel costs one load and one store a vector of accumulators beside its multiply-adds, whatever its taps read:
 strides, unaligned rows and 1x1 groups, whose taps share no rows, run as fast as any. `pattern-direct` loads the inputs
 once a filter instead; it wins where few filters share a channel and a pattern.
@@ -80,7 +83,8 @@ class InputStationary:
         strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
         # One filter's accumulators begin with a cache line.
         line = loops.kernel.line(b.element)
-        packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes) for strip in strips]
+        taps = weights.library.entries
+        packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes, taps) for strip in strips]
         size = max(ceil_div(packing.lanes, line) * line for packing in packings)
         scratch = b.scratch(weights.block * size)
         last, lanes = strips[-1], sum(chunk.lanes for chunk in packings[-1].chunks)
@@ -94,7 +98,8 @@ class InputStationary:
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         b, firsts = self.loops.b, self.weights.firsts
         base = self.loops.base(tile)
-        packing = tiling.packing(tile.rows, tile.chunks, self.loops.schedule.lanes, self.pipe_lanes)
+        lanes, taps = self.loops.schedule.lanes, self.weights.library.entries
+        packing = tiling.packing(tile.rows, tile.chunks, lanes, self.pipe_lanes, taps)
         first = b.load_index(firsts, number)
         count = b.subtract(b.load_index(firsts, b.add(number, 1)), first)
         block = _Block(self, replace(tile, chunks=packing.chunks), packing.packs, base, number, first)
@@ -140,7 +145,9 @@ class _Block:
         self.loops.prefetch_ends(self.tile, channel)
         scalar = b.load_scalar(bias, channel) if bias is not None else None
         for pack, place in _places(self.packs):
-            value = b.splat(0.0, pack.lanes) if scalar is None else b.broadcast(scalar, pack.lanes)
+            value = b.splat(0.0, pack.part) if scalar is None else b.broadcast(scalar, pack.part)
+            others = [b.splat(0.0, pack.part)] * (pack.taps - 1)
+            value = b.concatenate([value, *others], pack.lanes)
             b.store(value, self.whole.scratch, b.mul(member, self.whole.size), place)
 
     def add_channel(self, position: ir.Value) -> None:
@@ -168,15 +175,18 @@ class _Block:
         rows: list[Vectors] = [[] for _ in range(tile.rows)]
         for pack, place in _places(self.packs):
             value = b.load(self.whole.scratch, b.mul(member, self.whole.size), place, pack.lanes)
+            while value.type.shape[0] > pack.part:
+                half = value.type.shape[0] // 2
+                value = b.plus(b.slice(value, 0, half), b.slice(value, half, half))
             for number, (row, position) in enumerate(pack.pieces):
                 lanes = tile.chunks[position].lanes
-                part = value if lanes == pack.lanes else b.slice(value, number * lanes, lanes)
+                part = value if lanes == pack.part else b.slice(value, number * lanes, lanes)
                 rows[row].append(part)
         self.loops.store_tile(tile, rows, channel, self.whole.end)
 
     def _load_inputs(self, base: Index, taps: Sequence[Tap]) -> list[Vectors]:
-        """Load what each tap contributes to each vector of accumulators; vectors that several taps read are loaded
-        once."""
+        """Load what the taps contribute to each vector of accumulators, one after the other, or side by side; vectors
+        that several taps read are loaded once."""
         window, made = self.loops.window, dict[tuple[int, int, int, int], ir.Value]()
 
         def piece(tap: Tap, row: int, position: int) -> ir.Value:
@@ -186,21 +196,30 @@ class _Block:
                 made[key] = self.loops.input_vector(base, row, tap, self.tile.chunks[position])
             return made[key]
 
+        def beside(pack: Pack, taps: Sequence[Tap]) -> ir.Value:
+            parts = [self._b.concatenate([piece(tap, *place) for place in pack.pieces], pack.part) for tap in taps]
+            return self._b.concatenate(parts, pack.lanes)
+
         return [
-            [self._b.concatenate([piece(tap, *place) for place in pack.pieces], pack.lanes) for pack in self.packs]
-            for tap in taps
+            [beside(pack, taps[first : first + pack.taps]) for first in range(0, len(taps), pack.taps)]
+            for pack in self.packs
         ]
 
     def _add_kernel(self, kernel: ir.Value, inputs: list[Vectors]) -> None:
         """Add one kernel's products to the accumulators of its filter. One vector of them is alive at a time."""
-        b = self._b
+        b, taps = self._b, self.weights.library.entries
         own = b.mul(b.load_index(self.weights.place, kernel), self.whole.size)
-        first = b.mul(kernel, len(inputs))
-        scalars = [b.load_scalar(self.weights.values, b.add(first, tap)) for tap in range(len(inputs))]
-        for number, (pack, place) in enumerate(_places(self.packs)):
+        first = b.mul(kernel, taps)
+        scalars = [b.load_scalar(self.weights.values, b.add(first, tap)) for tap in range(taps)]
+        for (pack, place), vectors in zip(_places(self.packs), inputs, strict=True):
             total = b.load(self.whole.scratch, own, place, pack.lanes)
-            for scalar, vectors in zip(scalars, inputs, strict=True):
-                total = b.fma(b.broadcast(scalar, pack.lanes), vectors[number], total)
+            for number, vector in enumerate(vectors):
+                if pack.taps == 1:
+                    weight = b.broadcast(scalars[number], pack.lanes)
+                else:
+                    some = b.load(self.weights.values, first, number * pack.taps, pack.taps)
+                    weight = b.shuffle(some, some, [lane // pack.part for lane in range(pack.lanes)])
+                total = b.fma(weight, vector, total)
             b.store(total, self.whole.scratch, own, place)
 
     def _prefetch_inputs(self, base: Index) -> None:

@@ -73,16 +73,19 @@ def test_strips_cover_a_row_once(width: int, columns: int, lanes: int) -> None:
     assert tiling.vectors(columns, lanes) == len(tiling.cut(columns, lanes))
 
 
-@given(st.integers(1, 16), st.integers(1, 70), LANES, st.sampled_from([4, 8, 16]))
-def test_rows_of_a_tile_share_vectors(rows: int, columns: int, lanes: int, pipe_lanes: int) -> None:
+@given(st.integers(1, 16), st.integers(1, 70), LANES, st.sampled_from([4, 8, 16]), st.integers(1, 9))
+def test_rows_of_a_tile_share_vectors(rows: int, columns: int, lanes: int, pipe_lanes: int, taps: int) -> None:
     chunks = tiling.cut(columns, lanes)
-    packing = tiling.packing(rows, chunks, lanes, pipe_lanes)
+    packing = tiling.packing(rows, chunks, lanes, pipe_lanes, taps)
     pieces = [piece for pack in packing.packs for piece in pack.pieces]
     assert sorted(pieces) == [(row, number) for row in range(rows) for number in range(len(packing.chunks))]
     assert sum(chunk.valid for chunk in packing.chunks) == columns
     for pack in packing.packs:
         (width,) = {packing.chunks[number].lanes for _, number in pack.pieces}
-        assert len(pack.pieces) * width <= pack.lanes <= lanes
+        assert len(pack.pieces) * width <= pack.part
+        assert pack.lanes <= max(lanes, pipe_lanes if pack.taps > 1 else 0)
+        assert taps % pack.taps == 0
+        assert pack.taps == 1 or pack.lanes <= pipe_lanes
 
 
 @pytest.mark.parametrize(
@@ -97,8 +100,26 @@ def test_rows_of_a_tile_share_vectors(rows: int, columns: int, lanes: int, pipe_
     ],
 )
 def test_no_part_of_a_pipe_stays_empty(rows: int, columns: int, pipe_lanes: int, lanes: list[int]) -> None:
-    packs = tiling.packing(rows, tiling.cut(columns, 16), 16, pipe_lanes).packs
+    packs = tiling.packing(rows, tiling.cut(columns, 16), 16, pipe_lanes, 1).packs
     assert [pack.lanes for pack in packs] == lanes
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "pipe_lanes", "taps", "beside"),
+    [
+        (1, 49, 16, 4, [1, 1, 1, 4]),
+        (1, 49, 8, 4, [1, 1, 1, 2]),
+        (1, 49, 16, 3, [1, 1, 1, 1]),
+        (1, 49, 16, 6, [1, 1, 1, 2]),
+        (7, 7, 16, 4, [1, 1, 1, 2]),
+        (1, 20, 4, 4, [1, 1]),
+    ],
+)
+def test_taps_lie_beside_each_other_in_what_columns_leave(
+    rows: int, columns: int, pipe_lanes: int, taps: int, beside: list[int]
+) -> None:
+    packs = tiling.packing(rows, tiling.cut(columns, 16), 16, pipe_lanes, taps).packs
+    assert [pack.taps for pack in packs] == beside
 
 
 @given(st.integers(0, 300), LANES)
