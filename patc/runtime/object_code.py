@@ -26,6 +26,7 @@ _LARGEST_ALIGNMENT = 4096
 _NAME = re.compile("[!-~]+")
 # What the process gets; of others, such as .eh_frame, unwinders take the content on trust.
 _ALLOCATED_NAME = re.compile(r"\.(l?text|l?rodata|l?bss)(\..*)?")
+_MERGED = re.compile(r"\.l?rodata\.cst([0-9]+)")  # constants of so many bytes each
 _LARGEST_ZEROS = 1 << 20  # bytes of sections without content
 _TYPES = (elf.NULL, elf.PROGRAM_BITS, elf.SYMBOL_TABLE, elf.STRING_TABLE, elf.RELOCATIONS, elf.NO_BITS)
 _MERGE, _STRINGS, _LINKS, _LARGE = 0x10, 0x20, 0x40, 0x10000000  # flags of sections
@@ -112,6 +113,8 @@ def _check_sections(code: bytes, sections: Sequence[Section]) -> None:
         require(section.address == 0, f"section {name} without an address")
         alignment = max(section.alignment, 1)
         require(alignment & (alignment - 1) == 0 and alignment <= _LARGEST_ALIGNMENT, f"section {name} aligned")
+        merged = _MERGED.fullmatch(name)
+        require(merged is None or section.size % max(int(merged[1]), 1) == 0, f"section {name} of whole constants")
         if section.type == elf.NO_BITS:
             require(section.size <= _LARGEST_ZEROS, f"at most {_LARGEST_ZEROS} bytes in {name}")
         relocates = section.type == elf.RELOCATIONS
