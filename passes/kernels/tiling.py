@@ -132,7 +132,7 @@ def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int, taps
             while room < len(pieces):
                 room *= 2
             beside = 1
-            while taps % (2 * beside) == 0 and 2 * beside * chunk.lanes * room <= pipe_lanes:
+            while taps % (2 * beside) == 0 and 2 * beside * chunk.lanes * room <= min(lanes, pipe_lanes):
                 beside *= 2
             found.append(Pack(beside * chunk.lanes * room, pieces, beside))
     return tuple(found)

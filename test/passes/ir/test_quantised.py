@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patc.dialects.quantised import Quantisation
-from patc.passes.ir.quantised import IntegerWeights, multiples
+from patc.passes.ir.quantised import IntegerWeights, Known, multiples
 
 GIVEN = Quantisation(0.05, 128, False)
 
@@ -44,7 +44,7 @@ def test_multiples_are_found(known: bool) -> None:
     weight = integers.astype(np.float32) * scales[:, None, None, None]
     found = multiples(weight, np.sort(scales) if known else np.zeros(0, np.float32))
     assert found[3] == 0 and (found[np.arange(40) != 3] > 0).all()
-    made = IntegerWeights.of(weight, None, GIVEN, found)
+    made = IntegerWeights.of(weight, None, GIVEN, Known(found))
     np.testing.assert_allclose(made.weight * made.scales[:, None, None, None], weight, rtol=2**-22)
     if known:
         others = np.arange(40) != 3
@@ -57,5 +57,5 @@ def test_other_weights_are_no_multiples() -> None:
     weight[1] = np.rint(weight[1] * 40) / 40
     found = multiples(weight, np.zeros(0, np.float32))
     assert np.isnan(found).tolist() == [True, False, *[True] * 6]
-    made = IntegerWeights.of(weight, None, GIVEN, found)
+    made = IntegerWeights.of(weight, None, GIVEN, Known(found))
     assert np.abs(made.weight[0]).max() == 127 and abs(made.weight[1] * made.scales[1] - weight[1]).max() < 1e-6

@@ -83,7 +83,7 @@ def test_rows_of_a_tile_share_vectors(rows: int, columns: int, lanes: int, pipe_
     for pack in packing.packs:
         (width,) = {packing.chunks[number].lanes for _, number in pack.pieces}
         assert len(pack.pieces) * width <= pack.part
-        assert pack.lanes <= max(lanes, pipe_lanes if pack.taps > 1 else 0)
+        assert pack.lanes <= lanes
         assert taps % pack.taps == 0
         assert pack.taps == 1 or pack.lanes <= pipe_lanes
 
