@@ -133,6 +133,8 @@ def _prune(item: ReportedLayer, is_taken: bool) -> Iterator[_Saving]:
     is_known = taps == 1 or _FEWEST_TAPS <= taps <= _MOST_TAPS
     if layer.op not in _SPARSE_RATE or chosen is None or not is_known or layer.explanation is None:
         return
+    if len(layer.shape) < 2:  # a file may say anything of its layers
+        return
     filters = layer.shape[1]
     ways = {each.schedule.algorithm: each.cycles for each in reversed(layer.explanation.alternatives)}
     dense = ways.get("dense-direct") if layer.op == "conv2d" else chosen.cycles
