@@ -13,6 +13,7 @@ from patc.diagnostics import Diagnostic, PatcError, nearest
 from patc.tools import arguments
 
 if TYPE_CHECKING:
+    from patc.compiler import Report
     from patc.library import Library
     from patc.runtime.model import CompiledModel
     from patc.runtime.program import Program
@@ -268,7 +269,6 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
     """Write a shared library, an object file or text, as --emit says."""
     from patc.codegen.link import find_linker
     from patc.files import atomic_write
-    from patc.library import compile_library
     from patc.targets import get_target
     from patc.tools.console import compilation_progress
     from patc.tools.samples import find_samples
@@ -285,12 +285,10 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
         raise PatcError(f"expected --weights file together with --emit {args.emit}, which is text, got embed")
     with compilation_progress(args.quiet) as report:
         loaded = arguments.load_model(args)
-        library = compile_library(
-            loaded.model,
-            loaded.example_inputs,
-            name=Path(loaded.name).stem,
-            target=args.target,
-            threads=args.threads or 1,
+        library = build_library(
+            args,
+            loaded,
+            report,
             tune=tune,
             dtype=dtype,
             weights="file" if is_text else place or "embed",
@@ -298,8 +296,6 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
             streaming=args.streaming,
             shapes=loaded.shapes,
             zeros=None if args.zeros is None else find_samples(args.zeros),
-            report=report,
-            save_ir=args.save_ir,
         )
     if is_text:
         atomic_write(args.output, library.assembly() if args.emit == "asm" else library.llvm_ir())
@@ -308,6 +304,25 @@ def _emit_library(args: argparse.Namespace, place: str | None) -> None:
         files = library.write(args.output) if args.emit == "so" else library.write_object(args.output)
     if not args.quiet:
         _print_library(files, library, time.perf_counter() - start)
+
+
+def build_library(
+    args: argparse.Namespace, loaded: arguments.LoadedModel, report: Report | None, **options: Any
+) -> Library:
+    """Return the library of a model that was loaded, for the target and the threads of the command; for `options` see
+    `compile_library`."""
+    from patc.library import compile_library
+
+    return compile_library(
+        loaded.model,
+        loaded.example_inputs,
+        name=Path(loaded.name).stem,
+        target=args.target,
+        threads=args.threads or 1,
+        report=report,
+        save_ir=args.save_ir,
+        **options,
+    )
 
 
 def check_library_output(args: argparse.Namespace, place: str | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patc.diagnostics import PatcError, nearest
@@ -85,11 +84,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, samples do not fit, or the model cannot be compiled or written.
     """
-    from patc.library import compile_library, require_library
+    from patc.library import require_library
     from patc.options import make_options
     from patc.quantisation.quantised import Quantised
     from patc.quantisation.quantize import quantize_model
-    from patc.tools.compile import check_library_output, print_diagnostics
+    from patc.tools.compile import build_library, check_library_output, print_diagnostics
     from patc.tools.console import compilation_progress
 
     arguments.check_threads(args.threads)
@@ -115,17 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if loaded.shapes:
             raise PatcError("expected --shape once for each input, got several", args.model)
         if args.emit == "so":
-            library = compile_library(
-                loaded.model,
-                loaded.example_inputs,
-                name=Path(loaded.name).stem,
-                target=args.target,
-                threads=args.threads or 1,
-                tune=args.tune,
-                quantised=how,
-                report=report,
-                save_ir=args.save_ir,
-            )
+            library = build_library(args, loaded, report, tune=args.tune, quantised=how)
         else:
             compiled = quantize_model(loaded.model, loaded.example_inputs, how, options, report, args.save_ir)
     if args.emit == "so":

@@ -52,8 +52,6 @@ class CoreModel(abc.ABC):
         lanes, fma_lanes, pipe_lanes: of the target, in elements of the tensors: of f16 a register holds twice as many.
         registers: of the target.
         costs: of the target.
-        keeps_inputs: whether registers hold what a filter of one channel reads from row to row, and the core starts on
-            the next filter while it waits for the sums of one.
 
     Raises:
         PatcError: the target's costs are not those of a core.
@@ -63,12 +61,18 @@ class CoreModel(abc.ABC):
         self.target, self.costs = target, target.core_costs()
         self.lanes, self.fma_lanes = target.lanes * 4 // element_bytes, target.fma_lanes * 4 // element_bytes
         self.pipe_lanes = target.pipe_lanes * 4 // element_bytes
-        self.registers, self.keeps_inputs = target.registers, False
+        self.registers = target.registers
         # Kept for each model, as models live as long as the process.
         self.sparse_kernel_cost = functools.lru_cache(CACHED)(self._sparse_kernel_cost)
         self.stationary_cost = functools.lru_cache(CACHED)(self._stationary_cost)
         self.dense_channel_cost = functools.lru_cache(CACHED)(self._dense_channel_cost)
         self.distant_cycles = functools.lru_cache(CACHED)(self._distant_cycles)
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether registers hold what a filter of one channel reads from row to row, and the core starts on the next
+        filter while it waits for the sums of one."""
+        return False
 
     def vector_cycles(self, lanes: int) -> float:
         """Return the cycles of one multiply-add instruction: several start in a cycle if their lanes fit the units."""
@@ -164,7 +168,7 @@ class CoreModel(abc.ABC):
         is_shared = needed > 0 and (stays or 2 * vectors + 3 <= self.registers)
         first = needed / taps if is_shared else rows
         again = rows - first if is_shared and not stays else 0.0
-        kept = kernel[0] * kernel[1] * again * sum(self.load_cycles(chunk.lanes, True, size) for chunk in chunks)
+        kept = taps * again * sum(self.load_cycles(chunk.lanes, True, size) for chunk in chunks)
         offsets = [dx * geometry.dilations[1] // geometry.phases for dx in range(kernel[1])]
         loads = [self.load_cycles(chunk.lanes, offset == 0, size) for offset in offsets for chunk in chunks]
         return kernel[0] * first * sum(loads) + kept

@@ -12,15 +12,14 @@ from patc.passes.cost.core import CoreModel, StationaryCost
 from patc.passes.cost.geometry import Geometry, Place
 from patc.passes.kernels import tiling
 from patc.passes.kernels.tiling import Chunk
-from patc.targets import Target
 
 
 class HostModel(CoreModel):
     """Models a core that broadcasts weights from memory, and loads and stores beside its multiply-adds."""
 
-    def __init__(self, target: Target, element_bytes: int = 4) -> None:
-        super().__init__(target, element_bytes)
-        self.keeps_inputs = self.registers > 16  # not so on AVX2, whose layers were fitted without
+    @property
+    def keeps_inputs(self) -> bool:
+        return self.registers > 16  # not so on AVX2, whose layers were fitted without
 
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry

@@ -57,6 +57,11 @@ def strips(width: int, columns: int, lanes: int) -> list[Strip]:
     return found
 
 
+def cuts_no_vector(columns: int, width: int, lanes: int) -> bool:
+    """Whether strips of `columns` of a row of `width` have whole vectors, but for the last one of the row."""
+    return columns >= width or all(chunk.valid == chunk.lanes for chunk in cut(columns, lanes))
+
+
 def covered_by(found: list[Strip]) -> int:
     """Columns that the vectors of all strips cover."""
     last = found[-1]

@@ -86,9 +86,7 @@ def _tiles(layer: TiledConvolution, lanes: int, most: int) -> Iterator[RegisterT
     half = lanes // 2
     for columns in sorted({min(layer.width, step * half) for step in range(1, most // half + 1)} | {layer.width}):
         strips = tiling.strips(layer.width, columns, lanes)
-        if columns > most or (
-            strips[0].columns < layer.width and strips[0].chunks[-1].valid < strips[0].chunks[-1].lanes
-        ):
+        if columns > most or not tiling.cuts_no_vector(columns, layer.width, lanes):
             continue
         heights = {
             ceil_div(layer.height, tiles) for tiles in range(ceil_div(layer.height, most // columns), layer.height + 1)

@@ -106,9 +106,8 @@ def _tiles(layer: TiledConvolution, lanes: int, threads: int) -> Iterator[Regist
             if rows * ceil_div(columns, lanes) <= _MOST_RUNS:
                 found.add((rows, columns))
     for rows, columns in sorted(found):
-        strips = tiling.strips(layer.width, columns, lanes)
-        if columns == layer.width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
-            yield RegisterTile(rows, columns, strips)
+        if tiling.cuts_no_vector(columns, layer.width, lanes):
+            yield RegisterTile(rows, columns, tiling.strips(layer.width, columns, lanes))
 
 
 def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTile, size: tuple[int, int]) -> TileCost:

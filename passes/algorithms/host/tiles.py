@@ -63,9 +63,8 @@ def column_choices(width: int, lanes: int) -> Iterator[tuple[int, list[Strip]]]:
     """Yield the tile widths that cut a row into vectors without gaps between the strips, and those strips."""
     half = max(lanes // 2, 4)
     for columns in sorted({min(width, step * half) for step in range(1, WIDEST + 1)}):
-        strips = tiling.strips(width, columns, lanes)
-        if strips[0].columns == width or all(chunk.valid == chunk.lanes for chunk in strips[0].chunks):
-            yield columns, strips
+        if tiling.cuts_no_vector(columns, width, lanes):
+            yield columns, tiling.strips(width, columns, lanes)
 
 
 def register_limit(vectors: int, schedule: Schedule, target: Target) -> Limit:
@@ -86,9 +85,7 @@ def tile_limits(
         is_planar = len(op.results[0].type.shape) == 4
         plane = kernel_plane(op, schedule.row_parts) if is_planar else as_planes(op.results[0].type.shape)[2:]
     (height, width), lanes = plane, schedule.lanes
-    is_whole = schedule.columns >= width or all(
-        chunk.valid == chunk.lanes for chunk in tiling.cut(schedule.columns, lanes)
-    )
+    is_whole = tiling.cuts_no_vector(schedule.columns, width, lanes)
     yield Limit("columns", schedule.columns, f"whole vectors of {lanes} or fewer, or {width} or more", is_whole)
     vectors = min(schedule.rows, height) * tiling.vectors(min(schedule.columns, width), lanes) * sums
     yield register_limit(vectors, schedule, target)

@@ -42,6 +42,13 @@ def run(threads: int, retile: Callable[[Any, Schedule], Schedule] | None = None)
     return check(made, small_net(made), threads=threads, retile=retile)
 
 
+def parallelized(text: str) -> ir.Module:
+    """Return what the pass makes of a module."""
+    module = ir.Module.parse(text, CONTEXT)
+    Pipeline.parse("pattern-parallelize").run(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def alone() -> list[np.ndarray]:
     """The results of one thread."""
@@ -129,8 +136,7 @@ def test_functions_are_merged_one_by_one() -> None:
       return
     }
     func.func private @layer(memref<4xf32>, index)"""
-    module = ir.Module.parse(text, CONTEXT)
-    Pipeline.parse("pattern-parallelize").run(module)
+    module = parallelized(text)
     found = str(module)
     assert found.count("omp.parallel") == 2
     assert found.count("func.func private @omp_get_thread_num()") == 1
@@ -156,8 +162,7 @@ def test_turns_of_a_loop_are_shared_and_what_lies_between_is_of_one_thread() -> 
       return
     }
     func.func private @layer(memref<4xf32>, index)"""
-    module = ir.Module.parse(text, CONTEXT)
-    Pipeline.parse("pattern-parallelize").run(module)
+    module = parallelized(text)
     (region,) = [op for op in main_body(module).operations if op.operation.name == "omp.parallel"]
     (loop,) = [op for op in region.regions[0].blocks[0].operations if op.operation.name == "scf.for"]
     names = [op.operation.name for op in loop.regions[0].blocks[0].operations]
@@ -185,8 +190,7 @@ def test_threads_wait_for_a_loop_of_one_thread() -> None:
       return
     }
     func.func private @layer(memref<4xf32>, index)"""
-    module = ir.Module.parse(text, CONTEXT)
-    Pipeline.parse("pattern-parallelize").run(module)
+    module = parallelized(text)
     (region,) = [op for op in main_body(module).operations if op.operation.name == "omp.parallel"]
     names = [op.operation.name for op in region.regions[0].blocks[0].operations]
     stages = [name for name in names if name in ("scf.for", "scf.if", "omp.barrier")]
