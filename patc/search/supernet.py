@@ -5,6 +5,7 @@ Source: J. Yu and T. Huang, Universally slimmable networks and improved training
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.func import functional_call
 from patc.diagnostics import PatcError
 from patc.pruning.checkpoint import read_checkpoint
 from patc.pruning.train import save_state
+from patc.search.precision import run_in_training
 from patc.search.space import Point
 from patc.search.task import Effort, Task, build_seeded, seeded
 
@@ -97,7 +99,8 @@ def _step(supernet: SuperNet, optimizer: torch.optim.Optimizer, effort: Effort, 
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for point in points:
-        loss = task.loss(supernet.run(task.build(point).train(), x), wanted)
+        run = functools.partial(supernet.run, task.build(point).train())
+        loss = task.loss(run_in_training(run, x), wanted)
         if not torch.isfinite(loss):
             raise PatcError(f"expected a finite loss, found {loss.item()} in step {step} of the supernet")
         loss.backward()

@@ -9,6 +9,7 @@ from torch import nn
 
 from patc.diagnostics import PatcError
 from patc.pruning import Magnitude, Pruner
+from patc.search.precision import run_in_training
 from patc.search.supernet import falling
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ def fit(task: Task, net: nn.Module, point: Point, effort: Effort, steps: int, se
         pruner.prepare()
     optimizer = torch.optim.Adam(net.parameters(), lr=effort.learning_rate)
     half, iterations = steps // 2, 0
-    net.train()
+    net.train().to(memory_format=torch.channels_last)
     for step in range(steps):
         if pruner is not None and step == half:
             pruner.harden()
         for group in optimizer.param_groups:
             group["lr"] = PART * effort.learning_rate * falling(step / steps)
         x, wanted = task.batch(seed, step, effort.batch_size)
-        loss = task.loss(net(x), wanted)
+        loss = task.loss(run_in_training(net, x), wanted)
         if not torch.isfinite(loss):
             raise Diverged(f"expected a finite loss, found {loss.item()} in step {step} of a candidate")
         optimizer.zero_grad(set_to_none=True)
