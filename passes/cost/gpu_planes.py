@@ -14,12 +14,16 @@ from patc.passes.ir.planes import as_planes
 from patc.passes.kernels.gpu.kernel import LANES, SPLIT
 
 
-def plane_candidates(op: Any, algorithm: str, model: GpuModel) -> Iterator[Candidate]:
-    """Yield the ways of a layer whose threads compute four columns of a plane each."""
+def plane_candidates(op: Any, algorithm: str, model: GpuModel, taps: int = 0) -> Iterator[Candidate]:
+    """Yield the ways of a layer whose threads compute four columns of a plane each.
+
+    Args:
+        taps: vectors that are gathered for each, beyond what any layer loads.
+    """
     images, channels, height, width = as_planes(op.result.type.shape)
     for threads in model.costs.workgroups:
         groups = ceil_div(ceil_div(width, LANES) * height, threads) * channels * images
-        cycles = model.layer_cycles(0.0, 1, groups * threads)
+        cycles = model.layer_cycles(model.turn_cycles(0, taps, taps) if taps else 0.0, 1, groups * threads)
         schedule = Schedule(algorithm, 1, LANES, LANES, 1, 1, SPLIT, threads)
         yield Candidate(schedule, cycles, cycles, "memory")
 

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from patc.dialects.attributes import Activation
+
+
+def is_copy(op: Any) -> bool:
+    """Return whether a layer that resamples makes copies of elements alone, of one each."""
+    weights = op.row_weights, op.column_weights, op.residual
+    return all(each is None for each in weights) and Activation.of(op) == Activation()
 
 
 @dataclass(frozen=True)

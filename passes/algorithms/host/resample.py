@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -19,7 +18,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.elements import numpy_type
-from patc.passes.ir.resampling import Axis
+from patc.passes.ir.resampling import Axis, is_copy
 from patc.passes.kernels.host import resampling
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -68,8 +67,7 @@ class ResampleWords(Resample):
     """The same of words, which are copied: there is one tap without a weight along either axis."""
 
     def applies(self, op: Any) -> bool:
-        weights = op.row_weights, op.column_weights, op.residual
-        return all(each is None for each in weights) and Activation.of(op) == Activation()
+        return is_copy(op)
 
 
 def _axis(site: HostSite, name: str, weights: str) -> Axis:
