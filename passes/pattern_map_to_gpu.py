@@ -123,7 +123,7 @@ def _map(function: Any, kernels: GpuKernels, weights: Weights, target: Target, s
         for op, algorithm, schedule in layers:
             launches.start_layer()
             with op.location:
-                algorithm.emit(GpuSite(op, schedule, memory, launches, plans[op.operation]))
+                algorithm.emit(GpuSite(op, schedule, memory, launches, plans[op.operation], target))
         outputs = [_output(result, memory, launches) for result in list(old.operations)[-1].operands]
         func.ReturnOp([])
         new.attributes[INPUTS] = ir.DenseI64ArrayAttr.get([memory.start(value) for value in old.arguments])
@@ -160,6 +160,6 @@ def _algorithm(op: Any, target: Target) -> tuple[GpuAlgorithm, Schedule] | None:
     if kind is None:
         raise fail(op, "a pattern op, a constant or a reshape", name)
     kind.check_elements(op)
-    found = find_algorithm(op, kind.gpu, lanes=LANES, split=SPLIT)
+    found = find_algorithm(op, kind.gpu_algorithms(op), lanes=LANES, split=SPLIT)
     require_limits(op, *found, target)
     return found

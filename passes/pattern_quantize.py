@@ -85,11 +85,8 @@ class PatternQuantize(Pass):
                 for name in (STEPS, BIASES):
                     if name in function.attributes:
                         del function.attributes[name]
-                if has_ranges and target.algorithms == "gpu":
-                    expected = f"no ranges of activations for target '{target.name}'"
-                    raise fail(function, expected, "some")
                 if has_ranges or any(map(is_quantised, ops)):
-                    _Function(ops, dots_of(target).signed, has_ranges, known, state).quantise()
+                    _Function(ops, target, has_ranges, known, state).quantise()
                     erase_dead(function.regions[0].blocks[0])
                     _remark_copies(function, state)
 
@@ -111,13 +108,14 @@ class _Function:
     """The layers of a function on their way to integers.
 
     Args:
-        signed: whether activations are stored with a sign.
+        target: whose dot products say whether activations are stored with a sign.
         rounds: whether weights that are no multiples of anything may become some.
         known: `scales` are what weights of any layer may be multiples of, see `multiples`.
     """
 
-    def __init__(self, ops: list[Any], signed: bool, rounds: bool, known: Known, state: PassState) -> None:
-        self._ops, self._signed, self._state = ops, signed, state
+    def __init__(self, ops: list[Any], target: Target, rounds: bool, known: Known, state: PassState) -> None:
+        self._ops, self._target, self._state = ops, target, state
+        self._signed = dots_of(target).signed
         self._rounds, self._known = rounds, known
         self._copies: dict[ir.Value, ir.Value] = {}
         self._scales: dict[ir.Operation, np.ndarray] = {}
@@ -145,7 +143,8 @@ class _Function:
 
     def _can(self, op: Any, kind: LayerKind) -> bool:
         """Return whether a layer can read quantised activations."""
-        if not self._knows_inputs(op, kind) or KEPT in op.attributes or not kind.can_quantise(op, self._state):
+        is_kept = not self._knows_inputs(op, kind) or KEPT in op.attributes
+        if is_kept or not kind.can_quantise(op, self._target, self._state):
             return False
         # What has no weights makes integers or none.
         is_told = bool(kind.work(op).weights) or self._own_type(op, kind) is not None
@@ -173,7 +172,7 @@ class _Function:
     def _reason(self, op: Any, kind: LayerKind) -> str:
         if KEPT in op.attributes:
             return "it is to be kept"
-        if not kind.can_quantise(op, self._state):
+        if not kind.can_quantise(op, self._target, self._state):
             return "there are no kernels for it on integers"
         if self._knows_inputs(op, kind) and not self._fits(op, kind):
             return "its weights are no integers of eight bits"

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, memref
+from torch_mlir.dialects import arith, memref, spirv
 from torch_mlir.passmanager import PassManager
 
-from patc.capabilities import ELEMENTS, needed_by
+from patc.capabilities import DOT, USERS, needed_by
 from patc.passes.base import Pass, PassState, fail
 from patc.passes.ir.elements import element_bytes
 from patc.passes.ir.functions import defined_functions, top_level_ops
+from patc.passes.kernels.dots import PACKED
 from patc.passes.kernels.gpu.kernel import EXACT
 
 _VERSION = "v1.3"  # of SPIR-V: what Vulkan 1.1 takes, and the last one for which MLIR lists interfaces rightly
@@ -40,7 +41,8 @@ class PatternToSpirv(Pass):
         1.1. The n-th argument of the launching function is binding n of set 0, seen as all the types that a kernel
         loads; what a kernel never stores to is NonWritable. Indices are push constants, 32 bits each, in order. Kernels
         of f16 ask for the capabilities Float16 and StorageBuffer16BitAccess, those of f64 and i64 for Float64 and
-        Int64 (`patc.capabilities`), others for Shader alone.
+        Int64, those with dot products of integers for DotProduct and DotProductInput4x8BitPacked
+        (`patc.capabilities`), others for Shader alone.
 
         gpu.func @k(%a: memref<?xvector<4xf32>>, %n: index) kernel
       becomes
@@ -128,8 +130,11 @@ def _convert(module: Any, bindings: dict[str, list[int]], limits: PatternToSpirv
     alone.operation.attributes["spirv.target_env"] = environment
     kernel.attributes["targets"] = ir.ArrayAttr.get([environment])
     PassManager.parse(_PREPARE).run(alone.operation)
+    has_dots = _hide_dots(alone)
     PassManager.parse(_CONVERT).run(alone.operation)
     converted = next(op for op in alone.body.operations if op.operation.name == "spirv.module")
+    if has_dots:
+        _show_dots(converted)
     for op in converted.regions[0].blocks[0].operations:
         if op.operation.name == "spirv.GlobalVariable" and "binding" in op.attributes:
             _decorate(op, written, shared)
@@ -185,23 +190,65 @@ def _decorate(variable: Any, written: set[int], shared: set[int]) -> None:
         variable.attributes["aliased"] = ir.UnitAttr.get()
 
 
-def _forbid_contraction(converted: Any) -> None:
-    """Let no driver compute sums and products otherwise than written, as (a + b) - b without rounding."""
+# The conversion refuses dot products whatever the environment has: it asks for one of no extensions. Meanwhile another
+# op is in their place, that nothing else is converted to.
+_STAND_IN = "spirv.BitFieldUExtract"
+
+
+def _hide_dots(module: ir.Module) -> bool:
+    """Put other ops in the place of the dot products of a module; return whether there are any."""
+    found = _ops_named(module.operation, DOT)
+    for op in found:
+        with ir.InsertionPoint(op), op.location:
+            data, weights = op.operands
+            made = ir.Operation.create(_STAND_IN, [data.type], [data, weights, weights])
+        op.results[0].replace_all_uses_with(made.results[0])
+        op.erase()
+    return bool(found)
+
+
+def _show_dots(converted: Any) -> None:
+    """Put the dot products of a SPIR-V module back, and tell what they need."""
+    for op in _ops_named(converted.operation, _STAND_IN):
+        with ir.InsertionPoint(op), op.location:
+            data, weights, _ = op.operands
+            made = spirv.SDotOp(op.results[0].type, data, weights, format=ir.Attribute.parse(PACKED))
+        op.results[0].replace_all_uses_with(made.result)
+        op.erase()
+    found = re.fullmatch(r"#spirv\.vce<(\S+), \[(.*)\], \[(.*)\]>", str(converted.attributes["vce_triple"]))
+    assert found is not None, "what modules need is known"
+    version, *known = found.groups()
+    more = [item.name for item in needed_by(DOT)], dict.fromkeys(item.extension for item in needed_by(DOT))
+    lists = (", ".join(filter(None, (part, *added))) for part, added in zip(known, more, strict=True))
+    needed = f"#spirv.vce<{version}, " + ", ".join(f"[{names}]" for names in lists) + ">"
+    converted.attributes["vce_triple"] = ir.Attribute.parse(needed)
+
+
+def _ops_named(root: ir.Operation, name: str) -> list[ir.Operation]:
+    found: list[ir.Operation] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name in _CONTRACTED:
-            op.attributes["no_contraction"] = ir.UnitAttr.get()
+        if op.name == name:
+            found.append(op)
         return ir.WalkResult.ADVANCE
 
-    converted.operation.walk(visit)
+    root.walk(visit)
+    return found
+
+
+def _forbid_contraction(converted: Any) -> None:
+    """Let no driver compute sums and products otherwise than written, as (a + b) - b without rounding."""
+    for name in _CONTRACTED:
+        for op in _ops_named(converted.operation, name):
+            op.attributes["no_contraction"] = ir.UnitAttr.get()
 
 
 def target_environment(kernel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the capabilities and extensions that a kernel, as text, may use. Without both of those of f16 MLIR would
     silently make buffers of f16 ones of f32."""
-    elements = [element for element in ELEMENTS if re.search(rf"\b\d*x?{element}\b", kernel)]
-    needed = [item for element in elements for item in needed_by(element)]
-    extensions = filter(None, (item.extension for item in needed))
+    users = [user for user in USERS if re.search(rf"\b\d*x?{re.escape(user)}\b", kernel)]
+    needed = [item for user in users for item in needed_by(user)]
+    extensions = dict.fromkeys(item.extension for item in needed if item.extension)
     return (*_CAPABILITIES, *(item.name for item in needed)), (*_EXTENSIONS, *extensions)
 
 

@@ -1,4 +1,5 @@
-"""What shaders need of a device to compute with element types beside f32 and i32: one table for SPIR-V and Vulkan.
+"""What shaders need of a device for element types beside f32 and i32, and for dot products: one table for SPIR-V and
+Vulkan.
 
 Nothing but numbers and names is needed here: passes ask for the first, devices for the second.
 """
@@ -15,7 +16,7 @@ class Capability:
 
     Attributes:
         name, number: in SPIR-V.
-        element: the element type that needs it, as MLIR spells it.
+        user: the element type, or the op, that needs it, as MLIR spells it.
         feature: what Vulkan calls it.
         place: where Vulkan has the feature: its number among those of Vulkan 1.0, or the name of a structure of
             `patc.runtime.vulkan_structures`.
@@ -25,13 +26,14 @@ class Capability:
 
     name: str
     number: int
-    element: str
+    user: str
     feature: str
     place: int | str
     extension: str = ""
     device_extension: str = ""
 
 
+DOT = "spirv.SDot"
 CAPABILITIES = {
     item.name: item
     for item in (
@@ -53,11 +55,23 @@ CAPABILITIES = {
         ),
         Capability("Float64", 10, "f64", "shaderFloat64", 39),
         Capability("Int64", 11, "i64", "shaderInt64", 40),
+        *(
+            Capability(
+                name,
+                number,
+                DOT,
+                "shaderIntegerDotProduct",
+                "PhysicalDeviceShaderIntegerDotProductFeatures",
+                "SPV_KHR_integer_dot_product",
+                "VK_KHR_shader_integer_dot_product",
+            )
+            for name, number in (("DotProduct", 6019), ("DotProductInput4x8BitPacked", 6018))
+        ),
     )
 }
-ELEMENTS = tuple(dict.fromkeys(item.element for item in CAPABILITIES.values()))
+USERS = tuple(dict.fromkeys(item.user for item in CAPABILITIES.values()))
 
 
-def needed_by(element: str) -> Iterator[Capability]:
-    """Yield what an element type needs."""
-    return (item for item in CAPABILITIES.values() if item.element == element)
+def needed_by(user: str) -> Iterator[Capability]:
+    """Yield what an element type, or an op, needs."""
+    return (item for item in CAPABILITIES.values() if item.user == user)

@@ -60,7 +60,7 @@ def manifest(program: Program, code: GpuCode) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "vulkan": "1.1",
-        "features": sorted(CAPABILITIES[name].feature for name in code.capabilities if name in CAPABILITIES),
+        "features": sorted({CAPABILITIES[name].feature for name in code.capabilities if name in CAPABILITIES}),
         "limits": {
             "maxStorageBufferRange": max(program.arena_bytes, *(size for _, size in code.windows)),
             "maxPerStageDescriptorStorageBuffers": len(BUFFERS),

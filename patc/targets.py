@@ -210,6 +210,8 @@ SPIRV_VULKAN = Target(
     vector_rows=True,
     splits_phases=False,
 )
+# What devices of Vulkan 1.3 have, and others by an extension.
+SPIRV_VULKAN_DOTS = replace(SPIRV_VULKAN, name="spirv-vulkan:dotprod", features=("dotprod",))
 _registered: dict[str, Target] = {}
 
 
@@ -229,7 +231,7 @@ def known_targets() -> tuple[Target, ...]:
     return tuple(_registered.values())
 
 
-for _target in (*TARGETS.values(), SPIRV_VULKAN):
+for _target in (*TARGETS.values(), SPIRV_VULKAN, SPIRV_VULKAN_DOTS):
     register_target(_target)
 
 

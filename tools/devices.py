@@ -25,22 +25,22 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: no Vulkan loader, driver or device that patc can use.
     """
-    from patc.capabilities import needed_by
+    from patc.capabilities import DOT, needed_by
     from patc.numerics import FLOAT16
     from patc.runtime.vulkan import devices, find_device
     from patc.tools.console import describe_bytes, make_console, make_table
 
     chosen = find_device()
-    table = make_table(("", "index", "name", "kind", "Vulkan", "f16", "largest buffer", "notes"), 4)
+    table = make_table(("", "index", "name", "kind", "Vulkan", "f16", "dotprod", "largest buffer", "notes"), 4)
     for device in devices():
-        half = device.capabilities.issuperset(item.name for item in needed_by(FLOAT16.mlir))
+        has = (device.capabilities.issuperset(item.name for item in needed_by(user)) for user in (FLOAT16.mlir, DOT))
         table.add_row(
             "*" if device == chosen else "",
             str(device.index),
             device.name,
             device.kind,
             ".".join(map(str, device.version)),
-            "yes" if half else "no",
+            *("yes" if able else "no" for able in has),
             describe_bytes(device.limits.storage_range),
             device.shortcoming,
         )

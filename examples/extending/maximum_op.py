@@ -109,6 +109,7 @@ class Maximum(WithoutWeights, OneType):
     gpu = ()
     keeps_scale = False
     quantised = ()
+    quantised_gpu = ()
 
     def operands(self, op: Any) -> tuple[LayerOperand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})

@@ -45,7 +45,7 @@ class GpuModel:
         shared = sums * threads * self.target.lanes * 4 if parts > 1 else 0
         return sums <= self.costs.accumulators and shared <= self.costs.shared_bytes
 
-    def turn_cycles(self, uniform: int, loads: int, operations: int) -> float:
+    def turn_cycles(self, uniform: int, loads: int, operations: float) -> float:
         """Return the cycles of one turn of a loop in a thread.
 
         Args:

@@ -25,12 +25,15 @@ def convolution_schedules(op: Any, algorithm: str, blocks: Sequence[int], model:
             yield Schedule(algorithm, rows, LANES, LANES, block, parts, SPLIT, threads)
 
 
-def turn_cycles(op: Any, taps: Sequence[Tap], uniform: int, schedule: Schedule, model: GpuModel) -> float:
+def turn_cycles(
+    op: Any, taps: Sequence[Tap], uniform: int, schedule: Schedule, model: GpuModel, instructions: float = 1.0
+) -> float:
     """Return the cycles of one kernel in one thread: a turn of its loop.
 
     Args:
         taps: of the kernel.
         uniform: loads that are the same for a whole workgroup.
+        instructions: of a product, in those of a multiply-add.
     """
     window = Window.of(op)
     stride, dilation = window.strides, window.dilations
@@ -42,7 +45,7 @@ def turn_cycles(op: Any, taps: Sequence[Tap], uniform: int, schedule: Schedule, 
         vectors |= {(channel, row, number) for number, _ in places}
         shuffles += places[0][1] != 0 or stride[1] > 1
     products = len(taps) * schedule.rows * schedule.filters
-    return model.turn_cycles(uniform, len(vectors), shuffles + products)
+    return model.turn_cycles(uniform, len(vectors), shuffles + instructions * products)
 
 
 def convolution_candidate(op: Any, schedule: Schedule, cycles: float, model: GpuModel) -> Candidate:

@@ -105,6 +105,22 @@ class Known:
     biases: Biases = field(default_factory=Biases)
 
 
+def first_numbers(given: Quantisation) -> np.ndarray:
+    """Return the least f32 of each integer, the lowest first, and what no number is beyond: 257 of f32.
+
+    So a number's integer is found where quotients are not rounded as f32 is.
+    """
+    integers = np.arange(1, 256) + (given.lowest - given.zero_point)
+    scale = np.float32(given.scale)
+    found = ((integers - 0.5) * np.float64(scale)).astype(np.float32)
+    for _ in range(4):  # what is computed so is the next but one at most
+        less = np.nextafter(found, np.float32(-np.inf))
+        found = np.where(np.rint(less / scale) >= integers, less, found)
+    for _ in range(4):
+        found = np.where(np.rint(found / scale) >= integers, found, np.nextafter(found, np.float32(np.inf)))
+    return np.concatenate([[-np.inf], found, [np.inf]]).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class IntegerWeights:
     """The weights of a layer as integers.

@@ -102,6 +102,12 @@ class Window:
         return ((taps >= 0) & (taps < size)).sum(axis=1)
 
 
+def has_one_divisor(op: Any) -> bool:
+    """Return whether an average pooling divides all sums by one number."""
+    divisors = average_divisors(op)
+    return bool(np.all(divisors == divisors[0, 0]))
+
+
 def average_divisors(op: Any) -> np.ndarray:
     """Return what an average pooling divides the sum at each position by, height x width."""
     window, size = Window.of(op), op.input.type.shape[2:]

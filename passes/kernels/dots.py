@@ -12,12 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 from torch_mlir import ir
-from torch_mlir.dialects import llvm
+from torch_mlir.dialects import llvm, spirv
 
 from patc.passes.ir.elements import WORD
 from patc.passes.kernels.builder import Builder, lanes_of
 from patc.targets import Target
 
+PACKED = "#spirv.packed_vector_format<PackedVectorFormat4x8Bit>"
 SMALL = 128  # 255 times as much fits 16 bits, of either sign
 
 
@@ -108,6 +109,18 @@ class Sdot(Dots):
         return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, total, *bytes_)
 
 
+class Packed(Dots):
+    """`OpSDot` of SPIR-V, of words."""
+
+    signed = True
+    instructions = 2.0
+
+    def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        lanes, format_ = range(lanes_of(total)), ir.Attribute.parse(PACKED)
+        words = zip(*([b.extract(value, lane) for lane in lanes] for value in (data, weights)), strict=True)
+        return b.plus(total, b.from_lanes([spirv.SDotOp(b.i32, *pair, format=format_).result for pair in words]))
+
+
 class Plain(Dots):
     """Multiplications of 32 bits, for what has none of the others."""
 
@@ -123,10 +136,12 @@ class Plain(Dots):
 
 
 def dots_of(target: Target) -> Dots:
-    """Return how a CPU computes dot products best."""
+    """Return how a machine computes dot products best."""
     if target.architecture == "x86_64":
         return Vnni() if {"avx512vnni", "avxvnni"} & set(target.features) else Pairs()
-    return Sdot() if "dotprod" in target.features else Plain()
+    if "dotprod" not in target.features:
+        return Plain()
+    return Packed() if target.algorithms == "gpu" else Sdot()
 
 
 def in_halves(words: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -164,7 +164,8 @@ class LayerKind(abc.ABC):
         raisers: what `pattern-raise` makes the op of.
         host, gpu: how CPUs and GPUs compute it, in the order in which candidates are listed.
         keeps_scale: whether a quantised result has the integers of the input, which stand for the same.
-        quantised: how CPUs compute it where any of its tensors is quantised; none for layers that cannot be.
+        quantised, quantised_gpu: how CPUs and GPUs compute it where any of its tensors is quantised; none for layers
+            that cannot be.
     """
 
     op: ClassVar[type]
@@ -180,6 +181,7 @@ class LayerKind(abc.ABC):
     gpu: ClassVar[tuple[GpuAlgorithm, ...]]
     keeps_scale: ClassVar[bool]
     quantised: ClassVar[tuple[HostAlgorithm, ...]]
+    quantised_gpu: ClassVar[tuple[GpuAlgorithm, ...]]
 
     def algorithms(self, target: Target, op: Any = None) -> tuple[Algorithm[Any], ...]:
         """Return how a target's sort of machine computes the layer; where none does, linalg takes the generic road.
@@ -188,12 +190,18 @@ class LayerKind(abc.ABC):
             op: the layer, which may be quantised; None for any that is not.
         """
         if target.algorithms == "gpu":
-            return () if op is not None and (is_quantised(op) or holds_integers(op)) else self.gpu
+            return self.gpu if op is None else self.gpu_algorithms(op)
         return self.host if op is None else self.host_algorithms(op)
 
     def host_algorithms(self, op: Any) -> tuple[HostAlgorithm, ...]:
         """Return how CPUs compute an op."""
         return self.quantised if is_quantised(op) else self.host
+
+    def gpu_algorithms(self, op: Any) -> tuple[GpuAlgorithm, ...]:
+        """Return how GPUs compute an op."""
+        if is_quantised(op):
+            return self.quantised_gpu
+        return () if holds_integers(op) else self.gpu
 
     def claims(self, op: Any) -> bool:
         """Return whether an op of the class is a layer."""
@@ -212,9 +220,10 @@ class LayerKind(abc.ABC):
         """Return the numbers of the operands that are no parameters."""
         return [operand.number for operand in self.operands(op) if not operand.access.is_constant]
 
-    def can_quantise(self, op: Any, state: PassState) -> bool:
+    def can_quantise(self, op: Any, target: Target, state: PassState) -> bool:
         """Return whether an op on f32 has algorithms for quantised tensors in the place of its own."""
-        return any(algorithm.applies(op) for algorithm in self.quantised)
+        algorithms = self.quantised_gpu if target.algorithms == "gpu" else self.quantised
+        return any(algorithm.applies(op) for algorithm in algorithms)
 
     def quantise(
         self,

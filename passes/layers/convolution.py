@@ -14,6 +14,7 @@ from patc.dialects import pattern
 from patc.dialects.attributes import i64
 from patc.passes.algorithms.gpu.dense_direct import DenseDirect as GpuDenseDirect
 from patc.passes.algorithms.gpu.dense_direct import DepthwiseDirect as GpuDepthwiseDirect
+from patc.passes.algorithms.gpu.dots import DotDirect as GpuDotDirect
 from patc.passes.algorithms.gpu.pattern_direct import PatternDirect as GpuPatternDirect
 from patc.passes.algorithms.host.band_direct import BandDirect
 from patc.passes.algorithms.host.block_words import BlockWords
@@ -63,6 +64,7 @@ from patc.passes.layers.sparse import (
     replace_arrays,
 )
 from patc.passes.raising import convolutions
+from patc.targets import Target
 
 
 class _Convolution(OneType):
@@ -80,8 +82,8 @@ class _Convolution(OneType):
     def sign(self, op: Any) -> Sign:
         return sign_of_activation(op)
 
-    def can_quantise(self, op: Any, state: PassState) -> bool:
-        return super().can_quantise(op, state) and joins_simply(op, state)
+    def can_quantise(self, op: Any, target: Target, state: PassState) -> bool:
+        return super().can_quantise(op, target, state) and joins_simply(op, state)
 
     def quantise(
         self,
@@ -107,6 +109,7 @@ class Conv2d(_Convolution):
     )
     host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), ImplicitGemm(), Winograd())
     quantised = (DotDirect(), DotLanes(), WindowWords(), BlockWords())
+    quantised_gpu = (GpuDotDirect(),)
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
@@ -161,6 +164,7 @@ class SparseConv2d(_Convolution):
     sparse = None
     raisers = ()
     quantised = Conv2d.quantised
+    quantised_gpu = Conv2d.quantised_gpu
     host = (
         PatternDirect(),
         PatternPacked(),

@@ -39,6 +39,7 @@ class DepthToSpace(WithoutWeights, OneType):
     gpu = ()
     keeps_scale = False
     quantised = ()
+    quantised_gpu = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})

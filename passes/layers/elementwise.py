@@ -8,7 +8,9 @@ from torch_mlir import ir
 
 from patc.dialects import pattern
 from patc.dialects.quantised import Quantisation
+from patc.passes.algorithms.gpu.base import GpuAlgorithm
 from patc.passes.algorithms.gpu.elementwise import Elementwise as GpuElementwise
+from patc.passes.algorithms.gpu.words import WordElements as GpuWordElements
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.elementwise import Elementwise
 from patc.passes.algorithms.host.words import WordElements
@@ -56,6 +58,7 @@ class _Binary(_Elementwise):
     gpu = (GpuElementwise(),)
     keeps_scale = False
     quantised: ClassVar[tuple[HostAlgorithm, ...]] = ()
+    quantised_gpu: ClassVar[tuple[GpuAlgorithm, ...]] = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"lhs": Access.ELEMENTS, "rhs": Access.ELEMENTS})
@@ -77,6 +80,7 @@ class Add(_Binary):
 
     op = pattern.AddOp
     quantised = (WordElements(),)
+    quantised_gpu = (GpuWordElements(),)
     raisers = (Raiser("linalg.generic", sums.raise_add), Raiser("linalg.generic", sums.raise_binary))
 
 
@@ -107,6 +111,7 @@ class Activate(_Elementwise):
     gpu = (GpuElementwise(),)
     keeps_scale = False
     quantised = ()
+    quantised_gpu = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, {"input": Access.ELEMENTS})
@@ -126,6 +131,7 @@ class Relayout(_Elementwise):
     raisers = ()
     host = (Elementwise(),)
     quantised = (WordElements(),)
+    quantised_gpu = (GpuWordElements(),)
     gpu = (GpuElementwise(),)
     keeps_scale = False
 

@@ -31,6 +31,7 @@ class Generic(WithoutWeights):
     gpu = (GenericOnGpu(),)
     keeps_scale = False
     quantised = ()
+    quantised_gpu = ()
 
     def claims(self, op: Any) -> bool:
         return OPS in op.attributes

@@ -11,6 +11,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
+from patc.passes.algorithms.gpu.dots import DotRows as GpuDotRows
 from patc.passes.algorithms.gpu.gemm import Gemm as GpuGemm
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
 from patc.passes.algorithms.host.band_vector import BandVector
@@ -52,6 +53,7 @@ from patc.passes.layers.sparse import (
     replace_arrays,
 )
 from patc.passes.raising import products
+from patc.targets import Target
 
 _EPILOGUE = {"bias": Access.WEIGHTS, "residual": Access.PACKED}
 
@@ -75,8 +77,8 @@ class _Linear(OneType):
     def shares(self, op: Any, state: PassState) -> tuple[float, ...]:
         return ()
 
-    def can_quantise(self, op: Any, state: PassState) -> bool:
-        return super().can_quantise(op, state) and joins_simply(op, state)
+    def can_quantise(self, op: Any, target: Target, state: PassState) -> bool:
+        return super().can_quantise(op, target, state) and joins_simply(op, state)
 
     def quantise(
         self,
@@ -96,6 +98,7 @@ class Linear(_Linear):
     sparse = pattern.SparseLinearOp
     raisers = (Raiser("linalg.matmul", products.raise_matmul),)
     quantised = (DotRows(),)
+    quantised_gpu = (GpuDotRows(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, **_EPILOGUE}
@@ -139,6 +142,7 @@ class SparseLinear(_Linear):
     sparse = None
     raisers = ()
     quantised = Linear.quantised
+    quantised_gpu = Linear.quantised_gpu
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, **array_accesses(op), **_EPILOGUE}

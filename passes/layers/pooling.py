@@ -14,6 +14,9 @@ from patc.dialects.attributes import Activation
 from patc.passes.algorithms.gpu.global_pool import GlobalPool as GpuGlobalPool
 from patc.passes.algorithms.gpu.pool import AveragePool as GpuAveragePool
 from patc.passes.algorithms.gpu.pool import MaxPool as GpuMaxPool
+from patc.passes.algorithms.gpu.word_pools import AveragePoolWords as GpuAveragePoolWords
+from patc.passes.algorithms.gpu.word_pools import GlobalPoolWords as GpuGlobalPoolWords
+from patc.passes.algorithms.gpu.word_pools import MaxPoolWords as GpuMaxPoolWords
 from patc.passes.algorithms.host.global_pool import GlobalPool
 from patc.passes.algorithms.host.pool import AveragePool, MaxPool
 from patc.passes.algorithms.host.word_pools import AveragePoolWords, GlobalPoolWords, MaxPoolWords
@@ -63,6 +66,7 @@ class MaxPool2d(_Pool):
     raisers = (Raiser("linalg.pooling_nchw_max", pools.raise_max_pool),)
     host = (MaxPool(),)
     quantised = (MaxPoolWords(),)
+    quantised_gpu = (GpuMaxPoolWords(),)
     keeps_scale = True
     gpu = (GpuMaxPool(),)
 
@@ -95,6 +99,7 @@ class AvgPool2d(_Pool):
     )
     host = (AveragePool(), GlobalPool())
     quantised = (AveragePoolWords(), GlobalPoolWords())
+    quantised_gpu = (GpuAveragePoolWords(), GpuGlobalPoolWords())
     gpu = (GpuAveragePool(), GpuGlobalPool())
     keeps_scale = False
 

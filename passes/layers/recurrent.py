@@ -47,6 +47,7 @@ class Recurrent(WithoutWeights):
     gpu = ()
     keeps_scale = False
     quantised = ()
+    quantised_gpu = ()
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         return list_operands(op, dict.fromkeys(_OPERANDS, Access.PACKED), shared=("input",))

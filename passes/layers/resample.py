@@ -9,13 +9,15 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from patc.dialects import pattern
-from patc.dialects.attributes import Activation
+from patc.passes.algorithms.gpu.resample import Resample as GpuResample
+from patc.passes.algorithms.gpu.resample import ResampleWords as GpuResampleWords
 from patc.passes.algorithms.host.resample import Resample as HostResample
 from patc.passes.algorithms.host.resample import ResampleWords
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.constants import make_constant
 from patc.passes.ir.quantised import is_quantised
+from patc.passes.ir.resampling import is_copy
 from patc.passes.layers import quantised_reference, reference
 from patc.passes.layers.base import (
     Access,
@@ -39,8 +41,9 @@ class Resample(WithoutWeights, OneType):
     raisers = ()
     host = (HostResample(),)
     quantised = (ResampleWords(),)
+    quantised_gpu = (GpuResampleWords(),)
     keeps_scale = True
-    gpu = ()
+    gpu = (GpuResample(),)
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {
@@ -60,8 +63,7 @@ class Resample(WithoutWeights, OneType):
         return False
 
     def sign(self, op: Any) -> Sign:
-        is_copy = op.row_weights is None and op.column_weights is None and op.residual is None
-        return Sign.AS_INPUT if is_copy and Activation.of(op) == Activation() else sign_of_activation(op)
+        return Sign.AS_INPUT if is_copy(op) else sign_of_activation(op)
 
     def flow(self, op: Any, state: PassState) -> Flow | None:
         return flow_of(op, keeps_numbers=False)

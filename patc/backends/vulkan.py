@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from patc.backends.base import Backend, Options
@@ -39,7 +40,8 @@ class VulkanBackend(Backend):
     def complete(self, module: ir.Module, state: PassState, program: Program) -> Program:
         from patc.codegen.spirv import complete_gpu_program
 
-        return complete_gpu_program(module, state, program)
+        # The code says itself what a device has to have.
+        return complete_gpu_program(module, state, replace(program, features=()))
 
     def generate(self, module: ir.Module, stated: bytes, target: Target) -> bytes:
         from patc.codegen.spirv import generate_code

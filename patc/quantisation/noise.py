@@ -20,7 +20,7 @@ from patc.passes.layers.registry import kind_of
 from patc.passes.pattern_quantize import on_integers, type_in_range
 from patc.running import returning
 from patc.samples import Sample
-from patc.targets import get_target
+from patc.targets import Target, get_target
 
 _MOST = 200.0  # dB, for no noise at all
 
@@ -34,11 +34,11 @@ def find_noise(module: ir.Module, state: PassState, samples: Sequence[Sample]) -
         module: with ranges.
         state: of the module; stays as it is.
     """
-    work, beside = clone_module(module), state.clone()
+    work, beside, target = clone_module(module), state.clone(), get_target("host")
     ops, found = list(top_level_ops(find_main(module))), list[tuple[Any, ir.Value, ir.Value]]()
     with work.context:
         for op, copy in zip(ops, list(top_level_ops(find_main(work))), strict=True):
-            made = _on_integers(copy, beside)
+            made = _on_integers(copy, target, beside)
             if made is not None:
                 found.append((op, copy.result, made))
     if not found:
@@ -58,12 +58,12 @@ def _decibels(signal: float, noise: float) -> float:
     return float(min(10 * np.log10(signal / noise), _MOST)) if noise > 0 < signal else _MOST
 
 
-def _on_integers(op: Any, state: PassState) -> ir.Value | None:
+def _on_integers(op: Any, target: Target, state: PassState) -> ir.Value | None:
     """Build a layer with weights once more, on integers, with results in f32; None for one that has no kernels."""
     kind = kind_of(op)
-    if kind is None or not kind.work(op).weights or not kind.can_quantise(op, state):
+    if kind is None or not kind.work(op).weights or not kind.can_quantise(op, target, state):
         return None
-    signed = dots_of(get_target("host")).signed
+    signed = dots_of(target).signed
     types = {number: type_in_range(op.operands[number], signed) for number in kind.activations(op)}
     weight, own = find_dense_weight(op, state), type_in_range(op.result, signed)
     if None in types.values() or weight is None:

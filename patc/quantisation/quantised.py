@@ -55,10 +55,10 @@ class Quantised:
         """Refuse a target without kernels.
 
         Raises:
-            PatcError: it is that of a GPU.
+            PatcError: it is that of a GPU, and weights alone are integers.
         """
-        if target.algorithms == "gpu":
-            raise PatcError(f"expected the target of a CPU to quantise for, got '{target.name}'")
+        if target.algorithms == "gpu" and self.weights_only is not None:
+            raise PatcError(f"expected the target of a CPU for weights alone as integers, got '{target.name}'")
 
     def calibrate(self, infos: Sequence[TensorInfo]) -> Calibrate:
         """Return what says of a model with such inputs what becomes integers, see `PassState.calibrate`."""

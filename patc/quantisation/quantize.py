@@ -44,12 +44,12 @@ def quantize(
         inputs: what to calibrate with, of the shapes to compile for: a list has a sample each, anything else is a
             single one. A sample is a tensor or an array, or a tuple of them, one for each input. Some hundred samples
             that are like the inputs to come do. None where weights alone are integers, of a file that states all sizes.
-        target, threads, tune, report, save_ir: as for `patc.compile`. CPUs alone.
+        target, threads, tune, report, save_ir: as for `patc.compile`.
         ranges: "histogram" for the ranges with the least squared error, which cut off what is rare; "minmax" for those
             that all numbers fit.
         weights_only: 8 or 1, for layers that compute in f32 with weights of so many bits in memory, one scale a filter:
             fully connected and recurrent ones, whose time is that of reading weights where rows are few. A net is not
-            run: one sample of any numbers says the shapes.
+            run: one sample of any numbers says the shapes. On CPUs alone.
         keep: names of layers that stay in f32, or patterns of them as of file names, "layer4.*".
         least_snr: layers with weights that have a smaller signal-to-noise on integers by themselves, in dB, stay in
             f32. A remark says what each of them has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from patc.capabilities import CAPABILITIES
 from patc.runtime.expected import require
@@ -14,11 +15,28 @@ _HEADER_WORDS = 5
 _LARGEST_BOUND = 1 << 22
 _SOURCE_EXTENSION, _EXTENSION, _ENTRY_POINT, _EXECUTION_MODE, _CAPABILITY, _FUNCTION_END = 4, 10, 15, 16, 17, 56
 _COMPUTE, _LOCAL_SIZE = 5, 17
-_KEEP_NAN_MODE, _KEEP_NAN_CAPABILITY, _KEEP_NAN_EXTENSION = 4461, 4466, "SPV_KHR_float_controls"
+_KEEP_NAN, _ROUND_TO_NEAREST = (4461, 4466), (4462, 4467)  # execution modes, and the capabilities that they need
+_FLOAT_CONTROLS = "SPV_KHR_float_controls"
 _CAPABILITIES = {"Matrix": 0, "Shader": 1, **{item.name: item.number for item in CAPABILITIES.values()}}
 _STATEMENT = "patc_interface "
 
 _Instruction = tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class FloatControls:
+    """What a driver can promise of floats, if kernels ask for it.
+
+    Attributes:
+        keeps_nan: bits of those whose NaN and infinities are kept.
+        rounds: whether results of f32 are rounded to nearest.
+    """
+
+    keeps_nan: frozenset[int] = frozenset()
+    rounds: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.keeps_nan) or self.rounds
 
 
 def check_module(
@@ -55,24 +73,24 @@ def add_statement(data: bytes, statement: str) -> bytes:
     return _insert(data, _EXECUTION_MODE, _instruction(_SOURCE_EXTENSION, _words(_STATEMENT + statement)))
 
 
-def keep_nan(data: bytes, widths: Collection[int]) -> bytes:
-    """Return a module of one kernel that asks for NaN and infinities to be kept (SignedZeroInfNanPreserve).
+def ask_for(data: bytes, controls: FloatControls) -> bytes:
+    """Return a module of one kernel that asks for NaN and infinities to be kept (SignedZeroInfNanPreserve), and for
+    results to be rounded to nearest (RoundingModeRTE).
 
     Compiled code does not ask: a device whose driver cannot promise it would refuse the module.
-
-    Args:
-        widths: bits of the floats for which the driver can promise it.
     """
     found = list(_instructions(data))
     (kernel,) = (words[1] for code, words in found if code == _ENTRY_POINT)
     half = (_CAPABILITY, (_CAPABILITIES["Float16"],)) in found
-    asked = [bits for bits in (16, 32) if bits in widths and (bits == 32 or half)]
+    asked = [(_KEEP_NAN, bits) for bits in (16, 32) if bits in controls.keeps_nan and (bits == 32 or half)]
+    asked += [(_ROUND_TO_NEAREST, 32)] * controls.rounds
     if not asked:
         return data
-    modes = b"".join(_instruction(_EXECUTION_MODE, (kernel, _KEEP_NAN_MODE, bits)) for bits in asked)
-    capability = _instruction(_CAPABILITY, (_KEEP_NAN_CAPABILITY,))
-    extension = _instruction(_EXTENSION, _words(_KEEP_NAN_EXTENSION))
-    return _insert(_insert(data, _EXECUTION_MODE, modes), _CAPABILITY, capability + extension)
+    modes = b"".join(_instruction(_EXECUTION_MODE, (kernel, mode, bits)) for (mode, _), bits in asked)
+    needed = dict.fromkeys(capability for (_, capability), _ in asked)
+    capabilities = b"".join(_instruction(_CAPABILITY, (capability,)) for capability in needed)
+    extension = _instruction(_EXTENSION, _words(_FLOAT_CONTROLS))
+    return _insert(_insert(data, _EXECUTION_MODE, modes), _CAPABILITY, capabilities + extension)
 
 
 def _insert(data: bytes, code: int, instructions: bytes) -> bytes:

@@ -19,6 +19,7 @@ from patc.capabilities import CAPABILITIES
 from patc.diagnostics import PatcError, nearest
 from patc.locks import once
 from patc.runtime import vulkan_structures as vk
+from patc.runtime.spirv_module import FloatControls
 from patc.runtime.vulkan_features import DeviceFeatures
 
 API_VERSION = (1 << 22) | (1 << 12)  # 1.1
@@ -44,6 +45,7 @@ _KINDS = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
 _PREFERENCE = ("discrete GPU", "integrated GPU", "virtual GPU", "other", "CPU")
 DEVICE_LOST = -4
 FLOAT_CONTROLS = "VK_KHR_shader_float_controls"  # an extension
+_APART = (0, 1)  # ways in which rounding of f32 does not depend on that of other floats
 
 
 class VulkanError(PatcError):
@@ -122,8 +124,8 @@ class PhysicalDevice:
         capabilities: of SPIR-V, beside Shader, of those that patc knows.
         queue_family: the one to compute on; None where there is none.
         keeps_to_buffers: whether kernels can be kept from memory outside their buffers (robustBufferAccess).
-        keeps_nan: bits of the floats whose NaN and infinities kernels can be promised to keep
-            (VK_KHR_shader_float_controls): without, Vulkan lets a driver take it that there are none.
+        float_controls: what kernels can be promised (VK_KHR_shader_float_controls): without, Vulkan lets a driver take
+            it that there are no NaN and infinities, and round results either way.
         stamp_bits: that count in a time stamp of that family; 0 where there are none.
     """
 
@@ -136,7 +138,7 @@ class PhysicalDevice:
     capabilities: frozenset[str]
     queue_family: int | None
     keeps_to_buffers: bool
-    keeps_nan: frozenset[int]
+    float_controls: FloatControls
     stamp_bits: int
 
     @property
@@ -185,7 +187,7 @@ class Instance:
             self._capabilities(handle, extensions) if major_minor >= (1, 1) else frozenset(),
             family,
             self._keeps_to_buffers(handle),
-            self._keeps_nan(handle) if FLOAT_CONTROLS in extensions else frozenset(),
+            self._float_controls(handle) if FLOAT_CONTROLS in extensions else FloatControls(),
             0 if family is None else families[family].timestampValidBits,
         )
 
@@ -194,11 +196,14 @@ class Instance:
         self.api.vkGetPhysicalDeviceFeatures(handle, features)
         return bool(features[0])
 
-    def _keeps_nan(self, handle: int) -> frozenset[int]:
+    def _float_controls(self, handle: int) -> FloatControls:
         controls = vk.PhysicalDeviceFloatControlsProperties()
         properties = vk.PhysicalDeviceProperties2(pNext=ctypes.addressof(controls))
         self.api.vkGetPhysicalDeviceProperties2(handle, ctypes.byref(properties))
-        return frozenset(bits for bits in (16, 32) if getattr(controls, f"shaderSignedZeroInfNanPreserveFloat{bits}"))
+        kept = (bits for bits in (16, 32) if getattr(controls, f"shaderSignedZeroInfNanPreserveFloat{bits}"))
+        # Else floats of all sizes would have to be rounded so.
+        is_apart = controls.roundingModeIndependence in _APART
+        return FloatControls(frozenset(kept), bool(controls.shaderRoundingModeRTEFloat32) and is_apart)
 
     def _extensions(self, handle: int) -> frozenset[str]:
         found = self.api.enumerate("vkEnumerateDeviceExtensionProperties", vk.ExtensionProperties, handle, None)

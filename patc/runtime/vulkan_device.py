@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from patc.capabilities import CAPABILITIES
+from patc.capabilities import CAPABILITIES, DOT
 from patc.diagnostics import PatcError
 from patc.numerics import NUMERICS
 from patc.runtime import vulkan_structures as vk
-from patc.runtime.spirv_module import keep_nan
+from patc.runtime.spirv_module import ask_for
 from patc.runtime.vulkan import (
     DEVICE_LOST,
     FLOAT_CONTROLS,
@@ -54,9 +54,10 @@ class Device:
     def __init__(self, physical: PhysicalDevice, capabilities: Collection[str]) -> None:
         missing = sorted(set(capabilities) - {"Shader"} - physical.capabilities)
         if missing:
-            names = ", ".join(CAPABILITIES[name].feature for name in missing)
-            is_asked = any(CAPABILITIES[name].element in NUMERICS for name in missing)
-            hint = "compile with dtype f32, or " if is_asked else ""
+            names = ", ".join(dict.fromkeys(CAPABILITIES[name].feature for name in missing))
+            users = {CAPABILITIES[name].user for name in missing}
+            hint = "compile with dtype f32, or " if not users.isdisjoint(NUMERICS) else ""
+            hint += "compile for target spirv-vulkan, or " if DOT in users else ""
             raise PatcError(
                 f"expected a Vulkan device with {names}, as compiled for, got '{physical.name}' without: "
                 f"{hint}choose another device"
@@ -86,7 +87,7 @@ class Device:
         if physical.keeps_to_buffers:
             features.keep_to_buffers()  # kernels that were changed cannot leave their buffers
         extensions = sorted({item.device_extension for item in needed} - {""})
-        extensions += [FLOAT_CONTROLS] * bool(physical.keeps_nan)
+        extensions += [FLOAT_CONTROLS] * bool(physical.float_controls)
         names = (ctypes.c_char_p * len(extensions))(*(name.encode() for name in extensions))
         info = vk.DeviceCreateInfo(
             pNext=ctypes.addressof(features.first),
@@ -182,8 +183,9 @@ class Device:
         )
 
     def pipeline(self, code: bytes, entry: str, layout: int) -> int:
-        """Return the pipeline of an entry point of SPIR-V code, which keeps NaN where the device can promise it."""
-        code = keep_nan(code, self.physical.keeps_nan)
+        """Return the pipeline of an entry point of SPIR-V code, which keeps NaN and rounds to nearest where
+        the device can promise it."""
+        code = ask_for(code, self.physical.float_controls)
         words = ctypes.create_string_buffer(code, len(code))
         module = self.create(
             "vkCreateShaderModule",

@@ -187,6 +187,9 @@ PhysicalDeviceFeatures2 = _numbered("PhysicalDeviceFeatures2", 1000059000, [("fe
 PhysicalDeviceProperties2 = _numbered(
     "PhysicalDeviceProperties2", 1000059001, [("properties", c_uint64 * (PROPERTIES_BYTES // 8))]
 )
+PhysicalDeviceShaderIntegerDotProductFeatures = _numbered(
+    "PhysicalDeviceShaderIntegerDotProductFeatures", 1000280000, [("shaderIntegerDotProduct", c_uint32)]
+)
 PhysicalDeviceFloatControlsProperties = _numbered(
     "PhysicalDeviceFloatControlsProperties",
     1000197000,

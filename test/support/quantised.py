@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch_mlir import ir
 
+from patc.backends.registry import find_backend
+from patc.compiler import host_pipeline
 from patc.context import make_context
 from patc.dialects.schedules import Schedule
-from patc.execution import run_module
+from patc.execution import compile_module
 from patc.mlir_files import parse_module
 from patc.parameters import ParameterStore
 from patc.passes.base import PassState
 from patc.passes.ir.functions import defined_functions, top_level_ops
 from patc.passes.layers.registry import kind_of
-from patc.pipeline import Pipeline
+from patc.runtime.program import Program
 from patc.targets import get_target
 
 F32 = np.float32
@@ -282,27 +284,33 @@ def _convolve(x: np.ndarray, w: np.ndarray, stride: int, pad: int, dilation: int
     return np.concatenate(made, axis=1)
 
 
+Choose: TypeAlias = Callable[[Any, list[Schedule]], Schedule]
+
+
 def run_quantised(
-    net: QuantisedNet,
-    results: Sequence[Value],
-    target: str,
-    threads: int = 1,
-    choose: Callable[[Any, list[Schedule]], Schedule] | None = None,
+    net: QuantisedNet, results: Sequence[Value], target: str, threads: int = 1, choose: Choose | None = None
 ) -> list[np.ndarray]:
     """Return what the code of a net computes; `choose` draws from the candidates of each of its layers."""
+    program = compile_quantised(net, results, target, threads, choose)
+    return find_backend(program.backend).run(program, [value.array for value in net.inputs])
+
+
+def compile_quantised(
+    net: QuantisedNet, results: Sequence[Value], target: str, threads: int = 1, choose: Choose | None = None
+) -> Program:
+    """Return a net's program; see `run_quantised`."""
     context = make_context()
     module, _ = parse_module(net.text(*results), context)
     store = ParameterStore(dict(net.parameters))
     state, machine = PassState(store), get_target(target)
-    Pipeline.named("host", target=machine, threads=threads).until("schedule").run(module, state)
+    host_pipeline(machine, threads).until("schedule").run(module, state)
     if choose is not None:
         with context, ir.Location.unknown():
             for function in defined_functions(module):
                 for op in top_level_ops(function):
                     if "schedule" in op.attributes:
                         op.attributes["schedule"] = choose(op, _candidates(op, machine, state)).to_attr()
-    given = [value.array for value in net.inputs]
-    return run_module(module, store, given, target=target, threads=threads, stage="schedule")
+    return compile_module(module, store, target=target, threads=threads, stage="schedule")
 
 
 def _candidates(op: Any, machine: Any, state: PassState) -> list[Schedule]:
@@ -311,7 +319,7 @@ def _candidates(op: Any, machine: Any, state: PassState) -> list[Schedule]:
     return [item.schedule for algorithm in found for item in algorithm.candidates(op, machine, state, 1)]
 
 
-def drawn(choices: random.Random) -> Callable[[Any, list[Schedule]], Schedule]:
+def drawn(choices: random.Random) -> Choose:
     """Return a choice of any algorithm, and of any of its tiles."""
 
     def choose(op: Any, candidates: list[Schedule]) -> Schedule:

@@ -18,6 +18,7 @@ from patc.passes.ir import windows
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.kernels.gpu import pooling
 from patc.passes.kernels.gpu.kernel import LANES
+from patc.passes.kernels.gpu.layer import GpuLayer
 from patc.targets import Target
 
 
@@ -36,10 +37,18 @@ class GlobalPool(GpuAlgorithm):
         yield power_of_two("threads", schedule.threads, 1, MOST_THREADS)
 
     def emit(self, site: GpuSite) -> None:
-        layer = site.layer()
-        source, output = layer.source, layer.output
-        if not source.is_aligned and not source.layout.is_packed(source.height, source.width):
-            raise fail(site.op, f"a packed input, or rows of {LANES}-element vectors", site.op.input.type)
+        layer = self.whole_layer(site)
         scale = 1.0 / float(windows.average_divisors(site.op)[0, 0])
         emit = functools.partial(pooling.global_pool, layer=layer, scale=scale)
-        site.launch((1, output.channels, output.images), emit)
+        site.launch((1, layer.output.channels, layer.output.images), emit)
+
+    def whole_layer(self, site: GpuSite) -> GpuLayer:
+        """Return the layer.
+
+        Raises:
+            PatcError: there are other numbers between the rows of the input than its halo.
+        """
+        layer = site.layer()
+        if not layer.source.is_aligned and not layer.source.layout.is_packed(layer.source.height, layer.source.width):
+            raise fail(site.op, f"a packed input, or rows of {LANES}-element vectors", site.op.input.type)
+        return layer

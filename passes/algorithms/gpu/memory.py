@@ -9,11 +9,12 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
+from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.passes.base import PassState, fail
 from patc.passes.ir.arena import ALIGNMENT, Lifetime, WeightPool, describe_buffers, place, round_up
 from patc.passes.ir.constants import constant_name, read_constant
-from patc.passes.ir.elements import element_bytes, mlir_type
+from patc.passes.ir.elements import WORD, element_bytes, memory_shape, memory_type, mlir_type
 from patc.passes.ir.functions import RESHAPES, through_reshapes
 from patc.passes.ir.planes import as_planes
 from patc.passes.ir.records import read_record
@@ -133,7 +134,8 @@ class NetMemory:
         if value not in self._parts:
             return self._starts[value]
         part, plane = self._parts[value], Layout.of(value.type).plane
-        return self._starts[part.root] + part.channel * plane * element_bytes(value.type)
+        planes = part.channel if Quantisation.of(value.type) is None else part.channel // WORD
+        return self._starts[part.root] + planes * plane * element_bytes(value.type)
 
     def scratch(self, op: Any) -> int:
         """Return the first byte in the arena of what a layer has for itself; 0 where it needs nothing."""
@@ -148,11 +150,12 @@ class NetMemory:
         else:
             memory, start = Memory.WEIGHTS, self.constant(array, root, "").start
             self._weights.reserve(_overrun(root))
-        shape = tuple(value.type.shape)
+        shape = memory_shape(value.type)
         layout = Layout.of(value.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
         images, channels, height, width = as_planes(shape)
-        planes = self._parts[root].root.type.shape[1] if root in self._parts and root == value else channels
-        return GpuTensor(memory, start, value.type.element_type, images, channels, height, width, layout, planes)
+        planes = memory_shape(self._parts[root].root.type)[1] if root in self._parts and root == value else channels
+        size, quantisation = (images, channels, height, width), Quantisation.of(value.type)
+        return GpuTensor(memory, start, memory_type(value.type), *size, layout, planes, quantisation)
 
     def constant(self, array: np.ndarray, origin: ir.Value, role: str) -> GpuArray:
         """Return an array in the buffer of weights.
@@ -184,8 +187,9 @@ def _readers(value: ir.Value) -> list[tuple[ir.Operation, ir.Value]]:
 def _size(value: ir.Value) -> int:
     """Return the bytes of a tensor, its halo included."""
     type_ = value.type
-    planes = type_.shape[0] * type_.shape[1] * Layout.of(type_).plane if len(type_.shape) == 4 else 0
-    return element_bytes(type_) * (planes or int(np.prod(type_.shape, dtype=np.int64)))
+    shape = memory_shape(type_)
+    planes = shape[0] * shape[1] * Layout.of(type_).plane if len(shape) == 4 else 0
+    return element_bytes(type_) * (planes or int(np.prod(shape, dtype=np.int64)))
 
 
 def _overrun(value: ir.Value) -> int:
@@ -194,7 +198,7 @@ def _overrun(value: ir.Value) -> int:
     for user, read in _readers(value):
         if "schedule" not in user.attributes:
             continue
-        shape = read.type.shape
+        shape = memory_shape(read.type)
         layout = Layout.of(read.type) if len(shape) == 4 else Layout.packed(1, *shape[-1:] or (1,))
         rows = read_record(user, Schedule).rows
         window = Window.of(user.opview) if "strides" in user.attributes else Window((1, 1))

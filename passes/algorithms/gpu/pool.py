@@ -19,14 +19,14 @@ from patc.passes.cost.gpu_planes import plane_candidates
 from patc.passes.cost.models import cost_model
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.planes import is_global_pool
-from patc.passes.ir.windows import average_divisors
+from patc.passes.ir.windows import average_divisors, has_one_divisor
 from patc.passes.kernels.gpu import pooling
 from patc.passes.kernels.gpu.kernel import LANES, Memory
 from patc.passes.kernels.gpu.tensors import GpuTensor
 from patc.targets import Target
 
 
-class _Pool(GpuAlgorithm):
+class Pool(GpuAlgorithm):
     """The loops of maxima and means."""
 
     name = "pool"
@@ -43,14 +43,14 @@ class _Pool(GpuAlgorithm):
         site.launch(site.grid(layer.output.channels), emit)
 
 
-class MaxPool(_Pool):
+class MaxPool(Pool):
     """The maximum of a window."""
 
     def emit(self, site: GpuSite) -> None:
         self._emit(site, None)
 
 
-class AveragePool(_Pool):
+class AveragePool(Pool):
     """The mean of a window, whose divisor may depend on the place."""
 
     def applies(self, op: Any) -> bool:
@@ -58,8 +58,7 @@ class AveragePool(_Pool):
 
     def emit(self, site: GpuSite) -> None:
         divisors = average_divisors(site.op)
-        is_table = np.any(divisors != divisors[0, 0])
-        self._emit(site, _reciprocals(site, divisors) if is_table else 1.0 / float(divisors[0, 0]))
+        self._emit(site, 1.0 / float(divisors[0, 0]) if has_one_divisor(site.op) else _reciprocals(site, divisors))
 
 
 def _reciprocals(site: GpuSite, divisors: np.ndarray) -> GpuTensor:

@@ -15,11 +15,13 @@ from patc.passes.algorithms.gpu.launches import Emit, Grid, Launches
 from patc.passes.algorithms.gpu.memory import NetMemory
 from patc.passes.base import PassState, fail
 from patc.passes.formats.layer_weights import require_array
-from patc.passes.ir.elements import numpy_type
+from patc.passes.ir.elements import compute_type, numpy_type
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.gpu.kernel import LANES
 from patc.passes.kernels.gpu.layer import GpuArray, GpuEpilogue, GpuLayer
 from patc.passes.kernels.gpu.tensors import GpuTensor, has_vector_rows
+from patc.targets import Target
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class GpuSite:
         memory: where its tensors are.
         launches: those of the net, to which the layer's are added.
         plan: what the algorithm planned for the layer.
+        target: the machine.
     """
 
     op: Any
@@ -50,6 +53,7 @@ class GpuSite:
     memory: NetMemory
     launches: Launches
     plan: Plan
+    target: Target
 
     @property
     def state(self) -> PassState:
@@ -110,11 +114,11 @@ class GpuSite:
         op = self.op
         residual = self.memory.tensor(op.residual) if getattr(op, "residual", None) is not None else None
         bias: GpuArray | None = None
-        if getattr(op, "bias", None) is not None:
+        if getattr(op, "bias", None) is not None and not is_quantised(op):  # which begins with sums of its own
             bias = self.memory.constant(self.array("bias"), op.bias, "")
         activation, table = Activation.of(op), None
         if activation.arrays:
-            array = np.array(activation.arrays, numpy_type(op.result.type)).ravel()
+            array = np.array(activation.arrays, numpy_type(compute_type(op.result.type))).ravel()
             table = self.memory.constant(array, op.result, "activation")
         return GpuEpilogue(bias, residual, activation, table, Join.of(op))
 

@@ -16,14 +16,13 @@ from patc.passes.algorithms.host.dots import (
     dot_lanes,
     layer_of,
     own_constant,
-    padded_filters,
-    residual_factor,
     sums_and_factors,
 )
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
 from patc.passes.algorithms.limits import Limit, multiple_of
+from patc.passes.algorithms.quantised import padded_filters, residual_factor
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.core import CoreModel

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
-from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -27,12 +25,25 @@ from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import TiledConvolution, core_model, memory_bound, register_limit, tile_limits
 from patc.passes.algorithms.limits import Limit, block_of, multiple_of, power_of_two
+from patc.passes.algorithms.quantised import (
+    as_words,
+    first_sums,
+    has_whole_words,
+    is_depthwise,
+    own_role,
+    padded,
+    padded_filters,
+    residual_factor,
+    unit_of,
+    word_groups,
+    words_of,
+)
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import largest_sums, operand_factor, sum_factors
+from patc.passes.ir.quantised import largest_sums, sum_factors
 from patc.passes.kernels.dots import Dots, dots_of
 from patc.passes.kernels.host import dot_direct, dot_rows, filter_lanes
 from patc.passes.kernels.host.dense_direct import DenseWeights
@@ -59,16 +70,14 @@ class _Dots(HostAlgorithm):
     reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
-        groups = groups_of(op)
-        whole = not any(tensor.type.shape[1] // groups % WORD for tensor in (op.input, op.result))
-        return groups == 1 or whole or _is_depthwise(op)
+        return has_whole_words(op)
 
     def filter_blocks(self, op: Any, schedule: Schedule) -> int:
         return ceil_div(padded_filters(op), schedule.filters)
 
     def emit(self, site: HostSite) -> None:
         op, block = site.op, site.schedule.filters
-        filters, groups = padded_filters(op), _groups(op)
+        filters, groups = padded_filters(op), word_groups(op)
         words = padded(words_of(op, require_array(op, op.weight, "weight", site.state)), filters)
         products = Products.of(site.target, words, self._places(site, words.shape[1:]))
         kind = "words" if products.words is words else "small"
@@ -106,7 +115,7 @@ class DotDirect(_Dots):
     filters_are_lanes = False
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        groups, filters = _groups(op), padded_filters(op)
+        groups, filters = word_groups(op), padded_filters(op)
         weight, can_split = read_constant(op.weight, state), Layout.of(op.input.type).phases == op.strides[1]
         words = np.zeros((1, 1), np.int32) if weight is None else words_of(op, weight)
         products = Products.of(target, words, np.zeros(words.shape[1:], int) if can_split else None)
@@ -119,7 +128,7 @@ class DotDirect(_Dots):
         yield from candidates_of_blocks(self.name, layer, op.kernel_size, blocks, QuantisedLoops.most_taps)
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
-        filters, groups = padded_filters(op), _groups(op)
+        filters, groups = padded_filters(op), word_groups(op)
         yield block_of("filters", schedule.filters, filters, groups)
         yield multiple_of("filters", schedule.filters, unit_of(op), filters)
         yield dot_lanes(schedule, target)
@@ -145,16 +154,16 @@ class DotLanes(_Dots):
     def applies(self, op: Any) -> bool:
         if not super().applies(op) or math.prod(op.kernel_size) > MOST_TAPS:
             return False
-        fills_a_vector = padded_filters(op) // _groups(op) >= LEAST_LANES
+        fills_a_vector = padded_filters(op) // word_groups(op) >= LEAST_LANES
         return fills_a_vector and op.strides[1] % Layout.of(op.input.type).phases == 0
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         layer = layer_of(op, target, threads)
-        yield from candidates_of_vectors(self.name, layer, op.kernel_size, (padded_filters(op), _groups(op)))
+        yield from candidates_of_vectors(self.name, layer, op.kernel_size, (padded_filters(op), word_groups(op)))
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
         yield dot_lanes(schedule, target, 2)
-        yield from filter_limits(op, schedule, target, padded_filters(op), _groups(op))
+        yield from filter_limits(op, schedule, target, padded_filters(op), word_groups(op))
 
     def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         filter_lanes.FilterLanes.of(loops, weights).emit()
@@ -230,60 +239,8 @@ def layer_of(
         instructions: see `with_dots`.
     """
     cpu = with_dots(target, dots or dots_of(target), instructions)
-    words = 1 if _is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
+    words = 1 if is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
     return TiledConvolution.of(op, cpu, words, threads)
-
-
-def words_of(op: Any, weight: np.ndarray) -> np.ndarray:
-    """Return the weights of a layer as F x words x KH x KW of i32."""
-    return as_words(_in_words(weight) if _is_depthwise(op) else weight)
-
-
-def _is_depthwise(op: Any) -> bool:
-    """Whether each filter has one channel of its own, and four of them read one word."""
-    groups = groups_of(op)
-    return bool(groups > 1 and op.input.type.shape[1] == op.result.type.shape[1] == groups and groups % WORD == 0)
-
-
-def _groups(op: Any) -> int:
-    """Return the groups of filters that read words of their own."""
-    return ceil_div(groups_of(op), WORD) if _is_depthwise(op) else groups_of(op)
-
-
-def _in_words(weight: np.ndarray) -> np.ndarray:
-    """Return F x 1 x KH x KW weights of a depthwise convolution as F x 4 x ..., zeros for the other channels of the
-    word."""
-    words = np.zeros((len(weight), WORD, *weight.shape[2:]), weight.dtype)
-    filters = np.arange(len(weight))
-    words[filters, filters % WORD] = weight[:, 0]
-    return words
-
-
-def unit_of(op: Any) -> int:
-    """Return how many filters are stored together."""
-    return 1 if Quantisation.of(op.result.type) is None else WORD
-
-
-def padded_filters(op: Any) -> int:
-    """Return the filters that are computed: there may be some without weights, to fill words of the result."""
-    return ceil_div(op.result.type.shape[1], unit_of(op)) * unit_of(op)
-
-
-def padded(array: np.ndarray, size: int) -> np.ndarray:
-    """Return an array with zeros behind its first dimension."""
-    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
-
-
-def as_words(weight: np.ndarray) -> np.ndarray:
-    """Return F x C x ... weights of i8 as F x words x ... of i32: four neighbouring channels are one."""
-    channels = ceil_div(weight.shape[1], WORD) * WORD
-    fours = (
-        padded(weight.swapaxes(0, 1), channels)
-        .swapaxes(0, 1)
-        .reshape(len(weight), channels // WORD, WORD, *weight.shape[2:])
-    )
-    words: np.ndarray = np.ascontiguousarray(np.moveaxis(fours, 2, -1)).view("<i4")[..., 0]
-    return words
 
 
 def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) -> list[ir.Value]:
@@ -307,25 +264,8 @@ def are_small(site: HostSite) -> bool:
 
 
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:
-    """Return in memory what is made of a layer's weights, and of more than them: layers may share weights that have
-    inputs of different scales."""
-    return site.constant(array, site.op.weight, f"{role}.{hashlib.sha256(array.tobytes()).hexdigest()[:16]}")
-
-
-def residual_factor(op: Any) -> float:
-    """Return what a quantised residual is multiplied with; 0 where there is none."""
-    is_quantised = op.residual is not None and Quantisation.of(op.residual.type) is not None
-    return float(operand_factor(op, op.residual)) if is_quantised else 0.0
-
-
-def first_sums(op: Any, state: PassState) -> np.ndarray:
-    """Return what the sums of a layer begin with, F of i32: bias, less all weights times the zero point."""
-    given, weight = Quantisation.of(op.input.type), require_array(op, op.weight, "weight", state)
-    assert given is not None, "a layer with scales has a quantised input"
-    bias = 0 if op.bias is None else require_array(op, op.bias, "bias", state).astype(np.int64)
-    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
-    first: np.ndarray = (bias - given.zero_point * sums).astype(np.int32)
-    return first
+    """Return in memory what is made of a layer's weights, and of more than them."""
+    return site.constant(array, site.op.weight, own_role(role, array))
 
 
 class DotRows(HostAlgorithm):

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
-
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -18,9 +16,9 @@ from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_by
 from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.ir import windows
 from patc.passes.ir.planes import is_global_pool
 from patc.passes.ir.quantised import mean_factor
+from patc.passes.ir.windows import has_one_divisor
 from patc.passes.kernels.dots import dots_of
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops
@@ -91,12 +89,6 @@ class GlobalPoolWords(HostAlgorithm):
 
     def emit(self, site: HostSite) -> None:
         _emit_means(site, WordMeans.emit_planes)
-
-
-def has_one_divisor(op: Any) -> bool:
-    """Return whether an average pooling divides all sums by one number."""
-    divisors = windows.average_divisors(op)
-    return bool(np.all(divisors == divisors[0, 0]))
 
 
 def _emit_means(site: HostSite, write: Any) -> None:

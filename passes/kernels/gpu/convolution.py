@@ -76,13 +76,14 @@ class DenseArrays:
 
 # Returns the weight of an entry (or tap) for a filter of the block, as a vector of equal elements.
 Weight: TypeAlias = Callable[[int, int], ir.Value]
+MakeTile: TypeAlias = Callable[[Kernel, GpuLayer, Sequence[Tap]], "Tile"]
 
 
 def pattern_direct(k: Kernel, layer: GpuLayer, weights: SparseArrays) -> None:
     """Emit a sparse convolution."""
     library, block = weights.library, layer.schedule.filters
     places = [library.places(pattern) for pattern in range(len(library.masks))]
-    tile = _Tile(k, layer, sorted({tap for taps in places for tap in taps}))
+    tile = Tile(k, layer, sorted({tap for taps in places for tap in taps}))
     values, first_value = weights.values.vectors(k)
     index, first_index = weights.index.scalars(k)
     bounds, first_bound = weights.bounds.scalars(k)
@@ -111,11 +112,15 @@ def pattern_direct(k: Kernel, layer: GpuLayer, weights: SparseArrays) -> None:
     tile.finish(sums, channels)
 
 
-def dense_direct(k: Kernel, layer: GpuLayer, weights: DenseArrays) -> None:
-    """Emit a dense, grouped or depthwise convolution."""
+def dense_direct(k: Kernel, layer: GpuLayer, weights: DenseArrays, make: MakeTile | None = None) -> None:
+    """Emit a dense, grouped or depthwise convolution.
+
+    Args:
+        make: returns the tile of a thread, whose sums may be of other numbers than those of layers of floats.
+    """
     block = layer.schedule.filters
     own = tuple((0, dy, dx) for dy in range(layer.window.kernel[0]) for dx in range(layer.window.kernel[1]))
-    tile = _Tile(k, layer, own)
+    tile = (make or Tile)(k, layer, own)
     plane_size = tile.taps.view.plane
     values, first_value = weights.values.vectors(k)
     vectors = ceil_div(len(own) * block, LANES)
@@ -144,7 +149,7 @@ def dense_direct(k: Kernel, layer: GpuLayer, weights: DenseArrays) -> None:
     tile.finish(sums, targets, weights.filters if weights.filters % block else None)
 
 
-class _Tile:
+class Tile:
     """The outputs of one thread, and its part of their sums.
 
     Args:
@@ -167,7 +172,19 @@ class _Tile:
 
     def zeros(self) -> Vectors:
         """Return the sums of no products: filter by filter, row by row."""
-        return [self._k.splat(0.0, LANES)] * (self._schedule.rows * self._schedule.filters)
+        return [self.zero()] * (self._schedule.rows * self._schedule.filters)
+
+    def zero(self) -> ir.Value:
+        """Return the sum of no products."""
+        return self._k.splat(0.0, LANES)
+
+    def product(self, weight: ir.Value, vector: ir.Value, total: ir.Value) -> ir.Value:
+        """Return a sum with the products of a weight."""
+        return self._k.fma(weight, vector, total)
+
+    def ends(self) -> Ends:
+        """Return what becomes of the sums."""
+        return Ends(self._k, self._layer, self._place, self._layer.output.channels)
 
     def loop(
         self, lower: ir.Value, upper: ir.Value, sums: Vectors, body: Callable[[ir.Value, Vectors], Vectors]
@@ -189,7 +206,7 @@ class _Tile:
             vector = self.taps.read(planes[channel], row_read, dx)
             for (row, number), member in itertools.product(users, range(filters)):
                 place = member * rows + row
-                sums[place] = k.fma(weight(number, member), vector, sums[place])
+                sums[place] = self.product(weight(number, member), vector, sums[place])
         return sums
 
     def finish(self, sums: Vectors, channels: Sequence[Index], filters: int | None = None) -> None:
@@ -204,29 +221,28 @@ class _Tile:
         if self._schedule.sums > 1:
             self._share(sums)
             computes = k.both(computes, k.equal(self._part, 0))
-        ends = _Ends(k, self._layer, self._place)
+        ends = self.ends()
         count = k.number(filters) if filters is not None else None
 
-        def one_filter(member: int, channel: Index) -> None:
-            bias, values = ends.bias(channel), []
-            for row in range(rows):
-                value = self._total(sums, member * rows + row)
-                values.append(ends.finish(value, bias, channel, row))
-            self._output.store(self._place, channel, values)
+        def some_filters(first: int) -> None:
+            members = range(first, first + ends.group)
+            totals = [[self._total(sums, member * rows + row) for row in range(rows)] for member in members]
+            plane, values = ends.finish(totals, channels[first])
+            self._output.store(self._place, plane, values)
 
         def all_filters() -> None:
-            for member, channel in enumerate(channels):
-                if count is None or member == 0:
-                    one_filter(member, channel)
+            for first in range(0, len(channels), ends.group):
+                if count is None or first == 0:
+                    some_filters(first)
                 else:
-                    k.when(k.less(channel, count), functools.partial(one_filter, member, channel))
+                    k.when(k.less(channels[first], count), functools.partial(some_filters, first))
 
         k.when(computes, all_filters)
 
     def _share(self, sums: Vectors) -> None:
         """Put the sums of all parts into workgroup memory."""
         k, threads = self._k, self._schedule.threads
-        self._shared = k.shared(len(sums) * threads, k.vector_type())
+        self._shared = k.shared(len(sums) * threads, sums[0].type)
         for number, value in enumerate(sums):
             k.store_element(value, self._shared, k.add(k.thread(), number * threads))
         k.barrier()
@@ -241,28 +257,43 @@ class _Tile:
         return functools.reduce(k.plus, parts)
 
 
-class _Ends:
-    """Bias, residual and activation of the outputs of one thread."""
+class Ends:
+    """Bias, residual and activation of the outputs of one thread.
 
-    def __init__(self, k: Kernel, layer: GpuLayer, place: Place) -> None:
+    Args:
+        channels: of the result.
+
+    Attributes:
+        group: neighbouring filters that are stored together.
+    """
+
+    def __init__(self, k: Kernel, layer: GpuLayer, place: Place, channels: int) -> None:
         epilogue = layer.epilogue
+        self.group = 1
         self._k = k
         self._place = place
-        self._activation = GpuActivation(k, epilogue, layer.output.channels)
+        self._activation = GpuActivation(k, epilogue, channels)
         self._bias = epilogue.bias.scalars(k) if epilogue.bias is not None else None
         self._residual = View(k, epilogue.residual) if epilogue.residual is not None else None
 
-    def bias(self, channel: Index) -> ir.Value | None:
-        """Return the bias of a channel, if there is one."""
-        if self._bias is None:
-            return None
-        memory, first = self._bias
-        return self._k.load_scalar(memory, self._k.add(first, channel))
+    def finish(self, totals: Sequence[Vectors], channel: Index) -> tuple[Index, Vectors]:
+        """Return a plane of the result, and what is stored there of the sums of a group of filters, row by row.
 
-    def finish(self, value: ir.Value, bias: ir.Value | None, channel: Index, row: int) -> ir.Value:
-        """Return what is stored of a sum in one of the thread's rows."""
+        Args:
+            channel: of the first of them.
+        """
+        (rows,) = totals
+        return channel, self._finish_rows(rows, channel)
+
+    def _finish_rows(self, rows: Vectors, channel: Index) -> Vectors:
         k, place, residual = self._k, self._place, self._residual
-        if bias is not None:
-            value = k.plus(value, k.broadcast(bias, LANES))
-        joined = None if residual is None else residual.spread(place, channel, row)
-        return self._activation.of(value, channel, joined)
+        bias = None
+        if self._bias is not None:
+            memory, first = self._bias
+            bias = k.broadcast(k.load_scalar(memory, k.add(first, channel)), LANES)
+        values = []
+        for row, total in enumerate(rows):
+            value = total if bias is None else k.plus(total, bias)
+            joined = None if residual is None else residual.spread(place, channel, row)
+            values.append(self._activation.of(value, channel, joined))
+        return values

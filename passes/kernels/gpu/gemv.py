@@ -46,7 +46,8 @@ def _products(k: Kernel, layer: GpuLayer, weights: GpuArray) -> ir.Value:
         # What is behind the last feature may be anything: its weights are zero, but NaN would stay NaN.
         start = k.mul(position, LANES)
         scalars = [k.load_scalar(memory, k.add(row, k.add(start, lane))) for lane in range(LANES)]
-        return k.keep_first(k.compose(scalars), k.subtract(size, k.index(start)), 0.0)
+        vector = k.compose(scalars)
+        return k.keep_first(vector, k.subtract(size, k.index(start)), k.splat(0.0, LANES, vector.type.element_type))
 
     def step(position: ir.Value, sums: Vectors) -> Vectors:
         given = k.convert(features(position), k.accumulator)

@@ -95,8 +95,11 @@ class Kernel(Builder):
 
     def real(self, value: float) -> ir.Value:
         """Return an f32 argument that is `value` in the launch of this layer."""
-        bits = self.number(struct.unpack("<i", struct.pack("<f", value))[0])
-        return arith.BitcastOp(self.f32, arith.IndexCastOp(self.i32, bits).result).result
+        return arith.BitcastOp(self.f32, self.integer(struct.unpack("<i", struct.pack("<f", value))[0])).result
+
+    def integer(self, value: int) -> ir.Value:
+        """Return an i32 argument that is `value` in the launch of this layer."""
+        return arith.IndexCastOp(self.i32, self.number(value)).result
 
     def buffer(self, memory: Memory, type_: ir.Type) -> ir.Value:
         """Return the argument that is a buffer of elements of a type."""
@@ -157,8 +160,8 @@ class Kernel(Builder):
         type_ = ir.VectorType.get([len(scalars)], scalars[0].type)
         return vector.FromElementsOp(type_, list(scalars)).result
 
-    def keep_first(self, value: ir.Value, count: ir.Value, fill: float) -> ir.Value:
-        """Return a vector whose elements from `count` on are `fill`."""
+    def keep_first(self, value: ir.Value, count: ir.Value, fill: ir.Value) -> ir.Value:
+        """Return a vector whose elements from `count` on are those of `fill`."""
         numbers = ir.VectorType.get([LANES], self.i32)
         lanes = self._constant(
             "lanes",
@@ -172,7 +175,7 @@ class Kernel(Builder):
         )
         bound = vector.BroadcastOp(numbers, arith.IndexCastOp(self.i32, count).result).result
         inside = arith.CmpIOp(arith.CmpIPredicate.slt, lanes, bound).result
-        return arith.SelectOp(inside, value, self.splat(fill, LANES, value.type.element_type)).result
+        return arith.SelectOp(inside, value, fill).result
 
     def store_element(self, value: ir.Value, memory: ir.Value, address: Index) -> None:
         """Store what one index of a buffer stands for, a vector or a scalar."""

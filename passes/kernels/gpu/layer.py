@@ -56,14 +56,17 @@ class GpuActivation:
 
     def of(self, value: ir.Value, channel: Index, residual: ir.Value | None = None) -> ir.Value:
         """Return the activation of a vector, or of a scalar, in some channel, which a residual may join."""
-        k = self._k
-        arrays: Vectors = []
-        if self._table is not None:
-            memory, first = self._table
-            for number in range(len(self._activation.arrays)):
-                arrays.append(k.load_scalar(memory, k.add(k.add(first, channel), k.mul(self._channels, number))))
+        k, arrays = self._k, self.constants(channel)
         joined = None if residual is None else (residual, self._join)
         return finish(k, value, joined, lambda value: apply_activation(k, value, self._activation, arrays))
+
+    def constants(self, channel: Index) -> Vectors:
+        """Return the constants of a channel that are one number a channel."""
+        if self._table is None:
+            return []
+        k, (memory, first) = self._k, self._table
+        places = (k.mul(self._channels, number) for number in range(len(self._activation.arrays)))
+        return [k.load_scalar(memory, k.add(k.add(first, channel), place)) for place in places]
 
 
 class RowEpilogue:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from patc.dialects.attributes import Layout
+from patc.dialects.quantised import Quantisation
 from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index
 from patc.passes.kernels.gpu.kernel import LANES, Kernel, Memory
@@ -30,7 +31,10 @@ class GpuTensor:
 
     Attributes:
         start: its first byte there, a multiple of 64.
+        element: what lies in memory: words of i32 where it is quantised.
+        channels: planes of such elements; and so on.
         planes: from one image to the next: its channels, or those of the tensor that it lies in.
+        quantisation: what the bytes of words stand for; None for other elements.
     """
 
     memory: Memory
@@ -42,6 +46,7 @@ class GpuTensor:
     width: int
     layout: Layout
     planes: int
+    quantisation: Quantisation | None = None
 
     @property
     def is_aligned(self) -> bool:
@@ -143,11 +148,11 @@ class Output(View):
         self._rows = rows
         self._exact = tensor.height % rows == 0
         self._partial = tensor.width % LANES != 0
-        self._fill = fill_value(layout)
         self._vectors = k.number(tensor.vectors)
         self._height = k.number(tensor.height)
         self._width = k.number(tensor.width) if self._partial else None
         self._halo = tensor.is_aligned and tensor.has_halo
+        self._filler = self._fill_vector() if self._halo or self._partial else None
         if self._halo:
             row, vectors = layout.row // LANES, tensor.vectors
             left = layout.left // LANES
@@ -157,6 +162,14 @@ class Output(View):
             self._gap_size = k.number(row - vectors)
             self._above_size = k.number(self._above)
             self._below = k.number(self._above + (tensor.height - 1) * row + vectors)
+
+    def _fill_vector(self) -> ir.Value:
+        """Return what the halo holds; words are a number of the launch."""
+        k, tensor = self._k, self.tensor
+        value = fill_value(tensor.layout, tensor.quantisation)
+        if tensor.quantisation is None:
+            return k.splat(value, LANES, tensor.element)
+        return k.broadcast(k.integer(int(value)), LANES)
 
     def place(self, number: ir.Value, image: ir.Value) -> Place:
         """Return what the thread `number` of a plane computes; threads too many repeat the last one's work."""
@@ -196,7 +209,7 @@ class Output(View):
             columns = k.subtract(self._width, k.index(k.mul(place.vector, LANES)))
         if self.tensor.is_aligned:
             if columns is not None:
-                value = k.keep_first(value, columns, self._fill)
+                value = k.keep_first(value, columns, k.convert(self._filler, value.type.element_type))
             k.store_element(value, self.memory, address)
             return
         for lane in range(LANES):
@@ -227,10 +240,9 @@ class Output(View):
 
     def _fill_range(self, address: Index, lower: Index, upper: Index, step: Index) -> None:
         k = self._k
-        fill = k.splat(self._fill, LANES, self.tensor.element)
 
         def body(position: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            k.store_element(fill, self.memory, k.add(address, position))
+            k.store_element(self._filler, self.memory, k.add(address, position))
             return []
 
         k.loop(lower, upper, [], body, step)

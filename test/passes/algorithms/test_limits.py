@@ -29,6 +29,7 @@ from patc.parameters import ParameterStore
 from patc.passes.algorithms.base import Algorithm, require_limits
 from patc.passes.algorithms.limits import Limit, divisor_of, multiple_of, one_of, power_of_two
 from patc.passes.base import PassState
+from patc.passes.kernels.dots import dots_of
 from patc.passes.layers.image_runs import images_alone
 from patc.passes.layers.registry import kind_of, kinds
 from patc.pipeline import Pipeline
@@ -198,7 +199,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], str, str]] = {
         "elementwise",
     ),
     "shuffle": (of_torch(lambda: nn.PixelShuffle(2), 2, 12, 5, 21), "depth-to-space", ""),
-    "larger": (of_torch(lambda: nn.Upsample(scale_factor=2, mode="bilinear"), 2, 3, 5, 21), "resample", ""),
+    "larger": (of_torch(lambda: nn.Upsample(scale_factor=2, mode="bilinear"), 2, 3, 5, 21), "resample", "resample"),
     "steps": (of_torch(lambda: nn.LSTM(5, 21, bidirectional=True), 3, 5, 5), "recurrent", ""),
     "gates": (of_torch(lambda: nn.GRU(5, 21), 3, 5, 5), "recurrent", ""),
     "one row of bits": (of_bits(1, signs(1)), "gemv", ""),
@@ -269,6 +270,8 @@ QUANTISED: dict[str, tuple[tuple[int, ...], Quantised, str]] = {
     "others": ((2, 6, 9, 14), lambda net, x: [net.add(x, x, SCALE), net.enlarge(x, 2)], "words resample"),
 }
 ON_INTEGERS = [(name, algorithm) for name, (*_, found) in QUANTISED.items() for algorithm in found.split()]
+_OF_CPUS = "dot-lanes", "block-words", "window-words"
+ON_INTEGERS_OF_GPUS = [(name, algorithm) for name, algorithm in ON_INTEGERS if algorithm not in _OF_CPUS]
 
 
 def ways(op: Any, target: Target, state: PassState) -> Iterator[tuple[Algorithm[Any], list[Schedule]]]:
@@ -332,7 +335,8 @@ def edits(layer: Layer, algorithm: str, target: Target, choices: random.Random, 
 
 
 def test_all_algorithms_are_edited() -> None:
-    for drawn, given in ((ON_CPUS, "host"), (ON_INTEGERS, "quantised"), (ON_GPUS, "gpu")):
+    all_drawn = {"host": ON_CPUS, "quantised": ON_INTEGERS, "gpu": ON_GPUS, "quantised_gpu": ON_INTEGERS_OF_GPUS}
+    for given, drawn in all_drawn.items():
         names = {algorithm.name for kind in kinds() for algorithm in getattr(kind, given)}
         assert {algorithm for _, algorithm in drawn} == names
 
@@ -359,19 +363,20 @@ def test_layers_beyond_the_limits_are_refused(name: str, algorithm: str, seed: i
     assert REFUSED.fullmatch(str(caught.value))
 
 
-def quantised(name: str, algorithm: str, seed: int, *, within: bool) -> None:
+def quantised(name: str, algorithm: str, seed: int, target: Target = HOST, *, within: bool) -> None:
     """Compute a net of integers, or refuse it."""
     shape, make, _ = QUANTISED[name]
-    net, choices = QuantisedNet(signed=False), random.Random(f"{name} {algorithm} {seed}")
+    net, choices = QuantisedNet(dots_of(target).signed), random.Random(f"{name} {algorithm} {seed}")
     x = net.quantise(net.input(RNG(0).normal(size=shape)), Scale(0.03, 100))
     results = [net.dequantise(value) for value in make(net, x)]
-    state, threads = PassState(ParameterStore(dict(net.parameters))), choices.choice([1, 1, 2, 3])
-    draw = Edits(algorithm, HOST, state, choices, within)
+    is_gpu, state = target.algorithms == "gpu", PassState(ParameterStore(dict(net.parameters)))
+    threads = 1 if is_gpu else choices.choice([1, 1, 2, 3])
+    draw = Edits(algorithm, target, state, choices, within)
 
     def choose(op: Any, found: list[Schedule]) -> Schedule:
-        return draw(op, replace(found[0], threads=threads))
+        return draw(op, found[0] if is_gpu else replace(found[0], threads=threads))
 
-    for value, wanted in zip(run_quantised(net, results, "host", threads, choose), results, strict=True):
+    for value, wanted in zip(run_quantised(net, results, target.name, threads, choose), results, strict=True):
         np.testing.assert_array_equal(value, wanted.array)
     assert draw.count
 
@@ -387,6 +392,22 @@ def test_quantised_layers_within_the_limits_are_right(name: str, algorithm: str,
 def test_quantised_layers_beyond_the_limits_are_refused(name: str, algorithm: str, seed: int) -> None:
     with pytest.raises(PatcError) as caught:
         quantised(name, algorithm, seed, within=False)
+    assert REFUSED.fullmatch(str(caught.value))
+
+
+@needs_device
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "algorithm"), ON_INTEGERS_OF_GPUS)
+def test_quantised_layers_on_gpus_within_the_limits_are_right(name: str, algorithm: str, seed: int) -> None:
+    quantised(name, algorithm, seed, SPIRV_VULKAN, within=True)
+
+
+@needs_device
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "algorithm"), ON_INTEGERS_OF_GPUS)
+def test_quantised_layers_on_gpus_beyond_the_limits_are_refused(name: str, algorithm: str, seed: int) -> None:
+    with pytest.raises(PatcError) as caught:
+        quantised(name, algorithm, seed, SPIRV_VULKAN, within=False)
     assert REFUSED.fullmatch(str(caught.value))
 
 

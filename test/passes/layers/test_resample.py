@@ -10,6 +10,7 @@ import pytest
 import torch
 from compilers import check_compiled, compile_reference
 from emulated import compile_emulated, needs_arm
+from gpu import needs_device
 from helpers import layer_ops, raised_model
 from native import compile_native
 from torch import Tensor, nn
@@ -96,6 +97,18 @@ def test_reference() -> None:
 @needs_arm
 def test_aarch64() -> None:
     check(compile_emulated)
+
+
+@needs_device
+@pytest.mark.parametrize(("dtype", "bound"), [("f32", 1e-5), ("f16", 1e-2)])
+def test_vulkan(dtype: str, bound: float) -> None:
+    for model in (Sizes().eval(), Borders().eval()):
+        compiled = patc.compile(model, tuple(inputs()), target="spirv-vulkan", dtype=dtype)
+        names = [layer.op for layer in compiled.layers]
+        assert names.count("resample") >= 9 and "generic" not in names
+        x = inputs()[0]
+        for found, wanted in zip(compiled(x), model.double()(x.double()), strict=True):
+            assert (torch.as_tensor(found) - wanted).abs().max() <= bound * wanted.abs().max()
 
 
 def test_axis() -> None:

@@ -1,5 +1,6 @@
 // RUN: patc-opt --pattern-quantize=target=x86-64-v4 --split-input-file %s | filecheck %s
 // RUN: patc-opt --pattern-quantize=target=aarch64-linux --split-input-file %s | filecheck %s --check-prefix=ARM
+// RUN: patc-opt --pattern-quantize=target=spirv-vulkan --split-input-file %s | filecheck %s --check-prefix=ARM
 
 // Weights become integers with a scale for each filter, the bias one in units of the scales; arguments and results of
 // the function stay f32.

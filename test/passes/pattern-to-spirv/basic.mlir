@@ -115,3 +115,33 @@ module attributes {gpu.container_module} {
     }
   }
 }
+
+// -----
+
+// Dot products of words ask for two capabilities and an extension, which MLIR does not find out.
+
+// CHECK-LABEL: spirv.module @__spv__dot
+// CHECK-SAME:    requires #spirv.vce<v1.0, [{{.*}}Shader, DotProduct, DotProductInput4x8BitPacked], [{{.*}}SPV_KHR_integer_dot_product]>
+// CHECK:         spirv.SDot %{{.*}}, %{{.*}}, <PackedVectorFormat4x8Bit> : i32 -> i32
+// CHECK-NOT:     spirv.BitFieldUExtract
+module attributes {gpu.container_module} {
+  func.func @main(%arena: memref<1024xi8>) {
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %c256 = arith.constant 256 : index
+    %0 = memref.view %arena[%c0][%c256] : memref<1024xi8> to memref<?xi32>
+    gpu.launch_func @dot::@dot blocks in (%c1, %c1, %c1) threads in (%c1, %c1, %c1) args(%0 : memref<?xi32>)
+    return
+  }
+  gpu.module @dot {
+    gpu.func @dot(%x: memref<?xi32>) kernel attributes {known_block_size = array<i32: 1, 1, 1>} {
+      %c0 = arith.constant 0 : index
+      %c1 = arith.constant 1 : index
+      %a = memref.load %x[%c0] : memref<?xi32>
+      %b = memref.load %x[%c1] : memref<?xi32>
+      %made = spirv.SDot %a, %b, <PackedVectorFormat4x8Bit> : i32 -> i32
+      memref.store %made, %x[%c0] : memref<?xi32>
+      gpu.return
+    }
+  }
+}

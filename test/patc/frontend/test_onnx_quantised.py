@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gpu import needs_device
 from helpers import layer_ops
 from torch import nn
 
@@ -24,6 +25,7 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 helper, kinds = onnx.helper, onnx.TensorProto
 SHAPE = (1, 3, 12, 12)
+TARGETS = ("host", pytest.param("spirv-vulkan", marks=needs_device))
 
 
 class Net(nn.Module):
@@ -92,14 +94,15 @@ def run_onnx(path: Path, **inputs: np.ndarray) -> list[np.ndarray]:
     return list(session.run(None, inputs))
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("form", "per_channel", "signed"), [("QDQ", True, False), ("QDQ", False, True), ("QOperator", True, True)]
 )
 def test_nets_of_the_quantisation_tools(
-    exported: Path, form: str, per_channel: bool, signed: bool, tmp_path: Path
+    exported: Path, form: str, per_channel: bool, signed: bool, target: str, tmp_path: Path
 ) -> None:
     path = quantise(exported, tmp_path / "net.onnx", form, per_channel, signed)
-    compiled = patc.compile(path, target="host", threads=1)
+    compiled = patc.compile(path, target=target, threads=1)
     by_op = [(layer.op, layer.dtype) for layer in compiled.layers]
     computed = [
         dtype for op, dtype in by_op if op in ("conv2d", "linear", "add", "max_pool2d", "avg_pool2d", "resample")
@@ -142,7 +145,8 @@ def qdq(x: str, scale: str, zero: str, name: str) -> list[Any]:
     ]
 
 
-def test_rows_of_three_dimensions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_rows_of_three_dimensions(target: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     weight = generator.integers(-127, 128, (12, 9)).astype(np.int8)
     nodes = [
@@ -153,7 +157,7 @@ def test_rows_of_three_dimensions(tmp_path: Path) -> None:
     ]
     scales = (generator.random(9) * 0.01 + 0.001).astype(np.float32)
     path = save(nodes, kinds.FLOAT, [2, 5, 12], [2, 5, 9], tmp_path / "net.onnx", w=weight, ws=scales, **ENDS)
-    compiled = patc.compile(path, target="host", threads=1)
+    compiled = patc.compile(path, target=target, threads=1)
     assert [layer.dtype for layer in compiled.layers if layer.op == "linear"] == ["i8"]
     x = generator.normal(size=(2, 5, 12)).astype(np.float32)
     found = np.asarray(compiled(x))
@@ -164,7 +168,8 @@ def test_rows_of_three_dimensions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, (np.clip(np.rint(v) + 11, -128, 127) - 11).astype(np.float32) * ENDS["t"])
 
 
-def test_inputs_of_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_inputs_of_integers(target: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     weight = generator.integers(-127, 128, (8, 4, 3, 3)).astype(np.int8)
     nodes = [
@@ -174,7 +179,7 @@ def test_inputs_of_integers(tmp_path: Path) -> None:
     ]
     constants = {"w": weight, "ws": np.float32(0.007), "wz": np.int8(0), **ENDS}
     path = save(nodes, kinds.INT8, [1, 4, 8, 8], [1, 8, 4, 4], tmp_path / "net.onnx", **constants)
-    compiled = patc.compile(path, target="host", threads=1)
+    compiled = patc.compile(path, target=target, threads=1)
     x = generator.integers(-128, 128, (1, 4, 8, 8)).astype(np.int8)
     found, wanted = np.asarray(compiled(x)), run_onnx(path, x=x)[0]
     assert {layer.dtype for layer in compiled.layers if layer.weights} == {"i8"}
@@ -194,11 +199,10 @@ def test_weights_that_are_no_integers_stay(tmp_path: Path) -> None:
     assert np.mean(np.abs(np.asarray(compiled(x)) - wanted) > 1e-3) < 0.01
 
 
-@pytest.mark.parametrize("target", ["aarch64-linux", "spirv-vulkan"])
-def test_other_targets(exported: Path, target: str, tmp_path: Path) -> None:
-    """There are no kernels on integers with f16 and for GPUs: what they stand for is computed."""
+def test_half_precision(exported: Path, tmp_path: Path) -> None:
+    """There are no kernels on integers with f16: what they stand for is computed."""
     path = quantise(exported, tmp_path / "net.onnx", "QDQ", True, False)
-    compiled = patc.compile(path, target=target, dtype="f16" if target.startswith("aarch64") else "f32")
+    compiled = patc.compile(path, target="aarch64-linux", dtype="f16")
     assert "i8" not in {layer.dtype for layer in compiled.layers}
 
 
@@ -209,7 +213,8 @@ def test_operations_of_the_domain_that_are_not_known_are_listed(tmp_path: Path) 
         patc.compile(path)
 
 
-def test_integers_that_were_moved_are_read_as_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_integers_that_were_moved_are_read_as_integers(target: str, tmp_path: Path) -> None:
     """As files of operations on integers have them: parts of channels, and planes that become rows."""
     generator = np.random.default_rng(4)
     first, second = (generator.integers(-127, 128, (8, size, 3, 3)).astype(np.int8) for size in (4, 5))
@@ -225,7 +230,7 @@ def test_integers_that_were_moved_are_read_as_integers(tmp_path: Path) -> None:
     constants = {"ws": np.float32(0.007), "wz": np.int8(0), "parts": np.array([3, 5]), **ENDS}
     arrays = {"first": first, "second": second, "third": generator.integers(-127, 128, (32, 6)).astype(np.int8)}
     path = save(nodes, kinds.INT8, [1, 4, 4, 4], [1, 6], tmp_path / "net.onnx", **constants, **arrays)
-    compiled = patc.compile(path, target="host", threads=1)
+    compiled = patc.compile(path, target=target, threads=1)
     assert [layer.dtype for layer in compiled.layers if layer.weights] == ["i8"] * 3
     x = generator.integers(-128, 128, (1, 4, 4, 4)).astype(np.int8)
     np.testing.assert_array_equal(np.asarray(compiled(x)), run_onnx(path, x=x)[0])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu import needs_device
 from repository import ROOT
 from torch import nn
 
@@ -126,12 +127,15 @@ def convert(training: bool, x: torch.Tensor, **options: Any) -> Any:
     return convert_pt2e(prepared)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_nets_of_the_quantizer(training: bool, x: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    ("training", "target"),
+    [(False, "host"), (True, "host"), pytest.param(False, "spirv-vulkan", marks=needs_device)],
+)
+def test_nets_of_the_quantizer(training: bool, target: str, x: torch.Tensor) -> None:
     pytest.importorskip("torchao")
     x = torch.cat([x, -x])
     converted = convert(training, x)
-    compiled = patc.compile(converted, (x,), target="host", threads=1)
+    compiled = patc.compile(converted, (x,), target=target, threads=1)
     # All of it: sums and activations are within layers.
     assert {layer.dtype for layer in compiled.layers} == {"i8"}
     wanted = copy.deepcopy(converted)(x)

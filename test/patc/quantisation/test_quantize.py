@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpu import needs_device
 from torch import nn
 
 import patc
@@ -64,6 +65,17 @@ def test_results_are_near(model: nn.Module, samples: list[torch.Tensor], quantis
     )
 
 
+@needs_device
+@pytest.mark.parametrize("target", ["spirv-vulkan", "spirv-vulkan:dotprod"])
+def test_gpus_compute_the_same_bits(
+    model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel, target: str, tmp_path: Path
+) -> None:
+    patc.quantize(model, samples, target=target).save(tmp_path / "net.patc")
+    compiled = patc.load(tmp_path / "net.patc")
+    assert {layer.dtype for layer in compiled.layers} == {"i8"}
+    assert torch.equal(compiled(samples[0]), quantised(samples[0]))
+
+
 def test_saved_files_hold_a_byte_a_weight(
     model: nn.Module, samples: list[torch.Tensor], quantised: patc.CompiledModel, tmp_path: Path
 ) -> None:
@@ -114,7 +126,6 @@ def test_ranges_of_nothing_but_zeros() -> None:
             {"keep": ["stm"]},
             "expected names of layers to keep, got 'stm'; did you mean 'stem'",
         ),
-        (torch.zeros(1, 3, 16, 16), {"target": "spirv-vulkan"}, "expected the target of a CPU to quantise for"),
     ],
 )
 def test_what_is_refused(model: nn.Module, samples: object, options: dict[str, object], message: str) -> None:

@@ -188,7 +188,7 @@ def test_a_file_needs_no_sample(tmp_path: Path) -> None:
         ({"weights_only": 8, "ranges": "minmax"}, "only where activations are integers, too"),
         ({"weights_only": 8, "least_snr": 30.0}, "only where activations are integers, too"),
         ({"weights_only": 8, "keep": ["frist"]}, "expected names of layers to keep, got 'frist'; did you mean 'first'"),
-        ({"weights_only": 8, "target": "spirv-vulkan"}, "expected the target of a CPU to quantise for"),
+        ({"weights_only": 8, "target": "spirv-vulkan"}, "expected the target of a CPU for weights alone as integers"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:

@@ -28,7 +28,7 @@ from patc.passes import pattern_map_to_gpu
 from patc.runtime import artefact, vulkan, vulkan_device, vulkan_model
 from patc.runtime import vulkan_structures as vk
 from patc.runtime.gpu_code import GpuCode
-from patc.runtime.spirv_module import keep_nan
+from patc.runtime.spirv_module import FloatControls, ask_for
 from patc.runtime.vulkan_device import FROM, STORAGE, TO, Device
 from patc.runtime.vulkan_model import VulkanModel
 from patc.spirv_files import write_spirv
@@ -306,12 +306,17 @@ def in_a_fork(use: Callable[[], Any]) -> str:
 @needs_device
 @needs_validator
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-def test_kernels_ask_for_nan_to_be_kept(module: Small, x: torch.Tensor, dtype: str) -> None:
+def test_kernels_ask_for_nan_to_be_kept_and_for_rounding_to_nearest(module: Small, x: torch.Tensor, dtype: str) -> None:
     code = patc.compile(module, (x,), target="spirv-vulkan", dtype=dtype).code
-    asking = {name: keep_nan(data, {16, 32}) for name, data in code.modules.items()}
-    require_valid(replace(code, modules=asking))
-    assert all(len(asking[name]) > len(data) for name, data in code.modules.items())
-    assert {name: keep_nan(data, ()) for name, data in code.modules.items()} == code.modules
+    for controls in (
+        FloatControls(frozenset({16, 32})),
+        FloatControls(frozenset({32}), True),
+        FloatControls(rounds=True),
+    ):
+        asking = {name: ask_for(data, controls) for name, data in code.modules.items()}
+        require_valid(replace(code, modules=asking))
+        assert all(len(asking[name]) > len(data) for name, data in code.modules.items())
+    assert {name: ask_for(data, FloatControls()) for name, data in code.modules.items()} == code.modules
 
 
 # Errors of the device: one line, and the process goes on
@@ -358,6 +363,22 @@ def test_missing_features_are_named(module: Small, x: torch.Tensor, monkeypatch:
     assert str(caught.value) == (
         f"expected a Vulkan device with storageBuffer16BitAccess, as compiled for, got '{physical.name}' without: "
         "compile with dtype f32, or choose another device"
+    )
+
+
+@needs_device
+def test_devices_without_dot_products_are_named(
+    module: Small, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = patc.quantize(module, x, target="spirv-vulkan:dotprod")
+    physical = replace(vulkan.find_device(), capabilities=frozenset())
+    monkeypatch.setattr(vulkan_device, "_OPEN", {})
+    monkeypatch.setattr(vulkan_model, "find_device", lambda device: physical)
+    with pytest.raises(PatcError) as caught:
+        model(x)
+    assert str(caught.value) == (
+        f"expected a Vulkan device with shaderIntegerDotProduct, as compiled for, got '{physical.name}' without: "
+        "compile for target spirv-vulkan, or choose another device"
     )
 
 

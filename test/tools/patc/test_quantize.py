@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu import needs_device
 
 from patc.tools.patc import main
 
@@ -52,6 +53,16 @@ def test_samples(folder: Path, data: str, capsys: pytest.CaptureFixture[str]) ->
     assert main(quantize(folder, str(folder / data), "--limit", "2")) == 0
     assert "net.patc: 3 of 3 layers with weights on integers" in capsys.readouterr().out
     assert main(["run", str(output)]) == 0
+
+
+@needs_device
+def test_gpus(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = quantize(folder, str(folder / "samples.npz"), "--target", "spirv-vulkan")
+    assert main(command) == 0
+    assert "net.patc: 3 of 3 layers with weights on integers" in capsys.readouterr().out
+    output = str(folder / "net.patc")
+    assert main(["run", output]) == 0 and main(["report", output]) == 0
+    assert "dot-direct" in capsys.readouterr().out
 
 
 def test_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
