@@ -8,6 +8,7 @@ from typing import Any
 from torch_mlir import ir
 
 from patc.passes.generic.nests import Access, read_loops
+from patc.passes.ir.elements import memory_shape
 
 _FEW = 4  # rows, for which to write columns as rows costs more than it saves
 # Which of lhs, rhs and result a loop steps through: those around products, of rows, of columns, and of sums.
@@ -66,12 +67,14 @@ class Product:
 
     @staticmethod
     def of_linear(op: Any) -> Product:
-        """Return the product that a fully connected layer is, of an input and weights that are packed rows."""
-        (rows, depth), columns = op.input.type.shape, op.result.type.shape[1]
+        """Return the product that a fully connected layer is, of an input and weights that are packed rows, of words
+        where it is on integers."""
+        (rows, depth), (_, width) = memory_shape(op.input.type), memory_shape(op.result.type)
+        columns = op.result.type.shape[1]
         lhs, rhs, out = (Access(None, value, 0, ()) for value in (op.input, op.operands[1], op.result))
         return Product(
             *(lhs, rhs, out, ()),
-            rows=Turns(rows, depth, 0, columns),
+            rows=Turns(rows, depth, 0, width),
             columns=Turns(columns, 0, depth, 1),
             depth=Turns(depth, 1, 1, 0),
         )

@@ -11,6 +11,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from patc.dialects import pattern
+from patc.passes.algorithms.gpu.dots import DotGemm as GpuDotGemm
 from patc.passes.algorithms.gpu.dots import DotRows as GpuDotRows
 from patc.passes.algorithms.gpu.gemm import Gemm as GpuGemm
 from patc.passes.algorithms.gpu.gemv import Gemv as GpuGemv
@@ -98,7 +99,7 @@ class Linear(_Linear):
     sparse = pattern.SparseLinearOp
     raisers = (Raiser("linalg.matmul", products.raise_matmul),)
     quantised = (DotRows(),)
-    quantised_gpu = (GpuDotRows(),)
+    quantised_gpu = (GpuDotRows(), GpuDotGemm())
 
     def operands(self, op: Any) -> tuple[Operand, ...]:
         accesses = {"input": Access.PACKED, "weight": Access.WEIGHTS, **_EPILOGUE}

@@ -10,6 +10,8 @@ from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import MOST_THREADS, GpuAlgorithm, convolution_limits
+from patc.passes.algorithms.gpu.gemm import Gemm
+from patc.passes.algorithms.gpu.gemv import MOST_ROWS
 from patc.passes.algorithms.gpu.site import GpuSite
 from patc.passes.algorithms.limits import Limit, at_most, divisor_of, multiple_of, one_of, power_of_two
 from patc.passes.algorithms.quantised import (
@@ -31,14 +33,17 @@ from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_
 from patc.passes.cost.gpu_planes import shared_sum_candidate
 from patc.passes.cost.models import cost_model
 from patc.passes.formats.layer_weights import groups_of, require_array
+from patc.passes.generic.products import Product
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import sum_factors
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.dots import dots_of
 from patc.passes.kernels.gpu import convolution
+from patc.passes.kernels.gpu.dot_matmul import dot_matmul
 from patc.passes.kernels.gpu.dot_rows import dot_rows
 from patc.passes.kernels.gpu.dots import WordSums, WordTile
 from patc.passes.kernels.gpu.kernel import LANES
+from patc.passes.kernels.gpu.matmul import Tiling
 from patc.passes.kernels.gpu.weights import pack_features, pack_taps
 from patc.targets import Target
 
@@ -88,7 +93,7 @@ class DotRows(GpuAlgorithm):
     name = "dot-rows"
 
     def applies(self, op: Any) -> bool:
-        return op.residual is None and not Activation.of(op).arrays
+        return op.input.type.shape[0] <= MOST_ROWS and _ends_simply(op)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield shared_sum_candidate(op, self.name, WORD, cost_model(target))
@@ -109,6 +114,31 @@ class DotRows(GpuAlgorithm):
             start = first if len(packed) > most else None
             emit = functools.partial(dot_rows, layer=layer, weights=weights, words=words, first=start)
             site.launch((len(part), layer.source.channels, 1), emit)
+
+
+class DotGemm(Gemm):
+    """Fully connected layers of many rows: a workgroup computes a tile of the result."""
+
+    name = "dot-gemm"
+
+    def applies(self, op: Any) -> bool:
+        return super().applies(op) and _ends_simply(op)
+
+    def products(self, target: Target) -> float:
+        return dots_of(target).instructions
+
+    def emit(self, site: GpuSite) -> None:
+        op = site.op
+        rows = as_words(require_array(op, op.weight, "weight", site.state))
+        weights, product = site.memory.constant(rows, op.weight, "words"), Product.of_linear(op)
+        words, tiling, layer = word_sums(site, ceil_div(len(rows), WORD) * WORD), Tiling(site.schedule), site.layer()
+        emit = functools.partial(dot_matmul, layer=layer, product=product, tiling=tiling, weights=weights, words=words)
+        site.launch(tiling.groups(product), emit)
+
+
+def _ends_simply(op: Any) -> bool:
+    """Return whether sums need no more than an activation that is the same for all filters."""
+    return op.residual is None and not Activation.of(op).arrays
 
 
 def word_sums(site: GpuSite, filters: int) -> WordSums:

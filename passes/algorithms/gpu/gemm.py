@@ -36,10 +36,14 @@ class Gemm(GpuAlgorithm):
         tiling = Tiling.of(self.name, product)
         across, down, _ = tiling.groups(product)
         vectors = tiling.schedule.rows * tiling.schedule.columns // LANES
-        turn = model.turn_cycles(0, tiling.schedule.rows // LANES + 1, 2 * vectors)
+        turn = model.turn_cycles(0, tiling.schedule.rows // LANES + 1, (1.0 + self.products(target)) * vectors)
         total = across * down * tiling.schedule.threads
         cycles = model.layer_cycles(turn * product.depth.extent, vectors, total)
         yield Candidate(tiling.schedule, cycles, cycles, model.bound(total))
+
+    def products(self, target: Target) -> float:
+        """Return the instructions of a vector of products."""
+        return 1.0
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
         yield one_of("threads", schedule.threads, [*ACROSS])

@@ -28,11 +28,10 @@ def dot_rows(k: Kernel, layer: GpuLayer, weights: GpuArray, words: WordSums, fir
             many are zero.
         first: four filters that the launch starts with; None for a launch of all.
     """
-    k.is_exact = True
-    total = _products(k, layer, weights, words)
+    total, ends = _products(k, layer, weights, words), RowEnds(k, layer, words)
     row, number = k.group("y"), k.group("x")
     own = number if first is None else k.add(number, k.number(first))
-    k.when(k.equal(k.thread(), 0), lambda: _store(k, layer, words, total, (row, own)))
+    k.when(k.equal(k.thread(), 0), lambda: ends.store(total, row, own))
 
 
 def _products(k: Kernel, layer: GpuLayer, weights: GpuArray, words: WordSums) -> ir.Value:
@@ -61,25 +60,33 @@ def _products(k: Kernel, layer: GpuLayer, weights: GpuArray, words: WordSums) ->
     return sum_threads(k, k.compose([sum_lanes(k, value) for value in sums]), threads)
 
 
-def _store(k: Kernel, layer: GpuLayer, words: WordSums, total: ir.Value, place: tuple[ir.Value, Index]) -> None:
-    """Store the outputs of four filters: those of a row, and of a number."""
-    output, activation, (row, number) = layer.output, layer.epilogue.activation, place
-    target, start = k.elements(output.memory, output.start, output.element)
-    first, factors = (
-        k.load_scalar(memory, k.add(begin, number))
-        for memory, begin in (words.sums.vectors(k), words.factors.vectors(k))
-    )
-    value = k.times(k.convert(k.plus(total, first), k.f32), factors)
-    begin = k.add(start, k.mul(row, k.number(output.width)))
-    if output.quantisation is not None:
-        word = Packing(k, output.quantisation, activation).word(value)
-        k.store_element(word, target, k.add(begin, number))
-        return
-    count, value = k.number(output.width), apply_activation(k, value, activation)
+class RowEnds:
+    """What becomes of the sums of four filters in a row of the result: a word, or a float of each."""
 
-    def one_filter(member: int, filter_: Index) -> None:
-        k.store_element(k.extract(value, member), target, k.add(begin, filter_))
+    def __init__(self, k: Kernel, layer: GpuLayer, words: WordSums) -> None:
+        k.is_exact = True
+        output, self._activation = layer.output, layer.epilogue.activation
+        self._k = k
+        self._target, self._start = k.elements(output.memory, output.start, output.element)
+        self._sums, self._factors = words.sums.vectors(k), words.factors.vectors(k)
+        self._width = k.number(output.width)
+        quantisation = output.quantisation
+        self._packing = None if quantisation is None else Packing(k, quantisation, self._activation)
 
-    for member in range(WORD):
-        filter_ = k.add(k.mul(number, WORD), member)
-        k.when(k.less(filter_, count), functools.partial(one_filter, member, filter_))
+    def store(self, total: ir.Value, row: Index, number: Index) -> None:
+        """Store what becomes of a vector of sums, those of four filters of a number."""
+        k = self._k
+        first, factors = (k.load_scalar(memory, k.add(begin, number)) for memory, begin in (self._sums, self._factors))
+        value = k.times(k.convert(k.plus(total, first), k.f32), factors)
+        begin = k.add(self._start, k.mul(row, self._width))
+        if self._packing is not None:
+            k.store_element(self._packing.word(value), self._target, k.add(begin, number))
+            return
+        value = apply_activation(k, value, self._activation)
+
+        def one_filter(member: int, filter_: Index) -> None:
+            k.store_element(k.extract(value, member), self._target, k.add(begin, filter_))
+
+        for member in range(WORD):
+            filter_ = k.add(k.mul(number, WORD), member)
+            k.when(k.less(filter_, self._width), functools.partial(one_filter, member, filter_))

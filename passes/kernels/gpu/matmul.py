@@ -91,7 +91,7 @@ def multiply(k: Kernel, product: Product, tiling: Tiling, operands: Operands, en
     Args:
         ends: what becomes of the sums, in the type they are made in.
     """
-    _Writer(k, product, tiling, operands).write(ends)
+    Writer(k, product, tiling, operands).write(ends)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,18 @@ class _Side:
         return self.lines // LANES + 1
 
 
-class _Writer:
-    def __init__(self, k: Kernel, product: Product, tiling: Tiling, operands: Operands) -> None:
+class Writer:
+    """The loops of a product.
+
+    Args:
+        element: of the sums, and of factors in workgroup memory; that of the kernel's sums by default.
+    """
+
+    def __init__(
+        self, k: Kernel, product: Product, tiling: Tiling, operands: Operands, element: ir.Type | None = None
+    ) -> None:
         self._k, self._product, self._tiling = k, product, tiling
+        self._element = element or k.accumulator
         self._turns = k.digits(k.group("z"), [turns.extent for turns in product.outer])
         self._down, self._across = k.divide(k.thread(), tiling.across)
         row, column = k.mul(k.group("y"), tiling.rows), k.mul(k.group("x"), tiling.columns)
@@ -147,11 +156,12 @@ class _Writer:
 
     def _share(self, lines: int) -> ir.Value:
         k = self._k
-        return k.shared(_PIECE * (lines // LANES + 1), k.vector_type(k.accumulator))
+        return k.shared(_PIECE * (lines // LANES + 1), k.vector_type(self._element))
 
-    def write(self, ends: Ends | None) -> None:
+    def write(self, ends: Ends | None = None) -> None:
+        """Emit all loops; see `multiply`."""
         k, depth = self._k, self._product.depth.extent
-        zero = k.splat(0.0, LANES, k.accumulator)
+        zero = k.splat(0.0, LANES, self._element)
 
         def one_piece(first: ir.Value, sums: Vectors) -> Vectors:
             k.barrier()  # all have read the piece before
@@ -192,7 +202,7 @@ class _Writer:
             if is_partial:
                 value = arith.SelectOp(k.less(number, depth), value, k.scalar(0.0, value.type)).result
             scalars.append(value)
-        return k.convert(k.compose(scalars), k.accumulator)
+        return k.convert(k.compose(scalars), self._element)
 
     def _products(self, place: ir.Value, sums: Vectors) -> Vectors:
         """Add some products of a piece."""
@@ -211,21 +221,29 @@ class _Writer:
             for row in range(tiling.schedule.rows):
                 weight = k.broadcast(k.extract(left[row // LANES], row % LANES), LANES)
                 for v in range(vectors):
-                    sums[row * vectors + v] = k.fma(weight, right[v], sums[row * vectors + v])
+                    sums[row * vectors + v] = self.product(weight, right[v], sums[row * vectors + v])
         return sums
+
+    def product(self, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
+        """Return sums with products."""
+        return self._k.fma(left, right, total)
 
     def _store(self, sums: Vectors, ends: Ends | None) -> None:
         tiling = self._tiling
         vectors = tiling.schedule.columns // LANES
         for row, v in itertools.product(range(tiling.schedule.rows), range(vectors)):
-            self._store_vector(sums[row * vectors + v], row, v, ends)
+            self._store_vector(sums[row * vectors + v], *self.place(row, v), ends)
 
-    def _store_vector(self, value: ir.Value, row: int, vector: int, ends: Ends | None) -> None:
-        k, tiling, rows, columns = self._k, self._tiling, self._product.rows, self._product.columns
+    def place(self, row: int, vector: int) -> tuple[Index, Index]:
+        """Return the row of the result, and the first column, of a thread's row and vector."""
+        k, tiling = self._k, self._tiling
         number, lane = divmod(row, LANES)
         down = k.add(k.mul(k.add(self._down, number * tiling.down), LANES), lane)
-        own_row = k.add(self._lhs.line, down)
         first = k.add(self._rhs.line, k.mul(k.add(self._across, vector * tiling.across), LANES))
+        return k.add(self._lhs.line, down), first
+
+    def _store_vector(self, value: ir.Value, own_row: Index, first: Index, ends: Ends | None) -> None:
+        k, tiling, rows, columns = self._k, self._tiling, self._product.rows, self._product.columns
         start = k.mul(own_row, rows.out)
 
         def one_element(lane: int) -> None:
@@ -239,12 +257,12 @@ class _Writer:
 
         def row_elements() -> None:
             for lane in range(LANES):
-                _when(k, k.add(first, lane), columns, tiling.columns, functools.partial(one_element, lane))
+                when_inside(k, k.add(first, lane), columns, tiling.columns, functools.partial(one_element, lane))
 
-        _when(k, own_row, rows, tiling.rows, row_elements)
+        when_inside(k, own_row, rows, tiling.rows, row_elements)
 
 
-def _when(k: Kernel, line: Index, turns: Turns, lines: int, body: Callable[[], None]) -> None:
+def when_inside(k: Kernel, line: Index, turns: Turns, lines: int, body: Callable[[], None]) -> None:
     """Emit what happens to a line, if the matrix has it; a workgroup has `lines`."""
     if turns.extent % lines:
         k.when(k.less(line, turns.extent), body)

@@ -227,36 +227,48 @@ def integers(*shape: int, keep: float = 1.0) -> tuple[np.ndarray, np.ndarray, np
 
 
 SCALE = Scale(0.05, 9)
-QUANTISED: dict[str, tuple[tuple[int, ...], Quantised, str]] = {
+QUANTISED: dict[str, tuple[tuple[int, ...], Quantised, str, str]] = {
     "3x3": (
         (2, 32, 9, 14),
         lambda net, x: [net.conv(x, *integers(36, 32, 3, 3), SCALE, pad=1)],
         "dot-direct dot-lanes",
+        "dot-direct",
     ),
     "strides": (
         (1, 12, 9, 37),
         lambda net, x: [net.conv(x, *integers(18, 12, 3, 3), SCALE, pad=1, stride=2)],
         "dot-direct dot-lanes",
+        "dot-direct",
     ),
     "depthwise": (
         (1, 32, 9, 14),
         lambda net, x: [net.conv(x, *integers(32, 1, 3, 3), SCALE, pad=1, groups=32)],
+        "dot-direct",
         "dot-direct",
     ),
     "few weights": (
         (2, 34, 9, 14),
         lambda net, x: [net.conv(x, *integers(30, 34, 3, 3, keep=0.2), SCALE, pad=1)],
         "block-words",
+        "",
     ),
     "first": (
         (2, 3, 12, 17),
         lambda net, x: [net.conv(x, *integers(10, 3, 5, 5), SCALE, pad=2, stride=2)],
         "window-words",
+        "",
     ),
     "linear": (
         (3, 40, 1, 1),
         lambda net, x: [net.linear(net.flatten(x), *integers(22, 40), SCALE)],
         "dot-rows",
+        "dot-rows",
+    ),
+    "rows": (
+        (11, 40, 1, 1),
+        lambda net, x: [net.linear(net.flatten(x), *integers(22, 40), SCALE)],
+        "dot-rows",
+        "dot-gemm",
     ),
     "pools": (
         (2, 6, 9, 14),
@@ -266,12 +278,17 @@ QUANTISED: dict[str, tuple[tuple[int, ...], Quantised, str]] = {
             net.mean_pool(x, (9, 14), 1, SCALE),
         ],
         "pool global-pool",
+        "pool global-pool",
     ),
-    "others": ((2, 6, 9, 14), lambda net, x: [net.add(x, x, SCALE), net.enlarge(x, 2)], "words resample"),
+    "others": (
+        (2, 6, 9, 14),
+        lambda net, x: [net.add(x, x, SCALE), net.enlarge(x, 2)],
+        "words resample",
+        "words resample",
+    ),
 }
-ON_INTEGERS = [(name, algorithm) for name, (*_, found) in QUANTISED.items() for algorithm in found.split()]
-_OF_CPUS = "dot-lanes", "block-words", "window-words"
-ON_INTEGERS_OF_GPUS = [(name, algorithm) for name, algorithm in ON_INTEGERS if algorithm not in _OF_CPUS]
+ON_INTEGERS = [(name, algorithm) for name, (*_, found, _) in QUANTISED.items() for algorithm in found.split()]
+ON_INTEGERS_OF_GPUS = [(name, algorithm) for name, (*_, found) in QUANTISED.items() for algorithm in found.split()]
 
 
 def ways(op: Any, target: Target, state: PassState) -> Iterator[tuple[Algorithm[Any], list[Schedule]]]:
@@ -365,7 +382,7 @@ def test_layers_beyond_the_limits_are_refused(name: str, algorithm: str, seed: i
 
 def quantised(name: str, algorithm: str, seed: int, target: Target = HOST, *, within: bool) -> None:
     """Compute a net of integers, or refuse it."""
-    shape, make, _ = QUANTISED[name]
+    shape, make, *_ = QUANTISED[name]
     net, choices = QuantisedNet(dots_of(target).signed), random.Random(f"{name} {algorithm} {seed}")
     x = net.quantise(net.input(RNG(0).normal(size=shape)), Scale(0.03, 100))
     results = [net.dequantise(value) for value in make(net, x)]

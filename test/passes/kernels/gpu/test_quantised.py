@@ -50,7 +50,7 @@ def test_sums_and_changes_of_scale(channels: int) -> None:
 
 
 @pytest.mark.parametrize("target", [PLAIN, DOTS])
-@pytest.mark.parametrize("shape", [(1, 7, 2), (3, 16, 33), (5, 50, 64)])
+@pytest.mark.parametrize("shape", [(1, 7, 2), (3, 16, 33), (5, 50, 64), (9, 75, 33), (131, 24, 66)])
 def test_fully_connected_layers(shape: tuple[int, int, int], target: str) -> None:
     check(*rows(True, shape), 0, target)
 
