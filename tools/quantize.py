@@ -14,7 +14,7 @@ from patc.tools.samples import DATA_HELP, find_samples
 if TYPE_CHECKING:
     from patc.layers import LayerReport
 
-_EMITTED = ("patc", "so")
+_EMITTED = ("patc", "so", "spirv")
 _DESCRIPTION = """\
 Compile MODEL so that its layers compute on integers of eight bits, and write a file that `patc run`, `patc bench` and
 `patc.load` read. The net is run in f32 with samples of its inputs first: the ranges of its activations follow from
@@ -41,7 +41,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "-o", "--output", metavar="OUT", required=True, type=arguments.output_path, help="file or folder to write"
     )
     parser.add_argument(
-        "--emit", metavar="WHAT", default="patc", help="patc: a compiled file; so: a folder with a library for C (patc)"
+        "--emit",
+        metavar="WHAT",
+        default="patc",
+        help="patc: a compiled file; so: a folder with a library for C; spirv: one with modules for Vulkan (patc)",
     )
     group = parser.add_argument_group("quantisation")
     group.add_argument(
@@ -84,10 +87,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         PatcError: an argument is wrong, samples do not fit, or the model cannot be compiled or written.
     """
+    from patc.files import check_folder
     from patc.library import require_library
-    from patc.options import make_options
+    from patc.options import make_options, require_emits
     from patc.quantisation.quantised import Quantised
     from patc.quantisation.quantize import quantize_model
+    from patc.spirv_files import MANIFEST, WEIGHTS, write_spirv
     from patc.tools.compile import build_library, check_library_output, print_diagnostics
     from patc.tools.console import compilation_progress
 
@@ -96,15 +101,19 @@ def run(args: argparse.Namespace) -> int:
         raise PatcError(f"expected --limit of 1 or more, got {args.limit}")
     if args.emit not in _EMITTED:
         hint = nearest(args.emit, _EMITTED)
-        raise PatcError(f"expected --emit to be {' or '.join(_EMITTED)}, got '{args.emit}'{hint}")
+        raise PatcError(f"expected --emit to be {', '.join(_EMITTED[:-1])} or {_EMITTED[-1]}, got '{args.emit}'{hint}")
     if args.emit == "so":
         check_library_output(args, "embed")
+    elif args.emit == "spirv":
+        check_folder(args.output, [MANIFEST, WEIGHTS])
     else:
         arguments.check_output(args.output)
     arguments.check_not_input(args.output, args.model)
     options = make_options(args.target, args.threads, tune=args.tune)
     if args.emit == "so":
         require_library(options.target)
+    elif args.emit == "spirv":
+        require_emits(options.target, args.emit, "together with --emit spirv")
     if (args.calibrate is None) == (args.weights_only is None):
         raise PatcError(f"expected --calibrate or --weights-only, got {'both' if args.calibrate else 'neither'}")
     samples = (lambda infos: ()) if args.calibrate is None else find_samples(args.calibrate, args.limit)
@@ -123,10 +132,15 @@ def run(args: argparse.Namespace) -> int:
             print_diagnostics(library.diagnostics)
             _print_summary(args, library.program.layers, sum(file.stat().st_size for file in files))
         return 0
-    compiled.save(args.output)
+    size = None
+    if args.emit == "spirv":
+        size = sum(file.stat().st_size for file in write_spirv(compiled.program, args.output))
+    else:
+        compiled.save(args.output)
+        if os.path.isfile(args.output):
+            size = os.path.getsize(args.output)
     if not args.quiet:
         print_diagnostics(compiled.diagnostics)
-        size = os.path.getsize(args.output) if os.path.isfile(args.output) else None
         _print_summary(args, compiled.layers, size)
     return 0
 

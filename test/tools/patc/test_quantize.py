@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_gpus(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "dot-direct" in capsys.readouterr().out
 
 
+def test_modules_for_vulkan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, data, out = f"{folder / 'net.py'}:build", str(folder / "samples.npz"), str(folder / "modules")
+    command = ["quantize", model, "--calibrate", data, "-o", out, "--emit", "spirv"]
+    assert main(command) == 1
+    assert "expected" in capsys.readouterr().err
+    assert main([*command, "--target", "spirv-vulkan:dotprod"]) == 0
+    manifest = json.loads((folder / "modules" / "manifest.json").read_text())
+    assert manifest["features"] == ["shaderIntegerDotProduct"]
+    assert any("DotProduct" in kernel["capabilities"] for kernel in manifest["kernels"])
+
+
 def test_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = folder / "weights.patc"
     command = ["quantize", f"{folder / 'net.py'}:build", "--weights-only", "8", "-o", str(output), "--threads", "1"]
@@ -95,7 +107,7 @@ def test_a_library(folder: Path, how: list[str], capsys: pytest.CaptureFixture[s
     assert "of 3 layers with weights" in capsys.readouterr().out
     assert {path.suffix for path in output.iterdir()} == {".so", ".h"}
     assert main([*command, "--emit", "obj"]) == 1
-    assert "expected --emit to be patc or so, got 'obj'" in capsys.readouterr().err
+    assert "expected --emit to be patc, so or spirv, got 'obj'" in capsys.readouterr().err
 
 
 def test_samples_or_weights_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
