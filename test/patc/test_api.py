@@ -411,7 +411,7 @@ def test_uses_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch
         ({"threads": 1025}, "expected at most 1024 threads, got 1025"),
         ({"tune": "fast"}, "expected tune to be one of off, cost, measure, got 'fast'"),
         ({"tune": "measure", "target": "x86-64-v3"}, "expected target 'host' together with tune 'measure', got 'x86-64-v3'"),
-        ({"target": "x86-64-v5"}, "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86-64-v5'; did you mean 'x86-64-v4'?"),
+        ({"target": "x86-64-v5"}, "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, spirv-vulkan:dotprod, got 'x86-64-v5'; did you mean 'x86-64-v4'?"),
         ({"target": "spirv-vulkan", "threads": 2}, "expected no threads together with target 'spirv-vulkan', got 2"),
         ({"target": "spirv-vulkan", "tune": "measure"}, "expected target 'host' together with tune 'measure', got 'spirv-vulkan'"),
         ({"target": replace(TARGETS["x86-64-v3"], cpu="zen9")}, "target 'x86-64-v3' expected a CPU and features that LLVM knows, got 'zen9'"),

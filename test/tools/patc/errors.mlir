@@ -12,9 +12,9 @@
 // RUN: not patc fly 2>&1 | filecheck %s --check-prefix=COMMAND
 
 // MAIN: patc: error: {{.*}}errors.mlir: expected a function @main with a body, got none
-// TARGET: patc: error: expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86'
+// TARGET: patc: error: expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, spirv-vulkan:dotprod, got 'x86'
 // THREADS: patc: error: expected no threads together with target 'spirv-vulkan', got 2
-// SPIRV: patc: error: expected a target of spirv-vulkan together with --emit spirv, got 'host'
+// SPIRV: patc: error: expected a target of spirv-vulkan, spirv-vulkan:dotprod together with --emit spirv, got 'host'
 // FOLDER: patc: error: {{.*}}errors.mlir: expected a folder
 // ITSELF: patc: error: {{.*}}errors.mlir: expected another file than the model's own, got the same
 // STAGE: patc: error: expected a stage, one of linalg, promote, fold-batch-norm, raise, {{.*}}, got 'nowhere'

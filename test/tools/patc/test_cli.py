@@ -142,7 +142,7 @@ def test_emits_the_ir_of_a_stage(capsys: pytest.CaptureFixture[str], folder: Pat
 
 def test_says_which_formats_go_with_which_targets(capsys: pytest.CaptureFixture[str]) -> None:
     found = fail(capsys, "compile", "resnet18", "-o", "out", "--emit", "spirv")
-    assert found == "expected a target of spirv-vulkan together with --emit spirv, got 'host'"
+    assert found == "expected a target of spirv-vulkan, spirv-vulkan:dotprod together with --emit spirv, got 'host'"
     found = fail(capsys, "compile", "resnet18", "-o", "out", "--target", "spirv-vulkan", "--emit", "so")
     known = "host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android"
     assert found == f"expected a target of {known} together with --emit so, got 'spirv-vulkan'"
@@ -205,7 +205,7 @@ def test_aarch64_models_are_saved_and_not_run_here(
         ("compile scorer.pt2 -o none/x", "none/x: expected a file in a folder that exists"),
         ("compile scorer.pt2 -o .", r"\.: expected a file to write, got a folder"),
         ("compile scorer.pt2 -o x.npy/x", "x.npy/x: expected a file in a folder that exists"),
-        ("compile scorer.pt2 -o x --target x86", "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, got 'x86'"),
+        ("compile scorer.pt2 -o x --target x86", "expected a target of host, x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android, spirv-vulkan, spirv-vulkan:dotprod, got 'x86'"),
         ("compile scorer.pt2 -o x --target aarch64-linux --cpu cortex-a75", "expected a CPU of cortex-a53, .*, got 'cortex-a75'; did you mean 'cortex-a7"),
         ("compile scorer.pt2 -o x --target aarch64-linux:a76", "expected a CPU of cortex-a53, .*, got 'a76'"),
         ("compile scorer.pt2 -o x --cpu cortex-a76", "expected a target of x86-64-v3, x86-64-v4, aarch64-linux, aarch64-android together with a CPU, got 'host'"),
