@@ -417,7 +417,8 @@ class Layout:
     (y, x) lies in sub-row `(x + left) % phases` at `(x + left) // phases`. With `phases` 1 a tap of a
     convolution is a constant offset; with `phases` 2 so is a tap of a convolution of stride 2. The right halo of
     a row may be the left halo of the next one. `fill` is what the halo holds: "zero", or "lowest" (minus infinity)
-    for max pooling. `Layout.packed` is the row-major order of torch and numpy.
+    for max pooling. Behind the right halo a row of two phases holds anything. `Layout.packed` is the row-major order of
+    torch and numpy.
     """
 
     top: int = 0

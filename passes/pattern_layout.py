@@ -199,7 +199,10 @@ def _choose_layout(tensor: ir.RankedTensorType, uses: list[_Use], requests: list
     needs_zeros = any(use.access is Access.PLANES for use in uses)
     if not requests or (needs_zeros and requests[0].layout.fill != "zero"):
         return _flexible_layout(tensor, uses, target)
-    return requests[0].layout
+    layout = requests[0].layout
+    if needs_zeros and layout.phases > 1:  # to the end of each row, which producers leave as it is else
+        return replace(layout, right=layout.pitch - layout.left - tensor.shape[3])
+    return layout
 
 
 def _like_input(value: ir.Value, wanted: Layout) -> Layout:

@@ -125,15 +125,21 @@ class Rows:
             b.store_masked(half, memory, self.base, start + place, valid)
 
     def fill_sides(self, row: int, end: int, lanes: int) -> None:
-        """Fill the halo left of column 0 and from column `end` on; columns are counted from the plane's first one."""
+        """Fill the halo left of column 0 and from column `end` on; columns are counted from the plane's first one.
+
+        With one phase all of a row is filled, as its lines are then written as a whole, which is faster. With two
+        phases that takes up to twice as long on a Zen 5 (24 to 144 channels at 56x56: 209 us, 112 without): of these
+        only what layers ask for is filled.
+        """
         b, memory, layout = self.b, self.tensor.memory, self.tensor.layout
         end += layout.left
+        halo = layout.left + self.tensor.width + layout.right if layout.phases > 1 else layout.row
         for phase in range(layout.phases):
             start = self._start(row) + phase * layout.row
             first = ceil_div(layout.left - phase, layout.phases)
-            last = min(layout.row, ceil_div(end - phase, layout.phases))
+            last, stop = (min(layout.row, ceil_div(place - phase, layout.phases)) for place in (end, halo))
             b.fill(self.tensor.fill, memory, self.base, start, start + max(first, 0), lanes)
-            b.fill(self.tensor.fill, memory, self.base, start + last, start + layout.row, lanes)
+            b.fill(self.tensor.fill, memory, self.base, start + last, start + stop, lanes)
 
     def _start(self, row: int) -> int:
         """Return where a row starts, with its halo."""

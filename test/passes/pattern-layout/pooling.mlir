@@ -93,3 +93,22 @@ func.func @global_pool_beside_a_max_pool(%x: tensor<1x2x8x8xf32>) -> (tensor<1x2
     : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
   return %max, %mean : tensor<1x2x8x8xf32>, tensor<1x2x1x1xf32>
 }
+
+// -----
+
+// Of rows of two phases only the halo is filled: here it is all that is left of a row.
+
+// CHECK-LABEL: func.func @global_pool_beside_a_stride
+// CHECK:         "pattern.activate"
+// CHECK-SAME:      halo = array<i64: 1, 1, 1, 7>, phases = 2 : i64, {{.*}} row = 8
+func.func @global_pool_beside_a_stride(%x: tensor<1x2x8x8xf32>, %w: tensor<2x2x3x3xf32>)
+    -> (tensor<1x2x4x4xf32>, tensor<1x2x1x1xf32>) {
+  %y = "pattern.activate"(%x) {activation = "relu"} : (tensor<1x2x8x8xf32>) -> tensor<1x2x8x8xf32>
+  %a = "pattern.conv2d"(%y, %w) {activation = "none", dilations = array<i64: 1, 1>, groups = 1 : i64,
+    operandSegmentSizes = array<i32: 1, 1, 0, 0>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>}
+    : (tensor<1x2x8x8xf32>, tensor<2x2x3x3xf32>) -> tensor<1x2x4x4xf32>
+  %mean = "pattern.avg_pool2d"(%y) {count_include_pad = false, dilations = array<i64: 1, 1>,
+    kernel = array<i64: 8, 8>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 1, 1>}
+    : (tensor<1x2x8x8xf32>) -> tensor<1x2x1x1xf32>
+  return %a, %mean : tensor<1x2x4x4xf32>, tensor<1x2x1x1xf32>
+}
