@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from patc.dialects.attributes import Activation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
@@ -34,6 +36,7 @@ from patc.passes.cost.gpu_planes import shared_sum_candidate
 from patc.passes.cost.models import cost_model
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.generic.products import Product
+from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import sum_factors
 from patc.passes.ir.windows import Window
@@ -46,6 +49,8 @@ from patc.passes.kernels.gpu.kernel import LANES
 from patc.passes.kernels.gpu.matmul import Tiling
 from patc.passes.kernels.gpu.weights import pack_features, pack_taps
 from patc.targets import Target
+
+_PRUNED = 0.5  # of the weights: fewer become zero by rounding alone
 
 
 class DotDirect(GpuAlgorithm):
@@ -75,6 +80,9 @@ class DotDirect(GpuAlgorithm):
         yield at_most("sums", schedule.sums, _channels(op))
         yield from convolution_limits(schedule, target)
 
+    def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
+        return _unused_zeros(op, target, state)
+
     def emit(self, site: GpuSite) -> None:
         op, block = site.op, site.schedule.filters
         filters = ceil_div(padded_filters(op), block) * block
@@ -102,6 +110,9 @@ class DotRows(GpuAlgorithm):
         yield one_of("filters", schedule.filters, [WORD])
         yield power_of_two("threads", schedule.threads, 1, MOST_THREADS)
 
+    def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
+        return _unused_zeros(op, target, state)
+
     def emit(self, site: GpuSite) -> None:
         op, layer = site.op, site.layer()
         packed = pack_features(as_words(require_array(op, op.weight, "weight", site.state)), WORD)
@@ -124,6 +135,9 @@ class DotGemm(Gemm):
     def applies(self, op: Any) -> bool:
         return super().applies(op) and _ends_simply(op)
 
+    def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
+        return _unused_zeros(op, target, state)
+
     def products(self, target: Target) -> float:
         return dots_of(target).instructions
 
@@ -134,6 +148,13 @@ class DotGemm(Gemm):
         words, tiling, layer = word_sums(site, ceil_div(len(rows), WORD) * WORD), Tiling(site.schedule), site.layer()
         emit = functools.partial(dot_matmul, layer=layer, product=product, tiling=tiling, weights=weights, words=words)
         site.launch(tiling.groups(product), emit)
+
+
+def _unused_zeros(op: Any, target: Target, state: PassState) -> str:
+    """Return what reports say of weights that are pruned."""
+    weight = read_constant(op.weight, state)
+    is_pruned = weight is not None and np.mean(weight == 0) >= _PRUNED
+    return f"{target.name} has no loops on integers that leave them out" if is_pruned else ""
 
 
 def _ends_simply(op: Any) -> bool:

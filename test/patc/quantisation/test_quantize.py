@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_gpus_compute_the_same_bits(
     compiled = patc.load(tmp_path / "net.patc")
     assert {layer.dtype for layer in compiled.layers} == {"i8"}
     assert torch.equal(compiled(samples[0]), quantised(samples[0]))
+
+
+def test_gpus_say_of_pruned_layers_that_they_are_dense(model: nn.Module, samples: list[torch.Tensor]) -> None:
+    pruned = copy.deepcopy(model)
+    pruned.first.weight.data[:, ::2] = 0
+    pruned.first.weight.data[::2, :, 0] = 0
+    said = [str(item) for item in patc.quantize(pruned, samples, target="spirv-vulkan").diagnostics]
+    words = "its zeros are not used: spirv-vulkan has no loops on integers that leave them out"
+    assert [words in each for each in said if each.startswith("first ")].count(True) == 1
+    assert sum(words in each for each in said) == 1
 
 
 def test_saved_files_hold_a_byte_a_weight(
