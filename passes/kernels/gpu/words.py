@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math
 
@@ -111,7 +112,7 @@ class Steps:
     def __init__(self, k: Kernel, quantisation: Quantisation, table: GpuArray) -> None:
         self._k = k
         self._table, self._first = table.scalars(k)
-        self._inverse = k.real(1.0 / quantisation.scale)
+        self._inverse = k.real(min(1.0 / quantisation.scale, float(np.finfo(np.float32).max)))
         lowest = quantisation.lowest - quantisation.zero_point
         self._low, self._high = (k.real(float(end)) for end in (lowest, lowest + 255))
         self._zero = k.integer(quantisation.zero_point)
@@ -119,7 +120,7 @@ class Steps:
     def integer(self, value: ir.Value) -> ir.Value:
         """Return the integers of a vector, with their zero point."""
         k = self._k
-        low = k.convert(self._low, k.i32)
+        low, high = (k.convert(end, k.i32) for end in (self._low, self._high))
         near = round_between(k, k.times(value, _like(k, self._inverse, value)), self._low, self._high)
         places = k.minus(near, _like(k, low, near))
         starts, ends = (
@@ -129,11 +130,8 @@ class Steps:
         is_more = arith.CmpFOp(arith.CmpFPredicate.OGE, value, ends).result
         is_less = arith.CmpFOp(arith.CmpFPredicate.OLT, value, starts).result
         moved = k.minus(arith.SelectOp(is_more, one, none).result, arith.SelectOp(is_less, one, none).result)
-        limited = k.at_most(k.at_least(k.plus(near, moved), _like(k, low, near)), _like(k, self._last(low), near))
+        limited = k.at_most(k.at_least(k.plus(near, moved), _like(k, low, near)), _like(k, high, near))
         return k.plus(limited, _like(k, self._zero, near))
-
-    def _last(self, low: ir.Value) -> ir.Value:
-        return self._k.plus(low, self._k.scalar(255, self._k.i32))
 
     def _at(self, place: ir.Value, more: int) -> ir.Value:
         """Return where the integer of a place begins, or that of the next one; a place that NaN gave is none."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patc.dialects.quantised import Quantisation
-from patc.passes.ir.quantised import IntegerWeights, Known, multiples
+from patc.passes.ir.quantised import IntegerWeights, Known, first_numbers, multiples
 
 GIVEN = Quantisation(0.05, 128, False)
 
@@ -59,3 +59,14 @@ def test_other_weights_are_no_multiples() -> None:
     assert np.isnan(found).tolist() == [True, False, *[True] * 6]
     made = IntegerWeights.of(weight, None, GIVEN, Known(found))
     assert np.abs(made.weight[0]).max() == 127 and abs(made.weight[1] * made.scales[1] - weight[1]).max() < 1e-6
+
+
+def test_first_numbers_are_where_rounded_quotients_become_another_integer() -> None:
+    generator = np.random.default_rng(0)
+    scales = np.concatenate([np.exp(generator.uniform(-27, 5, 300)), 2.0 ** np.arange(-40, 8)]).astype(np.float32)
+    for scale, zero in zip(scales, generator.integers(-128, 128, len(scales)), strict=True):
+        found = first_numbers(Quantisation(float(scale), int(zero), True))
+        assert len(found) == 257 and found[0] == -np.inf and found[-1] == np.inf
+        numbers, integers = found[1:-1], np.arange(1, 256) - 128 - zero
+        before = np.nextafter(numbers, np.float32(-np.inf))
+        assert (np.rint(numbers / scale) == integers).all() and (np.rint(before / scale) == integers - 1).all()
