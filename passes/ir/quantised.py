@@ -163,10 +163,21 @@ class IntegerWeights:
         return IntegerWeights(integers.reshape(weight.shape), scales, offset)
 
 
-def largest_sums(weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """Return what the sum of each filter of F x ... integers, and its bias, stays within for any input: F of f64."""
-    sums: np.ndarray = 255.0 * np.abs(weight.reshape(len(weight), -1).astype(np.float64)).sum(axis=1)
-    return sums if bias is None else sums + np.abs(bias.astype(np.float64))
+def largest_sums(weight: np.ndarray, bias: np.ndarray | None, given: Quantisation | None = None) -> np.ndarray:
+    """Return what the sum of each filter of F x ... integers, and its bias, stays within: F of f64.
+
+    Args:
+        given: of the input; None for any.
+    """
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    added = np.zeros(len(rows)) if bias is None else bias.astype(np.float64)
+    if given is None:
+        return 255.0 * np.abs(rows).sum(axis=1) + np.abs(added)
+    positive, negative = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
+    least, most = given.lowest - given.zero_point, given.highest - given.zero_point
+    ends = most * positive + least * negative, least * positive + most * negative
+    found: np.ndarray = np.maximum(*(np.abs(added + end) for end in ends))
+    return found
 
 
 def multiples(weight: np.ndarray, steps: np.ndarray) -> np.ndarray:

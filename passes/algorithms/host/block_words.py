@@ -15,6 +15,7 @@ from patc.passes.algorithms.host.dots import (
     are_small,
     dot_lanes,
     layer_of,
+    narrowing_for,
     own_constant,
     sums_and_factors,
 )
@@ -95,11 +96,13 @@ class BlockWords(HostAlgorithm):
         sums, factors = sums_and_factors(site, filters, are_floats=small)
         size = Kernels.memory_size(words, filters, blocks)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
-        residual, epilogue = residual_factor(op), site.epilogue_with(sums)
+        residual, narrowing, epilogue = residual_factor(op), narrowing_for(site), site.epilogue_with(sums)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, pairs, ends, scale, memory, made, epilogue = arguments
-            loops = QuantisedLoops(kernel, made, epilogue, given, dots, scale, residual, filters, False, small)
+            loops = QuantisedLoops(
+                kernel, made, epilogue, given, dots, scale, residual, filters, False, small, narrowing
+            )
             start = kernel.b.mul(kernel.thread(loops.row_tiles), size)
             Kernels(loops, words, blocks, memory, start, Entries(pairs, ends)).emit()
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.attributes import Activation, Layout
+from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
@@ -43,7 +44,7 @@ from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.layer_weights import groups_of, require_array
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import largest_sums, sum_factors
+from patc.passes.ir.quantised import largest_sums, only_limits, sum_factors
 from patc.passes.kernels.dots import Dots, dots_of
 from patc.passes.kernels.host import dot_direct, dot_rows, filter_lanes
 from patc.passes.kernels.host.dense_direct import DenseWeights
@@ -52,7 +53,8 @@ from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.loops import Loops, place_of
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.weights import pack_filters
-from patc.passes.kernels.host.words import EXACT_SUMS, ROUNDING
+from patc.passes.kernels.host.words import EXACT_SUMS, NARROW, ROUNDING
+from patc.passes.kernels.narrowing import Narrowing, narrowing_of
 from patc.passes.kernels.tiling import NARROWEST
 from patc.targets import Target
 
@@ -84,13 +86,13 @@ class _Dots(HostAlgorithm):
         values = site.constant(pack_filters(products.words, block), op.weight, f"{kind}{block}")
         small = are_small(site)
         sums, factors = sums_and_factors(site, filters, are_floats=small)
-        residual = residual_factor(op)
+        residual, narrowing = residual_factor(op), narrowing_for(site)
         epilogue, dots, extras = site.epilogue_with(sums), products.dots, products.stored(site)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, weights, scale, made, epilogue, *lists = arguments
             loops = QuantisedLoops(
-                kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes, small
+                kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes, small, narrowing
             )
             dense = DenseWeights(weights, words.shape[1], filters // groups)
             self._write(loops, dense, Extras(*lists) if lists else None)
@@ -258,9 +260,25 @@ def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) 
 
 def are_small(site: HostSite) -> bool:
     """Return whether no sum of a layer reaches `EXACT_SUMS`."""
-    op, state = site.op, site.state
+    return bool(_largest_sums(site).max(initial=0) < EXACT_SUMS)
+
+
+def narrowing_for(site: HostSite) -> Narrowing | None:
+    """Return how the results of a layer become bytes; None where one may reach `NARROW` before it is limited."""
+    op, result = site.op, Quantisation.of(site.op.result.type)
+    if result is None or not only_limits(Activation.of(op)):
+        return None
+    largest = (_largest_sums(site) * sum_factors(op).astype(np.float64)).max(initial=0)
+    fits = largest + 255.0 * residual_factor(op) < NARROW
+    return narrowing_of(site.target, signed=result.signed) if fits else None
+
+
+def _largest_sums(site: HostSite) -> np.ndarray:
+    """Return what the sums of each filter stay within for any input."""
+    op, state, given = site.op, site.state, Quantisation.of(site.op.input.type)
+    assert given is not None, "a layer with scales has a quantised input"
     bias = None if op.bias is None else require_array(op, op.bias, "bias", state)
-    return bool(largest_sums(require_array(op, op.weight, "weight", state), bias).max(initial=0) < EXACT_SUMS)
+    return largest_sums(require_array(op, op.weight, "weight", state), bias, given)
 
 
 def own_constant(site: HostSite, role: str, array: np.ndarray) -> ir.Value:

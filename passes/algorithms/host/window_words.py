@@ -17,6 +17,7 @@ from patc.passes.algorithms.host.dots import (
     are_small,
     dot_lanes,
     layer_of,
+    narrowing_for,
     own_constant,
     sums_and_factors,
 )
@@ -95,11 +96,18 @@ class WindowWords(HostAlgorithm):
         sums, factors = sums_and_factors(site, filters, are_floats=small)
         size = window_words.WindowDirect.memory_size(words, rows, pitch)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
-        residual, epilogue, extras = residual_factor(op), site.epilogue_with(sums), products.stored(site)
+        residual, narrowing, epilogue, extras = (
+            residual_factor(op),
+            narrowing_for(site),
+            site.epilogue_with(sums),
+            products.stored(site),
+        )
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, values, scale, memory, made, epilogue, *lists = arguments
-            loops = QuantisedLoops(kernel, made, epilogue, given, products.dots, scale, residual, filters, False, small)
+            loops = QuantisedLoops(
+                kernel, made, epilogue, given, products.dots, scale, residual, filters, False, small, narrowing
+            )
             start = kernel.b.mul(kernel.thread(loops.row_tiles), size)
             window_words.WindowDirect(
                 loops,

@@ -283,9 +283,8 @@ class BlockWords:
 
 
 @dataclass(frozen=True)
-class _Waiting(Sequence[Vectors]):
-    """The rows of a filter's sums in `memory` at `place`, each loaded when it is asked for: there are more of them than
-    registers."""
+class _Waiting(Sequence[Sequence[ir.Value]]):
+    """The rows of a filter's sums in `memory` at `place`."""
 
     b: Builder
     words: Words
@@ -301,7 +300,25 @@ class _Waiting(Sequence[Vectors]):
             raise IndexError(row)
         part, vector = divmod(row, self.words.vectors)
         first = vector * self.words.sums_pitch + part * (self.words.lanes // self.words.packed)
-        return [self.b.load(self.memory, self.place, first + each.column, each.lanes) for each in self.tile.chunks]
+        return _Row(self.b, self.memory, self.place, first, self.tile.chunks)
+
+
+@dataclass(frozen=True)
+class _Row(Sequence[ir.Value]):
+    """The chunks of a row that begins at `place` + `first`, each loaded when it is asked for."""
+
+    b: Builder
+    memory: ir.Value
+    place: Index
+    first: int
+    chunks: tuple[Chunk, ...]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, number: Any) -> Any:
+        chunk = self.chunks[number]
+        return self.b.load(self.memory, self.place, self.first + chunk.column, chunk.lanes)
 
 
 def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value, ir.Value]) -> Vectors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch_mlir import ir
@@ -83,7 +83,7 @@ class Ends:
         for rows in group:
             self.store_tile(tile, list(rows), channel)
 
-    def store_tile(self, tile: Tile, rows: list[Vectors], channel: Index, end: int | None = None) -> None:
+    def store_tile(self, tile: Tile, rows: Iterable[Vectors], channel: Index, end: int | None = None) -> None:
         """Do what `store_rows` does; the last strip of a row writes the halo as well.
 
         Args:
@@ -101,7 +101,7 @@ class Ends:
             halo.fill_sides(row, end, lanes)
         halo.fill_above_and_below(ceil_div(self.output.height, tile.rows), lanes)
 
-    def store_rows(self, tile: Tile, rows: list[Vectors], channel: Index) -> None:
+    def store_rows(self, tile: Tile, rows: Iterable[Vectors], channel: Index) -> None:
         """Store what becomes of one channel's rows x chunks of accumulators."""
         destination = Destination.of(self, tile, channel)
         for row, accumulators in enumerate(rows):

@@ -22,6 +22,7 @@ from patc.passes.kernels.host.ends import Ends, Residual
 from patc.passes.kernels.host.kernel import Epilogue, Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.words import ROUNDING, Packing, unpack
+from patc.passes.kernels.narrowing import Narrowing
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class QuantisedLoops(Loops):
         filters_are_lanes: whether the lanes of sums are channels, or places.
         are_floats: whether the bits of sums are those of floats, sum + `ROUNDING`; it takes a subtraction then, which
             phones do faster than a conversion.
+        narrowing: of results, none of which reaches `words.NARROW` before it is limited; None for others.
     """
 
     dots: Dots
@@ -44,6 +46,7 @@ class QuantisedLoops(Loops):
     results: int
     filters_are_lanes: bool
     are_floats: bool
+    narrowing: Narrowing | None
     # LLVM would go through all taps of one sum after the other, and keep the inputs in memory meanwhile.
     most_taps: ClassVar[int] = 25
 
@@ -65,24 +68,26 @@ class QuantisedLoops(Loops):
     def store_group(self, tile: Tile, group: Sequence[Sequence[Vectors]], channel: Index) -> None:
         b, quantisation = self.b, self.output.quantisation
         if quantisation is None:
-            self.store_tile(tile, [self._scaled(row, channel) for row in group[0]], channel)
+            factor = b.load_scalar(self.factors, channel)
+            self.store_tile(tile, ([self._scaled(value, factor) for value in row] for row in group[0]), channel)
             return
         plane = b.divide(channel, WORD)[0]
         residual, activation = Residual.of(self, tile, plane), self.epilogue.activation
-        packing = Packing(Rounding.of(quantisation, activation))
-        constants = [self.epilogue.constants(b, b.add(channel, member), self.results) for member in range(WORD)]
-        words: list[Vectors] = []
-        for row in range(tile.rows):
-            words.append([])
-            scaled = [self._scaled(rows[row], b.add(channel, member)) for member, rows in enumerate(group)]
-            for place, chunk in enumerate(tile.chunks):
-                values = [each[place] for each in scaled]
-                if residual is not None:
-                    values = self._joined(values, residual.load(row, chunk))
-                pairs = zip(values, constants, strict=True)
-                values = [packing.activated(b, value, activation, own) for value, own in pairs]
-                words[-1].append(packing.pack(b, values))
-        Ends(self.kernel, self.output, Epilogue(None, None, Activation())).store_tile(tile, words, plane)
+        packing = Packing(Rounding.of(quantisation, activation), self.narrowing)
+        members = [b.add(channel, member) for member in range(WORD)]
+        constants = [self.epilogue.constants(b, member, self.results) for member in members]
+        factors = [b.load_scalar(self.factors, member) for member in members]
+
+        def word(row: int, place: int) -> ir.Value:
+            values = [self._scaled(sums[row][place], factor) for sums, factor in zip(group, factors, strict=True)]
+            if residual is not None:
+                values = self._joined(values, residual.load(row, tile.chunks[place]))
+            pairs = zip(values, constants, strict=True)
+            return packing.pack(b, [packing.activated(b, value, activation, own) for value, own in pairs])
+
+        # Rows one after the other: their sums may be more than registers hold.
+        rows = ([word(row, place) for place in range(len(tile.chunks))] for row in range(tile.rows))
+        Ends(self.kernel, self.output, Epilogue(None, None, Activation())).store_tile(tile, rows, plane)
 
     def _joined(self, values: Vectors, words: ir.Value) -> Vectors:
         """Return the sums of four channels with a residual."""
@@ -92,10 +97,9 @@ class QuantisedLoops(Loops):
         own = unpack(b, words, tensor.quantisation)
         return [b.plus(value, b.times(other, factor)) for value, other in zip(values, own, strict=True)]
 
-    def _scaled(self, values: Vectors, channel: Index) -> Vectors:
-        """Return sums of a row in units of the result."""
-        factor = self.b.load_scalar(self.factors, channel)
-        return [self.b.times(self._as_float(value), self.b.broadcast(factor, lanes_of(value))) for value in values]
+    def _scaled(self, value: ir.Value, factor: ir.Value) -> ir.Value:
+        """Return a vector of sums in units of the result."""
+        return self.b.times(self._as_float(value), self.b.broadcast(factor, lanes_of(value)))
 
     def _as_float(self, value: ir.Value) -> ir.Value:
         b = self.b
