@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,8 +68,9 @@ class BlockWords(HostAlgorithm):
         channels, model = op.weight.type.shape[1], layer.model
         for tile in layer.tiles():
             columns = min(tile.columns, layer.width)
-            for block in _blocks(Words(Window.of(op), tile.rows, columns, model.lanes, WORD), channels, model):
-                words = Words(Window.of(op), tile.rows, columns, model.lanes, block)
+            one = Words(Window.of(op), tile.rows, columns, model.lanes, WORD, target.cheap_shift)
+            for block in _blocks(one, channels, model):
+                words = replace(one, channels=block)
                 vectors = words.vectors * tile.widest
                 for sets in (1, 2, 4):
                     fills = sets == 1 or vectors * sets // 2 < model.costs.sums_in_flight
@@ -87,7 +89,7 @@ class BlockWords(HostAlgorithm):
         height, width = op.result.type.shape[2:]
         rows, columns = min(schedule.rows, height), min(schedule.columns, width)
         block = min(schedule.filters, ceil_div(weight.shape[1], WORD) * WORD)
-        words = Words(site.window, rows, columns, schedule.lanes, block)
+        words = Words(site.window, rows, columns, schedule.lanes, block, site.target.cheap_shift)
         blocks = ceil_div(weight.shape[1], words.channels)
         dots, cover = _products(site.target, weight)
         arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)
@@ -160,13 +162,13 @@ class _Costs:
         multiply, total = sets * vectors * model.vector_cycles(model.lanes), 0.0
         missing = max(0.0, 1.0 - _first_level(model) / (4.0 * words.size))
         turns = -(-self._count(words) // sets)
-        for shift in range(words.shifts + 1):
-            is_shifted = self._target.cheap_shift and shift == 1
+        for shift in range(words.loops):
+            is_shifted = words.are_shifted and shift == 1
             # Neighbouring vectors share one of the two that they are shifted from.
             apart = 1 if words.pitch == columns * words.lanes else words.vectors
             loaded = vectors + apart if is_shifted else vectors
             loads = sets * (
-                loaded * model.load_cycles(model.lanes, shift == 0 or is_shifted) + 2 / costs.loads_per_cycle
+                loaded * model.load_cycles(model.lanes, words.are_shifted and shift <= 1) + 2 / costs.loads_per_cycle
             )
             shifts = sets * vectors * costs.wide_shift_cycles if is_shifted else 0.0
             work = max(model.beside(multiply + shifts, loads), costs.fma_latency_cycles) + costs.kernel_cycles
@@ -186,10 +188,10 @@ class _Costs:
         return expansion + self._filters * (waits + vectors * model.costs.store_cycles)
 
     def _count(self, words: Words) -> np.ndarray:
-        """Return the entries of each block of channels and filter, by shifts."""
-        key = words.channels, words.shifts
+        """Return the entries of each block of channels and filter, by loops."""
+        key = words.channels, words.loops
         if key not in self._counts:
             channels = int(self._cover.channels.max(initial=0)) + 1
             counts = self._cover.counts(words, self._filters, channels)
-            self._counts[key] = counts.reshape(-1, words.shifts + 1)
+            self._counts[key] = counts.reshape(-1, words.loops)
         return self._counts[key]

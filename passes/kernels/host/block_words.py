@@ -10,9 +10,9 @@ covered by a few:
         for filter: for entry: sums += dot(words at its place, weights)    # sums of the tile in registers
       store activation(sums * factors)
 
-Sums wait in memory between blocks, and until those of four filters are there. Rows of words begin on a vector; entries
-whose words lie one column to the right are together, so that vectors are loaded once and shifted (see
-`pattern-vectorize`). With a stride, words of each parity of rows and columns are apart.
+Sums wait in memory between blocks, and until those of four filters are there. Rows of words begin on a vector. Where
+vectors between aligned ones are shifted together (see `pattern-vectorize`), entries whose words lie one column to the
+right have a loop of their own. With a stride, words of each parity of rows and columns are apart.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Words:
         rows, columns: of the outputs of a tile.
         lanes: of a vector.
         channels: of a block, a multiple of four.
+        are_shifted: whether entries whose words lie to the right have loops of their own.
     """
 
     window: Window
@@ -54,11 +55,17 @@ class Words:
     columns: int
     lanes: int
     channels: int
+    are_shifted: bool
 
     @property
     def shifts(self) -> int:
         """Columns that words may lie to the right of their output."""
         return (self.window.kernel[1] - 2) // self.window.strides[1]
+
+    @property
+    def loops(self) -> int:
+        """Loops over the entries of a filter."""
+        return self.shifts + 1 if self.are_shifted else 1
 
     @property
     def packed(self) -> int:
@@ -132,7 +139,7 @@ class Entries:
 
     Attributes:
         pairs: places in the words of a block, and weights.
-        ends: of the entries of each block, filter and shift, one more in front.
+        ends: of the entries of each block, filter and loop, one more in front.
     """
 
     pairs: ir.Value
@@ -254,7 +261,7 @@ class BlockWords:
         Args:
             place: where those of the blocks before wait; None in the first.
         """
-        b, vectors, shifts, sets = self.loops.b, self._vectors(tile), self.words.shifts + 1, self.loops.schedule.sums
+        b, vectors, loops, sets = self.loops.b, self._vectors(tile), self.words.loops, self.loops.schedule.sums
         if place is None:
             bias = b.load_scalar(self.loops.epilogue.bias, filter_)
             sums = [b.broadcast(bias, self.words.lanes)] * len(vectors)
@@ -262,9 +269,9 @@ class BlockWords:
             pitch, lanes = self.words.sums_pitch, self.words.lanes
             sums = [b.load(self.memory, place, row * pitch + column, lanes) for row, column in vectors]
         sums += [b.splat(0, self.words.lanes, b.i32)] * (len(vectors) * (sets - 1))
-        number = b.mul(b.add(b.mul(block, self.loops.channels), filter_), shifts)
-        ends = [b.load_index(self.entries.ends, b.add(number, shift)) for shift in range(shifts + 1)]
-        for shift in range(shifts):
+        number = b.mul(b.add(b.mul(block, self.loops.channels), filter_), loops)
+        ends = [b.load_index(self.entries.ends, b.add(number, shift)) for shift in range(loops + 1)]
+        for shift in range(loops):
             add = partial(self._entries, vectors, shift)
             sums = b.loop(ends[shift], ends[shift + 1], sums, add, sets)
         return join(b, sums, sets)
@@ -367,7 +374,7 @@ class Cover:
         return Cover(self.filters[order], self.channels[order], self.places[order], weights)
 
     def counts(self, words: Words, filters: int, channels: int) -> np.ndarray:
-        """Return how many of them each block of channels, filter and shift have."""
+        """Return how many of them each block of channels, filter and loop have."""
         keys, size = self._keys(words, filters)
         return np.bincount(keys, minlength=ceil_div(channels, words.channels) * size)
 
@@ -377,19 +384,25 @@ class Cover:
         keys, _ = self._keys(words, filters)
         counts = self.counts(words, filters, channels)
         ends = np.concatenate([[0], np.cumsum(-(-counts // sets) * sets)])
-        order = np.lexsort((self.places[:, 0], self.channels, keys))
+        order = np.lexsort((*self.places.T[::-1], self.channels, keys))
         first = np.concatenate([[0], np.cumsum(counts)])[keys[order]]
         starts = np.array([words.place(*place)[0] for place in self.places[order]], int)
         pairs = np.zeros((max(int(ends[-1]), 1), 2), np.int32)
         target = ends[keys[order]] + np.arange(len(order)) - first
-        pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts
+        right = 0 if words.are_shifted else self._right(words)[order]
+        pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts + right
         pairs[target, 1] = self.weights[order]
         return pairs, ends.astype(np.int32)
 
     def _keys(self, words: Words, filters: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the loops that they are in, and how many of those a block of channels has."""
-        shifts, right = words.shifts + 1, self.places[:, 1] // words.window.strides[1]
-        return (self.channels // words.channels * filters + self.filters) * shifts + right, filters * shifts
+        loop = self._right(words) if words.are_shifted else 0
+        return (self.channels // words.channels * filters + self.filters) * words.loops + loop, filters * words.loops
+
+    def _right(self, words: Words) -> np.ndarray:
+        """Return how many columns to the right of their output words lie."""
+        found: np.ndarray = self.places[:, 1] // words.window.strides[1]
+        return found
 
 
 def blocks_of(mask: np.ndarray) -> list[tuple[int, int, np.ndarray]]:

@@ -249,7 +249,7 @@ def test_blocks_cover_each_weight_once(size: tuple[int, int]) -> None:
 
 def test_entries_are_whole_turns_of_each_loop() -> None:
     weight = np.random.default_rng(0).integers(-1, 2, (6, 10, 3, 3)).astype(np.int8)
-    words = Words(Window((3, 3)), 4, 20, 16, 4)
+    words = Words(Window((3, 3)), 4, 20, 16, 4, True)
     cover = Cover.of(weight)
     pairs, ends = cover.entries(words, 6, 10, 2)
     counts = cover.counts(words, 6, 10)
