@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, func, math, memref, scf, vector
+from torch_mlir.dialects import arith, func, llvm, math, memref, scf, vector
 
 from patc.integers import ceil_div
 from patc.passes.ir.elements import accumulator_type, compute_type
@@ -171,6 +171,15 @@ class Builder:
         if lanes == 1:
             return self.load_scalar(memory, address)
         return self._widen(vector.LoadOp(ir.VectorType.get([lanes], element_type(memory)), memory, [address]).result)
+
+    def load_anew(self, memory: ir.Value, address: Index, lanes: int) -> ir.Value:
+        """Load `lanes` elements by an instruction of its own, where equal loads would be one and copies of it."""
+        pointer_type, element = ir.Type.parse("!llvm.ptr"), element_type(memory)
+        start = memref.ExtractAlignedPointerAsIndexOp(memory).result
+        place = self.index(self.add(start, self.mul(address, element.width // 8)))
+        pointer = llvm.IntToPtrOp(pointer_type, arith.IndexCastOp(ir.IntegerType.get_signless(64), place).result)
+        type_ = ir.VectorType.get([lanes], element)
+        return llvm.LoadOp(type_, pointer.result, alignment=element.width // 8, volatile_=True).result
 
     def load_masked(self, memory: ir.Value, base: Index, offset: int, lanes: int, valid: int) -> ir.Value:
         """Load the first `valid` of `lanes` elements; the others are zero and their memory is not touched."""

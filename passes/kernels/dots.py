@@ -30,11 +30,14 @@ class Dots(abc.ABC):
         signed: whether activations have a sign; they are 0 to 255 else.
         instructions: of a product, in the time of multiply-adds of as many lanes; measured where there are several.
         latency_cycles: from a sum to the next one of the same lanes; 0 for that of a multiply-add.
+        first_lanes: in which memory has what a filter's sums begin with. With a vector of them each vector of sums is
+            loaded, where copies of a register would take the pipes of the products.
     """
 
     signed: ClassVar[bool]
     instructions: ClassVar[float] = 1.0
     latency_cycles: ClassVar[float] = 0.0
+    first_lanes: ClassVar[int] = 1
 
     @property
     def of_small_weights(self) -> Dots | None:
@@ -103,6 +106,7 @@ class Sdot(Dots):
 
     signed = True
     latency_cycles = 1.0
+    first_lanes = 4
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
         bytes_ = [bytes_of(b, value) for value in (data, weights)]

@@ -25,6 +25,7 @@ from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
 from patc.passes.algorithms.host.input_stationary import InputStationary
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
+from patc.passes.algorithms.host.row_words import RowWords
 from patc.passes.algorithms.host.tap_direct import TapDirect
 from patc.passes.algorithms.host.window_words import WindowWords
 from patc.passes.algorithms.host.winograd import Winograd
@@ -108,7 +109,7 @@ class Conv2d(_Convolution):
         Raiser("linalg.depthwise_conv_2d_nchw_chw", convolutions.raise_depthwise),
     )
     host = (DenseDirect(), DepthwiseDirect(), FilterLanes(), ImplicitGemm(), Winograd())
-    quantised = (DotDirect(), DotLanes(), WindowWords(), BlockWords())
+    quantised = (DotDirect(), DotLanes(), RowWords(), WindowWords(), BlockWords())
     quantised_gpu = (GpuDotDirect(),)
     gpu = (GpuDenseDirect(), GpuDepthwiseDirect())
 

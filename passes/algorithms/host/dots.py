@@ -61,14 +61,16 @@ from patc.targets import Target
 _ROUNDED = 8  # vector instructions that make a vector of sums a quarter of a vector of words
 
 
-class _Dots(HostAlgorithm):
+class DotConvolution(HostAlgorithm):
     """What these convolutions have in common.
 
     Attributes:
         filters_are_lanes: whether the lanes of sums are filters, or places.
+        role: of the words of weights, which say how they are made.
     """
 
     filters_are_lanes: ClassVar[bool]
+    role: ClassVar[str] = "words"
     reaches: ClassVar[Reach] = Reach.NONE
 
     def applies(self, op: Any) -> bool:
@@ -80,12 +82,13 @@ class _Dots(HostAlgorithm):
     def emit(self, site: HostSite) -> None:
         op, block = site.op, site.schedule.filters
         filters, groups = padded_filters(op), word_groups(op)
-        words = padded(words_of(op, require_array(op, op.weight, "weight", site.state)), filters)
+        words = padded(self.words(op, require_array(op, op.weight, "weight", site.state)), filters)
         products = Products.of(site.target, words, self._places(site, words.shape[1:]))
-        kind = "words" if products.words is words else "small"
+        kind = self.role if products.words is words else f"{self.role}.small"
         values = site.constant(pack_filters(products.words, block), op.weight, f"{kind}{block}")
         small = are_small(site)
-        sums, factors = sums_and_factors(site, filters, are_floats=small)
+        lanes = 1 if self.filters_are_lanes else products.dots.first_lanes
+        sums, factors = sums_and_factors(site, filters, are_floats=small, lanes=lanes)
         residual, narrowing = residual_factor(op), narrowing_for(site)
         epilogue, dots, extras = site.epilogue_with(sums), products.dots, products.stored(site)
 
@@ -95,10 +98,14 @@ class _Dots(HostAlgorithm):
                 kernel, made, epilogue, given, dots, scale, residual, filters, self.filters_are_lanes, small, narrowing
             )
             dense = DenseWeights(weights, words.shape[1], filters // groups)
-            self._write(loops, dense, Extras(*lists) if lists else None)
+            self.write(loops, dense, Extras(*lists) if lists else None)
 
         parts = [1.0] * ceil_div(filters, block)
         site.call([site.source, values, factors, site.output, epilogue, *extras], emit, parts, any_part=True)
+
+    def words(self, op: Any, weight: np.ndarray) -> np.ndarray:
+        """Return the weights of a layer as F x words x KH x ... of i32."""
+        return words_of(op, weight)
 
     def _places(self, site: HostSite, shape: tuple[int, ...]) -> np.ndarray | None:
         """Return where the words of a filter, channels x height x width, meet the input, counted from a tile's base;
@@ -106,11 +113,11 @@ class _Dots(HostAlgorithm):
         return None
 
     @abc.abstractmethod
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
+    def write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         """Write the kernel."""
 
 
-class DotDirect(_Dots):
+class DotDirect(DotConvolution):
     """Filters x outputs of a tile in registers, places in the lanes."""
 
     name: ClassVar[str] = "dot-direct"
@@ -119,7 +126,7 @@ class DotDirect(_Dots):
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         groups, filters = word_groups(op), padded_filters(op)
         weight, can_split = read_constant(op.weight, state), Layout.of(op.input.type).phases == op.strides[1]
-        words = np.zeros((1, 1), np.int32) if weight is None else words_of(op, weight)
+        words = np.zeros((1, 1), np.int32) if weight is None else self.words(op, weight)
         products = Products.of(target, words, np.zeros(words.shape[1:], int) if can_split else None)
         layer, group, unit = (
             layer_of(op, target, threads, products.dots, products.instructions),
@@ -143,11 +150,11 @@ class DotDirect(_Dots):
         places = [place_of(tap, 0, window, layout) for tap in np.ndindex(*shape)]
         return np.array(places).reshape(shape)
 
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
+    def write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         dot_direct.DotDirect(loops, weights, extras).emit()
 
 
-class DotLanes(_Dots):
+class DotLanes(DotConvolution):
     """Outputs of a tile in registers, filters in the lanes."""
 
     name: ClassVar[str] = "dot-lanes"
@@ -167,7 +174,7 @@ class DotLanes(_Dots):
         yield dot_lanes(schedule, target, 2)
         yield from filter_limits(op, schedule, target, padded_filters(op), word_groups(op))
 
-    def _write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
+    def write(self, loops: QuantisedLoops, weights: DenseWeights, extras: Extras | None) -> None:
         filter_lanes.FilterLanes.of(loops, weights).emit()
 
 
@@ -245,17 +252,18 @@ def layer_of(
     return TiledConvolution.of(op, cpu, words, threads)
 
 
-def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False) -> list[ir.Value]:
+def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False, lanes: int = 1) -> list[ir.Value]:
     """Return what the sums of a layer begin with, and what they are multiplied with, in memory; zeros behind them.
 
     Args:
         are_floats: see `QuantisedLoops`.
+        lanes: see `Dots.first_lanes`.
     """
     first = first_sums(site.op, site.state)
     if are_floats:
         first = first + np.float32(ROUNDING).view(np.int32)
-    arrays = {"sums": first, "factors": sum_factors(site.op)}
-    return [own_constant(site, role, padded(array, filters)) for role, array in arrays.items()]
+    arrays = {"sums": np.repeat(padded(first, filters), lanes), "factors": padded(sum_factors(site.op), filters)}
+    return [own_constant(site, role, array) for role, array in arrays.items()]
 
 
 def are_small(site: HostSite) -> bool:

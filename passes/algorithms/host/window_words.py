@@ -93,7 +93,7 @@ class WindowWords(HostAlgorithm):
         packed = pack_filters(products.words, schedule.filters)
         values = own_constant(site, "windows", packed)
         small = are_small(site)
-        sums, factors = sums_and_factors(site, filters, are_floats=small)
+        sums, factors = sums_and_factors(site, filters, are_floats=small, lanes=products.dots.first_lanes)
         size = window_words.WindowDirect.memory_size(words, rows, pitch)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
         residual, narrowing, epilogue, extras = (

@@ -243,7 +243,7 @@ QUANTISED: dict[str, tuple[tuple[int, ...], Quantised, str, str]] = {
     "depthwise": (
         (1, 32, 9, 14),
         lambda net, x: [net.conv(x, *integers(32, 1, 3, 3), SCALE, pad=1, groups=32)],
-        "dot-direct",
+        "dot-direct row-words",
         "dot-direct",
     ),
     "few weights": (

@@ -180,6 +180,50 @@ def test_words_of_windows_on_arm(seed: int, target: str) -> None:
         np.testing.assert_array_equal(value, wanted.array)
 
 
+def depthwise(seed: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
+    """Depthwise convolutions, of windows whose last columns are one or more."""
+    choices, generator = random.Random(seed), np.random.default_rng(seed)
+    net, channels = QuantisedNet(signed), choices.choice([4, 12])
+    size = choices.randint(7, 16), choices.randint(7, 37)
+    x = net.quantise(net.input(generator.normal(size=(choices.choice([1, 2]), channels, *size))), random_scale(choices))
+    kernel, dilation = choices.choice([(1, 2), (3, 3), (3, 3), (5, 5), (2, 4), (3, 7)]), choices.choice([1, 1, 2])
+    window = {"stride": choices.choice([1, 1, 2]), "pad": 0, "dilation": dilation, "groups": channels}
+    window["dilation"] = 1 if kernel[1] * dilation > size[1] else dilation
+    y = net.conv(x, *weights(generator, (channels, 1, *kernel)), random_scale(choices), **window, activation="relu")
+    return net, [net.dequantise(y), net.conv(x, *weights(generator, (channels, 1, *kernel)), None, **window)]
+
+
+def rows_drawn(choices: random.Random) -> Callable[[Any, list[Schedule]], Schedule]:
+    """Return a choice of the tiles of words of rows."""
+
+    def choose(op: Any, candidates: list[Schedule]) -> Schedule:
+        chosen = [each for each in candidates if each.algorithm == "row-words"]
+        assert chosen or op.operation.name != "pattern.conv2d"
+        return choices.choice(chosen or candidates)
+
+    return choose
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_depthwise_rows(seed: int) -> None:
+    net, results = depthwise(seed, signed=False)
+    for target in ("host", "x86-64-v4"):
+        choose = rows_drawn(random.Random(seed)) if target == "host" else None
+        found = run_quantised(net, results, target, choose=choose)
+        for value, wanted in zip(found, results, strict=True):
+            np.testing.assert_array_equal(value, wanted.array, err_msg=target)
+
+
+@pytest.mark.parametrize("target", EMULATED)
+@pytest.mark.parametrize("seed", range(3))
+def test_depthwise_rows_on_arm(seed: int, target: str) -> None:
+    pytest.importorskip("unicorn")
+    net, results = depthwise(seed, signed=True)
+    found = run_quantised(net, results, target, choose=rows_drawn(random.Random(seed)))
+    for value, wanted in zip(found, results, strict=True):
+        np.testing.assert_array_equal(value, wanted.array)
+
+
 @pytest.mark.parametrize("algorithm", ["window-words", "dot-direct", "block-words"])
 def test_neighbouring_weights_that_would_saturate(algorithm: str) -> None:
     """Products of pairs of bytes that are added up in 16 bits, at and beyond what these hold."""
