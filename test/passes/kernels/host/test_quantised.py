@@ -79,6 +79,32 @@ def test_other_layers_on_arm(target: str) -> None:
         check_reference(net, results)
 
 
+def ties_and_ends(factor: float, zero_point: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
+    """Results halfway between integers, and up to `factor` times 32,385, near where 16 bits end."""
+    net = QuantisedNet(signed)
+    x = net.quantise(net.input(np.arange(1024.0).reshape(1, 4, 8, 32) % 256), Scale(1.0, 0))
+    weight, scales = np.zeros((8, 4, 1, 1), np.int8), np.full(8, 0.5, np.float32)
+    weight[:, 0, 0, 0] = [1, -1, 3, -3, 127, -127, 2, 0]
+    scales[4:6] = factor
+    results = [net.conv(x, weight, scales, None, Scale(1.0, zero_point), activation=kind) for kind in ("none", "relu")]
+    return net, [net.dequantise(value) for value in results]
+
+
+@pytest.mark.parametrize("zero_point", [0, 117, 128, 255])
+@pytest.mark.parametrize("factor", [0.995, 1.02, 8.0])
+def test_ties_and_the_ends_of_halves(factor: float, zero_point: int) -> None:
+    check_natively(*ties_and_ends(factor, zero_point, signed=False), random.Random(0))
+
+
+@pytest.mark.parametrize("zero_point", [0, 117, 128])
+@pytest.mark.parametrize("factor", [0.995, 1.02])
+def test_ties_and_the_ends_of_halves_on_arm(factor: float, zero_point: int) -> None:
+    pytest.importorskip("unicorn")
+    net, results = ties_and_ends(factor, zero_point, signed=True)
+    for value, wanted in zip(run_quantised(net, results, "aarch64-linux"), results, strict=True):
+        np.testing.assert_array_equal(value, wanted.array)
+
+
 def test_the_largest_sums_are_exact() -> None:
     """As where instructions saturate that add up products of pairs."""
     net = QuantisedNet(False)
