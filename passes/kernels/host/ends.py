@@ -78,10 +78,10 @@ class Ends:
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
                     b.prefetch(tensor.memory, base, start + column, write=is_written, level=2 if is_distant else 1)
 
-    def store_group(self, tile: Tile, group: Sequence[Sequence[Vectors]], channel: Index) -> None:
+    def store_group(self, tile: Tile, group: Sequence[Sequence[Sequence[ir.Value]]], channel: Index) -> None:
         """Store the rows x chunks of accumulators of as many channels as are stored together; see `store_tile`."""
         for rows in group:
-            self.store_tile(tile, list(rows), channel)
+            self.store_tile(tile, [list(row) for row in rows], channel)
 
     def store_tile(self, tile: Tile, rows: Iterable[Vectors], channel: Index, end: int | None = None) -> None:
         """Do what `store_rows` does; the last strip of a row writes the halo as well.

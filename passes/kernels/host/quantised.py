@@ -78,7 +78,7 @@ class QuantisedLoops(Loops):
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
         """Ask for nothing: there are four times fewer lines than of floats."""
 
-    def store_group(self, tile: Tile, group: Sequence[Sequence[Vectors]], channel: Index) -> None:
+    def store_group(self, tile: Tile, group: Sequence[Sequence[Sequence[ir.Value]]], channel: Index) -> None:
         b, quantisation = self.b, self.output.quantisation
         if quantisation is None:
             factor = b.load_scalar(self.factors, channel)

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch_mlir import ir
 
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.windows import Window
@@ -94,7 +93,6 @@ def transposed(b: Builder, columns: Vectors) -> Vectors:
     """Return vectors of words whose bytes are four channels as four whose bytes are two to four columns, any bytes
     behind them."""
     four = [*columns, *[columns[-1]] * (WORD - len(columns))]
-    halves: list[list[ir.Value]] = [
-        [interleave(b, *four[first : first + 2], b.i8, odd=odd) for first in (0, 2)] for odd in (False, True)
-    ]
-    return [interleave(b, *halves[member % 2], b.i16, odd=member >= 2) for member in range(WORD)]
+    halves = [[interleave(b, four[at], four[at + 1], b.i8, odd=odd) for at in (0, 2)] for odd in (False, True)]
+    pairs = [halves[member % 2] for member in range(WORD)]
+    return [interleave(b, left, right, b.i16, odd=member >= 2) for member, (left, right) in enumerate(pairs)]

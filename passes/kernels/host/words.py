@@ -104,7 +104,7 @@ class Packing:
         # An even number moves no tie.
         magic = ROUNDING + (0 if result.zero_point % 2 else result.zero_point)
         sums = [b.bitcast(b.plus(value, b.splat(magic, lanes_of(value), b.f32)), b.i32) for value in values]
-        pairs = [b.bitcast(interleave(b, *pair, b.i16), b.i16) for pair in (sums[0::2], sums[1::2])]
+        pairs = [b.bitcast(interleave(b, sums[first], sums[first + 2], b.i16), b.i16) for first in (0, 1)]
         if result.zero_point % 2:
             pairs = [b.plus(pair, b.splat(result.zero_point, lanes_of(pair), b.i16)) for pair in pairs]
         return b.bitcast(self._limited(b, narrowing.interleaved(b, *pairs)), b.i32)
