@@ -43,6 +43,10 @@ class WeightFormatAttr(PatternDialect.Attribute):
             op: has as many arrays as `array_names`, and channels in dimension 1 of its input and of its result.
         """
 
+    def takes_groups(self) -> bool:
+        """Return whether a convolution of several groups may have the format."""
+        return True
+
     def find_wrong_shape(self, op: Any, wanted: Sequence[list[int]]) -> tuple[str, Any] | None:
         """Return the first array of an op that has another shape than is wanted, and its shape."""
         for name, shape, value in zip(self.array_names(), wanted, op.arrays, strict=True):
@@ -133,6 +137,9 @@ class BandsAttr(WeightFormatAttr, name="bands"):
         height, width = self.kernel.maybe_downcast()
         return height, width
 
+    def takes_groups(self) -> bool:
+        return False
+
     def find_violation(self, op: Any) -> tuple[str, Any] | None:
         rows, kernel, filters = self.rows.maybe_downcast(), self.kernel.maybe_downcast(), op.result.type.shape[1]
         if not isinstance(rows, ir.IntegerAttr) or rows.value < 1 or filters % rows.value:
@@ -145,25 +152,27 @@ class BandsAttr(WeightFormatAttr, name="bands"):
 
 class PacksAttr(WeightFormatAttr, name="packs"):
     """Packs: of bundles of B filters one weight each, whose inputs are in one tile (gather-scatter patterns, without
-    banks). Linear layers only.
+    banks).
 
-    `#pattern.packs<32 : i64>`: W, the inputs of a tile, at most C and 127. With N packs in all, ceil(F / B) bundles and
-    ceil(C / W) tiles the arrays are
+    `#pattern.packs<32 : i64, array<i64: 3, 3>>`: W, the inputs of a tile, at most C and 127, and the kernel's height
+    and width, 1 and 1 of a linear layer. With N packs in all, ceil(F / B) bundles and KH * KW * ceil(C / W) tiles the
+    arrays are
         values: N x B, of the input's element type.
         index: N x B, i8, the input of each weight counted from the first one of the tile.
         counts: bundles x tiles, i8.
         reorder: F, i16 (i32 for 32768 filters or more).
 
     Bundle after bundle, and of each tile after tile, come as many packs as `counts` says. Slot s of bundle i computes
-    output channel reorder[B * i + s]; weights of one input add up. Tile t begins with input min(W * t, C - W). Slots
-    without a weight, as those behind the last filter, have zeros.
+    output channel reorder[B * i + s]; weights of one input add up. Tiles come tap after tap, row-major: tile t of a tap
+    begins with input channel min(W * t, C - W). Slots without a weight, as those behind the last filter, have zeros.
     """
 
     tile: Any
+    kernel: Any
 
     @staticmethod
-    def of(tile: int) -> "PacksAttr":
-        return PacksAttr.get(i64(tile))
+    def of(tile: int, kernel: tuple[int, int]) -> "PacksAttr":
+        return PacksAttr.get(i64(tile), i64_array(kernel))
 
     @property
     def columns(self) -> int:
@@ -174,18 +183,23 @@ class PacksAttr(WeightFormatAttr, name="packs"):
         return ("values", "index", "counts", "reorder")
 
     def kernel_size(self) -> tuple[int, int]:
-        return 1, 1
+        height, width = self.kernel.maybe_downcast()
+        return height, width
+
+    def takes_groups(self) -> bool:
+        return False
 
     def find_violation(self, op: Any) -> tuple[str, Any] | None:
-        tile, inputs, filters = self.tile.maybe_downcast(), op.input.type.shape[1], op.result.type.shape[1]
-        if op.result.type.rank != 2:
-            return "another format: #pattern.packs are of linear layers", self
+        tile, kernel = self.tile.maybe_downcast(), self.kernel.maybe_downcast()
+        inputs, filters = op.input.type.shape[1], op.result.type.shape[1]
         if not isinstance(tile, ir.IntegerAttr) or not 1 <= tile.value <= min(inputs, 127):
             return f"#pattern.packs of 1 to {min(inputs, 127)} inputs a tile", self
+        if not isinstance(kernel, ir.DenseI64ArrayAttr) or len(kernel) != 2 or min(list(kernel)) < 1:
+            return "#pattern.packs of a kernel's height and width", self
         packs, slots = (*op.arrays[0].type.shape, 0, 0)[:2]
         if not slots:
             return "values of packs and slots", list(op.arrays[0].type.shape)
-        bundles, tiles = -(-filters // slots), -(-inputs // tile.value)
+        bundles, tiles = -(-filters // slots), math.prod(kernel) * -(-inputs // tile.value)
         return self.find_wrong_shape(op, [[packs, slots], [packs, slots], [bundles, tiles], [filters]])
 
 

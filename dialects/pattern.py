@@ -236,6 +236,7 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
         'pattern.sparse_conv2d' op expected reorder of shape [<F>], got <shape>
         'pattern.sparse_conv2d' op expected a library of depth <C> or less, the input channels, got <depth>
         'pattern.sparse_conv2d' op expected 'groups' that divide channels and filters, got <value>
+        'pattern.sparse_conv2d' op expected another format for <G> groups, got <value>
         and the rules of every convolution, see `verify_convolution`.
     """
 
@@ -263,6 +264,9 @@ class SparseConv2dOp(_SparseOp, name="sparse_conv2d", traits=[Pure]):
             count = integer(groups)
             divides = count >= 1 and channels % count == filters % count == 0
             if not rule(self, divides, "'groups' that divide channels and filters", groups):
+                return False
+            fits = count == 1 or self.format.takes_groups()
+            if not rule(self, fits, f"another format for {count} groups", self.format):
                 return False
         return verify_convolution(self, filters=filters, kernel=self.kernel_size)
 

@@ -46,9 +46,9 @@ class Schedule(_Record):
         columns: output columns of a register tile; tiles of 4x4 outputs for "winograd".
         lanes: elements of one vector.
         filters: filters (output channels) of a register tile; of a block whose accumulators are in cache together for
-            "input-stationary".
+            "input-stationary" and "pack-direct".
         sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
-            the multiply-add before.
+            the multiply-add before; parts of the input channels for "pack-direct".
         split: what threads divide: "rows" (row tiles of all images), "filters", or "images": the layer computes image
             by image, together with layers around it that do.
         threads: parts the work is divided into.

@@ -24,7 +24,7 @@ class PatternEncode(Pass):
     """Store the weights of pruned convolutions and linear layers as the arrays of a format.
 
     The formats are those of `passes/formats/registry.py`. Linear layers take bands or packs, whichever has fewer
-    operations on vectors; convolutions take bands where their zeros make some and no few patterns, else FKW.
+    operations on vectors; convolutions take bands or packs where their zeros make some and no few patterns, else FKW.
 
     Bands are columns of 64, 32, 16, 8 or 4 neighbouring filters, as block pruning leaves them: the most filters that
     store hardly more than fewer would. What has an element in one of a band's filters is stored for all of them; of a
@@ -38,10 +38,12 @@ class PatternEncode(Pass):
 
     Packs have a weight each of 16 filters, whose inputs are among 32 neighbours: single zeros are left out where the
     16 filters have about as many weights among these, as gather-scatter pruning leaves them. At most half as many
-    weights are stored as there are in all. Filters have another order where that saves a seventh of them.
+    weights are stored as there are in all. Filters have another order where that saves a seventh of them. Of a
+    convolution, without groups, the 32 are channels of one tap; at most a tenth more is stored than is not zero, and
+    filters have whichever order stores less.
 
         %y = "pattern.sparse_linear"(%x, %values, %index, %counts, %reorder)
-               {format = #pattern.packs<32 : i64>, ...}
+               {format = #pattern.packs<32 : i64, array<i64: 1, 1>>, ...}
                : (tensor<1x256xf32>, tensor<824x16xf32>, tensor<824x16xi8>, tensor<32x8xi8>, tensor<512xi16>) -> ...
 
     The pattern library of a layer is read from the zeros of its weights. All its patterns have as many entries as the
@@ -155,8 +157,6 @@ class PatternEncode(Pass):
                 continue
             if encoded is not None:
                 found.append(encoded)
-                if weight.ndim > 2:
-                    break
         if found:
             return min(found, key=lambda each: each[0].vectors(each[1]))
         if reasons:

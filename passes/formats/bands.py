@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import MAX_TAPS, BandsAttr
+from patc.dialects.attributes import BandsAttr
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense
 from patc.passes.formats.bundles import FilterBundles
-from patc.passes.formats.fkw import find_missing_channel, index_type, kernel_masks
-from patc.passes.formats.fkw_format import POINTWISE_DEPTH
+from patc.passes.formats.fkw import find_missing_channel, index_type
+from patc.passes.formats.fkw_library import has_patterns
 
 _ROWS = (64, 32, 16, 8, 4)  # of a band, the most that fit first: one load of an input serves all of them
 _MORE = 1.1  # weights that a band of more rows may store over one of fewer
@@ -42,7 +42,7 @@ class BandsFormat(FilterBundles):
         if not matrix.any():
             raise StaysDense("all weights are zero")
         is_padded = min(stored.values()) > _MOST_PADDING * np.count_nonzero(matrix)
-        if weight.ndim > 2 and (is_padded or options.library or _has_patterns(weight, options)):
+        if weight.ndim > 2 and (is_padded or options.library or has_patterns(weight, options)):
             return None
         rows = next(rows for rows, count in stored.items() if count <= _MORE * min(stored.values()))
         height, width = weight.shape[2:] or (1, 1)
@@ -89,15 +89,6 @@ class BandsFormat(FilterBundles):
         moved = positions[index // taps].astype(index.dtype) * taps + index % taps
         order = np.lexsort((moved, _owners(offset)))
         return values[order], moved[order], offset, reorder
-
-
-def _has_patterns(weight: np.ndarray, options: EncodeOptions) -> bool:
-    """Return whether a convolution's kernels have few patterns, which share loads within a kernel: FKW's."""
-    channels, height, width = weight.shape[1:]
-    depth = POINTWISE_DEPTH if height * width == 1 else 1
-    if height * width > MAX_TAPS or channels < depth:
-        return False
-    return len(np.unique(kernel_masks(weight, depth))) <= options.max_patterns + 1
 
 
 def _owners(offset: np.ndarray) -> np.ndarray:

@@ -118,8 +118,8 @@ class WeightFormat(abc.ABC):
         """Return which part of the kept weights each loop of a kernel computes; together they are 1."""
 
     def vectors(self, arrays: Arrays) -> float:
-        """Return the operations on vectors of 16 filters for one row of a linear layer's input, by which the formats
-        that take its weights are compared; of a format for nothing but convolutions it does not matter."""
+        """Return the operations on vectors of 16 filters for one row of a linear layer's input, or for one pixel, by
+        which the formats that take a layer's weights are compared; infinite for one that gives way to any other."""
         return float("inf")
 
     def kept_kernels(self, arrays: Arrays, channels: int, groups: int = 1) -> KeptKernels | None:

@@ -16,9 +16,8 @@ from patc.integers import ceil_div
 from patc.passes.formats import fkw
 from patc.passes.formats.base import Arrays, EncodeOptions, StaysDense, WeightFormat
 from patc.passes.formats.fkr import order_filters
-from patc.passes.formats.fkw_library import find_layer_library, find_single_taps
+from patc.passes.formats.fkw_library import POINTWISE_DEPTH, find_layer_library, find_single_taps
 
-POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
 _PICTURE = 24  # rows and columns of a picture of kernels, at most
 MOST_PADDING = 1.5  # stored weights over those that are not zero: above, single taps are faster
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from patc.dialects.attributes import MAX_TAPS
 from patc.integers import ceil_div
 from patc.passes.formats.base import EncodeOptions, StaysDense
 from patc.passes.formats.fkw import choose_patterns, kernel_masks, rest_masks
 
+POINTWISE_DEPTH = 9  # input channels that a 1x1 convolution's kernels span
 _SCATTERED = 0.6  # of the weights are zero at least where each is stored with its own place
 _REST_ENTRIES = 6  # of patterns for a rest alone, at most
 MIN_ENTRIES = 2  # kernels with fewer are filled up: two multiply-adds of one kernel cost little more than one
@@ -48,8 +50,21 @@ def find_single_taps(weight: np.ndarray, options: EncodeOptions) -> tuple[int, .
         weight: F x C/groups x KH x KW.
     """
     is_sparse = np.mean(weight == 0) >= max(_SCATTERED, options.min_sparsity)
-    used = (weight != 0).any(axis=(0, 1)).ravel()
-    return tuple(1 << int(tap) for tap in np.flatnonzero(used)) if is_sparse and not options.library else ()
+    return used_taps(weight) if is_sparse and not options.library else ()
+
+
+def used_taps(weight: np.ndarray) -> tuple[int, ...]:
+    """Return a pattern of one tap for each that any kernel of F x C/groups x KH x KW weights has a weight at."""
+    return tuple(1 << int(tap) for tap in np.flatnonzero((weight != 0).any(axis=(0, 1)).ravel()))
+
+
+def has_patterns(weight: np.ndarray, options: EncodeOptions) -> bool:
+    """Return whether a convolution's kernels have few patterns, which share loads within a kernel: FKW's."""
+    channels, height, width = weight.shape[1:]
+    depth = POINTWISE_DEPTH if height * width == 1 else 1
+    if height * width > MAX_TAPS or channels < depth:
+        return False
+    return len(np.unique(kernel_masks(weight, depth))) <= options.max_patterns + 1
 
 
 def _check_library(kernels: np.ndarray, masks: tuple[int, ...]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from torch_mlir import ir
 
-from patc.dialects.attributes import Library
+from patc.dialects.attributes import FkwAttr, Library
 from patc.passes.base import PassState, fail
 from patc.passes.formats.base import Arrays
-from patc.passes.formats.fkw import Fkw
+from patc.passes.formats.fkw import Fkw, encode
+from patc.passes.formats.fkw_library import used_taps
 from patc.passes.formats.registry import format_of
 from patc.passes.ir.constants import read_constant
 
@@ -41,6 +42,15 @@ def read_arrays(op: Any, state: PassState) -> Arrays:
 def read_fkw(op: Any, state: PassState) -> Fkw:
     """Return the kept kernels of a sparse convolution in FKW format."""
     return Fkw(*read_arrays(op, state))
+
+
+def read_kernels(op: Any, state: PassState) -> tuple[Library, Fkw]:
+    """Return the patterns and the kept kernels of a sparse convolution; of packs each weight is a kernel of one tap."""
+    if isinstance(op.format, FkwAttr):
+        return Library.from_attr(op.format), read_fkw(op, state)
+    weight = read_dense_weight(op, state).array
+    masks = used_taps(weight)
+    return Library(op.format.kernel_size(), masks), encode(weight, masks)
 
 
 def groups_of(op: Any) -> int:

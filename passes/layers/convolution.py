@@ -23,6 +23,7 @@ from patc.passes.algorithms.host.dots import DotDirect, DotLanes
 from patc.passes.algorithms.host.filter_lanes import FilterLanes
 from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
 from patc.passes.algorithms.host.input_stationary import InputStationary
+from patc.passes.algorithms.host.pack_direct import PackDirect
 from patc.passes.algorithms.host.pattern_direct import PatternDirect
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.algorithms.host.row_words import RowWords
@@ -172,6 +173,7 @@ class SparseConv2d(_Convolution):
         InputStationary(),
         TapDirect(),
         BandDirect(),
+        PackDirect(),
         DenseDirect(),
         DepthwiseDirect(),
         Winograd(),

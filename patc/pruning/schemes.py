@@ -5,6 +5,7 @@ Each says what it asks of a weight in plain Python; `constrain` gives the constr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -135,14 +136,16 @@ class KernelBlocks:
 class GatherScatter:
     """Packs of weights that a gather loads together, no two of them from one bank: column mod `banks`.
 
-    The weight's matrix, as of `Block`, is in tiles of `banks` / `per_row` rows. A pack has at most one weight of each
-    bank and `per_row` of each row of a tile; tiles have as many packs as their weights are worth. From F. Sun and
-    others, "Load-balanced Gather-scatter Patterns for Sparse Deep Neural Networks", 2021 (arXiv 2112.10898).
+    The weight's matrix, as of `Block`, is in tiles of `banks` / `per_row` rows. A tile of a convolution, whose columns
+    are the input channels of one tap after those of another, has channels of a single tap. A pack has at most one
+    weight of each bank and `per_row` of each row of a tile; tiles have as many packs as their weights are worth. From
+    F. Sun and others, "Load-balanced Gather-scatter Patterns for Sparse Deep Neural Networks", 2021 (arXiv 2112.10898).
 
     Attributes:
         banks: weights of a pack.
         per_row: of them in each row, from 1, where a pack has a weight of each of `banks` rows, to `banks`.
-        tile: columns of a tile, which divide the inputs, and which `banks` divide; at most 32 * `per_row`.
+        tile: columns of a tile, which `banks` divide, and which divide the inputs, of a convolution its input channels;
+            at most 32 * `per_row`.
         permute_rows: whether rows that are far from each other may make a tile, those with the largest weights the
             first; else they are neighbours, as they always are in recurrent layers.
 
@@ -171,6 +174,9 @@ class GatherScatter:
         rows = self.banks // self.per_row
         if refused := _refuse_turned_groups(site) or _refuse_parts(site, rows, self.tile, "a tile"):
             return refused
+        inputs = site.size // site.filters // math.prod(site.shape[2:])
+        if inputs % self.tile:  # a tile would read two taps, and compiled weights have tiles of their own in each
+            return f"input channels that {self.tile} columns of a tile divide, found {inputs}"
         packing = Packing(self.banks, self.per_row, self.tile)
         permutes = self.permute_rows and site.role != "recurrent"
         return GatherScatterConstraint(site, "gather-scatter", packing, permutes)

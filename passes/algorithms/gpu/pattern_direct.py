@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from patc.dialects.attributes import FkwAttr, Library
+import numpy as np
+
+from patc.dialects.attributes import MAX_TAPS, FkwAttr, Library, PacksAttr
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.gpu.base import GpuAlgorithm, convolution_limits
@@ -17,8 +19,7 @@ from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
-from patc.passes.formats.fkw import Fkw
-from patc.passes.formats.layer_weights import pattern_counts, read_fkw
+from patc.passes.formats.layer_weights import pattern_counts, read_kernels
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.kernel import LANES
@@ -33,11 +34,13 @@ class PatternDirect(GpuAlgorithm):
     skips_zeros = True
 
     def applies(self, op: Any) -> bool:
+        if isinstance(op.format, PacksAttr):
+            return math.prod(op.format.kernel_size()) <= MAX_TAPS
         return isinstance(op.format, FkwAttr)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        library, model = Library.from_attr(op.format), cost_model(target)
-        counts = pattern_counts(op, library, state)
+        library, counts = _patterns(op, state)
+        model = cost_model(target)
         filters = op.result.type.shape[1]
         places = [library.places(pattern) for pattern in range(len(library.masks))]
         for schedule in convolution_schedules(op, self.name, _blocks(op, state), model):
@@ -56,7 +59,7 @@ class PatternDirect(GpuAlgorithm):
 
     def emit(self, site: GpuSite) -> None:
         op, block = site.op, site.schedule.filters
-        fkw = read_fkw(op, site.state)
+        library, fkw = read_kernels(op, site.state)
         if not share_kernels(fkw, block):
             raise fail(
                 op, f"{block} filters each that keep the same kernels, for a schedule of {block} filters", "others"
@@ -66,15 +69,24 @@ class PatternDirect(GpuAlgorithm):
         held = {
             role: site.memory.constant(array, op.arrays[0], f"{role}.{block}.{plane}") for role, array in arrays.items()
         }
-        weights = convolution.SparseArrays(library=Library.from_attr(op.format), **held)
+        weights = convolution.SparseArrays(library=library, **held)
         layer = site.sliding_layer()
         emit = functools.partial(convolution.pattern_direct, layer=layer, weights=weights)
         site.launch(site.grid(layer.output.channels // block), emit)
 
 
+def _patterns(op: Any, state: PassState) -> tuple[Library, list[float]]:
+    """Return the patterns, and how many kept kernels have each."""
+    if isinstance(op.format, FkwAttr):
+        library = Library.from_attr(op.format)
+        return library, pattern_counts(op, library, state)
+    library, fkw = read_kernels(op, state)
+    return library, [float(count) for count in np.bincount(fkw.owners()[1], minlength=len(library.masks))]
+
+
 def _blocks(op: Any, state: PassState) -> list[int]:
     """Return the numbers of filters that keep the same kernels; one where the weights are not known."""
-    arrays = [array for value in op.arrays if (array := read_constant(value, state)) is not None]
-    if len(arrays) < len(op.arrays):
+    if any(read_constant(value, state) is None for value in op.arrays):
         return [1]
-    return [block for block in (1, 2, 4) if block == 1 or share_kernels(Fkw(*arrays), block)]
+    _, fkw = read_kernels(op, state)
+    return [block for block in (1, 2, 4) if block == 1 or share_kernels(fkw, block)]

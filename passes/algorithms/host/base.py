@@ -12,7 +12,8 @@ from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.limits import Limit, at_most, one_of, power_of_two
 from patc.targets import Target
 
-_MOST_LANES, _MOST_SUMS = 128, 64  # no registers hold more
+_MOST_LANES = 128  # no registers hold more
+MOST_SUMS = 64
 
 
 class HostAlgorithm(Algorithm[HostSite]):
@@ -28,7 +29,7 @@ class HostAlgorithm(Algorithm[HostSite]):
         yield from super().machine_limits(schedule, target)
         yield one_of("split", schedule.split, (ROWS, FILTERS, IMAGES))
         yield power_of_two("lanes", schedule.lanes, 2, _MOST_LANES)
-        yield at_most("sums", schedule.sums, _MOST_SUMS)
+        yield at_most("sums", schedule.sums, MOST_SUMS)
 
     def reach(self, op: Any, most: int) -> Reach:
         """Return how many images of a layer it goes through where a call of a dynamic batch has fewer than all.

@@ -89,6 +89,12 @@ def weight(*shape: int, keep: float = 1.0, rows: int = 1) -> np.ndarray:
     return rng.standard_normal(shape, np.float32) * kept
 
 
+def balanced(filters: int, channels: int) -> np.ndarray:
+    """Return 3x3 weights of which each filter has two in 32 channels of a tap."""
+    kept = RNG(1).random((filters, 9, channels // 32, 32)).argsort(3) < 2
+    return np.moveaxis(kept.reshape(filters, 3, 3, channels), 3, 1) * weight(filters, channels, 3, 3)
+
+
 def patterns(net: Net) -> Value:
     found = pattern_weight(RNG(0), 12, 8, 0.5, LIBRARY[:4])
     return net.conv(net.input, found, weight(12))
@@ -176,6 +182,11 @@ LAYERS: dict[str, tuple[Callable[[], Layer], str, str]] = {
         of_net((1, 32, 9, 9), lambda net: net.conv(net.input, weight(32, 32, 3, 3, keep=0.2, rows=8))),
         "band-direct",
         "",
+    ),
+    "packs of 3x3": (
+        of_net((2, 64, 9, 9), lambda net: net.conv(net.input, balanced(46, 64), weight(46))),
+        "pack-direct",
+        "pattern-direct",
     ),
     "one row": (linear(1, 67, 50), "gemv zero-skip", "gemv"),
     "three results": (linear(1, 9, 3), "gemv", "gemv"),

@@ -8,7 +8,7 @@
 // CHECK-DAG:     %[[COUNTS:.*]] = arith.constant dense<2> : tensor<1x1xi8>
 // CHECK-DAG:     %[[REORDER:.*]] = arith.constant dense<[0, 1, 2, {{.*}}]> : tensor<16xi16>
 // CHECK:         "pattern.sparse_linear"(%{{.*}}, %[[VALUES]], %[[INDEX]], %[[COUNTS]], %[[REORDER]])
-// CHECK-SAME:      format = #pattern.packs<32 : i64>
+// CHECK-SAME:      format = #pattern.packs<32 : i64, array<i64: 1, 1>>
 func.func @single_weights(%x: tensor<2x32xf32>) -> tensor<2x16xf32> {
   %w = arith.constant dense<[
     [1.5, 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 2.],

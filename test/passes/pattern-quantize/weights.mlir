@@ -105,7 +105,7 @@ func.func @infinite(%x: tensor<1x2xf32>) -> tensor<1x2xf32> {
 func.func @packs(%x: tensor<1x32xf32>, %v: tensor<1x16xf32>, %i: tensor<1x16xi8>, %c: tensor<1x1xi8>,
                  %r: tensor<16xi16>) -> tensor<1x16xf32> {
   // expected-remark @+1 {{its weights stay in f32: its zeros are left out}}
-  %y = "pattern.sparse_linear"(%x, %v, %i, %c, %r) {activation = "none", format = #pattern.packs<32 : i64>,
+  %y = "pattern.sparse_linear"(%x, %v, %i, %c, %r) {activation = "none", format = #pattern.packs<32 : i64, array<i64: 1, 1>>,
     operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0, 0>, pattern.weight_bits = 8 : i64}
     : (tensor<1x32xf32>, tensor<1x16xf32>, tensor<1x16xi8>, tensor<1x1xi8>, tensor<16xi16>) -> tensor<1x16xf32>
   return %y : tensor<1x16xf32>

@@ -280,6 +280,21 @@ def test_packs_of_any_layers() -> None:
     assert all(layer.weights == 8 * layer.kept_weights for layer in report.layers[:4])
     lstm = model[1].weight_ih_l0.detach().numpy()  # its units keep their places
     assert packs_of(lstm, 16, 1, 32) == report.layers[1].kept_kernels
+    taps = model[0].weight.detach().permute(0, 2, 3, 1)  # of 32 channels each, which are the columns of a tile
+    assert packs_of(taps.flatten(1).numpy(), 16, 1, 32) == report.layers[0].kept_kernels
+
+
+@pytest.mark.parametrize("permute", [False, True])
+def test_packs_of_a_convolution_are_those_of_its_taps(permute: bool) -> None:
+    torch.manual_seed(0)
+    conv, matrix = nn.Conv2d(16, 32, (3, 2)), nn.Linear(96, 32)
+    with torch.no_grad():
+        matrix.weight.copy_(conv.weight.permute(0, 2, 3, 1).flatten(1))
+    scheme = GatherScatter(8, 1, 16, permute)
+    for keep in (1, 37, 200):
+        mask = constraint_of(scheme, conv).mask(conv.weight, keep)
+        wanted = constraint_of(scheme, matrix).mask(matrix.weight, keep)
+        assert torch.equal(mask.permute(0, 2, 3, 1).flatten(1), wanted)
 
 
 def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
@@ -297,6 +312,7 @@ def test_bands_of_a_recurrent_layer_stay_within_gates() -> None:
         (Block(2), nn.ConvTranspose2d(4, 4, 2, groups=2), "one group of a transposed convolution, found 2"),
         (GatherScatter(4, 1, 8), nn.GRU(8, 6), "outputs that 4 rows of a tile divide, found 6 in each of 3 gates"),
         (GatherScatter(), nn.Linear(27, 16), "inputs that 32 columns of a tile divide, found 27"),
+        (GatherScatter(), nn.Conv2d(16, 16, 4), "input channels that 32 columns of a tile divide, found 16"),
         (Filters(), nn.GRU(4, 4), "a convolution or a linear layer, whose outputs are no state"),
         (KernelBlocks(), nn.Conv2d(4, 8, 5), "a convolution with 3x3 kernels, not a transposed one"),
         (KernelBlocks(), nn.ConvTranspose2d(4, 8, 3), "a convolution with 3x3 kernels, not a transposed one"),
