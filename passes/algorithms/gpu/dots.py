@@ -40,7 +40,7 @@ from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import sum_factors
 from patc.passes.ir.windows import Window
-from patc.passes.kernels.dots import dots_of
+from patc.passes.kernels.dots import Plain, dots_of
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.dot_matmul import dot_matmul
 from patc.passes.kernels.gpu.dot_rows import dot_rows
@@ -85,12 +85,15 @@ class DotDirect(GpuAlgorithm):
 
     def emit(self, site: GpuSite) -> None:
         op, block = site.op, site.schedule.filters
-        filters = ceil_div(padded_filters(op), block) * block
-        words = padded(words_of(op, require_array(op, op.weight, "weight", site.state)), filters)
-        values = site.memory.constant(pack_taps(words, block), op.weight, f"words{block}")
         stored = padded_filters(op)
+        filters = ceil_div(stored, block) * block
+        weight, sums = require_array(op, op.weight, "weight", site.state), word_sums(site, filters)
+        is_single = is_depthwise(op) and block == WORD and isinstance(sums.dots, Plain)
+        words = padded(weight.astype(np.int32) if is_single else words_of(op, weight), filters)
+        role = f"{'numbers' if is_single else 'words'}{block}"
+        values = site.memory.constant(pack_taps(words, block), op.weight, role)
         weights = convolution.DenseArrays(values, words.shape[1], stored // word_groups(op), stored)
-        make = functools.partial(WordTile, words=word_sums(site, filters))
+        make = functools.partial(WordTile, words=sums, is_single=is_single)
         emit = functools.partial(convolution.dense_direct, layer=site.sliding_layer(), weights=weights, make=make)
         site.launch(site.grid(filters // block), emit)
 

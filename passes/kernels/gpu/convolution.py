@@ -178,8 +178,8 @@ class Tile:
         """Return the sum of no products."""
         return self._k.splat(0.0, LANES)
 
-    def product(self, weight: ir.Value, vector: ir.Value, total: ir.Value) -> ir.Value:
-        """Return a sum with the products of a weight."""
+    def product(self, member: int, weight: ir.Value, vector: ir.Value, total: ir.Value) -> ir.Value:
+        """Return a sum of one of the thread's filters with the products of a weight."""
         return self._k.fma(weight, vector, total)
 
     def ends(self) -> Ends:
@@ -206,7 +206,7 @@ class Tile:
             vector = self.taps.read(planes[channel], row_read, dx)
             for (row, number), member in itertools.product(users, range(filters)):
                 place = member * rows + row
-                sums[place] = self.product(weight(number, member), vector, sums[place])
+                sums[place] = self.product(member, weight(number, member), vector, sums[place])
         return sums
 
     def finish(self, sums: Vectors, channels: Sequence[Index], filters: int | None = None) -> None:

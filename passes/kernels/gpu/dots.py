@@ -20,7 +20,7 @@ from patc.passes.kernels.gpu.convolution import Ends, Tile
 from patc.passes.kernels.gpu.kernel import LANES, Kernel
 from patc.passes.kernels.gpu.layer import GpuArray, GpuLayer
 from patc.passes.kernels.gpu.tensors import Place
-from patc.passes.kernels.gpu.words import Packing, Unpacking
+from patc.passes.kernels.gpu.words import Packing, Unpacking, stored_members
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,25 @@ class WordTile(Tile):
 
     Args:
         words: of the layer.
+        is_single: whether weights are single numbers, and each of four filters has one of the channels of a word:
+            three of the four products of words would be zero.
     """
 
-    def __init__(self, k: Kernel, layer: GpuLayer, read: Sequence[Tap], words: WordSums) -> None:
+    def __init__(
+        self, k: Kernel, layer: GpuLayer, read: Sequence[Tap], words: WordSums, *, is_single: bool = False
+    ) -> None:
         super().__init__(k, layer, read)
-        self._words = words
+        self._words, self._is_single = words, is_single
         k.is_exact = True
 
     def zero(self) -> ir.Value:
         return self._k.splat(0, LANES, self._k.i32)
 
-    def product(self, weight: ir.Value, vector: ir.Value, total: ir.Value) -> ir.Value:
-        return self._words.dots.add(self._k, total, vector, weight)
+    def product(self, member: int, weight: ir.Value, vector: ir.Value, total: ir.Value) -> ir.Value:
+        k = self._k
+        if not self._is_single:
+            return self._words.dots.add(k, total, vector, weight)
+        return k.plus(total, k.times(stored_members(k, vector, signed=True)[member], weight))
 
     def ends(self) -> Ends:
         return WordEnds(self._k, self._layer, self._place, self._words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from shutil import which
 
 import numpy as np
@@ -12,6 +13,10 @@ from gpu import NAN_BYTE, fill_arena, needs_device, require_valid
 from quantised import QuantisedNet, Scale, Value, compile_quantised, drawn
 from quantised_nets import elementwise, few_weights, planes, random_convolution, rows
 
+from patc.backends.base import Options
+from patc.backends.vulkan import VulkanBackend
+from patc.passes.pattern_map_to_gpu import PatternMapToGpu
+from patc.pipeline import Pipeline
 from patc.runtime.vulkan import find_device
 from patc.runtime.vulkan_model import VulkanModel
 
@@ -58,6 +63,20 @@ def test_fully_connected_layers(shape: tuple[int, int, int], target: str) -> Non
 @pytest.mark.parametrize("seed", range(2))
 def test_layers_of_few_weights(seed: int) -> None:
     check(*few_weights(seed, signed=True), seed, PLAIN)
+
+
+def test_weights_that_kernels_see_a_part_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = VulkanBackend.pipeline
+
+    def in_parts(self: VulkanBackend, options: Options) -> Pipeline:
+        pipeline = whole(self, options)
+        parts = [
+            replace(each, window_bytes=1024) if isinstance(each, PatternMapToGpu) else each for each in pipeline.passes
+        ]
+        return Pipeline(parts, pipeline.target)
+
+    monkeypatch.setattr(VulkanBackend, "pipeline", in_parts)
+    assert len(check(*rows(True, (3, 160, 70)), 0, PLAIN).code.windows) > 1
 
 
 def test_the_largest_sums_are_exact() -> None:
