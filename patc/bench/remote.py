@@ -156,6 +156,9 @@ def _where_patc_is(folder: Path) -> dict[str, str]:
     Args:
         folder: gets a link to patc.
     """
+    link, package = folder / "patc", Path(__file__).resolve().parents[1]
+    if link.is_symlink() and link.resolve() != package:  # of a patc that was elsewhere
+        link.unlink()
     with contextlib.suppress(FileExistsError):
-        (folder / "patc").symlink_to(Path(__file__).resolve().parents[1])
+        link.symlink_to(package)
     return {"PYTHONPATH": os.fspath(folder)}

@@ -202,6 +202,7 @@ def test_worker_needs_numpy_alone() -> None:
 
 
 def test_worker_answers_with_another_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "patc").symlink_to(tmp_path / "removed")  # of a patc that was there once
     failure = pytest.raises(PatcError, match="rival: RuntimeError: expected a request to load")
     with Worker("rival", tmp_path, python=Path(sys.executable)) as worker, failure:
         worker.request(do="run", calls=1)
