@@ -59,8 +59,6 @@ class PackDirect(HostAlgorithm):
         layer, packs = TiledConvolution.of(op, target, op.input.type.shape[1], threads), _Packs.of(op)
         costs, registers = layer.model.costs, layer.model.registers
         for tile in layer.tiles():
-            if tile.columns < layer.width and tile.columns % layer.model.lanes:
-                continue  # every other tile of a row would begin within a vector
             # Beside the accumulators: a weight, for each vector length, and an input vector.
             if tile.vectors + tile.widths + 1 > registers and tile.vectors > 1:
                 continue
@@ -132,14 +130,14 @@ class _Packs:
         taps = tuple((0, y, x) for y in range(height) for x in range(width))
         return _Packs(count, slots, bundles, tiles // len(taps), taps)
 
-    def read(self, layer: TiledConvolution) -> list[Place]:
+    def read(self, layer: TiledConvolution, tile: RegisterTile) -> list[Place]:
         """Return places as far from the beginning of a line as what the taps read; loads at places of weights' own are
         not made of others."""
-        geometry = layer.geometry
-        vector, line = layer.model.lanes * geometry.element_bytes, layer.model.costs.line_bytes
-        are_aligned = geometry.pitch * geometry.element_bytes % vector == 0 or layer.height == 1
-        starts = are_aligned and geometry.plane_bytes % line == 0
-        return [(0, y, 0 if starts and x == 0 else 2 * geometry.phases) for _, y, x in self.taps]
+        geometry, lanes = layer.geometry, layer.model.lanes
+        columns = tile.columns >= layer.width or tile.columns % lanes == 0
+        rows = layer.height == 1 or geometry.pitch % lanes == 0
+        are_aligned = columns and rows and geometry.plane_bytes % layer.model.costs.line_bytes == 0
+        return [(0, y, 0 if are_aligned and x == 0 else 2 * geometry.phases) for _, y, x in self.taps]
 
     def block(self, filters: int, blocks: int) -> int:
         """Return the filters of so many blocks, or more, of whole bundles."""
@@ -177,7 +175,7 @@ def _cost(layer: TiledConvolution, packs: _Packs, tile: RegisterTile, schedule: 
     bound = ""
     for strip in tile.strips:
         given = _bytes(layer, packs, tile, strip)
-        taps = packs.read(layer)
+        taps = packs.read(layer, tile)
         found = [model.sparse_kernel_cost((tap,), rows, strip.chunks * together, 1, near) for tap in taps]
         weights = together / costs.loads_per_cycle
         turn, bound = sum(cost.cycles for cost in found) / len(taps) + weights, found[0].bound
