@@ -30,8 +30,8 @@ class Dots(abc.ABC):
         signed: whether activations have a sign; they are 0 to 255 else.
         instructions: of a product, in the time of multiply-adds of as many lanes; measured where there are several.
         latency_cycles: from a sum to the next one of the same lanes; 0 for that of a multiply-add.
-        first_lanes: in which memory has what a filter's sums begin with. With a vector of them each vector of sums is
-            loaded, where copies of a register would take the pipes of the products.
+        first_lanes: in which memory has what a filter's sums begin with, for loops that load less than they multiply.
+            With a vector of them each vector of sums is loaded: copies of a register take the pipes of the products.
     """
 
     signed: ClassVar[bool]

@@ -95,7 +95,7 @@ class BlockWords(HostAlgorithm):
         arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)
         pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         small = are_small(site)
-        sums, factors = sums_and_factors(site, filters, are_floats=small, lanes=dots.first_lanes)
+        sums, factors = sums_and_factors(site, filters, are_floats=small)
         size = Kernels.memory_size(words, filters, blocks)
         memory = site.memory.allocate(schedule.threads * size, sums.type.element_type)
         residual, narrowing, epilogue = residual_factor(op), narrowing_for(site), site.epilogue_with(sums)

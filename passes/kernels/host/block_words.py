@@ -263,7 +263,8 @@ class BlockWords:
         """
         b, vectors, loops, sets = self.loops.b, self._vectors(tile), self.words.loops, self.loops.schedule.sums
         if place is None:
-            sums = self.loops.first_vectors(filter_, len(vectors))
+            bias = b.load_scalar(self.loops.epilogue.bias, filter_)
+            sums = [b.broadcast(bias, self.words.lanes)] * len(vectors)
         else:
             pitch, lanes = self.words.sums_pitch, self.words.lanes
             sums = [b.load(self.memory, place, row * pitch + column, lanes) for row, column in vectors]

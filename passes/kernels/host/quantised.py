@@ -62,18 +62,12 @@ class QuantisedLoops(Loops):
         data, weights = (one, many) if self.filters_are_lanes else (many, one)
         return self.dots.add(self.b, total, data, weights)
 
-    def first_vectors(self, channel: Index, count: int) -> Vectors:
-        """Return what so many vectors of a filter's sums begin with, in every lane."""
-        b, bias, lanes = self.b, self.epilogue.bias, self.schedule.lanes
-        assert bias is not None, "the zero point is in it"
-        if self.dots.first_lanes == 1:
-            return [b.broadcast(b.load_scalar(bias, channel), lanes)] * count
-        return [b.load_anew(bias, b.mul(channel, lanes), lanes) for _ in range(count)]
-
     def first_accumulators(self, tile: Tile, channel: Index) -> Vectors:
-        if self.dots.first_lanes == 1:
+        b, bias, lanes = self.b, self.epilogue.bias, self.dots.first_lanes
+        if lanes == 1:
             return super().first_accumulators(tile, channel)
-        return self.first_vectors(channel, tile.rows * len(tile.chunks))
+        assert bias is not None, "the zero point is in it"
+        return [b.load_anew(bias, b.mul(channel, lanes), lanes) for _ in range(tile.rows * len(tile.chunks))]
 
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
         """Ask for nothing: there are four times fewer lines than of floats."""
