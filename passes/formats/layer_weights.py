@@ -49,7 +49,7 @@ def read_kernels(op: Any, state: PassState) -> tuple[Library, Fkw]:
     if isinstance(op.format, FkwAttr):
         return Library.from_attr(op.format), read_fkw(op, state)
     weight = read_dense_weight(op, state).array
-    masks = used_taps(weight)
+    masks = used_taps(weight) or (1,)  # a library has a pattern, also for zeros alone
     return Library(op.format.kernel_size(), masks), encode(weight, masks)
 
 

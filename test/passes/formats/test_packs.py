@@ -349,6 +349,14 @@ def test_convolutions_of_files_may_have_packs_of_any_sizes(tmp_path: Path) -> No
     assert_close(patc.compile(tmp_path / "packs.mlir", threads=1)(x.numpy()), wanted)
 
 
+@pytest.mark.parametrize("target", ["host", pytest.param("spirv-vulkan", marks=needs_device)])
+def test_packs_of_zeros(target: str, tmp_path: Path) -> None:
+    text = re.sub(r"dense<.*> : tensor<2x4xf32>", "dense<0.0> : tensor<2x4xf32>", CONVOLUTION)
+    (tmp_path / "packs.mlir").write_text(text)
+    found = patc.compile(tmp_path / "packs.mlir", target=target)(np.ones((2, 11, 5, 9), np.float32))
+    assert found.shape == (2, 3, 4, 9) and not found.any()
+
+
 def test_blocks_are_bands_and_single_weights_packs() -> None:
     formats = {}
     for scheme in (Block(16), Block(8), Unstructured(), GatherScatter()):
