@@ -16,7 +16,7 @@ from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.passes.base import PassState
 from patc.passes.ir.constants import make_constant
-from patc.passes.ir.quantised import Rounding, mean_factor, only_limits, operand_factor, sum_factors
+from patc.passes.ir.quantised import Rounding, mean_factor, only_limits, operand_factor, sum_factors, unit_of
 from patc.passes.ir.windows import Window
 from patc.passes.layers import reference
 
@@ -126,9 +126,8 @@ def _term(op: Any, value: ir.Value) -> ir.Value:
     """Return an operand in units of what is added up."""
     f32 = ir.F32Type.get()
     if Quantisation.of(value.type) is None:
-        result = Quantisation.of(op.result.type)
-        assert result is not None, "something is quantised"
-        return reference.elementwise([value], lambda x: arith.divf(x, _constant(f32, result.scale)))
+        unit = float(unit_of(op))
+        return reference.elementwise([value], lambda x: arith.divf(x, _constant(f32, unit)))
     factor = float(operand_factor(op, value))
 
     def scaled(x: ir.Value) -> ir.Value:

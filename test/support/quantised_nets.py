@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import torch
 from quantised import QuantisedNet, Scale, Value
+from torch import nn
 
 
 def random_scale(choices: random.Random) -> Scale:
@@ -115,3 +117,19 @@ def few_weights(seed: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
     activation = choices.choice(["none", "relu"])
     y = net.conv(x, weight, scales, bias, random_scale(choices), **window, residual=residual, activation=activation)
     return net, [net.dequantise(y), real]
+
+
+class Activations(nn.Module):
+    """A convolution, one with a residual, and a sum, each with what does more than limit numbers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(size, channels, 3, padding=1) for size in (4, channels))
+        self.slopes = nn.ModuleList(nn.PReLU(channels) for _ in range(2))
+        for slope in self.slopes:
+            nn.init.uniform_(slope.weight, 0.1, 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.slopes[0](self.first(x))
+        z = nn.functional.hardswish(self.second(y) + y)
+        return self.slopes[1](nn.functional.max_pool2d(y, 2) + nn.functional.max_pool2d(z, 2))

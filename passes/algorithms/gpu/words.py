@@ -31,10 +31,11 @@ class WordElements(GpuAlgorithm):
     def applies(self, op: Any) -> bool:
         if len({tuple(value.type.shape) for value in (*op.operands, *op.results)}) > 1:
             return False
-        quantised = {Quantisation.of(each.type) is not None for each in op.operands}
-        if len(op.operands) > 1:  # quotients are not rounded as they are elsewhere
-            return op.result.type.rank == 4 and len(quantised) == 1
-        return op.result.type.rank in (2, 4)
+        if len(op.operands) == 1:
+            return op.result.type.rank in (2, 4)
+        # Of one sort: quotients are not rounded as they are elsewhere.
+        kinds = {Quantisation.of(value.type) is not None for value in (*op.operands, *op.results)}
+        return op.result.type.rank == 4 and len(kinds) == 1
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         yield from plane_candidates(op, self.name, cost_model(target))

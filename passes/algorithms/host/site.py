@@ -16,6 +16,7 @@ from torch_mlir.dialects import func, memref
 from patc.costs import CoreCosts
 from patc.dialects.attributes import Activation
 from patc.dialects.joins import Join
+from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.buffers import Buffer, flat_type
@@ -23,7 +24,7 @@ from patc.passes.algorithms.host.memory import Memory
 from patc.passes.base import PassState
 from patc.passes.formats.channel_major import cut_evenly
 from patc.passes.formats.layer_weights import require_array
-from patc.passes.ir.elements import compute_type, memory_type, numpy_type
+from patc.passes.ir.elements import WORD, compute_type, memory_type, numpy_type
 from patc.passes.ir.planes import is_flat, kernel_plane, row_tiles
 from patc.passes.ir.stored import read_scales
 from patc.passes.ir.windows import Window
@@ -182,8 +183,10 @@ class HostSite:
         residual = getattr(self.op, "residual", None)
         activation, table = Activation.of(self.op), None
         if activation.arrays:
-            array = np.array(activation.arrays, numpy_type(compute_type(self.op.result.type))).ravel()
-            table = self.constant(array, self.op.result, "activation")
+            array = np.array(activation.arrays, numpy_type(compute_type(self.op.result.type)))
+            if Quantisation.of(self.op.result.type) is not None:  # whole words
+                array = np.pad(array, ((0, 0), (0, -array.shape[1] % WORD)))
+            table = self.constant(array.ravel(), self.op.result, "activation")
         joined = None if residual is None else self.buffer(residual)
         scales = read_scales(self.op)
         factors = None if scales is None else self.constant(scales, self.op.weight, "scales")

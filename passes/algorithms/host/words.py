@@ -10,14 +10,14 @@ from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.images import Reach
-from patc.passes.algorithms.host.site import NO_EPILOGUE, HostSite
+from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import core_model, memory_bound, moved_bytes, plane_schedule, tile_limits
 from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
 from patc.passes.ir.quantised import operand_factor
-from patc.passes.kernels.host.kernel import Kernel
+from patc.passes.kernels.host.kernel import Epilogue, Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.word_planes import Summand, WordPlanes, WordRows
 from patc.targets import Target
@@ -50,15 +50,15 @@ class WordElements(HostAlgorithm):
             float(operand_factor(op, each)) if is_quantised else 0.0
             for each, is_quantised in zip(op.operands, quantised, strict=True)
         ]
-        activation, channels = Activation.of(op), op.result.type.shape[1]
+        channels = op.result.type.shape[1]
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             made, epilogue, *tensors = arguments
-            loops = Loops(kernel, made, epilogue, tensors[0])
+            loops = Loops(kernel, made, Epilogue(None, None, Activation()), tensors[0])
             if op.result.type.rank == 2:
                 WordRows(loops, factors[0], channels).emit()
                 return
             summands = tuple(Summand(*each) for each in zip(tensors, factors, strict=True))
-            WordPlanes(loops, summands, activation, channels).emit()
+            WordPlanes(loops, summands, epilogue, channels).emit()
 
-        site.call([output, NO_EPILOGUE, *given], emit, [1.0] * as_planes(output.shape)[1], any_part=True)
+        site.call([output, site.epilogue, *given], emit, [1.0] * as_planes(output.shape)[1], any_part=True)

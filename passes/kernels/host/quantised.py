@@ -33,7 +33,7 @@ class QuantisedLoops(Loops):
         dots: how products are made.
         factors: of the sums, an f32 for each channel of the result.
         residual_factor: of the residual, if it is quantised.
-        results: channels of the result.
+        results: channels of the result, with those that fill its last word.
         filters_are_lanes: whether the lanes of sums are channels, or places.
         are_floats: whether the bits of sums are those of floats, sum + `ROUNDING`; it takes a subtraction then, which
             phones do faster than a conversion.

@@ -13,7 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import Rounding
 from patc.passes.kernels.builder import Builder, Index, Vectors, lanes_of
-from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.kernel import Epilogue, Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows, Tensor
 from patc.passes.kernels.host.words import Packing, unpack
@@ -36,13 +36,13 @@ class WordPlanes:
 
     Attributes:
         summands: one, or two that are added up.
-        activation: of the sum.
+        epilogue: the activation of the sum.
         depth: channels of floats that become words.
     """
 
     loops: Loops
     summands: tuple[Summand, ...]
-    activation: Activation
+    epilogue: Epilogue
     depth: int
 
     def emit(self) -> None:
@@ -53,27 +53,38 @@ class WordPlanes:
     def _quantise(self, tile: Tile, plane: Index) -> None:
         b, result = self.loops.b, self.loops.output.quantisation
         assert result is not None, "words are made"
-        packing = Packing(Rounding.of(result, self.activation))
+        activation = self.epilogue.activation
+        rounding = Rounding.of(result, activation)
+        packing, unit = Packing(rounding), float(rounding.unit)
+        stored = ceil_div(self.depth, WORD) * WORD
+        constants = [self.epilogue.constants(b, channel, stored) for channel in self._channels(plane)]
         rows: list[Vectors] = []
         for row in range(tile.rows):
             rows.append([])
             for chunk in tile.chunks:
-                given = [self._floats(summand, tile, plane, (row, chunk), result.scale) for summand in self.summands]
+                given = [self._floats(summand, tile, plane, (row, chunk), unit) for summand in self.summands]
                 values = [b.plus(*pair) for pair in zip(*given, strict=True)] if len(given) > 1 else given[0]
-                rows[-1].append(packing.pack(b, [packing.activated(b, value, self.activation) for value in values]))
+                pairs = zip(values, constants, strict=True)
+                made = [packing.activated(b, value, activation, own) for value, own in pairs]
+                rows[-1].append(packing.pack(b, made))
         self.loops.store_tile(tile, rows, plane)
 
-    def _floats(self, summand: Summand, tile: Tile, plane: Index, place: tuple[int, Chunk], scale: float) -> Vectors:
+    def _floats(self, summand: Summand, tile: Tile, plane: Index, place: tuple[int, Chunk], unit: float) -> Vectors:
         """Return four channels of an operand as floats in units of the sum."""
         b, tensor, (row, chunk) = self.loops.b, summand.tensor, place
         if tensor.quantisation is not None:
             factor = b.splat(summand.factor, chunk.lanes, b.f32)
             words = self._rows(tensor, tile, plane).load(row, chunk)
             return [b.times(value, factor) for value in unpack(b, words, tensor.quantisation)]
-        divisor, first = b.splat(scale, chunk.lanes, b.f32), b.mul(plane, WORD)
-        channels = [b.minimum(b.add(first, member), self.depth - 1) for member in range(WORD)]
-        loaded = (self._rows(tensor, tile, channel).load(row, chunk) for channel in channels)
+        divisor = b.splat(unit, chunk.lanes, b.f32)
+        loaded = (self._rows(tensor, tile, channel).load(row, chunk) for channel in self._channels(plane))
         return [arith.DivFOp(value, divisor).result for value in loaded]
+
+    def _channels(self, plane: Index) -> list[Index]:
+        """Return the channels of a plane of words; the last one again where there are less."""
+        b = self.loops.b
+        first = b.mul(plane, WORD)
+        return [b.minimum(b.add(first, member), self.depth - 1) for member in range(WORD)]
 
     def _dequantise(self, tile: Tile, channel: Index) -> None:
         b, (summand,) = self.loops.b, self.summands

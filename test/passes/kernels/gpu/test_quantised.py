@@ -9,12 +9,15 @@ from shutil import which
 
 import numpy as np
 import pytest
+import torch
 from gpu import NAN_BYTE, fill_arena, needs_device, require_valid
 from quantised import QuantisedNet, Scale, Value, compile_quantised, drawn
-from quantised_nets import elementwise, few_weights, planes, random_convolution, rows
+from quantised_nets import Activations, elementwise, few_weights, planes, random_convolution, rows
 
+import patc
 from patc.backends.base import Options
 from patc.backends.vulkan import VulkanBackend
+from patc.diagnostics import PatcError
 from patc.passes.pattern_map_to_gpu import PatternMapToGpu
 from patc.pipeline import Pipeline
 from patc.runtime.vulkan import find_device
@@ -52,6 +55,26 @@ def test_depthwise_layers_pools_and_concatenations(target: str) -> None:
 @pytest.mark.parametrize("channels", [1, 6, 8])
 def test_sums_and_changes_of_scale(channels: int) -> None:
     check(*elementwise(True, channels, is_mixed=False), 0, PLAIN)
+
+
+def test_sums_of_floats_do_not_become_integers() -> None:
+    """Quotients are not rounded as f32 is on GPUs."""
+    net = QuantisedNet(True)
+    a, b = (net.input(np.ones((1, 4, 5, 7))) for _ in range(2))
+    for left in (a, net.quantise(a, Scale(0.02, 120))):
+        with pytest.raises(PatcError, match=r"cannot compute: pattern\.add"):
+            compile_quantised(net, [net.dequantise(net.add(left, b, Scale(0.04, 99)))], PLAIN)
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+def test_activations_that_compute(channels: int) -> None:
+    """Some with constants of each channel, which may leave a word in part."""
+    torch.manual_seed(channels)
+    net, x = Activations(channels).eval(), torch.randn(2, 4, 9, 11)
+    there, here = (patc.quantize(net, [(x,)], target=target) for target in (PLAIN, "host"))
+    names = [layer.schedule.algorithm for layer in there.layers if layer.schedule]
+    assert names.count("dot-direct") == 2 and "elementwise" not in names
+    assert torch.equal(there(x), here(x))
 
 
 @pytest.mark.parametrize("target", [PLAIN, DOTS])

@@ -9,9 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from quantised import QuantisedNet, Scale, Value, drawn, run_quantised
-from quantised_nets import elementwise, few_weights, planes, random_convolution, random_scale, rows, weights
+from quantised_nets import (
+    Activations,
+    elementwise,
+    few_weights,
+    planes,
+    random_convolution,
+    random_scale,
+    rows,
+    weights,
+)
 
+import patc
 from patc.codegen.reference import execute
 from patc.context import make_context
 from patc.dialects.schedules import Schedule
@@ -55,6 +66,46 @@ def test_sums_and_changes_of_scale(channels: int) -> None:
     net, results = elementwise(False, channels)
     check_natively(net, results, random.Random(0))
     check_reference(net, results)
+
+
+def test_activations_of_words_and_floats() -> None:
+    """What an activation computes with is in units of 1."""
+    net, generator = QuantisedNet(False), np.random.default_rng(0)
+    a, b = (net.input(generator.uniform(-2, 2, (1, 6, 5, 9))) for _ in range(2))
+    y = net.dequantise(net.add(net.quantise(a, Scale(0.02, 120)), b, Scale(1 / 255, 0), "relu"))
+    net.lines = [line.replace('"relu"', '#pattern.activation<"sigmoid", []>') for line in net.lines]
+    module, _ = parse_module(net.text(y), make_context())
+    wanted = 1 / (1 + np.exp(-a.array - b.array))
+    for found in (run_quantised(net, [y], "host"), execute(module, ParameterStore({}), [a.array, b.array])):
+        np.testing.assert_allclose(found[0], wanted, atol=0.006)
+
+
+def test_two_constants_of_each_channel() -> None:
+    """Of six channels, which fill a word and a half."""
+    net, generator = QuantisedNet(False), np.random.default_rng(0)
+    x = net.quantise(net.input(generator.uniform(-1, 1, (1, 4, 5, 9))), Scale(0.01, 100))
+    weight, scales = generator.integers(-127, 128, (6, 4, 1, 1)).astype(np.int8), np.full(6, 0.01, np.float32)
+    given, shift = generator.uniform(0.5, 2, 6), generator.uniform(-1, 1, 6)
+    real = net.conv(x, weight, scales, None, None)
+    y = net.dequantise(net.conv(x, weight, scales, None, Scale(0.05, 128), activation="relu"))
+    free = "0xFF800000 : f32, 0x7F800000 : f32"
+    arrays = ", ".join(f"array<f32: {', '.join(map(repr, each.tolist()))}>" for each in (given, shift))
+    affine = f'#pattern.activation<"affine", [{free}, {arrays}, {free}]>'
+    net.lines = [line.replace('"relu"', affine) for line in net.lines]
+    wanted = np.clip(real.array * given[:, None, None] + shift[:, None, None], -6.4, 6.35)
+    np.testing.assert_allclose(run_quantised(net, [y], "host")[0], wanted, atol=0.026)
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+def test_activations_that_compute(channels: int) -> None:
+    """Some with constants of each channel, which may fill a word in part."""
+    torch.manual_seed(channels)
+    net, x = Activations(channels).eval(), torch.randn(2, 4, 9, 11)
+    compiled = patc.quantize(net, [(x,)], threads=1)
+    names = [layer.schedule.algorithm for layer in compiled.layers if layer.schedule]
+    assert sum(name.startswith("dot") for name in names) == 2 and "elementwise" not in names
+    wanted = net(x).detach()
+    assert (compiled(x) - wanted).abs().max() < 0.03 * wanted.abs().max()
 
 
 def test_depthwise_layers_pools_and_concatenations() -> None:
