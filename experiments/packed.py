@@ -11,13 +11,10 @@ and their outputs stay so, which is not counted; "in rows" our own transposes bo
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
-import statistics
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import nn
+from trials import prepare_or_measure, time_in_turns
 
 import patc
 from patc.pruning import GatherScatter, Plan, Unstructured, prune_
@@ -179,7 +177,7 @@ def measure(folder: Path, turns: int) -> None:
     for scheme in SCHEMES:
         for size in SIZES:
             for rows in ROWS:
-                times = _time(_calls(folder, scheme, size, rows, own), turns)
+                times = time_in_turns(_calls(folder, scheme, size, rows, own), turns)
                 csr = min(found for name, found in times.items() if name.startswith("own"))
                 names = ("patc", "patc dense", "PyTorch CSR", "SciPy CSR")
                 columns = [*(times[name] for name in names), csr, times.get("in rows", csr)]
@@ -188,33 +186,5 @@ def measure(folder: Path, turns: int) -> None:
                 print(f"| {scheme}, {size}, {rows} | {line} | {ratios} |", flush=True)
 
 
-def _time(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Return the median time of a call of each, in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(turns + 1):
-        for name, call in calls.items():
-            started, count = time.perf_counter(), 0
-            while count < 3 or time.perf_counter() - started < 2e-3:
-                call()
-                count += 1
-            if turn:  # the first one finds caches cold
-                times[name].append((time.perf_counter() - started) / count)
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("prepare", "measure"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of what prepare writes")
-    parser.add_argument("--rate", type=float, default=10.0, help="of all weights to kept ones")
-    parser.add_argument("--target", default="host")
-    parser.add_argument("--turns", type=int, default=15)
-    args = parser.parse_args(argv)
-    if args.step == "prepare":
-        prepare(args.out, args.rate, args.target)
-    else:
-        measure(args.out, args.turns)
-
-
 if __name__ == "__main__":
-    main()
+    prepare_or_measure(__doc__, prepare, measure)

@@ -8,15 +8,14 @@ Layers are pruned by magnitude from random weights, all at the same rate; a call
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
+from trials import prepare_or_measure, time_in_turns
 
 import patc
 from patc.pruning import Block, GatherScatter, Plan, Unstructured, prune_
@@ -63,33 +62,11 @@ def measure(folder: Path, turns: int) -> None:
         channels, filters, kernel, size = shape
         x = torch.randn(1, channels, size, size)
         models = {name: patc.load(_file(folder, shape, name)) for name in SCHEMES}
-        times: dict[str, list[float]] = {name: [] for name in models}
-        for turn in range(turns + 1):
-            for name, model in models.items():
-                started, count = time.perf_counter(), 0
-                while count < 3 or time.perf_counter() - started < 3e-3:
-                    model(x)
-                    count += 1
-                if turn:  # the first one finds caches cold
-                    times[name].append((time.perf_counter() - started) / count)
+        times = time_in_turns({name: partial(model, x) for name, model in models.items()}, turns)
         sizes = {name: os.path.getsize(_file(folder, shape, name)) for name in models}
-        cells = [f"{1e6 * statistics.median(times[name]):.1f} ({sizes[name] / 1024:.0f})" for name in models]
+        cells = [f"{1e6 * times[name]:.1f} ({sizes[name] / 1024:.0f})" for name in models]
         print(f"| {channels} -> {filters}, {kernel}x{kernel}, {size}x{size} | {' | '.join(cells)} |", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("prepare", "measure"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of what prepare writes")
-    parser.add_argument("--rate", type=float, default=10.0, help="of all weights to kept ones")
-    parser.add_argument("--target", default="host")
-    parser.add_argument("--turns", type=int, default=15)
-    args = parser.parse_args(argv)
-    if args.step == "prepare":
-        prepare(args.out, args.rate, args.target)
-    else:
-        measure(args.out, args.turns)
-
-
 if __name__ == "__main__":
-    main()
+    prepare_or_measure(__doc__, prepare, measure)

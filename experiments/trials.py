@@ -224,3 +224,37 @@ def save_report(docs: Path, name: str, text: str, table: Mapping[str, tuple[str,
     atomic_write(docs / f"{name}.md", text)
     runs = sum(len(values) for _, values in table.values())
     print(f"{docs / name}.md: {runs} runs")
+
+
+# -- Speed of layers -------------------------------------------------------------------------------
+
+
+def prepare_or_measure(
+    words: str | None, prepare: Callable[[Path, float, str], None], measure: Callable[[Path, int], None]
+) -> None:
+    """Do the step of the command line: `prepare` a folder at a rate for a target, or `measure` so many turns of it."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("prepare", "measure"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of what prepare writes")
+    parser.add_argument("--rate", type=float, default=10.0, help="of all weights to kept ones")
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--turns", type=int, default=15)
+    args = parser.parse_args()
+    if args.step == "prepare":
+        prepare(args.out, args.rate, args.target)
+    else:
+        measure(args.out, args.turns)
+
+
+def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
+    """Return the median time of a call of each, in seconds."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 1):
+        for name, call in calls.items():
+            started, count = time.perf_counter(), 0
+            while count < 3 or time.perf_counter() - started < 3e-3:
+                call()
+                count += 1
+            if turn:  # the first one finds caches cold
+                times[name].append((time.perf_counter() - started) / count)
+    return {name: statistics.median(found) for name, found in times.items()}
