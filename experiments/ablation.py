@@ -135,7 +135,8 @@ def run_variant(preset: Preset, data: Data, dense: nn.Module, variant: Variant, 
     method.prepare()
 
     def fit(first: int, end: int, rates: tuple[float, float], prunes: bool) -> None:
-        with torch.autocast(device, torch.bfloat16):
+        # A cache of narrowed weights would be emptied only behind the last step.
+        with torch.autocast(device, torch.bfloat16, cache_enabled=False):
             train_epochs(model, data, method, range(first, end), rates, preset.batch_size, seed, prunes)
 
     fit(first, first + pruning, (variant.rate, variant.rate), True)
