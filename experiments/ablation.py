@@ -110,6 +110,7 @@ VARIANTS = {
     "dense-fast": Variant("dense, fast", _dense, part=0.6, rate=0.05),
     "dense-distilled": Variant("dense, distilled", _dense, distils=True),
     "dense-long": Variant("dense, 2x the epochs", _dense, length=2),
+    "dense-longer": Variant("dense, 4x the epochs", _dense, length=4),
     "unstructured": Variant("unstructured", _unstructured),
     "unstructured-long": Variant("unstructured, 2x the epochs", _unstructured, length=2),
     "pattern": Variant("patterns + connectivity", _patterns()),
@@ -118,6 +119,8 @@ VARIANTS = {
     "pattern-long": Variant("2x the epochs", _patterns(), length=2),
     "pattern-fast": Variant("fast", _patterns(), part=0.6, rate=0.05),
     "pattern-gradual": Variant("masks that grow and regrow", _gradual, ramp=0.8),
+    "pattern-gradual-long": Variant("masks that grow and regrow, 2x the epochs", _gradual, ramp=0.8, length=2),
+    "pattern-gradual-longer": Variant("masks that grow and regrow, 4x the epochs", _gradual, ramp=0.8, length=4),
     "pattern-gradual-fast": Variant("masks that grow and regrow, fast", _gradual, part=0.6, rate=0.05, ramp=0.7),
 }
 
