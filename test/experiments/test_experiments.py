@@ -67,7 +67,7 @@ def test_ablation_changes_one_thing_at_equal_rates(tmp_path: Path) -> None:
     run("ablation", tmp_path, "--seeds", "1")
     text = (tmp_path / "docs" / "ablation.md").read_text()
     rates = re.findall(r"^\| [^|]+ \| ([\d.]+)x \|", text, re.MULTILINE)
-    assert rates == ["1.00"] * 4 + ["8.00"] * 9
+    assert rates == ["1.00"] * 5 + ["8.00"] * 11
     runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")}
     assert len({json.dumps(each["task"]) for each in runs.values()}) == 1
     assert (tmp_path / "docs" / "ablation.png").stat().st_size > 5000
