@@ -41,6 +41,11 @@ def word_groups(op: Any) -> int:
     return ceil_div(groups_of(op), WORD) if is_depthwise(op) else groups_of(op)
 
 
+def words_read(op: Any) -> int:
+    """Return the words that each filter reads at a place."""
+    return 1 if is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
+
+
 def _in_words(weight: np.ndarray) -> np.ndarray:
     """Return F x 1 x KH x KW weights of a depthwise convolution as F x 4 x ..., zeros for the other channels of the
     word."""

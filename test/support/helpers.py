@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch_mlir import ir
 
+import patc
 from patc.context import make_context
 from patc.frontend import import_model
 from patc.passes.base import PassState
@@ -32,6 +33,19 @@ def torch_results(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> lis
     with torch.no_grad():
         results = copy.deepcopy(model).double()(*(x.double() for x in inputs))
     return [y.numpy() for y in tree_leaves(results)]
+
+
+def check_convolutions(model: torch.nn.Module, x: torch.Tensor, target: str, algorithm: str, least: int) -> None:
+    """Require the results of PyTorch with one and two threads, bit by bit the same, of so many pruned convolutions, or
+    more, that an algorithm computes."""
+    results = []
+    for threads in (1, 2):
+        compiled = patc.compile(model, (x,), target=target, threads=threads)
+        used = [layer.schedule.algorithm for layer in compiled.layers if layer.op == "sparse_conv2d" and layer.schedule]
+        assert used.count(algorithm) >= least
+        results.append(compiled(x))
+        assert_close([results[-1].numpy()], torch_results(model, (x,)))
+    assert torch.equal(*results)
 
 
 def raised_model(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[ir.Module, PassState]:

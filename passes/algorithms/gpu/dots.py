@@ -28,13 +28,14 @@ from patc.passes.algorithms.quantised import (
     unit_of,
     word_groups,
     words_of,
+    words_read,
 )
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.gpu_planes import shared_sum_candidate
 from patc.passes.cost.models import cost_model
-from patc.passes.formats.layer_weights import groups_of, require_array
+from patc.passes.formats.layer_weights import require_array
 from patc.passes.generic.products import Product
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
@@ -62,7 +63,7 @@ class DotDirect(GpuAlgorithm):
         return has_whole_words(op)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        model, channels, dots = cost_model(target), _channels(op), dots_of(target)
+        model, channels, dots = cost_model(target), words_read(op), dots_of(target)
         height, width = Window.of(op).kernel
         taps = [(0, dy, dx) for dy in range(height) for dx in range(width)]
         for schedule in convolution_schedules(op, self.name, _blocks(op), model):
@@ -77,7 +78,7 @@ class DotDirect(GpuAlgorithm):
         yield multiple_of("filters", schedule.filters, unit_of(op))
         if groups > 1:  # else weights of filters too many are zero
             yield divisor_of("filters", schedule.filters, filters // groups)
-        yield at_most("sums", schedule.sums, _channels(op))
+        yield at_most("sums", schedule.sums, words_read(op))
         yield from convolution_limits(schedule, target)
 
     def unused_zeros(self, op: Any, schedule: Schedule, target: Target, state: PassState) -> str:
@@ -172,11 +173,6 @@ def word_sums(site: GpuSite, filters: int) -> WordSums:
     held = {role: padded(array, filters) for role, array in arrays.items()}
     sums, factors = (site.memory.constant(array, op.weight, own_role(role, array)) for role, array in held.items())
     return WordSums(dots_of(site.target), sums, factors, residual_factor(op), op.result.type.shape[1])
-
-
-def _channels(op: Any) -> int:
-    """Return the words that each filter reads at a place."""
-    return 1 if is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
 
 
 def _blocks(op: Any) -> list[int]:

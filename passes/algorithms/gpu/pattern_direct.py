@@ -19,7 +19,7 @@ from patc.passes.base import PassState, fail
 from patc.passes.cost.candidate import Candidate
 from patc.passes.cost.gpu_convolution import convolution_candidate, convolution_schedules, turn_cycles
 from patc.passes.cost.models import cost_model
-from patc.passes.formats.layer_weights import pattern_counts, read_kernels
+from patc.passes.formats.layer_weights import pattern_counts, read_fkw, read_kernels
 from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.gpu import convolution
 from patc.passes.kernels.gpu.kernel import LANES
@@ -39,11 +39,11 @@ class PatternDirect(GpuAlgorithm):
         return isinstance(op.format, FkwAttr)
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
-        library, counts = _patterns(op, state)
+        library, counts, blocks = _patterns(op, state)
         model = cost_model(target)
         filters = op.result.type.shape[1]
         places = [library.places(pattern) for pattern in range(len(library.masks))]
-        for schedule in convolution_schedules(op, self.name, _blocks(op, state), model):
+        for schedule in convolution_schedules(op, self.name, blocks, model):
             uniform = 1 + schedule.filters * ceil_div(library.entries, LANES)
             cycles = 0.0
             for count, taps in zip(counts, places, strict=True):
@@ -75,18 +75,16 @@ class PatternDirect(GpuAlgorithm):
         site.launch(site.grid(layer.output.channels // block), emit)
 
 
-def _patterns(op: Any, state: PassState) -> tuple[Library, list[float]]:
-    """Return the patterns, and how many kept kernels have each."""
+def _patterns(op: Any, state: PassState) -> tuple[Library, list[float], list[int]]:
+    """Return the patterns, how many kept kernels have each, and the numbers of filters that keep the same kernels; one
+    where the weights are not known."""
     if isinstance(op.format, FkwAttr):
         library = Library.from_attr(op.format)
-        return library, pattern_counts(op, library, state)
-    library, fkw = read_kernels(op, state)
-    return library, [float(count) for count in np.bincount(fkw.owners()[1], minlength=len(library.masks))]
-
-
-def _blocks(op: Any, state: PassState) -> list[int]:
-    """Return the numbers of filters that keep the same kernels; one where the weights are not known."""
-    if any(read_constant(value, state) is None for value in op.arrays):
-        return [1]
-    _, fkw = read_kernels(op, state)
-    return [block for block in (1, 2, 4) if block == 1 or share_kernels(fkw, block)]
+        counts = pattern_counts(op, library, state)
+        if any(read_constant(value, state) is None for value in op.arrays):
+            return library, counts, [1]
+        fkw = read_fkw(op, state)
+    else:
+        library, fkw = read_kernels(op, state)
+        counts = [float(count) for count in np.bincount(fkw.owners()[1], minlength=len(library.masks))]
+    return library, counts, [block for block in (1, 2, 4) if block == 1 or share_kernels(fkw, block)]

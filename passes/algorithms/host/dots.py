@@ -30,7 +30,6 @@ from patc.passes.algorithms.quantised import (
     as_words,
     first_sums,
     has_whole_words,
-    is_depthwise,
     own_role,
     padded,
     padded_filters,
@@ -38,10 +37,11 @@ from patc.passes.algorithms.quantised import (
     unit_of,
     word_groups,
     words_of,
+    words_read,
 )
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
-from patc.passes.formats.layer_weights import groups_of, require_array
+from patc.passes.formats.layer_weights import require_array
 from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.quantised import largest_sums, only_limits, sum_factors
@@ -248,8 +248,7 @@ def layer_of(
         instructions: see `with_dots`.
     """
     cpu = with_dots(target, dots or dots_of(target), instructions)
-    words = 1 if is_depthwise(op) else ceil_div(op.input.type.shape[1] // groups_of(op), WORD)
-    return TiledConvolution.of(op, cpu, words, threads)
+    return TiledConvolution.of(op, cpu, words_read(op), threads)
 
 
 def sums_and_factors(site: HostSite, filters: int, *, are_floats: bool = False, lanes: int = 1) -> list[ir.Value]:

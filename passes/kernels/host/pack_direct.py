@@ -3,7 +3,7 @@
 for tile of `rows` x `columns` outputs:
   for some filters:                                 # whose accumulators lie in a scratch array between parts
     for part of the input channels:                 # whose inputs stay in the first-level cache for all filters
-      for one or two filters of a bundle:
+      for one, two or four filters of a bundle:
         accumulators = bias, or what the part before left
         for pack of the bundle in the part:
           for filter: accumulators += its weight * the vectors at the pack's start + its index * plane

@@ -10,7 +10,7 @@ import pytest
 import torch
 from emulated import MISSING, compile_emulated, needs_arm
 from gpu import WHY_NOT, needs_device
-from helpers import assert_close, raised_model, torch_results
+from helpers import assert_close, check_convolutions, raised_model, torch_results
 from networks import pattern_weight
 from torch import nn
 
@@ -165,14 +165,7 @@ class Convolutions(nn.Module):
 @pytest.mark.parametrize("target", ["host", "x86-64-v3"])
 def test_convolutions(target: str) -> None:
     net, x = Convolutions().eval(), torch.randn(2, 3, 27, 29)
-    results = []
-    for threads in (1, 2):
-        compiled = patc.compile(net, (x,), target=target, threads=threads)
-        used = [layer.schedule.algorithm for layer in compiled.layers if layer.op == "sparse_conv2d" and layer.schedule]
-        assert used.count("band-direct") >= 3
-        results.append(compiled(x))
-        assert_close([results[-1].numpy()], torch_results(net, (x,)))
-    assert torch.equal(*results)
+    check_convolutions(net, x, target, "band-direct", 3)
 
 
 def test_convolutions_on_aarch64_and_in_halves() -> None:

@@ -354,14 +354,10 @@ def test_out_of_memory_is_one_line(model: VulkanModel, x: torch.Tensor, monkeypa
 
 @needs_device
 def test_missing_features_are_named(module: Small, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = patc.compile(module, (x,), target="spirv-vulkan", dtype="f16")
-    physical = replace(vulkan.find_device(), capabilities=frozenset({"Float16"}))
-    monkeypatch.setattr(vulkan_device, "_OPEN", {})
-    monkeypatch.setattr(vulkan_model, "find_device", lambda device: physical)
-    with pytest.raises(PatcError) as caught:
-        model(x)
-    assert str(caught.value) == (
-        f"expected a Vulkan device with storageBuffer16BitAccess, as compiled for, got '{physical.name}' without: "
+    halves = patc.compile(module, (x,), target="spirv-vulkan", dtype="f16")
+    name, words = refusal(halves, x, {"Float16"}, monkeypatch)
+    assert words == (
+        f"expected a Vulkan device with storageBuffer16BitAccess, as compiled for, got '{name}' without: "
         "compile with dtype f32, or choose another device"
     )
 
@@ -370,16 +366,22 @@ def test_missing_features_are_named(module: Small, x: torch.Tensor, monkeypatch:
 def test_devices_without_dot_products_are_named(
     module: Small, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = patc.quantize(module, x, target="spirv-vulkan:dotprod")
-    physical = replace(vulkan.find_device(), capabilities=frozenset())
+    integers = patc.quantize(module, x, target="spirv-vulkan:dotprod")
+    name, words = refusal(integers, x, set(), monkeypatch)
+    assert words == (
+        f"expected a Vulkan device with shaderIntegerDotProduct, as compiled for, got '{name}' without: "
+        "compile for target spirv-vulkan, or choose another device"
+    )
+
+
+def refusal(model: Any, x: torch.Tensor, has: set[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Return the name of the device as if it had nothing but some capabilities, and how it refuses a model."""
+    physical = replace(vulkan.find_device(), capabilities=frozenset(has))
     monkeypatch.setattr(vulkan_device, "_OPEN", {})
     monkeypatch.setattr(vulkan_model, "find_device", lambda device: physical)
     with pytest.raises(PatcError) as caught:
         model(x)
-    assert str(caught.value) == (
-        f"expected a Vulkan device with shaderIntegerDotProduct, as compiled for, got '{physical.name}' without: "
-        "compile for target spirv-vulkan, or choose another device"
-    )
+    return physical.name, str(caught.value)
 
 
 LIMITS = [
