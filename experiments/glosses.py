@@ -73,6 +73,7 @@ class Preset:
 PRESETS = {
     "tiny": Preset(glosses=64, tested=32, tokens=12, dense_epochs=1, epochs=2, batch_size=32),  # to test this file
     "small": Preset(glosses=6000, tested=3000, tokens=32, dense_epochs=2, epochs=4, batch_size=32),
+    "medium": Preset(glosses=20000, tested=6000, tokens=32, dense_epochs=3, epochs=6, batch_size=64),
     "large": Preset(glosses=None, tested=8000, tokens=48, dense_epochs=3, epochs=6, batch_size=64),
 }
 

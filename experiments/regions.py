@@ -76,11 +76,11 @@ def make_net(classes: int, width: int, seed: int) -> nn.Module:
     return SmallNet(classes, width)
 
 
-def do_run(preset: Preset, data: Data, width: int, rate: int, seed: int) -> Run:
+def do_run(preset: Preset, data: Data, width: int, rate: int, seed: int, device: str) -> Run:
     """Train a net, and prune it to the weights of the narrow one; return the figures of the run."""
     assert data.classes is not None
     budget = sum(weight.numel() for weight in weights_of(make_net(data.classes, width, seed)))
-    net = make_net(data.classes, round(width * math.sqrt(rate)), seed)
+    net = make_net(data.classes, round(width * math.sqrt(rate)), seed).to(device)
     first, half = preset.dense_epochs, preset.epochs // 2
     train_epochs(net, data, KeepAll(), range(first), (LEARNING_RATE, 0.0), preset.batch_size, seed)
     dense_accuracy = evaluate(net, data)[1]
@@ -216,7 +216,7 @@ def _cell(values: Sequence[float], sign: str = "") -> str:
 
 
 def main() -> None:
-    args, _ = read_seeds(make_parser(__doc__, "regions-checkpoints", PRESETS))
+    args, device = read_seeds(make_parser(__doc__, "regions-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
     data = open_data(f"glyphs:{preset.images}", 32)
     images, labels = next(data.test.batches(len(data.test)))
@@ -225,7 +225,7 @@ def main() -> None:
     places = {f"{width}-{rate}x": (width, rate) for width in preset.widths for rate in (1, *preset.rates)}
 
     def run(name: str, seed: int) -> Run:
-        return do_run(preset, data, *places[name], seed)
+        return do_run(preset, data, *places[name], seed, device)
 
     def describe(found: Run) -> str:
         return f"{found['kept_weights']:,} kept, accuracy {found['accuracy']:.2%}"

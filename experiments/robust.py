@@ -93,7 +93,7 @@ def options_of(method: str, preset: Preset, seed: int) -> TrainOptions:
     )  # fmt: skip
 
 
-def do_run(data: Data, preset: Preset, method: str, seed: int, folder: Path) -> Run:
+def do_run(data: Data, preset: Preset, method: str, seed: int, folder: Path, device: str) -> Run:
     """Train and prune a net; return the figures of the run."""
     assert data.classes is not None
     model, run_folder = make_small(data.classes, seed), folder / f"{data.name}-{method}-{seed}".replace(":", "-")
@@ -103,7 +103,7 @@ def do_run(data: Data, preset: Preset, method: str, seed: int, folder: Path) -> 
     torch.save(model.state_dict(), _net_file(folder, data, method, seed))
     for name in (BEST, LAST):
         (run_folder / name).unlink(missing_ok=True)
-    accuracies = Domains(NAMES).evaluate(model, data)
+    accuracies = Domains(NAMES).evaluate(model.to(device), data)
     return {
         "accuracies": accuracies,
         "domain_weights": {name: weight for name, (weight, _) in report.domains.items()},
@@ -117,16 +117,16 @@ def _net_file(folder: Path, data: Data, method: str, seed: int) -> Path:
     return folder / f"net-{data.name}-{method}-{seed}.pth".replace(":", "-")
 
 
-def attack(data: Data, preset: Preset, seed: int, folder: Path) -> Run:
+def attack(data: Data, preset: Preset, seed: int, folder: Path, device: str) -> Run:
     """Attack the nets of a seed; return how often all cases are wrong, by min-max and by averaging."""
     assert data.classes is not None
     nets = []
     for method in METHODS:
         net = make_small(data.classes, seed).eval()
         net.load_state_dict(torch.load(_net_file(folder, data, method, seed), weights_only=True))
-        nets.append(net)
+        nets.append(net.to(device))
     models = [lambda pixels, net=net: net(normalise(255 * pixels)) for net in nets]
-    images, labels = next(data.test.batches(preset.attacked))
+    images, labels = (part.to(device) for part in next(data.test.batches(preset.attacked)))
     pixels = images.float() / 255
     right = torch.stack([model(pixels).argmax(1) == labels for model in models], 1).all(1)
     if not right.any():  # nets of a tiny run
@@ -215,7 +215,7 @@ def _cell(values: list[float]) -> str:
 def main() -> None:
     parser = make_parser(__doc__, "robust-checkpoints", PRESETS)
     parser.add_argument("--data", choices=("glyphs", "digits"), default="glyphs")
-    args, _ = read_seeds(parser)
+    args, device = read_seeds(parser)
     args.runs = args.runs / args.data
     preset = PRESETS[args.preset]
     data = open_pictures(args.data, preset)
@@ -226,7 +226,9 @@ def main() -> None:
     def run(name: str, seed: int) -> Run:
         folder = args.out / args.preset
         folder.mkdir(parents=True, exist_ok=True)
-        return attack(data, preset, seed, folder) if name == "attacks" else do_run(data, preset, name, seed, folder)
+        if name == "attacks":
+            return attack(data, preset, seed, folder, device)
+        return do_run(data, preset, name, seed, folder, device)
 
     def describe(found: dict[str, Any]) -> str:
         if "attacks" in found:

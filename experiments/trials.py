@@ -58,7 +58,10 @@ def read_seeds(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, str
     parser.add_argument("--report-only", action="store_true", help="write the report of the runs there are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    return args, "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return args, "cpu"
+    torch.set_float32_matmul_precision("high")  # as convolutions have it by themselves
+    return args, "cuda"
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -124,8 +127,7 @@ def do_runs(
                 started = time.perf_counter()
                 figures = {"method": name, "seed": seed, **run(name, seed)}
                 seconds = time.perf_counter() - started
-                machine = "a GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} thread(s) of a CPU"
-                whole = {"task": task, **figures, "machine": machine, "seconds": seconds}
+                whole = {"task": task, **figures, "machine": describe_machine(), "seconds": seconds}
                 atomic_write(path, json.dumps(whole, indent=1) + "\n")
             results.append(json.loads(path.read_text()))
             require_task(task, results[-1].get("task"), path)
@@ -179,6 +181,13 @@ def count_weights(weights: Iterable[Tensor]) -> Run:
     """Return how many numbers weights have, and how many are not zero."""
     found = list(weights)
     return {"weights": sum(w.numel() for w in found), "kept_weights": sum(int(w.count_nonzero()) for w in found)}
+
+
+def describe_machine() -> str:
+    """Return what a run computes on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} with PyTorch {torch.__version__}"
+    return f"{torch.get_num_threads()} thread(s) of a CPU"
 
 
 def describe_machines(results: Sequence[Run]) -> str:
