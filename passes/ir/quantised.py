@@ -122,6 +122,43 @@ def first_numbers(given: Quantisation) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Reciprocal:
+    """Two f32 that are 1 / s together, for quotients without divisions:
+
+        x / s rounded as f32 is = fma(x, first, x * second)
+
+    as far as the integer that it is nearest to: `of` makes sure of that.
+
+    Attributes:
+        lowest, highest: what x has to be limited to, a number of the lowest and one of the highest integer.
+    """
+
+    first: np.float32
+    second: np.float32
+    lowest: np.float32
+    highest: np.float32
+
+    @staticmethod
+    def of(given: Quantisation) -> Reciprocal | None:
+        """Return those of a scale; None where a number would become another integer.
+
+        What is rounded grows with x, so that the least number of each integer and the one before it tell all.
+        """
+        scale = np.float32(given.scale)
+        with np.errstate(all="ignore"):  # of scales that are hardly numbers
+            starts = first_numbers(given)[1:-1]
+            inverse = 1.0 / np.float64(scale)
+            first = np.float32(inverse)
+            second = np.float32(inverse - first)
+            for numbers in (starts, np.nextafter(starts, np.float32(-np.inf))):
+                sums = numbers * np.float64(first) + numbers * second  # beside them, the sum is too near to tell
+                for beside in (1.0 - 2.0**-50, 1.0 + 2.0**-50):
+                    if (np.rint((sums * beside).astype(np.float32)) != np.rint(numbers / scale)).any():
+                        return None
+        return Reciprocal(first, second, np.nextafter(starts[0], np.float32(-np.inf)), starts[-1])
+
+
+@dataclass(frozen=True)
 class IntegerWeights:
     """The weights of a layer as integers.
 

@@ -16,10 +16,11 @@ from patc.passes.algorithms.limits import Limit
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.ir.planes import as_planes
-from patc.passes.ir.quantised import operand_factor
+from patc.passes.ir.quantised import Reciprocal, only_limits, operand_factor
 from patc.passes.kernels.host.kernel import Epilogue, Kernel
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.word_planes import Summand, WordPlanes, WordRows
+from patc.passes.kernels.narrowing import narrowing_of
 from patc.targets import Target
 
 
@@ -50,7 +51,10 @@ class WordElements(HostAlgorithm):
             float(operand_factor(op, each)) if is_quantised else 0.0
             for each, is_quantised in zip(op.operands, quantised, strict=True)
         ]
-        channels = op.result.type.shape[1]
+        channels, result, activation = op.result.type.shape[1], Quantisation.of(op.result.type), Activation.of(op)
+        are_divided = result is not None and quantised == [False] and only_limits(activation)
+        reciprocal = Reciprocal.of(result) if result is not None and are_divided else None
+        narrowing = narrowing_of(site.target, signed=result is not None and result.signed)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             made, epilogue, *tensors = arguments
@@ -59,6 +63,6 @@ class WordElements(HostAlgorithm):
                 WordRows(loops, factors[0], channels).emit()
                 return
             summands = tuple(Summand(*each) for each in zip(tensors, factors, strict=True))
-            WordPlanes(loops, summands, epilogue, channels).emit()
+            WordPlanes(loops, summands, epilogue, channels, reciprocal, narrowing).emit()
 
         site.call([output, site.epilogue, *given], emit, [1.0] * as_planes(output.shape)[1], any_part=True)

@@ -11,12 +11,13 @@ from patc.dialects.attributes import Activation
 from patc.dialects.quantised import Quantisation
 from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
-from patc.passes.ir.quantised import Rounding
+from patc.passes.ir.quantised import Reciprocal, Rounding
 from patc.passes.kernels.builder import Builder, Index, Vectors, lanes_of
 from patc.passes.kernels.host.kernel import Epilogue, Tile
 from patc.passes.kernels.host.loops import Loops
 from patc.passes.kernels.host.rows import Rows, Tensor
-from patc.passes.kernels.host.words import Packing, unpack
+from patc.passes.kernels.host.words import Packing, between, unpack
+from patc.passes.kernels.narrowing import Narrowing
 from patc.passes.kernels.tiling import Chunk
 
 _NONE = Activation()
@@ -38,12 +39,16 @@ class WordPlanes:
         summands: one, or two that are added up.
         epilogue: the activation of the sum.
         depth: channels of floats that become words.
+        reciprocal: of the scale of words, of a single summand of floats; None where these are divided.
+        narrowing: of words that are made with it.
     """
 
     loops: Loops
     summands: tuple[Summand, ...]
     epilogue: Epilogue
     depth: int
+    reciprocal: Reciprocal | None
+    narrowing: Narrowing
 
     def emit(self) -> None:
         """Emit all loops."""
@@ -55,7 +60,8 @@ class WordPlanes:
         assert result is not None, "words are made"
         activation = self.epilogue.activation
         rounding = Rounding.of(result, activation)
-        packing, unit = Packing(rounding), float(rounding.unit)
+        packing = Packing(rounding, None if self.reciprocal is None else self.narrowing)
+        unit = float(rounding.unit)
         stored = ceil_div(self.depth, WORD) * WORD
         constants = [self.epilogue.constants(b, channel, stored) for channel in self._channels(plane)]
         rows: list[Vectors] = []
@@ -76,14 +82,22 @@ class WordPlanes:
             factor = b.splat(summand.factor, chunk.lanes, b.f32)
             words = self._rows(tensor, tile, plane).load(row, chunk)
             return [b.times(value, factor) for value in unpack(b, words, tensor.quantisation)]
-        divisor = b.splat(unit, chunk.lanes, b.f32)
         loaded = (self._rows(tensor, tile, channel).load(row, chunk) for channel in self._channels(plane))
-        return [arith.DivFOp(value, divisor).result for value in loaded]
+        return [self._quotient(value, unit) for value in loaded]
+
+    def _quotient(self, value: ir.Value, unit: float) -> ir.Value:
+        """Return a vector of floats in units of the sum."""
+        b, lanes, own = self.loops.b, lanes_of(value), self.reciprocal
+        if own is None:
+            return arith.DivFOp(value, b.splat(unit, lanes, b.f32)).result
+        first, second = (b.splat(float(part), lanes, b.f32) for part in (own.first, own.second))
+        limited = between(b, value, float(own.lowest), float(own.highest))
+        return b.fma(limited, first, b.times(limited, second))
 
     def _channels(self, plane: Index) -> list[Index]:
         """Return the channels of a plane of words; the last one again where there are less."""
         b = self.loops.b
-        first = b.mul(plane, WORD)
+        first = b.mul(plane, WORD) if self.depth > WORD else 0
         return [b.minimum(b.add(first, member), self.depth - 1) for member in range(WORD)]
 
     def _dequantise(self, tile: Tile, channel: Index) -> None:

@@ -75,10 +75,8 @@ class Packing:
 
     def round(self, b: Builder, value: ir.Value) -> ir.Value:
         """Return a vector of floats as integers, without the zero point, whose last eight bits count."""
-        lanes = lanes_of(value)
-        low, high = (b.splat(float(end), lanes, b.f32) for end in (self.rounding.lowest, self.rounding.highest))
-        limited = b.at_most(b.at_least(value, low), high)
-        return b.bitcast(b.plus(limited, b.splat(ROUNDING, lanes, b.f32)), b.i32)
+        limited = between(b, value, float(self.rounding.lowest), float(self.rounding.highest))
+        return b.bitcast(b.plus(limited, b.splat(ROUNDING, lanes_of(value), b.f32)), b.i32)
 
     def activated(
         self, b: Builder, value: ir.Value, activation: Activation, constants: Sequence[ir.Value] = ()
@@ -125,6 +123,12 @@ class Packing:
         if not zero:
             return words
         return b.bitcast(b.plus(bytes_, b.splat(signed_byte(zero), lanes_of(bytes_), b.i8)), b.i32)
+
+
+def between(b: Builder, value: ir.Value, lowest: float, highest: float) -> ir.Value:
+    """Return a vector of floats, limited; NaN stays NaN."""
+    low, high = (b.splat(end, lanes_of(value), b.f32) for end in (lowest, highest))
+    return b.at_most(b.at_least(value, low), high)
 
 
 def signed_byte(number: int) -> int:

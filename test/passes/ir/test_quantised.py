@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patc.dialects.quantised import Quantisation
-from patc.passes.ir.quantised import IntegerWeights, Known, first_numbers, multiples
+from patc.passes.ir.quantised import IntegerWeights, Known, Reciprocal, first_numbers, multiples
 
 GIVEN = Quantisation(0.05, 128, False)
 
@@ -70,3 +70,17 @@ def test_first_numbers_are_where_rounded_quotients_become_another_integer() -> N
         numbers, integers = found[1:-1], np.arange(1, 256) - 128 - zero
         before = np.nextafter(numbers, np.float32(-np.inf))
         assert (np.rint(numbers / scale) == integers).all() and (np.rint(before / scale) == integers - 1).all()
+
+
+def test_reciprocals_say_where_they_tell_integers() -> None:
+    generator = np.random.default_rng(0)
+    for scale in np.exp(generator.uniform(-27, 5, 100)).astype(np.float32):
+        given = Quantisation(float(scale), int(generator.integers(0, 256)), False)
+        found, starts = Reciprocal.of(given), first_numbers(given)
+        assert found is not None and abs(float(found.first) + float(found.second) - 1 / scale) < 2.0**-46 / scale
+        assert found.highest == starts[255] and found.lowest == np.nextafter(starts[1], np.float32(-np.inf))
+
+
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**126])
+def test_scales_without_a_reciprocal(scale: float) -> None:
+    assert Reciprocal.of(Quantisation(scale, 3, False)) is None

@@ -25,9 +25,11 @@ from quantised_nets import (
 import patc
 from patc.codegen.reference import execute
 from patc.context import make_context
+from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.mlir_files import parse_module
 from patc.parameters import ParameterStore
+from patc.passes.ir.quantised import first_numbers
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.host.block_words import Cover, Words, blocks_of
 from patc.passes.kernels.host.window_words import WindowWords
@@ -66,6 +68,31 @@ def test_sums_and_changes_of_scale(channels: int) -> None:
     net, results = elementwise(False, channels)
     check_natively(net, results, random.Random(0))
     check_reference(net, results)
+
+
+def near_steps(signed: bool) -> tuple[QuantisedNet, list[Value]]:
+    """The least number of each integer, the one before it, and numbers beyond all integers, in f32."""
+    net, results = QuantisedNet(signed), []
+    for scale, zero_point in ((0.0173, 117), (1 / 3, 0), (7.3e-5, 255), (1.0, 128)):
+        first = first_numbers(Quantisation(scale, zero_point, False))
+        before = np.nextafter(first[1:-1], np.float32(-np.inf))
+        others = np.float32([-np.inf, np.inf, -1e30, 1e30, -0.0, 1e-40, scale / 2])
+        numbers = np.concatenate([first[1:-1], before, others])
+        x = net.input(np.resize(numbers, 3 * 8 * 32).reshape(1, 3, 8, 32))
+        results.append(net.dequantise(net.quantise(x, Scale(scale, zero_point))))
+    return net, results
+
+
+def test_integers_begin_where_quotients_do() -> None:
+    check_natively(*near_steps(signed=False), random.Random(0))
+
+
+@pytest.mark.parametrize("target", EMULATED)
+def test_integers_begin_where_quotients_do_on_arm(target: str) -> None:
+    pytest.importorskip("unicorn")
+    net, results = near_steps(signed=True)
+    for value, wanted in zip(run_quantised(net, results, target), results, strict=True):
+        np.testing.assert_array_equal(value, wanted.array)
 
 
 def test_activations_of_words_and_floats() -> None:
