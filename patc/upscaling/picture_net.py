@@ -35,9 +35,10 @@ def border_of(net: nn.Module, example: Sequence[int]) -> int:
     from torch._subclasses import FakeTensorMode
 
     height = example[2]
+    device = next((parameter.device for parameter in net.parameters()), None)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         try:
-            output = net(mode.from_tensor(torch.zeros(example)))
+            output = net(mode.from_tensor(torch.zeros(example, device=device)))
             scale = ceil_div(output.shape[2], height)
             return int(scale * height - output.shape[2]) // (2 * scale)
         except Exception as error:  # of the net's own code
