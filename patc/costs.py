@@ -90,6 +90,8 @@ class CoreCosts:
         stationary_sums: part of the cycles of the loads of accumulators and weights.
         stationary_inputs: part of the cycles of the loads of a pattern's inputs.
         stationary_packs: to put one more row into a vector of a pattern's inputs.
+        stationary_beside: to make a vector of weights, of taps whose products lie side by side.
+        stationary_far: part of the cycles of the lines of accumulators that the first-level cache does not hold.
         stationary_ends_cycles: one vector of accumulators from its bias to the output.
 
     Raises:
@@ -147,6 +149,8 @@ class CoreCosts:
     stationary_sums: float = 0.35
     stationary_inputs: float = 0.06
     stationary_packs: float = 1.0
+    stationary_beside: float = 0.0
+    stationary_far: float = 0.0
     stationary_ends_cycles: float = 11.0
 
     def __post_init__(self) -> None:

@@ -127,9 +127,13 @@ _ZEN_5 = {
     "memory_bytes_per_cycle": 16.0,
     "planes_bytes_per_cycle": 16.0,
     "stream_bytes_per_cycle": 24.0,
-    "stationary_inputs": 0.05,
-    "stationary_packs": 0.25,
-    "stationary_ends_cycles": 6.0,
+    "stationary_fma": 0.69,
+    "stationary_sums": 0.67,
+    "stationary_inputs": 0.03,
+    "stationary_packs": 0.05,
+    "stationary_beside": 0.34,
+    "stationary_far": 0.49,
+    "stationary_ends_cycles": 5.0,
 }
 X86 = {
     "haswell": Cpu(8, 16, 5, 2, 2, 64, 4, 32, 256, 8, 2.5),  # Intel, 4th generation: 25 bytes a cycle

@@ -34,12 +34,14 @@ class StationaryCost:
         cell: of one pattern of one input channel, beside its kernels and the loop over them.
         filter: of one filter, beside its kernels.
         registers: that inputs, and what goes with them, take.
+        lines: of the caches, that the accumulators of one filter lie in.
     """
 
     kernel: float
     cell: float
     filter: float
     registers: int
+    lines: int
 
 
 class CoreModel(abc.ABC):
@@ -92,6 +94,13 @@ class CoreModel(abc.ABC):
             work: cycles of all turns.
         """
         return self.costs.loop_entry_cycles + max(0.0, self.costs.mispredicted_cycles - work)
+
+    def far_sums_cycles(self, lines: int, filters: int) -> float:
+        """Return the cycles in which one kept kernel waits for accumulators that lie in memory, `lines` of each of so
+        many filters: kernels come upon filters in any order, so that the first-level cache has a part of them."""
+        costs = self.costs
+        far = max(0.0, 1.0 - costs.first_level_bytes / (costs.line_bytes * lines * filters))
+        return costs.stationary_far * far * lines * costs.line_cycles
 
     def written_cycles(self, rows: int, chunks: Sequence[Chunk], phases: int, element_bytes: int = 4) -> float:
         """Return the cycles in which a tile of one filter waits for the lines that it writes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from patc.integers import ceil_div
 from patc.passes.cost.core import CoreModel, StationaryCost
 from patc.passes.cost.geometry import Geometry, Place
 from patc.passes.kernels import tiling
@@ -24,7 +25,7 @@ class HostModel(CoreModel):
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
     ) -> StationaryCost:
-        """Fitted to 110 tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%."""
+        """Fitted to tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%."""
         costs, size = self.costs, geometry.element_bytes
         packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes, len(taps))
         packs = packing.packs
@@ -41,13 +42,18 @@ class HostModel(CoreModel):
         packed = costs.stationary_packs * len(taps) * (vectors - len(packs))
         registers = inputs + len(taps) * len({pack.lanes for pack in packs if pack.taps == 1})
         # Without one for an accumulator, one of the others goes and comes again.
+        beside = sum(len(taps) // pack.taps for pack in packs if pack.taps > 1)
         spilled = 2 * self.load_cycles(self.lanes, True, size) if registers >= self.registers else 0.0
         return StationaryCost(
-            kernel=costs.stationary_fma * multiply + costs.stationary_sums * sums + spilled,
+            kernel=costs.stationary_fma * multiply
+            + costs.stationary_sums * sums
+            + costs.stationary_beside * beside
+            + spilled,
             cell=costs.stationary_inputs * (loads + shifts) + packed,
             filter=costs.stationary_ends_cycles * vectors,
             # A kernel's weights for each vector length; accumulators come and go.
             registers=registers,
+            lines=ceil_div(size * packing.lanes, costs.line_bytes),
         )
 
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

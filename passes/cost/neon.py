@@ -30,6 +30,7 @@ class NeonModel(CoreModel):
             filter=self.costs.stationary_ends_cycles * vectors,
             # One for the weights, and four for accumulators on their way.
             registers=len(taps) * vectors + 5,
+            lines=vectors,
         )
 
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

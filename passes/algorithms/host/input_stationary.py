@@ -54,9 +54,9 @@ class InputStationary(HostAlgorithm):
                 continue
             area = tile.rows * max(sum(chunk.lanes for chunk in strip.chunks) for strip in tile.strips)
             blocks = ceil_div(layer.filters * area, max(1, layer.model.costs.second_level_bytes // CACHE_PER_SUM))
-            cost, taken = _cost(layer, patterns, tile, blocks * channels)
+            block = ceil_div(layer.filters, blocks)
+            cost, taken = _cost(layer, patterns, tile, blocks * channels, block)
             if taken <= registers or tile.vectors == 1:
-                block = ceil_div(layer.filters, blocks)
                 schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
                 yield layer.candidate(schedule, tile, cost)
 
@@ -83,17 +83,21 @@ class InputStationary(HostAlgorithm):
         site.call([source, *weights, output, site.epilogue], emit, arrays.kept(), any_part=True)
 
 
-def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, entered: int) -> tuple[TileCost, int]:
+def _cost(
+    layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, entered: int, block: int
+) -> tuple[TileCost, int]:
     """Return what a tile costs, and the registers that it takes.
 
     Args:
         entered: channels of all blocks of filters.
+        block: filters of one of them.
     """
     model, geometry, taps, rows = layer.model, layer.geometry, patterns.taps, tile.rows
     cycles, kept, taken = 0.0, 0.0, 0
     for strip in tile.strips:
         costs = [model.stationary_cost(shape, rows, strip.chunks, geometry) for shape in taps]
-        kernels = sum(count * cost.kernel for count, cost in zip(patterns.counts, costs, strict=True))
+        far = model.far_sums_cycles(costs[0].lines, block)
+        kernels = sum(count * (cost.kernel + far) for count, cost in zip(patterns.counts, costs, strict=True))
         loops = len(taps) * model.loop_cycles(kernels / (entered * len(taps)))
         inputs_loaded = sum(cost.cell for cost in costs)
         distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=True)
