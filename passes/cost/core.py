@@ -71,9 +71,8 @@ class CoreModel(abc.ABC):
         self.distant_cycles = functools.lru_cache(CACHED)(self._distant_cycles)
 
     @property
-    def keeps_inputs(self) -> bool:
-        """Whether registers hold what a filter of one channel reads from row to row, and the core starts on the next
-        filter while it waits for the sums of one."""
+    def looks_ahead(self) -> bool:
+        """Whether the core starts on the next filter of one channel while it waits for the sums of one."""
         return False
 
     def vector_cycles(self, lanes: int) -> float:
@@ -155,7 +154,7 @@ class CoreModel(abc.ABC):
         copies = geometry.strides[1] if geometry.gathered else 1
         needed = geometry.needed([(0, dy, dx) for dy, dx in taps], rows)
         vectors = rows * len(chunks)
-        is_alone = filters == geometry.channels == 1 and self.keeps_inputs
+        is_alone = filters == geometry.channels == 1 and self.looks_ahead
         loads += copies * self._input_loads(kernel, rows, chunks, geometry, len(needed) if is_alone else 0)
         wait = 0.0 if is_alone else self.costs.fma_latency_cycles * len(taps)
         loaded = len(taps) * (weights + copies * vectors)
@@ -169,18 +168,12 @@ class CoreModel(abc.ABC):
         """Return the cycles of the loads of one input channel, for each tap.
 
         Args:
-            needed: vectors of a column of chunks, of a filter that reads one channel and no more: what does not stay
-                in a register from tap to tap is loaded again, from where registers go. 0 for others.
+            needed: vectors of a column of chunks that a filter of one channel reads, each of them once; 0 for others.
         """
-        taps, size, vectors = math.prod(kernel), geometry.element_bytes, rows * len(chunks)
-        stays = vectors + 2 * taps <= self.registers  # weights, and the inputs of a row of outputs
-        is_shared = needed > 0 and (stays or 2 * vectors + 3 <= self.registers)
-        first = needed / taps if is_shared else rows
-        again = rows - first if is_shared and not stays else 0.0
-        kept = taps * again * sum(self.load_cycles(chunk.lanes, True, size) for chunk in chunks)
+        size, often = geometry.element_bytes, needed / kernel[1] if needed else float(kernel[0] * rows)
         offsets = [dx * geometry.dilations[1] // geometry.phases for dx in range(kernel[1])]
         loads = [self.load_cycles(chunk.lanes, offset == 0, size) for offset in offsets for chunk in chunks]
-        return kernel[0] * first * sum(loads) + kept
+        return often * sum(loads)
 
     def _distant_cycles(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry, prefetched: bool

@@ -19,8 +19,8 @@ class HostModel(CoreModel):
     """Models a core that broadcasts weights from memory, and loads and stores beside its multiply-adds."""
 
     @property
-    def keeps_inputs(self) -> bool:
-        return self.registers > 16  # not so on AVX2, whose layers were fitted without
+    def looks_ahead(self) -> bool:
+        return True
 
     def _stationary_cost(
         self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry

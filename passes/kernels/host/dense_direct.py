@@ -12,6 +12,7 @@ A long sum in a narrow type is made in parts, one a range of input channels.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -92,6 +93,8 @@ class DenseDirect:
         plane = b.add(base, b.mul(group, weights.channels * loops.source.layout.plane))
         packed = b.mul(number, weights.channels * self._taps * block)
         accumulators: Vectors = []
+        if weights.channels == 1:
+            self._prefetch_below(tile, plane)
         for member in range(block):
             loops.prefetch_ends(tile, b.add(filter_, member))
             accumulators += loops.first_accumulators(tile, b.add(filter_, member))
@@ -137,6 +140,8 @@ class DenseDirect:
     def _one_channel(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
         """Add one input channel's products to the accumulators of a block of filters."""
         b, loops, (height, width) = self.loops.b, self.loops, self.loops.window.kernel
+        if self.weights.channels == self._block == 1 and self._taps <= loops.most_taps:
+            return self._by_input_row(tile, base, weights, accumulators)
         if self._taps <= loops.most_taps:
             for y in range(height):
                 accumulators = self._columns(tile, (base, weights), (y, range(width)), accumulators)
@@ -148,6 +153,35 @@ class DenseDirect:
             return self._row_in_turns(tile, places, found)
 
         return one_row(0, accumulators) if height == 1 else b.loop(0, height, accumulators, one_row)
+
+    def _by_input_row(self, tile: Tile, base: Index, weights: Index, accumulators: Vectors) -> Vectors:
+        """Add the products of a filter of one channel, which has no other filter's to do while it waits for inputs:
+        each is loaded once, for all sums of the tile that it belongs to, and none waits in a register for its turn."""
+        b, loops, window, accumulators = self.loops.b, self.loops, self.loops.window, list(accumulators)
+        height, width = window.kernel
+        uses: dict[int, list[tuple[int, int]]] = {}
+        for row, y in itertools.product(range(tile.rows), range(height)):
+            uses.setdefault(row * window.strides[0] + y * window.dilations[0], []).append((row, y))
+        for _, pairs in sorted(uses.items()):
+            for x, (position, chunk), (row, y) in itertools.product(range(width), enumerate(tile.chunks), pairs):
+                vector = loops.input_vector(base, row, (0, y, x), chunk)
+                scalar = b.load_scalar(self.weights.values, b.add(weights, y * width + x))
+                weight, place = b.broadcast(scalar, vector.type.shape[0]), row * len(tile.chunks) + position
+                accumulators[place] = loops.product(weight, vector, accumulators[place])
+        return accumulators
+
+    def _prefetch_below(self, tile: Tile, base: Index) -> None:
+        """Ask for what the tile below reads of a channel and this one does not, if it may be far away."""
+        loops, window, source = self.loops, self.loops.window, self.loops.source
+        if tile.rows == loops.output.height or not loops.kernel.may_be_distant(source.bytes):
+            return
+        taps = itertools.product(range(window.kernel[0])[-window.strides[0] :], range(window.kernel[1]))
+        line, lines = loops.kernel.line(source.memory.type), set[int]()
+        for (y, x), row, chunk in itertools.product(taps, range(tile.rows, 2 * tile.rows), tile.chunks):
+            first, last = loops.input_range(row, (0, y, x), chunk)
+            lines.update(range(first // line, last // line + 1))
+        for each in sorted(lines):
+            loops.b.prefetch(source.memory, base, each * line)
 
     def _row_in_turns(self, tile: Tile, places: tuple[Index, Index], accumulators: Vectors) -> Vectors:
         """Add the products of the first row of a wide window: some columns have code, which is run for all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -87,16 +88,17 @@ def test_a_tile_costs_at_least_its_multiply_adds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "columns", "microseconds"), [(2, 15, 18.8), (5, 15, 14.6), (8, 15, 15.5), (15, 15, 16.4)]
+    ("height", "columns", "microseconds"), [(3, 15, 16.7), (4, 15, 17.0), (5, 15, 15.9), (8, 15, 16.4), (15, 15, 15.7)]
 )
-def test_a_depthwise_filter_keeps_its_inputs_from_row_to_row(height: int, columns: int, microseconds: float) -> None:
-    """Tiles of 672 channels of 15x15, as measured on a Zen 5 core of 4.1 GHz: what fits the registers is loaded once,
-    and no filter waits for the sums of another."""
+def test_a_depthwise_filter_loads_its_inputs_once(height: int, columns: int, microseconds: float) -> None:
+    """Tiles of 672 channels of 15x15, as measured on a Zen 5 core of 4.1 GHz, whose inputs come from the second-level
+    cache: no filter waits for the sums of another."""
     plane = dataclasses.replace(PLAIN, channels=1, pitch=32, plane_bytes=4 * 17 * 32)
     model = cost_model(get_target("x86-64-v4:znver5"))
     cost = model.dense_channel_cost((3, 3), height, tiling.cut(columns, 16), 1, plane)
     ends = height * model.costs.store_cycles + model.costs.loop_entry_cycles
-    modelled = 672 * ceil_div(15, height) * (cost.cycles + ends) / 4100
+    near = 672 * ceil_div(15, height) * (cost.cycles + ends)
+    modelled = math.hypot(near, 672 * plane.plane_bytes / 64 * model.costs.prefetched_line_cycles) / 4100
     assert 0.85 < modelled / microseconds < 1.35
     assert cost.bound != "latency"
 
