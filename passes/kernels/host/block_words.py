@@ -38,6 +38,11 @@ from patc.passes.kernels.host.words import interleave
 from patc.passes.kernels.tiling import Chunk
 
 
+# Elements of entries that are asked for before their turn: where a vector is a whole line, a turn takes so few cycles
+# that entries would be waited for.
+_AHEAD = 256
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of one tile and one block of channels, in memory.
@@ -279,6 +284,8 @@ class BlockWords:
     def _entries(self, vectors: list[tuple[int, int]], shift: int, first: ir.Value, sums: Vectors) -> Vectors:
         """Add the products of neighbouring entries, one for each set of sums."""
         b, made = self.loops.b, list[ir.Value]()
+        if self.words.lanes >= self.loops.kernel.line(self.entries.pairs.type):
+            b.prefetch(self.entries.pairs, b.mul(first, 2), _AHEAD)
         for member in range(len(sums) // len(vectors)):
             pair = b.mul(b.add(first, member), 2)
             place = b.add(self.start, b.load_index(self.entries.pairs, pair))
