@@ -32,12 +32,14 @@ class Dots(abc.ABC):
         latency_cycles: from a sum to the next one of the same lanes; 0 for that of a multiply-add.
         first_lanes: in which memory has what a filter's sums begin with, for loops that load less than they multiply.
             With a vector of them each vector of sums is loaded: copies of a register take the pipes of the products.
+        words_at_once: of weights that one load gives, each for vectors of its own: instructions pick them from it.
     """
 
     signed: ClassVar[bool]
     instructions: ClassVar[float] = 1.0
     latency_cycles: ClassVar[float] = 0.0
     first_lanes: ClassVar[int] = 1
+    words_at_once: ClassVar[int] = 1
 
     @property
     def of_small_weights(self) -> Dots | None:
@@ -107,6 +109,7 @@ class Sdot(Dots):
     signed = True
     latency_cycles = 1.0
     first_lanes = 4
+    words_at_once = 2
 
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
         bytes_ = [bytes_of(b, value) for value in (data, weights)]

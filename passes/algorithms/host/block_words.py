@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from patc.passes.algorithms.host.dots import (
 from patc.passes.algorithms.host.images import Reach
 from patc.passes.algorithms.host.site import HostSite
 from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
-from patc.passes.algorithms.limits import Limit, multiple_of
+from patc.passes.algorithms.limits import Limit, at_most, multiple_of
 from patc.passes.algorithms.quantised import padded_filters, residual_factor
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
@@ -33,15 +34,17 @@ from patc.passes.ir.constants import read_constant
 from patc.passes.ir.elements import WORD
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.dots import SMALL, Dots, dots_of
+from patc.passes.kernels.host.block_words import LARGEST_PLACE, Cover, Entries, Words, entries_of_a_turn
 from patc.passes.kernels.host.block_words import BlockWords as Kernels
-from patc.passes.kernels.host.block_words import Cover, Entries, Words
 from patc.passes.kernels.host.kernel import Kernel
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.tiling import Strip
 from patc.targets import Target
 
 _MOST_KEPT = 0.5  # of the weights: beyond it, dense loops multiply less
-_BESIDE = 6  # registers: a vector and the next one, to be shifted, and weights
+# Registers, by entries that are loaded together: a vector and the next one, to be shifted, and weights; or two vectors
+# and the weights of two entries.
+_BESIDE = {1: 6, 2: 4}
 _EXPANSION = 18  # instructions for four vectors of words
 
 
@@ -64,35 +67,37 @@ class BlockWords(HostAlgorithm):
         if weight is None or np.count_nonzero(weight) > _MOST_KEPT * weight.size:
             return
         dots, cover = _products(target, weight)
-        layer, costs = layer_of(op, target, threads, dots), _Costs(target, cover, padded_filters(op))
-        channels, model = op.weight.type.shape[1], layer.model
+        layer = layer_of(op, target, threads, dots)
+        costs = _Costs(target, cover, padded_filters(op), dots.words_at_once)
+        channels, model, largest = op.weight.type.shape[1], layer.model, _largest(dots)
         for tile in layer.tiles():
             columns = min(tile.columns, layer.width)
             one = Words(Window.of(op), tile.rows, columns, model.lanes, WORD, target.cheap_shift)
             for block in _blocks(one, channels, model):
                 words = replace(one, channels=block)
+                if words.size > largest:
+                    continue
                 vectors = words.vectors * tile.widest
                 for sets in (1, 2, 4):
                     fills = sets == 1 or vectors * sets // 2 < model.costs.sums_in_flight
-                    if fills and vectors * sets + _BESIDE <= model.registers:
+                    if fills and vectors * sets + _BESIDE[dots.words_at_once] <= model.registers:
                         schedule = Schedule(self.name, tile.rows, tile.columns, model.lanes, block, sets)
                         yield layer.candidate(schedule, tile, costs.of(layer, tile, words, sets))
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
         yield multiple_of("filters", schedule.filters, WORD)
+        yield at_most("words of a block", _words(op, schedule, target).size, _largest(dots_of(target)))
         yield dot_lanes(schedule, target)
         yield from tile_limits(op, schedule, target, schedule.sums)
 
     def emit(self, site: HostSite) -> None:
         op, filters, schedule = site.op, padded_filters(site.op), site.schedule
         weight = require_array(op, op.weight, "weight", site.state)
-        height, width = op.result.type.shape[2:]
-        rows, columns = min(schedule.rows, height), min(schedule.columns, width)
-        block = min(schedule.filters, ceil_div(weight.shape[1], WORD) * WORD)
-        words = Words(site.window, rows, columns, schedule.lanes, block, site.target.cheap_shift)
+        words = _words(op, schedule, site.target)
         blocks = ceil_div(weight.shape[1], words.channels)
         dots, cover = _products(site.target, weight)
-        arrays = cover.entries(words, filters, weight.shape[1], schedule.sums)
+        at_once = dots.words_at_once
+        arrays = cover.entries(words, filters, weight.shape[1], schedule.sums, at_once)
         pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         small = are_small(site)
         sums, factors = sums_and_factors(site, filters, are_floats=small)
@@ -106,9 +111,17 @@ class BlockWords(HostAlgorithm):
                 kernel, made, epilogue, given, dots, scale, residual, filters, False, small, narrowing
             )
             start = kernel.b.mul(kernel.thread(loops.row_tiles), size)
-            Kernels(loops, words, blocks, memory, start, Entries(pairs, ends)).emit()
+            Kernels(loops, words, blocks, memory, start, Entries(pairs, ends, at_once)).emit()
 
         site.call([site.source, pairs, ends, factors, memory, site.output, epilogue], emit, [1.0])
+
+
+def _words(op: Any, schedule: Schedule, target: Target) -> Words:
+    """Return the words of a tile."""
+    height, width = op.result.type.shape[2:]
+    rows, columns = min(schedule.rows, height), min(schedule.columns, width)
+    channels = min(schedule.filters, ceil_div(op.weight.type.shape[1], WORD) * WORD)
+    return Words(Window.of(op), rows, columns, schedule.lanes, channels, target.cheap_shift)
 
 
 def _products(target: Target, weight: np.ndarray) -> tuple[Dots, Cover]:
@@ -116,6 +129,11 @@ def _products(target: Target, weight: np.ndarray) -> tuple[Dots, Cover]:
     dots, cover = dots_of(target), Cover.of(weight)
     of_small = dots.of_small_weights
     return (dots, cover) if of_small is None else (of_small, cover.split(SMALL))
+
+
+def _largest(dots: Dots) -> int:
+    """Return how many words of a block may have a place in an entry."""
+    return sys.maxsize if dots.words_at_once == 1 else LARGEST_PLACE
 
 
 def _blocks(one: Words, channels: int, model: CoreModel) -> list[int]:
@@ -143,10 +161,11 @@ class _Costs:
     Args:
         cover: of its weights.
         filters: that are computed.
+        at_once: entries whose weights one load gives.
     """
 
-    def __init__(self, target: Target, cover: Cover, filters: int) -> None:
-        self._target, self._cover, self._filters = target, cover, filters
+    def __init__(self, target: Target, cover: Cover, filters: int, at_once: int) -> None:
+        self._target, self._cover, self._filters, self._at_once = target, cover, filters, at_once
         self._counts: dict[tuple[int, int], np.ndarray] = {}
 
     def of(self, layer: TiledConvolution, tile: RegisterTile, words: Words, sets: int) -> TileCost:
@@ -159,20 +178,21 @@ class _Costs:
     def _dots(self, model: CoreModel, words: Words, columns: int, sets: int) -> float:
         """Return the cycles of the products of all entries of a tile."""
         costs, vectors = model.costs, words.vectors * columns
-        multiply, total = sets * vectors * model.vector_cycles(model.lanes), 0.0
+        entries = entries_of_a_turn(sets, self._at_once)
+        multiply, total = entries * vectors * model.vector_cycles(model.lanes), 0.0
         missing = max(0.0, 1.0 - _first_level(model) / (4.0 * words.size))
-        turns = -(-self._count(words) // sets)
+        turns = -(-self._count(words) // entries)
+        latency = costs.fma_latency_cycles * entries / sets
         for shift in range(words.loops):
             is_shifted = words.are_shifted and shift == 1
             # Neighbouring vectors share one of the two that they are shifted from.
             apart = 1 if words.pitch == columns * words.lanes else words.vectors
             loaded = vectors + apart if is_shifted else vectors
-            loads = sets * (
-                loaded * model.load_cycles(model.lanes, words.are_shifted and shift <= 1) + 2 / costs.loads_per_cycle
-            )
-            shifts = sets * vectors * costs.wide_shift_cycles if is_shifted else 0.0
-            work = max(model.beside(multiply + shifts, loads), costs.fma_latency_cycles) + costs.kernel_cycles
-            turn = math.hypot(work, sets * vectors * missing * costs.line_cycles)
+            beside = 2 / self._at_once / costs.loads_per_cycle  # places and weights
+            loads = entries * (loaded * model.load_cycles(model.lanes, words.are_shifted and shift <= 1) + beside)
+            shifts = entries * vectors * costs.wide_shift_cycles if is_shifted else 0.0
+            work = max(model.beside(multiply + shifts, loads), latency) + costs.kernel_cycles
+            turn = math.hypot(work, entries * vectors * missing * costs.line_cycles)
             lengths, loops = np.unique(turns[:, shift], return_counts=True)
             pairs = zip(lengths.tolist(), loops.tolist(), strict=True)
             total += sum(count * (model.loop_cycles(work * length) + turn * length) for length, count in pairs)

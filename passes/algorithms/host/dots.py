@@ -58,7 +58,7 @@ from patc.passes.kernels.narrowing import Narrowing, narrowing_of
 from patc.passes.kernels.tiling import NARROWEST
 from patc.targets import Target
 
-_ROUNDED = 8  # vector instructions that make a vector of sums a quarter of a vector of words
+_ROUNDED = 5  # vector instructions that make a vector of sums a quarter of a vector of words
 
 
 class DotConvolution(HostAlgorithm):

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from torch_mlir import ir
+from torch_mlir.dialects import arith
 
 from patc.integers import ceil_div
 from patc.passes.ir.elements import WORD
@@ -37,10 +38,14 @@ from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.words import interleave
 from patc.passes.kernels.tiling import Chunk
 
-
 # Elements of entries that are asked for before their turn: where a vector is a whole line, a turn takes so few cycles
 # that entries would be waited for.
 _AHEAD = 256
+
+
+_PLACE_BITS = 16  # of places that share an element
+LARGEST_PLACE = (1 << _PLACE_BITS) - 1
+_PAIR = 3  # elements of two entries that are loaded together
 
 
 @dataclass(frozen=True)
@@ -143,12 +148,15 @@ class Entries:
     """Kept weights, in memory.
 
     Attributes:
-        pairs: places in the words of a block, and weights.
-        ends: of the entries of each block, filter and loop, one more in front.
+        values: places in the words of a block, and weights; those of two in turns where `at_once` is two, both places,
+            of 16 bits, in one element.
+        ends: of what is loaded together for each block, filter and loop, one more in front.
+        at_once: entries that are loaded together, one or two.
     """
 
-    pairs: ir.Value
+    values: ir.Value
     ends: ir.Value
+    at_once: int
 
 
 @dataclass(frozen=True)
@@ -274,26 +282,38 @@ class BlockWords:
             pitch, lanes = self.words.sums_pitch, self.words.lanes
             sums = [b.load(self.memory, place, row * pitch + column, lanes) for row, column in vectors]
         sums += [b.splat(0, self.words.lanes, b.i32)] * (len(vectors) * (sets - 1))
+        turn = entries_of_a_turn(sets, self.entries.at_once)
         number = b.mul(b.add(b.mul(block, self.loops.channels), filter_), loops)
         ends = [b.load_index(self.entries.ends, b.add(number, shift)) for shift in range(loops + 1)]
         for shift in range(loops):
             add = partial(self._entries, vectors, shift)
-            sums = b.loop(ends[shift], ends[shift + 1], sums, add, sets)
+            sums = b.loop(ends[shift], ends[shift + 1], sums, add, turn // self.entries.at_once)
         return join(b, sums, sets)
 
     def _entries(self, vectors: list[tuple[int, int]], shift: int, first: ir.Value, sums: Vectors) -> Vectors:
-        """Add the products of neighbouring entries, one for each set of sums."""
-        b, made = self.loops.b, list[ir.Value]()
-        if self.words.lanes >= self.loops.kernel.line(self.entries.pairs.type):
-            b.prefetch(self.entries.pairs, b.mul(first, 2), _AHEAD)
-        for member in range(len(sums) // len(vectors)):
-            pair = b.mul(b.add(first, member), 2)
-            place = b.add(self.start, b.load_index(self.entries.pairs, pair))
-            weights = b.load_scalar(self.entries.pairs, b.add(pair, 1))
-            for (row, column), total in zip(vectors, sums[len(made) :], strict=False):
+        """Add the products of neighbouring entries, which the sets of sums take turns with."""
+        b, made, size, at_once = self.loops.b, list(sums), len(vectors), self.entries.at_once
+        sets = len(sums) // size
+        if self.words.lanes >= self.loops.kernel.line(self.entries.values.type):
+            b.prefetch(self.entries.values, b.mul(first, 2), _AHEAD)
+        for number in range(entries_of_a_turn(sets, at_once)):
+            place, weights = self._entry(b.add(first, number // at_once), number % at_once)
+            place = b.add(self.start, place)
+            for own, (row, column) in enumerate(vectors, number % sets * size):
                 data = b.load(self.memory, place, row * self.words.pitch + column + shift, self.words.lanes)
-                made.append(self.loops.product(b.broadcast(weights, self.words.lanes), data, total))
+                made[own] = self.loops.product(weights, data, made[own])
         return made
+
+    def _entry(self, group: Index, member: int) -> tuple[Index, ir.Value]:
+        """Return the place of one of the entries that are loaded together, and its weights in all lanes."""
+        b, lanes, values = self.loops.b, self.words.lanes, self.entries.values
+        if self.entries.at_once == 1:
+            at = b.mul(group, 2)
+            return b.load_index(values, at), b.broadcast(b.load_scalar(values, b.add(at, 1)), lanes)
+        at = b.mul(group, _PAIR)
+        places, words = b.load_scalar(values, at), b.load(values, b.add(at, 1), 0, 2)
+        own = b.shift_right(places, _PLACE_BITS, signed=False) if member else b.bits_and(places, LARGEST_PLACE)
+        return arith.IndexCastOp(b.index_type, own).result, b.shuffle(words, words, [member] * lanes)
 
 
 @dataclass(frozen=True)
@@ -341,6 +361,11 @@ def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value,
     return [interleave(b, one, other, b.i16, odd=odd) for odd in (False, True) for one, other in pairs]
 
 
+def entries_of_a_turn(sets: int, at_once: int) -> int:
+    """Return how many entries a loop goes through in a turn, with so many sets of sums; both are powers of two."""
+    return max(sets, at_once)
+
+
 @dataclass(frozen=True)
 class Cover:
     """The 2x2 blocks that cover the weights of a layer.
@@ -385,21 +410,24 @@ class Cover:
         keys, size = self._keys(words, filters)
         return np.bincount(keys, minlength=ceil_div(channels, words.channels) * size)
 
-    def entries(self, words: Words, filters: int, channels: int, sets: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs and ends of `Entries`, of i32; as many that a loop goes through as `sets` divides, some
-        without weights."""
+    def entries(
+        self, words: Words, filters: int, channels: int, sets: int, at_once: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values and ends of `Entries`, of i32; of those that a loop goes through some without weights, so
+        that turns are whole."""
+        turn = entries_of_a_turn(sets, at_once)
         keys, _ = self._keys(words, filters)
         counts = self.counts(words, filters, channels)
-        ends = np.concatenate([[0], np.cumsum(-(-counts // sets) * sets)])
+        ends = np.concatenate([[0], np.cumsum(-(-counts // turn) * turn)])
         order = np.lexsort((*self.places.T[::-1], self.channels, keys))
         first = np.concatenate([[0], np.cumsum(counts)])[keys[order]]
         starts = np.array([words.place(*place)[0] for place in self.places[order]], int)
-        pairs = np.zeros((max(int(ends[-1]), 1), 2), np.int32)
+        pairs = np.zeros((max(int(ends[-1]), turn), 2), np.int32)
         target = ends[keys[order]] + np.arange(len(order)) - first
         right = 0 if words.are_shifted else self._right(words)[order]
         pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts + right
         pairs[target, 1] = self.weights[order]
-        return pairs, ends.astype(np.int32)
+        return pairs if at_once == 1 else _in_twos(pairs), (ends // at_once).astype(np.int32)
 
     def _keys(self, words: Words, filters: int) -> tuple[np.ndarray, int]:
         """Return the numbers of the loops that they are in, and how many of those a block of channels has."""
@@ -410,6 +438,13 @@ class Cover:
         """Return how many columns to the right of their output words lie."""
         found: np.ndarray = self.places[:, 1] // words.window.strides[1]
         return found
+
+
+def _in_twos(pairs: np.ndarray) -> np.ndarray:
+    """Return entries as they are loaded two at a time."""
+    (first, second), weights = pairs[:, 0].reshape(-1, 2).T, pairs[:, 1].reshape(-1, 2)
+    places = (first | second << _PLACE_BITS).astype(np.uint32).view(np.int32)
+    return np.concatenate([places[:, None], weights], axis=1)
 
 
 def blocks_of(mask: np.ndarray) -> list[tuple[int, int, np.ndarray]]:

@@ -407,6 +407,18 @@ def test_entries_are_whole_turns_of_each_loop() -> None:
     assert pairs[:, 0].max() < words.size and not np.any(pairs[:, 0] % 16)
 
 
+def test_two_entries_share_an_element_for_their_places() -> None:
+    weight = np.random.default_rng(0).integers(-127, 128, (6, 9, 3, 3)).astype(np.int8)
+    weight[:, ::2] = 0
+    cover, words = Cover.of(weight), Words(Window((3, 3), pads=(1, 1, 1, 1)), 8, 9, 4, 4, False)
+    pairs, ends = cover.entries(words, 6, 9, 2)
+    twos, own = cover.entries(words, 6, 9, 1, 2)
+    np.testing.assert_array_equal(own, ends // 2)
+    places = twos[:, :1].view(np.uint32) >> np.uint32([0, 16]) & 0xFFFF
+    np.testing.assert_array_equal(places.ravel(), pairs[:, 0])
+    np.testing.assert_array_equal(twos[:, 1:].ravel(), pairs[:, 1])
+
+
 def test_split_blocks_have_small_weights_and_the_same_sums() -> None:
     weight = np.random.default_rng(0).integers(-127, 128, (5, 6, 3, 3)).astype(np.int8)
     weight[0] = 127
