@@ -1,13 +1,14 @@
 """Integers of eight bits beside f32 and beside rivals on the same net, quantised: the figures of docs/int8.md.
 
     python experiments/int8_speed.py prepare --folder F    # compiles, exports and quantises; once
-    python experiments/int8_speed.py measure --folder F    # all of a net in turns, one thread
+    python experiments/int8_speed.py measure --folder F    # all of a net in turns
     python experiments/int8_speed.py table --folder F
     python experiments/int8_speed.py cycles --folder F     # modelled ones of a Cortex-A76, in an emulator
 
 Weights are random. Rivals run dense weights, as ONNX files that ONNX Runtime's tools quantised: u8 activations, s8
-weights, one scale a filter. Names of nets restrict a step to these; `--target x86-64-v3` compiles for CPUs with AVX2
-and keeps those rivals to it that can be.
+weights, one scale a filter. Nets of "blocks" keep as many weights as "pruned" ones, in 2x2 blocks in the place of
+patterns. Names of nets restrict a step to these; `--target x86-64-v3` compiles for CPUs with AVX2 and keeps those
+rivals to it that can be; `--threads 2` compiles for so many threads.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from patc.bench.peers import find_peer
 from patc.bench.worker import INPUTS, REFERENCE, read_arrays, write_arrays
 from patc.bench.workload import Workload, reference, relative_error
 from patc.diagnostics import PatcError
+from patc.pruning import KernelBlocks, Plan, prune_
 from patc.versions import versions
 
 NETS = ("resnet18", "mobilenet_v2", "resnet50")
 PRUNED = ("resnet18",)
+BLOCKS = Plan([("*conv*", KernelBlocks()), ("*downsample.0", KernelBlocks())], compression=8.0)
 PEERS = ("onnxruntime", "openvino")
 PHONE = "aarch64-linux"  # a Cortex-A76
 
@@ -43,13 +46,26 @@ def workload_of(name: str) -> Workload:
     return Workload(name, pruning=PRUNING[name])
 
 
+def kinds(name: str) -> tuple[str, ...]:
+    """Return the kinds of weights that patc runs a net with."""
+    return ("dense", "pruned", "blocks") if name in PRUNED else ("dense",)
+
+
 def ways(name: str) -> list[tuple[str, str]]:
-    """Return the kinds of weights and types of numbers that patc runs a net with."""
-    kinds = ("dense", "pruned") if name in PRUNED else ("dense",)
-    return [(kind, numbers) for kind in kinds for numbers in ("f32", "int8")]
+    """Return these and the types of numbers."""
+    return [(kind, numbers) for kind in kinds(name) for numbers in ("f32", "int8")]
 
 
-def prepare(name: str, root: Path, target: str) -> None:
+def build(workload: Workload, kind: str) -> Any:
+    """Return a net with weights of a kind."""
+    if kind != "blocks":
+        return workload.build("pruned" if kind == "pruned" else "dense")
+    model = workload.build("dense")
+    prune_(model, BLOCKS)
+    return model
+
+
+def prepare(name: str, root: Path, target: str, threads: int) -> None:
     """Write inputs, what has to come out, compiled nets and a quantised file; what is there stays, but for our code."""
     import torch
 
@@ -59,20 +75,22 @@ def prepare(name: str, root: Path, target: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     write_arrays(root / INPUTS, inputs)
     for kind, numbers in ways(name):
-        model, folder = workload.build(kind), root / kind
+        model, folder = build(workload, kind), root / kind
         folder.mkdir(exist_ok=True)
         if not (folder / REFERENCE).exists():
             write_arrays(folder / REFERENCE, reference(model, inputs))
-        compile_net(model, tensors, numbers, target).save(folder / f"{numbers}-{target}.patc")
+        compile_net(model, tensors, numbers, target, threads).save(folder / f"{numbers}-{target}-{threads}.patc")
         print(name, kind, numbers, flush=True)
     if not (root / "dense" / "model.onnx").exists():
         write_quantised(workload.build("dense"), inputs, root / "dense")
 
 
-def compile_net(model: Any, tensors: tuple[Any, ...], numbers: str, target: str) -> patc.CompiledModel:
+def compile_net(
+    model: Any, tensors: tuple[Any, ...], numbers: str, target: str, threads: int = 1
+) -> patc.CompiledModel:
     if numbers == "f32":
-        return patc.compile(model, tensors, threads=1, target=target)
-    return patc.quantize(model, tensors[0], threads=1, target=target)
+        return patc.compile(model, tensors, threads=threads, target=target)
+    return patc.quantize(model, tensors[0], threads=threads, target=target)
 
 
 def write_quantised(model: Any, inputs: list[np.ndarray], folder: Path) -> None:
@@ -103,11 +121,11 @@ def write_quantised(model: Any, inputs: list[np.ndarray], folder: Path) -> None:
     )
 
 
-def measure(name: str, root: Path, target: str, seconds: float) -> dict[str, Any]:
+def measure(name: str, root: Path, target: str, threads: int, seconds: float) -> dict[str, Any]:
     """Time all contestants in turns for about so many seconds; return medians and errors by name."""
-    with Contest(root, 1) as contest:
+    with Contest(root, threads) as contest:
         for kind, numbers in ways(name):
-            contest.add_compiled(f"patc {numbers} {kind}", root / kind / f"{numbers}-{target}.patc", kind)
+            contest.add_compiled(f"patc {numbers} {kind}", root / kind / f"{numbers}-{target}-{threads}.patc", kind)
         for peer in PEERS:
             workload = Workload(str(root / "dense" / "model.onnx"))
             try:
@@ -118,20 +136,20 @@ def measure(name: str, root: Path, target: str, seconds: float) -> dict[str, Any
     return contest.found
 
 
-def make_table(names: list[str], folder: Path, target: str) -> str:
+def make_table(names: list[str], folder: Path, target: str, threads: int) -> str:
     """Return what was measured as Markdown."""
     machine = this_machine()
     known = ", ".join(f"{name} {version}" for name, version in versions(PEERS).items())
-    lines = [f"Machine: {machine.cpu}; patc's code for {target}; one thread, ms. {known}.", ""]
+    lines = [f"Machine: {machine.cpu}; patc's code for {target}; threads: {threads}; ms. {known}.", ""]
     lines += ["| net | with | ms | error |", "| --- | --- | ---: | ---: |"]
     for name in names:
-        file = folder / name / f"{target}.json"
+        file = folder / name / f"{target}-{threads}.json"
         found = json.loads(file.read_text()) if file.exists() else {}
         lines += [f"| {name} | {key} | {1e3 * it['median']:.2f} | {it['error']:.1e} |" for key, it in found.items()]
     return "\n".join(lines) + "\n"
 
 
-def model_cycles(name: str, root: Path) -> None:
+def model_cycles(name: str, kind: str, root: Path) -> None:
     """Print the modelled cycles of int8 code on a phone's core, by layer."""
     import torch
 
@@ -140,11 +158,11 @@ def model_cycles(name: str, root: Path) -> None:
     from patc.bench.execution import trace_layers
     from patc.targets import get_target
 
-    workload, kind = workload_of(name), ways(name)[-1][0]
+    workload = workload_of(name)
     inputs, file = workload.make_inputs(), root / f"{kind}-{PHONE}.pickle"
     if not file.exists():
         tensors = tuple(torch.from_numpy(array) for array in inputs)
-        file.write_bytes(pickle.dumps(compile_net(workload.build(kind), tensors, "int8", PHONE).program))
+        file.write_bytes(pickle.dumps(compile_net(build(workload, kind), tensors, "int8", PHONE).program))
     program = pickle.loads(file.read_bytes())
     emulated = EmulatedProgram(program)
     outputs, traces = trace_layers(emulated, inputs, len(program.layers))
@@ -163,20 +181,22 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", default=[])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--target", default="host")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0, help="to measure a net, about")
     args = parser.parse_intermixed_args()
     require_nets(args.nets, NETS)
     names = list(args.nets or NETS)
     if args.step == "table":
-        print(make_table(names, args.folder, args.target), end="")
+        print(make_table(names, args.folder, args.target, args.threads), end="")
     for name in names if args.step == "prepare" else ():
-        prepare(name, args.folder / name, args.target)
+        prepare(name, args.folder / name, args.target, args.threads)
     for name in names if args.step == "measure" else ():
-        found = measure(name, args.folder / name, args.target, args.seconds)
-        (args.folder / name / f"{args.target}.json").write_text(json.dumps(found, indent=1))
+        found = measure(name, args.folder / name, args.target, args.threads, args.seconds)
+        (args.folder / name / f"{args.target}-{args.threads}.json").write_text(json.dumps(found, indent=1))
         print(name, {key: f"{1e3 * item['median']:.2f}" for key, item in found.items()}, flush=True)
     for name in names if args.step == "cycles" else ():
-        model_cycles(name, args.folder / name)
+        for kind in kinds(name)[1:] or kinds(name):
+            model_cycles(name, kind, args.folder / name)
 
 
 if __name__ == "__main__":
