@@ -121,7 +121,8 @@ class Place:
     Attributes:
         kept: weights, of the wide net as of the narrow one.
         rate: weights of the wide net before pruning, in kept ones.
-        gains: of the wide net's accuracy over the narrow one's, in points, by seed.
+        gains: of the wide net's accuracy over the narrow one's, in points, by seed. Their median is looked at: of the
+            smallest nets some never leave chance.
     """
 
     kept: int
@@ -130,7 +131,7 @@ class Place:
 
     @property
     def gain(self) -> float:
-        return statistics.mean(self.gains)
+        return statistics.median(self.gains)
 
 
 def write_report(results: list[Run], preset: Preset, name: str, docs: Path) -> None:
@@ -159,10 +160,11 @@ def write_report(results: list[Run], preset: Preset, name: str, docs: Path) -> N
 # Wide and sparse, or narrow and dense
 
 Test accuracy in percent of narrow dense nets, and what wide nets gain over them that were pruned to as many weights, on
-`glyphs:{preset.images}` (62 classes, half as many pictures to test with), preset `{name}`, means of {len(seeds)}
-seed(s), in brackets the sample standard deviation. All nets train for {preset.dense_epochs} epochs dense and
-{preset.epochs} more, in half of which ADMM prunes single weights of the whole net. A crossing is where the gain changes
-its sign. Written by `python experiments/regions.py --preset {name}`: {describe_machines(results)}.
+`glyphs:{preset.images}` (62 classes, half as many pictures to test with), preset `{name}`, medians of {len(seeds)}
+seed(s), in brackets the least and the most: some of the smallest nets never leave chance. All nets train for
+{preset.dense_epochs} epochs dense and {preset.epochs} more, in half of which ADMM prunes single weights of the whole
+net. A crossing is where the gain changes its sign. Written by `python experiments/regions.py --preset {name}`:
+{describe_machines(results)}.
 
 | weights kept | narrow, dense | {" | ".join(f"about {rate}x the weights" for rate in preset.rates)} | crossings |
 | --- |{" ---: |" * (len(preset.rates) + 2)}
@@ -196,9 +198,12 @@ def _draw(path: Path, lines: Sequence[Sequence[Place]]) -> None:
         axes.annotate(f"{each.gain:+.1f}", (each.kept, each.rate), ha="center", va="center", fontsize=7, color=colour)
     crossed = [(line[0].kept, rate) for line in lines for rate in _crossings(line)]
     if crossed:
-        axes.plot(*zip(*crossed, strict=True), "k--", marker="o", markersize=4, label="crossing")
-        axes.legend(loc="upper left", fontsize=8)
+        axes.scatter(*zip(*crossed, strict=True), 90, "black", marker="_", label="crossing")
+        axes.legend(loc="upper right", fontsize=8)
     axes.set_xscale("log")
+    kept = sorted({each.kept for each in places})
+    axes.set_xticks(kept, [f"{number:,}" for number in kept], fontsize=7)
+    axes.set_xticks([], minor=True)
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("weights kept, as many as the narrow dense net has")
@@ -211,8 +216,8 @@ def _draw(path: Path, lines: Sequence[Sequence[Place]]) -> None:
 def _cell(values: Sequence[float], sign: str = "") -> str:
     if not values:
         return ""
-    spread = f" ({statistics.stdev(values):.2f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.2f}{spread}"
+    spread = f" ({min(values):{sign}.1f} to {max(values):{sign}.1f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):{sign}.2f}{spread}"
 
 
 def main() -> None:

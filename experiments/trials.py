@@ -228,7 +228,7 @@ def make_table(results: Sequence[Run], described: Mapping[str, str], figure: str
 def save_report(docs: Path, name: str, text: str, table: Mapping[str, tuple[str, list[float]]], unit: str) -> None:
     """Write a page, and a plot of the values of its table, each method by its words and rate."""
     docs.mkdir(parents=True, exist_ok=True)
-    labels = ["\n".join(cell.strip() for cell in row.split("|")[1:3]).replace(", ", "\n") for row, _ in table.values()]
+    labels = [", ".join(cell.strip() for cell in row.split("|")[1:3]) for row, _ in table.values()]
     save_spreads(docs / f"{name}.png", labels, [values for _, values in table.values()], unit)
     atomic_write(docs / f"{name}.md", text)
     runs = sum(len(values) for _, values in table.values())

@@ -49,16 +49,16 @@ def save_spreads(
     path: str | os.PathLike[str], labels: Sequence[str], values: Sequence[Sequence[float]], unit: str
 ) -> None:
     """Draw for each label its values, their mean and, of several, their sample standard deviation."""
-    figure = new_figure(1 + 1.3 * len(labels), 3.6)
+    figure = new_figure(7.2, 1 + 0.3 * len(labels))
     axes = figure.subplots()
     for place, found in enumerate(values):
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
-        axes.errorbar(place, statistics.mean(found), spread, fmt="o", color="#4c78a8", capsize=4)
-        axes.plot([place + 0.12] * len(found), found, ".", color="#9a9a9a", markersize=5)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_xticks(np.arange(len(labels)), labels, fontsize=7)
-    axes.set_ylabel(unit)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+        axes.errorbar(statistics.mean(found), place, xerr=spread, fmt="o", color="#4c78a8", capsize=3, markersize=4)
+        axes.plot(found, [place + 0.25] * len(found), ".", color="#9a9a9a", markersize=4)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(np.arange(len(labels)), labels, fontsize=8)
+    axes.set_xlabel(unit)
+    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

@@ -110,7 +110,7 @@ def test_wide_sparse_nets_keep_as_many_weights_as_narrow_dense_ones(tmp_path: Pa
     assert len(runs) == 12 and all(each["kept_weights"] == each["budget"] for each in runs)
     assert {each["rate"] > 1 for each in runs if each["weights"] > each["kept_weights"]} == {True}
     text = (tmp_path / "docs" / "regions.md").read_text()
-    assert re.findall(r"^\| ([\d,]+) \| [\d.]+ \([\d.]+\) \|", text, re.MULTILINE) == ["1,666", "3,336"]
+    assert re.findall(r"^\| ([\d,]+) \| [\d.]+ \([\d.]+ to [\d.]+\) \|", text, re.MULTILINE) == ["1,666", "3,336"]
     assert (tmp_path / "docs" / "regions.png").stat().st_size > 5000
 
 
