@@ -74,7 +74,7 @@ def main() -> None:
         dense_epochs=preset.dense_epochs,
         extract=4,
         extract_epochs=max(1, preset.dense_epochs // 5),  # the paper takes 10% to 20% of the dense training a step
-        admm_epochs=1,
+        prune_epochs=1,
         retrain_epochs=0,
         batch_size=preset.batch_size,
         learning_rate=0.05,

@@ -26,7 +26,7 @@ from torch.nn import functional
 from trials import Run, count_weights, describe_machines, do_runs, make_parser, read_seeds, run_main
 
 from patc.files import atomic_write
-from patc.pruning import PatternSpec
+from patc.pruning import Admm, PatternSpec
 from patc.pruning.data import Data, TensorSplit, normalise, open_data
 from patc.pruning.train import BEST, LAST, train
 from patc.pruning.train_options import TrainOptions
@@ -88,8 +88,8 @@ def open_pictures(name: str, preset: Preset) -> Data:
 def options_of(method: str, preset: Preset, seed: int) -> TrainOptions:
     domains = {"clean": None, "uniform": Domains(NAMES, step=0.0), "worst": Domains(NAMES)}[method]
     return TrainOptions(
-        preset.dense_epochs, admm_epochs=preset.admm_epochs, retrain_epochs=preset.retrain_epochs, batch_size=62,
-        learning_rate=0.05, seed=seed, domains=domains,
+        preset.dense_epochs, prune_epochs=preset.admm_epochs, retrain_epochs=preset.retrain_epochs, batch_size=62,
+        learning_rate=0.05, seed=seed, domains=domains, method=Admm(),
     )  # fmt: skip
 
 

@@ -37,8 +37,8 @@ SMALL = "examples/small/net.py:build"
 
 _DESCRIPTION = """\
 Give every 3x3 kernel of MODEL the pattern that keeps the most of it, and remove the weakest kernels; or prune any layer
-to another --scheme. With --data the model is trained for that: ADMM or another --method drives the weights there, then
-those that stay are trained alone. Without, accuracy has to be won back by training the kept weights.
+to another --scheme. With --data the model is trained for that: masks that grow, or another --method, drive the weights
+there, then those that stay are trained alone. Without, accuracy has to be won back by training the kept weights.
 """
 _EPILOG = """\
 examples:

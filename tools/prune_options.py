@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from patc.pruning.schemes import Scheme
     from patc.pruning.train_options import TrainOptions
 
-# The options of training, with what they are in `TrainOptions` and `AdmmSchedule`.
+# The options of training, by their names in `TrainOptions` and `AdmmSchedule`.
 _TRAINING = (
-    "dense_epochs", "extract", "extract_from", "extract_epochs", "admm_epochs", "retrain_epochs", "batch_size",
+    "dense_epochs", "extract", "extract_from", "extract_epochs", "prune_epochs", "retrain_epochs", "batch_size",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "speedup", "domains", "amp", "device", "seed",
 )  # fmt: skip
 _PENALTY = ("rho", "growth", "most_rho", "ramp")
@@ -27,7 +27,7 @@ _PATTERN = ("library", "pointwise", "filter_group", "depthwise", "library_5x5", 
 # Of these `Pattern`, which a plan gives layers, knows nothing.
 _SPEC = ("library_5x5", "first_layer", "extract")
 _SCHEMES = ("pattern", "block", "kernel-blocks", "gather-scatter", "unstructured", "filters")
-_METHODS = ("admm", "reweighted", "group-lasso", "magnitude")
+_METHODS = ("magnitude", "admm", "reweighted", "group-lasso")
 
 SUFFIXES = (".safetensors", ".pth")
 PROGRAM = ".pt2"
@@ -76,7 +76,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="train on cifar10:DIR, imagenet:DIR, folder:DIR, glyphs, glyphs:IMAGES, digits, or what FILE.py:function "
         "returns: (train, test), two data sets of (input, class)",
     )
-    group.add_argument("--method", metavar="M", choices=_METHODS, help=f"{', '.join(_METHODS)} (admm)")
+    group.add_argument(
+        "--method", metavar="M", choices=_METHODS, help=f"{', '.join(_METHODS)} (magnitude; admm with --bits)"
+    )
     group.add_argument("--strength", metavar="S", type=float, help="of reweighted's or group-lasso's penalty (0.0001)")
     group.add_argument("--run-folder", metavar="DIR", help="log and checkpoints (prune-MODEL)")
     group.add_argument(
@@ -86,7 +88,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--extract", metavar="N", type=int, help="extract a library of N patterns first: 12, 8 or 4")
     group.add_argument("--extract-from", metavar="WHICH", help="all patterns of four, or centred ones (all)")
     group.add_argument("--extract-epochs", metavar="N", type=int, help="epochs of each step of the extraction (3)")
-    group.add_argument("--admm-epochs", metavar="N", type=int, help="epochs of ADMM or another method (10)")
+    group.add_argument("--prune-epochs", metavar="N", type=int, help="epochs of the method (10)")
     group.add_argument("--retrain-epochs", metavar="N", type=int, help="epochs with the masks in force (10)")
     group.add_argument("--batch-size", metavar="N", type=int, help="images a step (128)")
     group.add_argument("--optimizer", metavar="NAME", help="sgd or adamw (sgd)")
@@ -101,7 +103,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rho", metavar="RHO", type=float, help="penalty of the first ADMM epoch (0.01)")
     group.add_argument("--growth", metavar="G", type=float, help="factor of the penalty an epoch (1.5)")
     group.add_argument("--most-rho", metavar="RHO", type=float, help="where the penalty stops to grow (0.3)")
-    group.add_argument("--ramp", metavar="P", type=float, help="part of ADMM in which kernels fall to the target (0.5)")
+    group.add_argument(
+        "--ramp",
+        metavar="P",
+        type=float,
+        help="part of the prune epochs in which what stays falls to the target (0.8; admm 0.5)",
+    )
     group.add_argument("--amp", action="store_true", default=None, help="mixed precision")
     group.add_argument("--device", metavar="NAME", help="cuda or cpu (a GPU where there is one)")
     group.add_argument("--seed", metavar="N", type=int, help="of everything that is random (0)")
@@ -153,7 +160,7 @@ def _check_file(args: argparse.Namespace, suffix: str) -> None:
 
 def _check_scheme(args: argparse.Namespace) -> None:
     """Refuse options of another scheme or method."""
-    scheme, method = args.scheme or "pattern", args.method or "admm"
+    scheme, method = args.scheme or "pattern", _method_name(args)
     if _has_no_rate(args):
         found = _given(args, ("scheme", *_PATTERN, "extract", "block", "remove", "layers", "rate"))
         if found or args.balanced:
@@ -227,25 +234,29 @@ def make_options(args: argparse.Namespace) -> TrainOptions:
     Raises:
         PatcError: a value is out of its range.
     """
-    from patc.pruning import AdmmSchedule
     from patc.pruning.train_options import TrainOptions
     from patc.robust import Domains
 
-    penalty = {} if args.method == "magnitude" else _given(args, _PENALTY)
     given = _given(args, _TRAINING)
     if args.domains is not None:
         given["domains"] = Domains(tuple(args.domains.split(",")))
-    return TrainOptions(**given, schedule=AdmmSchedule(**penalty), method=_method(args))
+    return TrainOptions(**given, method=_make_method(args))
 
 
-def _method(args: argparse.Namespace) -> Method | None:
-    from patc.pruning import GroupLasso, Magnitude, Reweighted
+def _method_name(args: argparse.Namespace) -> str:
+    return args.method or ("magnitude" if args.bits is None else "admm")
 
-    if args.method in (None, "admm"):
-        return None
-    if args.method == "magnitude":
-        return Magnitude(**_given(args, ("ramp",)))
-    return {"reweighted": Reweighted, "group-lasso": GroupLasso}[args.method](**_given(args, ("strength",)))
+
+def _make_method(args: argparse.Namespace) -> Method:
+    from patc.pruning import Admm, AdmmSchedule, GroupLasso, Magnitude, Reweighted
+
+    makers: dict[str, Callable[[], Method]] = {
+        "magnitude": lambda: Magnitude(**_given(args, ("ramp",))),
+        "admm": lambda: Admm(AdmmSchedule(**_given(args, _PENALTY))),
+        "reweighted": lambda: Reweighted(**_given(args, ("strength",))),
+        "group-lasso": lambda: GroupLasso(**_given(args, ("strength",))),
+    }
+    return makers[_method_name(args)]()
 
 
 def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:

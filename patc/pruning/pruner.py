@@ -85,6 +85,11 @@ class Pruner:
         return self._state(0).hardened
 
     @property
+    def has_levels(self) -> bool:
+        """Whether weights get levels, beside zeros or without."""
+        return any(constraint.grid is not None for constraint in self._pruned)
+
+    @property
     def rho(self) -> float | None:
         """The penalty's factor at present; None of a method that has none."""
         return self.method.rho(self.iteration)

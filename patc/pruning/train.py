@@ -40,6 +40,7 @@ from patc.pruning.evaluation import call, evaluate, move
 from patc.pruning.extraction import LibraryExtractor
 from patc.pruning.latency import LayerTime, choose_rates
 from patc.pruning.methods.admm import Admm
+from patc.pruning.methods.magnitude import Magnitude
 from patc.pruning.plan import Plan
 from patc.pruning.pruner import Pruner
 from patc.pruning.ranks import average, find_part, share_numbers, wait, wrap
@@ -56,7 +57,7 @@ _FIELDS = (
     "domains",
 )  # fmt: skip
 _CHECKED_EVERY = 20  # steps between two looks at the loss: each waits for the device
-_PRUNED = ("admm", "prune", "retrain")  # phases in which there is a pruner
+_PRUNED = ("prune", "retrain")  # phases in which there is a pruner
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ class _Run:
         self.tell, self.tell_step, self.layer_times = tell, tell_step, layer_times
         self.device = options.find_device()
         self.phases = plan_phases(options)
-        self.method = (options.method or Admm(options.schedule)).over(options.admm_epochs)
+        checked = Pruner(model, spec)  # refuses what cannot be pruned before anything takes time
+        self.method = (options.method or (Admm() if checked.has_levels else Magnitude())).over(options.prune_epochs)
         self.part = find_part()
         self.log: list[Epoch] = []
         self.best = -1.0
@@ -173,13 +175,8 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp and self.device.type == "cuda")
         # What makes a run this one; a checkpoint of another is refused.
         settings = describe_target(spec) | asdict(replace(options, device=None, method=None))
-        schedule = asdict(replace(options.schedule, iterations=options.admm_epochs))
-        self.identity = {"data": data.name} | settings | schedule
-        del self.identity["schedule"]  # its fields are among the others
-        if options.method is not None:
-            self.identity["method"] = repr(self.method)
+        self.identity = {"data": data.name} | settings | {"method": repr(self.method)}
         self.shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
-        Pruner(model, spec)  # refuses what cannot be pruned before anything takes time
         if options.extract is not None and not isinstance(spec, PatternSpec):
             raise PatcError("expected a PatternSpec to extract a library for, got a Plan")
 
@@ -191,7 +188,7 @@ class _Run:
             if self.part[0] == 0:
                 make_run_folder(self.folder)
             start = 0
-            if self.phases[0].kind != "admm":
+            if self.phases[0].kind != "prune":
                 self._choose_rates()  # refuses a speedup that is out of reach before anything takes time
         for phase in self.phases:
             if start >= phase.first + phase.epochs:
@@ -272,7 +269,7 @@ class _Run:
             if step % _CHECKED_EVERY == 0 or step + 1 == steps:
                 self._check_loss(total, epoch, step)
             self.tell_step(phase, epoch, step + 1, steps)
-        rho = self.pruner.rho if self.pruner is not None and phase.kind == "admm" else None
+        rho = self.pruner.rho if self.pruner is not None and phase.kind == "prune" else None
         self._check_weights(epoch)
         self._end_epoch(phase, epoch)
         tested = evaluate(self.model, self.data) if self.part[0] == 0 else (0.0, 0.0)
@@ -434,19 +431,19 @@ class _Run:
             self.pruner.prepare()
         check_model("model", state["model"], self.model)
         if self.pruner is not None:
-            steps = epoch - phase.first if phase.kind != "retrain" else self.options.admm_epochs
+            steps = epoch - phase.first if phase.kind != "retrain" else self.options.prune_epochs
             self.pruner.check_state(state["model"], steps, phase.kind == "retrain")
         self.model.load_state_dict(state["model"])
 
     def _finish(self) -> TrainReport:
-        assert self.pruner is not None  # there is at least one epoch of ADMM
+        assert self.pruner is not None  # there is at least one epoch of pruning
         wait()
         if self.best >= 0:
             path = self.folder / BEST
             state = read_checkpoint(path, ("accuracy", "epoch"))["model"]
             with blamed(path):
                 check_model("model", state, self.model)
-                self.pruner.check_state(state, self.options.admm_epochs, True)
+                self.pruner.check_state(state, self.options.prune_epochs, True)
             self.model.load_state_dict(state)
         pruned = self.pruner.finalize()
         accuracy = evaluate(self.model, self.data)[1]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from patc.diagnostics import PatcError
-from patc.pruning.methods.admm import AdmmSchedule
 from patc.pruning.methods.base import Method
 from patc.robust.domains import Domains
 
@@ -17,7 +16,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 # Part of the learning rate that each phase starts and ends with; in between it follows a cosine.
 _RATES = {
-    "dense": (1.0, 0.0), "extract": (0.2, 0.2), "admm": (0.5, 0.1), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
+    "dense": (1.0, 0.0), "extract": (0.2, 0.2), "prune": (0.5, 0.1), "retrain": (0.3, 0.0),
 }  # fmt: skip
 _WARM_UP_STEPS = 100
 _EXTRACTION_SIZES = (32, 12, 8, 4)
@@ -32,17 +31,17 @@ class TrainOptions:
         extract: patterns of the library to extract first, 4 to 32; None takes the spec's library.
         extract_from: "all" patterns, or those that are "centred".
         extract_epochs: of each step of the extraction, which is one proximal step each.
-        admm_epochs: of ADMM, or another method, one iteration each.
+        prune_epochs: that drive weights to their structure, an iteration of the method each.
         retrain_epochs: with the masks in force.
         batch_size: images a step.
         optimizer: "sgd", with Nesterov momentum 0.9, or "adamw".
         learning_rate: of dense training; the other phases take a part of it.
         weight_decay: on weights of two or more dimensions; biases and batch norms have none.
         label_smoothing: 0 to below 1.
-        speedup: the spec's rates are replaced, when ADMM starts, by those that take 1 / speedup of the layers' time.
-        schedule: of ADMM; its iterations are the ADMM epochs.
+        speedup: the spec's rates are replaced, when pruning starts, by those that take 1 / speedup of the layers' time.
         domains: of pictures, the worst of which the net is to keep; None for pictures as they are.
-        method: what drives weights to their structure in place of ADMM by `schedule`.
+        method: what drives weights to their structure; its iterations are the prune epochs. None takes `Magnitude()`,
+            or `Admm()` where weights get levels, to which magnitudes alone do not drive them.
         amp: automatic mixed precision: float16 on a GPU, bfloat16 elsewhere.
         device: "cuda", "cpu", or None for a GPU where there is one.
         seed: of order, augmentation and dropout, from 0 to below 2^63.
@@ -55,7 +54,7 @@ class TrainOptions:
     extract: int | None = None
     extract_from: Literal["all", "centred"] = "all"
     extract_epochs: int = 3
-    admm_epochs: int = 10
+    prune_epochs: int = 10
     retrain_epochs: int = 10
     batch_size: int = 128
     optimizer: str = "sgd"
@@ -63,7 +62,6 @@ class TrainOptions:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     speedup: float | None = None
-    schedule: AdmmSchedule = field(default_factory=AdmmSchedule)
     domains: Domains | None = None
     method: Method | None = None
     amp: bool = False
@@ -71,7 +69,7 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"dense_epochs": 0, "extract_epochs": 1, "admm_epochs": 1, "retrain_epochs": 0, "batch_size": 1}
+        least = {"dense_epochs": 0, "extract_epochs": 1, "prune_epochs": 1, "retrain_epochs": 0, "batch_size": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise PatcError(f"expected {name.replace('_', ' ')} of {value} or more, found {getattr(self, name)}")
@@ -105,7 +103,7 @@ class Phase:
     """Some epochs of one kind.
 
     Attributes:
-        kind: "dense", "extract", "admm" ("prune" of another method) or "retrain".
+        kind: "dense", "extract", "prune" or "retrain".
         first: number of its first epoch in the run.
         epochs: how many.
     """
@@ -121,7 +119,7 @@ def plan_phases(options: TrainOptions) -> tuple[Phase, ...]:
     lengths = [
         ("dense", options.dense_epochs),
         *(("extract", options.extract_epochs) for _ in sizes),
-        ("admm" if options.method is None else "prune", options.admm_epochs),
+        ("prune", options.prune_epochs),
         ("retrain", options.retrain_epochs),
     ]
     phases, first = [], 0

@@ -138,7 +138,7 @@ class Kind:
         split = TensorSplit(images, torch.arange(8) % 3)
         data = Data("random", ("a", "b", "c"), (3, 8, 8), split, split)
         model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 3))
-        options = TrainOptions(dense_epochs=1, admm_epochs=1, retrain_epochs=1, batch_size=4, device="cpu")
+        options = TrainOptions(dense_epochs=1, prune_epochs=1, retrain_epochs=1, batch_size=4, device="cpu")
         generator = torch.Generator().manual_seed(0)
         for parameter in model.parameters():
             parameter.data.normal_(0, 0.1, generator=generator)

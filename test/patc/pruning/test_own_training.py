@@ -75,7 +75,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(*more: str) -> list[str]:
-    return ["prune", "own.py:build", "--data", "own.py:open_data", "--dense-epochs", "2", "--admm-epochs", "2",
+    return ["prune", "own.py:build", "--data", "own.py:open_data", "--dense-epochs", "2", "--prune-epochs", "2",
             "--retrain-epochs", "1", "--batch-size", "16", "--device", "cpu", *more]  # fmt: skip
 
 
@@ -105,6 +105,17 @@ def test_methods_resume(capsys: pytest.CaptureFixture[str], code: Path, method: 
     assert all(torch.equal(first[name], second[name]) for name in first)
     message = fail(capsys, *[word if word != method else "reweighted" for word in options], "--resume")
     assert "expected the checkpoint of a run with method Reweighted" in message
+
+
+@pytest.mark.parametrize(
+    ("more", "method"), [((), "Magnitude(iterations=2, ramp=0.8)"), (("--bits", "4"), "Admm(schedule=")]
+)
+def test_masks_grow_and_levels_are_driven_to(
+    capsys: pytest.CaptureFixture[str], code: Path, more: tuple[str, ...], method: str
+) -> None:
+    """By default: magnitudes alone do not bring weights near to levels."""
+    run(capsys, *words("--scheme", "block", "--compression", "2", "--run-folder", "run", *more))
+    assert torch.load("run/last.pt", weights_only=True)["identity"]["method"].startswith(method)
 
 
 @pytest.mark.parametrize("bits", [1, 4])
@@ -149,7 +160,7 @@ def test_inputs_by_name(code: Path) -> None:
 
     model = build("own.py:build").model
     data = as_data("own.py:named", call("own.py:named"))
-    options = TrainOptions(admm_epochs=1, retrain_epochs=1, batch_size=4, method=Reweighted(), device="cpu")
+    options = TrainOptions(prune_epochs=1, retrain_epochs=1, batch_size=4, method=Reweighted(), device="cpu")
     report = train(model, data, Plan([("rnn.*", Block(8), 2.0), ("head", Unstructured(), 4.0)]), options, code / "run")
     assert report.pruned.compression == pytest.approx(2.08, rel=0.01) and len(report.epochs) == 2
 
@@ -182,7 +193,8 @@ def test_bad_data_is_one_line(capsys: pytest.CaptureFixture[str], code: Path, na
         ("--scheme block --layers lstm", "expected a weight that 'lstm' names, found rnn.weight_ih_l0, rnn.weight_hh_l0"),
         ("--scheme blocks", "argument --scheme: invalid choice: 'blocks'"),
         ("--scheme block --method reweighted --rho 1", "expected --method admm together with --rho, got reweighted"),
-        ("--scheme block --strength 1", "expected --method reweighted or group-lasso together with --strength, got admm"),
+        ("--rho 1", "expected --method admm together with --rho, got magnitude"),
+        ("--scheme block --strength 1", "expected --method reweighted or group-lasso together with --strength, got magnitude"),
         ("--scheme block --method magnitude --ramp 2", "expected ramp to be from 0 to 1, found 2.0"),
         ("--scheme block --bits 9", "expected levels of 1 to 8 bits, found 9"),
         ("--bits 4 --first-layer dense", "expected no --first-layer together with --bits, got both"),

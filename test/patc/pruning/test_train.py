@@ -23,7 +23,7 @@ from patc import models
 from patc.checkpoints import load_checkpoint, read_checkpoint
 from patc.diagnostics import PatcError
 from patc.models import ModelInfo
-from patc.pruning import PHASE2, AdmmSchedule, PatternSpec, choose_rates, prune_
+from patc.pruning import PHASE2, Admm, AdmmSchedule, PatternSpec, choose_rates, prune_
 from patc.pruning.data import Data, TensorSplit, denormalise, normalise, open_data
 from patc.pruning.evaluation import evaluate
 from patc.pruning.glyphs import CHARACTERS, make_glyphs
@@ -84,7 +84,7 @@ def shapes() -> Data:
     )
 
 
-OPTIONS = TrainOptions(dense_epochs=2, admm_epochs=3, retrain_epochs=2, batch_size=32, learning_rate=0.05)
+OPTIONS = TrainOptions(dense_epochs=2, prune_epochs=3, retrain_epochs=2, batch_size=32, learning_rate=0.05)
 
 
 # The loop
@@ -94,10 +94,10 @@ def test_trains_prunes_and_logs(shapes: Data, tmp_path: Path) -> None:
     model = make_small(num_classes=4)
     told: list[str] = []
     report = train(
-        model, shapes, PatternSpec.for_compression(6.0), OPTIONS, tmp_path / "run",
+        model, shapes, PatternSpec.for_compression(6.0), replace(OPTIONS, method=Admm()), tmp_path / "run",
         tell=lambda phase, epoch: told.append(phase.kind),
     )  # fmt: skip
-    assert told == ["dense"] * 2 + ["admm"] * 3 + ["retrain"] * 2
+    assert told == ["dense"] * 2 + ["prune"] * 3 + ["retrain"] * 2
     assert report.pruned.compression == pytest.approx(6.0, rel=0.01)
     assert report.test_accuracy > 0.9 and evaluate(model, shapes)[1] == report.test_accuracy
     assert report.test_accuracy == max(epoch.test_accuracy for epoch in report.epochs[-2:])
@@ -106,7 +106,7 @@ def test_trains_prunes_and_logs(shapes: Data, tmp_path: Path) -> None:
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS and [row["phase"] for row in rows] == told
-    assert [bool(row["rho"]) for row in rows] == [kind == "admm" for kind in told]
+    assert [bool(row["rho"]) for row in rows] == [kind == "prune" for kind in told]
     assert float(rows[-1]["learning_rate"]) < float(rows[-2]["learning_rate"])
     assert not model.training and next(model.parameters()).device.type == "cpu"
 
@@ -119,7 +119,7 @@ class Interrupted(Exception):
 def test_resume_equals_uninterrupted(shapes: Data, tmp_path: Path, extract: int | None) -> None:
     """Stopped after every single epoch."""
     options = TrainOptions(
-        dense_epochs=1, extract=extract, extract_epochs=1, admm_epochs=2, retrain_epochs=2, batch_size=64,
+        dense_epochs=1, extract=extract, extract_epochs=1, prune_epochs=2, retrain_epochs=2, batch_size=64,
         optimizer="adamw", learning_rate=0.01, amp=True,
     )  # fmt: skip
     spec = PatternSpec(connectivity=2, allocation="global")
@@ -159,7 +159,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, shapes: Data) -> dict[str,
 
 SPEC = PatternSpec(connectivity=2)
 STOPPED = TrainOptions(
-    dense_epochs=2, extract=32, extract_epochs=2, admm_epochs=2, retrain_epochs=2, batch_size=64, learning_rate=0.01
+    dense_epochs=2, extract=32, extract_epochs=2, prune_epochs=2, retrain_epochs=2, batch_size=64, learning_rate=0.01
 )
 MASK = "model.conv2.parametrizations.weight.0.mask"
 SECRET = "model.conv2.parametrizations.weight.0._extra_state"
@@ -212,8 +212,8 @@ SECRET = "model.conv2.parametrizations.weight.0._extra_state"
         ("extract", "extractor.library", (1, 2), "expected 'extractor.library' to be a list of 126, found a tuple of 2"),
         ("extract", "extractor.library", (600,) * 126, "expected 'extractor.library' to be different patterns of those"),
         ("extract", "extractor.histograms", [{}] * 9, "expected 'extractor.histograms' to be a list of at most 1"),
-        ("admm", SECRET, torch.tensor([1, 2, 3, 4]), f"expected '{SECRET.removeprefix('model.')}' to be "),
-        ("admm", MASK, torch.zeros(32, 16, 3, 3), f"expected '{MASK}' to be a tensor of 32x16x3x3 bool"),
+        ("prune", SECRET, torch.tensor([1, 2, 3, 4]), f"expected '{SECRET.removeprefix('model.')}' to be "),
+        ("prune", MASK, torch.zeros(32, 16, 3, 3), f"expected '{MASK}' to be a tensor of 32x16x3x3 bool"),
         ("retrain", SECRET, torch.zeros(4, dtype=torch.int64), f"expected '{SECRET.removeprefix('model.')}' to be "),
     ],
 )  # fmt: skip
@@ -223,7 +223,7 @@ def test_fields_of_a_checkpoint_are_checked(
     resume_damaged(shapes, tmp_path / "run", changed(stopped[phase], field, value), expected)
 
 
-@pytest.mark.parametrize("phase", ["dense", "extract", "admm"])
+@pytest.mark.parametrize("phase", ["dense", "extract", "prune"])
 def test_missing_fields_of_a_checkpoint_are_named(
     shapes: Data, tmp_path: Path, stopped: dict[str, Any], phase: str
 ) -> None:
@@ -313,8 +313,8 @@ def test_models_that_do_not_fit_the_data_are_refused(shapes: Data, tmp_path: Pat
 
 def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    options = TrainOptions(admm_epochs=1, retrain_epochs=0, batch_size=64)
-    spec, slow = PatternSpec(), AdmmSchedule(rho=0.001)
+    options = TrainOptions(prune_epochs=1, retrain_epochs=0, batch_size=64)
+    spec, slow = PatternSpec(), Admm(AdmmSchedule(rho=0.001))
     with pytest.raises(PatcError, match=r"last.pt: expected the checkpoint of a run, found no such file"):
         train(make_small(num_classes=4), shapes, spec, options, folder, resume=True)
     train(make_small(num_classes=4), shapes, spec, options, folder)
@@ -323,7 +323,12 @@ def test_checkpoints_of_other_runs_are_refused(shapes: Data, tmp_path: Path) -> 
     for model, other_spec, other, what in (
         (make_small(num_classes=4), PatternSpec("phase3"), options, "run with library phase3, found one with phase2"),
         (make_small(num_classes=4), spec, replace(options, seed=3), "run with seed 3, found one with 0"),
-        (make_small(num_classes=4), spec, replace(options, schedule=slow), "run with rho 0.001, found one with 0.01"),
+        (
+            make_small(num_classes=4),
+            spec,
+            replace(options, method=slow),
+            "run with method Admm.* found one with .*Magnitude",
+        ),
         (make_small(num_classes=5), spec, options, "model of the same weights, found another"),
     ):
         with pytest.raises(PatcError, match=f"expected the checkpoint of a {what}"):
@@ -353,13 +358,13 @@ def test_runs_warm_up_by_steps_and_not_by_epochs_of_small_data_sets(epochs: int,
     peak = shares.index(max(shares))
     assert warm_up / 2 < peak <= warm_up  # the cosine falls meanwhile
     assert shares[:peak] == sorted(shares[:peak]) and shares[peak:] == sorted(shares[peak:], reverse=True)
-    assert rate_share(Phase("admm", epochs, 10), 0, steps) == 0.5  # later phases go on
+    assert rate_share(Phase("prune", epochs, 10), 0, steps) == 0.5  # later phases go on
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"admm_epochs": 0}, "admm epochs of 1 or more, found 0"),
+        ({"prune_epochs": 0}, "prune epochs of 1 or more, found 0"),
         ({"batch_size": 0}, "batch size of 1 or more, found 0"),
         ({"optimizer": "adam"}, "optimizer to be sgd or adamw, found 'adam'"),
         ({"learning_rate": 0.0}, "learning rate above 0, found 0.0"),
@@ -547,11 +552,11 @@ def test_bad_data_is_named_before_training(tmp_path: Path) -> None:
 def test_pruned_checkpoint_compiles_to_the_same_accuracy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """From `patc prune` over `patc compile` to `patc run`: every prunable layer encoded, every prediction equal."""
     out, net, folder = tmp_path / "pruned.safetensors", tmp_path / "net.patc", tmp_path / "run"
-    epochs = ("--dense-epochs", "2", "--admm-epochs", "2", "--retrain-epochs", "1", "--batch-size", "31")
+    epochs = ("--dense-epochs", "2", "--prune-epochs", "2", "--retrain-epochs", "1", "--batch-size", "31")
     rest = ("--learning-rate", "0.05", "--connectivity", "2", "--run-folder", folder, "-o", out)
     text = run(capsys, "prune", "resnet18_cifar", "--data", "glyphs:620", *epochs, *rest)
     assert "glyphs:620: 620 images to train on, 310 to test with, 62 classes" in text
-    assert len(re.findall(r"^epoch \d/5 (?:dense|admm|retrain) ", text, re.MULTILINE)) == 5
+    assert len(re.findall(r"^epoch \d/5 (?:dense|prune|retrain) ", text, re.MULTILINE)) == 5
     stated = re.search(r"test accuracy ([\d.]+)%\n", text.split("log.csv")[1])
     data = open_data("glyphs:620", 32)
     model = models.build("resnet18_cifar", out)
@@ -601,7 +606,7 @@ def test_every_kind_of_layer_is_encoded() -> None:
 def test_resumes_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["prune", "resnet18_cifar", "--data", "glyphs:124", "--connectivity", "2", "--extract", "4", "--seed", "1"]
-    words += ["--extract-epochs", "1", "--admm-epochs", "1", "--retrain-epochs", "1", "--batch-size", "62"]
+    words += ["--extract-epochs", "1", "--prune-epochs", "1", "--retrain-epochs", "1", "--batch-size", "62"]
     text = run(capsys, *words, "--run-folder", folder, "-o", tmp_path / "a.pth")
     assert "94 more patterns for " in text and len(re.findall(r"^ +\d+ +[x.]{3}/", text, re.MULTILINE)) >= 32 + 4
     assert sorted(path.stem for path in folder.glob("*.csv")) == ["log", *(f"patterns-{n}" for n in (12, 126, 32, 8))]
@@ -619,9 +624,9 @@ def test_resumes_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_p
         ("--data glyphs", "expected --compression, --connectivity or --bits, got none"),
         ("--connectivity 2 --data glyphs --library elog --extract 4", "expected --library or --extract, got both"),
         ("--connectivity 2 --resume", "expected --data together with --resume, got none"),
-        ("--connectivity 2 --admm-epochs 3", "expected --data together with --admm-epochs, got none"),
+        ("--connectivity 2 --prune-epochs 3", "expected --data together with --prune-epochs, got none"),
         ("--connectivity 2 --data cifar10:nowhere", "nowhere: expected a folder of data, found no such folder"),
-        ("--connectivity 2 --data glyphs --rho 0", "expected rho to be finite and above 0, found 0.0"),
+        ("--connectivity 2 --data glyphs --method admm --rho 0", "expected rho to be finite and above 0, found 0.0"),
         ("--compression 1.5 --data glyphs:62", "expected a compression from 2.250 to .*; found 1.5"),
         ("--compression 900 --data glyphs:62", "expected a compression from 2.250 to .*; found 900"),
         ("--connectivity 2 --rate conv9=2", "conv9: expected a layer with connectivity sparsity in rates"),
@@ -689,7 +694,7 @@ def test_rates_go_where_they_save_time() -> None:
 
 
 def test_rates_by_time_are_those_of_the_trained_weights(shapes: Data, tmp_path: Path) -> None:
-    """They are chosen when ADMM starts, with the library that was extracted, and once for all runs that are resumed."""
+    """They are chosen when pruning starts, with the library that was extracted, and once for all runs that are resumed."""
     seen: list[tuple[nn.Module, PatternSpec]] = []
 
     def layer_times(model: nn.Module, spec: PatternSpec) -> Any:
@@ -700,7 +705,7 @@ def test_rates_by_time_are_those_of_the_trained_weights(shapes: Data, tmp_path: 
     spec, folder = PatternSpec(), tmp_path / "run"
 
     def stop(phase: Any, epoch: Any) -> None:
-        if phase.kind == "admm":
+        if phase.kind == "prune":
             raise Interrupted
 
     with pytest.raises(Interrupted):

@@ -231,7 +231,7 @@ def test_attacked_pictures_are_worse_for_the_net_and_near(shapes: Data) -> None:
 
 ALL = Domains(("blur", "noise", "jpeg", "linf", "l2"))
 OPTIONS = TrainOptions(
-    dense_epochs=2, admm_epochs=2, retrain_epochs=2, batch_size=16, learning_rate=0.1, device="cpu", domains=ALL
+    dense_epochs=2, prune_epochs=2, retrain_epochs=2, batch_size=16, learning_rate=0.1, device="cpu", domains=ALL
 )
 
 
@@ -289,7 +289,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     words = ["prune", "net.py:build", "--data", "glyphs:64", "--scheme", "unstructured", "--compression", "2"]
-    words += ["--admm-epochs", "1", "--retrain-epochs", "1", "--device", "cpu"]
+    words += ["--prune-epochs", "1", "--retrain-epochs", "1", "--device", "cpu"]
     text = run(capsys, *words, "--domains", "blur,linf", "-o", "out.safetensors")
     assert "(worst domain " in text
     for name in ("clean", "blur", "linf"):
