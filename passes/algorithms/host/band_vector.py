@@ -45,7 +45,7 @@ class BandVector(HostAlgorithm):
         streamed = float(size * band * columns)
         # Beside the sums of a tile: the weights of columns, and elements of the input that wait for them.
         most = max(1, min(_MOST_ROWS, model.registers * 5 // 8 // vectors))
-        for tile in sorted({min(rows, most), min(rows, 4), 1}, reverse=True):
+        for tile in sorted({min(rows, most), min(rows, most, 4), 1}, reverse=True):
             schedule = Schedule(self.name, tile, 1, lanes, band)
             turns = ceil_div(rows, tile)
             multiplied = columns * band / filters * _column_cycles(model, tile, vectors, lanes)

@@ -15,8 +15,10 @@ from networks import pattern_weight
 from torch import nn
 
 import patc
+from patc.passes.algorithms.host.band_vector import BandVector
 from patc.passes.formats.bands import BandsFormat
 from patc.passes.formats.base import EncodeOptions, StaysDense
+from patc.passes.ir.functions import walk_ops
 from patc.passes.pattern_encode import PatternEncode
 from patc.passes.pattern_reorder import PatternReorder
 from patc.pruning import Block, Pattern, Plan, Unstructured, prune_
@@ -142,6 +144,21 @@ def test_results_are_those_of_pytorch(target: str, images: int, rows: int) -> No
         results.append(compiled(x))
         assert_close([y.numpy() for y in results[-1]], wanted)
     assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4", "aarch64-linux"])
+@pytest.mark.parametrize("band", [8, 16, 32, 64])
+def test_tiles_fit_in_registers(target: str, band: int) -> None:
+    """The sums of a tile and the weights of a column."""
+    layer, cpu = nn.Linear(48, 64).eval(), get_target(target)
+    prune_(layer, Plan([("*", Block(band), 4.0)]))
+    module, state = raised_model(layer, (torch.randn(128, 48),))
+    PatternEncode().run(module, state)
+    (op,) = [op for op in walk_ops(module) if op.OPERATION_NAME == "pattern.sparse_linear"]
+    schedules = [each.schedule for each in BandVector().candidates(op, cpu, state, 1)]
+    rows = max(schedule.rows for schedule in schedules)
+    assert {schedule.filters for schedule in schedules} == {band} and (rows > 1 or band > 4 * cpu.lanes)
+    assert (rows + 1) * band // cpu.lanes <= max(cpu.registers, 2 * band // cpu.lanes)
 
 
 class Convolutions(nn.Module):
