@@ -27,7 +27,8 @@ class Formulas(Protocol):
     def expm1(self, x: Any) -> Any: ...
     def log1p(self, x: Any) -> Any: ...
     def tanh(self, x: Any) -> Any: ...
-    def erf(self, x: Any) -> Any: ...
+    def gelu(self, x: Any) -> Any:
+        """Return x times the share of a normal distribution below x."""
 
     def at_least(self, x: Any, bound: Any) -> Any:
         """Return max(x, bound); NaN stays NaN."""
@@ -45,7 +46,7 @@ ON_ARRAYS: Any = SimpleNamespace(
     expm1=np.expm1,
     log1p=np.log1p,
     tanh=np.tanh,
-    erf=np.vectorize(numbers.erf),
+    gelu=lambda x: (np.vectorize(numbers.erf)(x * numbers.sqrt(0.5)) + 1.0) * 0.5 * x,
     at_least=np.maximum,
     at_most=np.minimum,
     where=np.where,
@@ -105,8 +106,8 @@ class InKernels:
     def tanh(self, x: Term) -> Term:
         return Term(x.a, hyperbolic.tanh(x.a, x.value))
 
-    def erf(self, x: Term) -> Term:
-        return Term(x.a, errors.erf(x.a, x.value))
+    def gelu(self, x: Term) -> Term:
+        return Term(x.a, errors.gelu(x.a, x.value))
 
     def at_least(self, x: Term, bound: Term | float) -> Term:
         limit = x.of(bound)  # this form is a single instruction on x86
@@ -140,8 +141,8 @@ class InLinalg(InKernels):
     def tanh(self, x: Term) -> Term:
         return Term(x.a, math.TanhOp(x.value).result)
 
-    def erf(self, x: Term) -> Term:
-        return Term(x.a, math.ErfOp(x.value).result)
+    def gelu(self, x: Term) -> Term:
+        return (Term(x.a, math.ErfOp((x * numbers.sqrt(0.5)).value).result) + 1.0) * 0.5 * x
 
     def at_least(self, x: Term, bound: Term | float) -> Term:
         return Term(x.a, arith.MaximumFOp(x.value, x.of(bound)).result)

@@ -94,7 +94,7 @@ _KINDS = (
     ActivationKind("sigmoid", _sigmoid, is_non_negative=lambda: True, is_long=True),
     ActivationKind("tanh", lambda f, x: f.tanh(x), is_long=True),
     ActivationKind("silu", lambda f, x, beta: x * _sigmoid(f, x * beta), _guess_silu, is_long=True),
-    ActivationKind("gelu", lambda f, x: (f.erf(x * math.sqrt(0.5)) + 1.0) * 0.5 * x, is_long=True),
+    ActivationKind("gelu", lambda f, x: f.gelu(x), is_long=True),
     # torch-mlir takes 22/7 for pi.
     ActivationKind("gelu_tanh", _gelu_tanh, tolerance=1e-4, is_long=True),
     ActivationKind("elu", _elu, _guess_elu, is_long=True),

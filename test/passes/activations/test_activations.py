@@ -209,6 +209,16 @@ def test_numbers_beyond_the_range_of_exponentials_are_those_of_torch() -> None:
         np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-37)
 
 
+def test_gelu_is_that_of_torch_from_end_to_end() -> None:
+    """From where it is 0 to where it is x: within four units in the last place, or one of 1 below 0."""
+    x = torch.linspace(-8.0, 8.0, 60001)[None, None, None]
+    model = nn.Sequential(nn.MaxPool2d(1), nn.GELU()).eval()
+    found, wanted = patc.compile(model, (x,), threads=1)(x), nn.GELU()(x.double())
+    error = (found - wanted).abs()
+    assert (error <= 2.0**-21 * wanted.abs())[x > -0.5].all()
+    assert (error <= 2.0**-23)[x < 0.0].all() and (found[x < -6.25] == 0.0).all()
+
+
 def test_an_unknown_activation_is_named() -> None:
     with pytest.raises(PatcError, match=r"expected an activation, relu, clamp, .*, mish, got 'swoosh'"):
         kind_of(Activation("swoosh"))
