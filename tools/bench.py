@@ -28,8 +28,8 @@ bandwidth are measured in the same run, and outputs are checked against PyTorch 
 What is timed is how long a call takes. With --throughput it is how many images all cores compute in a second, each
 with a model of its own and one thread.
 
---target x86-64-v3 times AVX2 code on a CPU that has more. PyTorch, OpenVINO and DeepSparse are kept to AVX2 then; the
-other run times cannot be, and the table says so.
+--target x86-64-v3 times AVX2 code on a CPU that has more. PyTorch, OpenVINO (but for its linear layers) and DeepSparse
+are kept to AVX2 then; the other run times cannot be, and the table says so.
 
 With --model-cycles MODEL is compiled for an AArch64 CPU instead and runs in an emulator: what each layer executes is
 counted, and its cycles are modelled, not measured.

@@ -166,7 +166,7 @@ class Workload:
         built = self._build()
         if built.inputs is None:
             raise PatcError("expected a function that returns (model, inputs), found a model alone", self.model)
-        _require_floats(built.tensors, self.model)
+        _require_floats(built.tensors, self.model, are_given=True)
         batch = () if self.batch == 1 else (self.batch,)
         return [(*batch, *tensor.shape[len(batch) :]) for tensor in built.tensors]
 
@@ -221,18 +221,25 @@ class Workload:
         return program
 
     def make_inputs(self) -> list[np.ndarray]:
-        """Return seeded float32 inputs."""
-        generator = np.random.default_rng(INPUT_SEED)
-        return [generator.standard_normal(shape, np.float32) for shape in self.input_shapes()]
+        """Return seeded float32 inputs; integers are those of the function that builds the model, over and over for
+        more of them."""
+        generator, shapes = np.random.default_rng(INPUT_SEED), self.input_shapes()
+        given = self._build().tensors if is_factory(self.model) else []
+        counts = {place: tensor.numpy() for place, tensor in enumerate(given) if not tensor.is_floating_point()}
+        return [
+            np.resize(counts[place], shape) if place in counts else generator.standard_normal(shape, np.float32)
+            for place, shape in enumerate(shapes)
+        ]
 
 
-def _require_floats(values: Iterable[Any], place: str) -> None:
-    """Refuse tensors of another type than float32."""
+def _require_floats(values: Iterable[Any], place: str, are_given: bool = False) -> None:
+    """Refuse tensors of another type than float32; integers that are given can be measured with."""
     import torch
 
     for value in values:
-        if getattr(value, "dtype", None) not in (None, torch.float32):
-            raise PatcError(f"expected float32 inputs to measure with, found {str(value.dtype)[6:]}", place)
+        dtype = getattr(value, "dtype", None) or torch.float32
+        if dtype != torch.float32 and (dtype.is_floating_point or dtype.is_complex or not are_given):
+            raise PatcError(f"expected float32 inputs to measure with, found {str(dtype)[6:]}", place)
 
 
 def _program_shapes(program: Any, path: str) -> list[tuple[int, ...]]:

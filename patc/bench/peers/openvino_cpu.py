@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from patc.bench.peers.base import ONEDNN_AVX2, Exporter, Peer, describe_kernels, export_onnx
+from patc.bench.peers.base import ONEDNN_AVX2, Exporter, Peer, count_names, describe_kernels, export_onnx
 from patc.bench.workload import Kind
 
 
@@ -47,10 +47,16 @@ class OpenVino(Peer):
         return [np.array(outputs[port]) for port in self._compiled.outputs]
 
     def algorithm(self) -> str:
+        """Return the kernels of convolutions and of linear layers: MLAS's (`gemm_mlas`) use AVX-512 where the CPU has
+        it, whatever `kept_to` tells oneDNN."""
+        names = self._kernels("Convolution")
+        linear = self._kernels("FullyConnected")
+        convolutions = describe_kernels("oneDNN", names) if names else "no convolutions"
+        return f"{convolutions}; linear layers: {count_names(linear)}" if linear else convolutions
+
+    def _kernels(self, kind: str) -> list[str]:
         nodes = self._compiled.get_runtime_model().get_ops()
-        convolutions = [node for node in nodes if _information(node, "layerType").endswith("Convolution")]
-        names = [_information(node, "primitiveType") for node in convolutions]
-        return describe_kernels("oneDNN", names) if names else "no convolutions"
+        return [_information(node, "primitiveType") for node in nodes if _information(node, "layerType").endswith(kind)]
 
 
 def _information(node: Any, key: str) -> str:

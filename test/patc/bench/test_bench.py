@@ -324,6 +324,20 @@ def test_workload_without_pruning_has_dense_weights_only() -> None:
     assert workload.input_shapes() == [(3, 3, 32, 32)]
 
 
+def test_integers_are_those_of_the_function_that_builds_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\n\ndef build():\n    words, place = torch.arange(3)[None], torch.zeros(1, 2)\n"
+        "    return torch.nn.Embedding(3, 2), (words, place)\n\ndef build_double():\n"
+        "    return torch.nn.Linear(2, 2), torch.zeros(1, 2, dtype=torch.float64)\n"
+    )
+    words, place = Workload(f"{path}:build", batch=2).make_inputs()
+    assert words.tolist() == [[0, 1, 2]] * 2 and words.dtype == np.int64
+    assert place.shape == (2, 2) and place.dtype == np.float32 and place.all()
+    with pytest.raises(PatcError, match="expected float32 inputs to measure with, found float64"):
+        Workload(f"{path}:build_double").make_inputs()
+
+
 def test_paths_of_a_workload_become_absolute() -> None:
     workload = Workload("net.pt2", weights="w.pth").absolute()
     assert Path(workload.model).is_absolute() and Path(workload.weights or "").is_absolute()
