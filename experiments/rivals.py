@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from contest import Contest
 from sequences import RATES as SEQUENCES
 from trials import require_nets, run_main
@@ -35,7 +34,6 @@ from patc.bench.sharing import Watch
 from patc.bench.worker import INPUTS, REFERENCE, write_arrays
 from patc.bench.workload import Kind, Workload, reference
 from patc.diagnostics import PatcError
-from patc.factories import build
 from patc.versions import versions
 
 PRUNING: dict[str, dict[str, Any]] = {
@@ -60,11 +58,6 @@ def workload_of(name: str, kind: str, peer: str = "") -> Workload:
     return Workload(name, pruning=PRUNING[name])
 
 
-def make_inputs(name: str) -> list[np.ndarray]:
-    workload = workload_of(name, "dense")
-    return [tensor.numpy() for tensor in build(workload.model).tensors] if name in SEQUENCES else workload.make_inputs()
-
-
 def contestants(name: str, rivals: Sequence[str]) -> list[tuple[str, str]]:
     """Return each rival with the kind of weights that it runs on."""
     able = [peer for peer in rivals if name not in SEQUENCES or peer in ON_SEQUENCES]
@@ -76,7 +69,7 @@ def prepare(name: str, root: Path, args: argparse.Namespace) -> None:
     is there stays, but for the compiled ones."""
     import torch
 
-    inputs = make_inputs(name)
+    inputs = workload_of(name, "dense").make_inputs()
     tensors = tuple(torch.from_numpy(array) for array in inputs)
     root.mkdir(parents=True, exist_ok=True)
     write_arrays(root / INPUTS, inputs)

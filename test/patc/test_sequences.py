@@ -24,7 +24,7 @@ from patc.pruning import Block, Plan, prune_
 
 BOUND = 1e-4
 UNITS, ROWS = (512, 16) if LARGE else (24, 8)
-LENGTHS = (7, 1, 2, 3, 16, 33, 100, 128, 257, 512) if LARGE else (7, 1, 512)
+LENGTHS = (7, 1, 2, 3, 16, 33, 64, 100, 128, 257, 512) if LARGE else (7, 1, 512)
 CASES = [(rate, threads) for rate in (1.0, 8.0) for threads in (1, 2)] if LARGE else [(1.0, 1), (4.0, 2)]
 WORDS = 50
 
