@@ -13,6 +13,27 @@ from patc.costs import CoreCosts
 
 KIB, MIB = 1024, 1 << 20
 USABLE = 5, 8  # of the first-level cache: weights and outputs take the rest
+# Fitted costs that stay for shorter vectors: of what comes from behind the caches, and of input-stationary loops, in
+# parts of what their instructions cost.
+KEPT = (
+    "distant_line_cycles",
+    "prefetched_line_cycles",
+    "written_line_cycles",
+    "place_cycles",
+    "memory_bytes_per_cycle",
+    "planes_bytes_per_cycle",
+    "stream_bytes_per_cycle",
+    "exposed_stream",
+    "remote_bytes_per_cycle",
+    "remote_line_cycles",
+    "stationary_fma",
+    "stationary_sums",
+    "stationary_inputs",
+    "stationary_packs",
+    "stationary_beside",
+    "stationary_far",
+    "stationary_ends_cycles",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,7 @@ class Cpu:
             lanes=lanes,
             fma_lanes=min(fma_lanes, self.fma_lanes),
             load_bytes=min(load_bytes, self.load_bytes),
-            fitted={},
+            fitted={name: value for name, value in self.fitted.items() if name in KEPT},
         )
 
     def costs(self) -> CoreCosts:

@@ -87,6 +87,20 @@ def test_a_tile_costs_at_least_its_multiply_adds() -> None:
         assert sparse(target=target) >= multiply_adds / target.fma_lanes
 
 
+def test_sums_wait_where_the_first_level_does_not_hold_them() -> None:
+    model = cost_model(get_target("x86-64-v4:znver5"))
+    in_time, *late = (model.far_sums_cycles(4, filters) for filters in (100, 200, 320, 512))
+    assert in_time == 0.0
+    assert late == sorted(late) and late[0] > 0.0
+    assert late[-1] < 4 * model.costs.line_cycles
+
+
+def test_shorter_vectors_keep_what_lies_behind_the_caches() -> None:
+    short, long = (get_target(f"x86-64-{level}:znver5").core_costs() for level in ("v3", "v4"))
+    assert (short.distant_line_cycles, short.stationary_far) == (long.distant_line_cycles, long.stationary_far)
+    assert short.transform_operation != long.transform_operation
+
+
 @pytest.mark.parametrize(
     ("height", "columns", "microseconds"), [(3, 15, 16.7), (4, 15, 17.0), (5, 15, 15.9), (8, 15, 16.4), (15, 15, 15.7)]
 )
