@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +33,14 @@ class Cost:
         target: as `patc.compile` takes it, by its name.
         threads: that divide each layer.
         clock_hz: cycles of a core in a second.
-        ratio: seconds that nets take, over those that the model says.
+        ratios: seconds that nets take, over those that the model says, by their scheme; 1 where there is none.
         save_ir: a folder for the IR of candidates after each pass, in a folder of each; None keeps none.
     """
 
     target: str
     threads: int
     clock_hz: float
-    ratio: float = 1.0
+    ratios: Mapping[str, float] = field(default_factory=dict)
     save_ir: Path | None = None
 
     @property
@@ -55,7 +55,7 @@ class Cost:
         instruments = SaveIr.into(self._ir_folder(point))
         module, state = lower_model(net, task.inputs, pipeline, instruments=instruments)
         cycles = sum(modelled_cycles(layer, self.threads) for layer in collect_layers(module, state))
-        return self.ratio * cycles / self.clock_hz
+        return self.ratios.get(str(point["scheme"]), 1.0) * cycles / self.clock_hz
 
     def compile(self, task: Task, point: Point, path: Path) -> None:
         """Write a candidate, with random weights pruned in one shot, as a file of `patc compile`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,14 +26,14 @@ from patc.search.front import save_front
 from patc.search.records import Candidate, Records
 from patc.search.space import Point, describe
 from patc.search.supernet import SuperNet, Tell, train_supernet
-from patc.search.task import PRUNING, Effort, Task, seeded
+from patc.search.task import PRUNING, SCHEMES, Effort, Task, seeded
 from patc.search.training import Diverged, fit
 from patc.torch_files import program_bytes
 
 SUPERNET, RESULTS, FRONT = "supernet.pt", "candidates.json", "front.png"
 BEST, DENSE = "net", "dense"  # names of the files of the nets that are kept
 _PATIENCE = 30  # candidates that are looked at for each that is trained, at most
-_DRAWN, _TIMED = 8, 3  # random candidates, and the slowest of them within the limit, which correct the model
+_DRAWN, _TIMED = 8, 2  # random candidates of each scheme, and the slowest within the limit, which correct the model
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def search(
     cost = replace(cost, clock_hz=records.noted("clock_hz", cost.clock_hz))
     records.note("clock_hz", cost.clock_hz)
     _require_reachable(task, cost, limit, records)
-    cost = _with_ratio(task, cost, limit, records, folder, tell)
+    cost = _with_ratios(task, cost, limit, records, folder, tell)
     supernet = train_supernet(task, effort, seed, folder / SUPERNET, tell)
     _try_candidates(task, cost, limit, records, supernet, effort, tell)
     chosen = _choose(task, cost, limit, records, effort, folder, tell)
@@ -118,23 +119,42 @@ def _require_reachable(task: Task, cost: Cost, limit: float, records: Records) -
     raise PatcError(f"{expected}, got {1e3 * limit:g} ms")
 
 
-def _with_ratio(task: Task, cost: Cost, limit: float, records: Records, folder: Path, tell: Tell) -> Cost:
-    """Return the cost corrected by what some random candidates take on this machine.
+def _with_ratios(task: Task, cost: Cost, limit: float, records: Records, folder: Path, tell: Tell) -> Cost:
+    """Return the cost corrected by what some random candidates of each scheme take on this machine.
 
-    The model ranks candidates better than it knows their times: those of large planes wait for memory.
+    The model ranks candidates better than it knows their times: those of large planes wait for memory, and the more so
+    the less there is to compute.
     """
-    ratio = records.noted("ratio")
-    if ratio is None and cost.runs_here:
-        drawn = [task.candidates.sample(seeded("ratio", records.seed, number)) for number in range(_DRAWN)]
+    ratios = records.noted("ratios")
+    if ratios is None:
+        ratios = _find_ratios(task, cost, limit, records.seed, folder, tell) if cost.runs_here else {}
+        records.note("ratios", ratios)
+    return replace(cost, ratios=ratios)
+
+
+def _find_ratios(task: Task, cost: Cost, limit: float, seed: int, folder: Path, tell: Tell) -> dict[str, float]:
+    """Return measured over modelled seconds by scheme, the median of all for a scheme of which none is so fast."""
+    timed: list[tuple[float, Point]] = []
+    for scheme in SCHEMES:
+        drawn = [_draw(task, scheme, seeded("ratio", seed, scheme, number)) for number in range(_DRAWN)]
         modelled = sorted(((cost.predict(task, point), point) for point in drawn), key=lambda pair: -pair[0])
-        timed = [pair for pair in modelled if pair[0] <= limit][:_TIMED]
-        if timed:
-            measured = _time(task, cost, [point for _, point in timed], folder, tell)
-            ratio = statistics.median(one / seconds for one, (seconds, _) in zip(measured, timed, strict=True))
-            tell(f"measured times are {ratio:.2f} of the modelled ones")
-    ratio = ratio or 1.0
-    records.note("ratio", ratio)
-    return replace(cost, ratio=ratio)
+        timed += [pair for pair in modelled if pair[0] <= limit][:_TIMED]
+    if not timed:
+        return {}
+    measured = _time(task, cost, [point for _, point in timed], folder, tell)
+    found: dict[str, list[float]] = {}
+    for one, (seconds, point) in zip(measured, timed, strict=True):
+        found.setdefault(str(point["scheme"]), []).append(one / seconds)
+    every = [ratio for ratios in found.values() for ratio in ratios]
+    ratios = {scheme: statistics.median(found.get(scheme, every)) for scheme in SCHEMES}
+    words = ", ".join(f"{ratio:.2f} ({scheme})" for scheme, ratio in ratios.items())
+    tell(f"measured times over the modelled ones: {words}")
+    return ratios
+
+
+def _draw(task: Task, scheme: str, generator: random.Random) -> Point:
+    """Return a random candidate of a scheme."""
+    return task.candidates.choose(lambda choice: scheme if choice.name == "scheme" else generator.choice(choice.values))
 
 
 def _time(task: Task, cost: Cost, points: Sequence[Point], folder: Path, tell: Tell) -> list[float]:
@@ -278,7 +298,7 @@ def _write(task: Task, limit: float, records: Records, found: dict[str, Found], 
         "limit_seconds": limit,
         **records.noted("identity"),
         "clock_hz": records.noted("clock_hz"),
-        "ratio": records.noted("ratio"),
+        "ratios": records.noted("ratios"),
         "beside": beside,
         "found": {
             name: {"point": net.point, "seconds": net.seconds, "measured_seconds": net.measured, "score": net.score}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,6 +185,25 @@ def test_another_machine(tmp_path: Path) -> None:
     assert found["net"].measured is None and found["net"].seconds < 0.1
     with pytest.raises(PatcError, match=r"expected the target host, whose code can be timed, got aarch64-linux"):
         checking.check(Smooth(), cost, 0.1, tmp_path, 0, lambda words: None)
+
+
+def test_each_scheme_has_a_factor_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of which no candidate is within the limit: the median of the others."""
+    factors = {"dense": 1.5, "pattern": 3.0}
+
+    def predict(self: Cost, task: Task, point: Point) -> float:
+        return self.ratios.get(str(point["scheme"]), 1.0) * (0.2 if point["scheme"] == "block" else 0.01)
+
+    def measure(task: Task, cost: Cost, points: Sequence[Point], folder: Path, tell: Any) -> list[float]:
+        return [factors[str(point["scheme"])] * 0.01 for point in points]
+
+    monkeypatch.setattr(Cost, "predict", predict)
+    monkeypatch.setattr(running, "_time", measure)
+    search(Smooth(), COST, 0.1, tmp_path, replace(EFFORT, trials=2))
+    found = json.loads((tmp_path / "candidates.json").read_text())
+    assert found["ratios"] == pytest.approx(factors | {"block": 2.25})
+    assert all(item["seconds"] == pytest.approx(0.01 * factors[item["point"]["scheme"]])
+               for item in found["candidates"] if item["score"] is not None)  # fmt: skip
 
 
 def test_candidates_have_their_ir_in_folders(tmp_path: Path) -> None:
