@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 
 from patc.costs import CoreCosts, GpuCosts, check_numbers
-from patc.cpus import AARCH64, X86, Cpu
+from patc.cpus import AARCH64, KIB, X86, Cpu
 from patc.diagnostics import PatcError, nearest
 from patc.locks import loading
 from patc.numerics import Numerics
@@ -186,8 +186,12 @@ def aarch64(system: str, cpu: str = DEFAULT_CPU) -> Target:
         features=("neon", *(() if cpu in _WITHOUT_V8_2 else _V8_2)),
         backend="aarch64",
         model="neon",
-        # By the caches and the latency of its row tiles were chosen whose loops left the peak: test_neon_loops.
-        costs=CoreCosts(stationary_ends_cycles=3.0),
+        # By the other caches and the latency of its row tiles were chosen whose loops left the peak: test_neon_loops.
+        costs=CoreCosts(
+            stationary_ends_cycles=3.0,
+            first_level_ways=row.ways,
+            way_bytes=row.level1 * KIB // row.ways,
+        ),
         simd="neon",
     )
 
