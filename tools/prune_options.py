@@ -28,6 +28,12 @@ _PATTERN = ("library", "pointwise", "filter_group", "depthwise", "library_5x5", 
 _SPEC = ("library_5x5", "first_layer", "extract")
 _SCHEMES = ("pattern", "block", "kernel-blocks", "gather-scatter", "unstructured", "filters")
 _METHODS = ("magnitude", "admm", "reweighted", "group-lasso")
+# The methods that an option is of.
+_OF_METHODS = {
+    **dict.fromkeys(_PENALTY, ("admm",)),
+    "ramp": ("magnitude", "admm"),
+    "strength": ("reweighted", "group-lasso"),
+}
 
 SUFFIXES = (".safetensors", ".pth")
 PROGRAM = ".pt2"
@@ -179,11 +185,10 @@ def _check_scheme(args: argparse.Namespace) -> None:
         raise PatcError(f"expected --scheme pattern together with --balanced, got {scheme}")
     if args.layers is not None and scheme == "pattern":
         raise PatcError("expected another --scheme together with --layers, got pattern")
-    penalty = [name for name in _given(args, _PENALTY) if (name, method) != ("ramp", "magnitude")]
-    if penalty and method != "admm":
-        raise PatcError(f"expected --method admm together with --{penalty[0].replace('_', '-')}, got {method}")
-    if args.strength is not None and method not in ("reweighted", "group-lasso"):
-        raise PatcError(f"expected --method reweighted or group-lasso together with --strength, got {method}")
+    for name in _given(args, tuple(_OF_METHODS)):
+        if method not in _OF_METHODS[name]:
+            methods, option = " or ".join(_OF_METHODS[name]), name.replace("_", "-")
+            raise PatcError(f"expected --method {methods} together with --{option}, got {method}")
 
 
 def make_target(args: argparse.Namespace) -> PatternSpec | Plan:

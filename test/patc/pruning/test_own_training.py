@@ -194,6 +194,7 @@ def test_bad_data_is_one_line(capsys: pytest.CaptureFixture[str], code: Path, na
         ("--scheme blocks", "argument --scheme: invalid choice: 'blocks'"),
         ("--scheme block --method reweighted --rho 1", "expected --method admm together with --rho, got reweighted"),
         ("--rho 1", "expected --method admm together with --rho, got magnitude"),
+        ("--scheme block --method reweighted --ramp 1", "expected --method magnitude or admm together with --ramp, got reweighted"),
         ("--scheme block --strength 1", "expected --method reweighted or group-lasso together with --strength, got magnitude"),
         ("--scheme block --method magnitude --ramp 2", "expected ramp to be from 0 to 1, found 2.0"),
         ("--scheme block --bits 9", "expected levels of 1 to 8 bits, found 9"),
