@@ -237,7 +237,7 @@ def _progress(epochs: int, options: TrainOptions) -> Iterator[tuple[Any, Any]]:
 
     def line(phase: Phase, epoch: Epoch) -> str:
         worst = "" if epoch.worst_accuracy is None else f" (worst domain {epoch.worst_accuracy:.2%})"
-        apart = "" if epoch.distance is None else f", {epoch.distance:.1%} from patterns"
+        apart = "" if epoch.distance is None else f", {epoch.distance:.1%} from the target"
         return (
             f"epoch {epoch.epoch + 1}/{epochs} {epoch.phase:8s} loss {epoch.train_loss:.4f}, "
             f"test accuracy {epoch.test_accuracy:.2%}{worst}{apart}, {epoch.seconds:.1f} s"

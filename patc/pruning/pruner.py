@@ -197,11 +197,14 @@ class Pruner:
 
     @torch.no_grad()
     def distance(self) -> float:
-        """Return `|W - Z| / |W|` over all pruned layers: how far weights are from what they will be pruned to."""
+        """Return `|W - Z| / |W|` over all pruned layers: how far weights, masked as the model computes with them, are
+        from what they will be pruned to; once that is in force, how far those behind it are."""
         apart, whole = 0.0, 0.0
         for place, constraint in enumerate(self._pruned):
             state, weight = self._state(place), constraint.weight
-            target = state(weight) if state.hardened else self.method.nearest(constraint, state)
+            target = state(weight)
+            if not state.hardened:
+                weight, target = target, self.method.nearest(constraint, state)
             apart += float((weight - target).double().square().sum())
             whole += float(weight.double().square().sum())
         return math.sqrt(apart / whole) if whole else 0.0

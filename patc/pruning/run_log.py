@@ -24,7 +24,7 @@ class Epoch:
 
     Attributes:
         worst_accuracy: of the test in the worst domain; None where there is one alone.
-        distance: of the weights from their projection, see `Pruner.distance`; None outside of ADMM and other methods.
+        distance: of the weights from their projection, see `Pruner.distance`; None outside of the prune epochs.
     """
 
     epoch: int

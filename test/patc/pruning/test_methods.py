@@ -217,11 +217,13 @@ def test_magnitude_masks_more_in_each_iteration_and_units_come_back() -> None:
     model = nn.Linear(16, 16)
     pruner = Pruner(model, Plan([("*", Unstructured(), 8.0)]), Magnitude(4, ramp=1.0))
     pruner.prepare()
-    kept = [int((model.weight != 0).sum())]
+    kept, distances = [int((model.weight != 0).sum())], [pruner.distance()]
     for _ in range(4):
         pruner.step()
         kept.append(int((model.weight != 0).sum()))
+        distances.append(pruner.distance())
     assert kept == sorted(kept, reverse=True) and kept[-1] == 32
+    assert distances == sorted(distances, reverse=True) and distances[-1] == 0 < distances[0]
     gone = model.weight == 0
     with torch.no_grad():
         pruner._pruned[0].weight[gone] = 9.0
