@@ -158,7 +158,8 @@ def _train(args: argparse.Namespace) -> tuple[PruneReport, nn.Module]:
     weights = sum(parameter.numel() for parameter in model.parameters())
     if weights > MOST_WEIGHTS * len(data.train):
         words = f"{args.model} has {weights / 1e6:.1f} million weights, {weights // len(data.train):,} for each of them"
-        print(f"{words}: a small net learns more of so few, such as {SMALL}", flush=True)
+        small = SMALL if data.classes is None else f"{SMALL} with {data.classes} classes"
+        print(f"{words}: a small net learns more of so few, such as {small}", flush=True)
     epochs = sum(phase.epochs for phase in plan_phases(options))
     with _progress(epochs, options) as (tell, tell_step):
         shape = None if data.shape is None else (1, *data.shape)

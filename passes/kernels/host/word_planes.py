@@ -60,7 +60,7 @@ class WordPlanes:
         assert result is not None, "words are made"
         activation = self.epilogue.activation
         rounding = Rounding.of(result, activation)
-        packing = Packing(rounding, None if self.reciprocal is None else self.narrowing)
+        packing = Packing(rounding, None if self.reciprocal is None else self.narrowing, takes_nan=True)
         unit = float(rounding.unit)
         stored = ceil_div(self.depth, WORD) * WORD
         constants = [self.epilogue.constants(b, channel, stored) for channel in self._channels(plane)]

@@ -68,10 +68,13 @@ class Packing:
 
     Attributes:
         narrowing: of numbers that do not reach `NARROW`; None for others.
+        takes_nan: whether numbers may be NaN, which becomes the zero point: its last bits are zeros, to which no float
+            adds anything.
     """
 
     rounding: Rounding
     narrowing: Narrowing | None = None
+    takes_nan: bool = False
 
     def round(self, b: Builder, value: ir.Value) -> ir.Value:
         """Return a vector of floats as integers, without the zero point, whose last eight bits count."""
@@ -99,11 +102,11 @@ class Packing:
     def _pack_narrow(self, b: Builder, values: Vectors, narrowing: Narrowing) -> ir.Value:
         """Return the same, limited when 16 bits of each number become eight."""
         result = self.rounding.result
-        # An even number moves no tie.
-        magic = ROUNDING + (0 if result.zero_point % 2 else result.zero_point)
+        is_late = result.zero_point % 2 or self.takes_nan  # an even number moves no tie
+        magic = ROUNDING + (0 if is_late else result.zero_point)
         sums = [b.bitcast(b.plus(value, b.splat(magic, lanes_of(value), b.f32)), b.i32) for value in values]
         pairs = [b.bitcast(interleave(b, sums[first], sums[first + 2], b.i16), b.i16) for first in (0, 1)]
-        if result.zero_point % 2:
+        if is_late and result.zero_point:
             pairs = [b.plus(pair, b.splat(result.zero_point, lanes_of(pair), b.i16)) for pair in pairs]
         return b.bitcast(self._limited(b, narrowing.interleaved(b, *pairs)), b.i32)
 

@@ -95,6 +95,19 @@ def test_integers_begin_where_quotients_do_on_arm(target: str) -> None:
         np.testing.assert_array_equal(value, wanted.array)
 
 
+@pytest.mark.parametrize("target", [*NATIVE, *EMULATED])
+@pytest.mark.parametrize("zero_point", [0, 100, 117])
+def test_nan_becomes_the_zero_point(zero_point: int, target: str) -> None:
+    if target in EMULATED:
+        pytest.importorskip("unicorn")
+    net = QuantisedNet(signed=target in EMULATED)
+    x = net.input(np.linspace(0, 1, 96).reshape(1, 3, 2, 16))
+    y = net.dequantise(net.quantise(x, Scale(0.02, zero_point)))
+    x.array[0, :, 0, 3], y.array[0, :, 0, 3] = np.nan, 0
+    np.testing.assert_array_equal(run_quantised(net, [y], target)[0], y.array)
+    check_reference(net, [y])
+
+
 def test_activations_of_words_and_floats() -> None:
     """What an activation computes with is in units of 1."""
     net, generator = QuantisedNet(False), np.random.default_rng(0)
