@@ -14,6 +14,7 @@ _WORD_COLUMNS = 3  # the first ones hold words, the others numbers
 _LEGEND = (
     "instructions, FMLA (vector multiply-adds, FMLS too) and loads are counted in an emulator; cycles are what a "
     "scheduling model of the core says of the executed code, with no cache misses and no mispredicted branches; "
+    "of layers that take turns band by band, the first one has what all of them take; "
     "predicted: cycles by the cost model that chose the schedules"
 )
 

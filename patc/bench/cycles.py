@@ -26,7 +26,8 @@ FORMAT = 1
 WORST = 3  # layers that a summary names
 METHOD = (
     "modelled, not measured: executed blocks are counted in an emulator, and each takes what a scheduling model of the "
-    "core says; all data is in the first-level cache and every branch is predicted; see patc/bench/core_model.py"
+    "core says; all data is in the first-level cache and every branch is predicted; of layers that take turns band by "
+    "band, the first one has what all of them take; see patc/bench/core_model.py"
 )
 
 

@@ -41,7 +41,9 @@ def trace_layers(
 ) -> tuple[list[np.ndarray], list[LayerTrace]]:
     """Run a program and return its outputs, and what each of its layers executed.
 
-    Layers are told apart by the time stamps that the program writes before the first one and after each.
+    Layers are told apart by the time stamps that the program writes before the first one and after each. Of layers that
+    take turns in a loop, band by band, the stamps are sums of their turns, written behind it: the first one gets what
+    all of them executed.
 
     Raises:
         PatcError: as `EmulatedProgram`, or the program took another number of stamps.
@@ -85,6 +87,7 @@ class _Recorder:
         self._program = program
         self.parts = [_Part()]
         self._state = self.parts[0].start
+        self._last_stamp = -1
 
     def run(self, function: Any) -> Any:
         """Call a function that runs the emulator."""
@@ -112,6 +115,9 @@ class _Recorder:
         self._state.count += 1
 
     def _on_stamp(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+        if address <= self._last_stamp:  # one of layers that took turns, corrected
+            return
+        self._last_stamp = address
         self.parts.append(_Part())
         self._state = self.parts[-1].start
 

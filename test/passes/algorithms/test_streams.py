@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emulated import needs_arm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -113,3 +114,22 @@ def test_results_do_not_depend_on_bands(threads: int, images: int, kept: int, mo
     for _ in range(2):  # rings hold rows of the call before
         assert float((compiled(x) - wanted).abs().max() / wanted.abs().max()) < 1e-5
     assert len(compiled.profile(x, repetitions=1)) == len(compiled.layers)
+
+
+@needs_arm
+def test_layers_in_bands_are_counted_with_the_first_of_them() -> None:
+    """Time stamps of layers that take turns are corrected behind the loop."""
+    from patc.bench.emulator import EmulatedProgram
+    from patc.bench.execution import trace_layers
+
+    torch.manual_seed(0)
+    model, x = Layers().eval(), torch.randn(1, 3, 45, 37)
+    target = get_target("aarch64-linux:cortex-a76")
+    small = replace(target, name="small", costs=replace(target.core_costs(), shared_level_bytes=60_000))
+    compiled = patc.compile(model, (x,), target=small)
+    (found,), traces = trace_layers(EmulatedProgram(compiled.program), [x.numpy()], len(compiled.layers))
+    with torch.no_grad():
+        wanted = model(x).numpy()
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    blocks = [sum(trace.blocks().values()) for trace in traces]
+    assert len(blocks) == len(compiled.layers) and min(blocks) < max(blocks) / 100
