@@ -25,6 +25,7 @@ from quantised_nets import (
 import patc
 from patc.codegen.reference import execute
 from patc.context import make_context
+from patc.diagnostics import PatcError
 from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.mlir_files import parse_module
@@ -250,6 +251,22 @@ def test_few_weights_by_blocks_on_arm(seed: int, target: str) -> None:
     found = run_quantised(net, results, target, choose=blocks_drawn(random.Random(seed)))
     for value, wanted in zip(found, results, strict=True):
         np.testing.assert_array_equal(value, wanted.array)
+
+
+def test_places_that_share_an_element_fit_it() -> None:
+    """All channels of a large tile have more words than 16 bits count."""
+    generator, net = np.random.default_rng(0), QuantisedNet(True)
+    x = net.quantise(net.input(generator.normal(size=(1, 160, 8, 60))), Scale(0.03, 100))
+    weight, scales, bias = weights(generator, (4, 160, 3, 3))
+    weight[generator.random(weight.shape) < 0.9] = 0
+    y = net.dequantise(net.conv(x, weight, scales, bias, Scale(0.5, 9), pad=1))
+
+    def widest(op: Any, candidates: list[Schedule]) -> Schedule:
+        chosen = [each for each in candidates if each.algorithm == "block-words"]
+        return replace(chosen[0], rows=8, columns=60, filters=160) if chosen else candidates[0]
+
+    with pytest.raises(PatcError, match="a schedule with words of a block of 65535 or less, got 9"):
+        run_quantised(net, [y], "aarch64-linux", choose=widest)
 
 
 def few_channels(seed: int, signed: bool) -> tuple[QuantisedNet, list[Value]]:
