@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from trials import run_main
+from trials import run_main, time_in_turns
 
 import patc
 from patc import models
@@ -93,32 +91,19 @@ def compile_nets(target: str) -> tuple[torch.Tensor, Calls]:
     return x, {name: patc.compile(net, (x,), threads=1, target=target) for name, (net, _) in built.items()}
 
 
-@torch.no_grad()
-def measure(x: torch.Tensor, found: Calls, turns: int, calls: int) -> dict[str, float]:
-    """Return the median time of a call of each, in seconds; `calls` of each a turn."""
-    times: dict[str, list[float]] = {name: [] for name in found}
-    for turn in range(turns + 1):
-        for name, call in found.items():
-            started = time.perf_counter()
-            for _ in range(calls):
-                call(x)
-            if turn:  # the first one finds caches cold
-                times[name].append((time.perf_counter() - started) / calls)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def print_row(first: str, cells: Sequence[str]) -> None:
     print(f"| {first} | {' | '.join(cells)} |", flush=True)
 
 
-def print_times(found: dict[str, tuple[torch.Tensor, Calls]], scale: float, turns: int, calls: int) -> None:
+@torch.no_grad()
+def print_times(found: dict[str, tuple[torch.Tensor, Calls]], scale: float, turns: int) -> None:
     """Print the times of what is computed, a line for each input, in 1 / scale seconds."""
     names = list(next(iter(found.values()))[1])
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print_row("", names)
     print_row("---", ["---:"] * len(names))
-    for title, (x, calls_of) in found.items():
-        times = measure(x, calls_of, turns, calls)
+    for title, (x, calls) in found.items():
+        times = time_in_turns({name: partial(call, x) for name, call in calls.items()}, turns)
         print_row(title, [f"{scale * times[name]:.2f}" for name in names])
 
 
@@ -145,10 +130,10 @@ def main() -> None:
     if args.step == "cycles":
         print_cycles(args.words, args.cpu)
     elif args.step == NET:
-        print_times({NET: compile_nets(args.target)}, 1e3, args.turns, 2)
+        print_times({NET: compile_nets(args.target)}, 1e3, args.turns)
     else:
         layers = {f"{shape[1]} -> {shape[2]}, {shape[0]} rows": compile_layers(shape, args.target) for shape in SHAPES}
-        print_times(layers, 1e6, args.turns, 20)
+        print_times(layers, 1e6, args.turns)
 
 
 if __name__ == "__main__":

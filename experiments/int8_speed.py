@@ -58,10 +58,9 @@ def ways(name: str) -> list[tuple[str, str]]:
 
 def build(workload: Workload, kind: str) -> Any:
     """Return a net with weights of a kind."""
-    if kind != "blocks":
-        return workload.build("pruned" if kind == "pruned" else "dense")
-    model = workload.build("dense")
-    prune_(model, BLOCKS)
+    model = workload.build("pruned" if kind == "pruned" else "dense")
+    if kind == "blocks":
+        prune_(model, BLOCKS)
     return model
 
 

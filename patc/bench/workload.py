@@ -17,7 +17,7 @@ from patc.torch_archives import describe_content
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
 
     from patc.factories import Built
@@ -163,12 +163,20 @@ class Workload:
             from patc.models import MODELS
 
             return [(self.batch, *MODELS[self.model].input_shape[1:])]
+        return [self._shape_of(tensor) for tensor in self._given_inputs()]
+
+    def _given_inputs(self) -> Sequence[Tensor]:
+        """Return the inputs that come with a model that a function builds, or an ncnn file."""
         built = self._build()
         if built.inputs is None:
             raise PatcError("expected a function that returns (model, inputs), found a model alone", self.model)
         _require_floats(built.tensors, self.model, are_given=True)
+        return built.tensors
+
+    def _shape_of(self, given: Tensor) -> tuple[int, ...]:
+        """Return the shape of an input that is given, with as many images as are measured."""
         batch = () if self.batch == 1 else (self.batch,)
-        return [(*batch, *tensor.shape[len(batch) :]) for tensor in built.tensors]
+        return (*batch, *given.shape[len(batch) :])
 
     def _build(self) -> Built:
         from patc.checkpoints import read_checkpoint
@@ -223,12 +231,14 @@ class Workload:
     def make_inputs(self) -> list[np.ndarray]:
         """Return seeded float32 inputs; integers are those of the function that builds the model, over and over for
         more of them."""
-        generator, shapes = np.random.default_rng(INPUT_SEED), self.input_shapes()
-        given = self._build().tensors if is_factory(self.model) else []
-        counts = {place: tensor.numpy() for place, tensor in enumerate(given) if not tensor.is_floating_point()}
+        generator = np.random.default_rng(INPUT_SEED)
+        if not is_factory(self.model):
+            return [generator.standard_normal(shape, np.float32) for shape in self.input_shapes()]
         return [
-            np.resize(counts[place], shape) if place in counts else generator.standard_normal(shape, np.float32)
-            for place, shape in enumerate(shapes)
+            generator.standard_normal(self._shape_of(given), np.float32)
+            if given.is_floating_point()
+            else np.resize(given.numpy(), self._shape_of(given))
+            for given in self._given_inputs()
         ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import llvmlite.binding as llvm
 import pytest
 
 from patc import targets
+from patc.costs import CoreCosts
+from patc.cpus import KEPT
 from patc.diagnostics import PatcError
 from patc.runtime import cpu_features
 from patc.targets import AARCH64_CPUS, AARCH64_SYSTEMS, TARGETS, get_target
@@ -101,3 +104,7 @@ def test_x86_hosts_need_avx2(another_machine: pytest.MonkeyPatch) -> None:
     another_machine.setattr(cpu_features, "decode", lambda *_: ["sse2"])
     with pytest.raises(PatcError, match="expected a CPU with AVX2 and FMA, found one without"):
         get_target("host")
+
+
+def test_what_stays_for_shorter_vectors_are_costs() -> None:
+    assert {*KEPT} <= {field.name for field in dataclasses.fields(CoreCosts)} and len({*KEPT}) == len(KEPT)

@@ -41,8 +41,6 @@ from patc.passes.kernels.tiling import Chunk
 # Elements of entries that are asked for before their turn: where a vector is a whole line, a turn takes so few cycles
 # that entries would be waited for.
 _AHEAD = 256
-
-
 _PLACE_BITS = 16  # of places that share an element
 LARGEST_PLACE = (1 << _PLACE_BITS) - 1
 _PAIR = 3  # elements of two entries that are loaded together
