@@ -13,6 +13,7 @@ from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.formats.layer_weights import groups_of
+from patc.passes.ir.planes import kernel_plane
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import winograd
 
@@ -45,15 +46,17 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return random_filter_lanes(op, replace(chosen, lanes=4), choices)
     if chosen.algorithm == "implicit-gemm":
         return random_implicit_gemm(op, chosen, choices)
-    whole = [width for width in range(4, 40, 4) if is_whole(tiling.cut(width, lanes))]
-    columns = choices.choice([shape[-1], shape[-1] + 3, *whole])
+    # A flat plane is one row of its kernel, or one a thread.
+    width = kernel_plane(op, chosen.row_parts)[1] if len(shape) == 4 else shape[-1]
+    whole = [size for size in range(4, 40, 4) if is_whole(tiling.cut(size, lanes))]
+    columns = choices.choice([width, width + 3, *whole])
     filters, sums = 1, 1
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
         group = shape[1] // groups_of(op)
         filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
     if chosen.algorithm == "pattern-direct":
         sums = choices.randint(1, 4)
-    vectors = tiling.vectors(min(columns, shape[-1]), lanes) * filters * sums
+    vectors = tiling.vectors(min(columns, width), lanes) * filters * sums
     rows = choices.randint(1, max(1, min(9, 30 // vectors)))
     if chosen.algorithm == "input-stationary":
         filters = choices.randint(1, shape[1])
