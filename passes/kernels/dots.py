@@ -7,6 +7,8 @@ exact and give equal sums.
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +35,7 @@ class Dots(abc.ABC):
         first_lanes: in which memory has what a filter's sums begin with, for loops that load less than they multiply.
             With a vector of them each vector of sums is loaded: copies of a register take the pipes of the products.
         words_at_once: of weights that one load gives, each for vectors of its own: instructions pick them from it.
+        together: words whose products `add_together` adds to a sum at once.
     """
 
     signed: ClassVar[bool]
@@ -40,6 +43,7 @@ class Dots(abc.ABC):
     latency_cycles: ClassVar[float] = 0.0
     first_lanes: ClassVar[int] = 1
     words_at_once: ClassVar[int] = 1
+    together: ClassVar[int] = 1
 
     @property
     def of_small_weights(self) -> Dots | None:
@@ -47,9 +51,21 @@ class Dots(abc.ABC):
         None without one."""
         return None
 
+    @property
+    def of_partners(self) -> Dots | None:
+        """A faster way of small weights where what is said of those of one word is so of `together` words, which are
+        multiplied together; None without one."""
+        return None
+
     @abc.abstractmethod
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
         """Return the sums with the products of a vector of activations and one of weights."""
+
+    def add_together(self, b: Builder, total: ir.Value, products: Sequence[tuple[ir.Value, ir.Value]]) -> ir.Value:
+        """Return the sums with the products of several vectors of activations, each with one of weights."""
+        for data, weights in products:
+            total = self.add(b, total, data, weights)
+        return total
 
 
 class Vnni(Dots):
@@ -94,13 +110,31 @@ class Bytes(Dots):
     latency_cycles = 1.0
     _NAMES: ClassVar = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}
 
+    @property
+    def of_partners(self) -> Dots | None:
+        return BytePairs()
+
     def add(self, b: Builder, total: ir.Value, data: ir.Value, weights: ir.Value) -> ir.Value:
+        return self.add_together(b, total, [(data, weights)])
+
+    def add_together(self, b: Builder, total: ir.Value, products: Sequence[tuple[ir.Value, ir.Value]]) -> ir.Value:
         lanes = lanes_of(total)
-        bytes_ = [bytes_of(b, value) for value in (data, weights)]
-        pairs = ir.VectorType.get([2 * lanes], b.i16)
-        sums = intrinsic(f"llvm.x86.{self._NAMES[lanes]}", pairs, *bytes_)
-        name = f"llvm.x86.{Pairs.NAMES[lanes]}"
-        return b.plus(total, intrinsic(name, total.type, sums, b.splat(1, 2 * lanes, b.i16)))
+        name, pairs = f"llvm.x86.{self._NAMES[lanes]}", ir.VectorType.get([2 * lanes], b.i16)
+        sums = [intrinsic(name, pairs, *(bytes_of(b, value) for value in product)) for product in products]
+        ones = b.splat(1, 2 * lanes, b.i16)
+        widened = intrinsic(f"llvm.x86.{Pairs.NAMES[lanes]}", total.type, functools.reduce(b.plus, sums), ones)
+        return b.plus(total, widened)
+
+
+class BytePairs(Bytes):
+    """The same of two words: their sums are added in 16 bits, and one `vpmaddwd` widens both."""
+
+    instructions = 1.75
+    together = 2
+
+    @property
+    def of_partners(self) -> Dots | None:
+        return None
 
 
 class Sdot(Dots):

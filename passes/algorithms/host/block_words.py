@@ -66,9 +66,9 @@ class BlockWords(HostAlgorithm):
         weight = read_constant(op.weight, state)
         if weight is None or np.count_nonzero(weight) > _MOST_KEPT * weight.size:
             return
-        dots, cover = _products(target, weight)
+        dots, cover = products_of(target, weight)
         layer = layer_of(op, target, threads, dots)
-        costs = _Costs(target, cover, padded_filters(op), dots.words_at_once)
+        costs = _Costs(target, cover, padded_filters(op), dots)
         channels, model, largest = op.weight.type.shape[1], layer.model, _largest(dots)
         for tile in layer.tiles():
             columns = min(tile.columns, layer.width)
@@ -95,9 +95,9 @@ class BlockWords(HostAlgorithm):
         weight = require_array(op, op.weight, "weight", site.state)
         words = _words(op, schedule, site.target)
         blocks = ceil_div(weight.shape[1], words.channels)
-        dots, cover = _products(site.target, weight)
+        dots, cover = products_of(site.target, weight)
         at_once = dots.words_at_once
-        arrays = cover.entries(words, filters, weight.shape[1], schedule.sums, at_once)
+        arrays = cover.entries(words, filters, weight.shape[1], schedule.sums, at_once, dots.together)
         pairs, ends = (own_constant(site, *each) for each in zip(("entries", "ends"), arrays, strict=True))
         small = are_small(site)
         sums, factors = sums_and_factors(site, filters, are_floats=small)
@@ -124,11 +124,16 @@ def _words(op: Any, schedule: Schedule, target: Target) -> Words:
     return Words(Window.of(op), rows, columns, schedule.lanes, channels, target.cheap_shift)
 
 
-def _products(target: Target, weight: np.ndarray) -> tuple[Dots, Cover]:
+def products_of(target: Target, weight: np.ndarray) -> tuple[Dots, Cover]:
     """Return how products are made, and the blocks that cover weights, small ones where that is faster."""
     dots, cover = dots_of(target), Cover.of(weight)
-    of_small = dots.of_small_weights
-    return (dots, cover) if of_small is None else (of_small, cover.split(SMALL))
+    if dots.of_small_weights is None:
+        return dots, cover
+    dots, cover = dots.of_small_weights, cover.split(SMALL)
+    pairs = dots.of_partners
+    if pairs is not None and cover.slots(len(weight)) * pairs.instructions < len(cover.weights) * dots.instructions:
+        return pairs, cover
+    return dots, cover
 
 
 def _largest(dots: Dots) -> int:
@@ -161,11 +166,11 @@ class _Costs:
     Args:
         cover: of its weights.
         filters: that are computed.
-        at_once: entries whose weights one load gives.
+        dots: how products are made.
     """
 
-    def __init__(self, target: Target, cover: Cover, filters: int, at_once: int) -> None:
-        self._target, self._cover, self._filters, self._at_once = target, cover, filters, at_once
+    def __init__(self, target: Target, cover: Cover, filters: int, dots: Dots) -> None:
+        self._target, self._cover, self._filters, self._products = target, cover, filters, dots
         self._counts: dict[tuple[int, int], np.ndarray] = {}
 
     def of(self, layer: TiledConvolution, tile: RegisterTile, words: Words, sets: int) -> TileCost:
@@ -177,18 +182,18 @@ class _Costs:
 
     def _dots(self, model: CoreModel, words: Words, columns: int, sets: int) -> float:
         """Return the cycles of the products of all entries of a tile."""
-        costs, vectors = model.costs, words.vectors * columns
-        entries = entries_of_a_turn(sets, self._at_once)
+        costs, vectors, own = model.costs, words.vectors * columns, self._products
+        entries = entries_of_a_turn(sets, own.words_at_once, own.together)
         multiply, total = entries * vectors * model.vector_cycles(model.lanes), 0.0
         missing = max(0.0, 1.0 - _first_level(model) / (4.0 * words.size))
         turns = -(-self._count(words) // entries)
-        latency = costs.fma_latency_cycles * entries / sets
+        latency = costs.fma_latency_cycles * entries / sets / own.together
         for shift in range(words.loops):
             is_shifted = words.are_shifted and shift == 1
             # Neighbouring vectors share one of the two that they are shifted from.
             apart = 1 if words.pitch == columns * words.lanes else words.vectors
             loaded = vectors + apart if is_shifted else vectors
-            beside = 2 / self._at_once / costs.loads_per_cycle  # places and weights
+            beside = 2 / own.words_at_once / costs.loads_per_cycle  # places and weights
             loads = entries * (loaded * model.load_cycles(model.lanes, words.are_shifted and shift <= 1) + beside)
             shifts = entries * vectors * costs.wide_shift_cycles if is_shifted else 0.0
             work = max(model.beside(multiply + shifts, loads), latency) + costs.kernel_cycles

@@ -31,9 +31,10 @@ from patc.passes.ir.elements import WORD
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
-from patc.passes.kernels.dots import in_halves
+from patc.passes.kernels.dots import SMALL, in_halves
 from patc.passes.kernels.host.accumulators import join
 from patc.passes.kernels.host.kernel import Tile
+from patc.passes.kernels.host.partners import slots_of
 from patc.passes.kernels.host.quantised import QuantisedLoops
 from patc.passes.kernels.host.words import interleave
 from patc.passes.kernels.tiling import Chunk
@@ -280,7 +281,7 @@ class BlockWords:
             pitch, lanes = self.words.sums_pitch, self.words.lanes
             sums = [b.load(self.memory, place, row * pitch + column, lanes) for row, column in vectors]
         sums += [b.splat(0, self.words.lanes, b.i32)] * (len(vectors) * (sets - 1))
-        turn = entries_of_a_turn(sets, self.entries.at_once)
+        turn = entries_of_a_turn(sets, self.entries.at_once, self.loops.dots.together)
         number = b.mul(b.add(b.mul(block, self.loops.channels), filter_), loops)
         ends = [b.load_index(self.entries.ends, b.add(number, shift)) for shift in range(loops + 1)]
         for shift in range(loops):
@@ -294,24 +295,28 @@ class BlockWords:
         sets = len(sums) // size
         if self.words.lanes >= self.loops.kernel.line(self.entries.values.type):
             b.prefetch(self.entries.values, b.mul(first, 2), _AHEAD)
-        for number in range(entries_of_a_turn(sets, at_once)):
-            place, weights = self._entry(b.add(first, number // at_once), number % at_once)
-            place = b.add(self.start, place)
+        together = self.loops.dots.together
+        for number in range(entries_of_a_turn(sets, at_once, together) // together):
+            members = range(number * together, (number + 1) * together)
+            group = [self._entry(b.add(first, member // at_once), member % at_once) for member in members]
             for own, (row, column) in enumerate(vectors, number % sets * size):
-                data = b.load(self.memory, place, row * self.words.pitch + column + shift, self.words.lanes)
-                made[own] = self.loops.product(weights, data, made[own])
+                at = row * self.words.pitch + column + shift
+                products = [(b.load(self.memory, place, at, self.words.lanes), weights) for place, weights in group]
+                made[own] = self.loops.dots.add_together(b, made[own], products)
         return made
 
     def _entry(self, group: Index, member: int) -> tuple[Index, ir.Value]:
-        """Return the place of one of the entries that are loaded together, and its weights in all lanes."""
+        """Return where the words lie of one of the entries that are loaded together, and its weights in all lanes."""
         b, lanes, values = self.loops.b, self.words.lanes, self.entries.values
         if self.entries.at_once == 1:
             at = b.mul(group, 2)
-            return b.load_index(values, at), b.broadcast(b.load_scalar(values, b.add(at, 1)), lanes)
+            place = b.load_index(values, at)
+            return b.add(self.start, place), b.broadcast(b.load_scalar(values, b.add(at, 1)), lanes)
         at = b.mul(group, _PAIR)
         places, words = b.load_scalar(values, at), b.load(values, b.add(at, 1), 0, 2)
         own = b.shift_right(places, _PLACE_BITS, signed=False) if member else b.bits_and(places, LARGEST_PLACE)
-        return arith.IndexCastOp(b.index_type, own).result, b.shuffle(words, words, [member] * lanes)
+        place = arith.IndexCastOp(b.index_type, own).result
+        return b.add(self.start, place), b.shuffle(words, words, [member] * lanes)
 
 
 @dataclass(frozen=True)
@@ -359,9 +364,14 @@ def _blocks(b: Builder, above: tuple[ir.Value, ir.Value], below: tuple[ir.Value,
     return [interleave(b, one, other, b.i16, odd=odd) for odd in (False, True) for one, other in pairs]
 
 
-def entries_of_a_turn(sets: int, at_once: int) -> int:
-    """Return how many entries a loop goes through in a turn, with so many sets of sums; both are powers of two."""
-    return max(sets, at_once)
+def entries_of_a_turn(sets: int, at_once: int, together: int = 1) -> int:
+    """Return how many entries a loop goes through in a turn, with so many sets of sums; all are powers of two.
+
+    Args:
+        at_once: entries that are loaded together.
+        together: those that are multiplied together.
+    """
+    return max(sets * together, at_once)
 
 
 @dataclass(frozen=True)
@@ -408,20 +418,29 @@ class Cover:
         keys, size = self._keys(words, filters)
         return np.bincount(keys, minlength=ceil_div(channels, words.channels) * size)
 
+    def slots(self, filters: int) -> int:
+        """Return how many entries of so many filters there are where two are multiplied together, those included that
+        have no weights: some find no partner."""
+        order = np.argsort(self.filters, kind="stable")
+        return int(slots_of(self.weights[order], np.bincount(self.filters, minlength=filters), SMALL)[1].sum())
+
     def entries(
-        self, words: Words, filters: int, channels: int, sets: int, at_once: int = 1
+        self, words: Words, filters: int, channels: int, sets: int, at_once: int = 1, together: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the values and ends of `Entries`, of i32; of those that a loop goes through some without weights, so
-        that turns are whole."""
-        turn = entries_of_a_turn(sets, at_once)
+        that turns are whole, and where one has no partner that it is multiplied together with."""
+        turn = entries_of_a_turn(sets, at_once, together)
         keys, _ = self._keys(words, filters)
         counts = self.counts(words, filters, channels)
-        ends = np.concatenate([[0], np.cumsum(-(-counts // turn) * turn)])
         order = np.lexsort((*self.places.T[::-1], self.channels, keys))
-        first = np.concatenate([[0], np.cumsum(counts)])[keys[order]]
+        if together == 1:
+            slots, sizes = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts), counts
+        else:
+            slots, sizes = slots_of(self.weights[order], counts, SMALL)
+        ends = np.concatenate([[0], np.cumsum(-(-sizes // turn) * turn)])
         starts = np.array([words.place(*place)[0] for place in self.places[order]], int)
         pairs = np.zeros((max(int(ends[-1]), turn), 2), np.int32)
-        target = ends[keys[order]] + np.arange(len(order)) - first
+        target = ends[keys[order]] + slots
         right = 0 if words.are_shifted else self._right(words)[order]
         pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts + right
         pairs[target, 1] = self.weights[order]

@@ -30,10 +30,13 @@ from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import Schedule
 from patc.mlir_files import parse_module
 from patc.parameters import ParameterStore
+from patc.passes.algorithms.host.block_words import products_of
 from patc.passes.ir.quantised import first_numbers
 from patc.passes.ir.windows import Window
 from patc.passes.kernels.host.block_words import Cover, Words, blocks_of
+from patc.passes.kernels.host.partners import slots_of
 from patc.passes.kernels.host.window_words import WindowWords
+from patc.targets import get_target
 
 NATIVE = ("host", "x86-64-v3", "x86-64-v4")
 EMULATED = ("aarch64-linux", "aarch64-linux:cortex-a53")  # with dot products, and without
@@ -447,6 +450,57 @@ def test_two_entries_share_an_element_for_their_places() -> None:
     places = twos[:, :1].view(np.uint32) >> np.uint32([0, 16]) & 0xFFFF
     np.testing.assert_array_equal(places.ravel(), pairs[:, 0])
     np.testing.assert_array_equal(twos[:, 1:].ravel(), pairs[:, 1])
+
+
+def test_partners_are_small_together() -> None:
+    generator = np.random.default_rng(0)
+    counts = np.array([1, 0, 17, 40, 2])
+    fours = generator.normal(scale=25, size=(counts.sum(), 4)).round().clip(-64, 64).astype(np.int8)
+    slots, sizes = slots_of(fours.view("<i4").ravel(), counts, 128)
+    assert not np.any(sizes % 2) and np.all(counts <= sizes) and sizes.sum() < 1.3 * counts.sum()
+    ends = np.cumsum(counts)[:-1]
+    for own, taken, size in zip(np.split(fours, ends), np.split(slots, ends), sizes, strict=True):
+        placed = np.zeros((size, 4), int)
+        placed[taken] = own
+        assert len(np.unique(taken)) == len(own)
+        halves = placed.reshape(-1, 2, 2, 2)  # pairs of entries x entries x halves of a word x weights
+        assert all(np.maximum(sign * halves, 0).sum(axis=(1, 3)).max(initial=0) <= 128 for sign in (1, -1))
+
+
+def test_no_partner_for_large_weights() -> None:
+    words = np.full((5, 4), 64, np.int8).view("<i4").ravel()
+    slots, sizes = slots_of(words, np.array([2, 3]), 128)
+    np.testing.assert_array_equal(slots, [0, 2, 0, 2, 4])
+    np.testing.assert_array_equal(sizes, [4, 6])
+
+
+@pytest.mark.parametrize("scale", [10.0, 1000.0])
+def test_entries_are_multiplied_together_where_that_is_faster(scale: float) -> None:
+    """Small weights find partners, of which there are none for large ones."""
+    generator = np.random.default_rng(0)
+    weight = generator.normal(scale=scale, size=(9, 16, 3, 3)).round().clip(-127, 127).astype(np.int8)
+    weight[generator.random((9, 16)) < 0.6] = 0
+    dots, cover = products_of(get_target("x86-64-v3"), weight)
+    assert dots.together == (2 if scale == 10.0 else 1)
+    words = Words(Window((3, 3)), 4, 20, 8, 4, False)
+    values, ends = cover.entries(words, 9, 16, 2, 1, dots.together)
+    assert not np.any(ends % (2 * dots.together))
+    kept = np.flatnonzero(values[:, 1])
+    assert len(kept) == np.count_nonzero(cover.weights)
+    np.testing.assert_array_equal(np.sort(values[kept, 1]), np.sort(cover.weights))
+
+
+@pytest.mark.parametrize("weight", [64, -64])
+def test_the_largest_sums_of_partners(weight: int) -> None:
+    """Two products of 255 with two weights each that are 128 together, and one more without a partner."""
+    net, kernels = QuantisedNet(False), np.zeros((4, 6, 3, 3), np.int8)
+    x = net.quantise(net.input(np.full((1, 6, 9, 20), 9.0)), Scale(0.01, 0))
+    kernels[:, :2, 0, 0], kernels[1:, 2:4, 0] = weight, (weight // 2, weight // 2, 0)
+    kernels[2:, 4, 1:, 1:] = weight
+    y = net.conv(x, kernels, np.full(4, 1e-3, np.float32), None, None, pad=1)
+    for target in NATIVE:
+        found = run_quantised(net, [y], target, choose=blocks_drawn(random.Random(0)))
+        np.testing.assert_array_equal(found[0], y.array, err_msg=target)
 
 
 def test_split_blocks_have_small_weights_and_the_same_sums() -> None:
