@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ _DESCRIPTION = """\
 Search for a net: how deep, how wide and of which blocks, and what of it is pruned and how far. All candidates share the
 weights of one net that is trained first. Each that is within --latency by the compiler's cost model is pruned, trained
 for some steps and scored; the next one is chosen by those before it (Optuna). The best ones are measured on this
-machine, and the best of these is trained longer. The same command goes on with a search that was stopped; on a folder
-that machines share, several work on it.
+machine and trained further, the better ones of these further again, and so on to the best one. The same command goes on
+with a search that was stopped; on a folder that machines share, several work on it.
 """
 _EPILOG = """\
 tasks:
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         PatcError: an argument is wrong, no candidate is so fast, data or Optuna are missing, or the folder is of
-            another search.
+            another search, damaged or on a full disk.
     """
     from patc.files import check_folder
 
@@ -88,13 +89,16 @@ def run(args: argparse.Namespace) -> int:
     cost = _make_cost(args)
     task, effort = _make_task(args)
     folder, limit = Path(args.output), args.latency / 1e3
-    if args.check:
-        _compare(task, cost, limit, folder, args.seed)
-        return 0
-    from patc.search import search
+    try:
+        if args.check:
+            _compare(task, cost, limit, folder, args.seed)
+        else:
+            from patc.search import search
 
-    found = search(task, cost, limit, folder, effort, args.seed, _tell)
-    _print(task, found, folder)
+            _print(task, search(task, cost, limit, folder, effort, args.seed, _tell), folder)
+    except KeyboardInterrupt:
+        print(f"patc search: stopped; the same command goes on from what is in {folder}", file=sys.stderr, flush=True)
+        raise
     return 0
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patc.search.run import Found, search
     from patc.search.super_resolution import SuperResolution
     from patc.search.supernet import SuperNet
-    from patc.search.task import Effort, Task
+    from patc.search.task import Effort, Rung, Task
 
 __all__ = [
     "Choice",
@@ -26,6 +26,7 @@ __all__ = [
     "Effort",
     "Found",
     "Point",
+    "Rung",
     "Space",
     "SuperNet",
     "SuperResolution",
@@ -38,6 +39,7 @@ _LAZY = {
     "Cost": "cost",
     "Effort": "task",
     "Found": "run",
+    "Rung": "task",
     "SuperNet": "supernet",
     "SuperResolution": "super_resolution",
     "Task": "task",

@@ -11,14 +11,14 @@ from torch.nn import functional
 from patc.pruning.data import open_data
 from patc.search.blocks import BLOCKS
 from patc.search.space import Choice, Point, Space
-from patc.search.task import Effort, Part, Task
+from patc.search.task import RUNGS, Effort, Part, Task
 
 STAGES, MOST_BLOCKS = 3, 3
 TESTED = 32  # pictures of a batch of those to score by; every second batch is there to judge by
 EFFORTS = {
-    "tiny": Effort(6, 3, 4, trials=3, measured=2, batch_size=16, learning_rate=2e-3),
-    "small": Effort(1000, 60, 1000, trials=30, measured=8, batch_size=64, learning_rate=2e-3),
-    "large": Effort(10_000, 250, 10_000, trials=100, measured=8, batch_size=128, learning_rate=2e-3),
+    "tiny": Effort(6, RUNGS["tiny"], trials=3, batch_size=16, learning_rate=2e-3),
+    "small": Effort(1000, RUNGS["small"], trials=30, batch_size=64, learning_rate=2e-3),
+    "large": Effort(10_000, RUNGS["large"], trials=100, batch_size=128, learning_rate=2e-3),
 }
 
 

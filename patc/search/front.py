@@ -14,10 +14,10 @@ _WORDS = {"dense": "dense", "pattern": "patterns", "block": "blocks"}
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the trained candidates that are better than all faster ones, from the fastest on."""
+    """Return the trained candidates that are better on the first rung than all faster ones, from the fastest on."""
     found: list[Candidate] = []
-    for item in sorted(candidates, key=lambda item: (item.seconds, -(item.score or 0.0))):
-        if item.score is not None and (not found or item.score > (found[-1].score or 0.0)):
+    for item in sorted((item for item in candidates if item.scores), key=lambda item: (item.seconds, -item.scores[0])):
+        if not found or item.scores[0] > found[-1].scores[0]:
             found.append(item)
     return found
 
@@ -25,30 +25,36 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 def save_front(
     path: Path, candidates: Sequence[Candidate], limit: float, figure: str, measured: Mapping[str, float]
 ) -> None:
-    """Draw trained candidates by their modelled time, with the front and the limit; where a time was measured, a line
-    goes to it.
+    """Draw trained candidates by their modelled time and their score on the first rung, with the front and the limit;
+    where a time was measured, a line goes to it, and from there up to the scores of other rungs.
 
     Raises:
         PatcError: matplotlib is missing, or the file cannot be written.
     """
     drawing = new_figure(7.2, 4.4)
     axes = drawing.subplots()
-    trained = {item.key: item for item in candidates if item.score is not None}
+    trained = {item.key: item for item in candidates if item.scores}
     for scheme, colour in _COLOURS.items():
         items = [item for item in trained.values() if item.point["scheme"] == scheme]
         if not items:
             continue
-        times, scores = [1e3 * item.seconds for item in items], [item.score for item in items]
+        times, scores = [1e3 * item.seconds for item in items], [item.scores[0] for item in items]
         axes.plot(times, scores, "o", color=colour, markersize=5, alpha=0.85, label=f"{_WORDS[scheme]} ({len(items)})")
         for item in items:
+            time = 1e3 * measured.get(item.key, item.seconds)
             if item.key in measured:
-                axes.plot(
-                    [1e3 * item.seconds, 1e3 * measured[item.key]], [item.score] * 2, "-", color=colour, linewidth=0.9
-                )
-                axes.plot([1e3 * measured[item.key]], [item.score], "|", color=colour, markersize=9)
+                axes.plot([1e3 * item.seconds, time], [item.scores[0]] * 2, "-", color=colour, linewidth=0.9)
+                axes.plot([time], [item.scores[0]], "|", color=colour, markersize=9)
+            if len(item.scores) > 1:
+                axes.plot([time] * len(item.scores), item.scores, "-", color=colour, linewidth=0.9)
+                axes.plot([time] * (len(item.scores) - 1), item.scores[1:], "^", color=colour, markersize=5)
     best = front(list(trained.values()))
     axes.step(
-        [1e3 * item.seconds for item in best], [item.score for item in best], where="post", color="black", linewidth=1
+        [1e3 * item.seconds for item in best],
+        [item.scores[0] for item in best],
+        where="post",
+        color="black",
+        linewidth=1,
     )
     axes.axvline(1e3 * limit, color="black", linestyle="--", linewidth=0.8)
     axes.text(1e3 * limit, 1, "limit ", transform=axes.get_xaxis_transform(), ha="right", va="top", fontsize=9)
@@ -59,5 +65,6 @@ def save_front(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9)
     over = sum(item.seconds > limit for item in {item.key: item for item in candidates}.values())
-    axes.set_title(f"{len(trained)} candidates trained, {over} over the limit not", fontsize=9, loc="left")
+    words = f"{len(trained)} candidates trained, {over} over the limit not; triangles: trained further"
+    axes.set_title(words, fontsize=9, loc="left")
     save_figure(drawing, path)

@@ -29,12 +29,14 @@ class Candidate:
     Attributes:
         point: what was chosen.
         seconds: that the cost model expects.
-        score: None where that is over the limit, so that it was not trained.
+        scores: of the rungs that it was trained on; none where the seconds are over the limit.
+        diverged: whether its training behind these did.
     """
 
     point: Point
     seconds: float
-    score: float | None
+    scores: tuple[float, ...] = ()
+    diverged: bool = False
 
     @property
     def key(self) -> str:
@@ -46,15 +48,24 @@ def key_of(point: Point) -> str:
     return json.dumps(point)
 
 
+def _score_of(rung: int) -> str:
+    return f"score on rung {rung}"
+
+
+def _worker_of(rung: int) -> str:
+    return f"worker on rung {rung}"
+
+
 class Records:
-    """Candidates in the order in which they were chosen, and notes beside them.
+    """Candidates in the order in which they were chosen, what was found of each later, and notes beside them.
 
     Args:
         folder: of the file, which is made if there is none.
         identity: what a search has to share to go on with the file.
 
     Raises:
-        PatcError: Optuna is not there, or the file is damaged or of another search.
+        PatcError: Optuna is not there, or the file is damaged or of another search; in all methods: it cannot be read
+            or written.
     """
 
     def __init__(self, folder: Path, space: Space, identity: Mapping[str, object], seed: int) -> None:
@@ -88,6 +99,7 @@ class Records:
         from optuna.trial import TrialState
 
         trial.set_user_attr("seconds", seconds)
+        trial.set_user_attr("diverged", score is None and seconds <= limit)
         trial.set_constraint(_LIMIT, seconds - limit)
         if score is None:
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -105,10 +117,49 @@ class Records:
         from optuna.trial import TrialState
 
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return [
-            Candidate(trial.user_attrs["point"], trial.user_attrs["seconds"], trial.value if trial.values else None)
-            for trial in trials
-        ]
+        later = self._later_scores()
+        found = []
+        for trial in trials:
+            point, seconds = trial.user_attrs["point"], trial.user_attrs["seconds"]
+            first = [trial.value] if trial.values else [None] if trial.user_attrs["diverged"] else []
+            scores = [*first, *later.get(key_of(point), ())]
+            found.append(Candidate(point, seconds, tuple(s for s in scores if s is not None), None in scores))
+        return found
+
+    def _later_scores(self) -> dict[str, list[float | None]]:
+        """Return the scores of the second rung and of those after it, by the candidate's key."""
+        found: dict[str, list[float | None]] = {}
+        rung = 1
+        while scores := self.facts(_score_of(rung)):
+            for key, score in scores.items():
+                found.setdefault(key, []).append(score)
+            rung += 1
+        return found
+
+    # -- What was found of a candidate later -------------------------------------------------------
+
+    def keep_score(self, key: str, rung: int, score: float | None) -> None:
+        """Keep what a candidate reached on the second rung (1) or a later one; None of training that diverged."""
+        self.keep(_score_of(rung), key, score)
+
+    def keep(self, fact: str, key: str, value: Any) -> None:
+        """Keep a value of a candidate, which is JSON; where another machine was faster, its value stays."""
+        if key not in self.facts(fact):
+            self.note(f"{fact} {key}", value)
+
+    def facts(self, fact: str) -> dict[str, Any]:
+        """Return the values that were kept, by the candidates' keys."""
+        start = f"{fact} "
+        attributes = self._study.user_attrs
+        return {name.removeprefix(start): value for name, value in attributes.items() if name.startswith(start)}
+
+    def claim(self, key: str, rung: int) -> None:
+        """Keep that this process trains a candidate."""
+        self.note(f"{_worker_of(rung)} {key}", _worker())
+
+    def claimed(self, rung: int) -> set[str]:
+        """Return the keys of the candidates that other processes train, or trained, or began to."""
+        return {key for key, worker in self.facts(_worker_of(rung)).items() if worker != _worker()}
 
     # -- Notes -------------------------------------------------------------------------------------
 
@@ -146,12 +197,13 @@ def _open(path: Path) -> Study:
     try:
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from patc.search.journal import Journal
     except ImportError:
         raise PatcError("expected Optuna for a search: pip install 'patc[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        storage = JournalStorage(Journal(path))
         return optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
     except (ValueError, KeyError, TypeError):  # of lines that are no records
         raise PatcError("expected the records of a search, found a damaged file", str(path)) from None

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from patc.search.blocks import BLOCKS
 from patc.search.space import Choice, Point, Space
-from patc.search.task import Effort, Part, Task
+from patc.search.task import RUNGS, Effort, Part, Task
 from patc.upscaling.pictures import draw_crops, draw_pictures, middle, open_folder, open_photographs, shrink
 from patc.upscaling.quality import psnr
 
@@ -29,9 +29,9 @@ PARTS = (
     ("camera.png", "gravel.png", "retina.jpg"),
 )
 EFFORTS = {
-    "tiny": Effort(6, 3, 4, trials=3, measured=2, batch_size=1, learning_rate=1e-3),
-    "small": Effort(1500, 60, 1000, trials=30, measured=8, batch_size=8, learning_rate=1e-3),
-    "large": Effort(10_000, 250, 10_000, trials=100, measured=8, batch_size=16, learning_rate=1e-3),
+    "tiny": Effort(6, RUNGS["tiny"], trials=3, batch_size=1, learning_rate=1e-3),
+    "small": Effort(1500, RUNGS["small"], trials=30, batch_size=8, learning_rate=1e-3),
+    "large": Effort(10_000, RUNGS["large"], trials=100, batch_size=16, learning_rate=1e-3),
 }
 
 

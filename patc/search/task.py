@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from patc.diagnostics import PatcError
 from patc.pruning import Block, Pattern, Plan
 from patc.search.space import Choice, Point, Space
 
@@ -27,26 +29,62 @@ PRUNING = Space(
 
 
 @dataclass(frozen=True)
+class Rung:
+    """How far candidates are trained before they are scored, and how many.
+
+    Attributes:
+        steps: of a candidate in all, those of the rungs before it included and those in which its masks grow not.
+        kept: part of the rung before whose candidates go on to this one, above 0 and up to 1: the best ones.
+    """
+
+    steps: int
+    kept: float = 1.0
+
+
+# Of a few steps, to try things; of minutes; of an hour or two.
+RUNGS = {
+    "tiny": (Rung(2), Rung(3, 0.5), Rung(4, 0.5)),
+    "small": (Rung(60), Rung(150, 0.2), Rung(400, 0.35), Rung(1000, 0.5)),
+    "large": (Rung(250), Rung(1000, 0.16), Rung(2500, 0.25), Rung(10_000, 0.25)),
+}
+
+
+@dataclass(frozen=True)
 class Effort:
     """How much is trained and tried.
 
     Attributes:
         supernet_steps: of the weights that all candidates share; each trains four nets.
-        trial_steps: of a candidate, before it is scored.
-        final_steps: of the nets that are kept.
+        rungs: two or more, each of more steps than the one before. All candidates are on the first one.
         trials: candidates that are trained.
-        measured: of them, the best ones, whose time is measured.
         batch_size: of a step.
         learning_rate: of Adam for the shared weights; a third for candidates.
+
+    Raises:
+        PatcError: rungs are not as said.
     """
 
     supernet_steps: int
-    trial_steps: int
-    final_steps: int
+    rungs: tuple[Rung, ...]
     trials: int
-    measured: int
     batch_size: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        steps = [rung.steps for rung in self.rungs]
+        if len(steps) < 2 or steps[0] < 1 or any(one >= other for one, other in itertools.pairwise(steps)):
+            raise PatcError(f"expected two rungs or more, each of more steps than the one before, got steps {steps}")
+        if self.rungs[0].kept != 1 or any(not 0 < rung.kept <= 1 for rung in self.rungs):
+            kept = [rung.kept for rung in self.rungs]
+            raise PatcError(f"expected rungs that keep parts above 0 and up to 1, the first one all, got {kept}")
+
+    @property
+    def places(self) -> list[int]:
+        """Candidates of each rung, one or more."""
+        found = [self.trials]
+        for rung in self.rungs[1:]:
+            found.append(max(1, round(rung.kept * found[-1])))
+        return found
 
 
 class Task(ABC):
