@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
             _print(task, search(task, cost, limit, folder, effort, args.seed, _tell), folder)
     except KeyboardInterrupt:
-        print(f"patc search: stopped; the same command goes on from what is in {folder}", file=sys.stderr, flush=True)
+        print(f"patc: stopped; the same command goes on from what is in {folder}", file=sys.stderr, flush=True)
         raise
     return 0
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 from command import fail, run
 
 from patc.search import check as checking
+from patc.tools.patc import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 pytest.importorskip("optuna", reason="pip install 'patc[search]'")
@@ -25,6 +27,19 @@ def test_a_search_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     frame.write_bytes(bytes(3 * 24 * 16))
     run(capsys, "upscale", tmp_path / "net.pt2", frame, large, "--size", "24x16")
     assert large.stat().st_size == 3 * 48 * 32
+
+
+def test_a_search_that_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patc.search.run.train_supernet", stop)
+    monkeypatch.setattr("patc.search.run.time_points", lambda task, cost, points, *_: [0.01] * len(points))
+    words = ("search", *SR, "--latency", "50", "--preset", "tiny", "-o", str(tmp_path))
+    assert main(list(words)) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == f"patc: stopped; the same command goes on from what is in {tmp_path}\n"
 
 
 def test_a_check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
