@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ class Ladder:
         self._last = len(effort.rungs) - 1
 
     def train(self, point: Point, rung: int) -> float | None:
-        """Train a candidate on a rung, keep its weights as a file, and return its score; None where training diverges.
+        """Train a candidate on a rung, keep its weights as a file, and return its score; None where it diverges.
 
         Raises:
             PatcError: files cannot be read or written.
@@ -71,7 +72,8 @@ class Ladder:
             return None
         make_folder(self.folder / FOLDER)
         atomic_write(self._path(key_of(point), rung), safetensors_bytes(net.state_dict()))
-        return self.task.score(net, "choose")
+        score = self.task.score(net, "choose")
+        return None if math.isnan(score) else score
 
     def climb(self, tell: Tell) -> list[Candidate]:
         """Train on all rungs behind the first who belongs there; return the candidates of the last one, best first.

@@ -99,10 +99,14 @@ def search(
     _try_candidates(task, cost, limit, records, ladder, effort.trials, tell)
     last = ladder.climb(tell)
     chosen = {BEST: last[0]}
-    if not is_dense(last[0]):
-        chosen.update((DENSE, item) for item in last[::-1] if is_dense(item))
+    dense = next((item for item in last if is_dense(item)), last[0])
+    if dense is not last[0]:
+        chosen[DENSE] = dense
     found = {name: _finish(task, item, records, ladder, folder / name) for name, item in chosen.items()}
-    _write(task, limit, effort, records, found, folder)
+    if DENSE not in found:
+        for suffix in (".safetensors", ".pt2"):  # of fewer trials, the best of which had zeros
+            (folder / DENSE).with_suffix(suffix).unlink(missing_ok=True)
+    _write(task, limit, records, found, folder)
     return found
 
 
@@ -212,7 +216,7 @@ def _finish(task: Task, candidate: Candidate, records: Records, ladder: Ladder, 
     return Found(candidate.point, candidate.seconds, measured, task.score(net, "judge"), net)
 
 
-def _write(task: Task, limit: float, effort: Effort, records: Records, found: dict[str, Found], folder: Path) -> None:
+def _write(task: Task, limit: float, records: Records, found: dict[str, Found], folder: Path) -> None:
     """Write all candidates, and what was found, as JSON and as a plot."""
     candidates, measured = records.candidates(), records.facts(MEASURED)
     result: dict[str, Any] = {

@@ -36,6 +36,7 @@ def test_a_search_that_is_stopped(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("patc.search.run.train_supernet", stop)
+    monkeypatch.setattr("patc.search.cost.Cost.predict", lambda *_: 0.01)
     monkeypatch.setattr("patc.search.run.time_points", lambda task, cost, points, *_: [0.01] * len(points))
     words = ("search", *SR, "--latency", "50", "--preset", "tiny", "-o", str(tmp_path))
     assert main(list(words)) == 128 + signal.SIGINT
