@@ -196,7 +196,9 @@ def test_only_candidates_over_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(unique) == len(calls) - 1  # one that comes again is known
 
 
-def test_candidates_that_diverge_are_left(tmp_path: Path) -> None:
+def test_candidates_that_diverge_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_timing(monkeypatch)
+
     class Diverging(Smooth):
         def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
             """Not finite where a candidate of two blocks is trained."""
