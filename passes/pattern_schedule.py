@@ -287,6 +287,13 @@ class _Unscheduled:
         return Division(self.op, self.kind, cost_model(self.target).costs, self.threads)
 
 
+def ways_of(op: Any, target: Target, state: PassState) -> list[Candidate]:
+    """Return the ways in which one thread may compute a layer, of which the model would choose one."""
+    kind = kind_of(op)
+    assert kind is not None, "others have no candidates"
+    return _Unscheduled(op, kind, target, state, threads=1, images=0)._all
+
+
 def _round_less(layers: Sequence[_Unscheduled], ops: Sequence[Any]) -> list[_Unscheduled]:
     """Let layers of a function whose errors grow too large be computed more exactly, where that costs little."""
     uneven = [number for number, layer in enumerate(layers) if layer.is_uneven]

@@ -77,6 +77,7 @@ class CoreCosts:
         planes_bytes_per_cycle: rows of many planes, from behind the second-level cache.
         stream_bytes_per_cycle: one stream from memory.
         exposed_stream: part of such a stream of weights that no multiply-adds hide.
+        exposed_weights: the same of the lines of weights from the second level, whose vectors take all filters.
         remote_bytes_per_cycle: from the cache of another core, many lines in a row.
         remote_line_cycles: of one line from there.
         meeting_cycles: until all threads know that each of them has come.
@@ -136,6 +137,7 @@ class CoreCosts:
     planes_bytes_per_cycle: float = 2.5
     stream_bytes_per_cycle: float = 5.5
     exposed_stream: float = 0.0
+    exposed_weights: float = 0.0
     remote_bytes_per_cycle: float = 4.0
     remote_line_cycles: float = 100.0
     meeting_cycles: float = 6000.0

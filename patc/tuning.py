@@ -200,9 +200,17 @@ def _shares(op: Any, state: PassState) -> tuple[int, ...]:
 
 def time_candidates(layer: IsolatedLayer, threads: int, target: Target) -> list[float]:
     """Compile the copies of a layer into one program, and return the median time of each in calls of the program."""
+    return time_compiled(compile_candidates(layer, threads, target), layer)
+
+
+def compile_candidates(layer: IsolatedLayer, threads: int, target: Target) -> NativeModel:
+    """Compile the copies of a layer into one program."""
     # The relayouts have no schedules yet.
-    program = compile_module(layer.module, layer.parameters, target=target, threads=threads, stage="layout")
-    model = NativeModel(program)
+    return NativeModel(compile_module(layer.module, layer.parameters, target=target, threads=threads, stage="layout"))
+
+
+def time_compiled(model: NativeModel, layer: IsolatedLayer) -> list[float]:
+    """Return the median time of each copy of a layer in calls of their program."""
     inputs = model.random_inputs()
     if layer.zeros:
         inputs[0][np.random.default_rng(0).random(inputs[0].shape) < layer.zeros] = 0

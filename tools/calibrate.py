@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from patc.dialects.schedules import Schedule
 
 _DESCRIPTION = """\
-Measure what schedules depend on: multiply-adds and loads a cycle, their latency, the second-level cache, and what of it
-layers reach. The values are kept in the cache folder for this CPU and version of patc, and from then on everything that
-is compiled for this machine is scheduled by them. Takes seconds, on a machine that does nothing else.
+Measure what schedules depend on: multiply-adds and loads a cycle, their latency, the second-level cache. Of a CPU that
+patc has no fitted costs of, the other costs of loops are fitted to the times of sixteen layers. The values are kept in
+the cache folder for this CPU and version of patc, and from then on everything that is compiled for this machine is
+scheduled by them. Takes a second, or three minutes where costs are fitted, on a machine that does nothing else.
 """
 
 
@@ -49,12 +50,14 @@ def run(args: argparse.Namespace) -> int:
     from patc.calibration.layers import calibrate
     from patc.calibration.store import calibration_file, load, store
     from patc.targets import uncalibrated_host
+    from patc.tools.console import compilation_progress
 
     target = uncalibrated_host()
     path = calibration_file(cpu_name(), target.lanes)
     found = None if args.renew else load(path)
     if found is None:
-        found = calibrate(target)
+        with compilation_progress() as report:
+            found = calibrate(target, lambda what: report(what, 0, 1))
         store(path, found)
     print(f"{cpu_name()}, kept in {path}")
     if found.shared:

@@ -1,34 +1,42 @@
-"""What layers reach of what a core can do: the last of the values of a calibration."""
+"""All values of a calibration: what loops and layers say of this machine."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 from patc.bench.machine import find_caches
-from patc.calibration.check import check
-from patc.calibration.held_out import HeldOut
+from patc.calibration.fit import fit, time_layers
 from patc.calibration.measure import measure_core
 from patc.calibration.store import Calibration
+from patc.costs import CoreCosts
+from patc.cpus import fitted_rows
 from patc.targets import Target, fitted_costs
 
-# Bound by multiply-adds, which they do with loads beside them.
-LAYERS = (HeldOut(64, 128, 28, 1), HeldOut(256, 64, 28, 1), HeldOut(128, 256, 14, 1))
+WITH_OTHERS = "contention"  # fitted to layers together with the other costs of loops, or not at all
 
 
-def calibrate(target: Target) -> Calibration:
-    """Measure this machine; takes some seconds. Costs that were fitted to layers on a CPU of its kind stay: layers say
-    more of them than loops of one kind of instruction.
+def calibrate(target: Target, notify: Callable[[str], None] = lambda _: None) -> Calibration:
+    """Measure this machine. Costs that were fitted to layers on a CPU of its kind stay, since layers say more than
+    loops of one kind of instruction, and seconds are enough for the others; else they are fitted now, in two minutes.
 
     Args:
         target: of this machine, as its table says.
+        notify: called with what is done next.
     """
     core = measure_core(target, find_caches().level2)
     fitted = fitted_costs(target)
     core = replace(core, values={name: value for name, value in core.values.items() if name not in fitted})
-    if "sustained_fma" in fitted:
+    if WITH_OTHERS in fitted:
         return Calibration(core.values, core.is_shared)
-    found = Calibration({**core.values, "sustained_fma": 1.0}, core.is_shared)
-    checked = check(found.apply(target), core.clock_hz, layers=LAYERS)
-    share = statistics.median(item.modelled / item.measured for item in checked)
-    return Calibration({**core.values, "sustained_fma": round(min(1.0, share), 2)}, core.is_shared)
+    measured = Calibration(core.values, core.is_shared).apply(target)
+    # What loops did not say is that of the CPU whose layers are most like those of this one.
+    alike = [Calibration({**row, **core.values}, False).apply(target) for row in fitted_rows(target.lanes)]
+    starts = [each.core_costs() for each in (measured, *alike)]
+    timed = time_layers(measured, notify=notify)
+    notify("fitting costs")
+    costs = fit(timed, measured, core.clock_hz, starts)
+    built_in = target.core_costs()
+    found = {item.name: getattr(costs, item.name) for item in fields(CoreCosts)}
+    changed = {name: value for name, value in found.items() if name in core.values or value != getattr(built_in, name)}
+    return Calibration({**core.values, **changed}, core.is_shared)

@@ -19,6 +19,8 @@ from patc.targets import Target
 
 RUNS = 9  # of a probe, of which the fastest counts: nothing else makes a loop faster than it is
 SECONDS = 2e-3  # that a run takes, about
+# A core that lowers its clock for wide vectors raises it again so long after the last of them, or later.
+KEPT_CLOCK = 3e-4
 BEHIND = 16  # times half of the second-level cache are behind it
 PLANES_APART = 257 * 256  # bytes: a row of each plane, and no two of them in the same sets of a cache
 # What layers reach of what loops find, on the core that both were measured on: rows are short, and waited for.
@@ -57,6 +59,17 @@ class Bench:
         while self._run(function, turns, size) < SECONDS / 4 and turns < 1 << 40:
             turns *= 4
         return min(self._run(function, turns, size) for _ in range(runs)) / turns / self._amounts[name]
+
+    def seconds_behind(self, name: str, before: str) -> float:
+        """Return the seconds of one unit of what a probe does right after another one: while the core's clock is that
+        of the other one's instructions."""
+        once = {probe: self.seconds(probe) * self._amounts[probe] for probe in (name, before)}
+        turns, warm = max(1, round(KEPT_CLOCK / once[name])), max(1, round(SECONDS / once[before]))
+        found = []
+        for _ in range(2 * RUNS):
+            self._run(self._functions[before], warm, 0)
+            found.append(self._run(self._functions[name], turns, 0))
+        return min(found) / turns / self._amounts[name]
 
     def remote_seconds(self, name: str, size: int) -> float:
         """Return the seconds of one unit of what a probe does with `size` bytes that another core has just written; 0
@@ -108,7 +121,7 @@ class Core:
 
     Attributes:
         values: for a `Calibration`.
-        clock_hz: cycles in a second.
+        clock_hz: cycles in a second of a core that computes with vectors.
         is_shared: others used the core meanwhile.
     """
 
@@ -127,7 +140,7 @@ def measure_core(target: Target, level2: int, bench: Bench | None = None) -> Cor
     """
     lanes, size = target.lanes, 1 << (level2 // 2).bit_length() - 1
     bench = bench or Bench(wanted(target), BEHIND * size)
-    cycle = bench.seconds("probe_clock")
+    cycle = bench.seconds_behind("probe_clock", "probe_multiply_adds")
     multiply_adds, aligned, crossing, short = (
         cycle / bench.seconds(f"probe_{name}") for name in ("multiply_adds", "aligned", "crossing", "short")
     )

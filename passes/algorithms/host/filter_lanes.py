@@ -107,7 +107,8 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
             "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes),
             "loads": taps * (outputs + vectors) / costs.loads_per_cycle,
         }
-        channel = math.hypot(model.beside(*parts.values()), lines) + 1.0
+        channel = math.hypot(model.beside(*parts.values()), lines * (1 - costs.exposed_weights))
+        channel += lines * costs.exposed_weights + 1.0
         slots = tile.rows * sum(chunk.lanes for chunk in strip.chunks)
         shuffles = vectors * ceil_div(slots, lanes) * lanes * (lanes.bit_length() + 1)
         stored = vectors * lanes * tile.rows * len(strip.chunks)
