@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -60,15 +61,19 @@ class Bench:
             turns *= 4
         return min(self._run(function, turns, size) for _ in range(runs)) / turns / self._amounts[name]
 
-    def seconds_behind(self, name: str, before: str) -> float:
+    def seconds_behind(self, before: str, name: str, size: int = 0) -> float:
         """Return the seconds of one unit of what a probe does right after another one: while the core's clock is that
-        of the other one's instructions."""
-        once = {probe: self.seconds(probe) * self._amounts[probe] for probe in (name, before)}
-        turns, warm = max(1, round(KEPT_CLOCK / once[name])), max(1, round(SECONDS / once[before]))
+        of the other one's instructions.
+
+        Args:
+            size: the second number of the probe.
+        """
+        warm = max(1, round(SECONDS / self.seconds(before) / self._amounts[before]))
+        turns = max(1, round(KEPT_CLOCK / self.seconds(name, size) / self._amounts[name]))
         found = []
         for _ in range(2 * RUNS):
             self._run(self._functions[before], warm, 0)
-            found.append(self._run(self._functions[name], turns, 0))
+            found.append(self._run(self._functions[name], turns, size))
         return min(found) / turns / self._amounts[name]
 
     def remote_seconds(self, name: str, size: int) -> float:
@@ -140,11 +145,11 @@ def measure_core(target: Target, level2: int, bench: Bench | None = None) -> Cor
     """
     lanes, size = target.lanes, 1 << (level2 // 2).bit_length() - 1
     bench = bench or Bench(wanted(target), BEHIND * size)
-    cycle = bench.seconds_behind("probe_clock", "probe_multiply_adds")
-    multiply_adds, aligned, crossing, short = (
-        cycle / bench.seconds(f"probe_{name}") for name in ("multiply_adds", "aligned", "crossing", "short")
-    )
-    chain, line = (bench.seconds(f"probe_{name}", number) / cycle for name, number in (("chain", 0), ("lines", size)))
+    in_vectors = functools.partial(bench.seconds_behind, "probe_multiply_adds")
+    cycle = in_vectors("probe_clock")
+    aligned, crossing, short = (cycle / in_vectors(f"probe_{name}") for name in ("aligned", "crossing", "short"))
+    multiply_adds = cycle / bench.seconds("probe_multiply_adds")
+    chain, line = in_vectors("probe_chain") / cycle, in_vectors("probe_lines", size) / cycle
     latency, pipes = max(1, round(chain)), max(1, round(multiply_adds))
     values = {
         "fma_lanes": pipes * lanes,
