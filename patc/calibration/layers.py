@@ -18,7 +18,7 @@ WITH_OTHERS = "contention"  # fitted to layers together with the other costs of 
 
 def calibrate(target: Target, notify: Callable[[str], None] = lambda _: None) -> Calibration:
     """Measure this machine. Costs that were fitted to layers on a CPU of its kind stay, since layers say more than
-    loops of one kind of instruction, and seconds are enough for the others; else they are fitted now, in two minutes.
+    loops of one kind of instruction, and seconds are enough for the others; else they are fitted now, in minutes.
 
     Args:
         target: of this machine, as its table says.

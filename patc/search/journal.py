@@ -15,22 +15,20 @@ class Journal(JournalFileBackend):
     """A file of a line for each record, to which several processes and machines write.
 
     Args:
-        path: of the file, which is made if there is none. A last line without an end, of a full disk or a machine that
-            lost its power, goes: nobody went on from it, and what is written behind it could not be read.
+        path: of the file, which is made if there is none. Before something is written, a last line without an end
+            goes, of a full disk or a machine that lost its power: nobody went on from it, and what is written behind it
+            could not be read.
 
     Raises:
         OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
-        lock = JournalFileSymlinkLock(str(path))
+        lock = _Lock(path)
         super().__init__(str(path), lock)
         self._path = path
         lock.acquire()
-        try:
-            _end_with_a_line(path)
-        finally:
-            lock.release()
+        lock.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write records.
@@ -46,8 +44,28 @@ class Journal(JournalFileBackend):
             ) from None
 
 
+class _Lock(JournalFileSymlinkLock):
+    """A lock of a journal, which ends with a whole line when it is acquired."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def acquire(self) -> bool:
+        super().acquire()
+        try:
+            _end_with_a_line(self._path)
+        except OSError:
+            self.release()
+            raise
+        return True
+
+
 def _end_with_a_line(path: Path) -> None:
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() == b"\n":
+            return
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

@@ -33,7 +33,7 @@ class Rung:
     """How far candidates are trained before they are scored, and how many.
 
     Attributes:
-        steps: of a candidate in all, those of the rungs before it included and those in which its masks grow not.
+        steps: of a candidate in all: with those of the rungs before, without those in which its masks grow.
         kept: part of the rung before whose candidates go on to this one, above 0 and up to 1: the best ones.
     """
 

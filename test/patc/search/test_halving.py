@@ -306,6 +306,17 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: l
     assert search(Smooth(), COST, LIMIT, tmp_path, EFFORT, 3)["net"].score < 0
 
 
+def test_a_machine_that_dies_while_others_go_on(tmp_path: Path) -> None:
+    """Half a line of its own does not stay in the middle of theirs."""
+    records = Records(tmp_path, Smooth().candidates, {}, 3)
+    with (tmp_path / recording.JOURNAL).open("ab") as file:
+        file.write(b'{"op_code":1,"wor')
+    records.note("clock_hz", 1e9)
+    records.note("ratios", {})
+    again = Records(tmp_path, Smooth().candidates, {}, 3)
+    assert [each.noted("clock_hz") for each in (records, again)] == [1e9, 1e9]
+
+
 def test_a_machine_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[tuple[str, int]]) -> None:
     """Each trains what the other has not, and both find the same."""
     worker = "first:1"

@@ -492,11 +492,13 @@ def test_entries_are_multiplied_together_where_that_is_faster(scale: float) -> N
 
 @pytest.mark.parametrize("weight", [64, -64])
 def test_the_largest_sums_of_partners(weight: int) -> None:
-    """Two products of 255 with two weights each that are 128 together, and one more without a partner."""
-    net, kernels = QuantisedNet(False), np.zeros((4, 6, 3, 3), np.int8)
-    x = net.quantise(net.input(np.full((1, 6, 9, 20), 9.0)), Scale(0.01, 0))
-    kernels[:, :2, 0, 0], kernels[1:, 2:4, 0] = weight, (weight // 2, weight // 2, 0)
-    kernels[2:, 4, 1:, 1:] = weight
+    """Products of 255 with weights that are 128 together, and others that are so alone and have no partner; all are of
+    four channels, which each block has together."""
+    net, kernels = QuantisedNet(False), np.zeros((4, 4, 3, 3), np.int8)
+    x = net.quantise(net.input(np.full((1, 4, 9, 20), 9.0)), Scale(0.01, 0))
+    kernels[:, 0, (0, 2), (0, 2)], kernels[1:, 1:3, 0] = weight, (weight // 2, weight // 2, 0)
+    kernels[2:, 3, 1:, 1:] = weight
+    assert products_of(get_target("x86-64-v3"), kernels)[0].together == 2
     y = net.conv(x, kernels, np.full(4, 1e-3, np.float32), None, None, pad=1)
     for target in NATIVE:
         found = run_quantised(net, [y], target, choose=blocks_drawn(random.Random(0)))
