@@ -160,13 +160,12 @@ def fit(timed: TimedLayers, target: Target, clock_hz: float, starts: Sequence[Co
         return {number: timed.layers[number].loss(priced, clock_hz) for number in of}
 
     everything = range(len(timed.layers))
-    found = {id(start): losses(start, everything) for start in starts}
-    best = min(starts, key=lambda start: sum(found[id(start)].values()))
-    current = found[id(best)]
+    best = min(starts, key=lambda start: sum(losses(start, everything).values()))
     # Layers that a cost means something to, once it is known.
     touched: dict[str, Sequence[int]] = {}
     steps = dict.fromkeys(FITTED, STEP)
     for _ in range(ROUNDS):
+        current = losses(best, everything)  # of layers that a cost means something to only since others changed, too
         for name in FITTED:
             for value in _trials(name, best, steps[name]):
                 tried = replace(best, **{name: value})  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -76,9 +76,9 @@ class Ladder:
         return None if math.isnan(score) else score
 
     def climb(self, tell: Tell) -> list[Candidate]:
-        """Train on all rungs behind the first who belongs there; return the candidates of the last one, best first.
+        """Train candidates on all rungs behind the first; return those of the last one, best first.
 
-        Times are measured before, so that nobody takes a place who is too slow.
+        Times are measured before, so that none that is too slow takes a place.
 
         Raises:
             PatcError: there is no candidate within the limit, or none whose training converges; files cannot be read
@@ -115,7 +115,7 @@ class Ladder:
         """Remove the files of weights that will not be trained further, unless they are of the last rung."""
         items = _unique(self.records.candidates())
         needed = {self._path(item.key, self._last) for item in items}
-        fast = self._fast(items)
+        fast = self._fast(items, self.records.facts(MEASURED))
         for rung, places in enumerate(self.effort.places[1:], 1):
             needed |= {self._path(item.key, rung - 1) for item in _untrained(going_on(fast, rung, places), rung)}
         for item in items:
@@ -143,14 +143,14 @@ class Ladder:
     def _path(self, key: str, rung: int) -> Path:
         return self.folder / FOLDER / f"{rung + 1}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
-    # -- Who is on a rung --------------------------------------------------------------------------
+    # -- The candidates of a rung ------------------------------------------------------------------
 
     def _members(self, rung: int, tell: Tell) -> list[Candidate]:
         """Return the candidates of a rung behind the first, after the times of all of them were measured."""
         while True:
             items = _unique(self.records.candidates())
-            chosen = going_on(self._fast(items), rung, self.effort.places[rung])
             measured = self.records.facts(MEASURED)
+            chosen = going_on(self._fast(items, measured), rung, self.effort.places[rung])
             new = [item for item in chosen if item.key not in measured] if self.cost.runs_here else []
             if not new:
                 break
@@ -159,9 +159,8 @@ class Ladder:
             raise self._refusal(items, measured)
         return chosen
 
-    def _fast(self, items: Iterable[Candidate]) -> list[Candidate]:
+    def _fast(self, items: Iterable[Candidate], measured: Mapping[str, float]) -> list[Candidate]:
         """Return those that are not known to be slower than allowed."""
-        measured = self.records.facts(MEASURED)
         return [item for item in items if measured.get(item.key, 0.0) <= self.limit]
 
     def _measure(self, items: Sequence[Candidate], tell: Tell) -> None:
@@ -170,10 +169,11 @@ class Ladder:
             self.records.keep(MEASURED, item.key, seconds)
             tell(f"     {1e3 * item.seconds:8.3f} ms  measured {1e3 * seconds:.3f} ms  {describe(item.point)}")
 
-    def _refusal(self, items: Sequence[Candidate], measured: dict[str, float]) -> PatcError:
-        if not any(item.scores for item in items):
+    def _refusal(self, items: Sequence[Candidate], measured: Mapping[str, float]) -> PatcError:
+        scored = [item for item in items if item.scores]
+        if not scored and not any(item.diverged for item in items):
             return PatcError("expected a candidate within the limit, found none: more trials look further")
-        if self._fast(item for item in items if item.scores):
+        if not scored or self._fast(scored, measured):
             return PatcError("expected a candidate whose training stays finite, found none: more trials look further")
         expected = f"expected one of {len(measured)} candidates within {1e3 * self.limit:g} ms as measured"
         least = f"{1e3 * min(measured.values()):.4g} ms or more"

@@ -21,7 +21,7 @@ from patc.passes.pattern_schedule import ways_of
 from patc.targets import X86_64_V3, Target, uncalibrated_host
 
 CLOCK = 2e9
-SMALL = (HeldOut(16, 32, 14), HeldOut(32, 64, 14, 1), HeldOut(16, 16, 14, pruned=2.0))
+SMALL = (HeldOut(8, 16, 8, 1), HeldOut(8, 8, 8, pruned=2.0))
 TRUTH = replace(X86_64_V3.core_costs(), sustained_fma=0.6, contention=0.3, stationary_fma=1.5)
 
 
@@ -33,6 +33,7 @@ def as_modelled(monkeypatch: pytest.MonkeyPatch) -> None:
         known = {way.schedule: way.cycles for way in ways_of(op, replace(X86_64_V3, costs=TRUTH), state)}
         return [known[candidate.schedule] / CLOCK for candidate in candidates]
 
+    monkeypatch.setattr(fitting, "ROUNDS", 2)
     monkeypatch.setattr(fitting, "isolate", isolate)
     monkeypatch.setattr(fitting, "compile_candidates", lambda layer, threads, target: None)
     monkeypatch.setattr(fitting, "time_compiled", lambda model, layer: layer)

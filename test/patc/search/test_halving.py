@@ -248,6 +248,9 @@ def test_those_that_diverge_leave_their_place(
     every = True
     with pytest.raises(PatcError, match=r"expected a candidate whose training stays finite, found none"):
         search(Smooth(), COST, LIMIT, tmp_path / "all", LARGER, 3)
+    monkeypatch.setattr(halving.Ladder, "train", lambda *_: None)
+    with pytest.raises(PatcError, match=r"expected a candidate whose training stays finite, found none"):
+        search(Smooth(), COST, LIMIT, tmp_path / "at once", replace(EFFORT, trials=1), 3)
 
 
 def test_files_of_weights_that_are_damaged_or_gone(tmp_path: Path, trained: list[tuple[str, int]]) -> None:
