@@ -168,6 +168,7 @@ def fit(timed: TimedLayers, target: Target, clock_hz: float, starts: Sequence[Co
         current = losses(best, everything)  # of layers that a cost means something to only since others changed, too
         for name in FITTED:
             for value in _trials(name, best, steps[name]):
+                # `_trials` yields what the field holds, which the type of a dict of fields cannot say.
                 tried = replace(best, **{name: value})  # type: ignore[arg-type]
                 new = losses(tried, touched.get(name, everything))
                 changed = [number for number, loss in new.items() if loss != current[number]]
