@@ -50,6 +50,7 @@ def execute(
     parameters: ParameterStore | None,
     inputs: Sequence[np.ndarray],
     function: str = "main",
+    optimise: bool = False,
 ) -> list[np.ndarray]:
     """Compute one function of a module of tensors; the module and the parameters stay as they are.
 
@@ -58,6 +59,8 @@ def execute(
         parameters: the arrays behind `pattern.parameter` ops; None when there are none.
         inputs: one array an argument, of the argument's shape and element type.
         function: the name of the function.
+        optimise: whether LLVM optimises the loops, which takes up to 100 times as long as to translate them: for nets
+            of hundreds of millions of multiply-adds and more.
 
     Returns:
         One array a result.
@@ -78,7 +81,7 @@ def execute(
         return_into_arguments(entry)
         entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
         _lower(work)
-        _run(work, function, [_aligned(array) for array in arrays] + results)
+        _run(work, function, [_aligned(array) for array in arrays] + results, 2 if optimise else 0)
     return results
 
 
@@ -186,11 +189,11 @@ def _replace_copies(module: ir.Module) -> None:
             op.erase()
 
 
-def _run(module: ir.Module, function: str, arrays: Sequence[np.ndarray]) -> None:
+def _run(module: ir.Module, function: str, arrays: Sequence[np.ndarray], level: int) -> None:
     descriptors = [get_ranked_memref_descriptor(array) for array in arrays]
     pointers = [ctypes.pointer(ctypes.pointer(descriptor)) for descriptor in descriptors]
     try:
-        engine = ExecutionEngine(module, opt_level=2, enable_object_dump=False)
+        engine = ExecutionEngine(module, opt_level=level, enable_object_dump=False)
         engine.lookup(function)
     except RuntimeError:  # what the loader found missing it has written to standard error
         called = ", ".join(sorted(_declared_functions(module)))

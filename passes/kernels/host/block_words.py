@@ -438,11 +438,11 @@ class Cover:
         else:
             slots, sizes = slots_of(self.weights[order], counts, SMALL)
         ends = np.concatenate([[0], np.cumsum(-(-sizes // turn) * turn)])
-        starts = np.array([words.place(*place)[0] for place in self.places[order]], int)
         pairs = np.zeros((max(int(ends[-1]), turn), 2), np.int32)
         target = ends[keys[order]] + slots
-        right = 0 if words.are_shifted else self._right(words)[order]
-        pairs[target, 0] = self.channels[order] % words.channels * words.plane + starts + right
+        right = 0 if words.are_shifted else self._right(words)
+        starts = self.channels % words.channels * words.plane + self._starts(words) + right
+        pairs[target, 0] = starts[order]
         pairs[target, 1] = self.weights[order]
         return pairs if at_once == 1 else _in_twos(pairs), (ends // at_once).astype(np.int32)
 
@@ -450,6 +450,13 @@ class Cover:
         """Return the numbers of the loops that they are in, and how many of those a block of channels has."""
         loop = self._right(words) if words.are_shifted else 0
         return (self.channels // words.channels * filters + self.filters) * words.loops + loop, filters * words.loops
+
+    def _starts(self, words: Words) -> np.ndarray:
+        """Return where their words begin in a plane."""
+        height, width = words.window.kernel
+        table = np.array([[words.place(y, x)[0] for x in range(width - 1)] for y in range(height - 1)], int)
+        found: np.ndarray = table[tuple(self.places.T)]
+        return found
 
     def _right(self, words: Words) -> np.ndarray:
         """Return how many columns to the right of their output words lie."""
