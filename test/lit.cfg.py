@@ -7,12 +7,16 @@ x86-64-host, aarch64-host, avx2, avx512, ziglang (the package: linker and C comp
 vulkan (a device), spirv-val.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import lit.formats
@@ -29,10 +33,18 @@ config.excludes = ["Inputs"]
 config.test_source_root = str(Path(__file__).parent)
 config.test_exec_root = str(Path(__file__).parents[1] / "build" / "lit")
 
-scripts = sysconfig.get_path("scripts")
-config.environment["PATH"] = f"{scripts}:{config.environment['PATH']}"
-# A tool runs for a fraction of a second: starting numpy's threads would take a good part of it.
+# To load a tool takes many times as long as to run it: calls are forked from one process that ends with this one.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 config.environment["OPENBLAS_NUM_THREADS"] = "1"
+folder = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, folder)
+server = [sys.executable, Path(__file__).parent / "support" / "tool_server.py", folder]
+tools = subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+atexit.register(tools.communicate)
+if tools.stdout.readline() != "ready\n":
+    raise SystemExit("tools cannot be loaded")
+scripts = sysconfig.get_path("scripts")
+config.environment["PATH"] = f"{folder}:{scripts}:{config.environment['PATH']}"
 config.environment["PATC_NO_CACHE"] = "1"
 
 architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(
