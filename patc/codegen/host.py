@@ -29,7 +29,10 @@ def lower_to_llvm(module: ir.Module, target: Target) -> None:
     """Lower a module of loops, vectors and memrefs to the LLVM dialect, in place."""
     _define_timestamp(module, target)
     with module.context:
-        passmanager.PassManager.parse(LOWERING).run(module.operation)
+        manager = passmanager.PassManager.parse(LOWERING)
+        manager.enable_verifier(False)  # after each pass it takes as long as the passes do
+        manager.run(module.operation)
+        module.operation.verify()
     _set_target(module, target)
     _require_lowered(module)
 

@@ -42,6 +42,8 @@ _TO_LLVM = (
     "convert-func-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
 _ALIGNMENT = 64
+# Of loops: without being optimised they take some seconds, as it takes to optimise a net.
+_MANY_TURNS = 1_000_000_000
 
 
 @compiling()
@@ -50,7 +52,6 @@ def execute(
     parameters: ParameterStore | None,
     inputs: Sequence[np.ndarray],
     function: str = "main",
-    optimise: bool = False,
 ) -> list[np.ndarray]:
     """Compute one function of a module of tensors; the module and the parameters stay as they are.
 
@@ -59,8 +60,6 @@ def execute(
         parameters: the arrays behind `pattern.parameter` ops; None when there are none.
         inputs: one array an argument, of the argument's shape and element type.
         function: the name of the function.
-        optimise: whether LLVM optimises the loops, which takes up to 100 times as long as to translate them: for nets
-            of hundreds of millions of multiply-adds and more.
 
     Returns:
         One array a result.
@@ -80,8 +79,8 @@ def execute(
         arrays += _parameters_to_arguments(entry, state.parameters)
         return_into_arguments(entry)
         entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
-        _lower(work)
-        _run(work, function, [_aligned(array) for array in arrays] + results, 2 if optimise else 0)
+        turns = _lower(work)
+        _run(work, function, [_aligned(array) for array in arrays] + results, 2 if turns > _MANY_TURNS else 0)
     return results
 
 
@@ -156,10 +155,12 @@ def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.
     return arrays
 
 
-def _lower(module: ir.Module) -> None:
+def _lower(module: ir.Module) -> int:
+    """Lower a module to the LLVM dialect, and return how many turns its loops make, as far as that is known."""
     _run_passes(module, _BUFFERIZE)
     _replace_copies(module)
     _run_passes(module, _TO_LOOPS)
+    turns = _turns(module.operation)
     guard_quotients(module.operation)  # which decides what they are
     _run_passes(module, _TO_LLVM)
     # The translation to LLVM IR ends the process on an op that it does not know.
@@ -168,6 +169,23 @@ def _lower(module: ir.Module) -> None:
     if left:
         ops = ", ".join(f"{name} x{count}" for name, count in sorted(left.items()))
         raise PatcError(f"cannot run: no lowering for {ops}", module.operation.location)
+    return turns
+
+
+def _turns(op: Any) -> int:
+    """Return how many turns the innermost loops in an op make; 1 of one whose bounds are not constants."""
+    inner = sum(_turns(each.operation) for region in op.regions for block in region for each in block)
+    if op.name != "scf.for":
+        return inner
+    start, end, step = (_constant(value) for value in list(op.operands)[:3])
+    turns = 1 if start is None or end is None or not step else max(0, -(-(end - start) // step))
+    return turns * max(1, inner)
+
+
+def _constant(value: ir.Value) -> int | None:
+    if isinstance(value.owner, ir.Block) or value.owner.operation.name != "arith.constant":
+        return None
+    return ir.IntegerAttr(value.owner.attributes["value"]).value
 
 
 def _run_passes(module: ir.Module, pipeline: str) -> None:

@@ -111,7 +111,7 @@ def compute_tensors(module: ir.Module, parameters: ParameterStore, inputs: Seque
     """Return the outputs of a module on tensors by the reference, or where that has no lowering for an op, by the
     generic road."""
     try:
-        return execute(module, parameters, inputs, optimise=True)
+        return execute(module, parameters, inputs)
     except PatcError as error:
         if not error.message.startswith("cannot run"):
             raise

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from emulated import HAS_ZIG, needs_linker
+from large import needs_large
 from libraries import defined_symbols, error_against, read_elf, small_net, undefined_symbols
 from repository import ROOT, SUPPORT
 from torch import nn
@@ -240,7 +241,9 @@ def test_threads_need_the_c_library_and_no_more(small: Callable[..., Library], t
     assert "#define MY_NET_THREADS 2" in header and "-pthread" in header
 
 
-@pytest.mark.parametrize("name", ["vgg16_cifar", "vgg16", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["vgg16_cifar", "mobilenet_v2", *(pytest.param(name, marks=needs_large) for name in ("vgg16", "resnet50"))]
+)
 def test_networks_become_objects(name: str) -> None:
     model = models.build(name)
     if name != "mobilenet_v2":

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from command import fail, run
+from documents import small_model
 from emulated import needs_linker
 from torch import nn
 
@@ -164,9 +165,11 @@ def test_writes_a_library(capsys: pytest.CaptureFixture[str], folder: Path, tmp_
 
 
 def test_a_library_takes_a_state_dict_and_a_place_for_its_weights(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    torch.save(models.resnet18_cifar(seed=5).state_dict(), tmp_path / "seeded.pth")
+    monkeypatch.setitem(models.MODELS, "resnet18_cifar", small_model(models.MODELS["resnet18_cifar"]))
+    state = models.build("resnet18_cifar").state_dict()
+    torch.save({name: value + 1 for name, value in state.items()}, tmp_path / "seeded.pth")
     common = ("--target", "aarch64-linux", "--emit", "obj", "--quiet", "--weights", "file")
     run(capsys, "compile", "resnet18_cifar", "-o", tmp_path / "a.o", *common)
     first = (tmp_path / "resnet18_cifar.weights").read_bytes()
