@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import itertools
 import signal
 import threading
@@ -101,7 +100,9 @@ def test_an_interrupt_ends_a_run_with_what_was_found(monkeypatch: pytest.MonkeyP
     campaign = Campaign("any", 0, Budget(seconds=60), 1.0, None, print)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     try:
-        threading.Timer(0.3, _thread.interrupt_main).start()
+        # As a terminal does it: what the main thread waits for is interrupted as well.
+        main = threading.main_thread().ident
+        threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
         summary = campaign.run(jobs=2)
     finally:
         signal.signal(signal.SIGINT, before)

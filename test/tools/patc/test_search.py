@@ -18,7 +18,10 @@ CLASSIFY = ("classify", "--data", "glyphs:64", "--threads", "1")
 SR = ("sr", "--data", "drawings", "--size", "24x16", "--threads", "1")
 
 
-def test_a_search_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_of_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patc.search.run._DRAWN", 2)
     printed = run(capsys, "search", *SR, "--latency", "50", "--preset", "tiny", "--trials", "2", "-o", tmp_path)
     assert re.search(r"net\.pt2: depth \d, width \d+, block 0", printed)
     assert "beside: bicubic PSNR, dB " in printed
