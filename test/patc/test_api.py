@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, torch_results
+from large import needs_large
 from repository import ROOT
 from torch import nn
 
@@ -76,9 +77,9 @@ def compiled_network(name: str, compression: float, threads: int) -> CompiledMod
     ("name", "compression", "threads"),
     [
         ("resnet18_cifar", 1, 1),
-        ("resnet18_cifar", 8, 1),
+        pytest.param("resnet18_cifar", 8, 1, marks=needs_large),
         ("resnet18_cifar", 8, 2),
-        ("vgg16_cifar", 1, 2),
+        pytest.param("vgg16_cifar", 1, 2, marks=needs_large),
         ("vgg16_cifar", 8, 1),
         ("mobilenet_v2", 8, 2),
         ("resnet18", 8, 2),
