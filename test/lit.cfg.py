@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
 import lit.formats
@@ -33,16 +32,17 @@ config.excludes = ["Inputs"]
 config.test_source_root = str(Path(__file__).parent)
 config.test_exec_root = str(Path(__file__).parents[1] / "build" / "lit")
 
+# Threads of OpenBLAS take time to start, and those of a process that forks are not there in its children.
+alone = {"OPENBLAS_NUM_THREADS": "1"}
+config.environment.update(alone)
 # To load a tool takes many times as long as to run it: calls are forked from one process that ends with this one.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-config.environment["OPENBLAS_NUM_THREADS"] = "1"
-folder = tempfile.mkdtemp()
-atexit.register(shutil.rmtree, folder)
-server = [sys.executable, Path(__file__).parent / "support" / "tool_server.py", folder]
-tools = subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-atexit.register(tools.communicate)
-if tools.stdout.readline() != "ready\n":
+server = [sys.executable, Path(__file__).parent / "support" / "tool_server.py"]
+tools = subprocess.Popen(server, env=os.environ | alone, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+folder = tools.stdout.readline().strip()
+if not folder:
     raise SystemExit("tools cannot be loaded")
+atexit.register(tools.wait, 10)
+atexit.register(tools.stdin.close)
 scripts = sysconfig.get_path("scripts")
 config.environment["PATH"] = f"{folder}:{scripts}:{config.environment['PATH']}"
 config.environment["PATC_NO_CACHE"] = "1"

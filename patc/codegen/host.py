@@ -30,7 +30,7 @@ def lower_to_llvm(module: ir.Module, target: Target) -> None:
     _define_timestamp(module, target)
     with module.context:
         manager = passmanager.PassManager.parse(LOWERING)
-        manager.enable_verifier(False)  # after each pass it takes as long as the passes do
+        manager.enable_verifier(False)  # to verify after each pass takes as long as the passes
         manager.run(module.operation)
         module.operation.verify()
     _set_target(module, target)

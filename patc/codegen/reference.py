@@ -8,6 +8,7 @@ the code generators that are tested against it.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ _TO_LLVM = (
     "convert-func-to-llvm,convert-cf-to-llvm,reconcile-unrealized-casts)"
 )
 _ALIGNMENT = 64
-# Of loops: without being optimised they take some seconds, as it takes to optimise a net.
+# Loops of more turns take longer than to optimise them.
 _MANY_TURNS = 1_000_000_000
+_LOOPS = ("scf.for", "scf.while", "scf.parallel", "scf.forall", "affine.for", "affine.parallel")
 
 
 @compiling()
@@ -155,8 +157,8 @@ def _parameters_to_arguments(entry: Any, parameters: ParameterStore) -> list[np.
     return arrays
 
 
-def _lower(module: ir.Module) -> int:
-    """Lower a module to the LLVM dialect, and return how many turns its loops make, as far as that is known."""
+def _lower(module: ir.Module) -> float:
+    """Lower a module to the LLVM dialect, and return how many turns its loops make."""
     _run_passes(module, _BUFFERIZE)
     _replace_copies(module)
     _run_passes(module, _TO_LOOPS)
@@ -172,14 +174,15 @@ def _lower(module: ir.Module) -> int:
     return turns
 
 
-def _turns(op: Any) -> int:
-    """Return how many turns the innermost loops in an op make; 1 of one whose bounds are not constants."""
+def _turns(op: Any) -> float:
+    """Return how many turns the innermost loops of an op make; infinity where that is not known."""
     inner = sum(_turns(each.operation) for region in op.regions for block in region for each in block)
-    if op.name != "scf.for":
+    if op.name not in _LOOPS:
         return inner
-    start, end, step = (_constant(value) for value in list(op.operands)[:3])
-    turns = 1 if start is None or end is None or not step else max(0, -(-(end - start) // step))
-    return turns * max(1, inner)
+    bounds = [_constant(value) for value in list(op.operands)[:3]] if op.name == "scf.for" else []
+    if len(bounds) < 3 or None in bounds:
+        return math.inf
+    return len(range(*bounds)) * max(1, inner)  # type: ignore[arg-type]
 
 
 def _constant(value: ir.Value) -> int | None:

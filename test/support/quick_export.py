@@ -1,6 +1,6 @@
-"""torch.export without what it does again for each program: a tenth of the time that a small net takes to compile.
+"""torch.export without what it does again for each program, which is a tenth of what a small net takes to compile.
 
-Programs stay the same. For each one torch looks all composite operations up, once for each namespace, and gives each of
+Programs stay the same; processes that tests start export as torch does. For each one torch looks all composite operations up, once for each namespace, and gives each of
 them a dozen kernels by functions whose annotations are made anew.
 """
 
@@ -15,19 +15,20 @@ from torch._export import utils
 
 def hasten() -> None:
     """Let torch remember, in this process, which operations it has looked up and the types of annotations."""
-    torch._ops.Callable = typing.Callable  # type: ignore[attr-defined] # which remembers what it was subscripted with
+    if hasattr(torch._ops, "Callable"):
+        torch._ops.Callable = typing.Callable  # type: ignore[attr-defined] # which remembers its subscripts
     if hasattr(utils, "_materialize_cpp_cia_ops"):
         utils._materialize_cpp_cia_ops = _once_each(utils._materialize_cpp_cia_ops)
 
 
 def _once_each(look_up_all: Callable[[], None]) -> Callable[[], None]:
     """Return a function that looks operations up where some have been registered since it was called last."""
-    known: set[str] = set()
+    known: list[str] = []
 
     def look_up() -> None:
         found = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
-        if not known.issuperset(found):
+        if known != found:
             look_up_all()
-            known.update(found)
+            known[:] = found
 
     return look_up

@@ -15,6 +15,7 @@ from networks import CONTEXT, LIBRARY, Network, networks
 from torch.nn import functional
 from torch_mlir import ir
 
+from patc.codegen import reference
 from patc.codegen.reference import execute
 from patc.diagnostics import PatcError
 from patc.dialects.attributes import Library
@@ -37,6 +38,35 @@ func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
 
 def parse(text: str) -> ir.Module:
     return ir.Module.parse(text, CONTEXT)
+
+
+# How loops are compiled.
+
+
+@pytest.mark.parametrize(
+    ("loops", "turns"),
+    [
+        ("scf.for %i = %c0 to %c10 step %c3 {}", 4),
+        ("scf.for %i = %c0 to %c10 step %c1 { scf.for %j = %c3 to %c10 step %c1 {} scf.for %k = %c0 to %c3 step %c1 {} }", 100),
+        ("scf.if %yes { scf.for %i = %c0 to %c10 step %c1 {} }", 10),
+        ("scf.for %i = %c10 to %c0 step %c1 {}", 0),
+        ("scf.for %i = %c0 to %n step %c1 {}", np.inf),
+        ("scf.for %i = %c0 to %c10 step %c1 { scf.for %j = %c0 to %n step %c1 {} }", np.inf),
+        ("scf.parallel (%i) = (%c0) to (%c10) step (%c1) { scf.reduce }", np.inf),
+        ("scf.while : () -> () { scf.condition(%yes) } do { scf.yield }", np.inf),
+    ],
+)  # fmt: skip
+def test_turns_of_loops(loops: str, turns: float) -> None:
+    constants = "\n".join(f"%c{number} = arith.constant {number} : index" for number in (0, 1, 3, 10))
+    module = parse(f"func.func @main(%n: index, %yes: i1) {{ {constants} {loops}\n return }}")
+    assert reference._turns(module.operation) == turns
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_optimised_loops_compute_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "_MANY_TURNS", 10 * most)
+    found = execute(parse(ADD_ONE), None, [np.arange(4, dtype=np.float32)])
+    np.testing.assert_array_equal(found[0], [1, 2, 3, 4])
 
 
 # Meaning.
