@@ -45,3 +45,12 @@ def compiled_anew() -> Iterator[None]:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and hasattr(dynamo, "reset"):
         dynamo.reset()
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_its_own(request: pytest.FixtureRequest) -> None:
+    """What a test draws from its module's `RNG` depends on no other test: not on how many run before it, nor on what
+    Hypothesis draws there, which differs from run to run."""
+    rng = getattr(request.module, "RNG", None)
+    if hasattr(rng, "bit_generator"):
+        rng.bit_generator.state = type(rng.bit_generator)(0).state

@@ -173,6 +173,15 @@ CONFUSED = "try:\n    time.sleep(100)\nexcept BaseException:\n    raise ValueErr
 DONE = "try:\n    time.sleep(100)\nexcept BaseException:\n    pass"
 
 
+@pytest.fixture
+def heard(number: signal.Signals) -> Iterator[None]:
+    """Programs that are started hear a signal, even where this one ignores it, as what runs in the background does."""
+    before = signal.signal(number, lambda *_: None)
+    yield
+    signal.signal(number, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     ("number", "busy"),
     [
