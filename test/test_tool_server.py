@@ -15,7 +15,7 @@ from repository import SUPPORT
 
 # What its arguments say: a tool that prints, fails, sleeps or dies.
 _TOOL = """\
-import ctypes, os, sys, tempfile, time
+import ctypes, os, pathlib, sys, tempfile, time
 
 def main():
     what, *rest = sys.argv[1:]
@@ -28,7 +28,8 @@ def main():
     if what == "raise":
         raise ValueError("odd")
     if what == "sleep":
-        (open(rest[0], "w").write(str(os.getpid())), time.sleep(600))
+        pathlib.Path(rest[0]).write_text(str(os.getpid()))
+        time.sleep(600)
     if what == "die":
         os.kill(os.getpid(), int(rest[0]))
     if what == "alone":

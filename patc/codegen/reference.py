@@ -29,6 +29,7 @@ from patc.passes.convert_pattern_to_linalg import ConvertPatternToLinalg
 from patc.passes.functions.quotients import guard_quotients
 from patc.passes.ir.elements import numpy_type
 from patc.passes.ir.functions import return_into_arguments
+from patc.passes.vectors.vector_addresses import constant
 
 _BUFFERIZE = (
     "builtin.module(one-shot-bufferize{allow-return-allocs-from-loops bufferize-function-boundaries"
@@ -179,16 +180,9 @@ def _turns(op: Any) -> float:
     inner = sum(_turns(each.operation) for region in op.regions for block in region for each in block)
     if op.name not in _LOOPS:
         return inner
-    bounds = [_constant(value) for value in list(op.operands)[:3]] if op.name == "scf.for" else []
-    if len(bounds) < 3 or None in bounds:
-        return math.inf
-    return len(range(*bounds)) * max(1, inner)  # type: ignore[arg-type]
-
-
-def _constant(value: ir.Value) -> int | None:
-    if isinstance(value.owner, ir.Block) or value.owner.operation.name != "arith.constant":
-        return None
-    return ir.IntegerAttr(value.owner.attributes["value"]).value
+    bounds = [constant(value) for value in list(op.operands)[:3]] if op.name == "scf.for" else []
+    known = [bound for bound in bounds if bound is not None]
+    return len(range(*known)) * max(1, inner) if len(known) == 3 else math.inf
 
 
 def _run_passes(module: ir.Module, pipeline: str) -> None:

@@ -29,11 +29,11 @@ import pytest
 import torch
 from registries import forget_registrations
 from repository import ROOT, SUPPORT
+from searches import few_draws
 
 from patc import models, tuning
 from patc.bench import peak, runner
 from patc.pruning import data
-from patc.search import run as searches
 from patc.targets import host_features
 from patc.tools import patc as patc_tool
 from patc.tools import patc_opt
@@ -152,7 +152,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(models, name, small.build)
     monkeypatch.setattr(data, "_glyphs", functools.partial(_few_glyphs, data._glyphs))
     monkeypatch.setattr(tuning, "REPETITIONS", (1, 1))
-    monkeypatch.setattr(searches, "_DRAWN", 2)
+    few_draws(monkeypatch)
     monkeypatch.setattr(peak, "measure_peak", PEAK)
     monkeypatch.setattr(runner, "measure_peak", PEAK)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -16,7 +16,7 @@ from torch._export import utils
 def hasten() -> None:
     """Let torch remember, in this process, which operations it has looked up and the types of annotations."""
     if hasattr(torch._ops, "Callable"):
-        torch._ops.Callable = typing.Callable  # type: ignore[attr-defined] # which remembers its subscripts
+        torch._ops.Callable = typing.Callable  # type: ignore[attr-defined] # torch imports it; this one remembers
     if hasattr(utils, "_materialize_cpp_cia_ops"):
         utils._materialize_cpp_cia_ops = _once_each(utils._materialize_cpp_cia_ops)
 

@@ -19,13 +19,18 @@ EFFORT = Effort(8, (Rung(4), Rung(6, 0.5), Rung(8, 0.5)), trials=4, batch_size=4
 SECONDS = 0.01
 
 
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at few candidates for what the cost model is off by: each one is compiled."""
+    monkeypatch.setattr(running, "_DRAWN", 2)
+
+
 def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say of all candidates that they were measured at a hundredth of a second, and look at few for the model's error."""
+    """Say of all candidates that they were measured at a hundredth of a second."""
 
     def measure(task: Task, cost: Cost, points: Sequence[Point], folder: Path, tell: Any) -> list[float]:
         return [SECONDS] * len(points)
 
-    monkeypatch.setattr(running, "_DRAWN", 2)
+    few_draws(monkeypatch)
     monkeypatch.setattr(running, "time_points", measure)
     monkeypatch.setattr(halving, "time_points", measure)
 

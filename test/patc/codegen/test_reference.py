@@ -59,7 +59,8 @@ def parse(text: str) -> ir.Module:
 def test_turns_of_loops(loops: str, turns: float) -> None:
     constants = "\n".join(f"%c{number} = arith.constant {number} : index" for number in (0, 1, 3, 10))
     module = parse(f"func.func @main(%n: index, %yes: i1) {{ {constants} {loops}\n return }}")
-    assert reference._turns(module.operation) == turns
+    with CONTEXT:
+        assert reference._turns(module.operation) == turns
 
 
 @pytest.mark.parametrize("most", [0, 1])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from searches import COST, EFFORT, Smooth, no_timing
+from searches import COST, EFFORT, Smooth, few_draws, no_timing
 from torch import Tensor, nn
 
 import patc
@@ -103,7 +103,7 @@ def test_candidates_are_pruned_as_they_say(scheme: str) -> None:
 
 
 def test_a_search_and_one_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "_DRAWN", 2)
+    few_draws(monkeypatch)
     whole = search(Smooth(), COST, 0.1, tmp_path / "whole", EFFORT, seed=3)
 
     no_timing(monkeypatch)  # which takes long, and no score depends on

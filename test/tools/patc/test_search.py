@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import fail, run
+from searches import few_draws
 
 from patc.search import check as checking
 from patc.tools.patc import main
@@ -21,7 +22,7 @@ SR = ("sr", "--data", "drawings", "--size", "24x16", "--threads", "1")
 def test_a_search_of_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patc.search.run._DRAWN", 2)
+    few_draws(monkeypatch)
     printed = run(capsys, "search", *SR, "--latency", "50", "--preset", "tiny", "--trials", "2", "-o", tmp_path)
     assert re.search(r"net\.pt2: depth \d, width \d+, block 0", printed)
     assert "beside: bicubic PSNR, dB " in printed
