@@ -45,6 +45,10 @@ class Geometry:
             for channel, dy, dx in taps
         }
 
+    def columns_read(self, columns: int, taps: int) -> int:
+        """Return the columns of the input that so many columns beside each other read by so many taps of a row."""
+        return len({x * self.strides[1] + dx * self.dilations[1] for x in range(columns) for dx in range(taps)})
+
     def offsets_by_row(self, needed: set[Place]) -> dict[Place, set[int]]:
         """Return for each sub-row, by (channel, y, phase), the offsets at which vectors start."""
         rows: dict[Place, set[int]] = {}

@@ -75,7 +75,8 @@ def candidates_of_vectors(
         block = vectors * lanes
         if block > group or (groups > 1 and group % block):
             continue
-        most = (registers - vectors - 1) // vectors  # outputs of a tile
+        # Beside the sums of a tile's outputs the weights of a row of taps are in registers, and inputs.
+        most = (registers - kernel[1] * vectors - (1 if kernel[1] == 1 else 2)) // vectors
         for tile in _tiles(layer, lanes // 2, most):
             schedule = Schedule(name, tile.rows, tile.columns, lanes // 2, block)
             yield layer.candidate(schedule, tile, _cost(layer, kernel, tile, vectors))
@@ -102,10 +103,11 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     stays = 4 * geometry.channels * taps * vectors * lanes <= costs.first_level_bytes  # the weights of a block
     lines = 0.0 if stays else taps * vectors * costs.line_cycles
     for strip in tile.strips:
-        outputs = tile.rows * sum(chunk.valid for chunk in strip.chunks)
+        columns = sum(chunk.valid for chunk in strip.chunks)
+        inputs = kernel[0] * tile.rows * geometry.columns_read(columns, kernel[1])
         parts = {
-            "multiply-adds": taps * outputs * vectors * model.vector_cycles(lanes),
-            "loads": taps * (outputs + vectors) / costs.loads_per_cycle,
+            "multiply-adds": taps * tile.rows * columns * vectors * model.vector_cycles(lanes),
+            "loads": (inputs + taps * vectors) / costs.loads_per_cycle,
         }
         channel = math.hypot(model.beside(*parts.values()), lines * (1 - costs.exposed_weights))
         channel += lines * costs.exposed_weights + 1.0

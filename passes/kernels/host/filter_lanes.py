@@ -4,7 +4,8 @@
       for tile of `rows` x `columns` outputs:
         accumulators = bias                              # registers: outputs x vectors
         for input channel:
-          for tap: accumulators += weight vectors * input
+          for row of taps, and input that it reads:
+            for tap of the row: accumulators += weight vectors * input
         transpose accumulators; store activation(accumulators + residual)
 
 No lane is wasted where planes are narrow, and strides and dilations cost nothing: `dense_direct`, whose lanes are
@@ -13,6 +14,7 @@ columns, wins where rows fill vectors. Both add up in the same order.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -85,7 +87,7 @@ class FilterLanes:
 
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         loops, b, weights, block = self.loops, self.loops.b, self.weights, self.loops.schedule.filters
-        taps, width = self._taps, loops.window.kernel[1]
+        taps, height = self._taps, loops.window.kernel[0]
         filter_ = b.minimum(b.mul(number, block), loops.channels - block)
         group = b.divide(filter_, weights.filters)[0] if weights.filters < loops.channels else 0
         plane = b.add(loops.base(tile), b.mul(group, weights.channels * loops.source.layout.plane))
@@ -97,11 +99,11 @@ class FilterLanes:
             base = b.add(plane, b.mul(channel, loops.source.layout.plane))
             first = b.add(packed, b.mul(channel, taps * block))
             if self._is_far:
-                weights.prefetch_next(loops, first, taps * block)
+                weights.prefetch_next(loops, tile, packed, channel, taps * block)
             elif taps == 1:
                 self._prefetch(outputs, base, first)
-            for tap in range(taps):
-                accumulators = self._one_tap(outputs, divmod(tap, width), (base, first, tap * block), accumulators)
+            for row in range(height):
+                accumulators = self._one_row(outputs, row, (base, first), accumulators)
             return accumulators
 
         sums = b.loop(0, weights.channels, self._first(filter_, len(outputs)), one_channel)
@@ -129,26 +131,33 @@ class FilterLanes:
             return [b.splat(0.0, lanes)] * (outputs * self._vectors)
         return [b.load(bias, filter_, vector * lanes, lanes) for vector in range(self._vectors)] * outputs
 
-    def _one_tap(
-        self,
-        outputs: list[tuple[int, int]],
-        tap: tuple[int, int],
-        at: tuple[Index, Index, int],
-        accumulators: Vectors,
+    def _one_row(
+        self, outputs: list[tuple[int, int]], row: int, at: tuple[Index, Index], accumulators: Vectors
     ) -> Vectors:
-        """Add the products of one tap and channel.
+        """Add the products of a row of taps, in one channel.
+
+        Taps beside each other read the same inputs: each is loaded once, and multiplied for all of them at once. Tap by
+        tap it would be kept from one to the next, in a register that an accumulator needs.
 
         Args:
-            at: address of the tile in the channel, and of the channel's weights, and where the tap's are among these.
+            at: address of the tile in the channel, and of the channel's weights.
         """
-        b, lanes, made = self.loops.b, self._lanes, []
-        base, weights, first = at
-        vectors = [b.load(self.weights.values, weights, first + v * lanes, lanes) for v in range(self._vectors)]
-        for number, output in enumerate(outputs):
-            scalar = b.load_scalar(self.loops.source.memory, b.add(base, self._place(output, tap)))
-            factor = b.broadcast(scalar, lanes)
-            for vector, weight in enumerate(vectors, number * self._vectors):
-                made.append(self.loops.product(factor, weight, accumulators[vector]))
+        b, lanes, (base, weights), block = self.loops.b, self._lanes, at, self.loops.schedule.filters
+        taps = [(row, column) for column in range(self.loops.window.kernel[1])]
+        readers: dict[int, list[tuple[int, int]]] = {}  # by the place of an input: outputs and taps
+        for (number, output), tap in itertools.product(enumerate(outputs), taps):
+            readers.setdefault(self._place(output, tap), []).append((number, tap[1]))
+        starts = [(row * len(taps) + column) * block for _, column in taps]
+        vectors = [
+            [b.load(self.weights.values, weights, start + v * lanes, lanes) for v in range(self._vectors)]
+            for start in starts
+        ]
+        made = list(accumulators)
+        for place, pairs in readers.items():
+            factor = b.broadcast(b.load_scalar(self.loops.source.memory, b.add(base, place)), lanes)
+            for number, column in pairs:
+                for vector, weight in enumerate(vectors[column], number * self._vectors):
+                    made[vector] = self.loops.product(factor, weight, made[vector])
         return made
 
     def _place(self, output: tuple[int, int], tap: tuple[int, int]) -> int:

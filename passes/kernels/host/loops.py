@@ -102,6 +102,15 @@ class Loops(Ends):
 
         b.each(self.kernel.work.first_tile, self.kernel.work.last_tile, one_row_tile)
 
+    def turn(self, tile: Tile) -> Turn:
+        """Return which one a tile is of those that a thread computes of a plane."""
+        b, columns = self.b, self.schedule.columns
+        tiles, strips = self.row_tiles // self.output.images, ceil_div(self.output.width, columns)
+        if self.schedule.split == "rows":
+            tiles = max(1, min(tiles, self.row_tiles // self.schedule.threads))
+        position = 0 if strips == 1 else b.divide(tile.column, columns)[0]
+        return Turn(b.add(b.mul(tile.index, strips), position), tiles * strips)
+
     def product(self, one: ir.Value, many: ir.Value, total: ir.Value) -> ir.Value:
         """Return sums with the products of a weight, or an input, in all lanes and of a vector of the other sort."""
         return self.b.fma(one, many, total)

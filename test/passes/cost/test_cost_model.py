@@ -156,3 +156,9 @@ def test_a_cost_names_what_binds_it() -> None:
     short = cost_model(V4).sparse_kernel_cost(LIBRARY.places(0), 1, tiling.cut(8, 16), 1, PLAIN)
     assert tall.bound == "multiply-adds"
     assert short.bound == "latency"
+
+
+def test_taps_beside_each_other_read_the_same_columns() -> None:
+    assert PLAIN.columns_read(7, 3) == 9
+    assert dataclasses.replace(PLAIN, strides=(2, 2)).columns_read(7, 3) == 15
+    assert dataclasses.replace(PLAIN, dilations=(4, 4)).columns_read(3, 3) == 9
