@@ -105,18 +105,18 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
     for strip in tile.strips:
         columns = sum(chunk.valid for chunk in strip.chunks)
         inputs = kernel[0] * tile.rows * geometry.columns_read(columns, kernel[1])
-        parts = {
-            "multiply-adds": taps * tile.rows * columns * vectors * model.vector_cycles(lanes),
-            "loads": (inputs + taps * vectors) / costs.loads_per_cycle,
-        }
-        channel = math.hypot(model.beside(*parts.values()), lines * (1 - costs.exposed_weights))
+        products = taps * tile.rows * columns * vectors * model.vector_cycles(lanes)
+        loads = (inputs + taps * vectors) / costs.loads_per_cycle
+        # The fewer loads there are, the fewer of them are in the way.
+        compute = max(products, loads) + costs.contention * min(products, loads) ** 2 / max(products, loads)
+        channel = math.hypot(compute, lines * (1 - costs.exposed_weights))
         channel += lines * costs.exposed_weights + 1.0
         slots = tile.rows * sum(chunk.lanes for chunk in strip.chunks)
         shuffles = vectors * ceil_div(slots, lanes) * lanes * (lanes.bit_length() + 1)
         stored = vectors * lanes * tile.rows * len(strip.chunks)
         ends = shuffles + 2 * stored * costs.store_cycles + vectors * lanes * layer.written_cycles(tile, strip)
         cycles += strip.count * (geometry.channels * channel + ends + costs.loop_entry_cycles)
-        bound = max(parts, key=lambda name: parts[name])
+        bound = "multiply-adds" if products >= loads else "loads"
     blocks = ceil_div(layer.filters, vectors * lanes)
     weights = 4.0 * layer.filters * geometry.channels * taps
     streamed = layer.streamed(tile, weights, blocks, True, cycles)
