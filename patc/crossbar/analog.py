@@ -41,7 +41,8 @@ def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | N
 
         from patc.crossbar.devices import FixedRange, Mapped
     except ImportError as error:
-        raise PatcError(f"expected aihwkit (pip install aihwkit), found none that loads: {first_line(error)}") from None
+        wanted = "aihwkit (pip install --no-deps aihwkit==1.1.0)"
+        raise PatcError(f"expected {wanted}, found none that loads: {first_line(error)}") from None
     config = TorchInferenceRPUConfig()
     config.mapping.max_input_size = config.mapping.max_output_size = mapping.size
     config.mapping.weight_scaling_omega, config.mapping.weight_scaling_columnwise = 1.0, True

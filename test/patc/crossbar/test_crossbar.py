@@ -168,7 +168,7 @@ def test_training_under_noise_ends_on_levels_of_crossbars() -> None:
 
 
 def test_aihwkit_computes_with_the_conductances() -> None:
-    pytest.importorskip("aihwkit", reason="pip install aihwkit")
+    pytest.importorskip("aihwkit", reason="pip install --no-deps aihwkit==1.1.0")
     model, x = pruned().eval(), torch.randn(2, 3, 8, 8)
     mapping = patc.crossbar.map(model, size=16, bits=5, least=0.1)
     analog = patc.crossbar.to_aihwkit(model, mapping)
