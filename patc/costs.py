@@ -40,7 +40,8 @@ class CoreCosts:
     Attributes:
         fma_latency_cycles: from a multiply-add to one that needs its sum.
         sustained_fma: part of the multiply-adds that could start, that do in loops with loads and shifts.
-        contention: part of the shorter one of multiply-adds and loads that does not hide behind the other.
+        contention: part of the shorter one of multiply-adds and loads that does not hide behind the other; of loads
+            that cross no line, where there are as many.
         panel_cycles: of each product of a panel beside its multiply-adds: end of the loop, and weights that come.
         copied_cycles: to copy a vector into a panel.
         parked_cycles: to add a vector of sums to those that wait in a cache, or to take it from there.

@@ -231,6 +231,11 @@ class CoreModel(abc.ABC):
         """Return the cycles of multiply-adds and loads that run side by side."""
         return max(multiply, loads) + self.costs.contention * min(multiply, loads)
 
+    def beside_aligned(self, multiply: float, loads: float) -> float:
+        """Return the same where no load crosses a line: the fewer there are, the fewer of them are in the way."""
+        longer, shorter = max(multiply, loads), min(multiply, loads)
+        return longer + self.costs.contention * shorter * shorter / longer
+
     def _sum_up(self, multiply: float, loads: float, wait: float, lines: float, overhead: float) -> Cost:
         """Combine what runs side by side. Waiting for memory is hidden in part, the better the less there is of it."""
         compute = max(self.beside(multiply, loads), wait)

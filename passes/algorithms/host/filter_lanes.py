@@ -75,7 +75,8 @@ def candidates_of_vectors(
         block = vectors * lanes
         if block > group or (groups > 1 and group % block):
             continue
-        # Beside the sums of a tile's outputs the weights of a row of taps are in registers, and inputs.
+        # Beside the sums of a tile's outputs the weights of a row of taps are in registers, and an input; or two, which
+        # several taps read.
         most = (registers - kernel[1] * vectors - (1 if kernel[1] == 1 else 2)) // vectors
         for tile in _tiles(layer, lanes // 2, most):
             schedule = Schedule(name, tile.rows, tile.columns, lanes // 2, block)
@@ -107,9 +108,7 @@ def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, 
         inputs = kernel[0] * tile.rows * geometry.columns_read(columns, kernel[1])
         products = taps * tile.rows * columns * vectors * model.vector_cycles(lanes)
         loads = (inputs + taps * vectors) / costs.loads_per_cycle
-        # The fewer loads there are, the fewer of them are in the way.
-        compute = max(products, loads) + costs.contention * min(products, loads) ** 2 / max(products, loads)
-        channel = math.hypot(compute, lines * (1 - costs.exposed_weights))
+        channel = math.hypot(model.beside_aligned(products, loads), lines * (1 - costs.exposed_weights))
         channel += lines * costs.exposed_weights + 1.0
         slots = tile.rows * sum(chunk.lanes for chunk in strip.chunks)
         shuffles = vectors * ceil_div(slots, lanes) * lanes * (lanes.bit_length() + 1)

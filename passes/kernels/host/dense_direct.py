@@ -40,21 +40,17 @@ class DenseWeights:
     channels: int
     filters: int
 
-    def prefetch_next(self, loops: Loops, tile: Tile, packed: Index, channel: Index, size: int) -> None:
-        """Ask for a part of the next block's weights, so that they have come when its turn does. Each tile of this
-        block asks for another part: few loads can wait for the second level at a time.
+    def prefetch_next(self, loops: Loops, tile: Tile, weights: Index, size: int) -> None:
+        """Ask for some of the next block's weights of a channel, so that they have come when its turn does. Each tile
+        of this block asks for others: few loads can wait for the second level at a time.
 
         Args:
-            packed: address of this block's weights.
-            channel: the one that is computed meanwhile.
-            size: weights of a channel of a block.
+            weights: address of this block's in the channel.
+            size: how many there are.
         """
-        b, turn = loops.b, loops.turn(tile)
-        own = ceil_div(size, turn.count)
-        part = b.add(b.mul(b.divide(turn.number, turn.count)[1], self.channels), channel)
-        place = b.add(packed, b.mul(part, own))
-        for line in range(0, own, loops.kernel.line(self.values.type)):
-            b.prefetch(self.values, place, self.channels * size + line)
+        b, line = loops.b, loops.kernel.line(self.values.type)
+        for place in loops.turn(tile).places(b, ceil_div(size, line)):
+            b.prefetch(self.values, b.add(weights, b.mul(place, line)), self.channels * size)
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class DenseDirect:
             base = b.add(plane, b.mul(channel, self.loops.source.layout.plane))
             weights = b.add(packed, b.mul(channel, self._taps * self._block))
             if self._is_far:
-                self.weights.prefetch_next(self.loops, tile, packed, channel, self._taps * self._block)
+                self.weights.prefetch_next(self.loops, tile, weights, self._taps * self._block)
             elif self._taps == 1:
                 self.loops.prefetch_next(tile, base, turn)
             return self._one_channel(tile, base, weights, accumulators)

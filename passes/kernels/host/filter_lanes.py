@@ -99,7 +99,7 @@ class FilterLanes:
             base = b.add(plane, b.mul(channel, loops.source.layout.plane))
             first = b.add(packed, b.mul(channel, taps * block))
             if self._is_far:
-                weights.prefetch_next(loops, tile, packed, channel, taps * block)
+                weights.prefetch_next(loops, tile, first, taps * block)
             elif taps == 1:
                 self._prefetch(outputs, base, first)
             for row in range(height):
@@ -137,17 +137,18 @@ class FilterLanes:
         """Add the products of a row of taps, in one channel.
 
         Taps beside each other read the same inputs: each is loaded once, and multiplied for all of them at once. Tap by
-        tap it would be kept from one to the next, in a register that an accumulator needs.
+        tap it would be kept from one to the next, in a register that an accumulator needs. Inputs come in the order of
+        the outputs, and of the taps of an output, so that an accumulator meets its taps in order.
 
         Args:
             at: address of the tile in the channel, and of the channel's weights.
         """
         b, lanes, (base, weights), block = self.loops.b, self._lanes, at, self.loops.schedule.filters
-        taps = [(row, column) for column in range(self.loops.window.kernel[1])]
-        readers: dict[int, list[tuple[int, int]]] = {}  # by the place of an input: outputs and taps
-        for (number, output), tap in itertools.product(enumerate(outputs), taps):
-            readers.setdefault(self._place(output, tap), []).append((number, tap[1]))
-        starts = [(row * len(taps) + column) * block for _, column in taps]
+        width = self.loops.window.kernel[1]
+        readers: dict[int, list[tuple[int, int]]] = {}  # by the place of an input: outputs and columns of taps
+        for (number, output), column in itertools.product(enumerate(outputs), range(width)):
+            readers.setdefault(self._place(output, (row, column)), []).append((number, column))
+        starts = [(row * width + column) * block for column in range(width)]
         vectors = [
             [b.load(self.weights.values, weights, start + v * lanes, lanes) for v in range(self._vectors)]
             for start in starts

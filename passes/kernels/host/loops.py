@@ -78,15 +78,19 @@ class Loops(Ends):
             self.for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
 
     @property
+    def plane_tiles(self) -> int:
+        """Row tiles of an image."""
+        return ceil_div(self.output.height, min(self.schedule.rows, self.output.height))
+
+    @property
     def row_tiles(self) -> int:
         """Row tiles of all images."""
-        return self.output.images * ceil_div(self.output.height, min(self.schedule.rows, self.output.height))
+        return self.output.images * self.plane_tiles
 
     def for_tiles(self, body: Callable[[Tile], None]) -> None:
         """Emit the loops over row tiles and strips."""
         b, output = self.b, self.output
-        rows = min(self.schedule.rows, output.height)
-        tiles = ceil_div(output.height, rows)
+        rows, tiles = min(self.schedule.rows, output.height), self.plane_tiles
 
         def one_row_tile(number: Index) -> None:
             image, index = b.divide(number, tiles) if output.images > 1 else (0, number)
@@ -103,11 +107,11 @@ class Loops(Ends):
         b.each(self.kernel.work.first_tile, self.kernel.work.last_tile, one_row_tile)
 
     def turn(self, tile: Tile) -> Turn:
-        """Return which one a tile is of those that a thread computes of a plane."""
-        b, columns = self.b, self.schedule.columns
-        tiles, strips = self.row_tiles // self.output.images, ceil_div(self.output.width, columns)
+        """Return which one a tile is of those of an image that a thread computes, if it computes all of its share."""
+        b, columns, tiles = self.b, self.schedule.columns, self.plane_tiles
         if self.schedule.split == "rows":
             tiles = max(1, min(tiles, self.row_tiles // self.schedule.threads))
+        strips = ceil_div(self.output.width, columns)
         position = 0 if strips == 1 else b.divide(tile.column, columns)[0]
         return Turn(b.add(b.mul(tile.index, strips), position), tiles * strips)
 
