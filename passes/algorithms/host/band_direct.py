@@ -92,7 +92,7 @@ def _cost(layer: TiledConvolution, tile: RegisterTile, sizes: tuple[int, int, in
         lanes = [chunk.lanes for chunk in strip.chunks] * tile.rows
         multiplied = block * sum(model.vector_cycles(count) for count in lanes)
         loaded = sum(model.load_cycles(count, aligned=False) for count in lanes) + block / model.costs.loads_per_cycle
-        products = turns * (max(multiplied, loaded) + model.costs.contention * min(multiplied, loaded) + 1.0)
+        products = turns * (model.beside(multiplied, loaded) + 1.0)
         loops = layer.filters / block * model.loop_cycles(columns / layer.filters * rows)
         stores = layer.filters * (len(lanes) * model.costs.store_cycles + layer.written_cycles(tile, strip))
         cycles += strip.count * (products + loops + stores)
