@@ -23,8 +23,8 @@ def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | N
         analog.drift_analog_weights(86400.0)     # a day later
 
     Tiles are of the size of the mapping; devices have its conductances, and the scales of columns are digital. Columns
-    and rows of a tile without weights have no devices, and so no noise. Inputs and outputs are converted as aihwkit
-    does by default.
+    and rows of a tile without weights have no devices, and so no noise; nor have such columns converters. Inputs and
+    outputs are converted as aihwkit does by default.
 
     Args:
         model: that `mapping` is of.
@@ -76,4 +76,5 @@ def _set(tiles: Any, weights: Tensor, scales: Tensor) -> None:
 @torch.no_grad()
 def _set_tile(tile: Any, weights: Tensor, scales: Tensor) -> None:
     tile.tile.set_weights(weights.contiguous())
-    tile.set_scales(scales.clone())
+    # A column without weights is read by no converter, which would add its noise times the scale.
+    tile.set_scales(torch.where((weights != 0).any(1), scales, 0.0))

@@ -28,14 +28,17 @@ from patc.targets import Target
 
 
 class TapDirect(HostAlgorithm):
-    """Kept weights one by one, where there are no patterns or each filter has one kernel."""
+    """Kept weights one by one, where those of a kernel share no rows of the input or each filter has one kernel."""
 
     name: ClassVar[str] = "tap-direct"
     runs_in_bands: ClassVar[bool] = True
     skips_zeros: ClassVar[bool] = True
 
     def applies(self, op: Any) -> bool:
-        if not isinstance(op.format, FkwAttr) or (Library.from_attr(op.format).entries > 1 and groups_of(op) == 1):
+        if not isinstance(op.format, FkwAttr):
+            return False
+        library = Library.from_attr(op.format)
+        if library.entries > 1 and library.kernel != (1, 1) and groups_of(op) == 1:
             return False
         products = math.prod(op.array("values").type.shape) / op.result.type.shape[1]
         is_split = Layout.of(op.input.type).phases == op.strides[1]

@@ -188,6 +188,23 @@ def test_aihwkit_computes_with_the_conductances() -> None:
     assert bool(torch.isfinite(analog(x)).all())
 
 
+def test_columns_without_weights_are_read_by_no_converter() -> None:
+    """Whose noise would be added, times a scale that no weight has set."""
+    pytest.importorskip("aihwkit", reason="pip install --no-deps aihwkit==1.1.0")
+    layer = nn.Linear(40, 6)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randint(-15, 16, (6, 40)) / 150)
+        layer.weight[2] = 0.0
+        layer.weight[4, 10:] = 0.0  # of three tiles one or two have a column
+    analog = patc.crossbar.to_aihwkit(nn.Sequential(layer), patc.crossbar.map(nn.Sequential(layer), size=16))
+    analog.program_analog_weights()
+    x = torch.randn(64, 40)
+    found = analog(x)
+    assert torch.equal(found[:, 2], layer.bias[2].expand(64))
+    apart = (found - layer(x)).std(0)
+    assert bool((apart[[0, 1, 3, 4, 5]] > 0).all()) and bool(apart[4] < 0.8 * apart[[0, 1, 3, 5]].mean())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
