@@ -12,6 +12,7 @@ from native import Retile
 from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
+from patc.passes.algorithms.host.tap_direct import TapDirect
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.ir.planes import kernel_plane
 from patc.passes.kernels import tiling
@@ -34,8 +35,8 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         return replace(chosen, rows=choices.randint(1, 5), filters=choices.randint(1, min(shape[1], 9)))
     is_sparse = "format" in op.attributes
     if is_sparse:
-        packed = ["pattern-packed"] if PatternPacked().applies(op) else []
-        known = ["pattern-direct", "input-stationary", "dense-direct", *packed]
+        some = [algorithm.name for algorithm in (PatternPacked(), TapDirect()) if algorithm.applies(op)]
+        known = ["pattern-direct", "input-stationary", "dense-direct", *some]
         chosen = replace(chosen, algorithm=choices.choice(known))
         if chosen.algorithm == "pattern-packed":
             return replace(chosen, rows=choices.randint(1, 20), columns=lanes, filters=1, sums=1)

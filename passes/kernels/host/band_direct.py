@@ -13,6 +13,7 @@ One loop serves weights at any taps, so that zeros need no pattern; taps share n
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -68,17 +69,19 @@ class BandDirect:
 
         def one_column(column: ir.Value, accumulators: Vectors) -> Vectors:
             place = b.add(base, b.load_index(weights.places, column))
-            vectors = [
-                (chunk.lanes, b.load(loops.source.memory, place, row * down + chunk.column, chunk.lanes))
-                for row in range(tile.rows)
-                for chunk in tile.chunks
-            ]
+            places = [(row * down + chunk.column, chunk.lanes) for row in range(tile.rows) for chunk in tile.chunks]
+
+            # Loaded where the first filter wants it: of all at once a CPU with few registers would have to spill some.
+            @functools.cache
+            def vector(at: int, count: int) -> ir.Value:
+                return b.load(loops.source.memory, place, at, count)
+
             made, sums = [], iter(accumulators)
             for member in range(block):
                 address = b.add(b.add(b.mul(column, weights.rows), b.mul(part, block)), member)
                 scalar = b.load_scalar(weights.values, address)
                 weight = {count: b.broadcast(scalar, count) for count in lanes}
-                made += [b.fma(weight[count], each, next(sums)) for count, each in vectors]
+                made += [b.fma(weight[count], vector(at, count), next(sums)) for at, count in places]
             return made
 
         for channel in channels:
