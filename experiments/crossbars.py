@@ -39,6 +39,7 @@ from trials import (
 )
 
 import patc
+from patc.crossbar.analog import INSTALL
 from patc.pruning import Admm, AdmmSchedule, Both, Crossbar, Levels, Plan, Pruner
 
 SIZE, BITS, LEAST, MOST = 64, 5, 0.1, 25.0  # of tiles and devices: 16 conductances, microsiemens
@@ -190,7 +191,7 @@ change memory and its default converters; accuracies with it are means of {prese
 def main() -> None:
     args, _ = read_seeds(make_parser(__doc__, "crossbar-checkpoints", PRESETS))
     preset = PRESETS[args.preset]
-    find_package("aihwkit", "pip install --no-deps aihwkit==1.1.0")  # before anything is trained
+    find_package("aihwkit", INSTALL)  # before anything is trained
     digits = read_digits(preset.images)
     checksum = zlib.crc32(digits.labels.numpy(), zlib.crc32(digits.images.numpy()))
     task = {**asdict(preset), "device": [SIZE, BITS, LEAST, MOST, RATE], "checksum": checksum}

@@ -14,6 +14,8 @@ from patc.diagnostics import PatcError, first_line
 if TYPE_CHECKING:
     from aihwkit.inference.noise.base import BaseNoiseModel
 
+INSTALL = "pip install --no-deps aihwkit==1.1.0"  # 1.2.0 has to be compiled
+
 
 def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | None = None) -> Any:
     """Return a copy of a model whose mapped layers are aihwkit's, in eval mode.
@@ -41,8 +43,7 @@ def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | N
 
         from patc.crossbar.devices import FixedRange, Mapped
     except ImportError as error:
-        wanted = "aihwkit (pip install --no-deps aihwkit==1.1.0)"
-        raise PatcError(f"expected {wanted}, found none that loads: {first_line(error)}") from None
+        raise PatcError(f"expected aihwkit ({INSTALL}), found none that loads: {first_line(error)}") from None
     config = TorchInferenceRPUConfig()
     config.mapping.max_input_size = config.mapping.max_output_size = mapping.size
     config.mapping.weight_scaling_omega, config.mapping.weight_scaling_columnwise = 1.0, True

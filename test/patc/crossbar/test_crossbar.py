@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import patc
+from patc.crossbar.analog import INSTALL
 from patc.crossbar.mapping import Counts, count_devices
 from patc.diagnostics import PatcError
 from patc.pruning import Admm, AdmmSchedule, Both, Crossbar, Levels, Magnitude, Plan, Pruner, prune_
@@ -168,7 +169,7 @@ def test_training_under_noise_ends_on_levels_of_crossbars() -> None:
 
 
 def test_aihwkit_computes_with_the_conductances() -> None:
-    pytest.importorskip("aihwkit", reason="pip install --no-deps aihwkit==1.1.0")
+    pytest.importorskip("aihwkit", reason=INSTALL)
     model, x = pruned().eval(), torch.randn(2, 3, 8, 8)
     mapping = patc.crossbar.map(model, size=16, bits=5, least=0.1)
     analog = patc.crossbar.to_aihwkit(model, mapping)
@@ -190,7 +191,7 @@ def test_aihwkit_computes_with_the_conductances() -> None:
 
 def test_columns_without_weights_are_read_by_no_converter() -> None:
     """Whose noise would be added, times a scale that no weight has set."""
-    pytest.importorskip("aihwkit", reason="pip install --no-deps aihwkit==1.1.0")
+    pytest.importorskip("aihwkit", reason=INSTALL)
     layer = nn.Linear(40, 6)
     with torch.no_grad():
         layer.weight.copy_(torch.randint(-15, 16, (6, 40)) / 150)
