@@ -187,8 +187,16 @@ class DenseDirect:
         for (y, x), row, chunk in itertools.product(taps, range(tile.rows, 2 * tile.rows), tile.chunks):
             first, last = loops.input_range(row, (0, y, x), chunk)
             lines.update(range(first // line, last // line + 1))
-        for each in sorted(lines):
-            loops.b.prefetch(source.memory, base, each * line)
+
+        def ask() -> None:
+            for each in sorted(lines):
+                loops.b.prefetch(source.memory, base, each * line)
+
+        more = loops.has_more_rows(tile)
+        if more is None:
+            ask()
+        else:  # what another thread reads would come from its core, which wants it itself
+            loops.b.when(more, ask)
 
     def _row_in_turns(self, tile: Tile, places: tuple[Index, Index], accumulators: Vectors) -> Vectors:
         """Add the products of the first row of a wide window: some columns have code, which is run for all."""

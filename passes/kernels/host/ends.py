@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch_mlir import ir
+from torch_mlir.dialects import arith
 
-from patc.dialects.schedules import Schedule
+from patc.dialects.schedules import ROWS, Schedule
 from patc.integers import ceil_div
 from patc.passes.kernels import tiling
 from patc.passes.kernels.builder import Builder, Index, Vectors
@@ -48,6 +49,35 @@ class Ends:
         """Neighbouring channels that are stored together."""
         return 1
 
+    @property
+    def plane_tiles(self) -> int:
+        """Row tiles of an image."""
+        return ceil_div(self.output.height, min(self.schedule.rows, self.output.height))
+
+    def has_more_rows(self, tile: Tile) -> ir.Value | None:
+        """Return whether the thread that computes a tile computes the one below, too; None where threads do not divide
+        rows."""
+        if self.schedule.threads == 1 or self.schedule.split != ROWS:
+            return None
+        b, number = self.b, tile.index
+        if self.output.images > 1:
+            number = b.add(b.mul(tile.image, self.plane_tiles), number)
+        next_ = b.index(b.add(number, 1))
+        return arith.CmpIOp(arith.CmpIPredicate.ne, next_, b.index(self.kernel.work.last_tile)).result
+
+    def next_step(self, tile: Tile, step: int) -> Index:
+        """Return how far away the next tile of a thread is, if that is `step` elements where it has one; else 0. Lines
+        of a tile of another thread would come from its core, which wants them itself."""
+        b, columns = self.b, self.schedule.columns
+        more = self.has_more_rows(tile)
+        if more is None:
+            return step
+        if columns < self.output.width:
+            beside = b.index(b.add(tile.column, columns))
+            width = b.index(self.output.width)
+            more = arith.OrIOp(more, arith.CmpIOp(arith.CmpIPredicate.slt, beside, width).result).result
+        return arith.SelectOp(more, b.index(step), b.index(0)).result
+
     def first_accumulators(self, tile: Tile, channel: Index) -> Vectors:
         """Return the accumulators of one channel, row by row: its bias in every lane."""
         b, bias = self.b, self.epilogue.bias
@@ -71,12 +101,14 @@ class Ends:
             base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
             last = tile.chunks[-1]
             ends_row = self.schedule.columns >= self.output.width
-            step = (tile.rows * layout.pitch if ends_row else last.column + last.lanes) if is_distant else 0
+            step = tile.rows * layout.pitch if ends_row else last.column + last.lanes
+            ahead = self.next_step(tile, step) if is_distant else 0
             is_written = tensor is self.output and not is_distant
             for row in range(tile.rows):
-                start = (row + layout.top) * layout.pitch + layout.left + step
+                start = (row + layout.top) * layout.pitch + layout.left
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
-                    b.prefetch(tensor.memory, base, start + column, write=is_written, level=2 if is_distant else 1)
+                    level = 2 if is_distant else 1
+                    b.prefetch(tensor.memory, b.add(base, ahead), start + column, write=is_written, level=level)
 
     def store_group(self, tile: Tile, group: Sequence[Sequence[Sequence[ir.Value]]], channel: Index) -> None:
         """Store the rows x chunks of accumulators of as many channels as are stored together; see `store_tile`."""

@@ -78,11 +78,6 @@ class Loops(Ends):
             self.for_tiles(lambda tile: for_filters(lambda number: body(tile, number)))
 
     @property
-    def plane_tiles(self) -> int:
-        """Row tiles of an image."""
-        return ceil_div(self.output.height, min(self.schedule.rows, self.output.height))
-
-    @property
     def row_tiles(self) -> int:
         """Row tiles of all images."""
         return self.output.images * self.plane_tiles
@@ -161,10 +156,11 @@ class Loops(Ends):
         step = tile.rows * source.layout.pitch * self.window.strides[0] if ends_row else last + 1 - first
         line = self.kernel.line(source.memory.type)
         lines = ceil_div(last + 1 - first, line)
+        base = self.b.add(base, self.next_step(tile, step))
         for place in turn.places(self.b, tile.rows * lines):
             row, column = self.b.divide(place, lines)
             at = self.b.add(self.b.mul(row, source.layout.pitch * self.window.strides[0]), self.b.mul(column, line))
-            self.b.prefetch(source.memory, self.b.add(base, at), first + step, level=2 if is_distant else 1)
+            self.b.prefetch(source.memory, self.b.add(base, at), first, level=2 if is_distant else 1)
 
     def _input_column(self, tap: Tap) -> int:
         return input_column(tap, self.window, self.source.layout)
