@@ -25,8 +25,9 @@ def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | N
         analog.drift_analog_weights(86400.0)     # a day later
 
     Tiles are of the size of the mapping; devices have its conductances, and the scales of columns are digital. Columns
-    and rows of a tile without weights have no devices, and so no noise; nor have such columns converters. Inputs and
-    outputs are converted as aihwkit does by default.
+    and rows of a tile without weights have no devices, and so no noise; nor have such columns converters, and what is
+    read against drift is that of devices. Inputs, those of such rows included, and outputs are converted as aihwkit
+    does by default.
 
     Args:
         model: that `mapping` is of.
@@ -41,13 +42,14 @@ def to_aihwkit(model: nn.Module, mapping: CrossbarMap, noise: BaseNoiseModel | N
         from aihwkit.nn.conversion import convert_to_analog
         from aihwkit.simulator.configs import TorchInferenceRPUConfig
 
-        from patc.crossbar.devices import FixedRange, Mapped
+        from patc.crossbar.devices import DriftOfDevices, FixedRange, Mapped
     except ImportError as error:
         raise PatcError(f"expected aihwkit ({INSTALL}), found none that loads: {first_line(error)}") from None
     config = TorchInferenceRPUConfig()
     config.mapping.max_input_size = config.mapping.max_output_size = mapping.size
     config.mapping.weight_scaling_omega, config.mapping.weight_scaling_columnwise = 1.0, True
     converter = FixedRange(mapping.most, mapping.least)
+    config.drift_compensation = DriftOfDevices()
     config.noise_model = Mapped(noise or PCMLikeNoiseModel(g_max=mapping.most), converter)
     names = {layer.name for layer in mapping.layers}
     digital = [name for name, module in model.named_modules() if name not in names and _is_leaf(module)]

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from aihwkit.inference.compensation.drift import GlobalDriftCompensation
 from aihwkit.inference.converter.conductance import SinglePairConductanceConverter
 from aihwkit.inference.noise.base import BaseNoiseModel
 from torch import Tensor
@@ -46,6 +47,30 @@ class Mapped(BaseNoiseModel):
         return _where_devices_are(weights, noisy)
 
 
-def _where_devices_are(weights: Tensor, noisy: Tensor) -> Tensor:
+class DriftOfDevices(GlobalDriftCompensation):
+    """One factor a tile against drift, read from its devices alone: rows and columns without any would add the noise of
+    converters that are not there, which does not drift."""
+
+    @torch.no_grad()
+    def init_baseline(self, tile: Any) -> Tensor:
+        """Return what is read of each pair of devices (inputs, outputs) of a tile; 0 where there is none."""
+        read = tile._forward_drift_readout_tensor(True)
+        return torch.where(_find_devices(tile.tile.get_weights()).T, read.abs().clamp_min(1e-4), 0.0)
+
+    @torch.no_grad()
+    def apply(self, forward_output: Tensor, ref_value: Tensor) -> Tensor:
+        """Return the factor that makes what is read now as large as what `init_baseline` read."""
+        there = ref_value > 0
+        if not bool(there.any()):
+            return torch.ones((1,))
+        return ref_value[there].mean() / forward_output[there].abs().mean().clamp_min(1e-4)
+
+
+def _find_devices(weights: Tensor) -> Tensor:
+    """Return where a tile has pairs of devices: where rows and columns that have a weight cross."""
     there = weights != 0
-    return torch.where(there.any(0, keepdim=True) & there.any(1, keepdim=True), noisy, 0.0)
+    return there.any(0, keepdim=True) & there.any(1, keepdim=True)
+
+
+def _where_devices_are(weights: Tensor, noisy: Tensor) -> Tensor:
+    return torch.where(_find_devices(weights), noisy, 0.0)

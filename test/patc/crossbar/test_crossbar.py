@@ -192,6 +192,7 @@ def test_aihwkit_computes_with_the_conductances() -> None:
 def test_columns_without_weights_are_read_by_no_converter() -> None:
     """Whose noise would be added, times a scale that no weight has set."""
     pytest.importorskip("aihwkit", reason=INSTALL)
+    torch.manual_seed(0)
     layer = nn.Linear(40, 6)
     with torch.no_grad():
         layer.weight.copy_(torch.randint(-15, 16, (6, 40)) / 150)
@@ -204,6 +205,27 @@ def test_columns_without_weights_are_read_by_no_converter() -> None:
     assert torch.equal(found[:, 2], layer.bias[2].expand(64))
     apart = (found - layer(x)).std(0)
     assert bool((apart[[0, 1, 3, 4, 5]] > 0).all()) and bool(apart[4] < 0.8 * apart[[0, 1, 3, 5]].mean())
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (8, 64), (64, 4), (16, 16)])
+def test_drift_is_read_from_devices(outputs: int, inputs: int) -> None:
+    """What rows and columns without devices would add hid up to a quarter of a day's drift."""
+    pytest.importorskip("aihwkit", reason=INSTALL)
+    gains = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layer = nn.Linear(64, 64, bias=False)
+        layer.requires_grad_(False)
+        layer.weight.copy_(torch.randint(1, 16, (64, 64)) * (2 * torch.randint(2, (64, 64)) - 1) / 150)
+        layer.weight[outputs:] = 0.0
+        layer.weight[:, inputs:] = 0.0
+        model, x = nn.Sequential(layer), torch.randn(256, 64)
+        analog = patc.crossbar.to_aihwkit(model, patc.crossbar.map(model, size=64, least=0.1))
+        analog.program_analog_weights()
+        analog.drift_analog_weights(86400.0)
+        wanted = model(x)
+        gains.append((wanted * analog(x)).sum().item() / wanted.square().sum().item())
+    assert sum(gains) / len(gains) == pytest.approx(1.0, abs=0.06), gains
 
 
 @pytest.mark.parametrize(
