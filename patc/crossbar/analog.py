@@ -80,4 +80,7 @@ def _set(tiles: Any, weights: Tensor, scales: Tensor) -> None:
 def _set_tile(tile: Any, weights: Tensor, scales: Tensor) -> None:
     tile.tile.set_weights(weights.contiguous())
     # A column without weights is read by no converter, which would add its noise times the scale.
-    tile.set_scales(torch.where((weights != 0).any(1), scales, 0.0))
+    scales = torch.where((weights != 0).any(1), scales, 0.0)
+    tile.set_scales(scales)
+    # aihwkit divides gradients by squares of scales.
+    tile.tile.weight.register_hook(lambda gradient: torch.where(scales[:, None] == 0, 0.0, gradient))

@@ -62,7 +62,7 @@ class DriftOfDevices(GlobalDriftCompensation):
         """Return the factor that makes what is read now as large as what `init_baseline` read."""
         there = ref_value > 0
         if not bool(there.any()):
-            return torch.ones((1,))
+            return ref_value.new_ones(1)
         return ref_value[there].mean() / forward_output[there].abs().mean().clamp_min(1e-4)
 
 

@@ -28,7 +28,7 @@ from patc.targets import Target
 
 
 class TapDirect(HostAlgorithm):
-    """Kept weights one by one, where those of a kernel share no rows of the input or each filter has one kernel."""
+    """Kept weights one by one, where a kernel has one, is of nine channels at 1x1, or is all of its filter."""
 
     name: ClassVar[str] = "tap-direct"
     runs_in_bands: ClassVar[bool] = True
@@ -60,8 +60,9 @@ class TapDirect(HostAlgorithm):
         op, source, output = site.op, site.source, site.output
         arrays = _scatter(read_fkw(op, site.state), Library.from_attr(op.format), site)
         origin, filters_first = op.array("values"), groups_of(op) == op.input.type.shape[1]
-        # Of layers that share their weights, those that read them alike share their places too.
-        roles = "kept", f"places{zlib.crc32(arrays[1].tobytes()):x}", "starts", "reorder"
+        # Of layers that share their weights, those that read them alike share their order and places too.
+        read = f"{zlib.crc32(arrays[1].tobytes()):x}"
+        roles = f"kept{read}", f"places{read}", "starts", "reorder"
         weights = [site.constant(array, origin, role) for array, role in zip(arrays, roles, strict=True)]
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:

@@ -14,8 +14,8 @@ A vector of accumulators that a row's last columns do not fill holds the product
 are added up before they are stored: 49 columns of 7x7 take 13 multiply-adds of 16 lanes a kernel of four taps, not 16.
 
 A kept kernel costs one load and one store a vector of accumulators beside its multiply-adds, whatever its taps read:
-strides, unaligned rows and 1x1 groups, whose taps share no rows, run as fast as any. `pattern-direct` loads the inputs
-once a filter instead; it wins where few filters share a channel and a pattern.
+strides and unaligned rows run as fast as any. `pattern-direct` loads the inputs once a filter instead; it wins where
+few filters share a channel and a pattern, and `tap-direct` does of 1x1 groups, whose taps share no rows.
 """
 
 from __future__ import annotations

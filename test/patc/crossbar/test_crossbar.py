@@ -189,6 +189,18 @@ def test_aihwkit_computes_with_the_conductances() -> None:
     assert bool(torch.isfinite(analog(x)).all())
 
 
+def test_empty_columns_have_no_gradients() -> None:
+    """Where aihwkit would divide zeros by the square of a scale of zero."""
+    pytest.importorskip("aihwkit", reason=INSTALL)
+    layer = nn.Linear(40, 6).requires_grad_(False)
+    layer.weight.copy_(torch.randint(1, 16, (6, 40)) / 150)
+    layer.weight[2] = 0.0
+    analog = patc.crossbar.to_aihwkit(nn.Sequential(layer), patc.crossbar.map(nn.Sequential(layer), size=16)).train()
+    analog(torch.randn(8, 40)).sum().backward()
+    gradients = [parameter.grad for parameter in analog.parameters() if parameter.grad is not None]
+    assert gradients and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
 def test_columns_without_weights_are_read_by_no_converter() -> None:
     """Whose noise would be added, times a scale that no weight has set."""
     pytest.importorskip("aihwkit", reason=INSTALL)
@@ -197,7 +209,7 @@ def test_columns_without_weights_are_read_by_no_converter() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.randint(-15, 16, (6, 40)) / 150)
         layer.weight[2] = 0.0
-        layer.weight[4, 10:] = 0.0  # of three tiles one or two have a column
+        layer.weight[4, 10:] = 0.0  # of three tiles one has a column
     analog = patc.crossbar.to_aihwkit(nn.Sequential(layer), patc.crossbar.map(nn.Sequential(layer), size=16))
     analog.program_analog_weights()
     x = torch.randn(64, 40)
