@@ -63,7 +63,7 @@ class DriftOfDevices(GlobalDriftCompensation):
         there = ref_value > 0
         if not bool(there.any()):
             return ref_value.new_ones(1)
-        return ref_value[there].mean() / forward_output[there].abs().mean().clamp_min(1e-4)
+        return self.readout(ref_value[there]) / self.readout(forward_output[there])
 
 
 def _find_devices(weights: Tensor) -> Tensor:

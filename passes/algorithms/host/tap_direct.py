@@ -28,7 +28,7 @@ from patc.targets import Target
 
 
 class TapDirect(HostAlgorithm):
-    """Kept weights one by one, where a kernel has one, is of nine channels at 1x1, or is all of its filter."""
+    """Kept weights one by one, where a kernel has one, spans channels alone, or is all of its filter."""
 
     name: ClassVar[str] = "tap-direct"
     runs_in_bands: ClassVar[bool] = True

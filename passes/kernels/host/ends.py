@@ -100,15 +100,15 @@ class Ends:
             layout = tensor.layout
             base = b.add(tile.base(b, tensor), b.mul(channel, layout.plane))
             last = tile.chunks[-1]
-            ends_row = self.schedule.columns >= self.output.width
-            step = tile.rows * layout.pitch if ends_row else last.column + last.lanes
-            ahead = self.next_step(tile, step) if is_distant else 0
-            is_written = tensor is self.output and not is_distant
+            if is_distant:
+                ends_row = self.schedule.columns >= self.output.width
+                step = tile.rows * layout.pitch if ends_row else last.column + last.lanes
+                base = b.add(base, self.next_step(tile, step))
+            is_written, level = tensor is self.output and not is_distant, 2 if is_distant else 1
             for row in range(tile.rows):
                 start = (row + layout.top) * layout.pitch + layout.left
                 for column in range(0, last.column + last.lanes, self.kernel.line(tensor.memory.type)):
-                    level = 2 if is_distant else 1
-                    b.prefetch(tensor.memory, b.add(base, ahead), start + column, write=is_written, level=level)
+                    b.prefetch(tensor.memory, base, start + column, write=is_written, level=level)
 
     def store_group(self, tile: Tile, group: Sequence[Sequence[Sequence[ir.Value]]], channel: Index) -> None:
         """Store the rows x chunks of accumulators of as many channels as are stored together; see `store_tile`."""
