@@ -16,7 +16,7 @@ from torch_mlir.dialects import arith, func, scf
 
 from patc.passes.base import Pass, PassState
 from patc.passes.ir.bodies import constant_number
-from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, top_level_ops
+from patc.passes.ir.functions import CLOCK, declare_function, defined_functions, is_stamp, top_level_ops
 
 _THREAD_FUNCTIONS = ("omp_get_thread_num", "omp_get_num_threads")
 _LONGEST = 128  # layers of a region
@@ -137,7 +137,7 @@ def _is_pure(op: Any) -> bool:
 
 def _is_pure_in_turn(op: Any) -> bool:
     """Whether the op is pure where it stands: it may read a table of the turns' numbers, too."""
-    return _is_pure(op) or (op.operation.name == "memref.load" and not _is_stamp(op.results[0].type))
+    return _is_pure(op) or (op.operation.name == "memref.load" and not is_stamp(op.results[0].type))
 
 
 def _stages(ops: list[Any]) -> list[list[Any]]:
@@ -161,13 +161,9 @@ def _is_of_time(op: Any) -> bool:
     if op.operation.name == "func.call":
         return str(op.callee.value) == CLOCK
     if op.operation.name == "memref.store":
-        return _is_stamp(op.operands[0].type)
+        return is_stamp(op.operands[0].type)
     is_number = op.operation.name == "memref.load" or op.operation.name.startswith("arith.")
-    return is_number and _is_stamp(op.results[0].type)
-
-
-def _is_stamp(type_: ir.Type) -> bool:
-    return isinstance(type_, ir.IntegerType) and type_.width == 64
+    return is_number and is_stamp(op.results[0].type)
 
 
 def _make_region(threads: ir.Value) -> ir.Block:

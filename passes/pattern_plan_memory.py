@@ -6,7 +6,7 @@ run time and neighbouring layers stay in cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,9 +15,9 @@ from torch_mlir.dialects import arith, memref
 
 from patc.dialects.schedules import Buffer
 from patc.passes.base import Pass, PassState
-from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, describe_buffers, lifetime_of, place
+from patc.passes.ir.arena import ALIGNMENT, WEIGHTS, Lifetime, describe_buffers, lifetime_of, place
 from patc.passes.ir.elements import numpy_type
-from patc.passes.ir.functions import CLOCK, ENTRY, defined_functions, top_level_ops
+from patc.passes.ir.functions import CLOCK, ENTRY, defined_functions, is_stamp, top_level_ops
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> 
     block = function.regions[0].blocks[0]
     allocations, globals_ = _find(function, "memref.alloc"), _find(function, "memref.get_global")
     order = {op.operation: number for number, op in enumerate(block.operations)}
-    lifetimes = [lifetime_of(op, order) for op in allocations]
+    lifetimes = [_lifetime(op, order) for op in allocations]
     offsets, arena_bytes = place(lifetimes)
     stamps = [order[op.operation] for op in _find(function, "func.call") if op.callee.value == CLOCK]
     buffers = describe_buffers(lifetimes, offsets, stamps[1:])
@@ -90,6 +90,16 @@ def _plan_function(function: Any, starts: dict[str, int], weight_bytes: int) -> 
     for op in globals_:
         _replace_by_view(op, weights, starts[op.attributes["name"].value])
     return buffers
+
+
+def _lifetime(op: Any, order: dict[ir.Operation, int]) -> Lifetime:
+    """Return when a buffer is used. The thread that takes time stamps writes them while others are in layers behind
+    (`pattern-parallelize`): what holds those is for nothing else."""
+    lifetime = lifetime_of(op, order)
+    holds_stamps = is_stamp(op.results[0].type.element_type) and any(
+        use.owner.operation.name == "memref.store" for use in op.results[0].uses
+    )
+    return replace(lifetime, first=0, last=len(order)) if holds_stamps else lifetime
 
 
 def _replace_by_view(op: Any, memory: ir.Value, offset: int) -> None:

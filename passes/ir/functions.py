@@ -21,6 +21,11 @@ OUTLINED = "pattern.outlined"  # marks the functions that `pattern-outline` made
 OPS = "pattern.ops"  # of their calls: what they compute, in words
 
 
+def is_stamp(type_: ir.Type) -> bool:
+    """Whether a number is a time stamp, among those that a function itself loads and stores."""
+    return isinstance(type_, ir.IntegerType) and type_.width == 64
+
+
 def defined_functions(module: ir.Module) -> list[Any]:
     """Return the `func.func` ops that have a body, without those that are part of others; see `OUTLINED`."""
     functions = [op for op in module.body.operations if op.operation.name == "func.func" and op.regions[0].blocks]

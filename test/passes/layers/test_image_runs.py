@@ -66,6 +66,27 @@ def test_numbers_are_those_of_any_number_of_threads(net: nn.Module, count: int, 
         assert np.array_equal(a, b)
 
 
+class Products(nn.Module):
+    """Images that are pooled one by one, and larger results of all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.max_pool2d(x, 2).flatten(2)
+        return torch.softmax(y.transpose(1, 2) @ y, 2).sum(2)
+
+
+def test_layers_behind_leave_time_stamps_alone() -> None:
+    """Nobody waits for the thread that takes the last time stamp of the images: it must not write into what is theirs."""
+    compiled = patc.compile(Products().eval(), (torch.randn(3, 48, SIDE, 72),), threads=4)
+    run = [layer for layer in compiled.layers if layer.schedule.split == "images"]
+    buffers = compiled.program.buffers
+    (stamps,) = (each for each in buffers if each.size == 8 * (len(run) + 1))
+    assert not any(
+        each.start < stamps.start + stamps.size and stamps.start < each.start + each.size
+        for each in buffers
+        if each is not stamps
+    )
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_any_batch(net: nn.Module, threads: int) -> None:
     compiled = patc.compile(net, (images(8),), threads=threads, dynamic_batch=True)

@@ -97,3 +97,24 @@ func.func @half_precision(%y: memref<1024xf16>) {
   memref.copy %a, %y : memref<1024xf16> to memref<1024xf16>
   return
 }
+
+// -----
+
+// Nobody waits for the thread that takes time stamps: what holds them is for nothing else.
+
+// CHECK-LABEL: func.func @time_stamps_share_nothing
+// CHECK-SAME:    %[[ARENA:[a-z0-9]+]]: memref<4160xi8>
+// CHECK:         %[[STAMPS:.*]] = arith.constant 4096 : index
+// CHECK:         memref.view %[[ARENA]][%[[STAMPS]]][] : memref<4160xi8> to memref<2xi64>
+// CHECK:         %[[START:.*]] = arith.constant 0 : index
+// CHECK:         memref.view %[[ARENA]][%[[START]]][] : memref<4160xi8> to memref<1024xf32>
+func.func @time_stamps_share_nothing(%x: memref<1024xf32>, %y: memref<1024xf32>) {
+  %zero = arith.constant 0 : index
+  %none = arith.constant 0 : i64
+  %stamps = memref.alloc() : memref<2xi64>
+  memref.store %none, %stamps[%zero] : memref<2xi64>
+  %a = memref.alloc() : memref<1024xf32>
+  memref.copy %x, %a : memref<1024xf32> to memref<1024xf32>
+  memref.copy %a, %y : memref<1024xf32> to memref<1024xf32>
+  return
+}
