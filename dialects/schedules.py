@@ -48,7 +48,8 @@ class Schedule(_Record):
         filters: filters (output channels) of a register tile; of a block whose accumulators are in cache together for
             "input-stationary" and "pack-direct".
         sums: sets of accumulators that the taps of a kernel take turns with, so that small tiles do not wait for
-            the multiply-add before; parts of the input channels for "pack-direct".
+            the multiply-add before; parts of the input channels for "pack-direct"; taps side by side in a vector at
+            most for "input-stationary".
         split: what threads divide: "rows" (row tiles of all images), "filters", or "images": the layer computes image
             by image, together with layers around it that do.
         threads: parts the work is divided into.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -168,8 +168,7 @@ class _Unscheduled:
         if self.alone is not None:
             return found
         if found and self.threads > 1 and self.state.measure is None:
-            best = min(undivided, key=lambda candidate: candidate.cost)
-            found, undivided = _same_sums(found, best), _same_sums(undivided, best)
+            found, undivided = self._same_sums(found, undivided)
         has_planes = len(self.op.results[0].type.shape) == 4
         ways: list[Candidate] = []
         for each in found:
@@ -184,6 +183,20 @@ class _Unscheduled:
             divisible = [each for each in undivided if self._algorithm(each).has_row_tiles]
             ways += [self._by_filters(each) for each in divisible if self._algorithm(each).is_divided]
         return ways
+
+    def _same_sums(
+        self, found: Sequence[Candidate], undivided: Sequence[Candidate]
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """Return the candidates by rows and those of undivided rows that add up in the order of the best one for a
+        single thread: results then have the same bits for any number of threads."""
+
+        def order(candidate: Candidate, threads: int) -> tuple[str, Hashable]:
+            schedule, algorithm = _split(candidate, ROWS, threads).schedule, self._algorithm(candidate)
+            return algorithm.name, algorithm.order(self.op, schedule, self.target)
+
+        wanted = order(min(undivided, key=lambda candidate: candidate.cost), 1)
+        by_rows = [candidate for candidate in found if order(candidate, self.threads) == wanted]
+        return by_rows, [candidate for candidate in undivided if order(candidate, 1) == wanted]
 
     @cached_property
     def _measured(self) -> tuple[Candidate, Explanation] | None:
@@ -374,10 +387,3 @@ def _alternative(candidate: Candidate, best: Candidate, seconds: float | None) -
 
 def _amount(way: Alternative) -> str:
     return f"{way.cycles:,} cycles" if way.seconds is None else f"{1e6 * way.seconds:.1f} us"
-
-
-def _same_sums(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:
-    """Return the candidates that add up in the order of the best one for a single thread: results then have the same
-    bits for any number of threads."""
-    order = best.schedule.algorithm, best.schedule.sums
-    return [candidate for candidate in found if (candidate.schedule.algorithm, candidate.schedule.sums) == order]

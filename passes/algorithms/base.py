@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from patc.dialects.schedules import Schedule
@@ -55,6 +55,11 @@ class Algorithm(abc.ABC, Generic[Site]):
     def rounding(self, op: Any) -> float:
         """Return the rounding errors of results, in those of sums of all products one after the other."""
         return 1.0
+
+    def order(self, op: Any, schedule: Schedule, target: Target) -> Hashable:
+        """Return what decides in which order each output's products are added up: schedules of which it is the same
+        give the same bits."""
+        return schedule.sums
 
     @abc.abstractmethod
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:

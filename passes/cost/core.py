@@ -115,9 +115,10 @@ class CoreModel(abc.ABC):
 
     @abc.abstractmethod
     def _stationary_cost(
-        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
+        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], sums: int, geometry: Geometry
     ) -> StationaryCost:
-        """Return the costs of one pattern on a tile of `rows` x `chunks`."""
+        """Return the costs of one pattern on a tile of `rows` x `chunks`, of which `sums` taps at most lie side by
+        side."""
 
     @abc.abstractmethod
     def _issued_by_sparse(self, multiply_adds: int, needed: set[Place], chunks: Sequence[Chunk], on: Geometry) -> float:

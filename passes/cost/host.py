@@ -23,15 +23,15 @@ class HostModel(CoreModel):
         return True
 
     def _stationary_cost(
-        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
+        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], sums: int, geometry: Geometry
     ) -> StationaryCost:
         """Fitted to tiles of 1x1 and 3x3 layers (64 channels at 56x56 to 2048 at 7x7); the median error is 5%."""
         costs, size = self.costs, geometry.element_bytes
-        packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes, len(taps))
+        packing = tiling.packing(rows, chunks, self.lanes, self.pipe_lanes, sums)
         packs = packing.packs
         multiply = sum(len(taps) // pack.taps * self.vector_cycles(pack.lanes) for pack in packs)
-        sums = sum(self.load_cycles(pack.lanes, True, size) for pack in packs)
-        sums += (len(taps) + 1) / costs.loads_per_cycle
+        loaded = sum(self.load_cycles(pack.lanes, True, size) for pack in packs)
+        loaded += (len(taps) + 1) / costs.loads_per_cycle
         needed = geometry.needed(taps, rows)
         loads, shifts = self._loads_and_shifts(needed, packing.chunks, geometry)
         vectors = rows * len(packing.chunks)
@@ -46,7 +46,7 @@ class HostModel(CoreModel):
         spilled = 2 * self.load_cycles(self.lanes, True, size) if registers >= self.registers else 0.0
         return StationaryCost(
             kernel=costs.stationary_fma * multiply
-            + costs.stationary_sums * sums
+            + costs.stationary_sums * loaded
             + costs.stationary_beside * beside
             + spilled,
             cell=costs.stationary_inputs * (loads + shifts) + packed,

@@ -18,7 +18,7 @@ class NeonModel(CoreModel):
     """Models a core that multiplies by an element of a vector of weights, and has store pipes that multiply."""
 
     def _stationary_cost(
-        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], geometry: Geometry
+        self, taps: tuple[Place, ...], rows: int, chunks: tuple[Chunk, ...], sums: int, geometry: Geometry
     ) -> StationaryCost:
         loads, _ = self._loads_and_shifts(geometry.needed(taps, rows), chunks, geometry)
         vectors = rows * len(chunks)

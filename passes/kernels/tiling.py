@@ -105,16 +105,16 @@ class Packing:
         return sum(pack.lanes for pack in self.packs)
 
 
-def packing(rows: int, chunks: tuple[Chunk, ...], lanes: int, pipe_lanes: int, taps: int) -> Packing:
+def packing(rows: int, chunks: tuple[Chunk, ...], lanes: int, pipe_lanes: int, sums: int) -> Packing:
     """Put the chunks of a tile into as few vectors of up to `lanes` elements as can be, so that they take few
     multiply-adds. A last chunk of which a quarter is empty is cut in two where that makes fewer; a vector that would
     leave half of a pipe empty takes several taps side by side.
 
     Args:
         pipe_lanes: that one multiply-add multiplies in the time of fewer.
-        taps: of a kernel.
+        sums: taps side by side at most.
     """
-    ways = (Packing(cut, _packs(rows, cut, lanes, pipe_lanes, taps)) for cut in (chunks, _cut_last(chunks)))
+    ways = (Packing(cut, _packs(rows, cut, lanes, pipe_lanes, sums)) for cut in (chunks, _cut_last(chunks)))
     return min(ways, key=lambda way: sum(max(pack.lanes, pipe_lanes) / pack.taps for pack in way.packs))
 
 
@@ -126,7 +126,7 @@ def _cut_last(chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
     return (*others, Chunk(last.column, half, half), Chunk(last.column + half, quarter, last.valid - half))
 
 
-def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int, taps: int) -> tuple[Pack, ...]:
+def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int, sums: int) -> tuple[Pack, ...]:
     """Put wide chunks alone, the narrowest together, and others that would leave a part of a pipe empty."""
     found = []
     for number, chunk in enumerate(chunks):
@@ -137,7 +137,7 @@ def _packs(rows: int, chunks: Sequence[Chunk], lanes: int, pipe_lanes: int, taps
             while room < len(pieces):
                 room *= 2
             beside = 1
-            while taps % (2 * beside) == 0 and 2 * beside * chunk.lanes * room <= min(lanes, pipe_lanes):
+            while sums % (2 * beside) == 0 and 2 * beside * chunk.lanes * room <= min(lanes, pipe_lanes):
                 beside *= 2
             found.append(Pack(beside * chunk.lanes * room, pieces, beside))
     return tuple(found)

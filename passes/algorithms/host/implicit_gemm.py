@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +13,14 @@ from patc.dialects.schedules import Schedule
 from patc.integers import ceil_div
 from patc.passes.algorithms.host.base import HostAlgorithm
 from patc.passes.algorithms.host.site import HostSite
-from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, tile_limits
+from patc.passes.algorithms.host.tiles import RegisterTile, TileCost, TiledConvolution, core_model, tile_limits
 from patc.passes.algorithms.limits import Limit, at_most
 from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
+from patc.passes.cost.core import CoreModel
 from patc.passes.formats.layer_weights import groups_of, read_dense_weight
 from patc.passes.ir.elements import element_bytes
+from patc.passes.ir.planes import kernel_plane
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
 from patc.passes.kernels.host import implicit_gemm_loops
@@ -46,11 +48,13 @@ class ImplicitGemm(HostAlgorithm):
         is_plain = element_bytes(op.result.type) == 4 and groups_of(op) == 1
         return is_plain and is_large and op.strides[1] == Layout.of(op.input.type).phases
 
+    def order(self, op: Any, schedule: Schedule, target: Target) -> Hashable:
+        return _plan(op, schedule, core_model(op, target), kernel_plane(op, schedule.row_parts)).depth
+
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         channels, filters = op.input.type.shape[1], op.result.type.shape[1]
         layer, window = TiledConvolution.of(op, target, channels, threads), Window.of(op)
         lanes, registers = layer.model.lanes, layer.model.registers
-        shapes = tuple(op.input.type.shape), (layer.batch, filters, layer.height, layer.width)
         for tile in _tiles(layer, lanes, threads):
             for vectors, blocks in _BLOCKS.items():
                 for block in blocks:
@@ -61,7 +65,7 @@ class ImplicitGemm(HostAlgorithm):
                     ):
                         continue
                     schedule = Schedule(self.name, tile.rows, tile.columns, lanes, block)
-                    plan = Plan.of(schedule, window, shapes, registers, layer.model.costs)
+                    plan = _plan(op, schedule, layer.model, (layer.height, layer.width))
                     yield layer.candidate(schedule, tile, _cost(layer, plan, window, tile, op.input.type.shape[2:]))
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
@@ -90,6 +94,12 @@ class ImplicitGemm(HostAlgorithm):
 
         given = [source, packed, places, memory, output, site.epilogue, site.of_call(site.tiles[1])]
         site.call(given, emit, [1.0] * plan.blocks)
+
+
+def _plan(op: Any, schedule: Schedule, model: CoreModel, plane: tuple[int, int]) -> Plan:
+    """Return how a layer is cut whose result the kernel sees as such a plane."""
+    shapes = tuple(op.input.type.shape), (*op.result.type.shape[:2], *plane)
+    return Plan.of(schedule, Window.of(op), shapes, model.registers, model.costs)
 
 
 def _tiles(layer: TiledConvolution, lanes: int, threads: int) -> Iterator[RegisterTile]:

@@ -83,8 +83,7 @@ class InputStationary:
         strips = tiling.strips(output.width, schedule.columns, schedule.lanes)
         # One filter's accumulators begin with a cache line.
         line = loops.kernel.line(b.element)
-        taps = weights.library.entries
-        packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes, taps) for strip in strips]
+        packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes, schedule.sums) for strip in strips]
         size = max(ceil_div(packing.lanes, line) * line for packing in packings)
         scratch = b.scratch(weights.block * size)
         last, lanes = strips[-1], sum(chunk.lanes for chunk in packings[-1].chunks)
@@ -98,8 +97,8 @@ class InputStationary:
     def _one_block(self, tile: Tile, number: ir.Value) -> None:
         b, firsts = self.loops.b, self.weights.firsts
         base = self.loops.base(tile)
-        lanes, taps = self.loops.schedule.lanes, self.weights.library.entries
-        packing = tiling.packing(tile.rows, tile.chunks, lanes, self.pipe_lanes, taps)
+        schedule = self.loops.schedule
+        packing = tiling.packing(tile.rows, tile.chunks, schedule.lanes, self.pipe_lanes, schedule.sums)
         first = b.load_index(firsts, number)
         count = b.subtract(b.load_index(firsts, b.add(number, 1)), first)
         block = _Block(self, replace(tile, chunks=packing.chunks), packing.packs, base, number, first)
