@@ -20,6 +20,7 @@ from patc.passes.base import PassState
 from patc.passes.cost.candidate import Candidate
 from patc.passes.formats.fkw import Fkw
 from patc.passes.formats.layer_weights import groups_of, read_fkw
+from patc.passes.ir.constants import read_constant
 from patc.passes.kernels.host.accumulators import longest_part
 from patc.passes.kernels.host.band_direct import BandDirect, BandWeights
 from patc.passes.kernels.host.kernel import Kernel
@@ -46,11 +47,13 @@ class TapDirect(HostAlgorithm):
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
+        values = read_constant(op.array("values"), state)
+        kept = 1.0 if values is None else np.count_nonzero(values) / max(1, values.size)
         for tile in layer.tiles():
             # Beside the accumulators: a weight, for each vector length, and an input vector.
             if tile.vectors + tile.widths + 1 <= layer.model.registers or tile.vectors == 1:
                 schedule = Schedule(self.name, tile.rows, tile.columns, layer.model.lanes)
-                yield layer.candidate(schedule, tile, _cost(layer, patterns, tile))
+                yield layer.candidate(schedule, tile, _cost(layer, patterns, tile, kept))
 
     def limits(self, op: Any, schedule: Schedule, target: Target) -> Iterator[Limit]:
         yield one_of("filters", schedule.filters, [1])
@@ -88,8 +91,8 @@ def _scatter(fkw: Fkw, library: Library, site: HostSite) -> tuple[np.ndarray, ..
     return fkw.values[kept][order], places[kept][order].astype(np.int32), offset.astype(np.int32), fkw.reorder
 
 
-def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile) -> TileCost:
-    """Return what a tile costs."""
+def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, share: float) -> TileCost:
+    """Return what a tile costs; the others than such a share of stored weights are zero."""
     model, geometry, rows = layer.model, layer.geometry, tile.rows
     cycles = kept = 0.0
     bound = ""
@@ -97,7 +100,7 @@ def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile) -> Ti
         weights = 0.0
         for taps, count in zip(patterns.taps, patterns.counts, strict=True):
             costs = [model.sparse_kernel_cost((tap,), rows, strip.chunks, 1, geometry) for tap in taps]
-            weights, bound = weights + count * sum(cost.cycles for cost in costs), costs[0].bound
+            weights, bound = weights + share * count * sum(cost.cycles for cost in costs), costs[0].bound
         loops = model.loop_cycles(weights / layer.filters)
         stores = rows * len(strip.chunks) * model.costs.store_cycles + layer.written_cycles(tile, strip)
         distant = model.distant_cycles(patterns.places, rows, strip.chunks, geometry, prefetched=False)
