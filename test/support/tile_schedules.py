@@ -9,10 +9,11 @@ from typing import Any
 
 from native import Retile
 
-from patc.dialects.attributes import Layout
+from patc.dialects.attributes import Layout, Library
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.host.pattern_packed import PatternPacked
 from patc.passes.algorithms.host.tap_direct import TapDirect
+from patc.passes.algorithms.host.tiles import MOST_REGISTERS
 from patc.passes.formats.layer_weights import groups_of
 from patc.passes.ir.planes import kernel_plane
 from patc.passes.kernels import tiling
@@ -51,16 +52,17 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
     width = kernel_plane(op, chosen.row_parts)[1] if len(shape) == 4 else shape[-1]
     whole = [size for size in range(4, 40, 4) if is_whole(tiling.cut(size, lanes))]
     columns = choices.choice([width, width + 3, *whole])
-    filters, sums = 1, 1
+    filters, sums, across = 1, 1, tiling.vectors(min(columns, width), lanes)
     if chosen.algorithm in ("dense-direct", "depthwise-direct"):
-        group = shape[1] // groups_of(op)
-        filters = choices.choice([size for size in range(1, group + 1) if group == shape[1] or group % size == 0])
+        group, most = shape[1] // groups_of(op), 4 * MOST_REGISTERS // (across * lanes)  # where vectors are narrowest
+        blocks = range(1, min(group, max(1, most)) + 1)
+        filters = choices.choice([size for size in blocks if group == shape[1] or group % size == 0])
     if chosen.algorithm == "pattern-direct":
         sums = choices.randint(1, 4)
-    vectors = tiling.vectors(min(columns, width), lanes) * filters * sums
-    rows = choices.randint(1, max(1, min(9, 30 // vectors)))
+    rows = choices.randint(1, max(1, min(9, 30 // (across * filters * sums))))
     if chosen.algorithm == "input-stationary":
-        filters = choices.randint(1, shape[1])
+        entries = Library.from_attr(op.format).entries
+        filters, sums = choices.randint(1, shape[1]), choices.choice([1, entries & -entries])
     return replace(chosen, rows=rows, columns=columns, filters=filters, sums=sums)
 
 

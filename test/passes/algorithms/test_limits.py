@@ -16,7 +16,7 @@ from helpers import layer_ops, raised_model
 from interpreter import interpret
 from large import LARGE
 from native import Net, compile_native, lower, scheduled_ops
-from networks import LIBRARY, Value, pattern_weight
+from networks import LIBRARY, Value, pattern_weight, pointwise_weight
 from quantised import QuantisedNet, Scale, run_quantised
 from quantised import Value as Words
 from torch import nn
@@ -172,6 +172,11 @@ LAYERS: dict[str, tuple[Callable[[], Layer], str, str]] = {
         of_net((2, 8, 13, 35), lambda net: net.conv(net.input, pattern_weight(RNG(0), 1, 8).repeat(12, axis=0))),
         "",
         "pattern-direct",
+    ),
+    "1x1 patterns": (
+        of_net((1, 36, 7, 9), lambda net: net.conv(net.input, pointwise_weight(RNG(0), 12, 36), pads=(0, 0, 0, 0))),
+        "pattern-direct input-stationary tap-direct dense-direct",
+        "",
     ),
     "single weights": (
         of_net((1, 32, 9, 9), lambda net: net.conv(net.input, weight(32, 32, 3, 3, keep=0.06))),

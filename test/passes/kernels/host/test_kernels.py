@@ -162,9 +162,10 @@ def test_dense_convolutions(case: tuple[Window, tuple[int, int]], choices: rando
     check_random(random_dense(*case, choices), choices)
 
 
+@pytest.mark.parametrize("sums", [1, 4])
 @pytest.mark.parametrize(("width", "rows"), [(7, 7), (12, 3), (28, 4), (9, 5), (23, 2)])
-def test_rows_share_vectors_where_inputs_stay(width: int, rows: int) -> None:
-    """Results with a halo, a residual and even and odd columns apart; pipes of 16 and of 8 lanes."""
+def test_rows_share_vectors_where_inputs_stay(width: int, rows: int, sums: int) -> None:
+    """Taps of a kernel do, or not. Results with a halo, a residual and even and odd columns apart; pipes of 16 and of 8 lanes."""
     choices, rng = random.Random(width), np.random.default_rng(width)
     masks = [0b000011011, 0b110110000, 0b010011010, 0b101000101]
     net = Net((1, 6, 9, width))
@@ -178,7 +179,7 @@ def test_rows_share_vectors_where_inputs_stay(width: int, rows: int) -> None:
     def retile(op: Any, chosen: Schedule) -> Schedule:
         if op.operation.name != "pattern.sparse_conv2d":
             return chosen
-        return replace(chosen, algorithm="input-stationary", rows=rows, columns=width, lanes=16, sums=1, filters=3)
+        return replace(chosen, algorithm="input-stationary", rows=rows, columns=width, lanes=16, sums=sums, filters=3)
 
     for name in ("x86-64-v3", "x86-64-v4", "x86-64-v4:znver5"):
         if host_features().issuperset(get_target(name).features):
