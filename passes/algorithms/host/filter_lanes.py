@@ -97,14 +97,25 @@ def _tiles(layer: TiledConvolution, lanes: int, most: int) -> Iterator[RegisterT
             yield RegisterTile(rows, columns, strips)
 
 
+def _inputs_read(layer: TiledConvolution, kernel: tuple[int, int], rows: int, columns: int) -> float:
+    """Return the cycles in which a channel's inputs of a tile come from the second level: what all channels have there
+    does not stay in the first one until the next block of filters."""
+    costs, geometry = layer.model.costs, layer.geometry
+    (down, right), bytes_ = geometry.strides, geometry.element_bytes
+    lines = ((rows - 1) * down + kernel[0]) * (1 + bytes_ * ((columns - 1) * right + kernel[1]) / costs.line_bytes)
+    far = 1.0 - costs.first_level_bytes / (costs.line_bytes * lines * geometry.channels)
+    return max(0.0, far) * lines * costs.line_cycles
+
+
 def _cost(layer: TiledConvolution, kernel: tuple[int, int], tile: RegisterTile, vectors: int) -> TileCost:
     """Return what a tile of a block of filters costs."""
     model, geometry, costs, taps = layer.model, layer.geometry, layer.model.costs, math.prod(kernel)
     lanes, cycles, bound = layer.model.lanes, 0.0, ""
     stays = 4 * geometry.channels * taps * vectors * lanes <= costs.first_level_bytes  # the weights of a block
-    lines = 0.0 if stays else taps * vectors * costs.line_cycles
+    weights_read = 0.0 if stays else taps * vectors * costs.line_cycles
     for strip in tile.strips:
         columns = sum(chunk.valid for chunk in strip.chunks)
+        lines = weights_read + _inputs_read(layer, kernel, tile.rows, columns)
         inputs = kernel[0] * tile.rows * geometry.columns_read(columns, kernel[1])
         products = taps * tile.rows * columns * vectors * model.vector_cycles(lanes)
         loads = (inputs + taps * vectors) / costs.loads_per_cycle

@@ -26,7 +26,7 @@ from patc.passes.kernels import tiling
 from patc.passes.kernels.host import implicit_gemm_loops
 from patc.passes.kernels.host.implicit_gemm import Plan, runs
 from patc.passes.kernels.host.kernel import Kernel
-from patc.passes.kernels.host.loops import Loops, place_of
+from patc.passes.kernels.host.loops import Loops, first_of
 from patc.passes.kernels.host.weights import pack_filters
 from patc.targets import Target
 
@@ -46,7 +46,7 @@ class ImplicitGemm(HostAlgorithm):
         products = op.input.type.shape[1] * math.prod(op.kernel_size)
         is_large = products >= _LEAST_PRODUCTS and op.result.type.shape[1] >= _LEAST_FILTERS
         is_plain = element_bytes(op.result.type) == 4 and groups_of(op) == 1
-        return is_plain and is_large and op.strides[1] == Layout.of(op.input.type).phases
+        return is_plain and is_large and Layout.of(op.input.type).phases in (1, op.strides[1])
 
     def order(self, op: Any, schedule: Schedule, target: Target) -> Hashable:
         return _plan(op, schedule, core_model(op, target), kernel_plane(op, schedule.row_parts)).depth
@@ -55,7 +55,7 @@ class ImplicitGemm(HostAlgorithm):
         channels, filters = op.input.type.shape[1], op.result.type.shape[1]
         layer, window = TiledConvolution.of(op, target, channels, threads), Window.of(op)
         lanes, registers = layer.model.lanes, layer.model.registers
-        for tile in _tiles(layer, lanes, threads):
+        for tile in _tiles(layer, lanes):
             for vectors, blocks in _BLOCKS.items():
                 for block in blocks:
                     if (
@@ -83,7 +83,7 @@ class ImplicitGemm(HostAlgorithm):
         packed = site.constant(pack_filters(array, block), weight.origin, f"{order}{block}")
         height, width = site.window.kernel
         layout = source.layout or Layout.packed(*source.shape[2:])
-        taps = [place_of((0, y, x), 0, site.window, layout) for y in range(height) for x in range(width)]
+        taps = [first_of((0, y, x), site.window, layout) for y in range(height) for x in range(width)]
         places = site.constant(np.array(taps, np.int32), site.op.result, "taps")
         memory = site.memory.allocate(site.schedule.threads * sum(plan.sizes), site.element)
 
@@ -102,7 +102,7 @@ def _plan(op: Any, schedule: Schedule, model: CoreModel, plane: tuple[int, int])
     return Plan.of(schedule, Window.of(op), shapes, model.registers, model.costs)
 
 
-def _tiles(layer: TiledConvolution, lanes: int, threads: int) -> Iterator[RegisterTile]:
+def _tiles(layer: TiledConvolution, lanes: int) -> Iterator[RegisterTile]:
     """Yield tiles of whole rows, and of halves and quarters of rows, of about the sizes that are worth a thought."""
     found = set()
     for pixels in _PIXELS:
@@ -124,7 +124,7 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
     """Return what a tile costs, for all filters."""
     model, costs, depth = layer.model, layer.model.costs, plan.depth
     block, lanes, products = plan.schedule.filters, plan.schedule.lanes, depth.channels * depth.taps
-    cycles = 0.0
+    cycles, picked = 0.0, layer.geometry.strides[1] if layer.geometry.gathered else 1
     seen = _seen(layer, plan, window, size) if depth.by_tap else 1.0
     for strip in tile.strips:
         columns = sum(chunk.valid for chunk in strip.chunks)
@@ -135,7 +135,7 @@ def _cost(layer: TiledConvolution, plan: Plan, window: Window, tile: RegisterTil
             product = max(model.beside(multiply, loads), costs.fma_latency_cycles) + costs.panel_cycles
             multiplied += products * product
             parked += depth.ranges * (block * vectors * costs.parked_cycles + costs.mispredicted_cycles / 2)
-        copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * costs.copied_cycles
+        copied = products * plan.groups * len(runs(tile.rows, columns, cuts, lanes)) * costs.copied_cycles * picked
         stored = tile.rows * len(strip.chunks) * (costs.store_cycles + costs.parked_cycles)
         stored += layer.written_cycles(tile, strip)
         work = seen * (plan.blocks * (multiplied + parked) + copied) + plan.blocks * block * stored

@@ -49,7 +49,8 @@ class InputStationary(HostAlgorithm):
 
     def order(self, op: Any, schedule: Schedule, target: Target) -> Hashable:
         beside = _taps_beside(kernel_plane(op, schedule.row_parts), schedule, core_model(op, target).pipe_lanes)
-        return None if beside is None else beside.tobytes()
+        assert beside is not None, "beyond the limits"
+        return beside.tobytes()
 
     def candidates(self, op: Any, target: Target, state: PassState, threads: int) -> Iterator[Candidate]:
         layer, patterns = TiledConvolution.of(op, target, op.input.type.shape[1], threads), Patterns.of(op, state)
@@ -74,6 +75,9 @@ class InputStationary(HostAlgorithm):
         yield at_most("filters", schedule.filters, op.result.type.shape[1])
         yield divisor_of("sums", schedule.sums, Library.from_attr(op.format).entries)
         yield from tile_limits(op, schedule, target)
+        beside = _taps_beside(kernel_plane(op, schedule.row_parts), schedule, core_model(op, target).pipe_lanes)
+        wanted = "a number that lets tiles add up alike what two of them compute"
+        yield Limit("rows", schedule.rows, wanted, beside is not None)
 
     def emit(self, site: HostSite) -> None:
         op, source, output, schedule = site.op, site.source, site.output, site.schedule
@@ -122,9 +126,12 @@ def _taps_beside(plane: tuple[int, int], schedule: Schedule, pipe_lanes: int) ->
     """Return how many taps' products lie side by side in the sums of each output of a plane; None if that is not the
     same for rows that two tiles compute, of which either may come last."""
     (height, width), rows = plane, min(schedule.rows, plane[0])
+    strips = tiling.strips(width, schedule.columns, schedule.lanes)
+    packings = [tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes, schedule.sums) for strip in strips]
+    if all(pack.taps == 1 for packing in packings for pack in packing.packs):
+        return np.ones(1, np.uint8)  # of any plane
     parts = []
-    for strip in tiling.strips(width, schedule.columns, schedule.lanes):
-        packing = tiling.packing(rows, strip.chunks, schedule.lanes, pipe_lanes, schedule.sums)
+    for strip, packing in zip(strips, packings, strict=True):
         part = np.ones((rows, strip.columns), np.uint8)
         for pack in packing.packs:
             for row, position in pack.pieces:

@@ -92,7 +92,7 @@ def _scatter(fkw: Fkw, library: Library, site: HostSite) -> tuple[np.ndarray, ..
 
 
 def _cost(layer: TiledConvolution, patterns: Patterns, tile: RegisterTile, share: float) -> TileCost:
-    """Return what a tile costs; the others than such a share of stored weights are zero."""
+    """Return what a tile costs; `share` of the stored weights are not zero."""
     model, geometry, rows = layer.model, layer.geometry, tile.rows
     cycles = kept = 0.0
     bound = ""

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native import NATIVE_TARGETS, Net, check
+from native import NATIVE_TARGETS, Net, check, lower
 from networks import Value
 from random_layers import random_fkw
 
+from patc.diagnostics import PatcError
 from patc.dialects.schedules import Schedule
 from patc.passes.algorithms.base import Algorithm
 from patc.passes.algorithms.host.implicit_gemm import ImplicitGemm
@@ -83,6 +84,19 @@ def test_schedules_of_one_order_give_the_same_bits(
         for other in others:
             np.testing.assert_array_equal(one, other)
     assert len(tiles) > len(found)
+
+
+def test_rows_of_two_tiles_have_one_order() -> None:
+    """Tiles of five of seven rows overlap, and the row that is alone in its vector in one is not in the other."""
+    net, y = LAYERS["3x3 7"]()
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if "conv2d" not in op.operation.name:
+            return chosen
+        return Schedule("input-stationary", rows=5, columns=7, lanes=16, filters=64, sums=4)
+
+    with pytest.raises(PatcError, match="rows of a number that lets tiles add up alike what two of them compute, got 5"):
+        lower(net.build(y), net.copy_parameters(), target="x86-64-v4:znver5", retile=retile)
 
 
 def compute(
