@@ -209,15 +209,16 @@ class _Unscheduled:
 
     @cached_property
     def _found(self) -> tuple[list[Candidate], list[Candidate], tuple[str, ...]]:
-        """The candidates by rows, those of undivided rows, and why some are missing."""
+        """The candidates for the threads, those for a single one, and why some are missing."""
         ways = self._candidates(self.op, self.threads) if self.alone is None else self._of_each_image()
         found, notes = self._without_objections(ways)
         if self.is_exact:
             notes = (*notes, "computed more exactly: rounding errors would grow in the layers behind")
-        undivided = found
-        if found and self.alone is None and self.threads > 1 and is_flat(self.op):
-            # Rows are cut in another way for several threads.
-            undivided = self._candidates(self.op, threads=1)
+        undivided, is_cut = found, len(self.op.results[0].type.shape) != 4 or is_flat(self.op)
+        if found and self.alone is None and self.threads > 1 and is_cut:
+            # Rows, or blocks of filters, are cut in another way for several threads.
+            refused = {self._algorithm(each) for each in ways} - {self._algorithm(each) for each in found}
+            undivided = [each for each in self._candidates(self.op, 1) if self._algorithm(each) not in refused]
         return found, undivided, notes
 
     @cached_property

@@ -186,8 +186,8 @@ def place_of(tap: Tap, row: int, window: Window, layout: Layout) -> int:
 
 def first_of(tap: Tap, window: Window, layout: Layout) -> int:
     """Return where, counted from the tile's base, the element is that a tap of the first output reads."""
-    stride = window.strides[1]
-    return place_of(tap, 0, window, layout) + (0 if layout.phases == stride else input_column(tap, window, layout) % stride)
+    start, stride = place_of(tap, 0, window, layout), window.strides[1]
+    return start if layout.phases == stride else start + input_column(tap, window, layout) % stride
 
 
 def pick_strided(b: Builder, parts: Vectors, first: int, stride: int) -> ir.Value:

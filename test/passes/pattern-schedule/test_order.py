@@ -95,7 +95,9 @@ def test_rows_of_two_tiles_have_one_order() -> None:
             return chosen
         return Schedule("input-stationary", rows=5, columns=7, lanes=16, filters=64, sums=4)
 
-    with pytest.raises(PatcError, match="rows of a number that lets tiles add up alike what two of them compute, got 5"):
+    with pytest.raises(
+        PatcError, match="rows of a number that lets tiles add up alike what two of them compute, got 5"
+    ):
         lower(net.build(y), net.copy_parameters(), target="x86-64-v4:znver5", retile=retile)
 
 

@@ -37,6 +37,7 @@ from random_layers import (
 from repository import run_function
 from tile_schedules import random_filter_lanes, random_implicit_gemm, random_schedules
 
+from patc.dialects.attributes import Layout
 from patc.dialects.schedules import Schedule
 from patc.passes.ir.windows import Window
 from patc.passes.kernels import tiling
@@ -289,6 +290,26 @@ def test_elementwise_layers(choices: random.Random) -> None:
 
 
 # Layers that stand at an end of something
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 2), (3, 3), (5, 4)])
+def test_panels_of_planes_that_others_read_as_they_are(kernel: int, stride: int, seed: int) -> None:
+    """Layers with strides, whose inputs are in one phase for the sake of others."""
+    choices, rng = random.Random(f"{kernel} {stride} {seed}"), np.random.default_rng(seed)
+    net = Net((choices.randint(1, 2), 70, choices.randint(5, 9), choices.randint(5, 45)))
+    x = net.activate(net.input)
+    near = choices.choice([1, 3])
+    y = net.conv(x, rng.standard_normal((3, 70, near, near)), pads=(near // 2,) * 4)
+    z = net.conv(x, rng.standard_normal((35, 70, kernel, kernel)), pads=(kernel // 2,) * 4, strides=(stride, stride))
+
+    def retile(op: Any, chosen: Schedule) -> Schedule:
+        if op.operation.name != "pattern.conv2d" or op.result.type.shape[1] != 35:
+            return chosen
+        assert Layout.of(op.input.type).phases == 1
+        return random_implicit_gemm(op, replace(chosen, lanes=choices.choice([4, 8, 16]), sums=1), choices)
+
+    check(net, [y, z], fenced=True, threads=choices.choice([1, 2]), retile=retile)
 
 
 @pytest.mark.parametrize("case", CASES)
