@@ -61,8 +61,9 @@ def random_schedule(op: Any, chosen: Schedule, choices: random.Random) -> Schedu
         sums = choices.randint(1, 4)
     rows = choices.randint(1, max(1, min(9, 30 // (across * filters * sums))))
     if chosen.algorithm == "input-stationary":
-        entries = Library.from_attr(op.format).entries
-        filters, sums = choices.randint(1, shape[1]), choices.choice([1, entries & -entries])
+        entries, height = Library.from_attr(op.format).entries, kernel_plane(op, chosen.row_parts)[0]
+        is_even = height % min(rows, height) == 0  # rows of two tiles have one order
+        filters, sums = choices.randint(1, shape[1]), choices.choice([1, entries & -entries]) if is_even else 1
     return replace(chosen, rows=rows, columns=columns, filters=filters, sums=sums)
 
 
