@@ -190,13 +190,18 @@ class _Unscheduled:
         """Return the candidates by rows and those of undivided rows that add up in the order of the best one for a
         single thread: results then have the same bits for any number of threads."""
 
-        def order(candidate: Candidate, threads: int) -> tuple[str, Hashable]:
-            schedule, algorithm = _split(candidate, ROWS, threads).schedule, self._algorithm(candidate)
-            return algorithm.name, algorithm.order(self.op, schedule, self.target)
+        best = min(undivided, key=lambda candidate: candidate.cost)
+        algorithm = self._algorithm(best)
 
-        wanted = order(min(undivided, key=lambda candidate: candidate.cost), 1)
-        by_rows = [candidate for candidate in found if order(candidate, self.threads) == wanted]
-        return by_rows, [candidate for candidate in undivided if order(candidate, 1) == wanted]
+        def order(candidate: Candidate, threads: int) -> Hashable:
+            return algorithm.order(self.op, _split(candidate, ROWS, threads).schedule, self.target)
+
+        def alike(candidates: Sequence[Candidate], threads: int) -> list[Candidate]:
+            same = (each for each in candidates if self._algorithm(each) is algorithm)
+            return [each for each in same if order(each, threads) == wanted]
+
+        wanted = order(best, 1)
+        return alike(found, self.threads), alike(undivided, 1)
 
     @cached_property
     def _measured(self) -> tuple[Candidate, Explanation] | None:

@@ -13,7 +13,7 @@ from patc.integers import ceil_div
 from patc.passes.kernels.builder import Index, Vectors
 from patc.passes.kernels.host.implicit_gemm import Plan, runs
 from patc.passes.kernels.host.kernel import Tile
-from patc.passes.kernels.host.loops import Loops, Turn, pick_strided
+from patc.passes.kernels.host.loops import Loops, Turn, column_step, load_strided
 from patc.passes.kernels.host.panels import Cuts
 
 
@@ -171,17 +171,19 @@ class _Group:
         """Write the panels of a range: some channels, and a tap or all."""
         layer, loops, b = self.layer, self.layer.loops, self.layer.loops.b
         depth, source = layer.plan.depth, loops.source
-        lanes, (down, right) = layer.plan.schedule.lanes, loops.window.strides
-        steps = 1 if source.layout.phases == right else right  # elements from one output's to the next one's
+        lanes, down = layer.plan.schedule.lanes, loops.window.strides[0] * source.layout.pitch
+        step = column_step(loops.window, source.layout)
         found = runs(self.tile.rows, self._columns, self._cuts, lanes)
 
         def one_vector_each(channel: Index, own: Index, number: Index) -> None:
             place = b.add(base, b.load_index(layer.places, b.add(tap, own)))
             place = b.add(place, b.mul(channel, source.layout.plane))
             for run in found:
-                first = run.row * down * source.layout.pitch + run.column * steps
-                parts = [b.load(source.memory, place, first + part * lanes, lanes) for part in range(steps)]
-                vector = parts[0] if steps == 1 else pick_strided(b, parts, 0, steps)
+                first = run.row * down + run.column * step
+                if step == 1:
+                    vector = b.load(source.memory, place, first, lanes)
+                else:
+                    vector = load_strided(b, source.memory, (place, first), lanes, 0, step)
                 at = b.add(b.add(layer.own, run.first * lanes * depth.longest), b.mul(number, run.vectors * lanes))
                 b.store_masked(vector, layer.memory, at, run.place, run.stored)
 

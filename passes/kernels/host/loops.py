@@ -126,13 +126,11 @@ class Loops(Ends):
             return b.load(memory, base, first, chunk.lanes)
         # Columns `stride` apart in one row: load all between the first and the last and pick. Neighbouring taps load
         # the same vectors.
-        parts = [b.load(memory, base, first + part * chunk.lanes, chunk.lanes) for part in range(stride)]
-        return pick_strided(b, parts, self._input_column(tap) % stride, stride)
+        return load_strided(b, memory, (base, first), chunk.lanes, self._input_column(tap) % stride, stride)
 
     def input_range(self, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
         """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
-        layout, stride = self.source.layout, self.window.strides[1]
-        step = 1 if layout.phases == stride else stride
+        layout, step = self.source.layout, column_step(self.window, self.source.layout)
         first = place_of(tap, row, self.window, layout) + chunk.column * step
         return first, first + step * chunk.lanes - 1
 
@@ -184,10 +182,24 @@ def place_of(tap: Tap, row: int, window: Window, layout: Layout) -> int:
     return start + x - x % stride
 
 
+def column_step(window: Window, layout: Layout) -> int:
+    """Return the elements from what one output column reads to what the next one does."""
+    stride = window.strides[1]
+    return 1 if layout.phases == stride else stride
+
+
 def first_of(tap: Tap, window: Window, layout: Layout) -> int:
     """Return where, counted from the tile's base, the element is that a tap of the first output reads."""
-    start, stride = place_of(tap, 0, window, layout), window.strides[1]
-    return start if layout.phases == stride else start + input_column(tap, window, layout) % stride
+    return place_of(tap, 0, window, layout) + input_column(tap, window, layout) % column_step(window, layout)
+
+
+def load_strided(
+    b: Builder, memory: ir.Value, place: tuple[Index, int], lanes: int, first: int, stride: int
+) -> ir.Value:
+    """Load every `stride`-th element, from `first` on, counted from a base and an offset."""
+    base, offset = place
+    parts = [b.load(memory, base, offset + part * lanes, lanes) for part in range(stride)]
+    return pick_strided(b, parts, first, stride)
 
 
 def pick_strided(b: Builder, parts: Vectors, first: int, stride: int) -> ir.Value:
