@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
+from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import FILTERS, IMAGES, ROWS, Alternative, Choice, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.numerics import Numerics
@@ -167,7 +168,8 @@ class _Unscheduled:
         found, undivided, _ = self._found
         if self.alone is not None:
             return found
-        if found and self.threads > 1 and self.state.measure is None:
+        rounds = Quantisation.of(self.op.operands[0].type) is None  # sums of integers are exact in any order
+        if found and self.threads > 1 and self.state.measure is None and rounds:
             found, undivided = self._same_sums(found, undivided)
         has_planes = len(self.op.results[0].type.shape) == 4
         ways: list[Candidate] = []

@@ -73,19 +73,18 @@ class ImplicitGemm(HostAlgorithm):
         yield from tile_limits(op, schedule, target)
 
     def emit(self, site: HostSite) -> None:
-        source, output, block = site.source, site.output, site.schedule.filters
-        shapes = source.shape, output.shape
-        plan = Plan.of(site.schedule, site.window, shapes, site.target.registers, site.costs)
+        source, output, schedule = site.source, site.output, site.schedule
+        plan = _plan(site.op, schedule, core_model(site.op, site.target), kernel_plane(site.op, schedule.row_parts))
         weight = read_dense_weight(site.op, site.state)
         array = weight.array.reshape(*weight.array.shape[:2], -1)
         order = "by_tap" if plan.depth.by_tap else "packed"
         array = array.swapaxes(1, 2) if plan.depth.by_tap else array
-        packed = site.constant(pack_filters(array, block), weight.origin, f"{order}{block}")
+        packed = site.constant(pack_filters(array, schedule.filters), weight.origin, f"{order}{schedule.filters}")
         height, width = site.window.kernel
         layout = source.layout or Layout.packed(*source.shape[2:])
         taps = [first_of((0, y, x), site.window, layout) for y in range(height) for x in range(width)]
         places = site.constant(np.array(taps, np.int32), site.op.result, "taps")
-        memory = site.memory.allocate(site.schedule.threads * sum(plan.sizes), site.element)
+        memory = site.memory.allocate(schedule.threads * sum(plan.sizes), site.element)
 
         def emit(kernel: Kernel, arguments: list[Any]) -> None:
             given, *memories, made, epilogue, tiles = arguments

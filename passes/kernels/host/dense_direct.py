@@ -102,8 +102,9 @@ class DenseDirect:
         accumulators: Vectors = []
         if weights.channels == 1:
             self._prefetch_below(tile, plane)
-        for member in range(block):
+        for member in range(0, block, loops.group):
             loops.prefetch_ends(tile, b.add(filter_, member))
+        for member in range(block):
             accumulators += loops.first_accumulators(tile, b.add(filter_, member))
         accumulators = self._all_channels(tile, plane, (packed, number), accumulators)
         area = tile.rows * len(tile.chunks)

@@ -90,11 +90,12 @@ class Ends:
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
         """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away. What
         another core may have is asked of it for this tile; what may be behind the caches of this core, for the next
-        tile and by the second-level cache, which has room for more lines under way than the first, and for a tile's."""
+        tile and by the second-level cache, which has room for more lines under way than the first, and for a tile's.
+        Since those lines were used last as many others were: a thread's part is far away at half of the size."""
         b, residual = self.b, self.epilogue.residual
         read = [] if residual is None or residual.shape != self.output.shape else [residual]
         for tensor in (self.output, *read):
-            is_distant = self.kernel.may_be_distant(tensor.bytes)
+            is_distant = self.kernel.may_be_distant(2 * tensor.bytes // self.schedule.threads)
             if self.schedule.threads == 1 and not is_distant:
                 continue
             layout = tensor.layout

@@ -70,7 +70,7 @@ class QuantisedLoops(Loops):
         return [b.load_anew(bias, b.mul(channel, lanes), lanes) for _ in range(tile.rows * len(tile.chunks))]
 
     def prefetch_ends(self, tile: Tile, channel: Index) -> None:
-        """Ask for nothing: there are four times fewer lines than of floats."""
+        super().prefetch_ends(tile, channel if self.group == 1 else self.b.divide(channel, WORD)[0])
 
     def store_group(self, tile: Tile, group: Sequence[Sequence[Sequence[ir.Value]]], channel: Index) -> None:
         b, quantisation = self.b, self.output.quantisation

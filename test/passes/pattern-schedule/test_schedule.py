@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from interpreter import interpret
 from native import Net, main_body, scheduled_ops
 from networks import CONTEXT, LIBRARY, Network, networks, pattern_weight
+from random_layers import random_fkw
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
@@ -191,6 +192,24 @@ def test_inputs_stay_in_registers_where_many_filters_share_them(filters: int, al
     net = Net((1, 64, 28, 28))
     module = net.build(net.conv(net.input, pattern_weight(np.random.default_rng(0), filters, 64, 0.3)))
     assert only_schedule(net, module).algorithm == algorithm
+
+
+def test_zeros_that_kernels_store_cost_nothing_tap_by_tap() -> None:
+    masks = [0b000011011, 0b110110000, 0b010011010, 0b101000101]
+
+    def kept_cycles(zeros: int) -> int:
+        net, rng = Net((1, 192, 14, 14)), np.random.default_rng(0)
+        values, *arrays = random_fkw(rng, 48, 192, len(masks), 4, 9, 4)
+        values[:, :zeros] = 0
+        module = net.build(net.sparse_conv(net.input, [values, *arrays], (1, 1, 9), masks, Window((1, 1))))
+        schedule(module, net)
+        (op,) = (op for op, _ in scheduled_ops(module) if "sparse" in op.operation.name)
+        ways = Choice.from_attr(op.attributes["explanation"]).alternatives
+        (found,) = (way.kept_cycles for way in ways if way.schedule.algorithm == "tap-direct")
+        assert found is not None
+        return found
+
+    assert kept_cycles(2) == pytest.approx(0.5 * kept_cycles(0), rel=0.01)
 
 
 # Work for threads
