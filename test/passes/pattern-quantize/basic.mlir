@@ -50,3 +50,23 @@ func.func @kept(%x: tensor<1x4xf32>) -> tensor<1x2xf32> attributes {pattern.rang
     : (tensor<1x4xf32>, tensor<2x4xf32>) -> tensor<1x2xf32>
   return %z : tensor<1x2xf32>
 }
+
+// -----
+
+// A correction is a part of the bias on integers, in units of the scales' product, and makes one where there is none.
+
+// CHECK-LABEL: func.func @corrected
+// CHECK-DAG:     arith.constant dense<[200, -300]> : tensor<2xi32>
+// CHECK-DAG:     arith.constant dense<[200, 9700]> : tensor<2xi32>
+// CHECK-NOT:     pattern.correction
+func.func @corrected(%x: tensor<1x2xf32>) -> (tensor<1x2xf32>, tensor<1x2xf32>)
+    attributes {pattern.ranges = [array<f32: 0.0, 2.55>]} {
+  %w = arith.constant dense<[[1.27, 0.0], [0.64, -1.27]]> : tensor<2x2xf32>
+  %b = arith.constant dense<[0.0, 1.0]> : tensor<2xf32>
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>,
+    pattern.correction = array<f32: 0.02, -0.03>} : (tensor<1x2xf32>, tensor<2x2xf32>) -> tensor<1x2xf32>
+  %z = "pattern.linear"(%x, %w, %b) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 1, 0>,
+    pattern.correction = array<f32: 0.02, -0.03>}
+    : (tensor<1x2xf32>, tensor<2x2xf32>, tensor<2xf32>) -> tensor<1x2xf32>
+  return %y, %z : tensor<1x2xf32>, tensor<1x2xf32>
+}

@@ -55,3 +55,13 @@ func.func @too_many(%x: tensor<1x4xf32>) -> tensor<1x4xf32>
     attributes {pattern.biases = [array<f32: 1.0>, array<i32: 1, 2>]} {
   return %x : tensor<1x4xf32>
 }
+
+// -----
+
+func.func @too_short(%x: tensor<1x2xf32>) -> tensor<1x2xf32> attributes {pattern.ranges = [array<f32: 0.0, 2.55>]} {
+  %w = arith.constant dense<1.0> : tensor<2x2xf32>
+  // expected-error @+1 {{'pattern.linear' op expected pattern.correction to be array<f32> of 2 finite numbers, got array<f32: 1.000000e+00>}}
+  %y = "pattern.linear"(%x, %w) {activation = "none", operandSegmentSizes = array<i32: 1, 1, 0, 0>,
+    pattern.correction = array<f32: 1.0>} : (tensor<1x2xf32>, tensor<2x2xf32>) -> tensor<1x2xf32>
+  return %y : tensor<1x2xf32>
+}
