@@ -178,8 +178,8 @@ def make_page(rows: list[str], preset: Preset, name: str, seeds: int) -> str:
             f"as with floats: {preset.views} random parts of each of {len(SHOWN)} photographs of scikit-image, post-"
             f"training, with {preset.samples} parts of each of {len(SEEN)} others, {seeds} seed(s). "
             "EfficientNet-Lite0 names one of 1,000 classes; MobileNet-V2, whose package has not its classes, the "
-            f"photograph of {len(SEEN) + len(SHOWN)} whose middle is most like the view. Of views that floats are sure "
-            "of a class has half of the probability or more: textures and slides are in no class. "
+            f"photograph of {len(SEEN) + len(SHOWN)} whose middle is most like the view. Sure ones are views of "
+            "which floats give a class half of the probability or more; textures and slides show no class. "
             f"Written by `python experiments/int8_photographs.py --preset {name}`.",
             "",
             "| net | ranges | the same, % | each seed | of sure ones, % | signal-to-noise, dB |",

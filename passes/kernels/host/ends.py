@@ -91,7 +91,8 @@ class Ends:
         """Ask for the lines that `store_tile` will write and for those of the residual, if they may be far away. What
         another core may have is asked of it for this tile; what may be behind the caches of this core, for the next
         tile and by the second-level cache, which has room for more lines under way than the first, and for a tile's.
-        Since those lines were used last as many others were: a thread's part is far away at half of the size."""
+        Since these lines were used last, about as many others went through the caches: tensors half as large, or a
+        thread's part of one, may have left them."""
         b, residual = self.b, self.epilogue.residual
         read = [] if residual is None or residual.shape != self.output.shape else [residual]
         for tensor in (self.output, *read):
