@@ -16,6 +16,7 @@ import numpy as np
 from torch_mlir import ir
 
 from patc.dialects.quantised import Quantisation
+from patc.integers import ceil_div
 from patc.passes.base import PassState
 from patc.passes.formats.layer_weights import find_dense_weight, groups_of
 from patc.passes.ir.constants import read_constant
@@ -40,15 +41,21 @@ def correct_biases(
         function: whose tensors have ranges.
         seen: what its arguments and layers were for each sample.
     """
-    layers = [op for op in top_level_ops(function) if _may_round(op, target, state)]
-    means = {op.operands[0]: _Means(op.operands[0]) for op in layers}
+    readers: dict[ir.Value, list[_Reader]] = {}
+    for op in top_level_ops(function):
+        if _may_round(op, target, state):
+            readers.setdefault(op.operands[0], []).append(_Reader(op))
     for known in seen:
-        for value, mean in means.items():
-            mean.observe(_find_array(value, known))
-    for op in layers:
-        mean = means[op.operands[0]]
-        if mean.count * math.prod(op.result.type.shape[2:]) >= _LEAST_SEEN:
-            write_correction(op, mean.moved(op, state))
+        for value, some in readers.items():
+            array = _find_array(value, known)
+            if array is not None:
+                rounded = _rounded(array, _integers_of(value))
+                for reader in some:
+                    reader.observe(array, rounded)
+    for value, some in readers.items():
+        for reader in some:
+            if reader.count * math.prod(reader.size) >= _LEAST_SEEN:
+                write_correction(reader.op, reader.moved(_integers_of(value), state))
 
 
 def _may_round(op: Any, target: Target, state: PassState) -> bool:
@@ -73,70 +80,82 @@ def _find_array(value: ir.Value, known: Mapping[ir.Value, np.ndarray]) -> np.nda
     return np.concatenate(arrays, axis=1) if is_concat(op) else arrays[0].reshape(value.type.shape)
 
 
-class _Means:
-    """The means over samples of a tensor, place by place, as it is and rounded to integers of its range.
+def _integers_of(value: ir.Value) -> Quantisation | None:
+    """Return what a tensor's integers will stand for; None where its range is not known, as of concatenations."""
+    type_ = type_in_range(value, signed=False)
+    return None if type_ is None else Quantisation.of(type_)
 
-    Args:
-        value: where its range is not known, as of concatenations, nothing of it is rounded.
+
+def _rounded(array: np.ndarray, given: Quantisation | None) -> np.ndarray:
+    if given is None:
+        return array
+    scale, zero = np.float32(given.scale), given.zero_point
+    found: np.ndarray = np.clip(np.rint(array / scale), given.lowest - zero, given.highest - zero)
+    return found * scale
+
+
+class _Reader:
+    """What a layer sees of its input on average: one mean for each channel and tap, of the input as it is and rounded.
 
     Attributes:
+        size: height and width of the result; nothing of rows.
         count: how many images were seen.
     """
 
-    def __init__(self, value: ir.Value) -> None:
-        type_ = type_in_range(value, signed=False)
+    def __init__(self, op: Any) -> None:
+        kind = kind_of(op)
+        assert kind is not None, "it is a layer"
+        self.op, self.window, self.size = op, kind.window(op), tuple(op.result.type.shape[2:])
         self.count = 0
-        self._given = None if type_ is None else Quantisation.of(type_)
         self._sums: list[Any] = [0.0, 0.0]
 
-    def observe(self, array: np.ndarray | None) -> None:
-        if array is not None:
-            pairs = zip(self._sums, (array, self._rounded(array)), strict=True)
-            self._sums = [total + each.sum(axis=0, dtype=np.float64) for total, each in pairs]
-            self.count += len(array)
+    def observe(self, array: np.ndarray, rounded: np.ndarray) -> None:
+        pairs = zip(self._sums, (array, rounded), strict=True)
+        self._sums = [total + sum_of_taps(each, self.window, self.size) for total, each in pairs]
+        self.count += len(array)
 
-    def _rounded(self, array: np.ndarray) -> np.ndarray:
-        if self._given is None:
-            return array
-        scale, zero = np.float32(self._given.scale), self._given.zero_point
-        rounded: np.ndarray = np.clip(np.rint(array / scale), self._given.lowest - zero, self._given.highest - zero)
-        return rounded * scale
-
-    def moved(self, op: Any, state: PassState) -> np.ndarray:
-        """Return by how much less the results of a layer that reads the tensor are on average on integers, F."""
-        weight, kind = find_dense_weight(op, state), kind_of(op)
-        assert weight is not None and kind is not None, "it can be quantised"
-        bias = None if op.bias is None else read_constant(op.bias, state)
+    def moved(self, given: Quantisation | None, state: PassState) -> np.ndarray:
+        """Return by how much less the results are on average on integers, F."""
+        weight = find_dense_weight(self.op, state)
+        assert weight is not None, "it can be quantised"
+        bias = None if self.op.bias is None else read_constant(self.op.bias, state)
         known = Known(multiples(weight.array, np.zeros(0, np.float32)))
-        integers = IntegerWeights.of(weight.array, bias, self._given or Quantisation(1.0, 0, False), known)
-        scales = integers.scales.astype(np.float64).reshape(-1, *[1] * (weight.array.ndim - 1))
-        pairs = zip((weight.array, integers.weight * scales), self._sums, strict=True)
-        window, size = kind.window(op), tuple(op.result.type.shape[2:])
-        groups = 1 if window is None else groups_of(op)
-        real, rounded = (_products(each, total / self.count, window, size, groups) for each, total in pairs)
-        moved: np.ndarray = real - rounded
-        return moved
-
-
-def _products(
-    weight: np.ndarray, mean: np.ndarray, window: Window | None, size: tuple[int, ...], groups: int
-) -> np.ndarray:
-    """Return the means over places of the sums of each filter, F, for F x C / groups (x KH x KW) weights and an input
-    of C (x H x W) means."""
-    if window is None:
-        products: np.ndarray = weight.astype(np.float64) @ mean.reshape(-1)
-        return products
-    top, left, bottom, right = window.pads
-    padded = np.pad(mean, ((0, 0), (top, bottom), (left, right)))
-    seen = np.empty((len(mean), *window.kernel))
-    for y, x in np.ndindex(*window.kernel):
-        first = y * window.dilations[0], x * window.dilations[1]
-        rows, columns = (
-            slice(start, start + (count - 1) * stride + 1, stride)
-            for start, count, stride in zip(first, size, window.strides, strict=True)
+        integers = IntegerWeights.of(weight.array, bias, given or Quantisation(1.0, 0, False), known)
+        groups = 1 if self.window is None else groups_of(self.op)
+        shape = groups, len(weight.array) // groups, -1
+        scales = integers.scales.astype(np.float64)[:, None]
+        rows = [each.reshape(len(each), -1).astype(np.float64) for each in (weight.array, integers.weight)]
+        real, rounded = (
+            np.einsum("gfc,gc->gf", each.reshape(shape), total.reshape(groups, -1)).reshape(-1)
+            for each, total in zip((rows[0], rows[1] * scales), self._sums, strict=True)
         )
-        seen[:, y, x] = padded[:, rows, columns].mean(axis=(1, 2))
-    filters, inputs = len(weight) // groups, len(mean) // groups
-    by_group = weight.reshape(groups, filters, inputs * seen[0].size).astype(np.float64)
-    found: np.ndarray = np.einsum("gfc,gc->gf", by_group, seen.reshape(groups, -1)).reshape(-1)
+        found: np.ndarray = (real - rounded) / (self.count * math.prod(self.size))
+        return found
+
+
+def sum_of_taps(array: np.ndarray, window: Window | None, size: tuple[int, ...]) -> np.ndarray:
+    """Return the sums of what each tap of a window sees, over images and places: C x KH x KW of f64.
+
+    Args:
+        array: N x C x H x W; without a window N x C, of which the sums are C.
+        size: of the window's result.
+    """
+    if window is None:
+        rows: np.ndarray = array.sum(axis=0, dtype=np.float64)
+        return rows
+    height, width = array.shape[2:]
+    found = np.empty((array.shape[1], *window.kernel))
+    for x in range(window.kernel[1]):
+        columns = _seen(size[1], width, x * window.dilations[1] - window.left, window.strides[1])
+        lines = array[..., columns].sum(axis=(0, 3), dtype=np.float64)
+        for y in range(window.kernel[0]):
+            places = _seen(size[0], height, y * window.dilations[0] - window.top, window.strides[0])
+            found[:, y, x] = lines[:, places].sum(axis=1)
     return found
+
+
+def _seen(count: int, size: int, offset: int, stride: int) -> slice:
+    """Return which of `size` places a tap sees from `count` positions of a window, which begin at an offset."""
+    first = max(0, ceil_div(-offset, stride))
+    last = min(count - 1, (size - 1 - offset) // stride)
+    return slice(first * stride + offset, last * stride + offset + 1, stride) if first <= last else slice(0)
