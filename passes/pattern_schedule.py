@@ -168,8 +168,7 @@ class _Unscheduled:
         found, undivided, _ = self._found
         if self.alone is not None:
             return found
-        rounds = Quantisation.of(self.op.operands[0].type) is None  # sums of integers are exact in any order
-        if found and self.threads > 1 and self.state.measure is None and rounds:
+        if found and self.threads > 1 and self.state.measure is None and not self._sums_integers:
             found, undivided = self._same_sums(found, undivided)
         has_planes = len(self.op.results[0].type.shape) == 4
         ways: list[Candidate] = []
@@ -185,6 +184,11 @@ class _Unscheduled:
             divisible = [each for each in undivided if self._algorithm(each).has_row_tiles]
             ways += [self._by_filters(each) for each in divisible if self._algorithm(each).is_divided]
         return ways
+
+    @property
+    def _sums_integers(self) -> bool:
+        """Whether sums are exact, in any order."""
+        return any(Quantisation.of(value.type) is not None for value in list(self.op.operands)[:1])
 
     def _same_sums(
         self, found: Sequence[Candidate], undivided: Sequence[Candidate]
