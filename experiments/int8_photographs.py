@@ -25,7 +25,7 @@ from trials import make_parser, read_seeds, run_main
 
 import patc
 from patc.files import atomic_write
-from patc.upscaling.pictures import open_photographs
+from patc.upscaling.pictures import middle, open_photographs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "support"))
 
@@ -112,13 +112,6 @@ def resize(picture: Tensor) -> Tensor:
     return functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
-def middle(photograph: Tensor) -> Tensor:
-    """Return the largest square in the middle of a photograph, SIDE pixels wide."""
-    side = min(photograph.shape[1:])
-    top, left = ((size - side) // 2 for size in photograph.shape[1:])
-    return resize(photograph[:, top : top + side, left : left + side])
-
-
 def names_of(net: Net, outputs: Tensor, gallery: Tensor) -> Tensor:
     """Return the number of the class, or of the photograph, that each row of outputs means."""
     if net.has_classes:
@@ -151,7 +144,7 @@ def measure(net: Net, preset: Preset, seed: int, threads: int) -> dict[str, Agre
     seen, shown = (open_photographs(names) for names in (SEEN, SHOWN))
     samples = net.inputs(draw_views(seen, preset.samples, seed))
     views = net.inputs(draw_views(shown, preset.views, 1000 + seed))
-    pictures = net.inputs([middle(photograph) for photograph in seen + shown])
+    pictures = net.inputs([resize(middle(picture, min(picture.shape[1:]), 1)) for picture in seen + shown])
     model = net.build()
 
     def run(compiled: Any) -> tuple[Tensor, Tensor]:

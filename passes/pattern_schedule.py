@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 from torch_mlir import ir
 
 from patc.diagnostics import PatcError
-from patc.dialects.quantised import Quantisation
 from patc.dialects.schedules import FILTERS, IMAGES, ROWS, Alternative, Choice, Explanation, Schedule
 from patc.integers import ceil_div
 from patc.numerics import Numerics
@@ -33,6 +32,7 @@ from patc.passes.ir.functions import defined_functions, describe_call, top_level
 from patc.passes.ir.modules import most_images
 from patc.passes.ir.one_image import OneImage
 from patc.passes.ir.planes import is_flat, row_tiles
+from patc.passes.ir.quantised import is_quantised
 from patc.passes.ir.targets import OVERRIDE, target_of
 from patc.passes.layers.amplification import amplifications
 from patc.passes.layers.base import LayerKind
@@ -168,7 +168,9 @@ class _Unscheduled:
         found, undivided, _ = self._found
         if self.alone is not None:
             return found
-        if found and self.threads > 1 and self.state.measure is None and not self._sums_integers:
+        if (
+            found and self.threads > 1 and self.state.measure is None and not is_quantised(self.op)
+        ):  # sums of integers are exact
             found, undivided = self._same_sums(found, undivided)
         has_planes = len(self.op.results[0].type.shape) == 4
         ways: list[Candidate] = []
@@ -184,11 +186,6 @@ class _Unscheduled:
             divisible = [each for each in undivided if self._algorithm(each).has_row_tiles]
             ways += [self._by_filters(each) for each in divisible if self._algorithm(each).is_divided]
         return ways
-
-    @property
-    def _sums_integers(self) -> bool:
-        """Whether sums are exact, in any order."""
-        return any(Quantisation.of(value.type) is not None for value in list(self.op.operands)[:1])
 
     def _same_sums(
         self, found: Sequence[Candidate], undivided: Sequence[Candidate]

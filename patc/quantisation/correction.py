@@ -45,17 +45,18 @@ def correct_biases(
     for op in top_level_ops(function):
         if _may_round(op, target, state):
             readers.setdefault(op.operands[0], []).append(_Reader(op))
+    given = {value: _integers_of(value) for value in readers}
     for known in seen:
         for value, some in readers.items():
             array = _find_array(value, known)
             if array is not None:
-                rounded = _rounded(array, _integers_of(value))
+                rounded = _rounded(array, given[value])
                 for reader in some:
                     reader.observe(array, rounded)
     for value, some in readers.items():
         for reader in some:
             if reader.count * math.prod(reader.size) >= _LEAST_SEEN:
-                write_correction(reader.op, reader.moved(_integers_of(value), state))
+                write_correction(reader.op, reader.moved(given[value], state))
 
 
 def _may_round(op: Any, target: Target, state: PassState) -> bool:

@@ -180,10 +180,7 @@ class _Group:
             place = b.add(place, b.mul(channel, source.layout.plane))
             for run in found:
                 first = run.row * down + run.column * step
-                if step == 1:
-                    vector = b.load(source.memory, place, first, lanes)
-                else:
-                    vector = load_strided(b, source.memory, (place, first), lanes, 0, step)
+                vector = load_strided(b, source.memory, (place, first), lanes, 0, step)
                 at = b.add(b.add(layer.own, run.first * lanes * depth.longest), b.mul(number, run.vectors * lanes))
                 b.store_masked(vector, layer.memory, at, run.place, run.stored)
 

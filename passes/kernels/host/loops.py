@@ -120,13 +120,11 @@ class Loops(Ends):
 
     def input_vector(self, base: Index, row: int, tap: Tap, chunk: Chunk) -> ir.Value:
         """Load what `tap` contributes to the chunk of output row `row`; `base` is the tile's, in some channel."""
-        b, memory, stride = self.b, self.source.memory, self.window.strides[1]
         first, _ = self.input_range(row, tap, chunk)
-        if self.source.layout.phases == stride:
-            return b.load(memory, base, first, chunk.lanes)
-        # Columns `stride` apart in one row: load all between the first and the last and pick. Neighbouring taps load
-        # the same vectors.
-        return load_strided(b, memory, (base, first), chunk.lanes, self._input_column(tap) % stride, stride)
+        step = column_step(self.window, self.source.layout)
+        return load_strided(
+            self.b, self.source.memory, (base, first), chunk.lanes, self._input_column(tap) % step, step
+        )
 
     def input_range(self, row: int, tap: Tap, chunk: Chunk) -> tuple[int, int]:
         """Return the first and the last element, counted from the tile's base, that `input_vector` loads."""
@@ -196,8 +194,11 @@ def first_of(tap: Tap, window: Window, layout: Layout) -> int:
 def load_strided(
     b: Builder, memory: ir.Value, place: tuple[Index, int], lanes: int, first: int, stride: int
 ) -> ir.Value:
-    """Load every `stride`-th element, from `first` on, counted from a base and an offset."""
+    """Load every `stride`-th element, from `first` on, counted from a base and an offset: all between the first and the
+    last are loaded. Neighbouring taps load the same vectors."""
     base, offset = place
+    if stride == 1:
+        return b.load(memory, base, offset + first, lanes)
     parts = [b.load(memory, base, offset + part * lanes, lanes) for part in range(stride)]
     return pick_strided(b, parts, first, stride)
 
